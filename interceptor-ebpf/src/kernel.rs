@@ -1,0 +1,96 @@
+//! What the programs read out of the kernel's own structures.
+
+use crate::layout::map_type;
+
+/// An offset that the kernel's BTF does not tell.
+pub const UNKNOWN_OFFSET: u32 = u32::MAX;
+
+map_type! {
+    /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
+    /// the running kernel's BTF at load.
+    pub struct KernelOffsets: 84 {
+        /// `struct sock.sk_socket`
+        pub sock_socket: u32,
+        /// `struct socket.file`
+        pub socket_file: u32,
+        /// `struct file.f_cred`
+        pub file_cred: u32,
+        /// `struct cred.fsuid`
+        pub cred_fsuid: u32,
+        /// `struct cred.fsgid`
+        pub cred_fsgid: u32,
+        /// `struct sock.__sk_common.skc_net.net`
+        pub sock_net: u32,
+        /// `struct inet_sock.inet_sport`
+        pub inet_sport: u32,
+        /// `struct inet_sock.mc_index`
+        pub inet_mc_index: u32,
+        /// `struct inet_sock.pinet6`
+        pub inet_pinet6: u32,
+        /// `struct ipv6_pinfo.mcast_oif`
+        pub pinet6_mcast_oif: u32,
+        /// `struct net.ipv4.fib_seq`
+        pub net_fib_seq: u32,
+        /// `struct net.ipv6.fib6_sernum`
+        pub net_fib6_sernum: u32,
+        /// `struct net.ipv6.rt6_stats`
+        pub net_rt6_stats: u32,
+        /// `struct rt6_statistics.fib_rt_entries`
+        pub rt6_entries: u32,
+        /// `struct task_struct.nsproxy`
+        pub task_nsproxy: u32,
+        /// `struct nsproxy.net_ns`
+        pub nsproxy_net: u32,
+        /// `struct sock_common.skc_state`
+        pub sock_state: u32,
+        /// `struct sock_common.skc_num`
+        pub sock_num: u32,
+        /// `struct sock_common.skc_family`
+        pub sock_family: u32,
+        /// `struct sock_common.skc_rcv_saddr`
+        pub sock_rcv_saddr: u32,
+        /// `struct sock_common.skc_v6_rcv_saddr`
+        pub sock_v6_rcv_saddr: u32,
+    }
+}
+
+map_type! {
+    /// The state of a network namespace's routing tables. Two equal generations mean that no route
+    /// or address came or went in between.
+    #[derive(Default, PartialEq, Eq)]
+    pub struct FibGeneration: 12 {
+        /// `net->ipv4.fib_seq`, counted up with every change (`net/ipv4/fib_notifier.c`).
+        pub fib_seq: u32,
+        /// `net->ipv6.fib6_sernum`, counted up with every new route (`fib6_new_sernum`).
+        pub fib6_sernum: u32,
+        /// `net->ipv6.rt6_stats->fib_rt_entries`, which also tells of routes that went.
+        pub rt6_entries: u32,
+    }
+}
+
+impl KernelOffsets {
+    /// No offset is known: nothing can be read.
+    pub const UNKNOWN: Self = Self {
+        sock_socket: UNKNOWN_OFFSET,
+        socket_file: UNKNOWN_OFFSET,
+        file_cred: UNKNOWN_OFFSET,
+        cred_fsuid: UNKNOWN_OFFSET,
+        cred_fsgid: UNKNOWN_OFFSET,
+        sock_net: UNKNOWN_OFFSET,
+        inet_sport: UNKNOWN_OFFSET,
+        inet_mc_index: UNKNOWN_OFFSET,
+        inet_pinet6: UNKNOWN_OFFSET,
+        pinet6_mcast_oif: UNKNOWN_OFFSET,
+        net_fib_seq: UNKNOWN_OFFSET,
+        net_fib6_sernum: UNKNOWN_OFFSET,
+        net_rt6_stats: UNKNOWN_OFFSET,
+        rt6_entries: UNKNOWN_OFFSET,
+        task_nsproxy: UNKNOWN_OFFSET,
+        nsproxy_net: UNKNOWN_OFFSET,
+        sock_state: UNKNOWN_OFFSET,
+        sock_num: UNKNOWN_OFFSET,
+        sock_family: UNKNOWN_OFFSET,
+        sock_rcv_saddr: UNKNOWN_OFFSET,
+        sock_v6_rcv_saddr: UNKNOWN_OFFSET,
+    };
+}

@@ -1,0 +1,266 @@
+//! Keys and values of the maps.
+
+use crate::{Address, PortFlags, StandInNumber, layout::map_type};
+
+/// The kernel's name of a network namespace: never used twice while the machine is up
+/// (`SO_NETNS_COOKIE`, `bpf_get_netns_cookie`).
+pub type NetnsCookie = u64;
+
+/// What a policy's lists are kept under. Drawn at random for every policy, so that what a killed
+/// attach left behind is never taken for another's.
+pub type PolicyId = u32;
+
+/// How many listening sockets are known for one address and port: a proxy with as many workers,
+/// each with a `SO_REUSEPORT` listener of its own.
+pub const SLOTS_PER_LISTENER: u16 = 256;
+
+/// Bytes of settings in one map entry.
+pub const SETTINGS_CHUNK: usize = 1024;
+
+map_type! {
+    /// Where a captured connection was going and how it is taken there.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct Destination: 20 {
+        /// The original destination.
+        pub address: Address,
+        /// The original destination's port, in host byte order.
+        pub port: u16,
+        /// The [`crate::Listener`] that it is taken to.
+        pub listener: u8,
+        /// The index of the source address that it comes from.
+        pub source: u8,
+    }
+}
+
+map_type! {
+    /// Key of `FORWARD`: what a stand-in may already exist for.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct ForwardKey: 32 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        /// The original destination.
+        pub destination: Destination,
+        zero: u32,
+    }
+}
+
+impl ForwardKey {
+    /// The key of `destination` in `netns`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, destination: Destination) -> Self {
+        Self {
+            netns,
+            destination,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Key of `STAND_INS`: the place that a stand-in's number falls on.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct SlotKey: 16 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        slot: u32,
+        zero: u32,
+    }
+}
+
+impl SlotKey {
+    /// The key of `slot` in `netns`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, slot: u32) -> Self {
+        Self {
+            netns,
+            slot,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Value of `STAND_INS`: who has the place, and what it stands for.
+    #[derive(PartialEq, Eq)]
+    pub struct StandInEntry: 32 {
+        /// The stand-in that has the place; another number on the same place is one that has had
+        /// it before.
+        pub number: StandInNumber,
+        /// What it stands for.
+        pub destination: Destination,
+        zero: u32,
+    }
+}
+
+impl StandInEntry {
+    /// The entry that makes `number` stand for `destination`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(number: StandInNumber, destination: Destination) -> Self {
+        Self {
+            number,
+            destination,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Key of `LISTENERS` and, with slot 0, of `LISTENER_SLOTS`: a socket that listens.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct ListenerKey: 32 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        /// What the socket is bound to.
+        pub address: Address,
+        /// The port, in host byte order.
+        pub port: u16,
+        /// Which of the sockets on the same address and port.
+        pub slot: u16,
+        zero: u32,
+    }
+}
+
+impl ListenerKey {
+    /// The key of the first socket on `address` and `port`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, address: Address, port: u16) -> Self {
+        Self {
+            netns,
+            address,
+            port,
+            slot: 0,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Value of `LISTENER_SLOTS`: where to look among the slots of an address and port.
+    pub struct ListenerSlots: 16 {
+        /// Cookie of the socket that was noted last, so that a program attached at two cgroups
+        /// notes a socket once.
+        pub noted: u64,
+        /// The slot in which a socket was last found.
+        pub hint: u32,
+        zero: u32,
+    }
+}
+
+impl ListenerSlots {
+    /// A directory in which the socket with this cookie is noted, in slot `hint`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(noted: u64, hint: u32) -> Self {
+        Self {
+            noted,
+            hint,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Key of `LISTENER_PORTS`: a port whose listeners are noted.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct ListenerPortKey: 16 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        port: u32,
+        zero: u32,
+    }
+}
+
+impl ListenerPortKey {
+    /// The key of `port`, in host byte order, in `netns`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, port: u16) -> Self {
+        Self {
+            netns,
+            port: port as u32,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
+    /// Key of `PREFIXES` and `ROUTES`: an address under a policy. Both are longest-prefix tries;
+    /// the policy's 32 bits are always part of the prefix.
+    pub struct PrefixKey: 20 {
+        /// The policy.
+        pub policy: PolicyId,
+        /// The address, IPv4-mapped for IPv4.
+        pub address: Address,
+    }
+}
+
+impl PrefixKey {
+    /// The bits before the address.
+    pub const POLICY_BITS: u32 = 32;
+    /// All bits: the key of a look-up.
+    pub const BITS: u32 = Self::POLICY_BITS + 128;
+}
+
+map_type! {
+    /// Key of `PORTS`: 256 neighbouring ports under a policy.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct PortPageKey: 8 {
+        /// The policy.
+        pub policy: PolicyId,
+        page: u32,
+    }
+}
+
+impl PortPageKey {
+    /// The key of the page that `port` is on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(policy: PolicyId, port: u16) -> Self {
+        Self {
+            policy,
+            page: (port >> 8) as u32,
+        }
+    }
+}
+
+map_type! {
+    /// Value of `PORTS`: the flags of 256 neighbouring ports.
+    pub struct PortPage: 256 {
+        flags: [PortFlags; 256],
+    }
+}
+
+impl PortPage {
+    /// A page whose ports are in no list.
+    pub const EMPTY: Self = Self {
+        flags: [PortFlags::NONE; 256],
+    };
+
+    /// The flags of `port`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flags(&self, port: u16) -> PortFlags {
+        self.flags[(port & 0xff) as usize]
+    }
+
+    /// Adds `port` to the lists of `flags`.
+    pub const fn add(&mut self, port: u16, flags: PortFlags) {
+        let entry = &mut self.flags[(port & 0xff) as usize];
+        *entry = entry.union(flags);
+    }
+}
+
+map_type! {
+    /// Key of `SETTINGS`: a piece of the text that a policy was made from.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct SettingsKey: 8 {
+        /// The policy.
+        pub policy: PolicyId,
+        /// Which piece, counted from 0.
+        pub chunk: u32,
+    }
+}

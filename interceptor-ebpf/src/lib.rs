@@ -1,0 +1,38 @@
+//! What Interceptor's BPF programs and its userspace share: the policy, the decision, and the
+//! layout of everything that goes through a map.
+//!
+//! This library is `no_std` and compiles for both sides. [`decide`] is the one place where a
+//! connection's fate is settled; the BPF programs of this package's binary are shims that collect
+//! the facts of a [`Flow`] and carry out the [`Verdict`].
+//!
+//! Addresses and ports are in the order that the kernel hands them out in: an [`Address`] holds
+//! network byte order, ports are host order everywhere.
+
+#![no_std]
+
+mod address;
+mod decide;
+mod flow;
+mod kernel;
+mod keys;
+mod layout;
+mod policy;
+mod route;
+mod stand_in;
+
+pub use address::Address;
+pub use decide::{Lists, Reason, Verdict, decide};
+pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
+pub use kernel::{FibGeneration, KernelOffsets, UNKNOWN_OFFSET};
+pub use keys::{
+    Destination, ForwardKey, ListenerKey, ListenerPortKey, ListenerSlots, NetnsCookie, PolicyId, PortPage,
+    PortPageKey, PrefixKey, SETTINGS_CHUNK, SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
+};
+pub use policy::{
+    Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags, PrefixFlags, TUNNEL_PORT,
+};
+pub use route::Route;
+pub use stand_in::{
+    SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber, StandInRange,
+    slot_key,
+};

@@ -1,0 +1,11 @@
+//! Interceptor's BPF programs, one hook a file. They build for the BPF target only; see
+//! `cargo xtask build-ebpf`.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod programs;
+
+/// The host has nothing to run here; this lets tools that build whole workspaces do so.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

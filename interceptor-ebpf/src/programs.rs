@@ -1,0 +1,25 @@
+//! The hooks, in the order in which a captured connection meets them.
+
+mod connect;
+mod fib;
+mod listeners;
+mod lookup;
+mod mptcp;
+mod names;
+mod original_destination;
+
+mod context;
+mod kernel_memory;
+mod maps;
+mod pod;
+mod stand_ins;
+
+/// Names the licence to the kernel, which lends some helpers to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

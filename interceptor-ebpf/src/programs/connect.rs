@@ -1,0 +1,131 @@
+//! `connect(2)`: the outbound verdict, carried out.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use interceptor_ebpf::{
+    Address, Destination, Flow, Listener, Outbound, Route, StandIn, StandInRange, Transport,
+    Verdict, decide,
+};
+
+use super::{
+    context::{Answer, Family, SockAddr, refuse},
+    pod::Pod,
+    stand_ins,
+};
+
+const ECONNREFUSED: u32 = 111;
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn icept_connect4(context: SockAddrContext) -> i32 {
+    connect(SockAddr::new(context.sock_addr, Family::V4)) as i32
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn icept_connect6(context: SockAddrContext) -> i32 {
+    connect(SockAddr::new(context.sock_addr, Family::V6)) as i32
+}
+
+#[inline(always)]
+fn connect(mut call: SockAddr) -> Answer {
+    if !call.is_tcp() {
+        return Answer::Proceed;
+    }
+    let Some(pod) = Pod::of(call.netns()) else {
+        return Answer::Proceed;
+    };
+    let (bound, port) = (call.bound_address(), call.port());
+    let address = effective_destination(call.address(), bound);
+    if address.is_never_tcp() {
+        return Answer::Proceed;
+    }
+    if StandInRange::contains(address) {
+        return connect_to_stand_in(pod, StandIn { address, port });
+    }
+    let route = pod.route(address);
+    let flow = Outbound {
+        destination: address,
+        port,
+        transport: Transport::Tcp,
+        source: source(bound, route),
+        via_loopback: route.is_some_and(Route::is_via_loopback),
+        owner: call.socket().and_then(|socket| socket.owner()),
+    };
+    match decide(pod.policy, &pod, &Flow::Outbound(flow)) {
+        Verdict::Pass(_) => Answer::Proceed,
+        Verdict::Capture(listener, _) => capture(&mut call, pod, &flow, listener, route),
+    }
+}
+
+/// Takes the connection to the stand-in of its destination, or fails as routing would.
+#[inline(always)]
+fn capture(
+    call: &mut SockAddr,
+    pod: Pod,
+    flow: &Outbound,
+    listener: Listener,
+    route: Option<&Route>,
+) -> Answer {
+    if let Some(route) = route
+        && route.error != 0
+        && is_fresh(call, pod)
+    {
+        return refuse(route.error);
+    }
+    let destination = Destination {
+        address: flow.destination,
+        port: flow.port,
+        listener: listener as u8,
+        source: route.map_or(0, |route| route.source_index as u8),
+    };
+    match stand_ins::find_or_allot(pod.netns, destination) {
+        Some(stand_in) => {
+            call.set(stand_in.address, stand_in.port);
+            Answer::Proceed
+        }
+        None => refuse(ECONNREFUSED),
+    }
+}
+
+/// A stand-in is either our own work, seen again by a hook in an outer cgroup, or dialled by
+/// somebody: that reaches the proxy only as what it was allotted for.
+#[inline(always)]
+fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
+    match stand_ins::resolve(pod.netns, stand_in) {
+        Some(_) => Answer::Proceed,
+        None => refuse(ECONNREFUSED),
+    }
+}
+
+/// Whether the pod's routes are still what they were when they were copied. If not, a route that
+/// failed may succeed by now: the connection is captured, and the proxy meets the kernel's answer.
+#[inline(always)]
+fn is_fresh(call: &SockAddr, pod: Pod) -> bool {
+    let now = call.socket().and_then(|socket| socket.fib_generation());
+    now == Some(pod.policy.fib)
+}
+
+/// Where a connection to `address` really goes. The unspecified address means this host: what the
+/// socket is bound to for IPv4 (`ip_route_output_key_hash_rcu`), localhost otherwise
+/// (`tcp_v6_connect`).
+#[inline(always)]
+fn effective_destination(address: Address, bound: Address) -> Address {
+    if !address.is_unspecified() {
+        address
+    } else if bound.is_unspecified() || !address.is_v4() {
+        let mapped = address.is_v4() || (bound.is_v4() && !bound.is_unspecified());
+        if mapped {
+            Address::LOCALHOST_V4
+        } else {
+            Address::LOCALHOST_V6
+        }
+    } else {
+        bound
+    }
+}
+
+#[inline(always)]
+fn source(bound: Address, route: Option<&Route>) -> Address {
+    match route {
+        Some(route) if bound.is_unspecified() => route.source,
+        _ => bound,
+    }
+}

@@ -1,0 +1,88 @@
+//! Every map, and what is set when the object is loaded.
+//!
+//! Maps marked `pinned` are shared by all pods of the machine and outlive every process of ours.
+//! All hash maps are `BPF_F_NO_PREALLOC`: they take memory as they fill, and an element that is
+//! looked up stays valid until the program ends (RCU), which is what makes the references below
+//! sound.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, SockHash},
+};
+use interceptor_ebpf::{
+    FibGeneration, ForwardKey, KernelOffsets, ListenerKey, ListenerPortKey, ListenerSlots,
+    NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
+    SettingsKey, SlotKey, StandInEntry, StandInNumber,
+};
+
+/// Where the running kernel keeps what we read of it.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNKNOWN);
+
+/// The network namespace that this instance of `icept_lookup` and `icept_iter` serves: their hooks
+/// have no helper that tells.
+#[unsafe(no_mangle)]
+pub(crate) static NETNS: Global<NetnsCookie> = Global::new(0);
+
+/// How many pods one machine holds.
+const PODS: u32 = 4096;
+
+/// The policy of each captured network namespace. An entry here is what "captured" means.
+#[map(name = "icept_policies")]
+pub(crate) static POLICIES: HashMap<NetnsCookie, Policy> =
+    HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
+
+/// The port lists of the policies.
+#[map(name = "icept_ports")]
+pub(crate) static PORTS: HashMap<PortPageKey, PortPage> =
+    HashMap::pinned(1 << 18, BPF_F_NO_PREALLOC);
+
+/// The included and excluded prefixes of the policies.
+#[map(name = "icept_prefixes")]
+pub(crate) static PREFIXES: LpmTrie<PrefixKey, PrefixFlags> =
+    LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
+
+/// The routing of the pods.
+#[map(name = "icept_routes")]
+pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> =
+    LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
+
+/// The settings that the policies were made from: kept for userspace, read by no program.
+#[map(name = "icept_settings")]
+static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
+    HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
+
+/// The next stand-in number of each pod.
+#[map(name = "icept_next")]
+pub(crate) static NEXT_STAND_IN: HashMap<NetnsCookie, StandInNumber> =
+    HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
+
+/// The stand-in that a destination has. A cache: what counts is in `STAND_INS`.
+#[map(name = "icept_forward")]
+pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
+    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+
+/// What each stand-in stands for.
+#[map(name = "icept_stand_ins")]
+pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
+    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+
+/// The ports whose listeners are noted.
+#[map(name = "icept_lports")]
+pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
+    HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
+
+/// Where to look in `LISTENERS`.
+#[map(name = "icept_lslots")]
+pub(crate) static LISTENER_SLOTS: HashMap<ListenerKey, ListenerSlots> =
+    HashMap::pinned(PODS * 8, BPF_F_NO_PREALLOC);
+
+/// The proxies' listening sockets. The kernel takes a socket out when it closes.
+#[map(name = "icept_listeners")]
+pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 16, 0);
+
+/// What `icept_fib` found. Not shared: each run of it has its own.
+#[map(name = "icept_fib_gen")]
+pub(crate) static FIB: Array<FibGeneration> = Array::with_max_entries(1, 0);

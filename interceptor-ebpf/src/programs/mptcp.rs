@@ -1,0 +1,43 @@
+//! MPTCP listeners cannot be kept in a map of sockets, so a proxy is given none.
+
+use aya_ebpf::{
+    helpers::bpf_get_current_uid_gid,
+    macros::cgroup_sock,
+    programs::SockContext,
+};
+use interceptor_ebpf::{OwnerIds, MAX_OWNERS};
+
+use super::{
+    context::{Answer, IPPROTO_MPTCP, NewSocket, refuse},
+    pod::Pod,
+};
+
+const EPROTONOSUPPORT: u32 = 93;
+
+/// Refuses IPPROTO_MPTCP to the proxy as a kernel without MPTCP does; its users (Go, by default)
+/// then take TCP. Apps keep theirs: the kernel accepts an MPTCP client on a TCP listener as TCP.
+#[cgroup_sock(sock_create)]
+pub(crate) fn icept_create(context: SockContext) -> i32 {
+    create(NewSocket::new(context.sock)) as i32
+}
+
+#[inline(always)]
+fn create(socket: NewSocket) -> Answer {
+    if socket.protocol() != IPPROTO_MPTCP {
+        return Answer::Proceed;
+    }
+    let Some(pod) = Pod::of(socket.netns()) else {
+        return Answer::Proceed;
+    };
+    let ids = bpf_get_current_uid_gid();
+    let (uid, gid) = (ids as u32, (ids >> 32) as u32);
+    if contains(&pod.policy.uids, uid) || contains(&pod.policy.gids, gid) {
+        return refuse(EPROTONOSUPPORT);
+    }
+    Answer::Proceed
+}
+
+#[inline(always)]
+fn contains(ids: &OwnerIds, id: u32) -> bool {
+    (0..MAX_OWNERS).any(|index| ids.get(index) == Some(id))
+}

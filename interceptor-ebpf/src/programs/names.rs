@@ -1,0 +1,67 @@
+//! `getpeername(2)` and `getsockname(2)`: both ends of a captured connection show the names that
+//! they have behind iptables.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use interceptor_ebpf::{Listener, StandIn, StandInRange};
+
+use super::{
+    context::{Answer, Family, SockAddr},
+    pod::Pod,
+    stand_ins,
+};
+
+#[cgroup_sock_addr(getpeername4)]
+pub(crate) fn icept_peer4(context: SockAddrContext) -> i32 {
+    peer_name(SockAddr::new(context.sock_addr, Family::V4)) as i32
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub(crate) fn icept_peer6(context: SockAddrContext) -> i32 {
+    peer_name(SockAddr::new(context.sock_addr, Family::V6)) as i32
+}
+
+#[cgroup_sock_addr(getsockname4)]
+pub(crate) fn icept_name4(context: SockAddrContext) -> i32 {
+    socket_name(SockAddr::new(context.sock_addr, Family::V4)) as i32
+}
+
+#[cgroup_sock_addr(getsockname6)]
+pub(crate) fn icept_name6(context: SockAddrContext) -> i32 {
+    socket_name(SockAddr::new(context.sock_addr, Family::V6)) as i32
+}
+
+/// The app's peer is its original destination.
+#[inline(always)]
+fn peer_name(mut call: SockAddr) -> Answer {
+    if let Some(stand_in) = stand_in(&call)
+        && let Some(destination) = stand_ins::resolve(call.netns(), stand_in)
+    {
+        call.set(destination.address, destination.port);
+    }
+    Answer::Proceed
+}
+
+/// The proxy's accepted socket is where REDIRECT sends local connections: localhost, on the
+/// listener's port.
+#[inline(always)]
+fn socket_name(mut call: SockAddr) -> Answer {
+    if let Some(stand_in) = stand_in(&call)
+        && let Some(pod) = Pod::of(call.netns())
+        && let Some(destination) = stand_ins::resolve(pod.netns, stand_in)
+        && let Some(listener) = Listener::from_byte(destination.listener)
+    {
+        call.set(stand_in.address.localhost(), listener.port(pod.policy));
+    }
+    Answer::Proceed
+}
+
+/// The stand-in that the call is about to tell, if it is one. Everybody else's names cost this
+/// comparison.
+#[inline(always)]
+fn stand_in(call: &SockAddr) -> Option<StandIn> {
+    let address = call.address();
+    StandInRange::contains(address).then(|| StandIn {
+        address,
+        port: call.port(),
+    })
+}

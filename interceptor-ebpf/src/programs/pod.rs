@@ -1,0 +1,68 @@
+//! The policy of the network namespace that a hook runs for.
+
+use interceptor_ebpf::{
+    Address, Lists, NetnsCookie, Policy, PolicyFlags, PortFlags, PortPageKey, PrefixFlags,
+    PrefixKey, Route,
+};
+
+use aya_ebpf::maps::lpm_trie::Key;
+
+use super::maps::{POLICIES, PORTS, PREFIXES, ROUTES};
+
+/// A captured pod.
+#[derive(Clone, Copy)]
+pub(crate) struct Pod {
+    pub(crate) netns: NetnsCookie,
+    pub(crate) policy: &'static Policy,
+}
+
+impl Pod {
+    /// The pod of `netns`, if it is captured. This is all that a socket outside the mesh costs.
+    #[inline(always)]
+    pub(crate) fn of(netns: NetnsCookie) -> Option<Self> {
+        // SAFETY: the map does not preallocate.
+        let policy = unsafe { POLICIES.get(netns) }?;
+        Some(Self { netns, policy })
+    }
+
+    /// What the pod's routing does with `destination`.
+    #[inline(always)]
+    pub(crate) fn route(self, destination: Address) -> Option<&'static Route> {
+        ROUTES.get(self.prefix_key(destination))
+    }
+
+    /// Whether `address` is the pod's own.
+    #[inline(always)]
+    pub(crate) fn is_own(self, address: Address) -> bool {
+        self.route(address).is_some_and(Route::is_via_loopback)
+    }
+
+    #[inline(always)]
+    fn prefix_key(self, address: Address) -> Key<PrefixKey> {
+        let policy = self.policy.id;
+        Key::new(PrefixKey::BITS, PrefixKey { policy, address })
+    }
+}
+
+impl Lists for Pod {
+    #[inline(always)]
+    fn port(&self, port: u16) -> PortFlags {
+        if !self.policy.flags.contains(PolicyFlags::HAS_PORTS) {
+            return PortFlags::NONE;
+        }
+        let key = PortPageKey::of(self.policy.id, port);
+        // SAFETY: the map does not preallocate.
+        unsafe { PORTS.get(key) }.map_or(PortFlags::NONE, |page| page.flags(port))
+    }
+
+    #[inline(always)]
+    fn prefix(&self, address: Address) -> PrefixFlags {
+        if !self.policy.flags.contains(PolicyFlags::HAS_PREFIXES) {
+            return PrefixFlags::NONE;
+        }
+        PREFIXES
+            .get(self.prefix_key(address))
+            .copied()
+            .unwrap_or_default()
+    }
+}

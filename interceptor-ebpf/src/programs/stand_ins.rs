@@ -1,0 +1,82 @@
+//! Stand-ins: finding, allotting and resolving them.
+
+use core::arch::asm;
+
+use interceptor_ebpf::{
+    Destination, ForwardKey, NetnsCookie, StandIn, StandInEntry, StandInNumber, StandInRange,
+    slot_key,
+};
+
+use super::maps::{FORWARD, NEXT_STAND_IN, STAND_INS};
+
+/// The stand-in of `destination`: the one it has, or a new one. `None` if a table is full.
+#[inline(always)]
+pub(crate) fn find_or_allot(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
+    let key = ForwardKey::new(netns, destination);
+    // SAFETY: the map does not preallocate.
+    let number = match unsafe { FORWARD.get(key) } {
+        Some(number) => *number,
+        None => allot(key)?,
+    };
+    Some(StandIn::new(number, destination.source, destination.address))
+}
+
+/// Allots the next number. The stand-in whose place it takes, the pod's oldest, is forgotten:
+/// connections through it live on, but a question about one is answered with ENOENT from then on.
+#[inline(always)]
+fn allot(key: ForwardKey) -> Option<StandInNumber> {
+    let number = next_number(key.netns)?;
+    let slot = slot_key(key.netns, number);
+    // SAFETY: the map does not preallocate.
+    if let Some(oldest) = unsafe { STAND_INS.get(slot) } {
+        forget(key.netns, oldest);
+    }
+    let entry = StandInEntry::new(number, key.destination);
+    STAND_INS.insert(slot, entry, 0).ok()?;
+    // Only a cache: without it the next connection allots anew. Two processors that get here with
+    // the same destination allot twice, and both stand-ins hold.
+    let _cached = FORWARD.insert(key, number, 0);
+    Some(number)
+}
+
+#[inline(always)]
+fn next_number(netns: NetnsCookie) -> Option<StandInNumber> {
+    let next = NEXT_STAND_IN.get_ptr_mut(netns)?;
+    let mut number: StandInNumber = 1;
+    // BPF_ADD | BPF_FETCH, which Rust's atomics do not offer here: the target has no
+    // compare-and-swap in Rust's eyes.
+    //
+    // SAFETY: the value is aligned, lives as long as the program runs, and is only ever changed
+    // atomically.
+    unsafe {
+        asm!(
+            "{number} = atomic_fetch_add((u64 *)({next} + 0), {number})",
+            next = in(reg) next,
+            number = inout(reg) number,
+        );
+    }
+    Some(number)
+}
+
+#[inline(always)]
+fn forget(netns: NetnsCookie, entry: &StandInEntry) {
+    let key = ForwardKey::new(netns, entry.destination);
+    // SAFETY: the map does not preallocate.
+    let current = unsafe { FORWARD.get(key) };
+    if current == Some(&entry.number) {
+        let _gone = FORWARD.remove(key);
+    }
+}
+
+/// What `stand_in` stands for in `netns`. `None` if it is no stand-in, was never allotted, or was
+/// forgotten.
+#[inline(always)]
+pub(crate) fn resolve(netns: NetnsCookie, stand_in: StandIn) -> Option<Destination> {
+    if !StandInRange::contains(stand_in.address) {
+        return None;
+    }
+    // SAFETY: the map does not preallocate.
+    let entry = unsafe { STAND_INS.get(stand_in.slot(netns)) }?;
+    let same_family = entry.destination.address.is_v4() == stand_in.address.is_v4();
+    (same_family && stand_in.is(entry.number)).then_some(entry.destination)
+}

@@ -1,0 +1,183 @@
+//! Stand-ins: the loopback addresses that captured connections are made to.
+//!
+//! A stand-in is an address *and* a port. Both together spell a number that a pod counts up and
+//! does not use twice within 2³³ allotments, so that a question about an old connection is answered
+//! with its own destination or not at all, never with another's.
+//!
+//! ```text
+//! IPv4   127.128.0.0/9     | source: 6 bits | number, low 17 bits |   port: number, the rest
+//! IPv6   fd69:6365:7074::/64, the same 23 bits at the end         |
+//! ```
+
+use crate::{Address, NetnsCookie, SlotKey};
+
+/// What a pod counts up.
+pub type StandInNumber = u64;
+
+/// How many source addresses of a pod have a part of the range of their own.
+pub const SOURCES: u8 = 1 << SOURCE_BITS;
+
+/// Length of the IPv4 prefix that belongs to one source address.
+pub const STAND_IN_V4_PREFIX_LEN: u8 = 32 - INDEX_BITS;
+
+/// Length of the IPv6 prefix that belongs to one source address.
+pub const STAND_IN_V6_PREFIX_LEN: u8 = 128 - INDEX_BITS;
+
+const SOURCE_BITS: u8 = 6;
+const INDEX_BITS: u8 = 17;
+const LOW_BITS: u8 = SOURCE_BITS + INDEX_BITS;
+const LOW_MASK: u32 = (1 << LOW_BITS) - 1;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+/// Ports 1 to 65535.
+const PORTS: u64 = u16::MAX as u64;
+
+/// How many stand-ins a pod has at once. Where one more is needed, the oldest goes.
+const SLOTS: u64 = 1 << 14;
+
+const V4_BASE: u32 = 0x7f80_0000;
+const V6_BASE: [u32; 3] = [
+    0xfd69_6365_u32.to_be(),
+    0x7074_0000_u32.to_be(),
+    0,
+];
+
+/// The two ranges, as constants for messages and settings.
+#[derive(Clone, Copy, Debug)]
+pub struct StandInRange;
+
+impl StandInRange {
+    /// The IPv4 range.
+    pub const V4: &str = "127.128.0.0/9";
+    /// The IPv6 range.
+    pub const V6: &str = "fd69:6365:7074::/64";
+
+    /// Whether `address` lies in the range of its family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(address: Address) -> bool {
+        match address.v4() {
+            Some(v4) => u32::from_be(v4) & !LOW_MASK == V4_BASE,
+            None => {
+                let words = address.words();
+                words[0] == V6_BASE[0] && words[1] == V6_BASE[1] && words[2] == V6_BASE[2]
+            }
+        }
+    }
+
+    /// The first address of the part that belongs to source `source`, in the family of `like`.
+    #[must_use]
+    pub const fn of_source(source: u8, like: Address) -> Address {
+        in_family((source as u32) << INDEX_BITS, like)
+    }
+}
+
+/// A stand-in as it stands in a socket: an address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// The address, in one of the two ranges.
+    pub address: Address,
+    /// The port, in host byte order, never 0.
+    pub port: u16,
+}
+
+impl StandIn {
+    /// The stand-in of `number`, in the family of `like`, that comes from source `source`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(number: StandInNumber, source: u8, like: Address) -> Self {
+        let low = (source as u32) << INDEX_BITS | index(number);
+        Self {
+            address: in_family(low & LOW_MASK, like),
+            port: port(number),
+        }
+    }
+
+    /// Where its number falls in a pod's table.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self, netns: NetnsCookie) -> SlotKey {
+        let low = u32::from_be(self.address.words()[3]);
+        slot_key(netns, low as StandInNumber)
+    }
+
+    /// Whether it is the stand-in of `number`, whatever its source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, number: StandInNumber) -> bool {
+        let low = u32::from_be(self.address.words()[3]);
+        low & INDEX_MASK == index(number) && self.port == port(number)
+    }
+}
+
+/// The place in the pod's table that `number` falls on.
+#[inline(always)]
+#[must_use]
+pub const fn slot_key(netns: NetnsCookie, number: StandInNumber) -> SlotKey {
+    #[expect(clippy::cast_possible_truncation, reason = "the mask is below 32 bits")]
+    SlotKey::new(netns, (number & (SLOTS - 1)) as u32)
+}
+
+#[inline(always)]
+const fn in_family(low: u32, like: Address) -> Address {
+    if like.is_v4() {
+        Address::from_v4((V4_BASE | low).to_be())
+    } else {
+        Address::from_words([V6_BASE[0], V6_BASE[1], V6_BASE[2], low.to_be()])
+    }
+}
+
+#[inline(always)]
+const fn index(number: StandInNumber) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the mask is below 32 bits")]
+    {
+        (number & INDEX_MASK as u64) as u32
+    }
+}
+
+#[inline(always)]
+const fn port(number: StandInNumber) -> u16 {
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 65535")]
+    {
+        ((number >> INDEX_BITS) % PORTS) as u16 + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const V4: Address = Address::LOCALHOST_V4;
+    const V6: Address = Address::LOCALHOST_V6;
+
+    #[test]
+    fn the_range_is_the_upper_half_of_loopback() {
+        let first = StandInRange::of_source(0, V4);
+        let last = StandIn::new(u64::MAX, SOURCES - 1, V4).address;
+        assert_eq!(first, Address::from_v4(0x7f80_0000_u32.to_be()));
+        assert_eq!(last, Address::from_v4(0x7fff_ffff_u32.to_be()));
+        assert!(!StandInRange::contains(Address::from_v4(0x7f7f_ffff_u32.to_be())));
+        assert!(!StandInRange::contains(Address::from_v4(0x8000_0000_u32.to_be())));
+    }
+
+    proptest! {
+        #[test]
+        fn a_stand_in_is_in_its_range_and_knows_its_number(
+            number: u64, source in 0..SOURCES, v6: bool
+        ) {
+            let stand_in = StandIn::new(number, source, if v6 { V6 } else { V4 });
+            prop_assert!(StandInRange::contains(stand_in.address));
+            prop_assert!(stand_in.port > 0);
+            prop_assert!(stand_in.is(number));
+            prop_assert_eq!(stand_in.slot(7), slot_key(7, number));
+        }
+
+        #[test]
+        fn numbers_that_fall_on_the_same_stand_in_are_far_apart(
+            number in 0..u64::MAX / 2, apart in 1_u64..(1 << 32)
+        ) {
+            prop_assert!(!StandIn::new(number, 0, V4).is(number + apart));
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! Attaching a network namespace, replacing what it is attached with, and detaching it.
+//!
+//! Everything is put in place before the policy, and the policy comes into force by one update of
+//! one map: a connection is either before it or after it. Every step may be repeated, so that an
+//! attach that was killed is completed by the next.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapError;
+use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyId};
+
+use crate::{
+    bpf::{
+        fib,
+        hooks::{self, Hook},
+        link, listeners,
+        maps::{Maps, prefix_key},
+        object::Object,
+        pins::{self, Pins},
+    },
+    cgroup::{Cgroup, Hierarchy},
+    host,
+    netns::{
+        Netns, NetnsSpec,
+        addresses::{self, add_passthrough_v6, remove_passthrough_v6},
+        netlink, routes,
+        stand_in_routes::{self, Sources},
+    },
+    policy::{CompiledPolicy, PodNetwork},
+    processes,
+    record::Record,
+    settings::Settings,
+};
+
+/// What became of an attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The network namespace was not attached before.
+    New,
+    /// Its settings were others before.
+    Replaced,
+    /// It was attached with the same settings.
+    Unchanged,
+}
+
+/// Attaches `netns` at `cgroup`. In force when this returns; if it fails, nothing has changed for
+/// the pod.
+pub fn attach(
+    netns: &Netns,
+    cgroup: &Cgroup,
+    hierarchy: &Hierarchy,
+    settings: &Settings,
+) -> Result<Attached> {
+    let pins = Pins::new();
+    let _lock = host::lock()?;
+    processes::check_covered(netns, cgroup, hierarchy)?;
+    let before = Before::read(&pins, netns.cookie())?;
+    let result = Attachment {
+        pins: &pins,
+        netns,
+        cgroup,
+        hierarchy,
+        settings,
+    }
+    .establish(before.as_ref());
+    if result.is_err() && before.is_none() {
+        // Nothing half-done stays; the first error is the one that tells.
+        let _undone = undo(&pins, netns);
+    }
+    sweep(&pins)?;
+    result
+}
+
+/// What a network namespace is attached with already.
+struct Before {
+    policy: Policy,
+    record: Record,
+}
+
+impl Before {
+    fn read(pins: &Pins, netns: NetnsCookie) -> Result<Option<Self>> {
+        if !pins.exist() {
+            return Ok(None);
+        }
+        let maps = Maps::open(&pins.maps())?;
+        let Some(policy) = policy_of(&maps, netns)? else {
+            return Ok(None);
+        };
+        let record = Record::load(&maps, policy.id)?;
+        Ok(Some(Self { policy, record }))
+    }
+
+    /// The ports whose listeners are noted.
+    fn listener_ports(&self) -> [u16; 2] {
+        [self.policy.outbound_port, self.policy.inbound_port]
+    }
+}
+
+/// The policy of `netns`, if it is attached.
+pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
+    match maps.policies.get(&netns, 0) {
+        Ok(policy) => Ok(Some(policy)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error).context("cannot read the policies"),
+    }
+}
+
+struct Attachment<'a> {
+    pins: &'a Pins,
+    netns: &'a Netns,
+    cgroup: &'a Cgroup,
+    hierarchy: &'a Hierarchy,
+    settings: &'a Settings,
+}
+
+impl Attachment<'_> {
+    fn establish(&self, before: Option<&Before>) -> Result<Attached> {
+        self.pins.create()?;
+        let mut object = Object::load(self.pins, self.netns.cookie())?;
+        let mut maps = Maps::open(&self.pins.maps())?;
+        let programs = object.shared_programs(self.pins)?;
+        let lookup = object.program_fd(hooks::LOOKUP.program)?;
+        self.note_listeners(before, &mut maps)?;
+        self.attach_cgroup(&programs)?;
+        self.attach_netns(&lookup)?;
+        if before.is_none_or(|before| before.record.settings != *self.settings) {
+            self.note_open_listeners(before, &mut object)?;
+        }
+        let prepared = self.prepare_network(&mut object)?;
+        let Prepared { network, sources } = &prepared;
+        let record = self.record(network.ipv6);
+        let compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
+        if let Some(before) = before
+            && before.record == record
+            && is_same(&before.policy, &compiled.policy)
+        {
+            return Ok(Attached::Unchanged);
+        }
+        self.put_in_force(&mut maps, &compiled, &record)?;
+        match before {
+            Some(before) => {
+                self.forget(before, &mut maps)?;
+                Ok(Attached::Replaced)
+            }
+            None => Ok(Attached::New),
+        }
+    }
+
+    /// From now on, who listens on the proxy's ports is noted.
+    fn note_listeners(&self, before: Option<&Before>, maps: &mut Maps) -> Result<()> {
+        if before.is_none() {
+            // Left by an attach that was killed.
+            maps.remove_netns_state(self.netns.cookie())?;
+            maps.next_stand_in
+                .insert(self.netns.cookie(), random_number()? >> 1, 0)
+                .context("cannot make room for the pod's stand-ins")?;
+        }
+        for port in self.listener_ports() {
+            maps.listener_ports
+                .insert(ListenerPortKey::new(self.netns.cookie(), port), 1, 0)
+                .context("cannot make room for the proxy's listeners")?;
+        }
+        Ok(())
+    }
+
+    fn listener_ports(&self) -> [u16; 2] {
+        [self.settings.outbound_port, self.settings.inbound_port]
+    }
+
+    /// Those that listened before are noted too, unless they have been.
+    fn note_open_listeners(&self, before: Option<&Before>, object: &mut Object) -> Result<()> {
+        let known = before.map(Before::listener_ports);
+        if known.is_some_and(|known| self.listener_ports().iter().all(|port| known.contains(port)))
+        {
+            return Ok(());
+        }
+        self.netns.run(|| listeners::note_open(object))
+    }
+
+    fn attach_cgroup(&self, programs: &[(Hook, OwnedFd)]) -> Result<()> {
+        let folder = self.pins.cgroup(self.cgroup.id());
+        pins::create_folder(&folder)?;
+        programs.iter().try_for_each(|(hook, program)| {
+            link::ensure(*hook, program, self.cgroup, &folder)
+                .with_context(|| self.explain_refusal(*hook))
+        })
+    }
+
+    /// Names whoever shuts us out.
+    fn explain_refusal(&self, hook: Hook) -> String {
+        let cgroup = self.cgroup.path();
+        let exclusive = link::exclusive_programs(hook, cgroup, &self.hierarchy.mount);
+        if exclusive.is_empty() {
+            return format!("at the cgroup {}", cgroup.display());
+        }
+        format!(
+            "{} was attached without BPF_F_ALLOW_MULTI and shuts out every other program at and \
+             below its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it \
+             with that flag",
+            exclusive.join(", ")
+        )
+    }
+
+    fn attach_netns(&self, lookup: &OwnedFd) -> Result<()> {
+        let folder = self.pins.netns(self.netns.cookie());
+        pins::create_folder(&folder)?;
+        link::ensure(hooks::LOOKUP, lookup, self.netns, &folder)
+    }
+
+    /// Asks for the pod's network and puts into it what capturing takes.
+    fn prepare_network(&self, object: &mut Object) -> Result<Prepared> {
+        self.netns.run(|| {
+            let dual_stack = self.settings.dual_stack;
+            let (ipv6, mut sources) = netlink::run(async |handle| {
+                let addresses = addresses::list(&handle).await?;
+                let ipv6 = addresses::captures_ipv6(&addresses, dual_stack)?;
+                if ipv6 {
+                    add_passthrough_v6(&handle).await?;
+                }
+                Ok((ipv6, stand_in_routes::read(&handle).await?))
+            })?;
+            loop {
+                // Before the routes are asked: what changes meanwhile makes the copy stale, not
+                // wrong.
+                let fib = fib::generation(object)?;
+                let routes = netlink::run(async |handle| {
+                    let addresses = addresses::list(&handle).await?;
+                    routes::ask(&handle, &addresses, ipv6).await
+                })?;
+                if !sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
+                    return Ok(Prepared {
+                        network: PodNetwork { ipv6, routes, fib },
+                        sources,
+                    });
+                }
+                // Which changes the tables: ask once more.
+                netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
+            }
+        })
+    }
+
+    fn record(&self, ipv6: bool) -> Record {
+        Record {
+            settings: self.settings.clone(),
+            netns: self.netns.path().to_owned(),
+            cgroup: self.cgroup.path().to_owned(),
+            cgroup_id: self.cgroup.id(),
+            ipv6,
+        }
+    }
+
+    /// The last step is the one that counts.
+    fn put_in_force(
+        &self,
+        maps: &mut Maps,
+        compiled: &CompiledPolicy,
+        record: &Record,
+    ) -> Result<()> {
+        let full = "the policy does not fit into the maps";
+        for (key, page) in &compiled.ports {
+            maps.ports.insert(key, page, 0).context(full)?;
+        }
+        for (key, length, flags) in &compiled.prefixes {
+            let key = prefix_key(*key, *length);
+            maps.prefixes.insert(&key, flags, 0).context(full)?;
+        }
+        for (key, length, route) in &compiled.routes {
+            let key = prefix_key(*key, *length);
+            maps.routes.insert(&key, route, 0).context(full)?;
+        }
+        record.store(maps, compiled.policy.id)?;
+        maps.policies
+            .insert(self.netns.cookie(), compiled.policy, 0)
+            .context(full)
+    }
+
+    /// Takes away what only the policy before needed.
+    fn forget(&self, before: &Before, maps: &mut Maps) -> Result<()> {
+        maps.remove_policy_lists(before.policy.id)?;
+        for port in before.listener_ports() {
+            if !self.listener_ports().contains(&port) {
+                let netns = self.netns.cookie();
+                let _gone = maps.listener_ports.remove(&ListenerPortKey::new(netns, port));
+                maps.remove_listeners(|key| key.netns == netns && key.port == port)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn random_number() -> Result<u64> {
+    getrandom::u64().context("the kernel gives no random numbers")
+}
+
+fn random_id() -> Result<PolicyId> {
+    getrandom::u32().context("the kernel gives no random numbers")
+}
+
+/// A pod's network, with `::6` added and the stand-in routes read.
+struct Prepared {
+    network: PodNetwork,
+    sources: Sources,
+}
+
+/// Whether two policies differ in nothing but their name. (Equal settings make equal lists; equal
+/// tables make equal routes.)
+fn is_same(before: &Policy, now: &Policy) -> bool {
+    let named_alike = Policy {
+        id: before.id,
+        ..*now
+    };
+    named_alike == *before
+}
+
+/// Detaches `netns`. Answers whether it was attached.
+pub fn detach(netns: &Netns) -> Result<bool> {
+    let pins = Pins::new();
+    let _lock = host::lock()?;
+    if !pins.exist() {
+        return Ok(false);
+    }
+    let was_attached = undo(&pins, netns)?;
+    sweep(&pins)?;
+    Ok(was_attached)
+}
+
+/// Takes away all that an attach makes. The policy goes first: from then on nothing is captured,
+/// and the rest is not looked at.
+fn undo(pins: &Pins, netns: &Netns) -> Result<bool> {
+    let before = Before::read(pins, netns.cookie())?;
+    remove_netns(pins, &mut Maps::open(&pins.maps())?, netns.cookie())?;
+    netns.run(|| {
+        netlink::run(async |handle| {
+            stand_in_routes::remove(&handle).await?;
+            remove_passthrough_v6(&handle).await
+        })
+    })?;
+    Ok(before.is_some())
+}
+
+/// Takes away what is kept outside the network namespace, which may be gone.
+fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
+    let policy = policy_of(maps, netns)?;
+    if let Some(Policy { id, .. }) = policy {
+        maps.policies
+            .remove(&netns)
+            .context("cannot remove the policy")?;
+        maps.remove_policy_lists(id)?;
+    }
+    pins::remove_tree(&pins.netns(netns))?;
+    maps.remove_netns_state(netns)
+}
+
+/// Detaches every network namespace and removes everything of ours.
+pub fn detach_all() -> Result<usize> {
+    let pins = Pins::new();
+    let _lock = host::lock()?;
+    if !pins.exist() {
+        return Ok(0);
+    }
+    let mut maps = Maps::open(&pins.maps())?;
+    let cookies = attached(&maps)?;
+    for (cookie, _) in &cookies {
+        let record = policy_of(&maps, *cookie)?.map(|policy| Record::load(&maps, policy.id));
+        let netns = record
+            .and_then(Result::ok)
+            .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)).ok())
+            .filter(|netns| netns.cookie() == *cookie);
+        match netns {
+            Some(netns) => undo(&pins, &netns).map(drop)?,
+            None => remove_netns(&pins, &mut maps, *cookie)?,
+        }
+    }
+    pins.remove_all()?;
+    Ok(cookies.len())
+}
+
+/// Every attached network namespace with its policy.
+pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+    maps.policies
+        .iter()
+        .map(|entry| entry.map(|(cookie, policy)| (cookie, policy.id)))
+        .collect::<Result<_, _>>()
+        .context("cannot list the policies")
+}
+
+/// Takes away what nothing needs any more: network namespaces that are gone, links to cgroups that
+/// no pod is attached at, and with the last pod everything.
+fn sweep(pins: &Pins) -> Result<()> {
+    let mut maps = Maps::open(&pins.maps())?;
+    for cookie in pins.netns_cookies()? {
+        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+        let attached = policy_of(&maps, cookie)?.is_some();
+        if !attached || !link::is_netns_alive(hooks::LOOKUP, &pin)? {
+            remove_netns(pins, &mut maps, cookie)?;
+        }
+    }
+    let policies = attached(&maps)?;
+    if policies.is_empty() {
+        return pins.remove_all();
+    }
+    let mut used = Vec::new();
+    for (_, policy) in policies {
+        used.push(Record::load(&maps, policy)?.cgroup_id);
+    }
+    for id in pins.cgroup_ids()? {
+        if !used.contains(&id) {
+            pins::remove_tree(&pins.cgroup(id))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
+
+pub mod fib;
+pub mod hooks;
+pub mod link;
+pub mod listeners;
+pub mod maps;
+pub mod object;
+pub mod offsets;
+pub mod pins;
+mod sys;

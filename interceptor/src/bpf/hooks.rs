@@ -1,0 +1,47 @@
+//! The hooks that a cgroup gets, and what the kernel calls them.
+
+use aya_obj::generated::bpf_attach_type::{
+    self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_CONNECT,
+    BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT,
+    BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS,
+    BPF_SK_LOOKUP,
+};
+
+/// A program of the object and where it attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program's name in the object, in `bpftool` and as a pin.
+    pub program: &'static str,
+    /// Where it attaches.
+    pub attach_type: bpf_attach_type,
+}
+
+/// The hooks that every cgroup gets, in the order in which they are attached: listeners are noted
+/// and questions answered before the first connection is captured.
+pub const CGROUP_HOOKS: [Hook; 9] = [
+    hook("icept_listen", BPF_CGROUP_SOCK_OPS),
+    hook("icept_create", BPF_CGROUP_INET_SOCK_CREATE),
+    hook("icept_origdst", BPF_CGROUP_GETSOCKOPT),
+    hook("icept_name4", BPF_CGROUP_INET4_GETSOCKNAME),
+    hook("icept_name6", BPF_CGROUP_INET6_GETSOCKNAME),
+    hook("icept_peer4", BPF_CGROUP_INET4_GETPEERNAME),
+    hook("icept_peer6", BPF_CGROUP_INET6_GETPEERNAME),
+    hook("icept_connect4", BPF_CGROUP_INET4_CONNECT),
+    hook("icept_connect6", BPF_CGROUP_INET6_CONNECT),
+];
+
+/// The hook that every captured network namespace gets.
+pub const LOOKUP: Hook = hook("icept_lookup", BPF_SK_LOOKUP);
+
+/// The `iter/tcp` program that finds the listeners which are open already.
+pub const ITER_PROGRAM: &str = "icept_iter";
+
+/// The program that reads the state of a network namespace's routing tables.
+pub const FIB_PROGRAM: &str = "icept_fib";
+
+const fn hook(program: &'static str, attach_type: bpf_attach_type) -> Hook {
+    Hook {
+        program,
+        attach_type,
+    }
+}

@@ -1,0 +1,91 @@
+//! Links: programs in force, for as long as they are pinned.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use aya::programs::loaded_programs;
+use aya_obj::generated::bpf_attach_type;
+
+use super::{hooks::Hook, sys};
+
+/// Attaches `program` at `target` and pins the link in `folder`, unless it is there already. A link
+/// whose target is gone is replaced.
+pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path) -> Result<()> {
+    let pin = folder.join(hook.program);
+    if is_alive(hook, &pin)? {
+        return Ok(());
+    }
+    let link = sys::link_create(program, target, hook.attach_type as u32)
+        .with_context(|| format!("cannot attach {}", hook.program))?;
+    sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))
+}
+
+/// Whether a link is pinned and attached. A dead one is taken away.
+fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let link = open(pin)?;
+    let target = match hook.attach_type {
+        bpf_attach_type::BPF_SK_LOOKUP => sys::link_netns_inode(&link).map(u64::from),
+        _ => sys::link_cgroup_id(&link),
+    }
+    .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?;
+    if target == 0 {
+        fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    }
+    Ok(target != 0)
+}
+
+fn open(pin: &Path) -> Result<OwnedFd> {
+    sys::obj_get(pin).with_context(|| format!("cannot open the pin {}", pin.display()))
+}
+
+/// Whether the network namespace that the link pinned at `pin` is attached to still exists.
+pub fn is_netns_alive(hook: Hook, pin: &Path) -> Result<bool> {
+    is_alive(hook, pin)
+}
+
+/// Opens a pinned program.
+pub fn open_program(pin: &Path) -> io::Result<OwnedFd> {
+    sys::obj_get(pin)
+}
+
+/// Pins a program.
+pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
+    sys::obj_pin(program, pin).with_context(|| format!("cannot pin {}", pin.display()))
+}
+
+/// Names the programs on `cgroup` and the cgroups above it, up to `root`, that were attached
+/// without `BPF_F_ALLOW_MULTI` to the place of `hook`: they shut out everybody else.
+#[must_use]
+pub fn exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Vec<String> {
+    cgroup
+        .ancestors()
+        .take_while(|path| path.starts_with(root))
+        .flat_map(|path| exclusive_programs_at(hook, path).unwrap_or_default())
+        .collect()
+}
+
+fn exclusive_programs_at(hook: Hook, cgroup: &Path) -> io::Result<Vec<String>> {
+    let ids = sys::exclusive_programs(&File::open(cgroup)?, hook.attach_type as u32)?;
+    Ok(ids
+        .into_iter()
+        .map(|id| {
+            let name = program_name(id).unwrap_or_default();
+            format!("program {id} ({name}) at {}", cgroup.display())
+        })
+        .collect())
+}
+
+fn program_name(id: u32) -> Option<String> {
+    let program = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
+}

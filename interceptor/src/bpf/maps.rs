@@ -1,0 +1,160 @@
+//! The shared maps, opened where they are pinned.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{
+        HashMap, LpmTrie, Map, MapData, MapError, SockHash,
+        lpm_trie::Key,
+    },
+};
+use interceptor_ebpf::{
+    ForwardKey, ListenerKey, ListenerPortKey, ListenerSlots, NetnsCookie, Policy, PolicyId,
+    PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey,
+    StandInEntry, StandInNumber,
+};
+
+/// Every shared map.
+pub struct Maps {
+    /// The policy of each captured network namespace.
+    pub policies: HashMap<MapData, NetnsCookie, Policy>,
+    /// The port lists of the policies.
+    pub ports: HashMap<MapData, PortPageKey, PortPage>,
+    /// The included and excluded prefixes of the policies.
+    pub prefixes: LpmTrie<MapData, PrefixKey, PrefixFlags>,
+    /// The routing of the pods.
+    pub routes: LpmTrie<MapData, PrefixKey, Route>,
+    /// What the policies were made from.
+    pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
+    /// The next stand-in number of each pod.
+    pub next_stand_in: HashMap<MapData, NetnsCookie, StandInNumber>,
+    /// The stand-in that a destination has.
+    pub forward: HashMap<MapData, ForwardKey, StandInNumber>,
+    /// What each stand-in stands for.
+    pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
+    /// The ports whose listeners are noted.
+    pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
+    /// Where to look among the listeners.
+    pub listener_slots: HashMap<MapData, ListenerKey, ListenerSlots>,
+    /// The proxies' listening sockets.
+    pub listeners: SockHash<MapData, ListenerKey>,
+}
+
+impl Maps {
+    /// Opens the maps that are pinned in `folder`.
+    pub fn open(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            policies: hash_map(folder, "icept_policies")?,
+            ports: hash_map(folder, "icept_ports")?,
+            prefixes: lpm_trie(folder, "icept_prefixes")?,
+            routes: lpm_trie(folder, "icept_routes")?,
+            settings: hash_map(folder, "icept_settings")?,
+            next_stand_in: hash_map(folder, "icept_next")?,
+            forward: hash_map(folder, "icept_forward")?,
+            stand_ins: hash_map(folder, "icept_stand_ins")?,
+            listener_ports: hash_map(folder, "icept_lports")?,
+            listener_slots: hash_map(folder, "icept_lslots")?,
+            listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
+        })
+    }
+
+    /// Takes away the ports, prefixes, routes and settings of a policy.
+    pub fn remove_policy_lists(&mut self, policy: PolicyId) -> Result<()> {
+        remove_matching(&mut self.ports, |key| key.policy == policy)?;
+        remove_matching(&mut self.settings, |key| key.policy == policy)?;
+        remove_prefixes(&mut self.prefixes, policy)?;
+        remove_prefixes(&mut self.routes, policy)
+    }
+
+    /// Takes away everything that is kept for a network namespace but its policy: its stand-ins and
+    /// listeners.
+    pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
+        remove_matching(&mut self.forward, |key| key.netns == netns)?;
+        remove_matching(&mut self.stand_ins, |key| key.netns == netns)?;
+        remove_matching(&mut self.listener_ports, |key| key.netns == netns)?;
+        self.remove_listeners(|key| key.netns == netns)?;
+        ignore_missing(self.next_stand_in.remove(&netns))
+    }
+
+    /// Takes the noted listeners out that `matches` picks.
+    pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerKey) -> bool) -> Result<()> {
+        remove_matching(&mut self.listener_slots, &matches)?;
+        let keys = self
+            .listeners
+            .keys()
+            .filter(|key| key.as_ref().map_or(true, &matches))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot list the listeners")?;
+        for key in keys {
+            ignore_missing(self.listeners.remove(&key))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(folder: &Path, name: &str) -> Result<MapData> {
+    let pin = folder.join(name);
+    MapData::from_pin(&pin).with_context(|| format!("cannot open the map {}", pin.display()))
+}
+
+fn hash_map<K: Pod, V: Pod>(folder: &Path, name: &str) -> Result<HashMap<MapData, K, V>> {
+    Map::HashMap(open(folder, name)?)
+        .try_into()
+        .with_context(|| format!("the map {name} has another layout"))
+}
+
+fn lpm_trie<K: Pod, V: Pod>(folder: &Path, name: &str) -> Result<LpmTrie<MapData, K, V>> {
+    Map::LpmTrie(open(folder, name)?)
+        .try_into()
+        .with_context(|| format!("the map {name} has another layout"))
+}
+
+fn remove_matching<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    matches: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let keys = map
+        .keys()
+        .filter(|key| key.as_ref().map_or(true, &matches))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot list a map")?;
+    keys.iter().try_for_each(|key| ignore_missing(map.remove(key)))
+}
+
+fn remove_prefixes<V: Pod>(
+    trie: &mut LpmTrie<MapData, PrefixKey, V>,
+    policy: PolicyId,
+) -> Result<()> {
+    let keys = trie
+        .keys()
+        .filter(|key| key.as_ref().map_or(true, |key| has_policy(key, policy)))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot list a prefix map")?;
+    keys.iter()
+        .try_for_each(|key| ignore_missing(trie.remove(key)))
+}
+
+fn has_policy(key: &Key<PrefixKey>, policy: PolicyId) -> bool {
+    key.data().policy == policy
+}
+
+/// Treats an entry that is already gone as taken away: others may be at work as well.
+fn ignore_missing(result: Result<(), MapError>) -> Result<()> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        result => result.context("cannot remove a map entry"),
+    }
+}
+
+/// The key of a prefix of `length` bits, counted in the 128 bits of the address.
+#[must_use]
+pub fn prefix_key(key: PrefixKey, length: u8) -> Key<PrefixKey> {
+    Key::new(PrefixKey::POLICY_BITS + u32::from(length), key)
+}

@@ -1,0 +1,100 @@
+//! The BPF object that is part of this binary, and the programs in it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{Program, ProgramError},
+};
+use interceptor_ebpf::{KernelOffsets, NetnsCookie};
+
+use super::{
+    hooks::{CGROUP_HOOKS, Hook},
+    link, offsets,
+    pins::Pins,
+};
+
+/// The object, made by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
+
+/// The object, loaded for one network namespace: its maps exist, its programs are loaded on demand.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Makes or opens the shared maps and gets ready to load programs. Those that serve one network
+    /// namespace will serve `netns`.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.18, for `bpf_set_retval` in the connect hooks; see `interceptor check`.
+    pub fn load(pins: &Pins, netns: NetnsCookie) -> Result<Self> {
+        let offsets: KernelOffsets = offsets::read()?;
+        let ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("NETNS", &netns, true)
+            .default_map_pin_directory(pins.maps())
+            .load(OBJECT)
+            .context("cannot load the BPF object")?;
+        Ok(Self { ebpf })
+    }
+
+    /// The object's maps and programs, as aya has them.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// The program called `name`, loaded.
+    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
+        let Some(program) = self.ebpf.program_mut(name) else {
+            bail!("the BPF object has no program {name}");
+        };
+        if program.fd().is_err() {
+            load(program).with_context(|| format!("the kernel refuses the program {name}"))?;
+        }
+        Ok(program)
+    }
+
+    /// A descriptor of the program called `name`, loaded.
+    pub fn program_fd(&mut self, name: &str) -> Result<OwnedFd> {
+        let fd = self.program(name)?.fd()?;
+        fd.as_fd()
+            .try_clone_to_owned()
+            .context("cannot copy a program's descriptor")
+    }
+
+    /// The programs that all cgroups share: opened where they are pinned, else loaded and pinned.
+    pub fn shared_programs(&mut self, pins: &Pins) -> Result<Vec<(Hook, OwnedFd)>> {
+        CGROUP_HOOKS
+            .into_iter()
+            .map(|hook| Ok((hook, self.shared_program(hook, pins)?)))
+            .collect()
+    }
+
+    fn shared_program(&mut self, hook: Hook, pins: &Pins) -> Result<OwnedFd> {
+        let pin = pins.programs().join(hook.program);
+        if pin.exists() {
+            return link::open_program(&pin)
+                .with_context(|| format!("cannot open the pin {}", pin.display()));
+        }
+        let program = self.program_fd(hook.program)?;
+        link::pin_program(&program, &pin)?;
+        Ok(program)
+    }
+}
+
+/// Loads a program, whatever its type. aya has no common call for that.
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::Iter(program) => program.load("tcp", &Btf::from_sys_fs()?),
+        Program::RawTracePoint(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}

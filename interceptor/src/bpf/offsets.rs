@@ -1,0 +1,107 @@
+//! Where the running kernel keeps what the programs read of it, from its own BTF.
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
+use interceptor_ebpf::{KernelOffsets, UNKNOWN_OFFSET};
+
+/// The kernel's description of its own types (`CONFIG_DEBUG_INFO_BTF`).
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// The contexts that the programs take a socket out of. Each must begin with it.
+const CONTEXTS: [&str; 2] = ["bpf_sock_addr_kern", "bpf_sockopt_kern"];
+
+/// Reads the offsets from the kernel's BTF.
+///
+/// An offset that only makes an answer more faithful may be missing ([`UNKNOWN_OFFSET`]); one that
+/// a verdict hangs on may not.
+pub fn read() -> Result<KernelOffsets> {
+    let file = BtfFile::open(Path::new(VMLINUX)).with_context(|| {
+        format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
+    })?;
+    let types = TypeInformation::new(&file).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
+    for context in CONTEXTS {
+        if offset(&types, context, "sk")? != 0 {
+            bail!("this kernel's struct {context} does not begin with its socket");
+        }
+    }
+    from_types(&types)
+}
+
+fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
+    let needed = |owner, member| offset(types, owner, member);
+    let wanted = |owner, member| offset(types, owner, member).unwrap_or(UNKNOWN_OFFSET);
+    Ok(KernelOffsets {
+        sock_socket: needed("sock", "sk_socket")?,
+        socket_file: needed("socket", "file")?,
+        file_cred: needed("file", "f_cred")?,
+        cred_fsuid: needed("cred", "fsuid")?,
+        cred_fsgid: needed("cred", "fsgid")?,
+        sock_state: needed("sock_common", "skc_state")?,
+        sock_num: needed("sock_common", "skc_num")?,
+        sock_family: needed("sock_common", "skc_family")?,
+        sock_rcv_saddr: needed("sock_common", "skc_rcv_saddr")?,
+        sock_v6_rcv_saddr: needed("sock_common", "skc_v6_rcv_saddr")?,
+        sock_net: wanted("sock_common", "skc_net"),
+        inet_sport: wanted("inet_sock", "inet_sport"),
+        inet_mc_index: wanted("inet_sock", "mc_index"),
+        inet_pinet6: wanted("inet_sock", "pinet6"),
+        pinet6_mcast_oif: wanted("ipv6_pinfo", "mcast_oif"),
+        net_fib_seq: wanted("net", "ipv4.fib_seq"),
+        net_fib6_sernum: wanted("net", "ipv6.fib6_sernum"),
+        net_rt6_stats: wanted("net", "ipv6.rt6_stats"),
+        rt6_entries: wanted("rt6_statistics", "fib_rt_entries"),
+        task_nsproxy: wanted("task_struct", "nsproxy"),
+        nsproxy_net: wanted("nsproxy", "net_ns"),
+    })
+}
+
+/// The offset in bytes of `member` in `struct owner`.
+fn offset(types: &TypeInformation, owner: &str, member: &str) -> Result<u32> {
+    let describe = |error| anyhow!("the kernel's BTF has no struct {owner}.{member}: {error:?}");
+    let id =
+        struct_id(types, owner).with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
+    match types.offset_of(id, member).map_err(describe)? {
+        (_, Offset::ByteOffset(offset)) => Ok(offset),
+        (_, Offset::BitOffsetAndSize(..)) => bail!("struct {owner}.{member} is a bit field"),
+    }
+}
+
+/// Functions and typedefs may bear a structure's name, so the kind counts too.
+fn struct_id(types: &TypeInformation, name: &str) -> Option<u32> {
+    types.get().iter().find_map(|(id, variant)| match variant {
+        TypeVariant::Struct(structure) if structure.name().as_deref() == Some(name) => Some(*id),
+        _ => None,
+    })
+}
+
+/// The BTF file, as `btfparse` reads it.
+struct BtfFile(File);
+
+impl BtfFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Self)
+    }
+}
+
+impl Readable for BtfFile {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        self.0.read_exact_at(buffer, offset).map_err(|error| {
+            btfparse::Error::new(btfparse::ErrorKind::IOError, &error.to_string())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_tells_every_offset() {
+        let offsets = read().unwrap();
+        assert_ne!(offsets.sock_net, UNKNOWN_OFFSET);
+        assert_ne!(offsets.inet_sport, UNKNOWN_OFFSET);
+        assert_ne!(offsets.net_fib6_sernum, UNKNOWN_OFFSET);
+    }
+}

@@ -1,0 +1,151 @@
+//! What keeps the interception in force when no process of ours runs: pins on the host's bpffs.
+//!
+//! ```text
+//! /sys/fs/bpf/interceptor/v1/
+//!   maps/icept_policies …                 shared by all pods
+//!   programs/icept_connect4 …             shared by all pods
+//!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached at
+//!   netns/<netns cookie>/icept_lookup     the link of each captured network namespace
+//! ```
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::NetnsCookie;
+
+/// Where the host mounts its bpffs.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Ours on it.
+const ROOT: &str = "interceptor";
+
+/// Counts up with every incompatible change of what is pinned.
+const LAYOUT: &str = "v1";
+
+/// The layout of the pins below one bpffs.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The pins on the host's bpffs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            root: Path::new(BPFFS).join(ROOT),
+        }
+    }
+
+    fn layout(&self) -> PathBuf {
+        self.root.join(LAYOUT)
+    }
+
+    /// The folder of the shared maps.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.layout().join("maps")
+    }
+
+    /// The folder of the shared programs.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.layout().join("programs")
+    }
+
+    fn cgroups(&self) -> PathBuf {
+        self.layout().join("cgroups")
+    }
+
+    /// The folder of the links to the cgroup with this ID.
+    #[must_use]
+    pub fn cgroup(&self, id: u64) -> PathBuf {
+        self.cgroups().join(id.to_string())
+    }
+
+    fn namespaces(&self) -> PathBuf {
+        self.layout().join("netns")
+    }
+
+    /// The folder of the link to this network namespace.
+    #[must_use]
+    pub fn netns(&self, cookie: NetnsCookie) -> PathBuf {
+        self.namespaces().join(cookie.to_string())
+    }
+
+    /// Whether anything of ours is pinned.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.maps().exists()
+    }
+
+    /// Makes the folders that everything shared is pinned in.
+    pub fn create(&self) -> Result<()> {
+        [
+            self.maps(),
+            self.programs(),
+            self.cgroups(),
+            self.namespaces(),
+        ]
+        .iter()
+        .try_for_each(|path| create_folder(path))
+    }
+
+    /// The cgroups that links are pinned for.
+    pub fn cgroup_ids(&self) -> Result<Vec<u64>> {
+        numbers_in(&self.cgroups())
+    }
+
+    /// The network namespaces that links are pinned for.
+    pub fn netns_cookies(&self) -> Result<Vec<NetnsCookie>> {
+        numbers_in(&self.namespaces())
+    }
+
+    /// Takes everything away.
+    pub fn remove_all(&self) -> Result<()> {
+        remove_tree(&self.root)
+    }
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes a folder, and those above it, that only root can look into.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot create the folder {}", path.display()))
+}
+
+/// Takes away a folder and all pins in it; it may be gone already.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the pins in {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The entries of a folder whose names are numbers.
+fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
+    }
+    .with_context(|| format!("cannot list {}", folder.display()))?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}

@@ -1,0 +1,130 @@
+//! The few `bpf(2)` commands that aya 0.14 does not offer: links that can be pinned and updated
+//! for every program type alike, and the query that names other people's programs.
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+
+/// `BPF_F_ALLOW_MULTI`: how links are attached, and others should be.
+const ALLOW_MULTI: u32 = 1 << 1;
+/// How many programs a query can name.
+const QUERY_SIZE: usize = 64;
+
+/// Calls `bpf(2)`. Every command here takes plain numbers and pointers to memory that outlives the
+/// call.
+fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<RawFd> {
+    // SAFETY: the attributes are fully initialized, and the kernel reads no more than their size.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attributes),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}
+
+/// The same, for commands that return a new file descriptor.
+fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn no_attributes() -> bpf_attr {
+    // SAFETY: the union is plain numbers, for which zero is valid; the kernel asks that everything
+    // a command does not use be zero.
+    unsafe { mem::zeroed() }
+}
+
+fn as_u32(fd: &impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+/// Attaches a program to a cgroup or network namespace. Links to cgroups never shut others out.
+pub(super) fn link_create(
+    program: &impl AsFd,
+    target: &impl AsFd,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = no_attributes();
+    attributes.link_create.__bindgen_anon_1.prog_fd = as_u32(program);
+    attributes.link_create.__bindgen_anon_2.target_fd = as_u32(target);
+    attributes.link_create.attach_type = attach_type;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
+}
+
+/// Pins a BPF object on a bpffs.
+pub(super) fn obj_pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attributes.__bindgen_anon_4.bpf_fd = as_u32(object);
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Opens a pinned BPF object.
+pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attributes)
+}
+
+fn link_info(link: &impl AsFd) -> io::Result<bpf_link_info> {
+    // SAFETY: plain numbers, for which zero is valid.
+    let mut info: bpf_link_info = unsafe { mem::zeroed() };
+    let mut attributes = no_attributes();
+    attributes.info.bpf_fd = as_u32(link);
+    attributes.info.info_len = u32::try_from(size_of::<bpf_link_info>()).expect("a small type");
+    attributes.info.info = std::ptr::from_mut(&mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(info)
+}
+
+/// The inode of the network namespace that a link is attached to; 0 when it is gone.
+pub(super) fn link_netns_inode(link: &impl AsFd) -> io::Result<u32> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel has filled in the variant of a netns link, all of it numbers.
+    Ok(unsafe { info.__bindgen_anon_1.netns.netns_ino })
+}
+
+/// The ID of the cgroup that a link is attached to; 0 when it is gone.
+pub(super) fn link_cgroup_id(link: &impl AsFd) -> io::Result<u64> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel has filled in the variant of a cgroup link, all of it numbers.
+    Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// The IDs of the programs that are attached to a cgroup itself in a way that shuts out others, at
+/// the cgroup and below it: without `BPF_F_ALLOW_MULTI`.
+pub(super) fn exclusive_programs(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; QUERY_SIZE];
+    let mut attributes = no_attributes();
+    attributes.query.__bindgen_anon_1.target_fd = as_u32(cgroup);
+    attributes.query.attach_type = attach_type;
+    attributes.query.prog_ids = ids.as_mut_ptr() as u64;
+    attributes.query.__bindgen_anon_2.prog_cnt = u32::try_from(QUERY_SIZE).expect("a small number");
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)?;
+    // SAFETY: the kernel has written the numbers of this variant.
+    let (flags, count) = unsafe {
+        (
+            attributes.query.attach_flags,
+            attributes.query.__bindgen_anon_2.prog_cnt,
+        )
+    };
+    let count = if flags & ALLOW_MULTI == 0 { count } else { 0 };
+    Ok(ids[..count as usize].to_vec())
+}

@@ -1,0 +1,46 @@
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod attach;
+mod detach;
+
+/// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
+///
+/// Outbound TCP goes to the proxy's port 15001, inbound TCP to 15006; the proxy's own traffic is
+/// left alone. A pod is named by its network namespace.
+#[derive(Parser)]
+#[command(name = "interceptor", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Attach(attach::Attach),
+    Detach(detach::Detach),
+}
+
+/// Runs the command line that this process was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("interceptor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Attach(attach) => attach.run().map(|()| ExitCode::SUCCESS),
+        Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,75 @@
+//! `interceptor attach`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    attachment::{self, Attached},
+    cgroup::{Cgroup, Hierarchy},
+    host,
+    netns::{Netns, NetnsSpec},
+    settings::{IstioFlags, Settings},
+};
+
+/// Capture a pod's traffic, until it is detached
+///
+/// In force when it exits 0, and stays so without any process. The same settings again change
+/// nothing; other settings replace those in force in one step, in which no connection is missed.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  Everything, as a default Istio sidecar has it, for the pod of process 4711:
+    interceptor attach --netns 4711 -b '*' -i '*' -d 15090,15021,15020
+  Outbound only, and only to the cluster:
+    interceptor attach --netns /run/netns/pod -i 10.96.0.0/12,10.244.0.0/16")]
+pub(super) struct Attach {
+    #[command(flatten)]
+    pub(super) target: Target,
+
+    #[command(flatten)]
+    pub(super) settings: IstioFlags,
+}
+
+/// The pod, and where its sockets are seen.
+#[derive(Args)]
+pub(super) struct Target {
+    /// The pod's network namespace: a path such as /run/netns/NAME or /proc/PID/ns/net, or the ID
+    /// of a process in it
+    #[arg(long, value_name = "PATH|PID")]
+    netns: NetnsSpec,
+
+    /// The cgroup whose sockets are captured, the pod's or one above it [default: the root of the
+    /// host's cgroup2 hierarchy]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+}
+
+impl Attach {
+    pub(super) fn run(&self) -> Result<()> {
+        let settings = Settings::from_flags(&self.settings)?;
+        let netns = self.target.attach(&settings)?;
+        let message = match netns.1 {
+            Attached::New => "captured",
+            Attached::Replaced => "captured, with other settings than before",
+            Attached::Unchanged => "captured already, with the same settings",
+        };
+        eprintln!("interceptor: {} is {message}", netns.0.path().display());
+        Ok(())
+    }
+}
+
+impl Target {
+    /// Attaches the pod.
+    pub(super) fn attach(&self, settings: &Settings) -> Result<(Netns, Attached)> {
+        host::check_root()?;
+        host::ensure_bpffs()?;
+        let hierarchy = Hierarchy::find()?;
+        let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
+        let netns = Netns::open(&self.netns)?;
+        host::check_not_hosts(&netns)?;
+        let attached = attachment::attach(&netns, &cgroup, &hierarchy, settings)?;
+        Ok((netns, attached))
+    }
+}

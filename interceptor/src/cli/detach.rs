@@ -1,0 +1,44 @@
+//! `interceptor detach`
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    attachment, host,
+    netns::{Netns, NetnsSpec},
+};
+
+/// Stop capturing a pod's traffic, and leave nothing behind
+///
+/// Connections that are open stay open. A pod that is not attached is no error.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Detach {
+    /// The pod's network namespace: a path, or the ID of a process in it
+    #[arg(long, value_name = "PATH|PID")]
+    netns: Option<NetnsSpec>,
+
+    /// Every pod of this machine
+    #[arg(long)]
+    all: bool,
+}
+
+impl Detach {
+    pub(super) fn run(&self) -> Result<()> {
+        host::check_root()?;
+        host::ensure_bpffs()?;
+        let Some(spec) = &self.netns else {
+            let count = attachment::detach_all()?;
+            eprintln!("interceptor: {count} network namespaces are no longer captured");
+            return Ok(());
+        };
+        let netns = Netns::open(spec)?;
+        let state = if attachment::detach(&netns)? {
+            "no longer captured"
+        } else {
+            "not captured"
+        };
+        eprintln!("interceptor: {} is {state}", netns.path().display());
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The machine's own places that an interception lives in.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
+
+use crate::{
+    bpf::pins::BPFFS,
+    netns::{Netns, NetnsId},
+};
+
+/// Makes sure that we may do what attaching takes.
+pub fn check_root() -> Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "this needs root: loading BPF programs and entering network namespaces takes \
+         CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN. Run it with sudo"
+    )
+}
+
+/// Makes sure that the host's bpffs is mounted at its usual place. Every mount is a file system of
+/// its own, and what is pinned in a private one is gone with the mount namespace.
+pub fn ensure_bpffs() -> Result<()> {
+    let path = Path::new(BPFFS);
+    let mounted = statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    let host = HostProcess::find()?;
+    let in_hosts_mounts = identity("/proc/self/ns/mnt")? == identity(&host.file("ns/mnt"))?;
+    match (mounted, in_hosts_mounts) {
+        (true, true) => host.check_lasts(),
+        (false, true) => {
+            host.check_lasts()?;
+            mount_bpffs(path)
+        }
+        (true, false) if identity(BPFFS)? == identity(&host.file(&format!("root{BPFFS}")))? => {
+            Ok(())
+        }
+        (true, false) => bail!(
+            "the bpffs at {BPFFS} is private to this mount namespace: what is pinned there is \
+             gone when the namespace is, and the interception with it. Mount the host's bpffs at \
+             {BPFFS} (in a container, a hostPath volume), or run in the host's mount namespace \
+             (`nsenter --mount --target 1`)"
+        ),
+        (false, false) => bail!(
+            "no bpffs is mounted at {BPFFS} in this mount namespace: mount the host's there \
+             (in a container, a hostPath volume of {BPFFS})"
+        ),
+    }
+}
+
+fn mount_bpffs(path: &Path) -> Result<()> {
+    let none = MsFlags::empty();
+    mount(Some("bpf"), path, Some("bpf"), none, Some("mode=0700"))
+        .with_context(|| format!("cannot mount a bpffs at {BPFFS}"))
+}
+
+/// A process that is in the host's namespaces for as long as the machine is up.
+struct HostProcess {
+    pid: u32,
+}
+
+impl HostProcess {
+    /// Init; or, where a security module hides it even from root, kthreadd, which is in the same
+    /// namespaces and has the ID 2 on every machine (in a container, 2 may be anything).
+    fn find() -> Result<Self> {
+        let candidates: &[u32] = if is_initial_pid_namespace()? { &[1, 2] } else { &[1] };
+        candidates
+            .iter()
+            .map(|pid| Self { pid: *pid })
+            .find(|process| identity(&process.file("ns/mnt")).is_ok())
+            .context(
+                "cannot look at the namespaces of process 1: run as root in the host's PID \
+                 namespace (in a container, hostPID: true)",
+            )
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.pid)
+    }
+
+    /// In a container's own PID namespace process 1 is the container's, and what is pinned in its
+    /// mount namespace ends with it.
+    fn check_lasts(&self) -> Result<()> {
+        if is_initial_pid_namespace()? {
+            return Ok(());
+        }
+        bail!(
+            "the bpffs at {BPFFS} is private to this container: what is pinned there is gone when \
+             the container is, and the interception with it. Run in the host's PID namespace \
+             (hostPID: true) with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
+        )
+    }
+}
+
+/// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.
+pub fn check_not_hosts(netns: &Netns) -> Result<()> {
+    let hosts = NetnsId::of(Path::new(&HostProcess::find()?.file("ns/net")));
+    if hosts.is_ok_and(|hosts| netns.id().is_ok_and(|id| id == hosts)) {
+        bail!(
+            "--netns {} is the host's network namespace: give a pod's own",
+            netns.path().display()
+        );
+    }
+    Ok(())
+}
+
+/// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first PID namespace.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+fn is_initial_pid_namespace() -> Result<bool> {
+    Ok(identity("/proc/self/ns/pid")?.1 == INITIAL_PID_NAMESPACE)
+}
+
+/// What tells one file from another: device and inode.
+fn identity(path: &str) -> Result<(u64, u64)> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot look at {path}"))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Keeps other commands of ours waiting until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _lock: Flock<File>,
+}
+
+/// Takes the machine-wide lock: one command changes the pins at a time. The lock is on the bpffs
+/// itself, so it leaves nothing behind.
+pub fn lock() -> Result<Lock> {
+    let folder = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
+    let lock = Flock::lock(folder, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("cannot lock {BPFFS}"))?;
+    Ok(Lock { _lock: lock })
+}

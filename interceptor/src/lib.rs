@@ -1,0 +1,14 @@
+//! Interceptor: eBPF interception for sidecar meshes, with the semantics of istio-iptables.
+//!
+//! The library is what the command `interceptor` is made of; `ARCHITECTURE.md` is the map.
+
+pub mod attachment;
+pub mod bpf;
+pub mod cgroup;
+pub mod cli;
+pub mod host;
+pub mod netns;
+pub mod policy;
+pub mod processes;
+pub mod record;
+pub mod settings;

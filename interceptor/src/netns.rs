@@ -1,0 +1,203 @@
+//! A pod's network namespace: naming it, entering it, and what we put into it.
+
+use std::{
+    fmt,
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use interceptor_ebpf::NetnsCookie;
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
+
+pub mod addresses;
+pub mod netlink;
+pub mod routes;
+pub mod stand_in_routes;
+mod sys;
+
+/// How a user names a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetnsSpec {
+    /// That of a process.
+    Process(u32),
+    /// A file such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    File(PathBuf),
+}
+
+impl FromStr for NetnsSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(pid) if pid > 0 => Ok(Self::Process(pid)),
+            _ if text.contains('/') => Ok(Self::File(text.into())),
+            _ => Err("give the path of a network namespace, such as /run/netns/NAME or \
+                      /proc/PID/ns/net, or a process ID"
+                .to_owned()),
+        }
+    }
+}
+
+impl NetnsSpec {
+    /// The file to open.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Process(pid) => format!("/proc/{pid}/ns/net").into(),
+            Self::File(path) => path.clone(),
+        }
+    }
+}
+
+impl fmt::Display for NetnsSpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path().display().fmt(formatter)
+    }
+}
+
+/// An open network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    cookie: NetnsCookie,
+}
+
+/// What tells one namespace file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetnsId {
+    device: u64,
+    inode: u64,
+}
+
+impl NetnsId {
+    /// The identity of the namespace that a file stands for, without opening it.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = path.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+impl Netns {
+    /// Opens a network namespace.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.14, for SO_NETNS_COOKIE.
+    pub fn open(spec: &NetnsSpec) -> Result<Self> {
+        let path = spec.path();
+        let what = match spec {
+            NetnsSpec::Process(pid) => format!("process {pid} (--netns {pid})"),
+            NetnsSpec::File(path) => format!("--netns {}", path.display()),
+        };
+        let file = File::open(&path).with_context(|| {
+            format!("{what}: cannot open the network namespace {}", path.display())
+        })?;
+        check_is_netns(&file).with_context(|| {
+            format!(
+                "{what}: {} is not a network namespace: give a path such as /run/netns/NAME or \
+                 /proc/PID/ns/net, or a process ID",
+                path.display()
+            )
+        })?;
+        let cookie = enter(&file, cookie_of_calling_thread)
+            .and_then(|cookie| cookie)
+            .with_context(|| format!("{what}: cannot tell the network namespace's cookie"))?;
+        Ok(Self { file, path, cookie })
+    }
+
+    /// The path that it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kernel's name for it.
+    #[must_use]
+    pub const fn cookie(&self) -> NetnsCookie {
+        self.cookie
+    }
+
+    /// What tells its file from others.
+    pub fn id(&self) -> Result<NetnsId> {
+        let metadata = self.file.metadata()?;
+        Ok(NetnsId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Runs `work` in the namespace, on a thread of its own that ends with it: the calling thread
+    /// never leaves its namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        enter(&self.file, work)
+            .and_then(|result| result)
+            .with_context(|| format!("in the network namespace {}", self.path.display()))
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn check_is_netns(file: &File) -> Result<()> {
+    let kind = sys::namespace_kind(file).context("it is no namespace at all")?;
+    if kind != libc::CLONE_NEWNET {
+        bail!("it is a namespace of another kind");
+    }
+    Ok(())
+}
+
+fn enter<T: Send>(file: &File, work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| -> Result<T> {
+            setns(file, CloneFlags::CLONE_NEWNET).context(
+                "cannot enter the network namespace (this needs root, or CAP_SYS_ADMIN)",
+            )?;
+            Ok(work())
+        });
+        worker
+            .join()
+            .map_err(|_| anyhow!("the thread in the network namespace panicked"))?
+    })
+}
+
+fn cookie_of_calling_thread() -> Result<NetnsCookie> {
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    sys::netns_cookie(&socket).context("SO_NETNS_COOKIE (Linux 5.14) is missing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_processes_and_paths_are_files() {
+        assert_eq!("17".parse(), Ok(NetnsSpec::Process(17)));
+        let path = "/run/netns/pod";
+        assert_eq!(path.parse(), Ok(NetnsSpec::File(path.into())));
+        assert!("pod".parse::<NetnsSpec>().is_err());
+        assert!("0".parse::<NetnsSpec>().is_err());
+        assert!("".parse::<NetnsSpec>().is_err());
+    }
+}

@@ -1,0 +1,137 @@
+//! The addresses of a network namespace.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::TryStreamExt as _;
+use interceptor_ebpf::Address;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use nix::errno::Errno;
+use rtnetlink::Handle;
+
+use super::netlink::errno;
+
+/// `lo`, in every network namespace.
+pub const LOOPBACK_INDEX: u32 = 1;
+
+/// All addresses with their prefix lengths, in the kernel's order: IPv4 first.
+pub async fn list(netlink: &Handle) -> Result<Vec<IpNet>> {
+    let messages: Vec<_> = netlink
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .context("cannot list the addresses")?;
+    Ok(messages.iter().filter_map(address).collect())
+}
+
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(pick)
+    };
+    // On a point-to-point interface IFA_ADDRESS is the peer's, IFA_LOCAL the own.
+    let address = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    })
+    .or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    IpNet::new(address, message.header.prefix_len).ok()
+}
+
+/// Whether istio-iptables would write rules for IPv6 (`getLocalIP`): if the pod's first address is
+/// an IPv6 one, or, with `--dual-stack`, any. Loopback and link-local addresses do not count.
+pub fn captures_ipv6(addresses: &[IpNet], dual_stack: bool) -> Result<bool> {
+    let mut usable = addresses
+        .iter()
+        .map(IpNet::addr)
+        .filter(|address| !is_local_scope(*address))
+        .peekable();
+    let Some(first) = usable.peek() else {
+        bail!(
+            "no valid local IP address found: the network namespace has only loopback and \
+             link-local addresses; attach when its network is set up"
+        );
+    };
+    Ok(first.is_ipv6() || (dual_stack && usable.any(|address| address.is_ipv6())))
+}
+
+fn is_local_scope(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Marks the address that is ours, as [`super::stand_in_routes`] marks routes (Linux 5.18).
+const PROTOCOL: AddressProtocol = AddressProtocol::Other(153);
+
+/// Adds `::6/128` to `lo`, as istio-iptables does: Envoy's inbound passthrough binds it. It may be
+/// there already.
+pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
+    let ours = IpAddr::from(Address::PASSTHROUGH_V6);
+    let mut request = netlink.address().add(LOOPBACK_INDEX, ours, 128);
+    let attributes = &mut request.message_mut().attributes;
+    attributes.push(AddressAttribute::Protocol(PROTOCOL));
+    match request.execute().await {
+        Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
+        result => result.context("cannot add ::6/128 to lo (is IPv6 disabled there?)"),
+    }
+}
+
+/// Takes `::6/128` away from `lo`, if it is ours.
+pub async fn remove_passthrough_v6(netlink: &Handle) -> Result<()> {
+    let messages: Vec<_> = netlink
+        .address()
+        .get()
+        .set_link_index_filter(LOOPBACK_INDEX)
+        .execute()
+        .try_collect()
+        .await
+        .context("cannot list the addresses of lo")?;
+    let mark = AddressAttribute::Protocol(PROTOCOL);
+    for message in messages {
+        if message.attributes.contains(&mark) {
+            let request = netlink.address().del(message);
+            request.execute().await.context("cannot remove ::6/128 from lo")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captures(addresses: &[&str], dual_stack: bool) -> Option<bool> {
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect();
+        captures_ipv6(&addresses, dual_stack).ok()
+    }
+
+    #[test]
+    fn the_first_address_decides_without_dual_stack() {
+        assert_eq!(captures(&["127.0.0.1/8", "10.1.0.2/24"], false), Some(false));
+        assert_eq!(captures(&["10.1.0.2/24", "fd00::2/64"], false), Some(false));
+        assert_eq!(captures(&["fd00::2/64", "fe80::1/64"], false), Some(true));
+    }
+
+    #[test]
+    fn any_ipv6_address_decides_with_dual_stack() {
+        assert_eq!(captures(&["10.1.0.2/24", "fd00::2/64"], true), Some(true));
+        assert_eq!(captures(&["10.1.0.2/24", "fe80::1/64"], true), Some(false));
+    }
+
+    #[test]
+    fn a_pod_without_addresses_is_an_error() {
+        assert_eq!(captures(&["127.0.0.1/8", "::1/128", "fe80::1/64"], true), None);
+    }
+}

@@ -1,0 +1,334 @@
+//! The pod's routing, asked of the kernel.
+//!
+//! What the programs need to know of a destination is what the kernel's own routing says: the
+//! source address, whether the way out is `lo`, and the error if there is no way. That answer is
+//! the same for all destinations between two *boundaries*: prefixes at which a route, a rule, an
+//! address or one of the kernel's fixed ranges begins or ends. So one address of each piece is
+//! asked about (`ip route get`), and the answers make a longest-prefix map.
+//!
+//! The kernel has the last word on everything that a copy of the tables would have to imitate:
+//! `src` hints, the choice of an IPv6 source address, unreachable routes, rules. Not seen are rules
+//! that look at anything but the destination, and the hash by which multipath routes are chosen.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    rule::{RuleAttribute, RuleMessage},
+};
+use nix::errno::Errno;
+use rtnetlink::{
+    Handle, IpVersion, RouteMessageBuilder,
+    packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+};
+
+use super::addresses::LOOPBACK_INDEX;
+
+/// What routing does with the destinations of one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Where the piece begins; a longer prefix inside it has an answer of its own.
+    pub prefix: IpNet,
+    /// Where packets go.
+    pub way: Way,
+}
+
+/// Where packets to a destination go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Out through `lo`: the destination is the pod's own.
+    Loopback {
+        /// The source address that an unbound socket gets.
+        source: Option<IpAddr>,
+    },
+    /// Out through another interface.
+    Out {
+        /// The source address that an unbound socket gets.
+        source: Option<IpAddr>,
+    },
+    /// Nowhere: `connect` fails with this errno.
+    Nowhere(Errno),
+}
+
+impl Way {
+    /// The source address that an unbound socket gets.
+    #[must_use]
+    pub const fn source(&self) -> Option<IpAddr> {
+        match self {
+            Self::Loopback { source } | Self::Out { source } => *source,
+            Self::Nowhere(_) => None,
+        }
+    }
+}
+
+/// Asks the kernel about every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
+pub async fn ask(netlink: &Handle, addresses: &[IpNet], ipv6: bool) -> Result<Vec<Answer>> {
+    let mut boundaries = fixed_boundaries();
+    boundaries.extend(address_boundaries(addresses));
+    for version in [IpVersion::V4, IpVersion::V6] {
+        boundaries.extend(table_boundaries(netlink, version).await?);
+    }
+    boundaries.retain(|prefix| ipv6 || prefix.addr().is_ipv4());
+    let boundaries = IpNet::aggregate_sorted(boundaries);
+    let mut answers = Vec::new();
+    for (index, prefix) in boundaries.iter().enumerate() {
+        if let Some(destination) = representative(*prefix, &boundaries[index + 1..]) {
+            let way = ask_one(netlink, destination).await?;
+            answers.push(Answer {
+                prefix: *prefix,
+                way,
+            });
+        }
+    }
+    Ok(answers)
+}
+
+/// Puts prefixes into the order in which each comes right before those inside it.
+trait Sorted {
+    fn aggregate_sorted(prefixes: Vec<IpNet>) -> Vec<IpNet>;
+}
+
+impl Sorted for IpNet {
+    fn aggregate_sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
+        prefixes.iter_mut().for_each(|prefix| *prefix = prefix.trunc());
+        prefixes.sort_by_key(|prefix| (prefix.network(), prefix.prefix_len()));
+        prefixes.dedup();
+        prefixes
+    }
+}
+
+/// An address of `prefix` that lies in none of the prefixes inside it, which come right behind it
+/// in `rest`.
+fn representative(prefix: IpNet, rest: &[IpNet]) -> Option<IpAddr> {
+    let mut candidate = prefix.network();
+    for inner in rest.iter().take_while(|inner| prefix.contains(*inner)) {
+        if candidate < inner.network() {
+            break;
+        }
+        if inner.contains(&candidate) {
+            candidate = next(inner.broadcast())?;
+        }
+    }
+    prefix.contains(&candidate).then_some(candidate)
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| Ipv6Addr::from(bits).into()),
+    }
+}
+
+/// Where the kernel itself changes its mind: IPv4's ranges with a meaning, IPv6's scopes
+/// (`__ipv6_addr_type`) and the labels of its source address selection (`ip6addrlbl_init_table`).
+fn fixed_boundaries() -> Vec<IpNet> {
+    [
+        "0.0.0.0/0",
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "255.255.255.255/32",
+        "::/0",
+        "::/96",
+        "::/128",
+        "::1/128",
+        "::ffff:0:0/96",
+        "2001::/32",
+        "2001:10::/28",
+        "2002::/16",
+        "3ffe::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    ]
+    .iter()
+    .map(|prefix| prefix.parse().expect("a constant prefix"))
+    .collect()
+}
+
+/// Where the choice among the pod's own IPv6 addresses may change: rule 8 of RFC 6724 prefers the
+/// one that shares the most leading bits with the destination, so wherever two of them part.
+fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
+    let v6: Vec<_> = addresses
+        .iter()
+        .filter_map(|address| match address.addr() {
+            IpAddr::V6(v6) => Some(v6),
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    let mut boundaries: Vec<IpNet> = addresses.iter().map(|a| IpNet::from(a.addr())).collect();
+    for (index, one) in v6.iter().enumerate() {
+        for other in &v6[index + 1..] {
+            let shared = (one.to_bits() ^ other.to_bits()).leading_zeros();
+            let length = u8::try_from(shared + 1).unwrap_or(128).min(128);
+            boundaries.extend(
+                [one, other]
+                    .into_iter()
+                    .filter_map(|address| Ipv6Net::new(*address, length).ok())
+                    .map(IpNet::from),
+            );
+        }
+    }
+    boundaries
+}
+
+/// The destinations of all routes and rules, whatever their table.
+async fn table_boundaries(netlink: &Handle, version: IpVersion) -> Result<Vec<IpNet>> {
+    let route = match version {
+        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    let family = route.header.address_family;
+    let routes: Vec<_> = netlink
+        .route()
+        .get(route)
+        .execute()
+        .try_collect()
+        .await
+        .context("cannot list the routes")?;
+    let rules: Vec<_> = netlink
+        .rule()
+        .get(version)
+        .execute()
+        .try_collect()
+        .await
+        .context("cannot list the routing rules")?;
+    let from_routes = routes.iter().filter_map(route_destination);
+    let from_rules = rules.iter().filter_map(rule_destination);
+    Ok(from_routes
+        .chain(from_rules)
+        .filter(|prefix| is_of_family(*prefix, family))
+        .collect())
+}
+
+fn is_of_family(prefix: IpNet, family: AddressFamily) -> bool {
+    prefix.addr().is_ipv4() == (family == AddressFamily::Inet)
+}
+
+fn route_destination(route: &RouteMessage) -> Option<IpNet> {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(destination) => ip_address(destination),
+        _ => None,
+    })?;
+    IpNet::new(destination, route.header.destination_prefix_length).ok()
+}
+
+fn rule_destination(rule: &RuleMessage) -> Option<IpNet> {
+    let destination = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Destination(destination) => Some(*destination),
+        _ => None,
+    })?;
+    IpNet::new(destination, rule.header.dst_len).ok()
+}
+
+const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+/// `ip route get DESTINATION`.
+async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question(destination)));
+    message.header.flags = NLM_F_REQUEST;
+    let mut replies = netlink
+        .clone()
+        .request(message)
+        .context("cannot ask for a route")?;
+    while let Some(reply) = replies.next().await {
+        match reply.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
+                return Ok(way(&route));
+            }
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                return Ok(Way::Nowhere(Errno::from_raw(-error.raw_code())));
+            }
+            _ => {}
+        }
+    }
+    bail!("the kernel does not answer for the route to {destination}")
+}
+
+fn question(destination: IpAddr) -> RouteMessage {
+    match destination {
+        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(v4, Ipv4Net::from(v4).prefix_len())
+            .build(),
+        IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(v6, Ipv6Net::from(v6).prefix_len())
+            .build(),
+    }
+}
+
+fn way(route: &RouteMessage) -> Way {
+    let find = |pick: fn(&RouteAttribute) -> Option<IpAddr>| route.attributes.iter().find_map(pick);
+    let source = find(|attribute| match attribute {
+        RouteAttribute::PrefSource(source) => ip_address(source),
+        _ => None,
+    });
+    let leaves_by_loopback = route
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, RouteAttribute::Oif(LOOPBACK_INDEX)));
+    match route.header.kind {
+        // tcp_v4_connect and tcp_v6_connect refuse both.
+        RouteType::Broadcast | RouteType::Multicast => Way::Nowhere(Errno::ENETUNREACH),
+        RouteType::Unreachable => Way::Nowhere(Errno::EHOSTUNREACH),
+        RouteType::Prohibit => Way::Nowhere(Errno::EACCES),
+        RouteType::BlackHole => Way::Nowhere(Errno::EINVAL),
+        RouteType::Local => Way::Loopback { source },
+        _ if leaves_by_loopback => Way::Loopback { source },
+        _ => Way::Out { source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(texts: &[&str]) -> Vec<IpNet> {
+        IpNet::aggregate_sorted(texts.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
+    fn representative_of_first(texts: &[&str]) -> Option<String> {
+        let prefixes = prefixes(texts);
+        representative(prefixes[0], &prefixes[1..]).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn a_representative_lies_in_no_inner_prefix() {
+        let cases: [(&[&str], Option<&str>); 5] = [
+            (&["10.0.0.0/8"], Some("10.0.0.0")),
+            (&["10.0.0.0/8", "10.0.0.0/16"], Some("10.1.0.0")),
+            (&["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0/16"], Some("10.128.0.0")),
+            (&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"], None),
+            (&["0.0.0.0/0", "0.0.0.0/1", "255.255.255.255/32"], Some("128.0.0.0")),
+        ];
+        for (texts, expected) in cases {
+            assert_eq!(representative_of_first(texts).as_deref(), expected, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn the_families_do_not_contain_one_another() {
+        assert_eq!(
+            representative_of_first(&["0.0.0.0/0", "::/0"]).as_deref(),
+            Some("0.0.0.0")
+        );
+    }
+
+    #[test]
+    fn two_ipv6_addresses_make_boundaries_where_they_part() {
+        let addresses = prefixes(&["fd00:1::2/64", "fd00:3::2/64"]);
+        let boundaries = IpNet::aggregate_sorted(address_boundaries(&addresses));
+        let expected = prefixes(&["fd00:1::2/128", "fd00:3::2/128", "fd00::/31", "fd00:2::/31"]);
+        assert_eq!(boundaries, expected);
+    }
+}

@@ -1,0 +1,216 @@
+//! The routes that make stand-ins reachable, each part of the range from its own source address.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use interceptor_ebpf::{
+    Address, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use super::addresses::LOOPBACK_INDEX;
+
+/// Marks our routes (`ip route show table local proto 153`).
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
+
+/// RT_TABLE_LOCAL
+const LOCAL_TABLE: u32 = 255;
+
+/// Which source address each part of the range comes from, for each family. A source keeps its part
+/// for as long as we are attached: sockets are connected through it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    v4: BTreeMap<u8, IpAddr>,
+    v6: BTreeMap<u8, IpAddr>,
+}
+
+impl Sources {
+    /// The part that belongs to `source`. `None` if it has none: a connection then comes from the
+    /// first part's address.
+    #[must_use]
+    pub fn index(&self, source: IpAddr) -> Option<u8> {
+        self.iter()
+            .find(|(_, part)| *part == source)
+            .map(|(index, _)| index)
+    }
+
+    /// Gives each source that has none a part, as long as there are any. Answers whether anything
+    /// changed. (A link-local address cannot be the source of a route through `lo`.)
+    pub fn add_all(&mut self, sources: impl Iterator<Item = IpAddr>) -> bool {
+        let before = self.clone();
+        for source in sources {
+            let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            if !link_local && self.index(source).is_none() {
+                let parts = self.family(source);
+                if let Some(free) = (0..SOURCES).find(|index| !parts.contains_key(index)) {
+                    parts.insert(free, source);
+                }
+            }
+        }
+        *self != before
+    }
+
+    fn family(&mut self, of: IpAddr) -> &mut BTreeMap<u8, IpAddr> {
+        match of {
+            IpAddr::V4(_) => &mut self.v4,
+            IpAddr::V6(_) => &mut self.v6,
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u8, IpAddr)> {
+        let both = self.v4.iter().chain(&self.v6);
+        both.map(|(index, source)| (*index, *source))
+    }
+}
+
+/// Reads the parts that are installed.
+pub async fn read(netlink: &Handle) -> Result<Sources> {
+    let mut sources = Sources::default();
+    for route in ours(netlink).await? {
+        let mut destination = None;
+        let mut source = None;
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => destination = ip_address(address),
+                RouteAttribute::PrefSource(address) => source = ip_address(address),
+                _ => {}
+            }
+        }
+        if let (Some(destination), Some(source)) = (destination, source)
+            && let Some(index) = part_at(destination)
+        {
+            sources.family(source).insert(index, source);
+        }
+    }
+    Ok(sources)
+}
+
+/// The part that begins at `address`.
+fn part_at(address: IpAddr) -> Option<u8> {
+    let address = Address::from(address);
+    (0..SOURCES).find(|index| StandInRange::of_source(*index, address) == address)
+}
+
+const fn ip_address(address: &netlink_packet_route::route::RouteAddress) -> Option<IpAddr> {
+    use netlink_packet_route::route::RouteAddress::{Inet, Inet6};
+    match address {
+        Inet(v4) => Some(IpAddr::V4(*v4)),
+        Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+/// Installs every part.
+pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
+    for (index, source) in sources.iter() {
+        netlink
+            .route()
+            .add(part(index, source))
+            .replace()
+            .execute()
+            .await
+            .with_context(|| {
+                format!("cannot route the stand-ins that come from {source} to lo")
+            })?;
+    }
+    Ok(())
+}
+
+/// Takes every part away.
+pub async fn remove(netlink: &Handle) -> Result<()> {
+    for route in ours(netlink).await? {
+        netlink
+            .route()
+            .del(route)
+            .execute()
+            .await
+            .context("cannot remove a route of ours")?;
+    }
+    Ok(())
+}
+
+/// `ip route add local PART dev lo src SOURCE table local proto 153`
+fn part(index: u8, source: IpAddr) -> RouteMessage {
+    let first = IpAddr::from(StandInRange::of_source(index, Address::from(source)));
+    match (first, source) {
+        (IpAddr::V4(first), IpAddr::V4(source)) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(first, STAND_IN_V4_PREFIX_LEN)
+            .pref_source(source)
+            .output_interface(LOOPBACK_INDEX)
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .protocol(PROTOCOL)
+            .table_id(LOCAL_TABLE)
+            .build(),
+        (IpAddr::V6(first), IpAddr::V6(source)) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(first, STAND_IN_V6_PREFIX_LEN)
+            .pref_source(source)
+            .output_interface(LOOPBACK_INDEX)
+            .kind(RouteType::Local)
+            .protocol(PROTOCOL)
+            .table_id(LOCAL_TABLE)
+            .build(),
+        _ => unreachable!("a part is of its source's family"),
+    }
+}
+
+async fn ours(netlink: &Handle) -> Result<Vec<RouteMessage>> {
+    let mut ours = Vec::new();
+    for question in [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ] {
+        let routes: Vec<_> = netlink
+            .route()
+            .get(question)
+            .execute()
+            .try_collect()
+            .await
+            .context("cannot list the routes")?;
+        ours.extend(routes.into_iter().filter(|r| r.header.protocol == PROTOCOL));
+    }
+    Ok(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses<const N: usize>(texts: [&str; N]) -> [IpAddr; N] {
+        texts.map(|text| text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_source_keeps_its_part() {
+        let mut sources = Sources::default();
+        let [a, b, c] = addresses(["10.0.0.1", "10.0.0.2", "fd00::1"]);
+        assert!(sources.add_all([a, b, a, c].into_iter()));
+        assert!(!sources.add_all([b, c].into_iter()));
+        assert_eq!([a, b, c].map(|source| sources.index(source)), [Some(0), Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn more_sources_than_parts_are_turned_down() {
+        let mut sources = Sources::default();
+        let all = (0..100).map(|host| Ipv4Addr::new(10, 0, 0, host).into());
+        sources.add_all(all.clone());
+        let served = all.filter(|source| sources.index(*source).is_some()).count();
+        assert_eq!(served, usize::from(SOURCES));
+    }
+
+    #[test]
+    fn a_part_is_known_by_its_first_address() {
+        for text in ["127.128.0.0", "fd69:6365:7074::"] {
+            assert_eq!(part_at(text.parse().unwrap()), Some(0));
+        }
+        assert_eq!(part_at("127.130.0.0".parse().unwrap()), Some(1));
+        assert_eq!(part_at("127.128.0.1".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,273 @@
+//! Settings, compiled into what the programs look up.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use interceptor_ebpf::{
+    Address, FibGeneration, Policy, PolicyFlags, PolicyId, PortFlags, PortPage, PortPageKey,
+    PrefixFlags, PrefixKey, Route,
+};
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::{
+    netns::{
+        routes::{Answer, Way},
+        stand_in_routes::Sources,
+    },
+    settings::{
+        Settings,
+        ports::{PortRange, PortSelection},
+        prefixes::PrefixSelection,
+    },
+};
+
+/// A policy and its lists, ready to be put into the maps.
+pub struct CompiledPolicy {
+    /// The policy itself.
+    pub policy: Policy,
+    /// Its port lists.
+    pub ports: Vec<(PortPageKey, PortPage)>,
+    /// Its included and excluded prefixes, with their lengths in the 128 bits of an [`Address`].
+    pub prefixes: Vec<(PrefixKey, u8, PrefixFlags)>,
+    /// The pod's routing, alike.
+    pub routes: Vec<(PrefixKey, u8, Route)>,
+}
+
+/// What a policy depends on besides its settings.
+pub struct PodNetwork {
+    /// Whether the pod's IPv6 is captured.
+    pub ipv6: bool,
+    /// The pod's routing.
+    pub routes: Vec<Answer>,
+    /// The state of the tables when the routing was asked. `None` never matches: routes do not
+    /// refuse then.
+    pub fib: Option<FibGeneration>,
+}
+
+impl CompiledPolicy {
+    /// Compiles `settings` for a pod, under `id`.
+    #[must_use]
+    pub fn new(
+        id: PolicyId,
+        settings: &Settings,
+        network: &PodNetwork,
+        sources: &Sources,
+    ) -> Self {
+        let ports = compile_ports(id, settings);
+        let prefixes = compile_prefixes(id, settings);
+        Self {
+            policy: Policy {
+                id,
+                flags: flags(settings, network.ipv6)
+                    .with(PolicyFlags::HAS_PORTS, !ports.is_empty())
+                    .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty()),
+                outbound_port: settings.outbound_port,
+                inbound_port: settings.inbound_port,
+                fib: network.fib.unwrap_or_default(),
+                uids: (&settings.proxy_uids).into(),
+                gids: (&settings.proxy_gids).into(),
+            },
+            ports,
+            prefixes,
+            routes: compile_routes(id, &network.routes, sources),
+        }
+    }
+}
+
+fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
+    let (outbound_all, included): (bool, &[IpNet]) = match &settings.outbound_prefixes {
+        PrefixSelection::All => (true, &[]),
+        PrefixSelection::Listed(prefixes) => (false, prefixes),
+    };
+    PolicyFlags::NONE
+        .with(PolicyFlags::IPV6, ipv6)
+        .with(
+            PolicyFlags::INBOUND_ALL,
+            settings.inbound_ports == PortSelection::All,
+        )
+        .with(
+            PolicyFlags::INBOUND_LISTED,
+            matches!(settings.inbound_ports, PortSelection::Listed(_)),
+        )
+        .with(PolicyFlags::OUTBOUND_ALL, outbound_all)
+        // HasLoopBackIP looks at the address, not at what the prefix covers.
+        .with(
+            PolicyFlags::LOOPBACK_INCLUDED,
+            included.iter().any(|prefix| prefix.addr().is_loopback()),
+        )
+}
+
+fn compile_ports(id: PolicyId, settings: &Settings) -> Vec<(PortPageKey, PortPage)> {
+    let mut pages = BTreeMap::new();
+    let mut add = |ranges: &[PortRange], flags| {
+        for port in ranges.iter().flat_map(|range| range.ports()) {
+            let page = pages.entry(port >> 8).or_insert(PortPage::EMPTY);
+            page.add(port, flags);
+        }
+    };
+    add(
+        &settings.outbound_ports_exclude,
+        PortFlags::OUTBOUND_EXCLUDED,
+    );
+    match &settings.inbound_ports {
+        PortSelection::None => {}
+        PortSelection::All => add(
+            &settings.inbound_ports_exclude,
+            PortFlags::INBOUND_EXCLUDED,
+        ),
+        // With a list, -d is not looked at.
+        PortSelection::Listed(ranges) => add(ranges, PortFlags::INBOUND_INCLUDED),
+    }
+    pages
+        .into_iter()
+        .map(|(page, flags)| (PortPageKey::of(id, page << 8), flags))
+        .collect()
+}
+
+fn compile_prefixes(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, u8, PrefixFlags)> {
+    let included: &[IpNet] = match &settings.outbound_prefixes {
+        PrefixSelection::All => &[],
+        PrefixSelection::Listed(prefixes) => prefixes,
+    };
+    let mut flags = BTreeMap::<(IpAddr, u8), PrefixFlags>::new();
+    let excluded = &settings.outbound_prefixes_exclude;
+    for (prefixes, flag) in [
+        (included, PrefixFlags::INCLUDED),
+        (excluded, PrefixFlags::EXCLUDED),
+    ] {
+        for prefix in prefixes.iter().filter(|prefix| !is_mapped(**prefix)) {
+            let entry = flags.entry((prefix.network(), prefix.prefix_len()));
+            let entry = entry.or_insert(PrefixFlags::NONE);
+            *entry = entry.union(flag);
+        }
+    }
+    if flags.is_empty() {
+        return Vec::new();
+    }
+    // IPv4 lies inside IPv6 as addresses are held: without an entry of its own for all of IPv4, an
+    // IPv6 prefix that covers ::ffff:0:0/96 would count for it.
+    flags
+        .entry((IpAddr::from([0, 0, 0, 0]), 0))
+        .or_insert(PrefixFlags::NONE);
+    inherit(flags)
+        .into_iter()
+        .map(|(prefix, flags)| {
+            let (key, length) = trie_key(id, prefix);
+            (key, length, flags)
+        })
+        .collect()
+}
+
+/// Gives each prefix the flags of all that cover it, because a look-up finds only the longest.
+fn inherit(flags: BTreeMap<(IpAddr, u8), PrefixFlags>) -> Vec<(IpNet, PrefixFlags)> {
+    let mut covering: Vec<(IpNet, PrefixFlags)> = Vec::new();
+    let mut inherited = Vec::with_capacity(flags.len());
+    for ((network, length), own) in flags {
+        let prefix = IpNet::new(network, length).expect("the length came from a prefix");
+        while covering
+            .last()
+            .is_some_and(|(outer, _)| !outer.contains(&prefix))
+        {
+            covering.pop();
+        }
+        let outer = covering.last().map_or(PrefixFlags::NONE, |(_, flags)| *flags);
+        covering.push((prefix, own.union(outer)));
+        inherited.push((prefix, own.union(outer)));
+    }
+    inherited
+}
+
+/// Whether an IPv6 prefix lies in `::ffff:0:0/96`. No IPv6 packet has such an address.
+fn is_mapped(prefix: IpNet) -> bool {
+    let mapped = Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+    matches!(prefix, IpNet::V6(prefix) if mapped.is_ok_and(|mapped| mapped.contains(&prefix)))
+}
+
+/// A prefix as the tries hold it: its address and how many of the address's 128 bits count.
+fn trie_key(policy: PolicyId, prefix: IpNet) -> (PrefixKey, u8) {
+    let length = match prefix {
+        IpNet::V4(prefix) => 96 + prefix.prefix_len(),
+        IpNet::V6(prefix) => prefix.prefix_len(),
+    };
+    let address = Address::from(prefix.network());
+    (PrefixKey { policy, address }, length)
+}
+
+fn compile_routes(
+    id: PolicyId,
+    answers: &[Answer],
+    sources: &Sources,
+) -> Vec<(PrefixKey, u8, Route)> {
+    answers
+        .iter()
+        // These are IPv4's as addresses are held.
+        .filter(|answer| !is_mapped(answer.prefix))
+        .map(|answer| {
+            let (key, length) = trie_key(id, answer.prefix);
+            (key, length, compile_route(answer, sources))
+        })
+        .collect()
+}
+
+fn compile_route(answer: &Answer, sources: &Sources) -> Route {
+    let unspecified = if answer.prefix.addr().is_ipv4() {
+        Address::UNSPECIFIED_V4
+    } else {
+        Address::UNSPECIFIED_V6
+    };
+    let source = answer.way.source();
+    let error = match answer.way {
+        Way::Nowhere(errno) => (errno as i32).unsigned_abs(),
+        Way::Loopback { .. } | Way::Out { .. } => 0,
+    };
+    Route {
+        source: source.map_or(unspecified, Address::from),
+        error,
+        source_index: source
+            .and_then(|source| sources.index(source))
+            .map_or(0, u16::from),
+        via_loopback: u16::from(matches!(answer.way, Way::Loopback { .. })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inherited(prefixes: &[(&str, PrefixFlags)]) -> Vec<(String, PrefixFlags)> {
+        let flags = prefixes
+            .iter()
+            .map(|(prefix, flags)| {
+                let prefix: IpNet = prefix.parse().unwrap();
+                ((prefix.network(), prefix.prefix_len()), *flags)
+            })
+            .collect();
+        inherit(flags)
+            .into_iter()
+            .map(|(prefix, flags)| (prefix.to_string(), flags))
+            .collect()
+    }
+
+    #[test]
+    fn a_prefix_inherits_from_all_that_cover_it() {
+        let (included, excluded) = (PrefixFlags::INCLUDED, PrefixFlags::EXCLUDED);
+        let all = inherited(&[
+            ("10.0.0.0/8", excluded),
+            ("10.1.0.0/16", included),
+            ("10.1.2.0/24", PrefixFlags::NONE),
+            ("11.0.0.0/8", included),
+        ]);
+        let both = included.union(excluded);
+        let flags: Vec<_> = all.iter().map(|(_, flags)| *flags).collect();
+        assert_eq!(flags, [excluded, both, both, included]);
+    }
+
+    #[test]
+    fn mapped_prefixes_are_neither_family() {
+        assert!(is_mapped("::ffff:10.0.0.0/104".parse().unwrap()));
+        assert!(!is_mapped("::/0".parse().unwrap()));
+        assert!(!is_mapped("10.0.0.0/8".parse().unwrap()));
+    }
+}

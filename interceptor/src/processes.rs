@@ -1,0 +1,78 @@
+//! The processes of a network namespace.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cgroup::{Cgroup, Hierarchy},
+    netns::{Netns, NetnsId},
+};
+
+/// How many processes an error names.
+const NAMED: usize = 5;
+
+/// A process and the cgroup that it makes its sockets in.
+struct Process {
+    pid: u32,
+    name: String,
+    cgroup: PathBuf,
+}
+
+/// Makes sure that programs attached at `cgroup` see every process that is in `netns` now: attached
+/// and capturing nothing must be impossible.
+pub fn check_covered(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<()> {
+    let outside: Vec<_> = in_netns(netns, hierarchy)?
+        .into_iter()
+        .filter(|process| !cgroup.covers(&process.cgroup))
+        .collect();
+    if outside.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = outside
+        .iter()
+        .take(NAMED)
+        .map(|process| {
+            let Process { pid, name, cgroup } = process;
+            format!("{pid} ({name}) in {}", cgroup.display())
+        })
+        .collect();
+    let more = match outside.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    bail!(
+        "the cgroup {} leaves out processes of the network namespace {}, whose connections would \
+         not be captured: {}{more}. Give a cgroup with --cgroup that all of them are below, or \
+         none for the hierarchy's root",
+        cgroup.path().display(),
+        netns.path().display(),
+        named.join(", ")
+    )
+}
+
+fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
+    let wanted = netns.id()?;
+    let entries = fs::read_dir("/proc").context("cannot list /proc")?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| process(pid, wanted, hierarchy))
+        .collect())
+}
+
+/// The process `pid`, if it is in the network namespace `wanted`. Processes that end meanwhile do
+/// not count.
+fn process(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let found = NetnsId::of(&folder.join("ns/net")).ok()?;
+    if found != wanted {
+        return None;
+    }
+    let cgroup = fs::read_to_string(folder.join("cgroup")).ok()?;
+    let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+    Some(Process {
+        pid,
+        name: name.trim_end().to_owned(),
+        cgroup: hierarchy.cgroup_of_process(&cgroup)?,
+    })
+}

@@ -1,0 +1,59 @@
+//! What an attached network namespace was attached with, kept in a map beside its policy.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{bpf::maps::Maps, settings::Settings};
+
+/// What a policy was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The settings.
+    pub settings: Settings,
+    /// The path that the network namespace was named by.
+    pub netns: PathBuf,
+    /// The cgroup that it is attached at.
+    pub cgroup: PathBuf,
+    /// The same cgroup, as the kernel names it.
+    pub cgroup_id: u64,
+    /// Whether the pod's IPv6 is captured.
+    pub ipv6: bool,
+}
+
+impl Record {
+    /// Writes the record under `policy`.
+    pub fn store(&self, maps: &mut Maps, policy: PolicyId) -> Result<()> {
+        let text = serde_json::to_vec(self).context("cannot write the settings as JSON")?;
+        for (number, bytes) in text.chunks(SETTINGS_CHUNK).enumerate() {
+            let mut chunk = [0; SETTINGS_CHUNK];
+            chunk[..bytes.len()].copy_from_slice(bytes);
+            let key = key(policy, number)?;
+            maps.settings
+                .insert(key, chunk, 0)
+                .context("cannot store the settings")?;
+        }
+        Ok(())
+    }
+
+    /// Reads the record under `policy`.
+    pub fn load(maps: &Maps, policy: PolicyId) -> Result<Self> {
+        let mut text = Vec::new();
+        for number in 0.. {
+            let Ok(chunk) = maps.settings.get(&key(policy, number)?, 0) else {
+                break;
+            };
+            text.extend_from_slice(&chunk);
+        }
+        // JSON has no zero byte; the rest of the last chunk is nothing but.
+        let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        serde_json::from_slice(&text[..length]).context("the stored settings are not readable")
+    }
+}
+
+fn key(policy: PolicyId, number: usize) -> Result<SettingsKey> {
+    let chunk = u32::try_from(number).context("the settings are too long")?;
+    Ok(SettingsKey { policy, chunk })
+}

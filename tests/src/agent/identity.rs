@@ -1,0 +1,88 @@
+//! Servers that say who they are and what they see of whoever connects.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use socket2::Socket;
+
+use super::{
+    protocol::{Handle, Introduction, Level},
+    sockets,
+};
+
+/// The listeners that are served, and the connections that have come in.
+#[derive(Default)]
+pub(super) struct Identity {
+    listeners: Vec<(Handle, Socket)>,
+    connections: Vec<Socket>,
+}
+
+impl Identity {
+    /// Serves a listening socket from now on.
+    pub(super) fn add(&mut self, handle: Handle, listener: Socket) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        self.listeners.push((handle, listener));
+        Ok(())
+    }
+
+    /// Closes a listener. False if it is not served here. Connections through it go on.
+    pub(super) fn remove(&mut self, handle: Handle) -> bool {
+        let before = self.listeners.len();
+        self.listeners.retain(|(other, _)| *other != handle);
+        self.listeners.len() < before
+    }
+
+    /// What to wait for: listeners, then connections.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().map(|(_, listener)| listener.as_fd());
+        listeners.chain(self.connections.iter().map(Socket::as_fd))
+    }
+
+    /// Serves what is ready, in the order of [`Identity::fds`].
+    pub(super) fn serve(&mut self, ready: &[bool], name: &str) {
+        let (listeners, connections) = ready.split_at(self.listeners.len());
+        let mut open = connections.iter();
+        self.connections
+            .retain_mut(|connection| !open.next().is_some_and(|ready| *ready) || echo(connection));
+        for ((_, listener), ready) in self.listeners.iter().zip(listeners) {
+            if *ready && let Ok(connection) = introduce(listener, name) {
+                self.connections.push(connection);
+            }
+        }
+    }
+}
+
+/// Sends back what has come in. False when the connection is over.
+fn echo(connection: &mut Socket) -> bool {
+    let mut buffer = [0; 4096];
+    match connection.read(&mut buffer) {
+        Ok(0) | Err(_) => false,
+        Ok(length) => connection.write_all(&buffer[..length]).is_ok(),
+    }
+}
+
+/// Accepts a connection and tells it what is seen of it. What was to be seen is lost with a client
+/// that is gone; nobody is left to be told.
+fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
+    let port = listener.local_addr()?.as_socket().map_or(0, |at| at.port());
+    let (mut connection, _) = listener.accept()?;
+    let introduction = Introduction {
+        who: format!("{name}:{port}"),
+        peer: text(sockets::peer_name(&connection)),
+        local: text(sockets::local_name(&connection)),
+        original_v4: text(sockets::original_destination(&connection, Level::Ip)),
+        original_v6: text(sockets::original_destination(&connection, Level::Ipv6)),
+    };
+    let line = serde_json::to_string(&introduction)? + "\n";
+    connection.write_all(line.as_bytes())?;
+    Ok(connection)
+}
+
+fn text(answer: io::Result<impl ToString>) -> String {
+    match answer {
+        Ok(answer) => answer.to_string(),
+        Err(error) => sockets::errno_name(&error),
+    }
+}

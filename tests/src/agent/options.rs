@@ -1,0 +1,38 @@
+//! Socket options by name.
+
+use std::{io, os::fd::AsFd as _};
+
+use socket2::Socket;
+
+use super::{protocol::SocketOption, raw};
+
+const ON: [u8; 4] = 1_i32.to_ne_bytes();
+
+/// Sets `option`.
+pub(super) fn set(socket: &Socket, option: &SocketOption) -> io::Result<()> {
+    let (level, name, value) = raw_form(option);
+    Ok(raw::set_option(socket.as_fd(), level, name, &value)?)
+}
+
+/// Level, name and value as `setsockopt(2)` takes them.
+fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
+    use SocketOption as O;
+    use libc::{IPPROTO_TCP, SOL_IP, SOL_IPV6, SOL_SOCKET};
+
+    let (level, name, value) = match option {
+        O::ReuseAddress => (SOL_SOCKET, libc::SO_REUSEADDR, ON),
+        O::ReusePort => (SOL_SOCKET, libc::SO_REUSEPORT, ON),
+        O::V6Only(on) => (SOL_IPV6, libc::IPV6_V6ONLY, i32::from(*on).to_ne_bytes()),
+        O::BindAddressNoPort => (SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, ON),
+        O::Transparent => (SOL_IP, libc::IP_TRANSPARENT, ON),
+        O::TransparentV6 => (SOL_IPV6, libc::IPV6_TRANSPARENT, ON),
+        O::Mark(mark) => (SOL_SOCKET, libc::SO_MARK, mark.to_ne_bytes()),
+        O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
+        O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),
+        O::BindToDevice(device) => {
+            return (SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes().to_vec());
+        }
+        O::ResetOnClose => return (SOL_SOCKET, libc::SO_LINGER, [ON, [0; 4]].concat()),
+    };
+    (level, name, value.to_vec())
+}

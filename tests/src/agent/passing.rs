@@ -1,0 +1,61 @@
+//! Passing a socket to another actor of the same network namespace.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, recvmsg, sendmsg, socket,
+};
+use socket2::Socket;
+
+/// Opens the place at which a socket may be offered. Its name is abstract: nothing to clean up.
+pub(super) fn expect(at: &str, patience: Duration) -> io::Result<Socket> {
+    let place = unix_socket()?;
+    bind(place.as_raw_fd(), &UnixAddr::new_abstract(at.as_bytes())?)?;
+    place.set_read_timeout(Some(patience))?;
+    Ok(place)
+}
+
+/// Offers `offered` there.
+pub(super) fn offer(offered: &Socket, at: &str) -> io::Result<()> {
+    let to = UnixAddr::new_abstract(at.as_bytes())?;
+    sendmsg(
+        unix_socket()?.as_raw_fd(),
+        &[IoSlice::new(b".")],
+        &[ControlMessage::ScmRights(&[offered.as_raw_fd()])],
+        MsgFlags::empty(),
+        Some(&to),
+    )?;
+    Ok(())
+}
+
+/// Takes what was offered at `place`.
+pub(super) fn take(place: &Socket) -> io::Result<Socket> {
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let message = recvmsg::<UnixAddr>(
+        place.as_raw_fd(),
+        &mut buffers,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us alone.
+            return Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(*fd) }));
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn unix_socket() -> io::Result<Socket> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(Socket::from(socket(AddressFamily::Unix, SockType::Datagram, flags, None)?))
+}

@@ -1,0 +1,172 @@
+//! What an actor can be told to do, and what it answers.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// An actor's name for one of its sockets.
+pub type Handle = u32;
+
+/// `AF_INET` or `AF_INET6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, which carries IPv4-mapped addresses too.
+    V6,
+}
+
+impl Family {
+    /// The family of the socket that can be bound or connected to `address`.
+    #[must_use]
+    pub const fn of(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(_) => Self::V4,
+            SocketAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// Multipath TCP.
+    Mptcp,
+    /// UDP.
+    Udp,
+}
+
+/// The level that `SO_ORIGINAL_DST` is asked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Level {
+    /// `SOL_IP`.
+    Ip,
+    /// `SOL_IPV6`.
+    Ipv6,
+}
+
+/// A socket option and what to set it to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketOption {
+    /// `SO_REUSEADDR`
+    ReuseAddress,
+    /// `SO_REUSEPORT`
+    ReusePort,
+    /// `IPV6_V6ONLY`
+    V6Only(bool),
+    /// `IP_BIND_ADDRESS_NO_PORT`
+    BindAddressNoPort,
+    /// `SO_BINDTODEVICE`
+    BindToDevice(String),
+    /// `SO_LINGER` of no time: closing resets the connection.
+    ResetOnClose,
+    /// `IP_TRANSPARENT`
+    Transparent,
+    /// `IPV6_TRANSPARENT`
+    TransparentV6,
+    /// `SO_MARK`
+    Mark(u32),
+    /// `TCP_FASTOPEN_CONNECT`
+    FastOpenConnect,
+    /// `TCP_FASTOPEN`: how many connections may wait whose handshake is not done.
+    FastOpen(u32),
+}
+
+/// One thing to do. Those that wait give up after some seconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the variants say what the fields are")]
+pub enum Request {
+    /// `socket(2)`
+    Socket { family: Family, protocol: Protocol },
+    /// `setsockopt(2)`
+    Set { socket: Handle, option: SocketOption },
+    /// `bind(2)`
+    Bind { socket: Handle, address: SocketAddr },
+    /// `listen(2)`
+    Listen { socket: Handle },
+    /// Hands a listening socket to the identity server: see [`Introduction`].
+    Serve { socket: Handle },
+    /// `connect(2)` that waits for the connection.
+    Connect { socket: Handle, address: SocketAddr },
+    /// `connect(2)` on a socket made non-blocking.
+    ConnectStart { socket: Handle, address: SocketAddr },
+    /// `poll(2)` for the end of a started connect, then `SO_ERROR`.
+    ConnectFinish { socket: Handle },
+    /// `connect(2)` to `AF_UNSPEC`, which dissolves a connection.
+    Disconnect { socket: Handle },
+    /// `accept(2)`
+    Accept { socket: Handle },
+    /// `send(2)`
+    Send { socket: Handle, data: String },
+    /// `send(2)` in another thread of the process.
+    SendFromThread { socket: Handle, data: String },
+    /// `sendto(2)` with `MSG_FASTOPEN`.
+    FastOpenSend { socket: Handle, address: SocketAddr, data: String },
+    /// `recv(2)` until the end of a line.
+    ReceiveLine { socket: Handle },
+    /// `getsockname(2)`
+    LocalName { socket: Handle },
+    /// `getpeername(2)`
+    PeerName { socket: Handle },
+    /// `getsockopt(SO_ORIGINAL_DST)` with a buffer of `length` bytes.
+    OriginalDestination { socket: Handle, level: Level, length: usize },
+    /// `setgid(2)`, then `setuid(2)`, of the actor itself.
+    SetUser { uid: u32, gid: u32 },
+    /// Opens the unix socket at which another actor may offer a socket.
+    Expect { at: String },
+    /// Passes a copy of a socket to the actor that expects one there.
+    Offer { socket: Handle, at: String },
+    /// Takes the socket that was offered.
+    Take,
+    /// `close(2)`
+    Close { socket: Handle },
+    /// Resets every connection and closes every socket that the identity server does not have.
+    CloseAll,
+}
+
+/// What came of a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It succeeded and there is no more to tell.
+    Done,
+    /// The new socket.
+    Socket(Handle),
+    /// The name asked for.
+    Name(SocketAddr),
+    /// What was received; nothing at the end of the stream.
+    Data(String),
+    /// What poll saw, and `SO_ERROR`.
+    Polled {
+        /// The names of the events.
+        events: String,
+        /// The errno's name, if there was one.
+        error: Option<String>,
+    },
+    /// The answer to `SO_ORIGINAL_DST`.
+    Original {
+        /// What is in the buffer.
+        address: SocketAddr,
+        /// The length that the kernel says.
+        length: usize,
+    },
+    /// The name of the errno.
+    Error(String),
+}
+
+/// What an identity server tells whoever connects, in one line, before it sends back whatever it
+/// receives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// The actor's name and the listener's port.
+    pub who: String,
+    /// `getpeername` of the accepted socket.
+    pub peer: String,
+    /// `getsockname` of the accepted socket.
+    pub local: String,
+    /// `SO_ORIGINAL_DST` at `SOL_IP`.
+    pub original_v4: String,
+    /// `SO_ORIGINAL_DST` at `SOL_IPV6`.
+    pub original_v6: String,
+}

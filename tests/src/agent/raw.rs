@@ -1,0 +1,53 @@
+//! The system calls that no library wraps.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// `getsockopt(2)` with a buffer of `length` bytes: its contents and the length the kernel says.
+pub(super) fn get_option(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    length: usize,
+) -> nix::Result<(Vec<u8>, usize)> {
+    let mut value = vec![0_u8; length];
+    let mut said = libc::socklen_t::try_from(length).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the buffer is as long as the kernel is told.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut said)
+    };
+    Errno::result(result)?;
+    Ok((value, said as usize))
+}
+
+/// `setsockopt(2)`
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> nix::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the buffer is as long as the kernel is told.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    Errno::result(result).map(drop)
+}
+
+/// `connect(2)` to an address of family `AF_UNSPEC`.
+pub(super) fn disconnect(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let address = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the address is as long as the kernel is told.
+    let result = unsafe {
+        libc::connect(
+            fd.as_raw_fd(),
+            &raw const address,
+            size_of_val(&address) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}

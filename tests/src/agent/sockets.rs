@@ -1,0 +1,262 @@
+//! An actor's sockets and what it does with them.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    os::fd::AsFd as _,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{
+    options, passing,
+    protocol::{Family, Handle, Level, Protocol, Reply, Request, SocketOption},
+    raw,
+};
+
+/// How long an actor waits for something that ought to come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long it waits for a connection, which may be one that nobody answers: less than TCP waits
+/// before it tries again.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(900);
+
+const BACKLOG: i32 = 1024;
+const SO_ORIGINAL_DST: i32 = 80;
+
+/// The sockets of an actor.
+#[derive(Default)]
+pub(super) struct Sockets {
+    table: BTreeMap<Handle, Socket>,
+    last: Handle,
+    /// Where another actor may offer a socket.
+    place: Option<Socket>,
+}
+
+impl Sockets {
+    /// Does what is asked.
+    pub(super) fn execute(&mut self, request: Request) -> io::Result<Reply> {
+        match request {
+            Request::Socket { family, protocol } => {
+                let socket = open(family, protocol)?;
+                Ok(self.add(socket))
+            }
+            Request::Accept { socket } => {
+                let (accepted, _) = self.get(socket)?.accept()?;
+                be_patient(&accepted)?;
+                Ok(self.add(accepted))
+            }
+            Request::Expect { at } => {
+                self.place = Some(passing::expect(&at, PATIENCE)?);
+                Ok(Reply::Done)
+            }
+            Request::Take => {
+                let place = self.place.take().ok_or(io::ErrorKind::NotFound)?;
+                let taken = passing::take(&place)?;
+                Ok(self.add(taken))
+            }
+            Request::Close { socket } => self.take(socket).map(|_| Reply::Done),
+            Request::CloseAll => {
+                self.close_all();
+                Ok(Reply::Done)
+            }
+            request => self.use_one(request),
+        }
+    }
+
+    /// The requests that leave the table as it is.
+    fn use_one(&self, request: Request) -> io::Result<Reply> {
+        let done = |()| Reply::Done;
+        match request {
+            Request::Set { socket, option } => options::set(self.get(socket)?, &option).map(done),
+            Request::Bind { socket, address } => {
+                self.get(socket)?.bind(&address.into()).map(done)
+            }
+            Request::Listen { socket } => self.get(socket)?.listen(BACKLOG).map(done),
+            Request::Connect { socket, address } => {
+                self.get(socket)?.connect(&address.into()).map(done)
+            }
+            Request::ConnectStart { socket, address } => {
+                start_connect(self.get(socket)?, address).map(done)
+            }
+            Request::ConnectFinish { socket } => finish_connect(self.get(socket)?),
+            Request::Disconnect { socket } => {
+                Ok(raw::disconnect(self.get(socket)?.as_fd()).map(done)?)
+            }
+            Request::Offer { socket, at } => passing::offer(self.get(socket)?, &at).map(done),
+            request => self.talk(request),
+        }
+    }
+
+    /// The requests about data and names.
+    fn talk(&self, request: Request) -> io::Result<Reply> {
+        match request {
+            Request::Send { socket, data } => self.get(socket)?.send(data.as_bytes()).map(length),
+            Request::SendFromThread { socket, data } => {
+                send_from_thread(self.get(socket)?, data).map(length)
+            }
+            Request::FastOpenSend { socket, address, data } => self
+                .get(socket)?
+                .send_to_with_flags(data.as_bytes(), &address.into(), libc::MSG_FASTOPEN)
+                .map(length),
+            Request::ReceiveLine { socket } => receive_line(self.get(socket)?).map(Reply::Data),
+            Request::LocalName { socket } => local_name(self.get(socket)?).map(Reply::Name),
+            Request::PeerName { socket } => peer_name(self.get(socket)?).map(Reply::Name),
+            Request::OriginalDestination { socket, level, length } => {
+                let (address, length) = ask_original(self.get(socket)?, level, length)?;
+                Ok(Reply::Original { address, length })
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn add(&mut self, socket: Socket) -> Reply {
+        self.last += 1;
+        self.table.insert(self.last, socket);
+        Reply::Socket(self.last)
+    }
+
+    fn get(&self, handle: Handle) -> io::Result<&Socket> {
+        self.table.get(&handle).ok_or_else(|| Errno::EBADF.into())
+    }
+
+    /// Takes a socket out of the table.
+    pub(super) fn take(&mut self, handle: Handle) -> io::Result<Socket> {
+        self.table
+            .remove(&handle)
+            .ok_or_else(|| Errno::EBADF.into())
+    }
+
+    fn close_all(&mut self) {
+        for socket in self.table.values() {
+            // A UDP socket has nothing to reset.
+            let _reset = options::set(socket, &SocketOption::ResetOnClose);
+        }
+        self.table.clear();
+        self.place = None;
+    }
+}
+
+fn length(length: usize) -> Reply {
+    Reply::Data(length.to_string())
+}
+
+fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    };
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (Type::STREAM, libc::IPPROTO_TCP),
+        Protocol::Mptcp => (Type::STREAM, libc::IPPROTO_MPTCP),
+        Protocol::Udp => (Type::DGRAM, libc::IPPROTO_UDP),
+    };
+    let socket = Socket::new(domain, kind, Some(number.into()))?;
+    be_patient(&socket)?;
+    Ok(socket)
+}
+
+fn be_patient(socket: &Socket) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(CONNECT_PATIENCE))
+}
+
+fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.connect(&address.into())
+}
+
+fn finish_connect(socket: &Socket) -> io::Result<Reply> {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    let timeout = PollTimeout::try_from(CONNECT_PATIENCE).map_err(io::Error::other)?;
+    poll(&mut fds, timeout)?;
+    let events = fds[0].revents().unwrap_or(PollFlags::empty());
+    let error = socket.take_error()?;
+    socket.set_nonblocking(false)?;
+    Ok(Reply::Polled {
+        events: events.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join("|"),
+        error: error.as_ref().map(errno_name),
+    })
+}
+
+fn send_from_thread(socket: &Socket, data: String) -> io::Result<usize> {
+    let socket = socket.try_clone()?;
+    thread::spawn(move || socket.send(data.as_bytes()))
+        .join()
+        .map_err(|_| io::Error::from(io::ErrorKind::Other))?
+}
+
+fn receive_line(mut socket: &Socket) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !line.ends_with(b"\n") && socket.read(&mut byte)? > 0 {
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// `getsockname(2)`
+pub(super) fn local_name(socket: &Socket) -> io::Result<SocketAddr> {
+    internet(&socket.local_addr()?)
+}
+
+/// `getpeername(2)`
+pub(super) fn peer_name(socket: &Socket) -> io::Result<SocketAddr> {
+    internet(&socket.peer_addr()?)
+}
+
+fn internet(address: &SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| Errno::EAFNOSUPPORT.into())
+}
+
+/// `SO_ORIGINAL_DST` with a buffer that is long enough.
+pub(super) fn original_destination(socket: &Socket, level: Level) -> io::Result<SocketAddr> {
+    let length = match level {
+        Level::Ip => size_of::<libc::sockaddr_in>(),
+        Level::Ipv6 => size_of::<libc::sockaddr_in6>(),
+    };
+    ask_original(socket, level, length).map(|(address, _)| address)
+}
+
+fn ask_original(socket: &Socket, level: Level, length: usize) -> io::Result<(SocketAddr, usize)> {
+    let level = match level {
+        Level::Ip => libc::SOL_IP,
+        Level::Ipv6 => libc::SOL_IPV6,
+    };
+    let (bytes, said) = raw::get_option(socket.as_fd(), level, SO_ORIGINAL_DST, length)?;
+    let address = parse(&bytes).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((address, said))
+}
+
+/// Reads a `struct sockaddr_in` or `sockaddr_in6`.
+fn parse(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    match i32::from(family) {
+        libc::AF_INET => {
+            let address: &[u8; 4] = bytes.get(4..)?.first_chunk()?;
+            Some((IpAddr::V4(Ipv4Addr::from(*address)), port).into())
+        }
+        libc::AF_INET6 => {
+            let address: &[u8; 16] = bytes.get(8..)?.first_chunk()?;
+            let scope = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+            Some(SocketAddrV6::new(Ipv6Addr::from(*address), port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// The name of the errno behind `error`.
+pub(super) fn errno_name(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => format!("{:?}", Errno::from_raw(number)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,26 @@
+//! A test process for the tests of cleaning up: makes what a test makes, says so, and then ends as
+//! it is told or waits to be killed.
+
+use std::{env, thread, time::Duration};
+
+use anyhow::{Result, bail};
+use interceptor_tests::world::{Mechanism, Setup, Who, World};
+
+fn main() -> Result<()> {
+    let mut arguments = env::args().skip(1);
+    let mechanism = match arguments.next().as_deref() {
+        Some("iptables") => Mechanism::Iptables,
+        Some("interceptor") => Mechanism::Interceptor,
+        other => bail!("{other:?}: iptables or interceptor"),
+    };
+    let world = World::new(mechanism, &Setup::default())?;
+    world.actor(Who::App)?;
+    println!("{}", world.cgroup().path().display());
+    match arguments.next().as_deref() {
+        Some("panic") => panic!("as I was told"),
+        Some("end") => {}
+        // Bounded, should nobody kill it.
+        _ => thread::sleep(Duration::from_secs(60)),
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! cgroups of the test's own.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::janitor;
+
+/// What the names of the tests' cgroups begin with; the rest is `<pid>-<n>`.
+pub const PREFIX: &str = "interceptor-test-";
+
+/// How long killed processes may take to leave.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cgroup of the test's own below the mount's root. With everything in it, it goes when dropped,
+/// or when the test process dies.
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one, and first removes what tests that are gone have left.
+    pub fn new() -> Result<Self> {
+        static SWEPT: Once = Once::new();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        let mount = mount()?;
+        SWEPT.call_once(|| sweep(&mount));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = mount.join(format!("{PREFIX}{}-{number}", process::id()));
+        janitor::remember(&janitor::Task::RemoveCgroup(path.clone()))?;
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { path })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A cgroup below it, made if it is not there: `a/b`.
+    pub fn child(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            eprintln!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Where cgroup2 is mounted.
+pub fn mount() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    mounts
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .find(|(_, kind)| kind.starts_with("cgroup2 "))
+        .and_then(|(mount, _)| mount.split(' ').nth(4))
+        .map(PathBuf::from)
+        .context("cgroup2 is not mounted")
+}
+
+/// Removes the cgroups of test processes that are gone.
+pub fn sweep(mount: &Path) {
+    for path in stale(mount) {
+        // Another test's sweep may have been faster; what cannot go now will be tried again.
+        let _removed = remove(&path);
+    }
+}
+
+/// The cgroups of test processes that are gone.
+#[must_use]
+pub fn stale(mount: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(mount) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| creator(&entry.file_name().to_string_lossy()).is_some_and(is_gone))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The process that made the cgroup of this name.
+fn creator(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
+fn is_gone(pid: u32) -> bool {
+    !Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// Kills what is in the cgroup, which only tests put there, and removes it with all below it.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::write(path.join("cgroup.kill"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match remove_tree(path) {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_tells_who_made_it() {
+        assert_eq!(creator("interceptor-test-12-3"), Some(12));
+        assert_eq!(creator("interceptor-test-x-3"), None);
+        assert_eq!(creator("kubepods"), None);
+    }
+
+    #[test]
+    fn this_process_is_not_gone() {
+        assert!(!is_gone(process::id()));
+        assert!(is_gone(u32::MAX));
+    }
+}

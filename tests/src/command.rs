@@ -1,0 +1,58 @@
+//! Running other programs, within bounds.
+
+use std::{
+    env,
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Seconds after which a program is killed.
+const LIMIT: &str = "60";
+
+/// `program`, killed if it takes too long.
+#[must_use]
+pub fn bounded(program: impl Into<PathBuf>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--signal=KILL", LIMIT]).arg(program.into());
+    command
+}
+
+/// Runs `command` with `input` on its stdin and answers with its stdout. Fails if it fails.
+pub fn run(command: &mut Command, input: &str) -> Result<String> {
+    let output = output(command, input)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let status = output.status;
+    ensure!(status.success(), "{command:?}: {status}: {errors}\n{input}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `command` with `input` on its stdin.
+pub fn output(command: &mut Command, input: &str) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?}"))?;
+    // A program that fails early does not read its input: its exit status tells.
+    let mut stdin = child.stdin.take().context("stdin")?;
+    let _unread = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    Ok(child.wait_with_output()?)
+}
+
+/// The binary `name` of this package, which cargo puts beside the test's own.
+pub fn own_binary(name: &str) -> Result<PathBuf> {
+    let exe = env::current_exe()?;
+    let mut directory = exe.parent().context("the test has no directory")?;
+    if directory.ends_with("deps") {
+        directory = directory.parent().context("deps has no parent")?;
+    }
+    let path = directory.join(name);
+    let shown = path.display();
+    ensure!(path.exists(), "{shown} is missing: run the tests by `cargo test`");
+    Ok(path)
+}

@@ -1,0 +1,88 @@
+//! A process that cleans up after a test process, however that ends.
+//!
+//! It reads what there will be to do from a pipe, and does it at the pipe's end. It is in a process
+//! group of its own, where Ctrl-C does not reach it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, Write as _},
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{self, ChildStdin, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{cgroup, command::own_binary, interceptor};
+
+/// Something to do when the test process has ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Task {
+    /// Kill what is in this cgroup and remove it.
+    RemoveCgroup(PathBuf),
+    /// Detach Interceptor from the network namespace at this path, which the janitor keeps.
+    Detach(PathBuf),
+    /// Interceptor has been detached from the namespace that was at this path.
+    Detached(PathBuf),
+}
+
+static JANITOR: Mutex<Option<ChildStdin>> = Mutex::new(None);
+
+/// Tells the janitor of `task`. Returns when the pipe has it, which is when nothing can be lost.
+pub fn remember(task: &Task) -> Result<()> {
+    let mut line = serde_json::to_string(task)?;
+    line.push('\n');
+    let mut janitor = JANITOR.lock().unwrap_or_else(PoisonError::into_inner);
+    if janitor.is_none() {
+        *janitor = Some(start()?);
+    }
+    let pipe = janitor.as_mut().context("no janitor")?;
+    pipe.write_all(line.as_bytes()).context("janitor")
+}
+
+fn start() -> Result<ChildStdin> {
+    let mut child = Command::new(own_binary("interceptor-test-sweep")?)
+        .arg("--janitor")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    // Never waited for: it outlives us.
+    child.stdin.take().context("stdin")
+}
+
+/// The janitor's life.
+pub fn run(input: impl BufRead) -> Result<()> {
+    let mut cgroups = Vec::new();
+    let mut namespaces = BTreeMap::new();
+    for line in input.lines() {
+        match serde_json::from_str(&line?)? {
+            Task::RemoveCgroup(path) => cgroups.push(path),
+            Task::Detach(path) => {
+                let file = File::open(&path)?;
+                namespaces.insert(path, file);
+            }
+            Task::Detached(path) => drop(namespaces.remove(&path)),
+        }
+    }
+    for file in namespaces.values() {
+        detach(file);
+    }
+    for path in cgroups {
+        // A test that ended well has removed it itself.
+        let _removed = cgroup::remove(&path);
+    }
+    Ok(())
+}
+
+/// Detaches by the janitor's own descriptor: the namespace has lost its processes.
+fn detach(namespace: &File) {
+    let fd = namespace.as_raw_fd();
+    let path = format!("/proc/{}/fd/{fd}", process::id());
+    // It may not have come to the attach.
+    let _detached = interceptor::detach(Path::new(&path));
+}

@@ -1,0 +1,19 @@
+//! What the kernel tests stand on: namespaces, cgroups, processes that act in them, and two worlds
+//! laid out alike, one behind Istio's iptables rules and one behind Interceptor.
+//!
+//! Nothing made here outlives the test process, however it ends: processes die with it
+//! ([`spawn`]), namespaces have no other name than their processes, and a [`janitor`] takes away
+//! cgroups and detaches Interceptor.
+
+pub mod actor;
+pub mod agent;
+pub mod cgroup;
+pub mod command;
+pub mod interceptor;
+pub mod janitor;
+pub mod netns;
+pub mod rules;
+pub mod scenario;
+pub mod settings;
+pub mod spawn;
+pub mod world;

@@ -1,0 +1,88 @@
+//! Network namespaces that live as long as the process that holds them.
+
+use std::{
+    fs::{self, File},
+    panic,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CloneFlags, setns},
+    unistd::geteuid,
+};
+
+use crate::{
+    actor::{Actor, User},
+    agent::Namespace,
+    command::{bounded, run},
+};
+
+/// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
+/// the test process dies.
+pub struct Netns {
+    holder: Actor,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Makes one. The process that holds it is in `cgroup`, if one is given.
+    pub fn new(name: &str, cgroup: Option<&Path>) -> Result<Self> {
+        ensure!(geteuid().is_root(), "kernel tests need root: they make namespaces and cgroups");
+        let holder = Actor::start(name, User::new(0, 0), Namespace::New, cgroup)?;
+        let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
+        let netns = Self { holder, path };
+        // No duplicate address detection: an address can be used at once.
+        netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
+        netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// Where it can be opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For an actor to be in.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        Namespace::At(self.path.clone())
+    }
+
+    /// Runs `ip` with each line of `commands`, all in one process: `addr add 10.1.0.2/24 dev eth0`.
+    pub fn ip(&self, commands: &str) -> Result<()> {
+        self.enter(|| run(bounded("ip").args(["-batch", "-"]), commands).map(drop))
+    }
+
+    /// Sets `net.a.b`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+        self.enter(|| fs::write(&path, value).with_context(|| format!("{name} = {value}")))
+    }
+
+    /// Joins `device` here and `other_device` in `other` by a cable. Both get hardware addresses
+    /// made of `number`, so that link-local addresses are the same in every run.
+    pub fn cable(&self, device: &str, other: &Self, other_device: &str, number: u8) -> Result<()> {
+        let pid = other.holder.pid();
+        self.ip(&format!(
+            "link add {device} address 02:00:00:00:{number:02x}:02 type veth \
+             peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {pid}\n\
+             link set {device} up"
+        ))?;
+        other.ip(&format!("link set {other_device} up"))
+    }
+
+    /// Runs `work` in a thread that is in the namespace.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(&self.path).with_context(|| self.path.display().to_string())?;
+        let enter_and_work = || {
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        thread::scope(|scope| scope.spawn(enter_and_work).join())
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}

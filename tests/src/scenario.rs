@@ -1,0 +1,70 @@
+//! The differential test: the same steps in two worlds, and everything that an observer can see
+//! must be equal.
+
+mod dial;
+mod report;
+mod run;
+
+use std::env;
+
+use anyhow::Result;
+
+use crate::world::{Mechanism, Setup, World};
+
+pub use dial::{Dial, Way, address};
+pub use run::Run;
+
+type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
+
+/// Steps, with a name that says what they try.
+pub struct Scenario {
+    name: String,
+    play: Play,
+}
+
+impl Scenario {
+    /// The scenario `name`: `play` takes the steps and notes what is seen.
+    pub fn new(
+        name: impl Into<String>,
+        play: impl Fn(&mut Run<'_>) -> Result<()> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            play: Box::new(play),
+        }
+    }
+
+    /// One dial, of which `outcome` is expected: who answers, or the errno.
+    #[must_use]
+    pub fn dial(name: &str, outcome: &'static str, dial: Dial) -> Self {
+        Self::new(format!("{name} ({})", dial.to()), move |run| {
+            dial.go(run)?;
+            run.expect_outcome(outcome);
+            Ok(())
+        })
+    }
+}
+
+/// Plays every scenario in both worlds made from `setup`, and panics with every difference.
+#[track_caller]
+pub fn differential(setup: &Setup, scenarios: &[Scenario]) {
+    let result = worlds(setup).and_then(|worlds| report::differences(&worlds, scenarios));
+    match result {
+        Ok(differences) if differences.is_empty() => {}
+        Ok(differences) => panic!("{}", report::text(&differences, scenarios.len())),
+        Err(error) => panic!("{error:#?}"),
+    }
+}
+
+/// The iptables world and the one that it is compared with: Interceptor's, or for the sake of the
+/// tests themselves (`INTERCEPTOR_TEST_WORLD=iptables`) a second one alike.
+fn worlds(setup: &Setup) -> Result<[World; 2]> {
+    let other = match env::var("INTERCEPTOR_TEST_WORLD").as_deref() {
+        Ok("iptables") => Mechanism::Iptables,
+        _ => Mechanism::Interceptor,
+    };
+    Ok([
+        World::new(Mechanism::Iptables, setup)?,
+        World::new(other, setup)?,
+    ])
+}

@@ -1,0 +1,102 @@
+//! Differences between two worlds.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::{Run, Scenario};
+use crate::world::World;
+
+/// A scenario that did not go alike in both worlds, or not as expected.
+pub(super) struct Difference {
+    scenario: String,
+    details: Vec<String>,
+}
+
+/// Plays every scenario in both worlds.
+pub(super) fn differences(
+    worlds: &[World; 2],
+    scenarios: &[Scenario],
+) -> Result<Vec<Difference>> {
+    let mut differences = Vec::new();
+    for scenario in scenarios {
+        let [iptables, other] = worlds.each_ref().map(|world| play(world, scenario));
+        let mut details = compare(&iptables.seen, &other.seen);
+        for run in [iptables, other] {
+            let mechanism = run.world().mechanism();
+            let surprises = run.surprises.into_iter();
+            details.extend(surprises.map(|surprise| format!("{mechanism:?}: {surprise}")));
+        }
+        for world in worlds {
+            world.tidy()?;
+        }
+        if !details.is_empty() {
+            let scenario = scenario.name.clone();
+            differences.push(Difference { scenario, details });
+        }
+    }
+    Ok(differences)
+}
+
+fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
+    let mut run = Run::new(world);
+    if let Err(error) = (scenario.play)(&mut run) {
+        run.surprises.push(format!("{error:#}"));
+    }
+    run
+}
+
+type Seen = [(String, String)];
+
+fn compare(iptables: &Seen, other: &Seen) -> Vec<String> {
+    let mut details = Vec::new();
+    for index in 0..iptables.len().max(other.len()) {
+        let (left, right) = (iptables.get(index), other.get(index));
+        if left != right {
+            let show = |seen: Option<&(String, String)>| {
+                seen.map_or("nothing".to_owned(), |(what, value)| format!("{what}: {value}"))
+            };
+            details.push(format!("{:<60} | {}", show(left), show(right)));
+        }
+    }
+    details
+}
+
+/// All differences, for people.
+pub(super) fn text(differences: &[Difference], of: usize) -> String {
+    let mut text = format!("{} of {of} scenarios differ (iptables | other):\n", differences.len());
+    for Difference { scenario, details } in differences {
+        // Writing to a string does not fail.
+        let _written = writeln!(text, "  {scenario}");
+        for detail in details {
+            let _written = writeln!(text, "      {detail}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        let own = |(what, value): &(&str, &str)| ((*what).to_owned(), (*value).to_owned());
+        list.iter().map(own).collect()
+    }
+
+    #[test]
+    fn equal_observations_do_not_differ() {
+        let list = seen(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
+        assert!(compare(&list, &list).is_empty());
+    }
+
+    #[test]
+    fn another_value_and_a_missing_one_differ() {
+        let iptables = seen(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
+        let other = seen(&[("connect", "ECONNREFUSED")]);
+        let details = compare(&iptables, &other);
+        assert_eq!(details.len(), 2);
+        assert!(details[0].contains("connect: ok"));
+        assert!(details[1].contains("nothing"));
+    }
+}

@@ -1,0 +1,194 @@
+//! One scenario in one world.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::Dial;
+use crate::{
+    actor::Actor,
+    agent::protocol::{Handle, Introduction, Level, Reply, Request},
+    world::{Mechanism, Who, World},
+};
+
+/// The ports that the kernel gives out by itself.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// A world in which a scenario is played, and what has been seen there.
+pub struct Run<'w> {
+    world: &'w World,
+    pub(super) seen: Vec<(String, String)>,
+    pub(super) surprises: Vec<String>,
+    ephemeral: Vec<u16>,
+    label: String,
+    outcome: String,
+}
+
+impl<'w> Run<'w> {
+    pub(super) const fn new(world: &'w World) -> Self {
+        Self {
+            world,
+            seen: Vec::new(),
+            surprises: Vec::new(),
+            ephemeral: Vec::new(),
+            label: String::new(),
+            outcome: String::new(),
+        }
+    }
+
+    /// The world.
+    #[must_use]
+    pub const fn world(&self) -> &'w World {
+        self.world
+    }
+
+    /// One of its actors.
+    pub fn actor(&self, who: Who) -> Result<&'w Actor> {
+        self.world.actor(who)
+    }
+
+    /// What is seen from now on is about `label`.
+    pub fn label(&mut self, label: impl ToString) {
+        self.label = label.to_string();
+    }
+
+    /// Notes something seen.
+    pub fn see(&mut self, what: &str, value: impl Into<String>) {
+        self.seen.push((format!("{} {what}", self.label), value.into()));
+    }
+
+    /// Notes a reply, and answers whether it is no error.
+    pub fn see_reply(&mut self, what: &str, reply: &Reply) -> bool {
+        let value = match reply {
+            Reply::Done | Reply::Socket(_) => "ok".to_owned(),
+            Reply::Name(address) => self.name(*address),
+            Reply::Data(data) => data.clone(),
+            Reply::Polled { events, error } => format!("{events} {error:?}"),
+            Reply::Original { address, length } => {
+                format!("{} in {length} bytes", self.name(*address))
+            }
+            Reply::Error(errno) => errno.clone(),
+        };
+        self.see(what, value);
+        !matches!(reply, Reply::Error(_))
+    }
+
+    /// Has `actor` do something and notes what comes of it.
+    pub fn try_out(&mut self, what: &str, actor: &Actor, request: &Request) -> Result<Reply> {
+        let reply = actor.call(request)?;
+        self.see_reply(what, &reply);
+        Ok(reply)
+    }
+
+    /// Dials, notes everything, and answers with the socket if somebody answered.
+    pub fn dial(&mut self, who: Who, to: &str) -> Result<Option<Handle>> {
+        Dial::new(who, to).go(self)
+    }
+
+    /// Notes both names of a socket and both its original destinations.
+    pub fn see_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        self.try_out("local", actor, &Request::LocalName { socket })?;
+        self.try_out("peer", actor, &Request::PeerName { socket })?;
+        self.see_original(actor, socket)
+    }
+
+    /// Notes `SO_ORIGINAL_DST` at both levels.
+    pub fn see_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        for (what, level, length) in [
+            ("original at SOL_IP", Level::Ip, size_of::<libc::sockaddr_in>()),
+            ("original at SOL_IPV6", Level::Ipv6, size_of::<libc::sockaddr_in6>()),
+        ] {
+            let question = Request::OriginalDestination { socket, level, length };
+            self.try_out(what, actor, &question)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a server has said. `from_outside`: the connection came into the pod.
+    pub(super) fn see_introduction(&mut self, said: &Introduction, from_outside: bool) {
+        self.set_outcome(&said.who);
+        for (what, name) in [
+            ("server's peer", &said.peer),
+            ("server's original at SOL_IP", &said.original_v4),
+            ("server's original at SOL_IPV6", &said.original_v6),
+        ] {
+            let name = self.text(name);
+            self.see(what, name);
+        }
+        let local = if from_outside && self.is_permitted_local_name(said) {
+            "the permitted one".to_owned()
+        } else {
+            self.text(&said.local)
+        };
+        self.see("server's local", local);
+    }
+
+    /// The closed list's first entry: an accepted inbound socket's own name is where REDIRECT took
+    /// the connection behind iptables, and where the client dialled behind Interceptor.
+    fn is_permitted_local_name(&self, said: &Introduction) -> bool {
+        let capture_port = self.world.setup().settings.capture_port;
+        if said.who != format!("proxy:{capture_port}") {
+            return false;
+        }
+        let Ok(local) = said.local.parse::<SocketAddr>() else {
+            return false;
+        };
+        match self.world.mechanism() {
+            Mechanism::Iptables => local.port() == capture_port,
+            Mechanism::Interceptor => {
+                let local = SocketAddr::new(local.ip().to_canonical(), local.port()).to_string();
+                local == said.original_v4 || local == said.original_v6
+            }
+        }
+    }
+
+    /// How the last dial ended.
+    #[must_use]
+    pub fn outcome(&self) -> &str {
+        &self.outcome
+    }
+
+    /// Notes how a dial ended.
+    pub fn set_outcome(&mut self, outcome: &str) {
+        outcome.clone_into(&mut self.outcome);
+        self.see("outcome", outcome);
+    }
+
+    /// Both worlds must have come to `expected`, lest they be equal because nothing works.
+    pub fn expect_outcome(&mut self, expected: &str) {
+        if self.outcome != expected {
+            let found = &self.outcome;
+            self.surprises.push(format!("expected {expected}, found {found}"));
+        }
+    }
+
+    /// As [`Run::expect_outcome`], of anything.
+    pub fn expect(&mut self, what: &str, holds: bool) {
+        if !holds {
+            self.surprises.push(format!("not so: {what}"));
+        }
+    }
+
+    /// An address or an errno, as text.
+    fn text(&mut self, text: &str) -> String {
+        match text.parse() {
+            Ok(address) => self.name(address),
+            Err(_) => text.to_owned(),
+        }
+    }
+
+    /// An address as text. A port that the kernel chose is told by the order in which it was met,
+    /// so that the same port is the same wherever it is seen.
+    fn name(&mut self, address: SocketAddr) -> String {
+        let port = address.port();
+        if !EPHEMERAL.contains(&port) {
+            return address.to_string();
+        }
+        let known = self.ephemeral.iter().position(|other| *other == port);
+        let number = known.unwrap_or_else(|| {
+            self.ephemeral.push(port);
+            self.ephemeral.len() - 1
+        });
+        format!("{}:ephemeral {number}", address.ip())
+    }
+}

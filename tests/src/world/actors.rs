@@ -1,0 +1,196 @@
+//! Who acts in a world.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+
+use super::World;
+use crate::{
+    actor::{Actor, User},
+    agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
+};
+
+/// The actors of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// An app of the pod.
+    App,
+    /// An app of the pod that runs as root.
+    Root,
+    /// The proxy as a client, known by its UID and its GID.
+    Proxy,
+    /// The proxy as a client, known by its UID only.
+    ProxyUid,
+    /// The proxy as a client, known by its GID only.
+    ProxyGid,
+    /// The app that serves, on `[::]`.
+    AppServer,
+    /// The proxy that listens.
+    ProxyServer,
+    /// Somebody outside the pod, who dials into it.
+    Client,
+    /// The servers outside the pod, on `[::]`.
+    Remote,
+}
+
+impl Who {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All of them, in order of declaration.
+    pub const ALL: [Self; 9] = [
+        Self::App,
+        Self::Root,
+        Self::Proxy,
+        Self::ProxyUid,
+        Self::ProxyGid,
+        Self::AppServer,
+        Self::ProxyServer,
+        Self::Client,
+        Self::Remote,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::App | Self::AppServer => "app",
+            Self::Root => "root",
+            Self::Proxy | Self::ProxyUid | Self::ProxyGid | Self::ProxyServer => "proxy",
+            Self::Client => "client",
+            Self::Remote => "remote",
+        }
+    }
+
+    const fn user(self) -> User {
+        match self {
+            Self::App | Self::AppServer => User::new(1000, 1000),
+            Self::Proxy | Self::ProxyServer => User::new(1337, 1337),
+            Self::ProxyUid => User::new(1337, 0),
+            Self::ProxyGid => User::new(0, 1337),
+            Self::Root | Self::Client | Self::Remote => User::new(0, 0),
+        }
+    }
+
+    /// Whether it is outside the pod.
+    #[must_use]
+    pub const fn is_outside(self) -> bool {
+        matches!(self, Self::Client | Self::Remote)
+    }
+}
+
+/// What a proxy's listener is bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind {
+    ip: IpAddr,
+    v6_only: bool,
+}
+
+impl Bind {
+    /// `0.0.0.0`
+    pub const V4_WILDCARD: Self = Self::to(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    /// `[::]`, which takes IPv4 too.
+    pub const DUAL_WILDCARD: Self = Self::to(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
+    /// `[::]`, for IPv6 only.
+    pub const V6_WILDCARD: Self = Self {
+        v6_only: true,
+        ..Self::DUAL_WILDCARD
+    };
+    /// A wildcard listener for each family, as Envoy has.
+    pub const BOTH_WILDCARDS: [Self; 2] = [Self::V4_WILDCARD, Self::V6_WILDCARD];
+
+    /// A listener on one address.
+    #[must_use]
+    pub const fn to(ip: IpAddr) -> Self {
+        Self { ip, v6_only: false }
+    }
+}
+
+/// The ports that the app serves.
+const APP_PORTS: [u16; 10] = [22, 80, 443, 8080, 9090, 15002, 15008, 15020, 15021, 15090];
+/// The ports that the remote servers serve.
+const REMOTE_PORTS: [u16; 9] = [22, 53, 80, 443, 8080, 9090, 15006, 15008, 15020];
+
+impl World {
+    /// The actor, started when it is first asked for.
+    pub fn actor(&self, who: Who) -> Result<&Actor> {
+        let cell = &self.actors[who as usize];
+        if cell.get().is_none() {
+            let actor = self.start(who)?;
+            drop(cell.set(actor));
+        }
+        cell.get().context("actor")
+    }
+
+    fn start(&self, who: Who) -> Result<Actor> {
+        if who.is_outside() {
+            let cgroup = self.cgroup.child("peer")?;
+            return Actor::start(who.name(), who.user(), self.peer.namespace(), Some(&cgroup));
+        }
+        let cgroup = format!("pod/{who:?}");
+        self.start_in_pod(who.name(), who.user(), &cgroup)
+    }
+
+    /// Starts one more actor in the pod, in a cgroup below the world's.
+    pub fn start_in_pod(&self, name: &str, user: User, cgroup: &str) -> Result<Actor> {
+        let cgroup = self.cgroup.child(cgroup)?;
+        Actor::start(name, user, self.pod.namespace(), Some(&cgroup))
+    }
+
+    pub(super) fn serve(&self) -> Result<()> {
+        for (who, ports) in [
+            (Who::AppServer, APP_PORTS.as_slice()),
+            (Who::Remote, REMOTE_PORTS.as_slice()),
+        ] {
+            for port in ports {
+                serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the proxy's listeners, if they are not there.
+    pub fn start_proxy(&self) -> Result<()> {
+        let mut listeners = self.listeners.borrow_mut();
+        if !listeners.is_empty() {
+            return Ok(());
+        }
+        let settings = &self.setup.settings;
+        for bind in self.setup.proxy {
+            for port in [settings.proxy_port, settings.capture_port] {
+                listeners.push(serve(self.actor(Who::ProxyServer)?, *bind, port)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the proxy's listeners.
+    pub fn stop_proxy(&self) -> Result<()> {
+        for socket in self.listeners.take() {
+            self.actor(Who::ProxyServer)?.must(&Request::Close { socket })?;
+        }
+        Ok(())
+    }
+
+    /// Closes what a scenario has left open, and starts the proxy if it was stopped.
+    pub fn tidy(&self) -> Result<()> {
+        for actor in self.actors.iter().filter_map(|cell| cell.get()) {
+            actor.must(&Request::CloseAll)?;
+        }
+        self.start_proxy()
+    }
+}
+
+/// Has `actor` tell whoever connects to `bind` who it is.
+pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
+    let address = SocketAddr::new(bind.ip, port);
+    let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
+    let set = |option| actor.must(&Request::Set { socket, option });
+    set(SocketOption::ReuseAddress)?;
+    set(SocketOption::ReusePort)?;
+    if address.is_ipv6() {
+        set(SocketOption::V6Only(bind.v6_only))?;
+    }
+    actor.must(&Request::Bind { socket, address })?;
+    actor.must(&Request::Listen { socket })?;
+    actor.must(&Request::Serve { socket })?;
+    Ok(socket)
+}

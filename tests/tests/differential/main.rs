@@ -1,0 +1,14 @@
+//! The differential test: the same connections, once behind Istio's iptables rules and once behind
+//! Interceptor, must look the same to everybody but for the closed list of permitted differences.
+
+mod connecting;
+mod inbound;
+mod listeners;
+mod names;
+mod original_destination;
+mod owners;
+mod refusals;
+mod settings;
+mod source_ports;
+mod sources;
+mod truth_table;

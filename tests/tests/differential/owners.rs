@@ -1,0 +1,140 @@
+//! Whose a connection is: whoever opened the socket, whatever happens to it later.
+
+use anyhow::Result;
+use interceptor_tests::{
+    actor::{User, handle},
+    agent::protocol::{Family, Protocol, Request},
+    scenario::{Dial, Run, Scenario, address, differential},
+    world::{Setup, Who},
+};
+
+const APP: User = User::new(1000, 1000);
+const PROXY: User = User::new(1337, 1337);
+const ROOT: User = User::new(0, 0);
+
+const DESTINATIONS: [&str; 6] = [
+    "10.2.0.9:80",
+    "[fd00:2::9]:80",
+    "[::ffff:10.2.0.9]:80",
+    "10.1.0.2:80",
+    "[fd00:1::2]:80",
+    "127.0.0.1:80",
+];
+
+/// Opens a socket as root, who may become anybody, or as the user it then becomes.
+fn after_setuid(run: &mut Run<'_>, opens: User, connects: User, to: &str) -> Result<()> {
+    let actor = run.world().start_in_pod("changeling", ROOT, "pod/changeling")?;
+    let set_user = |user: User| {
+        actor.must(&Request::SetUser {
+            uid: user.uid,
+            gid: user.gid,
+        })
+    };
+    if opens != ROOT {
+        set_user(opens)?;
+    }
+    let socket = actor.socket(Family::of(address(to)), Protocol::Tcp)?;
+    if connects != opens {
+        set_user(connects)?;
+    }
+    Dial::new(Who::App, to).go_as(run, &actor, socket)?;
+    Ok(())
+}
+
+#[test]
+fn after_setuid_and_setgid() {
+    let mut scenarios = Vec::new();
+    for to in DESTINATIONS {
+        for (name, opens, connects) in [
+            ("root becomes the proxy", ROOT, PROXY),
+            ("root becomes an app", ROOT, APP),
+            ("the proxy's group becomes an app", User::new(0, 1337), APP),
+            ("an app's group becomes the proxy", User::new(0, 1000), PROXY),
+        ] {
+            scenarios.push(Scenario::new(format!("{name} ({to})"), move |run| {
+                after_setuid(run, opens, connects, to)
+            }));
+        }
+    }
+    scenarios.push(Scenario::new("opened by the proxy's group, expected to pass", |run| {
+        after_setuid(run, User::new(0, 1337), APP, "10.2.0.9:80")?;
+        run.expect_outcome("remote:80");
+        Ok(())
+    }));
+    scenarios.push(Scenario::new("opened by root, expected to be captured", |run| {
+        after_setuid(run, ROOT, PROXY, "10.2.0.9:80")?;
+        run.expect_outcome("proxy:15001");
+        Ok(())
+    }));
+    differential(&Setup::default(), &scenarios);
+}
+
+/// `from` opens a socket and passes it to `taker`, who connects it.
+fn passed(run: &mut Run<'_>, from: Who, taker: Who, to: &str) -> Result<()> {
+    let at = "interceptor-test".to_owned();
+    let (giver, receiver) = (run.actor(from)?, run.actor(taker)?);
+    let socket = giver.socket(Family::of(address(to)), Protocol::Tcp)?;
+    receiver.must(&Request::Expect { at: at.clone() })?;
+    giver.must(&Request::Offer { socket, at })?;
+    let taken = handle(receiver.must(&Request::Take)?)?;
+    giver.must(&Request::Close { socket })?;
+    Dial::new(taker, to).go_on(run, taken)?;
+    Ok(())
+}
+
+#[test]
+fn passed_to_another_process() {
+    let mut scenarios = Vec::new();
+    for to in DESTINATIONS {
+        for (from, taker) in [
+            (Who::App, Who::Proxy),
+            (Who::Proxy, Who::App),
+            (Who::ProxyGid, Who::Root),
+            (Who::Root, Who::ProxyUid),
+        ] {
+            scenarios.push(Scenario::new(
+                format!("{from:?} opens, {taker:?} connects ({to})"),
+                move |run| passed(run, from, taker, to),
+            ));
+        }
+    }
+    scenarios.push(Scenario::new("opened by an app, expected to be captured", |run| {
+        passed(run, Who::App, Who::Proxy, "10.2.0.9:80")?;
+        run.expect_outcome("proxy:15001");
+        Ok(())
+    }));
+    scenarios.push(Scenario::new("opened by the proxy, expected to pass", |run| {
+        passed(run, Who::Proxy, Who::App, "10.2.0.9:80")?;
+        run.expect_outcome("remote:80");
+        Ok(())
+    }));
+    differential(&Setup::default(), &scenarios);
+}
+
+const OLD: &[Who] = &[Who::App, Who::Proxy, Who::ProxyGid, Who::App, Who::Proxy];
+
+#[test]
+fn opened_before_the_interception() {
+    let setup = Setup {
+        old_sockets: OLD,
+        ..Setup::default()
+    };
+    let dials = [
+        ("10.2.0.9:80", "proxy:15001"),
+        ("10.2.0.9:80", "remote:80"),
+        ("10.2.0.9:80", "remote:80"),
+        ("10.1.0.2:80", "app:80"),
+        ("10.1.0.2:80", "proxy:15006"),
+    ];
+    // One scenario: what it leaves behind is closed.
+    let scenario = Scenario::new("sockets that are older", move |run| {
+        let sockets = run.world().old_sockets();
+        for ((who, socket), (to, outcome)) in OLD.iter().zip(sockets).zip(dials) {
+            run.label(format!("{who:?} to {to}:"));
+            Dial::new(*who, to).go_on(run, *socket)?;
+            run.expect_outcome(outcome);
+        }
+        Ok(())
+    });
+    differential(&setup, &[scenario]);
+}

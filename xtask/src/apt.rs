@@ -1,0 +1,130 @@
+//! Installs Debian packages: where we may, and saying so first.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    command::{exec, say},
+    paths,
+};
+
+/// Something a task needs, and the package that has it.
+pub(crate) struct Need {
+    /// The program's name, or the absolute path of a file, that is there when the need is met.
+    file: PathBuf,
+    /// The Debian package.
+    package: String,
+}
+
+impl Need {
+    /// A need, and the package that meets it.
+    pub(crate) fn new(file: impl Into<PathBuf>, package: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            package: package.into(),
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        let file = &self.file;
+        if file.is_absolute() {
+            file.exists()
+        } else {
+            paths::program(file).is_some()
+        }
+    }
+}
+
+/// Installs the packages of those needs that are not met.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs
+        .iter()
+        .filter(|need| !need.is_met())
+        .map(|need| need.package.as_str())
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        install(&missing)
+    }
+}
+
+/// Installs packages, or brings them up to date; without the right to, fails with the command
+/// that does it.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let packages = packages.join(" ");
+    if paths::program("apt-get").is_none() {
+        bail!("needed, and to be installed by hand (the names are Debian's): {packages}");
+    }
+    if !is_root()? {
+        bail!(
+            "needed: run `sudo apt-get update && sudo apt-get install --no-install-recommends \
+             {packages}`"
+        );
+    }
+    say(&format!("installing Debian packages: {packages}"));
+    for mut command in [update(), installation(&packages)] {
+        // It says what happens to each package; what goes wrong is on standard error.
+        exec(command.stdout(Stdio::null()))?;
+    }
+    Ok(())
+}
+
+/// Versions of those of the packages that are installed.
+pub(crate) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
+    let mut query = Command::new("dpkg-query");
+    query.args([
+        "--show",
+        "--showformat",
+        "${db:Status-Status} ${Package} ${Version}\n",
+    ]);
+    // It fails, and reports the others all the same, when it knows one of them not at all.
+    let listing = query
+        .args(packages)
+        .output()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
+    String::from_utf8_lossy(&listing)
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed ")?.split_once(' '))
+        .map(|(package, version)| (package.to_owned(), version.to_owned()))
+        .collect()
+}
+
+fn update() -> Command {
+    let mut command = apt_get();
+    command.args(["--quiet=2", "update"]);
+    command
+}
+
+fn installation(packages: &str) -> Command {
+    let mut command = apt_get();
+    command
+        .args(["--quiet=2", "--yes", "--no-install-recommends", "install"])
+        .args(packages.split(' '));
+    command
+}
+
+/// `apt-get` that asks nothing and waits for another one to end.
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ]);
+    command
+}
+
+/// Whether we are root.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self")?.uid() == 0)
+}

@@ -1,0 +1,87 @@
+//! bpf-linker, which turns LLVM bitcode into a BPF object.
+//!
+//! Ours, rather than what may be on the `PATH`: it must read the bitcode of the BPF compiler's
+//! LLVM, and does not tell which LLVM it was built with.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    apt::{self, Need},
+    command::{cargo, exec, say, succeeds},
+    paths,
+};
+
+const VERSION: &str = "0.13.0";
+
+/// The folder of a bpf-linker for that LLVM, built if there is none.
+pub(crate) fn ensure(llvm_major: &str) -> Result<PathBuf> {
+    let root = paths::tool(&format!("bpf-linker-{VERSION}-llvm-{llvm_major}"));
+    let bin = root.join("bin");
+    if !succeeds(Command::new(bin.join("bpf-linker")).arg("--version")) {
+        install(llvm_major, &root)
+            .with_context(|| format!("no bpf-linker {VERSION} for LLVM {llvm_major}"))?;
+    }
+    Ok(bin)
+}
+
+/// Where Debian's packages of that LLVM are.
+pub(crate) fn llvm_prefix(llvm_major: &str) -> PathBuf {
+    Path::new("/usr/lib").join(format!("llvm-{llvm_major}"))
+}
+
+/// The `PATH` with the folder in front.
+pub(crate) fn path_with(bin: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    Ok(env::join_paths(
+        std::iter::once(bin.to_owned()).chain(env::split_paths(&path)),
+    )?)
+}
+
+fn install(llvm_major: &str, root: &Path) -> Result<()> {
+    let prefix = llvm_prefix(llvm_major);
+    apt::ensure(&[
+        Need::new(
+            prefix.join("include/llvm-c/Core.h"),
+            format!("llvm-{llvm_major}-dev"),
+        ),
+        Need::new(
+            prefix.join("lib/libPolly.a"),
+            format!("libpolly-{llvm_major}-dev"),
+        ),
+    ])
+    .with_context(|| format!("it is built with LLVM {llvm_major}'s development files"))?;
+
+    say(&format!(
+        "installing bpf-linker {VERSION} for LLVM {llvm_major} into {}",
+        root.display()
+    ));
+    exec(
+        cargo("install")
+            .env("PATH", path_with(&prefix.join("bin"))?)
+            .env("LLVM_PREFIX", prefix)
+            // A target folder that others build in may be locked.
+            .env_remove("CARGO_TARGET_DIR")
+            .args([
+                "bpf-linker",
+                "--version",
+                VERSION,
+                "--locked",
+                "--force",
+                "--quiet",
+            ])
+            .args([
+                "--no-default-features",
+                "--features",
+                &format!("llvm-{llvm_major}"),
+            ])
+            .arg("--root")
+            .arg(root),
+    )
+}

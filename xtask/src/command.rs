@@ -1,0 +1,105 @@
+//! Runs other programs, and says which one failed.
+
+use std::{
+    env,
+    ffi::OsStr,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::paths;
+
+/// Tells the user what is going on; standard output is for results.
+pub(crate) fn say(message: &str) {
+    eprintln!("xtask: {message}");
+}
+
+/// The cargo that started this task, or the one on the `PATH`, in the workspace's folder.
+pub(crate) fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root()).arg(subcommand);
+    command
+}
+
+/// A command that does not see which toolchain the cargo that started us uses, nor flags that
+/// were meant for the host: for running *another* toolchain.
+pub(crate) fn without_cargo_env(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(paths::root());
+    for (name, _) in env::vars_os().filter(|(name, _)| is_cargo_env(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether cargo or rustup sets that variable for the programs they run, or takes build flags
+/// from it. What says how cargo reaches a registry must stay.
+fn is_cargo_env(name: &str) -> bool {
+    const PREFIXES: [&str; 7] = [
+        "CARGO_BUILD_",
+        "CARGO_CFG_",
+        "CARGO_ENCODED_",
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_PROFILE_",
+        "CARGO_TARGET_",
+    ];
+    const NAMES: [&str; 9] = [
+        "CARGO",
+        // Cargo and rustup point it into the host's toolchain.
+        "LD_LIBRARY_PATH",
+        "RUSTC",
+        "RUSTC_BOOTSTRAP",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+    ];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Runs to the end, with our input and output.
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run `{}`", display(command)))?;
+    check(command, status)
+}
+
+/// Runs to the end and returns what was written to standard output.
+pub(crate) fn read(command: &mut Command) -> Result<String> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run `{}`", display(command)))?;
+    check(command, output.status)?;
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{}` wrote what is not UTF-8", display(command)))
+}
+
+/// Whether it can be run and succeeds; says nothing.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn check(command: &Command, status: ExitStatus) -> Result<()> {
+    if !status.success() {
+        bail!("`{}` failed: {status}", display(command));
+    }
+    Ok(())
+}
+
+/// The command as one would type it.
+pub(crate) fn display(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,46 @@
+//! `cargo xtask demo`: interception at work, for people to watch.
+
+use std::os::unix::process::CommandExt as _;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+
+use crate::{
+    apt, build,
+    command::{cargo, display},
+    envoy, test,
+};
+
+/// The proxy that connections are handed to.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Proxy {
+    /// A small one of ours.
+    Builtin,
+    /// Envoy, set up as a mesh does.
+    Envoy,
+}
+
+/// Builds all and becomes the demo: signals and the exit code are the demo's own.
+pub(crate) fn run(proxy: Proxy) -> Result<()> {
+    ensure!(
+        apt::is_root()?,
+        "the demo loads BPF programs: run this as root"
+    );
+    test::prepare()?;
+    let mut demo = cargo("run");
+    demo.args([
+        "--quiet",
+        "--release",
+        "--package",
+        "interceptor-tests",
+        "--bin",
+        "demo",
+    ])
+    .args(["--", "--proxy"])
+    .env("INTERCEPTOR_BIN", build::run()?);
+    match proxy {
+        Proxy::Builtin => demo.arg("builtin"),
+        Proxy::Envoy => demo.arg("envoy").env("ENVOY_BIN", envoy::ensure()?),
+    };
+    Err(demo.exec()).with_context(|| format!("cannot run `{}`", display(&demo)))
+}

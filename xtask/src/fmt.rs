@@ -1,0 +1,29 @@
+//! `cargo xtask fmt`: the format.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command::{cargo, exec};
+
+/// Stable rustfmt ignores these in `rustfmt.toml`, and takes them on its command line.
+const CONFIG: &str = "group_imports=StdExternalCrate,imports_granularity=Crate";
+
+/// Formats.
+pub(crate) fn apply() -> Result<()> {
+    exec(&mut cargo_fmt(&[]))
+}
+
+/// Fails when something is not formatted.
+pub(crate) fn check() -> Result<()> {
+    exec(&mut cargo_fmt(&["--check"]))
+}
+
+fn cargo_fmt(options: &[&str]) -> Command {
+    let mut command = cargo("fmt");
+    command
+        .arg("--all")
+        .args(options)
+        .args(["--", "--config", CONFIG]);
+    command
+}

@@ -1,0 +1,86 @@
+//! The project's tasks, run as `cargo xtask <task>`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod apt;
+mod bpf_linker;
+mod build;
+mod build_ebpf;
+mod command;
+mod demo;
+mod deny;
+mod envoy;
+mod fmt;
+mod lint;
+mod paths;
+mod test;
+mod toolchain;
+mod vm;
+
+/// What the command line says.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Interceptor's build, lint and test tasks"
+)]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Compile the BPF programs into target/ebpf/interceptor.o, for the interceptor crate to embed
+    BuildEbpf,
+    /// Compile the BPF programs, then the interceptor binary with them inside
+    Build,
+    /// Format the sources
+    Fmt,
+    /// Check format, lints (host and BPF), documentation and dependencies
+    Lint,
+    /// Install what the tests need, and run them all; needs root
+    Test {
+        /// Arguments for `cargo test`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Show an intercepted pod at work; needs root
+    Demo {
+        /// Where the connections go
+        #[arg(long, value_enum, default_value = "builtin")]
+        proxy: demo::Proxy,
+    },
+    /// Test on other kernels, in emulated machines
+    TestVm {
+        /// Only on this kernel; may be repeated
+        #[arg(long, value_parser = vm::parse_kernel)]
+        kernel: Vec<&'static vm::Kernel>,
+        /// A command to run there in place of the test
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::BuildEbpf => build_ebpf::run(),
+        Task::Build => build::run().map(drop),
+        Task::Fmt => fmt::apply(),
+        Task::Lint => lint::run(),
+        Task::Test { arguments } => test::run(&arguments),
+        Task::Demo { proxy } => demo::run(proxy),
+        Task::TestVm { kernel, command } => vm::run(kernel, &command),
+    }
+}

@@ -1,0 +1,37 @@
+//! Where things are in the workspace, and where the tasks put what they make.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The workspace's folder.
+pub(crate) fn root() -> &'static Path {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir)
+}
+
+/// The folder for what the tasks make: fixed, because `interceptor/build.rs` looks into it.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// Where cargo puts what it builds for the host.
+pub(crate) fn cargo_target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(target, |dir| root().join(dir))
+}
+
+/// The folder of one version of a tool that the tasks install for themselves.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    target().join("tools").join(name)
+}
+
+/// The file of that name on the `PATH`, or in the folders for system administration, which the
+/// `PATH` of an ordinary user lacks.
+pub(crate) fn program(name: impl AsRef<Path>) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(name.as_ref()))
+        .find(|file| file.is_file())
+}

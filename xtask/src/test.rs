@@ -1,0 +1,45 @@
+//! `cargo xtask test`: all tests, those on the machine's own kernel among them.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    apt::{self, Need},
+    build,
+    command::{cargo, display, exec, say},
+    envoy,
+};
+
+/// Prepares the machine and runs the tests; `arguments` are cargo's.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    ensure!(
+        apt::is_root()?,
+        "the kernel tests load BPF programs: run this as root"
+    );
+    prepare()?;
+    let envoy = envoy::ensure()?;
+    let interceptor = build::run()?;
+    let mut test = cargo("test");
+    test.arg("--workspace").args(arguments);
+    exec(
+        test.env("ENVOY_BIN", &envoy)
+            .env("INTERCEPTOR_BIN", &interceptor),
+    )?;
+    say(&format!("passed: `{}`", display(&test)));
+    say(&format!(
+        "with {} and {}",
+        interceptor.display(),
+        envoy.display()
+    ));
+    Ok(())
+}
+
+/// What the tests call.
+pub(crate) fn prepare() -> Result<()> {
+    apt::ensure(&[
+        Need::new("bpftool", "bpftool"),
+        Need::new("ip", "iproute2"),
+        Need::new("iptables", "iptables"),
+        Need::new("nsenter", "util-linux"),
+        Need::new("sysctl", "procps"),
+    ])
+}
