@@ -77,6 +77,19 @@ impl Address {
         self.words[3] == 0 && (self.is_v4() || self == Self::UNSPECIFIED_V6)
     }
 
+    /// Whether this is in `127.0.0.0/8` or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(self) -> bool {
+        match self.v4() {
+            Some(v4) => u32::from_be(v4) >> 24 == 127,
+            None => {
+                let [a, b, c, d] = self.words;
+                a == 0 && b == 0 && c == 0 && d == 1_u32.to_be()
+            }
+        }
+    }
+
     /// `127.0.0.1` for an IPv4 address, `::1` for an IPv6 one.
     #[inline(always)]
     #[must_use]

@@ -55,8 +55,7 @@ map_type! {
 }
 
 map_type! {
-    /// The state of a network namespace's routing tables. Two equal generations mean that no route
-    /// or address came or went in between.
+    /// The state of a network namespace's routing tables.
     #[derive(Default, PartialEq, Eq)]
     pub struct FibGeneration: 12 {
         /// `net->ipv4.fib_seq`, counted up with every change (`net/ipv4/fib_notifier.c`).
@@ -65,6 +64,19 @@ map_type! {
         pub fib6_sernum: u32,
         /// `net->ipv6.rt6_stats->fib_rt_entries`, which also tells of routes that went.
         pub rt6_entries: u32,
+    }
+}
+
+impl FibGeneration {
+    /// Whether nothing came or went since `self` in the tables of IPv4, or of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_same(&self, now: &Self, v4: bool) -> bool {
+        if v4 {
+            self.fib_seq == now.fib_seq
+        } else {
+            self.fib6_sernum == now.fib6_sernum && self.rt6_entries == now.rt6_entries
+        }
     }
 }
 

@@ -9,7 +9,10 @@ map_type! {
         /// The source address that an unbound socket gets.
         pub source: Address,
         /// The errno with which the kernel refuses to route, or 0.
-        pub error: u32,
+        pub error: u16,
+        /// The same for a socket that is bound to a loopback address: EINVAL for every way out but
+        /// `lo` (`__mkroute_output`), unless the interface has `route_localnet`.
+        pub loopback_error: u16,
         /// Which of the pod's source addresses `source` is: the part of the stand-in range that
         /// comes from it.
         pub source_index: u16,
@@ -19,6 +22,17 @@ map_type! {
 }
 
 impl Route {
+    /// The errno with which the kernel refuses to route for a socket bound to `bound`, or 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn error_for(&self, bound: Address) -> u16 {
+        if bound.is_loopback() {
+            self.loopback_error
+        } else {
+            self.error
+        }
+    }
+
     /// Whether the destination is one of the pod's own addresses (`-o lo`).
     #[inline(always)]
     #[must_use]

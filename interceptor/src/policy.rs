@@ -10,6 +10,7 @@ use interceptor_ebpf::{
     PrefixFlags, PrefixKey, Route,
 };
 use ipnet::{IpNet, Ipv6Net};
+use nix::errno::Errno;
 
 use crate::{
     netns::{
@@ -218,18 +219,24 @@ fn compile_route(answer: &Answer, sources: &Sources) -> Route {
         Address::UNSPECIFIED_V6
     };
     let source = answer.way.source();
-    let error = match answer.way {
-        Way::Nowhere(errno) => (errno as i32).unsigned_abs(),
-        Way::Loopback { .. } | Way::Out { .. } => 0,
+    let (error, loopback_error) = match answer.way {
+        Way::Nowhere(errno) => (Some(errno), Some(errno)),
+        Way::Out { loopback_error, .. } => (None, loopback_error),
+        Way::Loopback { .. } => (None, None),
     };
     Route {
         source: source.map_or(unspecified, Address::from),
-        error,
+        error: error.map_or(0, errno_code),
+        loopback_error: loopback_error.map_or(0, errno_code),
         source_index: source
             .and_then(|source| sources.index(source))
             .map_or(0, u16::from),
         via_loopback: u16::from(matches!(answer.way, Way::Loopback { .. })),
     }
+}
+
+fn errno_code(errno: Errno) -> u16 {
+    u16::try_from(errno as i32).expect("an errno is a small positive number")
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 /// Seconds after which a program is killed.
 const LIMIT: &str = "60";
 
+/// How much of what a program says of its failure is told: a verifier's log is long.
+const ENOUGH: usize = 2000;
+
 /// `program`, killed if it takes too long.
 #[must_use]
 pub fn bounded(program: impl Into<PathBuf>) -> Command {
@@ -23,7 +26,7 @@ pub fn bounded(program: impl Into<PathBuf>) -> Command {
 /// Runs `command` with `input` on its stdin and answers with its stdout. Fails if it fails.
 pub fn run(command: &mut Command, input: &str) -> Result<String> {
     let output = output(command, input)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors: String = String::from_utf8_lossy(&output.stderr).chars().take(ENOUGH).collect();
     let status = output.status;
     ensure!(status.success(), "{command:?}: {status}: {errors}\n{input}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -51,11 +51,18 @@ fn connect(mut call: SockAddr) -> Answer {
     };
     match decide(pod.policy, &pod, &Flow::Outbound(flow)) {
         Verdict::Pass(_) => Answer::Proceed,
-        Verdict::Capture(listener, _) => capture(&mut call, pod, &flow, listener, route),
+        Verdict::Capture(listener, _) => {
+            if let Some(route) = route
+                && is_refused(&call, pod, address, bound, route)
+            {
+                return refuse(route.error_for(bound).into());
+            }
+            capture(&mut call, pod, &flow, listener, route)
+        }
     }
 }
 
-/// Takes the connection to the stand-in of its destination, or fails as routing would.
+/// Takes the connection to the stand-in of its destination.
 #[inline(always)]
 fn capture(
     call: &mut SockAddr,
@@ -64,12 +71,6 @@ fn capture(
     listener: Listener,
     route: Option<&Route>,
 ) -> Answer {
-    if let Some(route) = route
-        && route.error != 0
-        && is_fresh(call, pod)
-    {
-        return refuse(route.error);
-    }
     let destination = Destination {
         address: flow.destination,
         port: flow.port,
@@ -95,12 +96,24 @@ fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
     }
 }
 
-/// Whether the pod's routes are still what they were when they were copied. If not, a route that
-/// failed may succeed by now: the connection is captured, and the proxy meets the kernel's answer.
+/// Whether the kernel would refuse to route. Only while the pod's routes are still what they were
+/// when they were copied: else a route that failed may succeed by now, so the connection is
+/// captured, and the proxy meets the kernel's answer.
 #[inline(always)]
-fn is_fresh(call: &SockAddr, pod: Pod) -> bool {
-    let now = call.socket().and_then(|socket| socket.fib_generation());
-    now == Some(pod.policy.fib)
+fn is_refused(
+    call: &SockAddr,
+    pod: Pod,
+    destination: Address,
+    bound: Address,
+    route: &Route,
+) -> bool {
+    if route.error_for(bound) == 0 {
+        return false;
+    }
+    let copied = &pod.policy.fib;
+    call.socket()
+        .and_then(|socket| socket.fib_generation())
+        .is_some_and(|now| copied.is_same(&now, destination.is_v4()))
 }
 
 /// Where a connection to `address` really goes. The unspecified address means this host: what the

@@ -33,6 +33,8 @@ impl Object {
     pub fn load(pins: &Pins, netns: NetnsCookie) -> Result<Self> {
         let offsets: KernelOffsets = offsets::read()?;
         let ebpf = EbpfLoader::new()
+            // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
+            .btf(None)
             .override_global("OFFSETS", &offsets, true)
             .override_global("NETNS", &netns, true)
             .default_map_pin_directory(pins.maps())

@@ -1,6 +1,6 @@
 //! Where the running kernel keeps what the programs read of it, from its own BTF.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
@@ -17,10 +17,10 @@ const CONTEXTS: [&str; 2] = ["bpf_sock_addr_kern", "bpf_sockopt_kern"];
 /// An offset that only makes an answer more faithful may be missing ([`UNKNOWN_OFFSET`]); one that
 /// a verdict hangs on may not.
 pub fn read() -> Result<KernelOffsets> {
-    let file = BtfFile::open(Path::new(VMLINUX)).with_context(|| {
+    let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
     })?;
-    let types = TypeInformation::new(&file).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
+    let types = TypeInformation::new(&BtfFile(bytes)).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
     for context in CONTEXTS {
         if offset(&types, context, "sk")? != 0 {
             bail!("this kernel's struct {context} does not begin with its socket");
@@ -76,20 +76,19 @@ fn struct_id(types: &TypeInformation, name: &str) -> Option<u32> {
     })
 }
 
-/// The BTF file, as `btfparse` reads it.
-struct BtfFile(File);
-
-impl BtfFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
-    }
-}
+/// The BTF, read at once: `btfparse` asks for a few bytes at a time, which from sysfs takes seconds.
+struct BtfFile(Vec<u8>);
 
 impl Readable for BtfFile {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        self.0.read_exact_at(buffer, offset).map_err(|error| {
-            btfparse::Error::new(btfparse::ErrorKind::IOError, &error.to_string())
-        })
+        let bytes = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.0.get(start..)?.get(..buffer.len()))
+            .ok_or_else(|| {
+                btfparse::Error::new(btfparse::ErrorKind::IOError, "the file is too short")
+            })?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Way {
     Out {
         /// The source address that an unbound socket gets.
         source: Option<IpAddr>,
+        /// The errno that a socket bound to a loopback address gets.
+        loopback_error: Option<Errno>,
     },
     /// Nowhere: `connect` fails with this errno.
     Nowhere(Errno),
@@ -59,7 +61,7 @@ impl Way {
     #[must_use]
     pub const fn source(&self) -> Option<IpAddr> {
         match self {
-            Self::Loopback { source } | Self::Out { source } => *source,
+            Self::Loopback { source } | Self::Out { source, .. } => *source,
             Self::Nowhere(_) => None,
         }
     }
@@ -234,9 +236,32 @@ const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// `ip route get DESTINATION`.
 async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question(destination)));
+    match ask_from(netlink, destination, None).await? {
+        Way::Out { source, .. } if destination.is_ipv4() => {
+            let loopback = Some(Ipv4Addr::LOCALHOST);
+            let from_loopback = ask_from(netlink, destination, loopback).await?;
+            let loopback_error = match from_loopback {
+                Way::Nowhere(errno) => Some(errno),
+                Way::Loopback { .. } | Way::Out { .. } => None,
+            };
+            Ok(Way::Out {
+                source,
+                loopback_error,
+            })
+        }
+        way => Ok(way),
+    }
+}
+
+/// `ip route get DESTINATION [from SOURCE]`
+async fn ask_from(
+    netlink: &Handle,
+    destination: IpAddr,
+    source: Option<Ipv4Addr>,
+) -> Result<Way> {
+    let question = RouteNetlinkMessage::GetRoute(question(destination, source));
+    let mut message = NetlinkMessage::from(question);
     message.header.flags = NLM_F_REQUEST;
     let mut replies = netlink
         .clone()
@@ -256,11 +281,16 @@ async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
     bail!("the kernel does not answer for the route to {destination}")
 }
 
-fn question(destination: IpAddr) -> RouteMessage {
+fn question(destination: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
     match destination {
-        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(v4, Ipv4Net::from(v4).prefix_len())
-            .build(),
+        IpAddr::V4(v4) => {
+            let question = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(v4, Ipv4Net::from(v4).prefix_len());
+            match source {
+                Some(source) => question.source_prefix(source, 32).build(),
+                None => question.build(),
+            }
+        }
         IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(v6, Ipv6Net::from(v6).prefix_len())
             .build(),
@@ -285,7 +315,10 @@ fn way(route: &RouteMessage) -> Way {
         RouteType::BlackHole => Way::Nowhere(Errno::EINVAL),
         RouteType::Local => Way::Loopback { source },
         _ if leaves_by_loopback => Way::Loopback { source },
-        _ => Way::Out { source },
+        _ => Way::Out {
+            source,
+            loopback_error: None,
+        },
     }
 }
 

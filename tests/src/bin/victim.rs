@@ -5,8 +5,10 @@ use std::{env, thread, time::Duration};
 
 use anyhow::{Result, bail};
 use interceptor_tests::world::{Mechanism, Setup, Who, World};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 fn main() -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
     let mut arguments = env::args().skip(1);
     let mechanism = match arguments.next().as_deref() {
         Some("iptables") => Mechanism::Iptables,

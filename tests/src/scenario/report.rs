@@ -7,6 +7,9 @@ use anyhow::Result;
 use super::{Run, Scenario};
 use crate::world::World;
 
+/// How many details of one scenario are told: once the outcome differs, all else does.
+const ENOUGH: usize = 6;
+
 /// A scenario that did not go alike in both worlds, or not as expected.
 pub(super) struct Difference {
     scenario: String,
@@ -68,8 +71,11 @@ pub(super) fn text(differences: &[Difference], of: usize) -> String {
     for Difference { scenario, details } in differences {
         // Writing to a string does not fail.
         let _written = writeln!(text, "  {scenario}");
-        for detail in details {
+        for detail in details.iter().take(ENOUGH) {
             let _written = writeln!(text, "      {detail}");
+        }
+        if let Some(more) = details.len().checked_sub(ENOUGH + 1) {
+            let _written = writeln!(text, "      and {} more", more + 1);
         }
     }
     text

@@ -1,1 +1,190 @@
-//! wip
+//! What the proxy listens on, and when.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+use interceptor_tests::{
+    actor::User,
+    agent::protocol::{Handle, Request},
+    scenario::{Run, Scenario, differential},
+    world::{Bind, Setup, Who, serve},
+};
+
+const LOCALHOST_V4: Bind = Bind::to(IpAddr::V4(Ipv4Addr::LOCALHOST));
+const LOCALHOST_V6: Bind = Bind::to(IpAddr::V6(Ipv6Addr::LOCALHOST));
+const POD_V4: Bind = Bind::to(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)));
+/// The address that was added last: the kernel puts it first.
+const POD_V6: Bind = Bind::to(IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 3)));
+const MAPPED_LOCALHOST: Bind =
+    Bind::to(IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 1)));
+
+/// Connections of every kind that the rules capture.
+const CAPTURED: [(Who, &str); 11] = [
+    (Who::App, "10.2.0.9:80"),
+    (Who::App, "[::ffff:10.2.0.9]:80"),
+    (Who::App, "[fd00:2::9]:80"),
+    (Who::Proxy, "10.1.0.2:80"),
+    (Who::Proxy, "[fd00:1::2]:80"),
+    (Who::Client, "10.1.0.2:8080"),
+    (Who::Client, "10.1.0.3:8080"),
+    (Who::Client, "10.3.0.2:8080"),
+    (Who::Client, "[fd00:1::2]:8080"),
+    (Who::Client, "[fd00:1::3]:8080"),
+    (Who::Client, "[fd00:3::2]:8080"),
+];
+
+const CAPTURED_V4: &[&str] = &["10.", "[::ffff:"];
+
+/// `who` dials `to`, and either the proxy answers or the connection is refused.
+fn expect(who: Who, to: &'static str, answers: bool) -> Scenario {
+    Scenario::new(format!("{who:?} dials {to}"), move |run| {
+        run.dial(who, to)?;
+        let answered = run.outcome().starts_with("proxy");
+        let refused = run.outcome() == "ECONNREFUSED";
+        run.expect("the proxy answers, or it is refused", answered != refused);
+        run.expect(&format!("the proxy answers: {answers}"), answered == answers);
+        Ok(())
+    })
+}
+
+fn compare(proxy: &'static [Bind], answers: impl Fn(Who, &str) -> bool) {
+    for proxy_first in [false, true] {
+        let setup = Setup {
+            proxy,
+            proxy_first,
+            ..Setup::default()
+        };
+        let scenarios = CAPTURED.map(|(who, to)| expect(who, to, answers(who, to)));
+        differential(&setup, &scenarios);
+    }
+}
+
+fn is_v4(to: &str) -> bool {
+    CAPTURED_V4.iter().any(|start| to.starts_with(start))
+}
+
+#[test]
+fn on_a_wildcard_of_each_family() {
+    compare(&Bind::BOTH_WILDCARDS, |_, _| true);
+}
+
+#[test]
+fn on_the_ipv4_wildcard_only() {
+    compare(&[Bind::V4_WILDCARD], |_, to| is_v4(to));
+}
+
+#[test]
+fn on_the_ipv6_wildcard_for_both_families() {
+    compare(&[Bind::DUAL_WILDCARD], |_, _| true);
+}
+
+#[test]
+fn on_the_ipv6_wildcard_for_ipv6_only() {
+    compare(&[Bind::V6_WILDCARD], |_, to| !is_v4(to));
+}
+
+#[test]
+fn on_localhost_of_each_family() {
+    compare(&[LOCALHOST_V4, LOCALHOST_V6], |who, _| who != Who::Client);
+}
+
+#[test]
+fn on_ipv4_localhost_only() {
+    compare(&[LOCALHOST_V4], |who, to| who != Who::Client && is_v4(to));
+}
+
+#[test]
+fn on_ipv4_localhost_by_an_ipv6_socket() {
+    compare(&[MAPPED_LOCALHOST], |who, to| who != Who::Client && is_v4(to));
+}
+
+/// Rules take what comes in to the first address of the interface it came in by.
+#[test]
+fn on_the_pods_address_only() {
+    compare(&[POD_V4], |who, to| who == Who::Client && to.starts_with("10.1."));
+}
+
+#[test]
+fn on_the_pods_ipv6_address_only() {
+    compare(&[POD_V6], |who, to| who == Who::Client && to.starts_with("[fd00:1:"));
+}
+
+/// The exact address goes before the wildcard, and IPv4 before IPv6.
+#[test]
+fn on_everything_at_once() {
+    compare(
+        &[
+            Bind::DUAL_WILDCARD,
+            LOCALHOST_V4,
+            LOCALHOST_V6,
+            POD_V4,
+            POD_V6,
+        ],
+        |_, _| true,
+    );
+}
+
+#[test]
+fn nowhere_and_then_again() {
+    let scenarios = CAPTURED.map(|(who, to)| {
+        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+            for turn in 0..2 {
+                run.world().stop_proxy()?;
+                run.label(format!("turn {turn}, down:"));
+                run.dial(who, to)?;
+                run.expect_outcome("ECONNREFUSED");
+                run.world().start_proxy()?;
+                run.label(format!("turn {turn}, up:"));
+                run.dial(who, to)?;
+                run.expect("the proxy answers", run.outcome().starts_with("proxy"));
+            }
+            Ok(())
+        })
+    });
+    differential(&Setup::default(), &scenarios);
+}
+
+/// Two workers on one port. Which of them answers is chance; that one does is not.
+#[test]
+fn by_several_workers_of_which_one_ends() {
+    let setup = Setup {
+        proxy: &[],
+        ..Setup::default()
+    };
+    let scenarios = CAPTURED.map(|(who, to)| {
+        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+            let second = User::new(1337, 1337);
+            let second = run.world().start_in_pod("proxy", second, "pod/second")?;
+            let first = run.actor(Who::ProxyServer)?;
+            let firsts = workers(first)?;
+            workers(&second)?;
+            dial_often(run, "both", who, to, "proxy")?;
+            for socket in firsts {
+                first.must(&Request::Close { socket })?;
+            }
+            dial_often(run, "the second only", who, to, "proxy")?;
+            drop(second);
+            dial_often(run, "none", who, to, "ECONNREFUSED")
+        })
+    });
+    differential(&setup, &scenarios);
+}
+
+fn workers(actor: &interceptor_tests::actor::Actor) -> Result<Vec<Handle>> {
+    let mut sockets = Vec::new();
+    for bind in Bind::BOTH_WILDCARDS {
+        for port in [15001, 15006] {
+            sockets.push(serve(actor, bind, port)?);
+        }
+    }
+    Ok(sockets)
+}
+
+fn dial_often(run: &mut Run<'_>, label: &str, who: Who, to: &str, outcome: &str) -> Result<()> {
+    for turn in 0..6 {
+        run.label(format!("{label}, {turn}:"));
+        run.dial(who, to)?;
+        run.expect(&format!("{label}: {outcome}"), run.outcome().starts_with(outcome));
+    }
+    Ok(())
+}

@@ -4,7 +4,6 @@
 mod connecting;
 mod inbound;
 mod listeners;
-mod names;
 mod original_destination;
 mod owners;
 mod refusals;

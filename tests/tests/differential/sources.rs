@@ -89,7 +89,7 @@ fn families_that_do_not_fit() {
         Scenario::dial("an IPv6 bind, an IPv4 destination", "ENETUNREACH", {
             app("[::ffff:10.2.0.9]:80").from("[fd00:1::2]:0")
         }),
-        Scenario::dial("an IPv4 bind, an IPv6 destination", "EINVAL", {
+        Scenario::dial("an IPv4 bind, an IPv6 destination", "EAFNOSUPPORT", {
             app("[fd00:2::9]:80").from("[::ffff:10.1.0.2]:0")
         }),
         Scenario::dial("an IPv6-only socket, an IPv4 destination", "ENETUNREACH", {
@@ -98,7 +98,7 @@ fn families_that_do_not_fit() {
         Scenario::dial("an IPv4 socket, an IPv6 destination", "EAFNOSUPPORT", {
             app("[fd00:2::9]:80").on(Family::V4)
         }),
-        Scenario::dial("an IPv6 socket, an IPv4 address family", PROXY, {
+        Scenario::dial("an IPv6 socket, an IPv4 address family", "EINVAL", {
             app("10.2.0.9:80").on(Family::V6)
         }),
         Scenario::dial("an IPv4 bind, the IPv6 wildcard", "app:80", {
@@ -125,7 +125,8 @@ fn a_socket_bound_to_a_device() {
         ("eth0", "[fd00:2::9]:80", "silence"),
         ("eth0", "[::ffff:10.2.0.9]:80", "silence"),
         ("lo", "127.0.0.1:80", "app:80"),
-        ("lo", "10.1.0.2:80", "app:80"),
+        // The answer counts as come by eth0, which has the address.
+        ("lo", "10.1.0.2:80", "silence"),
         ("lo", "10.2.0.9:80", "silence"),
     ]
     .map(|(name, to, outcome)| {
