@@ -38,8 +38,10 @@ use crate::{
 pub enum Attached {
     /// The network namespace was not attached before.
     New,
-    /// Its settings were others before.
+    /// Its settings or its cgroup were others before.
     Replaced,
+    /// It was attached alike; the pod's addresses or routes have changed since.
+    Refreshed,
     /// It was attached with the same settings.
     Unchanged,
 }
@@ -141,7 +143,11 @@ impl Attachment<'_> {
         match before {
             Some(before) => {
                 self.forget(before, &mut maps)?;
-                Ok(Attached::Replaced)
+                Ok(if before.record == record {
+                    Attached::Refreshed
+                } else {
+                    Attached::Replaced
+                })
             }
             None => Ok(Attached::New),
         }
@@ -183,23 +189,10 @@ impl Attachment<'_> {
         pins::create_folder(&folder)?;
         programs.iter().try_for_each(|(hook, program)| {
             link::ensure(*hook, program, self.cgroup, &folder)
-                .with_context(|| self.explain_refusal(*hook))
+                .with_context(|| {
+                    link::explain_refusal(*hook, self.cgroup.path(), &self.hierarchy.mount)
+                })
         })
-    }
-
-    /// Names whoever shuts us out.
-    fn explain_refusal(&self, hook: Hook) -> String {
-        let cgroup = self.cgroup.path();
-        let exclusive = link::exclusive_programs(hook, cgroup, &self.hierarchy.mount);
-        if exclusive.is_empty() {
-            return format!("at the cgroup {}", cgroup.display());
-        }
-        format!(
-            "{} was attached without BPF_F_ALLOW_MULTI and shuts out every other program at and \
-             below its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it \
-             with that flag",
-            exclusive.join(", ")
-        )
     }
 
     fn attach_netns(&self, lookup: &OwnedFd) -> Result<()> {
@@ -392,7 +385,7 @@ fn sweep(pins: &Pins) -> Result<()> {
     for cookie in pins.netns_cookies()? {
         let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
         let attached = policy_of(&maps, cookie)?.is_some();
-        if !attached || !link::is_netns_alive(hooks::LOOKUP, &pin)? {
+        if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
             remove_netns(pins, &mut maps, cookie)?;
         }
     }

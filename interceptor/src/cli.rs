@@ -6,7 +6,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod attach;
+mod check;
 mod detach;
+mod output;
+mod run;
+mod status;
 
 /// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
@@ -14,7 +18,7 @@ mod detach;
 /// left alone. A pod is named by its network namespace.
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong.")]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,7 +27,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Attach(attach::Attach),
+    Run(run::Run),
     Detach(detach::Detach),
+    Status(status::Status),
+    Check(check::Check),
 }
 
 /// Runs the command line that this process was called with.
@@ -41,6 +48,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Attach(attach) => attach.run().map(|()| ExitCode::SUCCESS),
+        Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
+        Command::Status(status) => status.run(),
+        Command::Check(check) => check.run(),
     }
 }

@@ -5,6 +5,7 @@
 pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
+pub mod check;
 pub mod cli;
 pub mod host;
 pub mod netns;
@@ -12,3 +13,4 @@ pub mod policy;
 pub mod processes;
 pub mod record;
 pub mod settings;
+pub mod status;

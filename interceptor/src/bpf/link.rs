@@ -20,13 +20,16 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path
     if is_alive(hook, &pin)? {
         return Ok(());
     }
+    if pin.exists() {
+        fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    }
     let link = sys::link_create(program, target, hook.attach_type as u32)
         .with_context(|| format!("cannot attach {}", hook.program))?;
     sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))
 }
 
-/// Whether a link is pinned and attached. A dead one is taken away.
-fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
+/// Whether a link is pinned, and attached to something that still exists.
+pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     if !pin.exists() {
         return Ok(false);
     }
@@ -36,19 +39,11 @@ fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
         _ => sys::link_cgroup_id(&link),
     }
     .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?;
-    if target == 0 {
-        fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-    }
     Ok(target != 0)
 }
 
 fn open(pin: &Path) -> Result<OwnedFd> {
     sys::obj_get(pin).with_context(|| format!("cannot open the pin {}", pin.display()))
-}
-
-/// Whether the network namespace that the link pinned at `pin` is attached to still exists.
-pub fn is_netns_alive(hook: Hook, pin: &Path) -> Result<bool> {
-    is_alive(hook, pin)
 }
 
 /// Opens a pinned program.
@@ -61,15 +56,25 @@ pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
     sys::obj_pin(program, pin).with_context(|| format!("cannot pin {}", pin.display()))
 }
 
-/// Names the programs on `cgroup` and the cgroups above it, up to `root`, that were attached
-/// without `BPF_F_ALLOW_MULTI` to the place of `hook`: they shut out everybody else.
+/// Says where an attach was refused, and names whoever shuts us out: the programs on `cgroup` and the
+/// cgroups above it, up to `root`, that were attached to the place of `hook` without
+/// `BPF_F_ALLOW_MULTI`.
 #[must_use]
-pub fn exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Vec<String> {
-    cgroup
+pub fn explain_refusal(hook: Hook, cgroup: &Path, root: &Path) -> String {
+    let exclusive: Vec<_> = cgroup
         .ancestors()
         .take_while(|path| path.starts_with(root))
         .flat_map(|path| exclusive_programs_at(hook, path).unwrap_or_default())
-        .collect()
+        .collect();
+    if exclusive.is_empty() {
+        return format!("at the cgroup {}", cgroup.display());
+    }
+    format!(
+        "{} was attached without BPF_F_ALLOW_MULTI and shuts out every other program at and below \
+         its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it with that \
+         flag",
+        exclusive.join(", ")
+    )
 }
 
 fn exclusive_programs_at(hook: Hook, cgroup: &Path) -> io::Result<Vec<String>> {

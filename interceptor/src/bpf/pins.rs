@@ -37,8 +37,14 @@ impl Pins {
     /// The pins on the host's bpffs.
     #[must_use]
     pub fn new() -> Self {
+        Self::named(ROOT)
+    }
+
+    /// Pins of the same layout in another folder, to try things out in.
+    #[must_use]
+    pub fn named(folder: &str) -> Self {
         Self {
-            root: Path::new(BPFFS).join(ROOT),
+            root: Path::new(BPFFS).join(folder),
         }
     }
 

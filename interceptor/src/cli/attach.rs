@@ -49,13 +49,14 @@ pub(super) struct Target {
 impl Attach {
     pub(super) fn run(&self) -> Result<()> {
         let settings = Settings::from_flags(&self.settings)?;
-        let netns = self.target.attach(&settings)?;
-        let message = match netns.1 {
+        let (netns, attached) = self.target.attach(&settings)?;
+        let message = match attached {
             Attached::New => "captured",
             Attached::Replaced => "captured, with other settings than before",
+            Attached::Refreshed => "captured already; its changed addresses and routes are followed",
             Attached::Unchanged => "captured already, with the same settings",
         };
-        eprintln!("interceptor: {} is {message}", netns.0.path().display());
+        eprintln!("interceptor: {} is {message}", netns.path().display());
         Ok(())
     }
 }

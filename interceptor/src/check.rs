@@ -1,0 +1,210 @@
+//! Whether interception will work on this machine: everything it takes, tried out.
+//!
+//! Features are probed, never inferred from a version: distributions backport.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, unshare};
+use serde::Serialize;
+
+use crate::{
+    bpf::{
+        hooks::{self, Hook},
+        link,
+        object::Object,
+        offsets,
+        pins::{self, Pins},
+    },
+    cgroup::{Cgroup, Hierarchy},
+    host,
+    netns::{Netns, NetnsSpec},
+};
+
+/// One thing that interception needs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probe {
+    /// What is needed.
+    pub feature: String,
+    /// Whether it is there.
+    pub ok: bool,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Probe {
+    fn new(feature: impl Into<String>, remedy: &str, result: &Result<()>) -> Self {
+        let problem = result.as_ref().err().map(|error| shorten(&format!("{error:#}")));
+        Self {
+            feature: feature.into(),
+            ok: problem.is_none(),
+            remedy: problem.is_some().then(|| remedy.to_owned()),
+            problem,
+        }
+    }
+}
+
+/// The verifier's log ends with what it objects to; the rest is for `RUST_LOG=debug`.
+fn shorten(problem: &str) -> String {
+    let Some((head, log)) = problem.split_once("Verifier output:") else {
+        return problem.to_owned();
+    };
+    let objection = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .rfind(|line| !STATISTICS.iter().any(|start| line.starts_with(start)));
+    format!("{head}the verifier says: {}", objection.unwrap_or_default())
+}
+
+/// How the lines begin that the verifier ends its log with.
+const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth", ":"];
+
+/// Tries everything. The order is that of what depends on what.
+#[must_use]
+pub fn run() -> Vec<Probe> {
+    let mut probes = vec![Probe::new(
+        "root",
+        "run it as root (sudo)",
+        &host::check_root(),
+    )];
+    if !probes[0].ok {
+        return probes;
+    }
+    let hierarchy = Hierarchy::find().and_then(|hierarchy| {
+        Cgroup::open(&hierarchy, None)?;
+        Ok(hierarchy)
+    });
+    probes.push(Probe::new(
+        "the host's cgroup2 root",
+        "mount cgroup2, run in the host's cgroup namespace, or name a cgroup with --cgroup",
+        &hierarchy.as_ref().map(drop).map_err(copy),
+    ));
+    let bpffs = host::ensure_bpffs();
+    probes.push(Probe::new(
+        "the host's bpffs",
+        "mount the host's bpffs at /sys/fs/bpf",
+        &bpffs,
+    ));
+    probes.push(Probe::new(
+        "the kernel's BTF",
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        &offsets::read().map(drop),
+    ));
+    probes.push(Probe::new(
+        "netns cookie (SO_NETNS_COOKIE)",
+        "use Linux 5.15 or later, or a kernel that has it backported",
+        &Netns::open(&NetnsSpec::Process(process::id())).map(drop),
+    ));
+    if bpffs.is_ok() {
+        probes.extend(probe_programs(hierarchy.ok().as_ref()));
+    }
+    probes
+}
+
+fn copy(error: &anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}")
+}
+
+/// Loads every program, and attaches every hook in a cgroup and a network namespace of our own.
+fn probe_programs(hierarchy: Option<&Hierarchy>) -> Vec<Probe> {
+    let remedy = "use Linux 6.1 or later, or a kernel that has it backported";
+    let scratch = Scratch::new();
+    let mut object = match scratch.load() {
+        Ok(object) => object,
+        Err(error) => {
+            return vec![Probe::new("the BPF maps", remedy, &Err(error))];
+        }
+    };
+    let mut probes = Vec::new();
+    for program in [hooks::ITER_PROGRAM, hooks::FIB_PROGRAM] {
+        let result = object.program_fd(program).map(drop);
+        probes.push(Probe::new(format!("program {program}"), remedy, &result));
+    }
+    for hook in hooks::CGROUP_HOOKS.into_iter().chain([hooks::LOOKUP]) {
+        let result = scratch.attach(&mut object, hook, hierarchy);
+        let feature = format!("program {} ({:?})", hook.program, hook.attach_type);
+        probes.push(Probe::new(feature, remedy, &result));
+    }
+    probes
+}
+
+/// Places to try things out in, gone when dropped.
+struct Scratch {
+    pins: Pins,
+    name: String,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("interceptor-check-{}", process::id());
+        Self {
+            pins: Pins::named(&name),
+            name,
+        }
+    }
+
+    fn load(&self) -> Result<Object> {
+        self.pins.create()?;
+        Object::load(&self.pins, 0)
+    }
+
+    fn attach(
+        &self,
+        object: &mut Object,
+        hook: Hook,
+        hierarchy: Option<&Hierarchy>,
+    ) -> Result<()> {
+        let program = object.program_fd(hook.program)?;
+        let links = self.pins.cgroup(0);
+        pins::create_folder(&links)?;
+        if hook == hooks::LOOKUP {
+            let netns = own_netns()?;
+            return link::ensure(hook, &program, &netns, &links);
+        }
+        let Some(hierarchy) = hierarchy else {
+            return Ok(());
+        };
+        let folder = self.cgroup(hierarchy);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
+        let cgroup = Cgroup::open(hierarchy, Some(&folder))?;
+        link::ensure(hook, &program, &cgroup, &links)
+            .with_context(|| link::explain_refusal(hook, &folder, &hierarchy.mount))
+    }
+
+    fn cgroup(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(&self.name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let pins_gone = self.pins.remove_all();
+        let cgroup_gone = Hierarchy::find()
+            .map(|hierarchy| self.cgroup(&hierarchy))
+            .is_ok_and(|folder| !folder.exists() || fs::remove_dir(folder).is_ok());
+        if pins_gone.is_err() || !cgroup_gone {
+            eprintln!("interceptor: cannot tidy up {} after the check", self.name);
+        }
+    }
+}
+
+/// A new network namespace, which lasts as long as it is open.
+fn own_netns() -> Result<Netns> {
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        let path = Path::new("/proc/thread-self/ns/net").to_owned();
+        Netns::open(&NetnsSpec::File(path))
+    })
+    .join()
+    .map_err(|_| anyhow::anyhow!("the thread in the network namespace panicked"))?
+}

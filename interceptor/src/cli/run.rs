@@ -1,0 +1,48 @@
+//! `interceptor run`
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::attach::Target;
+use crate::{
+    attachment,
+    settings::{IstioFlags, Settings},
+};
+
+/// Capture a pod's traffic for as long as this command runs
+///
+/// Like attach, but in the foreground: SIGINT (Ctrl-C) and SIGTERM detach.
+#[derive(Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    target: Target,
+
+    #[command(flatten)]
+    settings: IstioFlags,
+}
+
+impl Run {
+    pub(super) fn run(&self) -> Result<()> {
+        let settings = Settings::from_flags(&self.settings)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("cannot start a runtime")?;
+        runtime.block_on(async {
+            // From here on a signal waits until the pod is attached, and then detaches it.
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let (netns, _) = self.target.attach(&settings)?;
+            let name = netns.path().display().to_string();
+            eprintln!("interceptor: {name} is captured; Ctrl-C detaches it");
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            attachment::detach(&netns)?;
+            eprintln!("interceptor: {name} is no longer captured");
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! What is attached, and whether it is as it should be.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::{ListenerKey, NetnsCookie, Policy};
+use serde::Serialize;
+
+use crate::{
+    attachment::{attached, policy_of},
+    bpf::{hooks, link, maps::Maps, pins::Pins},
+    cgroup::{Cgroup, Hierarchy},
+    netns::{Netns, NetnsSpec},
+    processes,
+    record::Record,
+};
+
+/// One captured pod.
+#[derive(Clone, Debug, Serialize)]
+pub struct PodStatus {
+    /// The network namespace's cookie.
+    pub netns_cookie: NetnsCookie,
+    /// What it was attached with.
+    #[serde(flatten)]
+    pub attached: Record,
+    /// How many sockets of the proxy listen for captured outbound connections.
+    pub outbound_listeners: usize,
+    /// How many sockets of the proxy listen for captured inbound connections.
+    pub inbound_listeners: usize,
+    /// What is wrong, if anything.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the status of every captured pod, or of the one that is named.
+pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
+    let only = only.map(Netns::open).transpose()?;
+    let pins = Pins::new();
+    if !pins.exist() {
+        return Ok(Vec::new());
+    }
+    let maps = Maps::open(&pins.maps())?;
+    let listeners: Vec<_> = maps
+        .listeners
+        .keys()
+        .collect::<Result<_, _>>()
+        .context("cannot list the listeners")?;
+    let mut pods = Vec::new();
+    for (netns, _) in attached(&maps)? {
+        if only.as_ref().is_none_or(|only| only.cookie() == netns)
+            && let Some(policy) = policy_of(&maps, netns)?
+        {
+            pods.push(pod_status(&pins, &maps, netns, &policy, &listeners)?);
+        }
+    }
+    pods.sort_by(|a, b| a.attached.netns.cmp(&b.attached.netns));
+    Ok(pods)
+}
+
+fn pod_status(
+    pins: &Pins,
+    maps: &Maps,
+    netns: NetnsCookie,
+    policy: &Policy,
+    listeners: &[ListenerKey],
+) -> Result<PodStatus> {
+    let attached = Record::load(maps, policy.id)?;
+    let count = |port| {
+        listeners
+            .iter()
+            .filter(|key| key.netns == netns && key.port == port)
+            .count()
+    };
+    Ok(PodStatus {
+        netns_cookie: netns,
+        outbound_listeners: count(policy.outbound_port),
+        inbound_listeners: count(policy.inbound_port),
+        warnings: warnings(pins, netns, &attached)?,
+        attached,
+    })
+}
+
+fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<String>> {
+    let pin = pins.netns(netns).join(hooks::LOOKUP.program);
+    if !link::is_alive(hooks::LOOKUP, &pin)? {
+        return Ok(vec![
+            "the network namespace is gone; the next attach or detach tidies up".to_owned(),
+        ]);
+    }
+    let mut warnings = Vec::new();
+    for hook in hooks::CGROUP_HOOKS {
+        let pin = pins.cgroup(attached.cgroup_id).join(hook.program);
+        if !link::is_alive(hook, &pin)? {
+            warnings.push(format!(
+                "{} is not attached at {}: attach the pod again",
+                hook.program,
+                attached.cgroup.display()
+            ));
+        }
+    }
+    if let Some(problem) = uncovered(&attached.netns, netns, &attached.cgroup) {
+        warnings.push(problem);
+    }
+    Ok(warnings)
+}
+
+/// Names processes that came into the pod since and are not below its cgroup. A namespace that can
+/// no longer be opened by the path it had cannot be looked at.
+fn uncovered(path: &Path, netns: NetnsCookie, cgroup: &Path) -> Option<String> {
+    let open = Netns::open(&NetnsSpec::File(path.to_owned())).ok()?;
+    if open.cookie() != netns {
+        return None;
+    }
+    let hierarchy = Hierarchy::find().ok()?;
+    let cgroup = Cgroup::open(&hierarchy, Some(cgroup)).ok()?;
+    let problem = processes::check_covered(&open, &cgroup, &hierarchy).err()?;
+    Some(format!("{problem:#}"))
+}
