@@ -9,7 +9,10 @@ fn main() {
     let object = Path::new(env!("CARGO_MANIFEST_DIR")).join(OBJECT);
     println!("cargo::rerun-if-changed={}", object.display());
     if object.exists() {
-        println!("cargo::rustc-env=INTERCEPTOR_EBPF_OBJECT={}", object.display());
+        println!(
+            "cargo::rustc-env=INTERCEPTOR_EBPF_OBJECT={}",
+            object.display()
+        );
     } else {
         println!("cargo::error=the BPF object is not built yet: run `cargo xtask build-ebpf`");
     }

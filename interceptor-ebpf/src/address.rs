@@ -81,13 +81,11 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn is_loopback(self) -> bool {
-        match self.v4() {
-            Some(v4) => u32::from_be(v4) >> 24 == 127,
-            None => {
-                let [a, b, c, d] = self.words;
-                a == 0 && b == 0 && c == 0 && d == 1_u32.to_be()
-            }
+        if let Some(v4) = self.v4() {
+            return u32::from_be(v4) >> 24 == 127;
         }
+        let [a, b, c, d] = self.words;
+        a == 0 && b == 0 && c == 0 && d == 1_u32.to_be()
     }
 
     /// `127.0.0.1` for an IPv4 address, `::1` for an IPv6 one.
@@ -208,7 +206,13 @@ mod tests {
         for text in ["224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1"] {
             assert!(address(text).is_never_tcp(), "{text}");
         }
-        for text in ["223.255.255.255", "240.0.0.1", "127.0.0.1", "fe80::1", "::1"] {
+        for text in [
+            "223.255.255.255",
+            "240.0.0.1",
+            "127.0.0.1",
+            "fe80::1",
+            "::1",
+        ] {
             assert!(!address(text).is_never_tcp(), "{text}");
         }
     }

@@ -22,7 +22,7 @@ pub enum Reason {
     Ipv6Off,
     /// `-o` excludes the port.
     OutboundPortExcluded,
-    /// It comes from 127.0.0.6 or ::6 over `lo`: the proxy's way to the app.
+    /// It comes from `127.0.0.6` or `::6` over `lo`: the proxy's way to the app.
     PassthroughSource,
     /// The proxy calls the pod itself by another address than localhost.
     ProxyToSelf,
@@ -30,7 +30,7 @@ pub enum Reason {
     AppToSelf,
     /// The proxy opened the socket.
     ProxyOwned,
-    /// It goes to 127.0.0.1 or ::1.
+    /// It goes to `127.0.0.1` or `::1`.
     ToLocalhost,
     /// `-x` excludes the destination.
     PrefixExcluded,
@@ -105,8 +105,8 @@ fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verd
         return Pass(Reason::PrefixExcluded);
     }
     // ISTIO_OUTPUT [-d C] -j ISTIO_REDIRECT
-    let included = policy.flags.contains(PolicyFlags::OUTBOUND_ALL)
-        || prefix.contains(PrefixFlags::INCLUDED);
+    let included =
+        policy.flags.contains(PolicyFlags::OUTBOUND_ALL) || prefix.contains(PrefixFlags::INCLUDED);
     match (included, flow.transport) {
         (false, _) => Pass(Reason::PrefixNotIncluded),
         (true, Transport::Udp) => Pass(Reason::NotTcp),
@@ -124,7 +124,7 @@ fn decide_by_owner(
 ) -> Option<Verdict> {
     for index in 0..MAX_OWNERS {
         let Some(id) = ids.get(index) else { break };
-        let owned = flow.owner.is_some_and(|owner| id_of(owner) == id);
+        let owned = id_of(flow.owner) == id;
         // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j ISTIO_IN_REDIRECT
         if owned
             && flow.via_loopback
@@ -135,10 +135,7 @@ fn decide_by_owner(
             return Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf));
         }
         // -o lo -m owner ! --uid-owner U -j RETURN
-        if !owned
-            && flow.via_loopback
-            && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
-        {
+        if !owned && flow.via_loopback && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED) {
             return Some(Verdict::Pass(Reason::AppToSelf));
         }
         // -m owner --uid-owner U -j RETURN

@@ -24,8 +24,8 @@ pub struct Outbound {
     pub source: Address,
     /// Whether it leaves through `lo` (`-o lo`), which every address of the pod's own does.
     pub via_loopback: bool,
-    /// Who opened the socket, if it has an owner (`xt_owner` needs a socket with a file).
-    pub owner: Option<Owner>,
+    /// Who opened the socket.
+    pub owner: Owner,
 }
 
 /// A connection that comes in from outside the pod. (What the pod sends to itself over `lo` was
@@ -47,11 +47,21 @@ pub enum Transport {
     Udp,
 }
 
-/// Who opened a socket: `sk->sk_socket->file->f_cred`, as `net/netfilter/xt_owner.c` reads it.
+/// Who opened a socket: `sk->sk_socket->file->f_cred`, as `net/netfilter/xt_owner.c` reads it, in
+/// the initial user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// `fsuid`, in the initial user namespace.
+    /// `fsuid`
     pub uid: u32,
-    /// `fsgid`, in the initial user namespace.
+    /// `fsgid`
     pub gid: u32,
+}
+
+impl Owner {
+    /// A socket without a file has no owner: no ID is its own. (The kernel's `INVALID_UID`, which
+    /// nobody can be; an `Option` would leave the IDs uninitialized, which the verifier refuses.)
+    pub const NONE: Self = Self {
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
 }

@@ -55,7 +55,8 @@ map_type! {
 }
 
 map_type! {
-    /// The state of a network namespace's routing tables.
+    /// The state of a network namespace's routing tables. A counter that cannot be read is 0, which
+    /// is no state that a table with routes has: it is the same as nothing.
     #[derive(Default, PartialEq, Eq)]
     pub struct FibGeneration: 12 {
         /// `net->ipv4.fib_seq`, counted up with every change (`net/ipv4/fib_notifier.c`).
@@ -73,9 +74,12 @@ impl FibGeneration {
     #[must_use]
     pub const fn is_same(&self, now: &Self, v4: bool) -> bool {
         if v4 {
-            self.fib_seq == now.fib_seq
+            self.fib_seq == now.fib_seq && now.fib_seq != 0
         } else {
-            self.fib6_sernum == now.fib6_sernum && self.rt6_entries == now.rt6_entries
+            self.fib6_sernum == now.fib6_sernum
+                && self.rt6_entries == now.rt6_entries
+                && now.fib6_sernum != 0
+                && now.rt6_entries != 0
         }
     }
 }

@@ -108,7 +108,7 @@ impl StandInEntry {
 }
 
 map_type! {
-    /// Key of `LISTENERS` and, with slot 0, of `LISTENER_SLOTS`: a socket that listens.
+    /// Key of `LISTENERS` and, with slot 0, of `LISTENER_HINTS`: a socket that listens.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ListenerKey: 32 {
         /// The pod.
@@ -133,31 +133,6 @@ impl ListenerKey {
             address,
             port,
             slot: 0,
-            zero: 0,
-        }
-    }
-}
-
-map_type! {
-    /// Value of `LISTENER_SLOTS`: where to look among the slots of an address and port.
-    pub struct ListenerSlots: 16 {
-        /// Cookie of the socket that was noted last, so that a program attached at two cgroups
-        /// notes a socket once.
-        pub noted: u64,
-        /// The slot in which a socket was last found.
-        pub hint: u32,
-        zero: u32,
-    }
-}
-
-impl ListenerSlots {
-    /// A directory in which the socket with this cookie is noted, in slot `hint`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(noted: u64, hint: u32) -> Self {
-        Self {
-            noted,
-            hint,
             zero: 0,
         }
     }

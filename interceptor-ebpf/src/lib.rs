@@ -9,6 +9,10 @@
 //! network byte order, ports are host order everywhere.
 
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "calls between BPF functions cost stack, and the verifier knows less in the callee"
+)]
 
 mod address;
 mod decide;
@@ -25,7 +29,7 @@ pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, UNKNOWN_OFFSET};
 pub use keys::{
-    Destination, ForwardKey, ListenerKey, ListenerPortKey, ListenerSlots, NetnsCookie, PolicyId, PortPage,
+    Destination, ForwardKey, ListenerKey, ListenerPortKey, NetnsCookie, PolicyId, PortPage,
     PortPageKey, PrefixKey, SETTINGS_CHUNK, SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{

@@ -2,6 +2,13 @@
 //! `cargo xtask build-ebpf`.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::inline_always,
+        reason = "calls between BPF functions cost stack, and the verifier knows less in the callee"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod programs;

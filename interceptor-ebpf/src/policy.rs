@@ -54,11 +54,7 @@ impl OwnerIds {
     #[inline(always)]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<u32> {
-        if index < MAX_OWNERS && index < self.len as usize {
-            Some(self.ids[index])
-        } else {
-            None
-        }
+        (index < MAX_OWNERS && index < self.len as usize).then(|| self.ids[index])
     }
 
     /// The IDs in order.

@@ -10,6 +10,7 @@ mod original_destination;
 
 mod context;
 mod kernel_memory;
+mod log;
 mod maps;
 mod pod;
 mod stand_ins;

@@ -35,11 +35,7 @@ const PORTS: u64 = u16::MAX as u64;
 const SLOTS: u64 = 1 << 14;
 
 const V4_BASE: u32 = 0x7f80_0000;
-const V6_BASE: [u32; 3] = [
-    0xfd69_6365_u32.to_be(),
-    0x7074_0000_u32.to_be(),
-    0,
-];
+const V6_BASE: [u32; 3] = [0xfd69_6365_u32.to_be(), 0x7074_0000_u32.to_be(), 0];
 
 /// The two ranges, as constants for messages and settings.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +51,11 @@ impl StandInRange {
     #[inline(always)]
     #[must_use]
     pub const fn contains(address: Address) -> bool {
-        match address.v4() {
-            Some(v4) => u32::from_be(v4) & !LOW_MASK == V4_BASE,
-            None => {
-                let words = address.words();
-                words[0] == V6_BASE[0] && words[1] == V6_BASE[1] && words[2] == V6_BASE[2]
-            }
+        if let Some(v4) = address.v4() {
+            return u32::from_be(v4) & !LOW_MASK == V4_BASE;
         }
+        let words = address.words();
+        words[0] == V6_BASE[0] && words[1] == V6_BASE[1] && words[2] == V6_BASE[2]
     }
 
     /// The first address of the part that belongs to source `source`, in the family of `like`.
@@ -113,7 +107,6 @@ impl StandIn {
 #[inline(always)]
 #[must_use]
 pub const fn slot_key(netns: NetnsCookie, number: StandInNumber) -> SlotKey {
-    #[expect(clippy::cast_possible_truncation, reason = "the mask is below 32 bits")]
     SlotKey::new(netns, (number & (SLOTS - 1)) as u32)
 }
 
@@ -136,10 +129,7 @@ const fn index(number: StandInNumber) -> u32 {
 
 #[inline(always)]
 const fn port(number: StandInNumber) -> u16 {
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 65535")]
-    {
-        ((number >> INDEX_BITS) % PORTS) as u16 + 1
-    }
+    ((number >> INDEX_BITS) % PORTS) as u16 + 1
 }
 
 #[cfg(test)]
@@ -157,8 +147,12 @@ mod tests {
         let last = StandIn::new(u64::MAX, SOURCES - 1, V4).address;
         assert_eq!(first, Address::from_v4(0x7f80_0000_u32.to_be()));
         assert_eq!(last, Address::from_v4(0x7fff_ffff_u32.to_be()));
-        assert!(!StandInRange::contains(Address::from_v4(0x7f7f_ffff_u32.to_be())));
-        assert!(!StandInRange::contains(Address::from_v4(0x8000_0000_u32.to_be())));
+        assert!(!StandInRange::contains(Address::from_v4(
+            0x7f7f_ffff_u32.to_be()
+        )));
+        assert!(!StandInRange::contains(Address::from_v4(
+            0x8000_0000_u32.to_be()
+        )));
     }
 
     proptest! {

@@ -177,8 +177,11 @@ impl Attachment<'_> {
     /// Those that listened before are noted too, unless they have been.
     fn note_open_listeners(&self, before: Option<&Before>, object: &mut Object) -> Result<()> {
         let known = before.map(Before::listener_ports);
-        if known.is_some_and(|known| self.listener_ports().iter().all(|port| known.contains(port)))
-        {
+        if known.is_some_and(|known| {
+            self.listener_ports()
+                .iter()
+                .all(|port| known.contains(port))
+        }) {
             return Ok(());
         }
         self.netns.run(|| listeners::note_open(object))
@@ -188,10 +191,9 @@ impl Attachment<'_> {
         let folder = self.pins.cgroup(self.cgroup.id());
         pins::create_folder(&folder)?;
         programs.iter().try_for_each(|(hook, program)| {
-            link::ensure(*hook, program, self.cgroup, &folder)
-                .with_context(|| {
-                    link::explain_refusal(*hook, self.cgroup.path(), &self.hierarchy.mount)
-                })
+            link::ensure(*hook, program, self.cgroup, &folder).with_context(|| {
+                link::explain_refusal(*hook, self.cgroup.path(), &self.hierarchy.mount)
+            })
         })
     }
 
@@ -274,7 +276,9 @@ impl Attachment<'_> {
         for port in before.listener_ports() {
             if !self.listener_ports().contains(&port) {
                 let netns = self.netns.cookie();
-                let _gone = maps.listener_ports.remove(&ListenerPortKey::new(netns, port));
+                let _gone = maps
+                    .listener_ports
+                    .remove(&ListenerPortKey::new(netns, port));
                 maps.remove_listeners(|key| key.netns == netns && key.port == port)?;
             }
         }

@@ -96,8 +96,8 @@ impl Cgroup {
     fn open_path(path: &Path) -> Result<Self> {
         let path = fs::canonicalize(path)
             .with_context(|| format!("--cgroup {}: no such cgroup", path.display()))?;
-        let file =
-            File::open(&path).with_context(|| format!("cannot open the cgroup {}", path.display()))?;
+        let file = File::open(&path)
+            .with_context(|| format!("cannot open the cgroup {}", path.display()))?;
         let kind = fstatfs(&file)
             .with_context(|| format!("cannot tell the file system of {}", path.display()))?
             .filesystem_type();
@@ -150,7 +150,10 @@ mod tests {
     fn the_cgroup2_mount_is_found_among_others() {
         let hierarchy = Hierarchy::in_mounts(MOUNTS).unwrap();
         assert_eq!(hierarchy.mount, Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(Hierarchy::in_mounts("30 20 0:25 / /sys rw - sysfs sysfs rw"), None);
+        assert_eq!(
+            Hierarchy::in_mounts("30 20 0:25 / /sys rw - sysfs sysfs rw"),
+            None
+        );
     }
 
     #[test]
@@ -158,7 +161,10 @@ mod tests {
         let hierarchy = Hierarchy::in_mounts(MOUNTS).unwrap();
         let place = |text| hierarchy.cgroup_of_process(text).unwrap();
         let mount = Path::new("/sys/fs/cgroup/unified");
-        assert_eq!(place("3:cpu:/x\n0::/kubepods/pod1\n"), mount.join("kubepods/pod1"));
+        assert_eq!(
+            place("3:cpu:/x\n0::/kubepods/pod1\n"),
+            mount.join("kubepods/pod1")
+        );
         assert_eq!(place("0::/\n"), mount.join(""));
     }
 

@@ -42,7 +42,10 @@ pub struct Probe {
 
 impl Probe {
     fn new(feature: impl Into<String>, remedy: &str, result: &Result<()>) -> Self {
-        let problem = result.as_ref().err().map(|error| shorten(&format!("{error:#}")));
+        let problem = result
+            .as_ref()
+            .err()
+            .map(|error| shorten(&format!("{error:#}")));
         Self {
             feature: feature.into(),
             ok: problem.is_none(),
@@ -157,12 +160,7 @@ impl Scratch {
         Object::load(&self.pins, 0)
     }
 
-    fn attach(
-        &self,
-        object: &mut Object,
-        hook: Hook,
-        hierarchy: Option<&Hierarchy>,
-    ) -> Result<()> {
+    fn attach(&self, object: &mut Object, hook: Hook, hierarchy: Option<&Hierarchy>) -> Result<()> {
         let program = object.program_fd(hook.program)?;
         let links = self.pins.cgroup(0);
         pins::create_folder(&links)?;

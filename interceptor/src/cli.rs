@@ -18,7 +18,9 @@ mod status;
 /// left alone. A pod is named by its network namespace.
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

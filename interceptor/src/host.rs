@@ -38,9 +38,9 @@ pub fn ensure_bpffs() -> Result<()> {
     let host = HostProcess::find()?;
     let in_hosts_mounts = identity("/proc/self/ns/mnt")? == identity(&host.file("ns/mnt"))?;
     match (mounted, in_hosts_mounts) {
-        (true, true) => host.check_lasts(),
+        (true, true) => check_lasts(),
         (false, true) => {
-            host.check_lasts()?;
+            check_lasts()?;
             mount_bpffs(path)
         }
         (true, false) if identity(BPFFS)? == identity(&host.file(&format!("root{BPFFS}")))? => {
@@ -74,7 +74,11 @@ impl HostProcess {
     /// Init; or, where a security module hides it even from root, kthreadd, which is in the same
     /// namespaces and has the ID 2 on every machine (in a container, 2 may be anything).
     fn find() -> Result<Self> {
-        let candidates: &[u32] = if is_initial_pid_namespace()? { &[1, 2] } else { &[1] };
+        let candidates: &[u32] = if is_initial_pid_namespace()? {
+            &[1, 2]
+        } else {
+            &[1]
+        };
         candidates
             .iter()
             .map(|pid| Self { pid: *pid })
@@ -88,19 +92,19 @@ impl HostProcess {
     fn file(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.pid)
     }
+}
 
-    /// In a container's own PID namespace process 1 is the container's, and what is pinned in its
-    /// mount namespace ends with it.
-    fn check_lasts(&self) -> Result<()> {
-        if is_initial_pid_namespace()? {
-            return Ok(());
-        }
-        bail!(
-            "the bpffs at {BPFFS} is private to this container: what is pinned there is gone when \
-             the container is, and the interception with it. Run in the host's PID namespace \
-             (hostPID: true) with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
-        )
+/// In a container's own PID namespace process 1 is the container's, and what is pinned in its mount
+/// namespace ends with it.
+fn check_lasts() -> Result<()> {
+    if is_initial_pid_namespace()? {
+        return Ok(());
     }
+    bail!(
+        "the bpffs at {BPFFS} is private to this container: what is pinned there is gone when the \
+         container is, and the interception with it. Run in the host's PID namespace (hostPID: \
+         true) with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
+    )
 }
 
 /// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.

@@ -41,9 +41,11 @@ impl FromStr for NetnsSpec {
         match text.parse() {
             Ok(pid) if pid > 0 => Ok(Self::Process(pid)),
             _ if text.contains('/') => Ok(Self::File(text.into())),
-            _ => Err("give the path of a network namespace, such as /run/netns/NAME or \
+            _ => Err(
+                "give the path of a network namespace, such as /run/netns/NAME or \
                       /proc/PID/ns/net, or a process ID"
-                .to_owned()),
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -96,7 +98,7 @@ impl Netns {
     ///
     /// # Minimum kernel version
     ///
-    /// 5.14, for SO_NETNS_COOKIE.
+    /// 5.14, for `SO_NETNS_COOKIE`.
     pub fn open(spec: &NetnsSpec) -> Result<Self> {
         let path = spec.path();
         let what = match spec {
@@ -104,7 +106,10 @@ impl Netns {
             NetnsSpec::File(path) => format!("--netns {}", path.display()),
         };
         let file = File::open(&path).with_context(|| {
-            format!("{what}: cannot open the network namespace {}", path.display())
+            format!(
+                "{what}: cannot open the network namespace {}",
+                path.display()
+            )
         })?;
         check_is_netns(&file).with_context(|| {
             format!(

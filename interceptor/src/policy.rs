@@ -50,12 +50,7 @@ pub struct PodNetwork {
 impl CompiledPolicy {
     /// Compiles `settings` for a pod, under `id`.
     #[must_use]
-    pub fn new(
-        id: PolicyId,
-        settings: &Settings,
-        network: &PodNetwork,
-        sources: &Sources,
-    ) -> Self {
+    pub fn new(id: PolicyId, settings: &Settings, network: &PodNetwork, sources: &Sources) -> Self {
         let ports = compile_ports(id, settings);
         let prefixes = compile_prefixes(id, settings);
         Self {
@@ -114,10 +109,7 @@ fn compile_ports(id: PolicyId, settings: &Settings) -> Vec<(PortPageKey, PortPag
     );
     match &settings.inbound_ports {
         PortSelection::None => {}
-        PortSelection::All => add(
-            &settings.inbound_ports_exclude,
-            PortFlags::INBOUND_EXCLUDED,
-        ),
+        PortSelection::All => add(&settings.inbound_ports_exclude, PortFlags::INBOUND_EXCLUDED),
         // With a list, -d is not looked at.
         PortSelection::Listed(ranges) => add(ranges, PortFlags::INBOUND_INCLUDED),
     }
@@ -173,7 +165,9 @@ fn inherit(flags: BTreeMap<(IpAddr, u8), PrefixFlags>) -> Vec<(IpNet, PrefixFlag
         {
             covering.pop();
         }
-        let outer = covering.last().map_or(PrefixFlags::NONE, |(_, flags)| *flags);
+        let outer = covering
+            .last()
+            .map_or(PrefixFlags::NONE, |(_, flags)| *flags);
         covering.push((prefix, own.union(outer)));
         inherited.push((prefix, own.union(outer)));
     }

@@ -48,7 +48,10 @@ impl Record {
             text.extend_from_slice(&chunk);
         }
         // JSON has no zero byte; the rest of the last chunk is nothing but.
-        let length = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        let length = text
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(text.len());
         serde_json::from_slice(&text[..length]).context("the stored settings are not readable")
     }
 }

@@ -16,6 +16,7 @@ use self::{
 
 /// istio-iptables' flags, as it spells them. What is not given is taken from the environment, then
 /// from the default; a variable that is set but empty counts.
+#[expect(clippy::doc_markdown, reason = "this is the text of --help")]
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "istio-iptables settings")]
 pub struct IstioFlags {
@@ -281,7 +282,9 @@ fn parse_bool(text: &str) -> Option<bool> {
 /// Go's `Split` of istio-iptables: items between commas, empty ones dropped. White space around an
 /// item is dropped too: there, iptables-restore does that.
 fn split(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|item| !item.is_empty())
+    list.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
@@ -308,11 +311,17 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_istio_iptables() {
         let settings = settings(&[], &[("ENVOY_USER", "nobody-has-this-name")]).unwrap();
-        assert_eq!((settings.outbound_port, settings.inbound_port), (15001, 15006));
+        assert_eq!(
+            (settings.outbound_port, settings.inbound_port),
+            (15001, 15006)
+        );
         assert_eq!(settings.proxy_uids.as_slice(), [1337]);
         assert_eq!(settings.proxy_gids.as_slice(), [1337]);
         assert_eq!(settings.inbound_ports, PortSelection::None);
-        assert_eq!(settings.outbound_prefixes, PrefixSelection::Listed(Vec::new()));
+        assert_eq!(
+            settings.outbound_prefixes,
+            PrefixSelection::Listed(Vec::new())
+        );
         assert!(!settings.dual_stack);
     }
 

@@ -8,6 +8,7 @@ use interceptor_ebpf::{
 
 use super::{
     context::{Answer, Family, SockAddr, refuse},
+    log,
     pod::Pod,
     stand_ins,
 };
@@ -47,9 +48,11 @@ fn connect(mut call: SockAddr) -> Answer {
         transport: Transport::Tcp,
         source: source(bound, route),
         via_loopback: route.is_some_and(Route::is_via_loopback),
-        owner: call.socket().and_then(|socket| socket.owner()),
+        owner: call.socket().owner(),
     };
-    match decide(pod.policy, &pod, &Flow::Outbound(flow)) {
+    let verdict = decide(pod.policy, &pod, &Flow::Outbound(flow));
+    log::verdict(pod.policy, &Flow::Outbound(flow), &verdict);
+    match verdict {
         Verdict::Pass(_) => Answer::Proceed,
         Verdict::Capture(listener, _) => {
             if let Some(route) = route
@@ -110,10 +113,8 @@ fn is_refused(
     if route.error_for(bound) == 0 {
         return false;
     }
-    let copied = &pod.policy.fib;
-    call.socket()
-        .and_then(|socket| socket.fib_generation())
-        .is_some_and(|now| copied.is_same(&now, destination.is_v4()))
+    let now = call.socket().fib_generation();
+    pod.policy.fib.is_same(&now, destination.is_v4())
 }
 
 /// Where a connection to `address` really goes. The unspecified address means this host: what the

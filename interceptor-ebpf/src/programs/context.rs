@@ -13,7 +13,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt},
-    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_set_retval},
 };
 use interceptor_ebpf::{Address, NetnsCookie};
 
@@ -179,14 +179,20 @@ impl SockAddr {
                 write!(self.context, bpf_sock_addr, user_ip6[3], words[3]);
             }
         }
-        write!(self.context, bpf_sock_addr, user_port, u32::from(port.to_be()));
+        write!(
+            self.context,
+            bpf_sock_addr,
+            user_port,
+            u32::from(port.to_be())
+        );
     }
 
     /// What the socket is bound to; unspecified if it is not. An IPv6 socket bound to an
     /// IPv4-mapped address is bound to the IPv4 one.
     #[inline(always)]
     pub(crate) fn bound_address(&self) -> Address {
-        let sk = Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock);
+        let sk =
+            Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock);
         match self.family {
             Family::V4 => sk.local_v4(),
             Family::V6 => sk.local_v6(),
@@ -194,7 +200,7 @@ impl SockAddr {
     }
 
     #[inline(always)]
-    pub(crate) fn socket(&self) -> Option<SocketPointer> {
+    pub(crate) fn socket(&self) -> SocketPointer {
         // SAFETY: `struct bpf_sock_addr_kern`, which the context really is, begins with the socket.
         unsafe { SocketPointer::from_context(self.context.cast()) }
     }
@@ -314,7 +320,7 @@ impl SockOption {
     }
 
     #[inline(always)]
-    pub(crate) fn socket(&self) -> Option<SocketPointer> {
+    pub(crate) fn socket(&self) -> SocketPointer {
         // SAFETY: `struct bpf_sockopt_kern`, which the context really is, begins with the socket.
         unsafe { SocketPointer::from_context(self.context.cast()) }
     }
@@ -386,12 +392,6 @@ impl SockOps {
     #[inline(always)]
     pub(crate) fn netns(&self) -> NetnsCookie {
         netns_of(self.context.cast())
-    }
-
-    #[inline(always)]
-    pub(crate) fn socket_cookie(&self) -> u64 {
-        // SAFETY: sock_ops has this helper.
-        unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
     #[inline(always)]
@@ -482,7 +482,7 @@ impl IteratedTcp {
     }
 
     #[inline(always)]
-    pub(crate) fn socket(&self) -> Option<IteratedSocket> {
+    pub(crate) fn socket(&self) -> IteratedSocket {
         // SAFETY: the second member of the context is the socket.
         unsafe { IteratedSocket::from_context(self.context.cast()) }
     }

@@ -1,12 +1,15 @@
 //! Reads of the kernel's own structures that no context shows.
 //!
-//! `bpf_probe_read_kernel` fails, rather than faults, on a bad address; the offsets come from the
-//! running kernel's BTF. Where an offset is unknown the answer is `None`.
+//! `bpf_probe_read_kernel` does not fault on a bad address: it fails, and leaves zeros. So a read
+//! that cannot be done, at an unknown offset or through a null pointer, is zero, and a chain of
+//! reads is tested once, at its end. (An `Option` at every step would be branches that verifiers up
+//! to 6.2 cannot follow.)
 
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use interceptor_ebpf::{Address, FibGeneration, KernelOffsets, Owner, UNKNOWN_OFFSET};
+use zerocopy::FromBytes;
 
 use super::{context::AF_INET6, maps::OFFSETS};
 
@@ -19,27 +22,59 @@ macro_rules! offset {
     }};
 }
 
-/// An address in the kernel's memory, as a plain number.
+/// An address in the kernel's memory, as a plain number; 0 is none.
 #[derive(Clone, Copy)]
 pub(crate) struct KernelPointer(u64);
 
 impl KernelPointer {
-    /// Reads the `T` that lies `offset` bytes on.
+    /// Reads the `T` that lies `offset` bytes on; zeros if it cannot be read.
     #[inline(always)]
-    pub(crate) fn read<T>(self, offset: u32) -> Option<T> {
-        if offset == UNKNOWN_OFFSET {
-            return None;
+    fn read<T: FromBytes>(self, offset: u32) -> T {
+        let address = if offset == UNKNOWN_OFFSET {
+            0
+        } else {
+            self.0.wrapping_add(u64::from(offset))
+        };
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper checks the address, and writes the whole value in any case.
+        unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                address as *const c_void,
+            );
+            value.assume_init()
         }
-        let address = self.0.wrapping_add(u64::from(offset)) as *const T;
-        // SAFETY: the helper checks the address, and every `T` read here is plain bytes.
-        unsafe { bpf_probe_read_kernel(address) }.ok()
     }
 
-    /// Reads the pointer that lies `offset` bytes on; a null pointer is `None`.
+    /// Reads the pointer that lies `offset` bytes on.
     #[inline(always)]
-    fn follow(self, offset: u32) -> Option<Self> {
-        let pointer = self.read(offset)?;
-        (pointer != 0).then_some(Self(pointer))
+    fn follow(self, offset: u32) -> Self {
+        Self(self.read(offset))
+    }
+
+    #[inline(always)]
+    const fn is_null(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Reads the pointer that a context begins with, or one that lies `index` pointers on.
+///
+/// # Safety
+///
+/// The kernel's side of the context must have a pointer there.
+#[inline(always)]
+unsafe fn pointer_in_context(context: *const c_void, index: usize) -> KernelPointer {
+    let mut pointer = MaybeUninit::<u64>::uninit();
+    // SAFETY: the helper checks the address, and writes the whole value in any case.
+    unsafe {
+        bpf_probe_read_kernel(
+            pointer.as_mut_ptr().cast(),
+            size_of::<u64>() as u32,
+            context.cast::<u64>().add(index).cast(),
+        );
+        KernelPointer(pointer.assume_init())
     }
 }
 
@@ -55,52 +90,54 @@ impl SocketPointer {
     ///
     /// The kernel's side of the context must begin with the `struct sock *`.
     #[inline(always)]
-    pub(crate) unsafe fn from_context(context: *const c_void) -> Option<Self> {
-        // SAFETY: the helper checks the address.
-        let pointer = unsafe { bpf_probe_read_kernel(context.cast::<u64>()) }.ok()?;
-        Some(Self(KernelPointer(pointer)))
+    pub(crate) unsafe fn from_context(context: *const c_void) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { pointer_in_context(context, 0) })
     }
 
     /// Who opened the socket, as `owner_mt` in `net/netfilter/xt_owner.c` finds it: through the
     /// file, so a socket that has none has no owner.
     #[inline(always)]
-    pub(crate) fn owner(self) -> Option<Owner> {
+    pub(crate) fn owner(self) -> Owner {
         let credentials = self
             .0
-            .follow(offset!(sock_socket))?
-            .follow(offset!(socket_file))?
-            .follow(offset!(file_cred))?;
-        Some(Owner {
-            uid: credentials.read(offset!(cred_fsuid))?,
-            gid: credentials.read(offset!(cred_fsgid))?,
-        })
+            .follow(offset!(sock_socket))
+            .follow(offset!(socket_file))
+            .follow(offset!(file_cred));
+        if credentials.is_null() {
+            return Owner::NONE;
+        }
+        Owner {
+            uid: credentials.read(offset!(cred_fsuid)),
+            gid: credentials.read(offset!(cred_fsgid)),
+        }
     }
 
     /// The state of the routing tables of the socket's network namespace.
     #[inline(always)]
-    pub(crate) fn fib_generation(self) -> Option<FibGeneration> {
-        fib_generation(self.0.follow(offset!(sock_net))?)
+    pub(crate) fn fib_generation(self) -> FibGeneration {
+        fib_generation(self.0.follow(offset!(sock_net)))
     }
 
     /// The local port in host byte order, which `inet_sport` keeps after a reset has given the
     /// port back.
     #[inline(always)]
-    pub(crate) fn lasting_local_port(self) -> Option<u16> {
-        self.0.read(offset!(inet_sport)).map(u16::from_be)
+    pub(crate) fn lasting_local_port(self) -> u16 {
+        u16::from_be(self.0.read(offset!(inet_sport)))
     }
 
     /// Whether the socket was accepted, not connected: `tcp_v4_syn_recv_sock` and
     /// `tcp_v6_syn_recv_sock` note the interface that the handshake came in by, where a socket that
-    /// connects has 0 (or what IP_MULTICAST_IF put there, which nobody sets on a TCP socket).
+    /// connects has 0 (or what `IP_MULTICAST_IF` put there, which nobody sets on a TCP socket).
     #[inline(always)]
-    pub(crate) fn is_accepted(self, family: u32) -> Option<bool> {
+    pub(crate) fn is_accepted(self, family: u32) -> bool {
         let interface: u32 = if family == AF_INET6 {
-            let v6 = self.0.follow(offset!(inet_pinet6))?;
-            v6.read(offset!(pinet6_mcast_oif))?
+            let v6 = self.0.follow(offset!(inet_pinet6));
+            v6.read(offset!(pinet6_mcast_oif))
         } else {
-            self.0.read(offset!(inet_mc_index))?
+            self.0.read(offset!(inet_mc_index))
         };
-        Some(interface != 0)
+        interface != 0
     }
 }
 
@@ -109,38 +146,36 @@ impl SocketPointer {
 pub(crate) struct IteratedSocket(KernelPointer);
 
 impl IteratedSocket {
-    /// Takes the second member of `struct bpf_iter__tcp`. At the end of the iteration it is null.
+    /// Takes the second member of `struct bpf_iter__tcp`. At the end of the iteration it is null,
+    /// and everything about it zero.
     ///
     /// # Safety
     ///
     /// `context` must be the context of an `iter/tcp` program.
     #[inline(always)]
-    pub(crate) unsafe fn from_context(context: *const c_void) -> Option<Self> {
-        // SAFETY: the helper checks the address.
-        let pointer = unsafe { bpf_probe_read_kernel(context.cast::<u64>().add(1)) }.ok()?;
-        (pointer != 0).then_some(Self(KernelPointer(pointer)))
+    pub(crate) unsafe fn from_context(context: *const c_void) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { pointer_in_context(context, 1) })
     }
 
     #[inline(always)]
-    pub(crate) fn state(self) -> Option<u8> {
+    pub(crate) fn state(self) -> u8 {
         self.0.read(offset!(sock_state))
     }
 
     /// In host byte order.
     #[inline(always)]
-    pub(crate) fn local_port(self) -> Option<u16> {
+    pub(crate) fn local_port(self) -> u16 {
         self.0.read(offset!(sock_num))
     }
 
     #[inline(always)]
-    pub(crate) fn local_address(self) -> Option<Address> {
-        let family: u16 = self.0.read(offset!(sock_family))?;
+    pub(crate) fn local_address(self) -> Address {
+        let family: u16 = self.0.read(offset!(sock_family));
         if u32::from(family) == AF_INET6 {
-            self.0
-                .read(offset!(sock_v6_rcv_saddr))
-                .map(Address::from_words)
+            Address::from_words(self.0.read(offset!(sock_v6_rcv_saddr)))
         } else {
-            self.0.read(offset!(sock_rcv_saddr)).map(Address::from_v4)
+            Address::from_v4(self.0.read(offset!(sock_rcv_saddr)))
         }
     }
 }
@@ -148,20 +183,20 @@ impl IteratedSocket {
 /// The state of the routing tables of the network namespace that `task` (a `struct task_struct *`)
 /// is in.
 #[inline(always)]
-pub(crate) fn fib_generation_of_task(task: u64) -> Option<FibGeneration> {
+pub(crate) fn fib_generation_of_task(task: u64) -> FibGeneration {
     let net = KernelPointer(task)
-        .follow(offset!(task_nsproxy))?
-        .follow(offset!(nsproxy_net))?;
+        .follow(offset!(task_nsproxy))
+        .follow(offset!(nsproxy_net));
     fib_generation(net)
 }
 
 #[inline(always)]
-fn fib_generation(net: KernelPointer) -> Option<FibGeneration> {
-    Some(FibGeneration {
-        fib_seq: net.read(offset!(net_fib_seq))?,
-        fib6_sernum: net.read(offset!(net_fib6_sernum))?,
+fn fib_generation(net: KernelPointer) -> FibGeneration {
+    FibGeneration {
+        fib_seq: net.read(offset!(net_fib_seq)),
+        fib6_sernum: net.read(offset!(net_fib6_sernum)),
         rt6_entries: net
-            .follow(offset!(net_rt6_stats))?
-            .read(offset!(rt6_entries))?,
-    })
+            .follow(offset!(net_rt6_stats))
+            .read(offset!(rt6_entries)),
+    }
 }

@@ -9,13 +9,11 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use interceptor_ebpf::{
-    Address, ListenerKey, ListenerPortKey, ListenerSlots, NetnsCookie, SLOTS_PER_LISTENER,
-};
+use interceptor_ebpf::{Address, ListenerKey, ListenerPortKey, NetnsCookie, SLOTS_PER_LISTENER};
 
 use super::{
     context::{IteratedTcp, SockOps, bpf_iter__tcp},
-    maps::{LISTENER_PORTS, LISTENER_SLOTS, LISTENERS, NETNS},
+    maps::{LISTENER_HINTS, LISTENER_PORTS, LISTENERS, NETNS},
 };
 
 const TCP_LISTEN: u8 = 10;
@@ -39,13 +37,7 @@ fn note_new_listener(socket: SockOps) {
         return;
     }
     let key = ListenerKey::new(netns, socket.local_address(), port);
-    let cookie = socket.socket_cookie();
-    // SAFETY: the map does not preallocate.
-    let known = unsafe { LISTENER_SLOTS.get(key) };
-    if known.is_some_and(|slots| slots.noted == cookie) {
-        return;
-    }
-    note(key, cookie, |key| {
+    note(key, |key| {
         LISTENERS
             // SAFETY: the kernel handed out this context.
             .update(key, unsafe { &mut *socket.as_ptr() }, BPF_NOEXIST.into())
@@ -63,25 +55,18 @@ pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
 }
 
 #[inline(always)]
-fn note_old_listener(iterated: IteratedTcp) -> Option<()> {
-    let socket = iterated.socket()?;
-    let (netns, port) = (NETNS.load(), socket.local_port()?);
-    if socket.state()? != TCP_LISTEN || !is_wanted(netns, port) {
-        return None;
+fn note_old_listener(iterated: IteratedTcp) {
+    let (netns, socket, pointer) = (NETNS.load(), iterated.socket(), iterated.pointer());
+    let port = socket.local_port();
+    if pointer.is_null() || socket.state() != TCP_LISTEN || !is_wanted(netns, port) {
+        return;
     }
-    let pointer = iterated.pointer();
-    if pointer.is_null() {
-        return None;
-    }
-    let key = ListenerKey::new(netns, socket.local_address()?, port);
-    note(key, 0, |key| {
+    let key = ListenerKey::new(netns, socket.local_address(), port);
+    note(key, |key| {
         let map = (&raw const LISTENERS).cast_mut().cast();
         // SAFETY: map, key and value are of the types that the map was made with.
-        unsafe {
-            bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, BPF_NOEXIST.into())
-        }
+        unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, BPF_NOEXIST.into()) }
     });
-    Some(())
 }
 
 #[inline(always)]
@@ -90,17 +75,17 @@ fn is_wanted(netns: NetnsCookie, port: u16) -> bool {
     unsafe { LISTENER_PORTS.get(ListenerPortKey::new(netns, port)) }.is_some()
 }
 
-/// Puts a socket into the first free slot of its address and port. `insert` answers with a negative
+/// Puts a socket into the first free slot of its address and port. (Where the program is attached at
+/// two cgroups, into two.) `insert` answers with a negative
 /// errno or 0.
 #[inline(always)]
-fn note(mut key: ListenerKey, cookie: u64, insert: impl Fn(&mut ListenerKey) -> i64) {
+fn note(mut key: ListenerKey, insert: impl Fn(&mut ListenerKey) -> i64) {
     let first = key;
     for slot in 0..SLOTS_PER_LISTENER {
         key.slot = slot;
         match insert(&mut key) {
             0 => {
-                let slots = ListenerSlots::new(cookie, slot.into());
-                let _noted = LISTENER_SLOTS.insert(first, slots, 0);
+                let _noted = LISTENER_HINTS.insert(first, u32::from(slot), 0);
                 return;
             }
             EEXIST => {}

@@ -3,7 +3,11 @@
 //! What this hook cannot deliver it drops, which the client sees as a refused connection: it is the
 //! last line, and nothing captured goes past it.
 
-use aya_ebpf::{macros::sk_lookup, programs::SkLookupContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::bpf_sk_lookup, helpers::bpf_loop, macros::sk_lookup, programs::SkLookupContext,
+};
 use interceptor_ebpf::{
     Address, Flow, Inbound, Listener, ListenerKey, SLOTS_PER_LISTENER, StandIn, StandInRange,
     Verdict, decide,
@@ -12,7 +16,8 @@ use interceptor_ebpf::{
 use super::{
     context::{IPPROTO_TCP, SkLookup},
     listeners::candidates,
-    maps::{LISTENER_SLOTS, LISTENERS, NETNS},
+    log,
+    maps::{LISTENER_HINTS, LISTENERS, NETNS},
     pod::Pod,
     stand_ins,
 };
@@ -41,7 +46,10 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         return SK_PASS;
     } else {
         let (destination, port) = (local.address, local.port);
-        match decide(pod.policy, &pod, &Flow::Inbound(Inbound { destination, port })) {
+        let flow = Flow::Inbound(Inbound { destination, port });
+        let verdict = decide(pod.policy, &pod, &flow);
+        log::verdict(pod.policy, &flow, &verdict);
+        match verdict {
             Verdict::Pass(_) => return SK_PASS,
             Verdict::Capture(listener, _) => deliver(&context, pod, listener, destination),
         }
@@ -70,26 +78,61 @@ fn deliver(context: &SkLookupContext, pod: Pod, listener: Listener, exact: Addre
         .any(|address| assign(context, ListenerKey::new(pod.netns, address, port)))
 }
 
-/// Assigns one of the sockets on an address and port; the kernel itself chooses among the
-/// `SO_REUSEPORT` group of the one that is found, and refuses one that is IPV6_V6ONLY for IPv4.
+/// Assigns one of the sockets on an address and port: the one that was found last, else the first
+/// of all slots. (`bpf_loop`, not a loop: that, the verifier of 6.1 walks a million times.)
 #[inline(always)]
 fn assign(context: &SkLookupContext, first: ListenerKey) -> bool {
-    let Some(slots) = LISTENER_SLOTS.get_ptr_mut(first) else {
+    let Some(hint) = LISTENER_HINTS.get_ptr_mut(first) else {
         return false;
     };
-    let mut key = first;
+    let mut search = Search {
+        context: context.lookup,
+        key: first,
+        found: 0,
+    };
     // SAFETY: the entry lives as long as the program runs; a racing update only changes the hint.
-    key.slot = unsafe { (*slots).hint } as u16;
-    if LISTENERS.redirect_sk_lookup(context, key, 0).is_ok() {
+    let last = unsafe { *hint };
+    if search.try_slot(last.into()) {
         return true;
     }
-    for slot in 0..SLOTS_PER_LISTENER {
-        key.slot = slot;
-        if LISTENERS.redirect_sk_lookup(context, key, 0).is_ok() {
-            // SAFETY: as above.
-            unsafe { (*slots).hint = slot.into() };
-            return true;
-        }
+    let callback = try_slot as *mut c_void;
+    // SAFETY: the callback takes what it is given here, which outlives the call.
+    unsafe {
+        let search = (&raw mut search).cast();
+        bpf_loop(SLOTS_PER_LISTENER.into(), callback, search, 0);
     }
-    false
+    if search.found != 0 {
+        // SAFETY: as above.
+        unsafe { *hint = search.key.slot.into() };
+    }
+    search.found != 0
+}
+
+/// What the callback of `bpf_loop` is given.
+struct Search {
+    context: *mut bpf_sk_lookup,
+    key: ListenerKey,
+    found: u64,
+}
+
+impl Search {
+    /// Assigns the socket in `slot`, if there is one. The kernel itself chooses among the
+    /// `SO_REUSEPORT` group of that socket, and refuses one that is `IPV6_V6ONLY` for IPv4.
+    #[inline(always)]
+    fn try_slot(&mut self, slot: u64) -> bool {
+        self.key.slot = slot as u16;
+        let context = SkLookupContext::new(self.context);
+        LISTENERS.redirect_sk_lookup(context, self.key, 0).is_ok()
+    }
+}
+
+/// Answers 1, which ends the loop, if the socket in `slot` has taken the connection.
+unsafe extern "C" fn try_slot(slot: u64, search: *mut Search) -> i64 {
+    // SAFETY: `assign` hands in its own `Search`.
+    let search = unsafe { &mut *search };
+    if search.try_slot(slot) {
+        search.found = 1;
+        return 1;
+    }
+    0
 }

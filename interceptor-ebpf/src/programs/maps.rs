@@ -12,9 +12,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, SockHash},
 };
 use interceptor_ebpf::{
-    FibGeneration, ForwardKey, KernelOffsets, ListenerKey, ListenerPortKey, ListenerSlots,
-    NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
-    SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    FibGeneration, ForwardKey, KernelOffsets, ListenerKey, ListenerPortKey, NetnsCookie, Policy,
+    PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey,
+    StandInEntry, StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
@@ -31,8 +31,7 @@ const PODS: u32 = 4096;
 
 /// The policy of each captured network namespace. An entry here is what "captured" means.
 #[map(name = "icept_policies")]
-pub(crate) static POLICIES: HashMap<NetnsCookie, Policy> =
-    HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
+pub(crate) static POLICIES: HashMap<NetnsCookie, Policy> = HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
 
 /// The port lists of the policies.
 #[map(name = "icept_ports")]
@@ -46,8 +45,7 @@ pub(crate) static PREFIXES: LpmTrie<PrefixKey, PrefixFlags> =
 
 /// The routing of the pods.
 #[map(name = "icept_routes")]
-pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> =
-    LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
+pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> = LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
 
 /// The settings that the policies were made from: kept for userspace, read by no program.
 #[map(name = "icept_settings")]
@@ -74,9 +72,9 @@ pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
 pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
     HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
 
-/// Where to look in `LISTENERS`.
-#[map(name = "icept_lslots")]
-pub(crate) static LISTENER_SLOTS: HashMap<ListenerKey, ListenerSlots> =
+/// The slot in which a socket of an address and port was last put or found in `LISTENERS`.
+#[map(name = "icept_lhints")]
+pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, u32> =
     HashMap::pinned(PODS * 8, BPF_F_NO_PREALLOC);
 
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.

@@ -1,11 +1,7 @@
 //! MPTCP listeners cannot be kept in a map of sockets, so a proxy is given none.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_uid_gid,
-    macros::cgroup_sock,
-    programs::SockContext,
-};
-use interceptor_ebpf::{OwnerIds, MAX_OWNERS};
+use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::cgroup_sock, programs::SockContext};
+use interceptor_ebpf::{MAX_OWNERS, OwnerIds};
 
 use super::{
     context::{Answer, IPPROTO_MPTCP, NewSocket, refuse},

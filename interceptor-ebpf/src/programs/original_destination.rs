@@ -62,7 +62,7 @@ enum Found {
 
 /// Our stand-in first, then the kernel's own answer, then what the socket itself knows.
 #[inline(always)]
-fn find(pod: Pod, sock: Sock, socket: Option<SocketPointer>, kernel_has_answered: bool) -> Found {
+fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) -> Found {
     let local = local_name(sock, socket);
     let remote = StandIn {
         address: sock.remote_address(),
@@ -83,9 +83,7 @@ fn find(pod: Pod, sock: Sock, socket: Option<SocketPointer>, kernel_has_answered
     if remote.port == 0 {
         return Found::Nothing;
     }
-    let is_accepted = socket.and_then(|socket| socket.is_accepted(sock.family()));
-    // If it cannot be told, it is the proxy that asks, about a socket that it has accepted.
-    let end = if is_accepted.unwrap_or(true) {
+    let end = if socket.is_accepted(sock.family()) {
         local
     } else {
         remote
@@ -94,13 +92,11 @@ fn find(pod: Pod, sock: Sock, socket: Option<SocketPointer>, kernel_has_answered
 }
 
 #[inline(always)]
-fn local_name(sock: Sock, socket: Option<SocketPointer>) -> StandIn {
-    let mut port = sock.local_port();
-    if port == 0 {
-        port = socket
-            .and_then(|socket| socket.lasting_local_port())
-            .unwrap_or(0);
-    }
+fn local_name(sock: Sock, socket: SocketPointer) -> StandIn {
+    let port = match sock.local_port() {
+        0 => socket.lasting_local_port(),
+        port => port,
+    };
     StandIn {
         address: sock.local_address(),
         port,

@@ -1,11 +1,10 @@
 //! The policy of the network namespace that a hook runs for.
 
+use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
     Address, Lists, NetnsCookie, Policy, PolicyFlags, PortFlags, PortPageKey, PrefixFlags,
     PrefixKey, Route,
 };
-
-use aya_ebpf::maps::lpm_trie::Key;
 
 use super::maps::{POLICIES, PORTS, PREFIXES, ROUTES};
 

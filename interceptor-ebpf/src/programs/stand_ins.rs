@@ -18,7 +18,11 @@ pub(crate) fn find_or_allot(netns: NetnsCookie, destination: Destination) -> Opt
         Some(number) => *number,
         None => allot(key)?,
     };
-    Some(StandIn::new(number, destination.source, destination.address))
+    Some(StandIn::new(
+        number,
+        destination.source,
+        destination.address,
+    ))
 }
 
 /// Allots the next number. The stand-in whose place it takes, the pod's oldest, is forgotten:

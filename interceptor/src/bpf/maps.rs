@@ -5,15 +5,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use aya::{
     Pod,
-    maps::{
-        HashMap, LpmTrie, Map, MapData, MapError, SockHash,
-        lpm_trie::Key,
-    },
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, ListenerKey, ListenerPortKey, ListenerSlots, NetnsCookie, Policy, PolicyId,
-    PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey,
-    StandInEntry, StandInNumber,
+    ForwardKey, ListenerKey, ListenerPortKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey,
+    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
+    StandInNumber,
 };
 
 /// Every shared map.
@@ -36,8 +33,8 @@ pub struct Maps {
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
     /// The ports whose listeners are noted.
     pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
-    /// Where to look among the listeners.
-    pub listener_slots: HashMap<MapData, ListenerKey, ListenerSlots>,
+    /// Where to look first among the listeners.
+    pub listener_hints: HashMap<MapData, ListenerKey, u32>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
 }
@@ -55,7 +52,7 @@ impl Maps {
             forward: hash_map(folder, "icept_forward")?,
             stand_ins: hash_map(folder, "icept_stand_ins")?,
             listener_ports: hash_map(folder, "icept_lports")?,
-            listener_slots: hash_map(folder, "icept_lslots")?,
+            listener_hints: hash_map(folder, "icept_lhints")?,
             listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
         })
     }
@@ -80,7 +77,7 @@ impl Maps {
 
     /// Takes the noted listeners out that `matches` picks.
     pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerKey) -> bool) -> Result<()> {
-        remove_matching(&mut self.listener_slots, &matches)?;
+        remove_matching(&mut self.listener_hints, &matches)?;
         let keys = self
             .listeners
             .keys()
@@ -120,7 +117,8 @@ fn remove_matching<K: Pod, V: Pod>(
         .filter(|key| key.as_ref().map_or(true, &matches))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot list a map")?;
-    keys.iter().try_for_each(|key| ignore_missing(map.remove(key)))
+    keys.iter()
+        .try_for_each(|key| ignore_missing(map.remove(key)))
 }
 
 fn remove_prefixes<V: Pod>(

@@ -20,7 +20,8 @@ pub fn read() -> Result<KernelOffsets> {
     let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
     })?;
-    let types = TypeInformation::new(&BtfFile(bytes)).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
+    let types =
+        TypeInformation::new(&BtfFile(bytes)).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
     for context in CONTEXTS {
         if offset(&types, context, "sk")? != 0 {
             bail!("this kernel's struct {context} does not begin with its socket");
@@ -60,8 +61,8 @@ fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
 /// The offset in bytes of `member` in `struct owner`.
 fn offset(types: &TypeInformation, owner: &str, member: &str) -> Result<u32> {
     let describe = |error| anyhow!("the kernel's BTF has no struct {owner}.{member}: {error:?}");
-    let id =
-        struct_id(types, owner).with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
+    let id = struct_id(types, owner)
+        .with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
     match types.offset_of(id, member).map_err(describe)? {
         (_, Offset::ByteOffset(offset)) => Ok(offset),
         (_, Offset::BitOffsetAndSize(..)) => bail!("struct {owner}.{member} is a bit field"),

@@ -53,7 +53,9 @@ impl Attach {
         let message = match attached {
             Attached::New => "captured",
             Attached::Replaced => "captured, with other settings than before",
-            Attached::Refreshed => "captured already; its changed addresses and routes are followed",
+            Attached::Refreshed => {
+                "captured already; its changed addresses and routes are followed"
+            }
             Attached::Unchanged => "captured already, with the same settings",
         };
         eprintln!("interceptor: {} is {message}", netns.path().display());

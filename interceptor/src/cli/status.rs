@@ -54,7 +54,13 @@ fn print_text(pods: &[PodStatus]) {
         return;
     }
     let mut table = table([
-        "NETNS", "CGROUP", "PROXY", "LISTENING", "INBOUND", "OUTBOUND", "IPV6",
+        "NETNS",
+        "CGROUP",
+        "PROXY",
+        "LISTENING",
+        "INBOUND",
+        "OUTBOUND",
+        "IPV6",
     ]);
     for pod in pods {
         table.add_row(row(pod));
@@ -85,7 +91,10 @@ fn row(pod: &PodStatus) -> [String; 7] {
             settings.inbound_port,
             yes_or_no(pod.inbound_listeners > 0)
         ),
-        inbound(&settings.inbound_ports, &join(&settings.inbound_ports_exclude)),
+        inbound(
+            &settings.inbound_ports,
+            &join(&settings.inbound_ports_exclude),
+        ),
         outbound(
             &settings.outbound_prefixes,
             &join(&settings.outbound_prefixes_exclude),

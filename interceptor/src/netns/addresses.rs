@@ -28,9 +28,8 @@ pub async fn list(netlink: &Handle) -> Result<Vec<IpNet>> {
 }
 
 fn address(message: &AddressMessage) -> Option<IpNet> {
-    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| {
-        message.attributes.iter().find_map(pick)
-    };
+    let find =
+        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // On a point-to-point interface IFA_ADDRESS is the peer's, IFA_LOCAL the own.
     let address = find(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -99,7 +98,10 @@ pub async fn remove_passthrough_v6(netlink: &Handle) -> Result<()> {
     for message in messages {
         if message.attributes.contains(&mark) {
             let request = netlink.address().del(message);
-            request.execute().await.context("cannot remove ::6/128 from lo")?;
+            request
+                .execute()
+                .await
+                .context("cannot remove ::6/128 from lo")?;
         }
     }
     Ok(())
@@ -119,7 +121,10 @@ mod tests {
 
     #[test]
     fn the_first_address_decides_without_dual_stack() {
-        assert_eq!(captures(&["127.0.0.1/8", "10.1.0.2/24"], false), Some(false));
+        assert_eq!(
+            captures(&["127.0.0.1/8", "10.1.0.2/24"], false),
+            Some(false)
+        );
         assert_eq!(captures(&["10.1.0.2/24", "fd00::2/64"], false), Some(false));
         assert_eq!(captures(&["fd00::2/64", "fe80::1/64"], false), Some(true));
     }
@@ -132,6 +137,9 @@ mod tests {
 
     #[test]
     fn a_pod_without_addresses_is_an_error() {
-        assert_eq!(captures(&["127.0.0.1/8", "::1/128", "fe80::1/64"], true), None);
+        assert_eq!(
+            captures(&["127.0.0.1/8", "::1/128", "fe80::1/64"], true),
+            None
+        );
     }
 }

@@ -22,9 +22,7 @@ pub fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
 #[must_use]
 pub fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
-        rtnetlink::Error::NetlinkError(message) => {
-            io::Error::from(message.clone()).raw_os_error()
-        }
+        rtnetlink::Error::NetlinkError(message) => io::Error::from(message.clone()).raw_os_error(),
         _ => None,
     }
 }

@@ -75,7 +75,7 @@ pub async fn ask(netlink: &Handle, addresses: &[IpNet], ipv6: bool) -> Result<Ve
         boundaries.extend(table_boundaries(netlink, version).await?);
     }
     boundaries.retain(|prefix| ipv6 || prefix.addr().is_ipv4());
-    let boundaries = IpNet::aggregate_sorted(boundaries);
+    let boundaries = sorted(boundaries);
     let mut answers = Vec::new();
     for (index, prefix) in boundaries.iter().enumerate() {
         if let Some(destination) = representative(*prefix, &boundaries[index + 1..]) {
@@ -90,17 +90,13 @@ pub async fn ask(netlink: &Handle, addresses: &[IpNet], ipv6: bool) -> Result<Ve
 }
 
 /// Puts prefixes into the order in which each comes right before those inside it.
-trait Sorted {
-    fn aggregate_sorted(prefixes: Vec<IpNet>) -> Vec<IpNet>;
-}
-
-impl Sorted for IpNet {
-    fn aggregate_sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
-        prefixes.iter_mut().for_each(|prefix| *prefix = prefix.trunc());
-        prefixes.sort_by_key(|prefix| (prefix.network(), prefix.prefix_len()));
-        prefixes.dedup();
-        prefixes
+fn sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
+    for prefix in &mut prefixes {
+        *prefix = prefix.trunc();
     }
+    prefixes.sort_by_key(|prefix| (prefix.network(), prefix.prefix_len()));
+    prefixes.dedup();
+    prefixes
 }
 
 /// An address of `prefix` that lies in none of the prefixes inside it, which come right behind it
@@ -120,8 +116,14 @@ fn representative(prefix: IpNet, rest: &[IpNet]) -> Option<IpAddr> {
 
 fn next(address: IpAddr) -> Option<IpAddr> {
     match address {
-        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| Ipv4Addr::from(bits).into()),
-        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| Ipv6Addr::from(bits).into()),
+        IpAddr::V4(v4) => v4
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => v6
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| Ipv6Addr::from(bits).into()),
     }
 }
 
@@ -213,18 +215,24 @@ fn is_of_family(prefix: IpNet, family: AddressFamily) -> bool {
 }
 
 fn route_destination(route: &RouteMessage) -> Option<IpNet> {
-    let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(destination) => ip_address(destination),
-        _ => None,
-    })?;
+    let destination = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(destination) => ip_address(destination),
+            _ => None,
+        })?;
     IpNet::new(destination, route.header.destination_prefix_length).ok()
 }
 
 fn rule_destination(rule: &RuleMessage) -> Option<IpNet> {
-    let destination = rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Destination(destination) => Some(*destination),
-        _ => None,
-    })?;
+    let destination = rule
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RuleAttribute::Destination(destination) => Some(*destination),
+            _ => None,
+        })?;
     IpNet::new(destination, rule.header.dst_len).ok()
 }
 
@@ -255,11 +263,7 @@ async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
 }
 
 /// `ip route get DESTINATION [from SOURCE]`
-async fn ask_from(
-    netlink: &Handle,
-    destination: IpAddr,
-    source: Option<Ipv4Addr>,
-) -> Result<Way> {
+async fn ask_from(netlink: &Handle, destination: IpAddr, source: Option<Ipv4Addr>) -> Result<Way> {
     let question = RouteNetlinkMessage::GetRoute(question(destination, source));
     let mut message = NetlinkMessage::from(question);
     message.header.flags = NLM_F_REQUEST;
@@ -327,7 +331,7 @@ mod tests {
     use super::*;
 
     fn prefixes(texts: &[&str]) -> Vec<IpNet> {
-        IpNet::aggregate_sorted(texts.iter().map(|text| text.parse().unwrap()).collect())
+        sorted(texts.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     fn representative_of_first(texts: &[&str]) -> Option<String> {
@@ -340,12 +344,22 @@ mod tests {
         let cases: [(&[&str], Option<&str>); 5] = [
             (&["10.0.0.0/8"], Some("10.0.0.0")),
             (&["10.0.0.0/8", "10.0.0.0/16"], Some("10.1.0.0")),
-            (&["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0/16"], Some("10.128.0.0")),
+            (
+                &["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0/16"],
+                Some("10.128.0.0"),
+            ),
             (&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"], None),
-            (&["0.0.0.0/0", "0.0.0.0/1", "255.255.255.255/32"], Some("128.0.0.0")),
+            (
+                &["0.0.0.0/0", "0.0.0.0/1", "255.255.255.255/32"],
+                Some("128.0.0.0"),
+            ),
         ];
         for (texts, expected) in cases {
-            assert_eq!(representative_of_first(texts).as_deref(), expected, "{texts:?}");
+            assert_eq!(
+                representative_of_first(texts).as_deref(),
+                expected,
+                "{texts:?}"
+            );
         }
     }
 
@@ -360,7 +374,7 @@ mod tests {
     #[test]
     fn two_ipv6_addresses_make_boundaries_where_they_part() {
         let addresses = prefixes(&["fd00:1::2/64", "fd00:3::2/64"]);
-        let boundaries = IpNet::aggregate_sorted(address_boundaries(&addresses));
+        let boundaries = sorted(address_boundaries(&addresses));
         let expected = prefixes(&["fd00:1::2/128", "fd00:3::2/128", "fd00::/31", "fd00:2::/31"]);
         assert_eq!(boundaries, expected);
     }

@@ -20,7 +20,7 @@ use super::addresses::LOOPBACK_INDEX;
 /// Marks our routes (`ip route show table local proto 153`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
 
-/// RT_TABLE_LOCAL
+/// `RT_TABLE_LOCAL`
 const LOCAL_TABLE: u32 = 255;
 
 /// Which source address each part of the range comes from, for each family. A source keeps its part
@@ -116,9 +116,7 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .replace()
             .execute()
             .await
-            .with_context(|| {
-                format!("cannot route the stand-ins that come from {source} to lo")
-            })?;
+            .with_context(|| format!("cannot route the stand-ins that come from {source} to lo"))?;
     }
     Ok(())
 }
@@ -193,7 +191,10 @@ mod tests {
         let [a, b, c] = addresses(["10.0.0.1", "10.0.0.2", "fd00::1"]);
         assert!(sources.add_all([a, b, a, c].into_iter()));
         assert!(!sources.add_all([b, c].into_iter()));
-        assert_eq!([a, b, c].map(|source| sources.index(source)), [Some(0), Some(1), Some(0)]);
+        assert_eq!(
+            [a, b, c].map(|source| sources.index(source)),
+            [Some(0), Some(1), Some(0)]
+        );
     }
 
     #[test]
@@ -201,7 +202,9 @@ mod tests {
         let mut sources = Sources::default();
         let all = (0..100).map(|host| Ipv4Addr::new(10, 0, 0, host).into());
         sources.add_all(all.clone());
-        let served = all.filter(|source| sources.index(*source).is_some()).count();
+        let served = all
+            .filter(|source| sources.index(*source).is_some())
+            .count();
         assert_eq!(served, usize::from(SOURCES));
     }
 

@@ -29,7 +29,10 @@ impl TryFrom<Vec<u32>> for Ids {
         if ids.len() <= MAX_OWNERS {
             Ok(Self(ids))
         } else {
-            Err(format!("has {} IDs: at most {MAX_OWNERS} are allowed", ids.len()))
+            Err(format!(
+                "has {} IDs: at most {MAX_OWNERS} are allowed",
+                ids.len()
+            ))
         }
     }
 }

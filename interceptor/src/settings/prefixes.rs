@@ -58,7 +58,14 @@ mod tests {
     #[test]
     fn lists_need_a_prefix_length() {
         assert_eq!(parse_items("10.96.0.1/24, fd00::/8,").unwrap().len(), 2);
-        for bad in ["10.0.0.0", "10.0.0.0/33", "fe80::1%eth0/64", "x/8", "10.0.0.0/-1", "*"] {
+        for bad in [
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "fe80::1%eth0/64",
+            "x/8",
+            "10.0.0.0/-1",
+            "*",
+        ] {
             assert!(parse_items(bad).is_err(), "{bad}");
         }
     }
