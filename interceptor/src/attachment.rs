@@ -12,12 +12,13 @@ use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyId};
 
 use crate::{
     bpf::{
-        fib,
+        fib, grace,
         hooks::{self, Hook},
         link, listeners,
         maps::{Maps, prefix_key},
         object::Object,
         pins::{self, Pins},
+        programs,
     },
     cgroup::{Cgroup, Hierarchy},
     host,
@@ -58,19 +59,24 @@ pub fn attach(
     let _lock = host::lock()?;
     processes::check_covered(netns, cgroup, hierarchy)?;
     let before = Before::read(&pins, netns.cookie())?;
-    let result = Attachment {
+    let attachment = Attachment {
         pins: &pins,
         netns,
         cgroup,
         hierarchy,
         settings,
+    };
+    if Maps::open_if_complete(&pins.maps())?.is_none() {
+        // Left by a command that was killed: programs with maps that nobody can reach.
+        pins.remove_all()?;
     }
-    .establish(before.as_ref());
+    let unfinished = pins.begin_change()?;
+    let result = attachment.establish(before.as_ref());
     if result.is_err() && before.is_none() {
         // Nothing half-done stays; the first error is the one that tells.
         let _undone = undo(&pins, netns);
     }
-    sweep(&pins)?;
+    tidy(&pins, unfinished || result.is_err())?;
     result
 }
 
@@ -82,10 +88,9 @@ struct Before {
 
 impl Before {
     fn read(pins: &Pins, netns: NetnsCookie) -> Result<Option<Self>> {
-        if !pins.exist() {
+        let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
             return Ok(None);
-        }
-        let maps = Maps::open(&pins.maps())?;
+        };
         let Some(policy) = policy_of(&maps, netns)? else {
             return Ok(None);
         };
@@ -121,7 +126,7 @@ impl Attachment<'_> {
         self.pins.create()?;
         let mut object = Object::load(self.pins, self.netns.cookie())?;
         let mut maps = Maps::open(&self.pins.maps())?;
-        let programs = object.shared_programs(self.pins)?;
+        let programs = programs::shared(&mut object, self.pins)?;
         let lookup = object.program_fd(hooks::LOOKUP.program)?;
         self.note_listeners(before, &mut maps)?;
         self.attach_cgroup(&programs)?;
@@ -188,12 +193,15 @@ impl Attachment<'_> {
     }
 
     fn attach_cgroup(&self, programs: &[(Hook, OwnedFd)]) -> Result<()> {
+        let path = self.cgroup.path();
+        for (hook, _) in programs {
+            link::check_not_shut_out(*hook, path, &self.hierarchy.mount)?;
+        }
         let folder = self.pins.cgroup(self.cgroup.id());
         pins::create_folder(&folder)?;
         programs.iter().try_for_each(|(hook, program)| {
-            link::ensure(*hook, program, self.cgroup, &folder).with_context(|| {
-                link::explain_refusal(*hook, self.cgroup.path(), &self.hierarchy.mount)
-            })
+            link::ensure(*hook, program, self.cgroup, &folder)
+                .with_context(|| format!("at the cgroup {}", path.display()))
         })
     }
 
@@ -272,7 +280,8 @@ impl Attachment<'_> {
 
     /// Takes away what only the policy before needed.
     fn forget(&self, before: &Before, maps: &mut Maps) -> Result<()> {
-        maps.remove_policy_lists(before.policy.id)?;
+        grace::wait_for_running_programs();
+        maps.remove_policy_lists(|id| id == before.policy.id)?;
         for port in before.listener_ports() {
             if !self.listener_ports().contains(&port) {
                 let netns = self.netns.cookie();
@@ -317,8 +326,9 @@ pub fn detach(netns: &Netns) -> Result<bool> {
     if !pins.exist() {
         return Ok(false);
     }
+    let unfinished = pins.begin_change()?;
     let was_attached = undo(&pins, netns)?;
-    sweep(&pins)?;
+    tidy(&pins, unfinished)?;
     Ok(was_attached)
 }
 
@@ -326,7 +336,9 @@ pub fn detach(netns: &Netns) -> Result<bool> {
 /// and the rest is not looked at.
 fn undo(pins: &Pins, netns: &Netns) -> Result<bool> {
     let before = Before::read(pins, netns.cookie())?;
-    remove_netns(pins, &mut Maps::open(&pins.maps())?, netns.cookie())?;
+    if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
+        remove_netns(pins, &mut maps, netns.cookie())?;
+    }
     netns.run(|| {
         netlink::run(async |handle| {
             stand_in_routes::remove(&handle).await?;
@@ -343,34 +355,36 @@ fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> 
         maps.policies
             .remove(&netns)
             .context("cannot remove the policy")?;
-        maps.remove_policy_lists(id)?;
+        grace::wait_for_running_programs();
+        maps.remove_policy_lists(|other| other == id)?;
     }
     pins::remove_tree(&pins.netns(netns))?;
     maps.remove_netns_state(netns)
 }
 
-/// Detaches every network namespace and removes everything of ours.
+/// Detaches every network namespace and removes everything of ours. Answers how many there were.
 pub fn detach_all() -> Result<usize> {
     let pins = Pins::new();
     let _lock = host::lock()?;
-    if !pins.exist() {
-        return Ok(0);
-    }
-    let mut maps = Maps::open(&pins.maps())?;
-    let cookies = attached(&maps)?;
-    for (cookie, _) in &cookies {
-        let record = policy_of(&maps, *cookie)?.map(|policy| Record::load(&maps, policy.id));
-        let netns = record
-            .and_then(Result::ok)
-            .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)).ok())
-            .filter(|netns| netns.cookie() == *cookie);
-        match netns {
-            Some(netns) => undo(&pins, &netns).map(drop)?,
-            None => remove_netns(&pins, &mut maps, *cookie)?,
+    let mut count = 0;
+    if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
+        for (cookie, policy) in attached(&maps)? {
+            match open_by_record(&maps, cookie, policy) {
+                Some(netns) => undo(&pins, &netns).map(drop)?,
+                None => remove_netns(&pins, &mut maps, cookie)?,
+            }
+            count += 1;
         }
     }
     pins.remove_all()?;
-    Ok(cookies.len())
+    Ok(count)
+}
+
+/// Opens an attached network namespace by the path that it had, if that still leads there.
+fn open_by_record(maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
+    let record = Record::load(maps, policy).ok()?;
+    let netns = Netns::open(&NetnsSpec::File(record.netns)).ok()?;
+    (netns.cookie() == cookie).then_some(netns)
 }
 
 /// Every attached network namespace with its policy.
@@ -382,10 +396,13 @@ pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
         .context("cannot list the policies")
 }
 
-/// Takes away what nothing needs any more: network namespaces that are gone, links to cgroups that
-/// no pod is attached at, and with the last pod everything.
-fn sweep(pins: &Pins) -> Result<()> {
-    let mut maps = Maps::open(&pins.maps())?;
+/// Ends a change: takes away what nothing needs any more. That is network namespaces that are gone,
+/// links to cgroups that no pod is attached at, with the last pod everything, and if `unfinished`
+/// lists of policies that never came into force or were not taken away.
+fn tidy(pins: &Pins, unfinished: bool) -> Result<()> {
+    let Some(mut maps) = Maps::open_if_complete(&pins.maps())? else {
+        return pins.remove_all();
+    };
     for cookie in pins.netns_cookies()? {
         let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
         let attached = policy_of(&maps, cookie)?.is_some();
@@ -397,14 +414,18 @@ fn sweep(pins: &Pins) -> Result<()> {
     if policies.is_empty() {
         return pins.remove_all();
     }
-    let mut used = Vec::new();
-    for (_, policy) in policies {
-        used.push(Record::load(&maps, policy)?.cgroup_id);
+    if unfinished {
+        let in_force: Vec<_> = policies.iter().map(|(_, policy)| *policy).collect();
+        maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
     }
+    let used = policies
+        .iter()
+        .map(|(_, policy)| Ok(Record::load(&maps, *policy)?.cgroup_id))
+        .collect::<Result<Vec<_>>>()?;
     for id in pins.cgroup_ids()? {
         if !used.contains(&id) {
             pins::remove_tree(&pins.cgroup(id))?;
         }
     }
-    Ok(())
+    pins.finish_change()
 }

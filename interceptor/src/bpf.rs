@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
 
 pub mod fib;
+pub mod grace;
 pub mod hooks;
 pub mod link;
 pub mod listeners;
@@ -8,4 +9,5 @@ pub mod maps;
 pub mod object;
 pub mod offsets;
 pub mod pins;
+pub mod programs;
 mod sys;

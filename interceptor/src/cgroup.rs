@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -127,7 +127,9 @@ impl Cgroup {
     /// Whether programs attached here run for the sockets of `cgroup`.
     #[must_use]
     pub fn covers(&self, cgroup: &Path) -> bool {
-        cgroup.starts_with(&self.path)
+        // A cgroup outside our cgroup namespace is named "/../…" (`cgroup_namespaces(7)`).
+        let is_outside = cgroup.components().any(|part| part == Component::ParentDir);
+        cgroup.starts_with(&self.path) && !is_outside
     }
 }
 

@@ -174,9 +174,8 @@ impl Scratch {
         let folder = self.cgroup(hierarchy);
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
-        let cgroup = Cgroup::open(hierarchy, Some(&folder))?;
-        link::ensure(hook, &program, &cgroup, &links)
-            .with_context(|| link::explain_refusal(hook, &folder, &hierarchy.mount))
+        link::check_not_shut_out(hook, &folder, &hierarchy.mount)?;
+        link::ensure(hook, &program, &Cgroup::open(hierarchy, Some(&folder))?, &links)
     }
 
     fn cgroup(&self, hierarchy: &Hierarchy) -> PathBuf {

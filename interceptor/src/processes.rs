@@ -1,6 +1,10 @@
 //! The processes of a network namespace.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -53,26 +57,35 @@ pub fn check_covered(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> R
 
 fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
     let wanted = netns.id()?;
-    let entries = fs::read_dir("/proc").context("cannot list /proc")?;
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| process(pid, wanted, hierarchy))
+    let own = process::id();
+    let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;
+    Ok(processes
+        .into_iter()
+        .filter(|pid| *pid != own)
+        .filter_map(|pid| find(pid, wanted, hierarchy))
         .collect())
 }
 
-/// The process `pid`, if it is in the network namespace `wanted`. Processes that end meanwhile do
-/// not count.
-fn process(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
-    let folder = PathBuf::from(format!("/proc/{pid}"));
-    let found = NetnsId::of(&folder.join("ns/net")).ok()?;
-    if found != wanted {
-        return None;
-    }
-    let cgroup = fs::read_to_string(folder.join("cgroup")).ok()?;
-    let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+/// The process `pid`, if a thread of it is in the network namespace `wanted`. (Threads may be in
+/// others than their leader.) Processes that end meanwhile do not count.
+fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
+    let threads = PathBuf::from(format!("/proc/{pid}/task"));
+    let thread = numbers_in(&threads)
+        .ok()?
+        .into_iter()
+        .map(|thread| threads.join(thread.to_string()))
+        .find(|thread| NetnsId::of(&thread.join("ns/net")).is_ok_and(|found| found == wanted))?;
+    let cgroup = fs::read_to_string(thread.join("cgroup")).ok()?;
+    let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
     Some(Process {
         pid,
         name: name.trim_end().to_owned(),
         cgroup: hierarchy.cgroup_of_process(&cgroup)?,
     })
+}
+
+/// The entries of a folder whose names are numbers.
+fn numbers_in(folder: &Path) -> io::Result<Vec<u32>> {
+    let names = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
 }

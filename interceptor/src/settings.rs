@@ -155,7 +155,10 @@ impl Source<'_> {
 impl Settings {
     /// Parses the flags, with the process's environment behind them.
     pub fn from_flags(flags: &IstioFlags) -> Result<Self, SettingError> {
-        Self::parse(flags, &|name| std::env::var(name).ok())
+        Self::parse(flags, &|name| {
+            // What is not UTF-8 is no valid value either, and is named as such.
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })
     }
 
     fn parse(

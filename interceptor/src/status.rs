@@ -10,6 +10,7 @@ use crate::{
     attachment::{attached, policy_of},
     bpf::{hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
+    host,
     netns::{Netns, NetnsSpec},
     processes,
     record::Record,
@@ -35,10 +36,10 @@ pub struct PodStatus {
 pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
     let only = only.map(Netns::open).transpose()?;
     let pins = Pins::new();
-    if !pins.exist() {
+    let _lock = host::lock()?;
+    let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
         return Ok(Vec::new());
-    }
-    let maps = Maps::open(&pins.maps())?;
+    };
     let listeners: Vec<_> = maps
         .listeners
         .keys()

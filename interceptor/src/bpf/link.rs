@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::loaded_programs;
 use aya_obj::generated::bpf_attach_type;
 
@@ -26,6 +26,16 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path
     let link = sys::link_create(program, target, hook.attach_type as u32)
         .with_context(|| format!("cannot attach {}", hook.program))?;
     sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))
+}
+
+/// Puts `program` in the place of the one that the link pinned in `folder` runs, if there is one.
+pub fn replace(hook: Hook, program: &impl AsFd, folder: &Path) -> Result<()> {
+    let pin = folder.join(hook.program);
+    if !is_alive(hook, &pin)? {
+        return Ok(());
+    }
+    sys::link_update(&open(&pin)?, program)
+        .with_context(|| format!("cannot replace the program of {}", pin.display()))
 }
 
 /// Whether a link is pinned, and attached to something that still exists.
@@ -56,24 +66,25 @@ pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
     sys::obj_pin(program, pin).with_context(|| format!("cannot pin {}", pin.display()))
 }
 
-/// Says where an attach was refused, and names whoever shuts us out: the programs on `cgroup` and the
-/// cgroups above it, up to `root`, that were attached to the place of `hook` without
-/// `BPF_F_ALLOW_MULTI`.
-#[must_use]
-pub fn explain_refusal(hook: Hook, cgroup: &Path, root: &Path) -> String {
+/// Names whoever shuts us out, or would be shut out by us: programs on `cgroup` and the cgroups above
+/// it, up to `root`, that were attached to the place of `hook` without `BPF_F_ALLOW_MULTI`. With no
+/// flag at all they let nobody in below them; with `BPF_F_ALLOW_OVERRIDE` they would silently stop
+/// to run for the sockets that we see (`compute_effective_progs`).
+pub fn check_not_shut_out(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
     let exclusive: Vec<_> = cgroup
         .ancestors()
         .take_while(|path| path.starts_with(root))
         .flat_map(|path| exclusive_programs_at(hook, path).unwrap_or_default())
         .collect();
     if exclusive.is_empty() {
-        return format!("at the cgroup {}", cgroup.display());
+        return Ok(());
     }
-    format!(
-        "{} was attached without BPF_F_ALLOW_MULTI and shuts out every other program at and below \
-         its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it with that \
-         flag",
-        exclusive.join(", ")
+    bail!(
+        "{} is attached to {:?} without BPF_F_ALLOW_MULTI, which leaves no room for other programs \
+         at and below its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it \
+         with that flag",
+        exclusive.join(", "),
+        hook.attach_type
     )
 }
 

@@ -39,7 +39,32 @@ pub struct Maps {
     pub listeners: SockHash<MapData, ListenerKey>,
 }
 
+/// The names that the maps are pinned by.
+const NAMES: [&str; 11] = [
+    "icept_policies",
+    "icept_ports",
+    "icept_prefixes",
+    "icept_routes",
+    "icept_settings",
+    "icept_next",
+    "icept_forward",
+    "icept_stand_ins",
+    "icept_lports",
+    "icept_lhints",
+    "icept_listeners",
+];
+
 impl Maps {
+    /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
+    /// there before the first pod and go after the last.
+    pub fn open_if_complete(folder: &Path) -> Result<Option<Self>> {
+        if NAMES.iter().all(|name| folder.join(name).exists()) {
+            Self::open(folder).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// Opens the maps that are pinned in `folder`.
     pub fn open(folder: &Path) -> Result<Self> {
         Ok(Self {
@@ -57,12 +82,12 @@ impl Maps {
         })
     }
 
-    /// Takes away the ports, prefixes, routes and settings of a policy.
-    pub fn remove_policy_lists(&mut self, policy: PolicyId) -> Result<()> {
-        remove_matching(&mut self.ports, |key| key.policy == policy)?;
-        remove_matching(&mut self.settings, |key| key.policy == policy)?;
-        remove_prefixes(&mut self.prefixes, policy)?;
-        remove_prefixes(&mut self.routes, policy)
+    /// Takes away the ports, prefixes, routes and settings of the policies that `matches` picks.
+    pub fn remove_policy_lists(&mut self, matches: impl Fn(PolicyId) -> bool) -> Result<()> {
+        remove_matching(&mut self.ports, |key| matches(key.policy))?;
+        remove_matching(&mut self.settings, |key| matches(key.policy))?;
+        remove_prefixes(&mut self.prefixes, &matches)?;
+        remove_prefixes(&mut self.routes, &matches)
     }
 
     /// Takes away everything that is kept for a network namespace but its policy: its stand-ins and
@@ -123,19 +148,15 @@ fn remove_matching<K: Pod, V: Pod>(
 
 fn remove_prefixes<V: Pod>(
     trie: &mut LpmTrie<MapData, PrefixKey, V>,
-    policy: PolicyId,
+    matches: &impl Fn(PolicyId) -> bool,
 ) -> Result<()> {
     let keys = trie
         .keys()
-        .filter(|key| key.as_ref().map_or(true, |key| has_policy(key, policy)))
+        .filter(|key| key.as_ref().map_or(true, |key| matches(key.data().policy)))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot list a prefix map")?;
     keys.iter()
         .try_for_each(|key| ignore_missing(trie.remove(key)))
-}
-
-fn has_policy(key: &Key<PrefixKey>, policy: PolicyId) -> bool {
-    key.data().policy == policy
 }
 
 /// Treats an entry that is already gone as taken away: others may be at work as well.

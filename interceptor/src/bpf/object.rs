@@ -9,11 +9,7 @@ use aya::{
 };
 use interceptor_ebpf::{KernelOffsets, NetnsCookie};
 
-use super::{
-    hooks::{CGROUP_HOOKS, Hook},
-    link, offsets,
-    pins::Pins,
-};
+use super::{offsets, pins::Pins};
 
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
@@ -67,23 +63,13 @@ impl Object {
             .context("cannot copy a program's descriptor")
     }
 
-    /// The programs that all cgroups share: opened where they are pinned, else loaded and pinned.
-    pub fn shared_programs(&mut self, pins: &Pins) -> Result<Vec<(Hook, OwnedFd)>> {
-        CGROUP_HOOKS
-            .into_iter()
-            .map(|hook| Ok((hook, self.shared_program(hook, pins)?)))
-            .collect()
-    }
-
-    fn shared_program(&mut self, hook: Hook, pins: &Pins) -> Result<OwnedFd> {
-        let pin = pins.programs().join(hook.program);
-        if pin.exists() {
-            return link::open_program(&pin)
-                .with_context(|| format!("cannot open the pin {}", pin.display()));
-        }
-        let program = self.program_fd(hook.program)?;
-        link::pin_program(&program, &pin)?;
-        Ok(program)
+    /// What tells this build's programs from another's: FNV-1a of the object.
+    #[must_use]
+    pub fn build() -> String {
+        let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
     }
 }
 

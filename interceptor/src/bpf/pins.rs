@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/interceptor/v1/
 //!   maps/icept_policies …                 shared by all pods
-//!   programs/icept_connect4 …             shared by all pods
+//!   programs/<build>/icept_connect4 …     shared by all pods
 //!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached at
 //!   netns/<netns cookie>/icept_lookup     the link of each captured network namespace
 //! ```
@@ -84,10 +84,28 @@ impl Pins {
         self.namespaces().join(cookie.to_string())
     }
 
-    /// Whether anything of ours is pinned.
+    /// Whether anything of ours is pinned, complete or not.
     #[must_use]
     pub fn exist(&self) -> bool {
-        self.maps().exists()
+        self.root.exists()
+    }
+
+    /// Exists while an attach or a detach is at work; what is left of one that was killed is then
+    /// looked for.
+    fn unfinished(&self) -> PathBuf {
+        self.layout().join("unfinished")
+    }
+
+    /// Notes that a change begins. Answers whether one before it was not finished.
+    pub fn begin_change(&self) -> Result<bool> {
+        let unfinished = self.unfinished().exists();
+        create_folder(&self.unfinished())?;
+        Ok(unfinished)
+    }
+
+    /// Notes that a change is complete.
+    pub fn finish_change(&self) -> Result<()> {
+        remove_tree(&self.unfinished())
     }
 
     /// Makes the folders that everything shared is pinned in.
@@ -112,9 +130,16 @@ impl Pins {
         numbers_in(&self.namespaces())
     }
 
-    /// Takes everything away.
+    /// Takes everything away: what uses something before what it uses.
     pub fn remove_all(&self) -> Result<()> {
-        remove_tree(&self.root)
+        [
+            self.namespaces(),
+            self.cgroups(),
+            self.programs(),
+            self.root.clone(),
+        ]
+        .iter()
+        .try_for_each(|path| remove_tree(path))
     }
 }
 

@@ -66,6 +66,14 @@ pub(super) fn link_create(
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
 }
 
+/// Replaces the program of a link, with no moment in which none runs.
+pub(super) fn link_update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
+    let mut attributes = no_attributes();
+    attributes.link_update.link_fd = as_u32(link);
+    attributes.link_update.__bindgen_anon_1.new_prog_fd = as_u32(program);
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
 /// Pins a BPF object on a bpffs.
 pub(super) fn obj_pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;

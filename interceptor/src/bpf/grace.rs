@@ -1,0 +1,23 @@
+//! Waiting for programs that still run with what was just replaced.
+
+use std::{io, thread, time::Duration};
+
+use tracing::debug;
+
+/// `MEMBARRIER_CMD_GLOBAL`
+const GLOBAL: libc::c_long = 1;
+
+/// Longer than any program runs.
+const LONG: Duration = Duration::from_millis(100);
+
+/// Returns when every program that runs now has ended: programs run in RCU read-side sections, and
+/// `membarrier(2)` waits for those (`synchronize_rcu` in `kernel/sched/membarrier.c`). Where the
+/// kernel offers no such wait (`nohz_full`), time has to do.
+pub fn wait_for_running_programs() {
+    // SAFETY: the command takes two zeros and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if result != 0 {
+        debug!("no membarrier: {}", io::Error::last_os_error());
+        thread::sleep(LONG);
+    }
+}
