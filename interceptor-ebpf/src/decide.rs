@@ -52,6 +52,51 @@ pub enum Reason {
     InboundPortNotIncluded,
 }
 
+impl Reason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::Ipv6Off,
+        Self::OutboundPortExcluded,
+        Self::PassthroughSource,
+        Self::ProxyToSelf,
+        Self::AppToSelf,
+        Self::ProxyOwned,
+        Self::ToLocalhost,
+        Self::PrefixExcluded,
+        Self::PrefixIncluded,
+        Self::PrefixNotIncluded,
+        Self::NotTcp,
+        Self::InboundOff,
+        Self::ToTunnel,
+        Self::InboundPortExcluded,
+        Self::InboundPortIncluded,
+        Self::InboundPortNotIncluded,
+    ];
+
+    /// The reason in words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Ipv6Off => "the pod's IPv6 is not captured",
+            Self::OutboundPortExcluded => "the port is excluded (-o)",
+            Self::PassthroughSource => "it comes from the proxy's passthrough address",
+            Self::ProxyToSelf => "the proxy calls its own pod",
+            Self::AppToSelf => "the pod calls itself",
+            Self::ProxyOwned => "the proxy opened the socket",
+            Self::ToLocalhost => "it goes to localhost",
+            Self::PrefixExcluded => "the destination is excluded (-x)",
+            Self::PrefixIncluded => "the destination is included (-i)",
+            Self::PrefixNotIncluded => "the destination is not included (-i)",
+            Self::NotTcp => "it is not TCP",
+            Self::InboundOff => "inbound capture is off (-b '')",
+            Self::ToTunnel => "it comes to the mesh's tunnel",
+            Self::InboundPortExcluded => "the port is excluded (-d)",
+            Self::InboundPortIncluded => "the port is included (-b)",
+            Self::InboundPortNotIncluded => "the port is not included (-b)",
+        }
+    }
+}
+
 /// The lists of a policy, which are too long to be part of it. They are asked only when a rule is
 /// reached that needs them.
 pub trait Lists {
@@ -181,4 +226,16 @@ fn decide_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdic
 #[inline(always)]
 fn is_family_captured(policy: &Policy, address: Address) -> bool {
     address.is_v4() || policy.flags.contains(PolicyFlags::IPV6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_its_number() {
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+    }
 }

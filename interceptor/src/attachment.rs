@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
-use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyId};
+use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
     bpf::{
@@ -47,39 +47,6 @@ pub enum Attached {
     Unchanged,
 }
 
-/// Attaches `netns` at `cgroup`. In force when this returns; if it fails, nothing has changed for
-/// the pod.
-pub fn attach(
-    netns: &Netns,
-    cgroup: &Cgroup,
-    hierarchy: &Hierarchy,
-    settings: &Settings,
-) -> Result<Attached> {
-    let pins = Pins::new();
-    let _lock = host::lock()?;
-    processes::check_covered(netns, cgroup, hierarchy)?;
-    let before = Before::read(&pins, netns.cookie())?;
-    let attachment = Attachment {
-        pins: &pins,
-        netns,
-        cgroup,
-        hierarchy,
-        settings,
-    };
-    if Maps::open_if_complete(&pins.maps())?.is_none() {
-        // Left by a command that was killed: programs with maps that nobody can reach.
-        pins.remove_all()?;
-    }
-    let unfinished = pins.begin_change()?;
-    let result = attachment.establish(before.as_ref());
-    if result.is_err() && before.is_none() {
-        // Nothing half-done stays; the first error is the one that tells.
-        let _undone = undo(&pins, netns);
-    }
-    tidy(&pins, unfinished || result.is_err())?;
-    result
-}
-
 /// What a network namespace is attached with already.
 struct Before {
     policy: Policy,
@@ -113,31 +80,60 @@ pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
     }
 }
 
-struct Attachment<'a> {
-    pins: &'a Pins,
-    netns: &'a Netns,
-    cgroup: &'a Cgroup,
-    hierarchy: &'a Hierarchy,
-    settings: &'a Settings,
+/// What to attach, where, and how.
+#[derive(Debug)]
+pub struct Attachment<'a> {
+    /// The pod.
+    pub netns: &'a Netns,
+    /// Where its sockets are seen.
+    pub cgroup: &'a Cgroup,
+    /// The hierarchy that the cgroup is in.
+    pub hierarchy: &'a Hierarchy,
+    /// What is captured.
+    pub settings: &'a Settings,
+    /// Whether every verdict is told to [`crate::bpf::log`].
+    pub log: bool,
 }
 
 impl Attachment<'_> {
-    fn establish(&self, before: Option<&Before>) -> Result<Attached> {
-        self.pins.create()?;
-        let mut object = Object::load(self.pins, self.netns.cookie())?;
-        let mut maps = Maps::open(&self.pins.maps())?;
-        let programs = programs::shared(&mut object, self.pins)?;
+    /// Attaches the pod. In force when this returns; if it fails, nothing has changed for the pod.
+    pub fn attach(&self) -> Result<Attached> {
+        let pins = Pins::new();
+        let _lock = host::lock()?;
+        processes::check_covered(self.netns, self.cgroup, self.hierarchy)?;
+        let before = Before::read(&pins, self.netns.cookie())?;
+        if Maps::open_if_complete(&pins.maps())?.is_none() {
+            // Left by a command that was killed: programs with maps that nobody can reach.
+            pins.remove_all()?;
+        }
+        let unfinished = pins.begin_change()?;
+        let result = self.establish(&pins, before.as_ref());
+        if result.is_err() && before.is_none() {
+            // Nothing half-done stays; the first error is the one that tells.
+            let _undone = undo(&pins, self.netns);
+        }
+        tidy(&pins, unfinished || result.is_err())?;
+        result
+    }
+
+    fn establish(&self, pins: &Pins, before: Option<&Before>) -> Result<Attached> {
+        pins.create()?;
+        let mut object = Object::load(pins, self.netns.cookie())?;
+        let mut maps = Maps::open(&pins.maps())?;
+        let programs = programs::shared(&mut object, pins)?;
         let lookup = object.program_fd(hooks::LOOKUP.program)?;
         self.note_listeners(before, &mut maps)?;
-        self.attach_cgroup(&programs)?;
-        self.attach_netns(&lookup)?;
+        self.attach_cgroup(pins, &programs)?;
+        self.attach_netns(pins, &lookup)?;
         if before.is_none_or(|before| before.record.settings != *self.settings) {
             self.note_open_listeners(before, &mut object)?;
         }
         let prepared = self.prepare_network(&mut object)?;
         let Prepared { network, sources } = &prepared;
         let record = self.record(network.ipv6);
-        let compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
+        let mut compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
+        let flags = compiled.policy.flags;
+        compiled.policy.flags = flags.with(PolicyFlags::LOG, self.log);
         if let Some(before) = before
             && before.record == record
             && is_same(&before.policy, &compiled.policy)
@@ -192,12 +188,12 @@ impl Attachment<'_> {
         self.netns.run(|| listeners::note_open(object))
     }
 
-    fn attach_cgroup(&self, programs: &[(Hook, OwnedFd)]) -> Result<()> {
+    fn attach_cgroup(&self, pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
         let path = self.cgroup.path();
         for (hook, _) in programs {
             link::check_not_shut_out(*hook, path, &self.hierarchy.mount)?;
         }
-        let folder = self.pins.cgroup(self.cgroup.id());
+        let folder = pins.cgroup(self.cgroup.id());
         pins::create_folder(&folder)?;
         programs.iter().try_for_each(|(hook, program)| {
             link::ensure(*hook, program, self.cgroup, &folder)
@@ -205,8 +201,8 @@ impl Attachment<'_> {
         })
     }
 
-    fn attach_netns(&self, lookup: &OwnedFd) -> Result<()> {
-        let folder = self.pins.netns(self.netns.cookie());
+    fn attach_netns(&self, pins: &Pins, lookup: &OwnedFd) -> Result<()> {
+        let folder = pins.netns(self.netns.cookie());
         pins::create_folder(&folder)?;
         link::ensure(hooks::LOOKUP, lookup, self.netns, &folder)
     }
@@ -319,33 +315,46 @@ fn is_same(before: &Policy, now: &Policy) -> bool {
     named_alike == *before
 }
 
-/// Detaches `netns`. Answers whether it was attached.
-pub fn detach(netns: &Netns) -> Result<bool> {
+/// What became of a detach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Whether the network namespace was attached.
+    pub was_attached: bool,
+    /// Whether a route stays for open IPv6 connections; the next attach or detach takes it away.
+    pub keeps_route: bool,
+}
+
+/// Detaches `netns`.
+pub fn detach(netns: &Netns) -> Result<Detached> {
     let pins = Pins::new();
     let _lock = host::lock()?;
     if !pins.exist() {
-        return Ok(false);
+        return undo(&pins, netns);
     }
     let unfinished = pins.begin_change()?;
-    let was_attached = undo(&pins, netns)?;
+    let detached = undo(&pins, netns)?;
     tidy(&pins, unfinished)?;
-    Ok(was_attached)
+    Ok(detached)
 }
 
 /// Takes away all that an attach makes. The policy goes first: from then on nothing is captured,
 /// and the rest is not looked at.
-fn undo(pins: &Pins, netns: &Netns) -> Result<bool> {
-    let before = Before::read(pins, netns.cookie())?;
+fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
+    let mut was_attached = false;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
+        was_attached = policy_of(&maps, netns.cookie())?.is_some();
         remove_netns(pins, &mut maps, netns.cookie())?;
     }
-    netns.run(|| {
+    let keeps_route = netns.run(|| {
         netlink::run(async |handle| {
-            stand_in_routes::remove(&handle).await?;
-            remove_passthrough_v6(&handle).await
+            remove_passthrough_v6(&handle).await?;
+            stand_in_routes::remove(&handle).await
         })
     })?;
-    Ok(before.is_some())
+    Ok(Detached {
+        was_attached,
+        keeps_route,
+    })
 }
 
 /// Takes away what is kept outside the network namespace, which may be gone.

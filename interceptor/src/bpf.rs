@@ -5,6 +5,7 @@ pub mod grace;
 pub mod hooks;
 pub mod link;
 pub mod listeners;
+pub mod log;
 pub mod maps;
 pub mod object;
 pub mod offsets;

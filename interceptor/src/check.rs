@@ -175,7 +175,12 @@ impl Scratch {
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
         link::check_not_shut_out(hook, &folder, &hierarchy.mount)?;
-        link::ensure(hook, &program, &Cgroup::open(hierarchy, Some(&folder))?, &links)
+        link::ensure(
+            hook,
+            &program,
+            &Cgroup::open(hierarchy, Some(&folder))?,
+            &links,
+        )
     }
 
     fn cgroup(&self, hierarchy: &Hierarchy) -> PathBuf {

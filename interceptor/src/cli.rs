@@ -1,9 +1,13 @@
 //! The command line: one file a command.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 mod attach;
 mod check;
@@ -38,6 +42,11 @@ enum Command {
 /// Runs the command line that this process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

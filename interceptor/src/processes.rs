@@ -87,5 +87,7 @@ fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
 /// The entries of a folder whose names are numbers.
 fn numbers_in(folder: &Path) -> io::Result<Vec<u32>> {
     let names = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
-    Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
+    Ok(names
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect())
 }

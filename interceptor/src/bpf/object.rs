@@ -9,7 +9,7 @@ use aya::{
 };
 use interceptor_ebpf::{KernelOffsets, NetnsCookie};
 
-use super::{offsets, pins::Pins};
+use super::{log, offsets, pins::Pins};
 
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
@@ -34,6 +34,7 @@ impl Object {
             .override_global("OFFSETS", &offsets, true)
             .override_global("NETNS", &netns, true)
             .default_map_pin_directory(pins.maps())
+            .map_pin_path(log::MAP, pins.maps().join(log::MAP))
             .load(OBJECT)
             .context("cannot load the BPF object")?;
         Ok(Self { ebpf })

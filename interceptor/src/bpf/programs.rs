@@ -51,7 +51,9 @@ fn others(pins: &Pins, build: &str) -> Result<Vec<String>> {
     let entries =
         fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
     Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name != build)
         .collect())
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    attachment::{self, Attached},
+    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
     host,
     netns::{Netns, NetnsSpec},
@@ -49,7 +49,7 @@ pub(super) struct Target {
 impl Attach {
     pub(super) fn run(&self) -> Result<()> {
         let settings = Settings::from_flags(&self.settings)?;
-        let (netns, attached) = self.target.attach(&settings)?;
+        let (netns, attached) = self.target.attach(&settings, false)?;
         let message = match attached {
             Attached::New => "captured",
             Attached::Replaced => "captured, with other settings than before",
@@ -64,15 +64,22 @@ impl Attach {
 }
 
 impl Target {
-    /// Attaches the pod.
-    pub(super) fn attach(&self, settings: &Settings) -> Result<(Netns, Attached)> {
+    /// Attaches the pod, with every verdict told if `log`.
+    pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
         host::check_root()?;
         host::ensure_bpffs()?;
         let hierarchy = Hierarchy::find()?;
         let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
         let netns = Netns::open(&self.netns)?;
         host::check_not_hosts(&netns)?;
-        let attached = attachment::attach(&netns, &cgroup, &hierarchy, settings)?;
+        let attachment = Attachment {
+            netns: &netns,
+            cgroup: &cgroup,
+            hierarchy: &hierarchy,
+            settings,
+            log,
+        };
+        let attached = attachment.attach()?;
         Ok((netns, attached))
     }
 }

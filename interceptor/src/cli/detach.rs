@@ -33,12 +33,19 @@ impl Detach {
             return Ok(());
         };
         let netns = Netns::open(spec)?;
-        let state = if attachment::detach(&netns)? {
+        let detached = attachment::detach(&netns)?;
+        let state = if detached.was_attached {
             "no longer captured"
         } else {
             "not captured"
         };
         eprintln!("interceptor: {} is {state}", netns.path().display());
+        if detached.keeps_route {
+            eprintln!(
+                "interceptor: IPv6 connections made before are still open; their route stays until \
+                 the next detach"
+            );
+        }
         Ok(())
     }
 }

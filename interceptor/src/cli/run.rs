@@ -1,5 +1,7 @@
 //! `interceptor run`
 
+use std::future;
+
 use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::attach::Target;
 use crate::{
     attachment,
+    bpf::{log, pins::Pins},
     settings::{IstioFlags, Settings},
 };
 
@@ -17,6 +20,11 @@ use crate::{
 pub(super) struct Run {
     #[command(flatten)]
     target: Target,
+
+    /// Tell every verdict on standard error. The programs keep one log for all pods, which one
+    /// reader at a time can follow
+    #[arg(long)]
+    log: bool,
 
     #[command(flatten)]
     settings: IstioFlags,
@@ -33,14 +41,23 @@ impl Run {
             // From here on a signal waits until the pod is attached, and then detaches it.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
-            let (netns, _) = self.target.attach(&settings)?;
+            let (netns, _) = self.target.attach(&settings, self.log)?;
             let name = netns.path().display().to_string();
             eprintln!("interceptor: {name} is captured; Ctrl-C detaches it");
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let log = async {
+                if self.log {
+                    log::print(&Pins::new(), netns.cookie()).await
+                } else {
+                    future::pending().await
+                }
+            };
+            let followed = tokio::select! {
+                _ = interrupt.recv() => Ok(()),
+                _ = terminate.recv() => Ok(()),
+                result = log => result,
+            };
             attachment::detach(&netns)?;
+            followed?;
             eprintln!("interceptor: {name} is no longer captured");
             Ok(())
         })

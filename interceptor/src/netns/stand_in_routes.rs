@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,8 +12,9 @@ use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{
     Address, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
 };
-use netlink_packet_route::route::{
-    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+use netlink_packet_route::{
+    AddressFamily,
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -121,9 +124,14 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// Takes every part away.
-pub async fn remove(netlink: &Handle) -> Result<()> {
+/// Takes every part away, but IPv6's while connections are open through it: without their route they
+/// would hang. (IPv4's lies in 127.0.0.0/8, which is local in any case.) Answers whether it stays.
+pub async fn remove(netlink: &Handle) -> Result<bool> {
+    let keep_v6 = has_open_v6_connections()?;
     for route in ours(netlink).await? {
+        if keep_v6 && route.header.address_family == AddressFamily::Inet6 {
+            continue;
+        }
         netlink
             .route()
             .del(route)
@@ -131,7 +139,19 @@ pub async fn remove(netlink: &Handle) -> Result<()> {
             .await
             .context("cannot remove a route of ours")?;
     }
-    Ok(())
+    Ok(keep_v6)
+}
+
+/// Whether a TCP socket of the calling thread's network namespace has an end in the IPv6 range.
+fn has_open_v6_connections() -> Result<bool> {
+    let path = "/proc/thread-self/net/tcp6";
+    let sockets = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        sockets => sockets.with_context(|| format!("cannot read {path}"))?,
+    };
+    // Each word of an address is printed as a number of this machine's byte order.
+    let [first, second, ..] = StandInRange::of_source(0, Address::LOCALHOST_V6).words();
+    Ok(sockets.contains(&format!("{first:08X}{second:08X}")))
 }
 
 /// `ip route add local PART dev lo src SOURCE table local proto 153`
