@@ -114,6 +114,14 @@ impl Actor {
         handle(self.must(&Request::Socket { family, protocol })?)
     }
 
+    /// Connects to an identity server and hears it out.
+    pub fn connect(&self, address: SocketAddr) -> Result<Handle> {
+        let socket = self.socket(Family::of(address), Protocol::Tcp)?;
+        self.must(&Request::Connect { socket, address })?;
+        self.must(&Request::ReceiveLine { socket })?;
+        Ok(socket)
+    }
+
     /// Accepts a connection.
     pub fn accept(&self, socket: Handle) -> Result<Handle> {
         handle(self.must(&Request::Accept { socket })?)

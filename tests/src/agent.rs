@@ -18,13 +18,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use identity::Identity;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+pub use place::{Namespace, Place};
 use protocol::{Reply, Request};
 use sockets::Sockets;
-
-pub use place::{Namespace, Place};
 
 /// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
 pub fn run(place: &Place) -> Result<()> {
@@ -98,10 +96,7 @@ fn wait_readable(fds: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
         .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
         .collect();
     poll(&mut polled, PollTimeout::NONE)?;
-    Ok(polled
-        .iter()
-        .map(|fd| fd.any().unwrap_or(false))
-        .collect())
+    Ok(polled.iter().map(|fd| fd.any().unwrap_or(false)).collect())
 }
 
 fn answer(reply: &Reply) -> Result<()> {

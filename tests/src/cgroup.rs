@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::janitor;
+use crate::{command::require_root, janitor};
 
 /// What the names of the tests' cgroups begin with; the rest is `<pid>-<n>`.
 pub const PREFIX: &str = "interceptor-test-";
@@ -34,6 +34,7 @@ impl Cgroup {
         static SWEPT: Once = Once::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
+        require_root()?;
         let mount = mount()?;
         SWEPT.call_once(|| sweep(&mount));
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -8,12 +8,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::unistd::geteuid;
 
 /// Seconds after which a program is killed.
 const LIMIT: &str = "60";
 
-/// How much of what a program says of its failure is told: a verifier's log is long.
-const ENOUGH: usize = 2000;
+/// How much of the beginning and of the end of what a program says of its failure is told: a
+/// verifier's log is long, and its end says why.
+const ENOUGH: usize = 700;
 
 /// `program`, killed if it takes too long.
 #[must_use]
@@ -26,10 +28,23 @@ pub fn bounded(program: impl Into<PathBuf>) -> Command {
 /// Runs `command` with `input` on its stdin and answers with its stdout. Fails if it fails.
 pub fn run(command: &mut Command, input: &str) -> Result<String> {
     let output = output(command, input)?;
-    let errors: String = String::from_utf8_lossy(&output.stderr).chars().take(ENOUGH).collect();
+    let errors = shortened(&String::from_utf8_lossy(&output.stderr));
     let status = output.status;
     ensure!(status.success(), "{command:?}: {status}: {errors}\n{input}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn shortened(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= 2 * ENOUGH {
+        return text.to_owned();
+    }
+    let (start, end) = (
+        &characters[..ENOUGH],
+        &characters[characters.len() - ENOUGH..],
+    );
+    let [start, end] = [start, end].map(String::from_iter);
+    format!("{start} [...] {end}")
 }
 
 /// Runs `command` with `input` on its stdin.
@@ -47,6 +62,15 @@ pub fn output(command: &mut Command, input: &str) -> Result<Output> {
     Ok(child.wait_with_output()?)
 }
 
+/// Kernel tests fail without root; they do not skip.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        geteuid().is_root(),
+        "kernel tests need root: they make namespaces and cgroups"
+    );
+    Ok(())
+}
+
 /// The binary `name` of this package, which cargo puts beside the test's own.
 pub fn own_binary(name: &str) -> Result<PathBuf> {
     let exe = env::current_exe()?;
@@ -56,6 +80,9 @@ pub fn own_binary(name: &str) -> Result<PathBuf> {
     }
     let path = directory.join(name);
     let shown = path.display();
-    ensure!(path.exists(), "{shown} is missing: run the tests by `cargo test`");
+    ensure!(
+        path.exists(),
+        "{shown} is missing: run the tests by `cargo test`"
+    );
     Ok(path)
 }

@@ -31,7 +31,10 @@ pub fn binary() -> PathBuf {
 pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
     let binary = binary();
     let shown = binary.display();
-    ensure!(binary.exists(), "{shown} is missing: `cargo xtask build` makes it");
+    ensure!(
+        binary.exists(),
+        "{shown} is missing: `cargo xtask build` makes it"
+    );
     output(bounded(binary).args(arguments), "")
 }
 
@@ -46,7 +49,10 @@ impl Attachment {
     pub fn new(netns: &Path, cgroup: &Path, settings: &Settings) -> Result<Self> {
         let binary = binary();
         let shown = binary.display();
-        ensure!(binary.exists(), "{shown} is missing: `cargo xtask build` makes it");
+        ensure!(
+            binary.exists(),
+            "{shown} is missing: `cargo xtask build` makes it"
+        );
         let netns = netns.to_owned();
         janitor::remember(&Task::Detach(netns.clone()))?;
         let attachment = Self { netns };
@@ -70,5 +76,9 @@ impl Drop for Attachment {
 
 /// Detaches from the network namespace at `netns`.
 pub fn detach(netns: &Path) -> Result<()> {
-    run(bounded(binary()).arg("detach").arg("--netns").arg(netns), "").map(drop)
+    run(
+        bounded(binary()).arg("detach").arg("--netns").arg(netns),
+        "",
+    )
+    .map(drop)
 }

@@ -7,13 +7,21 @@
 
 pub mod actor;
 pub mod agent;
+pub mod bpf;
 pub mod cgroup;
 pub mod command;
+pub mod demo;
+pub mod dialler;
 pub mod interceptor;
 pub mod janitor;
+pub mod lab;
+pub mod machine;
 pub mod netns;
+pub mod original;
 pub mod rules;
 pub mod scenario;
 pub mod settings;
+pub mod sidecar;
+pub mod smoke;
 pub mod spawn;
 pub mod world;

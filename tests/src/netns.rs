@@ -7,16 +7,13 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use nix::{
-    sched::{CloneFlags, setns},
-    unistd::geteuid,
-};
+use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, setns};
 
 use crate::{
     actor::{Actor, User},
     agent::Namespace,
-    command::{bounded, run},
+    command::{bounded, require_root, run},
 };
 
 /// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
@@ -29,7 +26,7 @@ pub struct Netns {
 impl Netns {
     /// Makes one. The process that holds it is in `cgroup`, if one is given.
     pub fn new(name: &str, cgroup: Option<&Path>) -> Result<Self> {
-        ensure!(geteuid().is_root(), "kernel tests need root: they make namespaces and cgroups");
+        require_root()?;
         let holder = Actor::start(name, User::new(0, 0), Namespace::New, cgroup)?;
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
         let netns = Self { holder, path };

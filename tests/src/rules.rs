@@ -28,7 +28,11 @@ const CHAINS: [&str; 4] = [
 pub fn apply(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
     restore(netns, "iptables-restore", &nat_table(settings, Family::V4)?)?;
     if ipv6 {
-        restore(netns, "ip6tables-restore", &nat_table(settings, Family::V6)?)?;
+        restore(
+            netns,
+            "ip6tables-restore",
+            &nat_table(settings, Family::V6)?,
+        )?;
         netns.ip("addr add ::6/128 dev lo")?;
     }
     Ok(())
@@ -62,9 +66,8 @@ fn inbound(settings: &Settings) -> Vec<String> {
     if settings.inbound_ports.is_empty() {
         return Vec::new();
     }
-    let port_rule = |port: &str, target: &str| {
-        format!("-A ISTIO_INBOUND -p tcp --dport {port} -j {target}")
-    };
+    let port_rule =
+        |port: &str, target: &str| format!("-A ISTIO_INBOUND -p tcp --dport {port} -j {target}");
     let mut rules = vec!["-A PREROUTING -p tcp -j ISTIO_INBOUND".to_owned()];
     if settings.inbound_ports == "*" {
         let excluded = items(settings.inbound_excluded_ports);
@@ -89,9 +92,16 @@ fn outbound(settings: &Settings, family: Family) -> Result<Vec<String>> {
     }
     rules.push(format!("-A ISTIO_OUTPUT -o lo -s {six} -j RETURN"));
     let loopback_included = includes_loopback(settings)?;
-    for (option, ids) in [("--uid-owner", settings.uids), ("--gid-owner", settings.gids)] {
+    for (option, ids) in [
+        ("--uid-owner", settings.uids),
+        ("--gid-owner", settings.gids),
+    ] {
         for id in items(ids) {
-            rules.extend(owner(&format!("{option} {id}"), localhost, loopback_included));
+            rules.extend(owner(
+                &format!("{option} {id}"),
+                localhost,
+                loopback_included,
+            ));
         }
     }
     rules.push(format!("-A ISTIO_OUTPUT -d {localhost} -j RETURN"));
@@ -106,7 +116,9 @@ fn owner(owner: &str, localhost: &str, loopback_included: bool) -> Vec<String> {
          -j ISTIO_IN_REDIRECT"
     )];
     if !loopback_included {
-        rules.push(format!("-A ISTIO_OUTPUT -o lo -m owner ! {owner} -j RETURN"));
+        rules.push(format!(
+            "-A ISTIO_OUTPUT -o lo -m owner ! {owner} -j RETURN"
+        ));
     }
     rules.push(format!("-A ISTIO_OUTPUT -m owner {owner} -j RETURN"));
     rules

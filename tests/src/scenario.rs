@@ -1,5 +1,8 @@
 //! The differential test: the same steps in two worlds, and everything that an observer can see
 //! must be equal.
+//!
+//! `INTERCEPTOR_TEST_WORLD=iptables` compares iptables with itself, which shows whether a scenario
+//! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all that is seen.
 
 mod dial;
 mod report;
@@ -8,11 +11,10 @@ mod run;
 use std::env;
 
 use anyhow::Result;
-
-use crate::world::{Mechanism, Setup, World};
-
 pub use dial::{Dial, Way, address};
 pub use run::Run;
+
+use crate::world::{Mechanism, Setup, World};
 
 type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
 

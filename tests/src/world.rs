@@ -14,7 +14,9 @@ mod layout;
 
 use std::cell::{OnceCell, RefCell};
 
+pub use actors::{Bind, Who, serve, serve_with};
 use anyhow::Result;
+pub use layout::Layout;
 
 use crate::{
     actor::Actor,
@@ -25,9 +27,6 @@ use crate::{
     rules,
     settings::Settings,
 };
-
-pub use actors::{Bind, Who, serve};
-pub use layout::Layout;
 
 /// What makes the interception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ pub struct Setup {
     pub proxy_first: bool,
     /// Who opens a socket before the interception is in force.
     pub old_sockets: &'static [Who],
+    /// Who has connected where before the interception is in force.
+    pub old_connections: &'static [(Who, &'static str)],
 }
 
 impl Default for Setup {
@@ -64,6 +65,7 @@ impl Default for Setup {
             proxy: &Bind::BOTH_WILDCARDS,
             proxy_first: false,
             old_sockets: &[],
+            old_connections: &[],
         }
     }
 }
@@ -86,6 +88,7 @@ pub struct World {
     actors: [OnceCell<Actor>; Who::COUNT],
     listeners: RefCell<Vec<Handle>>,
     old_sockets: Vec<Handle>,
+    old_connections: Vec<Handle>,
     pod: Netns,
     peer: Netns,
     cgroup: Cgroup,
@@ -104,6 +107,7 @@ impl World {
             actors: Default::default(),
             listeners: RefCell::default(),
             old_sockets: Vec::new(),
+            old_connections: Vec::new(),
             pod,
             peer,
             cgroup,
@@ -120,7 +124,8 @@ impl World {
     fn lay_out(&self) -> Result<()> {
         self.setup.layout.apply(&self.pod, &self.peer)?;
         // Apps may serve any port; a kernel must not doubt the addresses it is sent.
-        self.pod.sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
+        self.pod
+            .sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
         for (name, value) in self.setup.sysctls {
             self.pod.sysctl(name, value)?;
         }
@@ -136,6 +141,10 @@ impl World {
             let socket = self.actor(*who)?.socket(Family::V4, Protocol::Tcp)?;
             self.old_sockets.push(socket);
         }
+        for (who, to) in self.setup.old_connections {
+            let socket = self.actor(*who)?.connect(to.parse()?)?;
+            self.old_connections.push(socket);
+        }
         let settings = &self.setup.settings;
         match self.mechanism {
             Mechanism::Iptables => {
@@ -148,6 +157,11 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Detaches Interceptor.
+    pub fn detach(&mut self) {
+        self.interception = None;
     }
 
     /// What makes the interception.
@@ -167,6 +181,13 @@ impl World {
     #[must_use]
     pub fn old_sockets(&self) -> &[Handle] {
         &self.old_sockets
+    }
+
+    /// The connections that were made before the interception was in force, in the order of
+    /// [`Setup::old_connections`]; the servers have introduced themselves.
+    #[must_use]
+    pub fn old_connections(&self) -> &[Handle] {
+        &self.old_connections
     }
 
     /// The pod's network namespace.

@@ -30,7 +30,11 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
         O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),
         O::BindToDevice(device) => {
-            return (SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes().to_vec());
+            return (
+                SOL_SOCKET,
+                libc::SO_BINDTODEVICE,
+                device.as_bytes().to_vec(),
+            );
         }
         O::ResetOnClose => return (SOL_SOCKET, libc::SO_LINGER, [ON, [0; 4]].concat()),
     };

@@ -57,5 +57,10 @@ pub(super) fn take(place: &Socket) -> io::Result<Socket> {
 
 fn unix_socket() -> io::Result<Socket> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    Ok(Socket::from(socket(AddressFamily::Unix, SockType::Datagram, flags, None)?))
+    Ok(Socket::from(socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        flags,
+        None,
+    )?))
 }

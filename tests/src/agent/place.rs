@@ -65,7 +65,10 @@ impl Place {
     /// Asks to be killed when the parent dies, and sees whether it has died before it was asked.
     fn die_with_parent(&self) -> Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
-        ensure!(getppid() == Pid::from_raw(self.parent), "the parent is gone");
+        ensure!(
+            getppid() == Pid::from_raw(self.parent),
+            "the parent is gone"
+        );
         Ok(())
     }
 }

@@ -81,7 +81,10 @@ pub enum Request {
     /// `socket(2)`
     Socket { family: Family, protocol: Protocol },
     /// `setsockopt(2)`
-    Set { socket: Handle, option: SocketOption },
+    Set {
+        socket: Handle,
+        option: SocketOption,
+    },
     /// `bind(2)`
     Bind { socket: Handle, address: SocketAddr },
     /// `listen(2)`
@@ -103,7 +106,11 @@ pub enum Request {
     /// `send(2)` in another thread of the process.
     SendFromThread { socket: Handle, data: String },
     /// `sendto(2)` with `MSG_FASTOPEN`.
-    FastOpenSend { socket: Handle, address: SocketAddr, data: String },
+    FastOpenSend {
+        socket: Handle,
+        address: SocketAddr,
+        data: String,
+    },
     /// `recv(2)` until the end of a line.
     ReceiveLine { socket: Handle },
     /// `getsockname(2)`
@@ -111,7 +118,11 @@ pub enum Request {
     /// `getpeername(2)`
     PeerName { socket: Handle },
     /// `getsockopt(SO_ORIGINAL_DST)` with a buffer of `length` bytes.
-    OriginalDestination { socket: Handle, level: Level, length: usize },
+    OriginalDestination {
+        socket: Handle,
+        level: Level,
+        length: usize,
+    },
     /// `setgid(2)`, then `setuid(2)`, of the actor itself.
     SetUser { uid: u32, gid: u32 },
     /// Opens the unix socket at which another actor may offer a socket.

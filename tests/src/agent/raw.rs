@@ -15,7 +15,13 @@ pub(super) fn get_option(
     let mut said = libc::socklen_t::try_from(length).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the buffer is as long as the kernel is told.
     let result = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut said)
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut said,
+        )
     };
     Errno::result(result)?;
     Ok((value, said as usize))
@@ -37,17 +43,13 @@ pub(super) fn set_option(
 
 /// `connect(2)` to an address of family `AF_UNSPEC`.
 pub(super) fn disconnect(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let family = libc::sa_family_t::try_from(libc::AF_UNSPEC).map_err(|_| Errno::EINVAL)?;
     let address = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_family: family,
         sa_data: [0; 14],
     };
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the address is as long as the kernel is told.
-    let result = unsafe {
-        libc::connect(
-            fd.as_raw_fd(),
-            &raw const address,
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
+    let result = unsafe { libc::connect(fd.as_raw_fd(), &raw const address, length) };
     Errno::result(result).map(drop)
 }

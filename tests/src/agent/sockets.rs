@@ -76,9 +76,7 @@ impl Sockets {
         let done = |()| Reply::Done;
         match request {
             Request::Set { socket, option } => options::set(self.get(socket)?, &option).map(done),
-            Request::Bind { socket, address } => {
-                self.get(socket)?.bind(&address.into()).map(done)
-            }
+            Request::Bind { socket, address } => self.get(socket)?.bind(&address.into()).map(done),
             Request::Listen { socket } => self.get(socket)?.listen(BACKLOG).map(done),
             Request::Connect { socket, address } => {
                 self.get(socket)?.connect(&address.into()).map(done)
@@ -102,14 +100,22 @@ impl Sockets {
             Request::SendFromThread { socket, data } => {
                 send_from_thread(self.get(socket)?, data).map(length)
             }
-            Request::FastOpenSend { socket, address, data } => self
+            Request::FastOpenSend {
+                socket,
+                address,
+                data,
+            } => self
                 .get(socket)?
                 .send_to_with_flags(data.as_bytes(), &address.into(), libc::MSG_FASTOPEN)
                 .map(length),
             Request::ReceiveLine { socket } => receive_line(self.get(socket)?).map(Reply::Data),
             Request::LocalName { socket } => local_name(self.get(socket)?).map(Reply::Name),
             Request::PeerName { socket } => peer_name(self.get(socket)?).map(Reply::Name),
-            Request::OriginalDestination { socket, level, length } => {
+            Request::OriginalDestination {
+                socket,
+                level,
+                length,
+            } => {
                 let (address, length) = ask_original(self.get(socket)?, level, length)?;
                 Ok(Reply::Original { address, length })
             }
@@ -181,7 +187,11 @@ fn finish_connect(socket: &Socket) -> io::Result<Reply> {
     let error = socket.take_error()?;
     socket.set_nonblocking(false)?;
     Ok(Reply::Polled {
-        events: events.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join("|"),
+        events: events
+            .iter_names()
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+            .join("|"),
         error: error.as_ref().map(errno_name),
     })
 }
@@ -213,7 +223,9 @@ pub(super) fn peer_name(socket: &Socket) -> io::Result<SocketAddr> {
 }
 
 fn internet(address: &SockAddr) -> io::Result<SocketAddr> {
-    address.as_socket().ok_or_else(|| Errno::EAFNOSUPPORT.into())
+    address
+        .as_socket()
+        .ok_or_else(|| Errno::EAFNOSUPPORT.into())
 }
 
 /// `SO_ORIGINAL_DST` with a buffer that is long enough.

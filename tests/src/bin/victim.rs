@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         Some("panic") => panic!("as I was told"),
         Some("end") => {}
         // Bounded, should nobody kill it.
-        _ => thread::sleep(Duration::from_secs(60)),
+        _ => thread::sleep(Duration::from_mins(1)),
     }
     Ok(())
 }

@@ -171,7 +171,11 @@ impl Dial {
             Way::NonBlocking => return connect_without_waiting(run, actor, socket, address),
             Way::FastOpen => {
                 let data = HELLO.to_owned();
-                let request = Request::FastOpenSend { socket, address, data };
+                let request = Request::FastOpenSend {
+                    socket,
+                    address,
+                    data,
+                };
                 run.try_out("sendto", actor, &request)?
             }
             Way::FastOpenConnect => return connect_fast(run, actor, socket, address),

@@ -1,6 +1,6 @@
 //! Differences between two worlds.
 
-use std::fmt::Write as _;
+use std::{env, fmt::Write as _};
 
 use anyhow::Result;
 
@@ -17,10 +17,7 @@ pub(super) struct Difference {
 }
 
 /// Plays every scenario in both worlds.
-pub(super) fn differences(
-    worlds: &[World; 2],
-    scenarios: &[Scenario],
-) -> Result<Vec<Difference>> {
+pub(super) fn differences(worlds: &[World; 2], scenarios: &[Scenario]) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
     for scenario in scenarios {
         let [iptables, other] = worlds.each_ref().map(|world| play(world, scenario));
@@ -46,6 +43,9 @@ fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
     if let Err(error) = (scenario.play)(&mut run) {
         run.surprises.push(format!("{error:#}"));
     }
+    if env::var_os("INTERCEPTOR_TEST_SHOW").is_some() {
+        eprintln!("{:?} {}: {:#?}", world.mechanism(), scenario.name, run.seen);
+    }
     run
 }
 
@@ -57,7 +57,9 @@ fn compare(iptables: &Seen, other: &Seen) -> Vec<String> {
         let (left, right) = (iptables.get(index), other.get(index));
         if left != right {
             let show = |seen: Option<&(String, String)>| {
-                seen.map_or("nothing".to_owned(), |(what, value)| format!("{what}: {value}"))
+                seen.map_or("nothing".to_owned(), |(what, value)| {
+                    format!("{what}: {value}")
+                })
             };
             details.push(format!("{:<60} | {}", show(left), show(right)));
         }
@@ -67,7 +69,10 @@ fn compare(iptables: &Seen, other: &Seen) -> Vec<String> {
 
 /// All differences, for people.
 pub(super) fn text(differences: &[Difference], of: usize) -> String {
-    let mut text = format!("{} of {of} scenarios differ (iptables | other):\n", differences.len());
+    let mut text = format!(
+        "{} of {of} scenarios differ (iptables | other):\n",
+        differences.len()
+    );
     for Difference { scenario, details } in differences {
         // Writing to a string does not fail.
         let _written = writeln!(text, "  {scenario}");

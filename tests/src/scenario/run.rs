@@ -48,13 +48,14 @@ impl<'w> Run<'w> {
     }
 
     /// What is seen from now on is about `label`.
-    pub fn label(&mut self, label: impl ToString) {
-        self.label = label.to_string();
+    pub fn label(&mut self, label: impl Into<String>) {
+        self.label = label.into();
     }
 
     /// Notes something seen.
     pub fn see(&mut self, what: &str, value: impl Into<String>) {
-        self.seen.push((format!("{} {what}", self.label), value.into()));
+        self.seen
+            .push((format!("{} {what}", self.label), value.into()));
     }
 
     /// Notes a reply, and answers whether it is no error.
@@ -95,10 +96,22 @@ impl<'w> Run<'w> {
     /// Notes `SO_ORIGINAL_DST` at both levels.
     pub fn see_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         for (what, level, length) in [
-            ("original at SOL_IP", Level::Ip, size_of::<libc::sockaddr_in>()),
-            ("original at SOL_IPV6", Level::Ipv6, size_of::<libc::sockaddr_in6>()),
+            (
+                "original at SOL_IP",
+                Level::Ip,
+                size_of::<libc::sockaddr_in>(),
+            ),
+            (
+                "original at SOL_IPV6",
+                Level::Ipv6,
+                size_of::<libc::sockaddr_in6>(),
+            ),
         ] {
-            let question = Request::OriginalDestination { socket, level, length };
+            let question = Request::OriginalDestination {
+                socket,
+                level,
+                length,
+            };
             self.try_out(what, actor, &question)?;
         }
         Ok(())
@@ -158,7 +171,8 @@ impl<'w> Run<'w> {
     pub fn expect_outcome(&mut self, expected: &str) {
         if self.outcome != expected {
             let found = &self.outcome;
-            self.surprises.push(format!("expected {expected}, found {found}"));
+            self.surprises
+                .push(format!("expected {expected}, found {found}"));
         }
     }
 

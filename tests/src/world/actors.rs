@@ -165,7 +165,8 @@ impl World {
     /// Closes the proxy's listeners.
     pub fn stop_proxy(&self) -> Result<()> {
         for socket in self.listeners.take() {
-            self.actor(Who::ProxyServer)?.must(&Request::Close { socket })?;
+            self.actor(Who::ProxyServer)?
+                .must(&Request::Close { socket })?;
         }
         Ok(())
     }
@@ -181,6 +182,16 @@ impl World {
 
 /// Has `actor` tell whoever connects to `bind` who it is.
 pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
+    serve_with(actor, bind, port, &[])
+}
+
+/// As [`serve`], with socket options set before binding.
+pub fn serve_with(
+    actor: &Actor,
+    bind: Bind,
+    port: u16,
+    options: &[SocketOption],
+) -> Result<Handle> {
     let address = SocketAddr::new(bind.ip, port);
     let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
     let set = |option| actor.must(&Request::Set { socket, option });
@@ -188,6 +199,9 @@ pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
     set(SocketOption::ReusePort)?;
     if address.is_ipv6() {
         set(SocketOption::V6Only(bind.v6_only))?;
+    }
+    for option in options {
+        set(option.clone())?;
     }
     actor.must(&Request::Bind { socket, address })?;
     actor.must(&Request::Listen { socket })?;

@@ -85,13 +85,21 @@ impl Layout {
         if self.v4 {
             peer.ip(PEER_V4)?;
             pod.ip(POD_V4)?;
-            let net = if self.default_route { "default" } else { "10.0.0.0/8" };
+            let net = if self.default_route {
+                "default"
+            } else {
+                "10.0.0.0/8"
+            };
             pod.ip(&format!("route add {net} via 10.1.0.1"))?;
         }
         if self.v6 {
             peer.ip(PEER_V6)?;
             pod.ip(POD_V6)?;
-            let net = if self.default_route { "::/0" } else { "fd00::/16" };
+            let net = if self.default_route {
+                "::/0"
+            } else {
+                "fd00::/16"
+            };
             pod.ip(&format!("route add {net} via fd00:1::1"))?;
         }
         Ok(())

@@ -33,7 +33,10 @@ fn compare(setup: &Setup, times: u32, form: impl Fn(Dial) -> Dial) {
             ));
         }
     }
-    for (who, to, outcome) in KINDS.into_iter().filter(|(.., who)| who.starts_with("proxy")) {
+    for (who, to, outcome) in KINDS
+        .into_iter()
+        .filter(|(.., who)| who.starts_with("proxy"))
+    {
         let dial = form(Dial::new(who, to));
         scenarios.push(Scenario::new(
             format!("{who:?} while {outcome} is down ({to})"),
@@ -123,22 +126,30 @@ fn a_proxy_that_would_like_multipath_tcp() {
                 Ok(())
             })
         });
-    let listeners = [("0.0.0.0:15001", "10.2.0.9:80"), ("[::]:15001", "[fd00:2::9]:80")].map(
-        |(listener, to)| {
-            Scenario::new(format!("listens on {listener}, an app dials {to}"), move |run| {
+    let listeners = [
+        ("0.0.0.0:15001", "10.2.0.9:80"),
+        ("[::]:15001", "[fd00:2::9]:80"),
+    ]
+    .map(|(listener, to)| {
+        Scenario::new(
+            format!("listens on {listener}, an app dials {to}"),
+            move |run| {
                 run.world().stop_proxy()?;
                 let proxy = run.actor(Who::ProxyServer)?;
                 let at = address(listener);
                 let socket = multipath_if_possible(run, Who::ProxyServer, Family::of(at))?;
-                proxy.must(&Request::Bind { socket, address: at })?;
+                proxy.must(&Request::Bind {
+                    socket,
+                    address: at,
+                })?;
                 proxy.must(&Request::Listen { socket })?;
                 proxy.must(&Request::Serve { socket })?;
                 run.dial(Who::App, to)?;
                 run.expect_outcome("proxy:15001");
                 proxy.must(&Request::Close { socket }).map(drop)
-            })
-        },
-    );
+            },
+        )
+    });
     let scenarios: Vec<_> = clients.chain(listeners).collect();
     differential(&Setup::default(), &scenarios);
 }
@@ -222,7 +233,13 @@ fn after_disconnect(run: &mut Run<'_>, first: &str, second: &str) -> Result<()> 
 /// Only TCP is redirected.
 #[test]
 fn udp() {
-    let scenarios = ["10.2.0.9:80", "10.1.0.2:80", "127.0.0.1:80", "[fd00:2::9]:80"].map(|to| {
+    let scenarios = [
+        "10.2.0.9:80",
+        "10.1.0.2:80",
+        "127.0.0.1:80",
+        "[fd00:2::9]:80",
+    ]
+    .map(|to| {
         Scenario::new(format!("an app connects UDP to {to}"), move |run| {
             let app = run.actor(Who::App)?;
             let address = address(to);

@@ -87,7 +87,11 @@ fn while_the_proxy_is_down() {
     let scenarios: Vec<_> = ROWS
         .iter()
         .map(|(to, outcome)| {
-            let expected = if outcome.starts_with("proxy") { "ECONNREFUSED" } else { outcome };
+            let expected = if outcome.starts_with("proxy") {
+                "ECONNREFUSED"
+            } else {
+                outcome
+            };
             Scenario::new(format!("{to} while the proxy is down"), move |run| {
                 run.world().stop_proxy()?;
                 run.dial(Who::Client, to)?;

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 use interceptor_tests::{
     actor::User,
-    agent::protocol::{Handle, Request},
+    agent::protocol::{Handle, Request, SocketOption},
     scenario::{Run, Scenario, differential},
-    world::{Bind, Setup, Who, serve},
+    world::{Bind, Setup, Who, serve, serve_with},
 };
 
 const LOCALHOST_V4: Bind = Bind::to(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -42,7 +42,10 @@ fn expect(who: Who, to: &'static str, answers: bool) -> Scenario {
         let answered = run.outcome().starts_with("proxy");
         let refused = run.outcome() == "ECONNREFUSED";
         run.expect("the proxy answers, or it is refused", answered != refused);
-        run.expect(&format!("the proxy answers: {answers}"), answered == answers);
+        run.expect(
+            &format!("the proxy answers: {answers}"),
+            answered == answers,
+        );
         Ok(())
     })
 }
@@ -95,18 +98,24 @@ fn on_ipv4_localhost_only() {
 
 #[test]
 fn on_ipv4_localhost_by_an_ipv6_socket() {
-    compare(&[MAPPED_LOCALHOST], |who, to| who != Who::Client && is_v4(to));
+    compare(&[MAPPED_LOCALHOST], |who, to| {
+        who != Who::Client && is_v4(to)
+    });
 }
 
 /// Rules take what comes in to the first address of the interface it came in by.
 #[test]
 fn on_the_pods_address_only() {
-    compare(&[POD_V4], |who, to| who == Who::Client && to.starts_with("10.1."));
+    compare(&[POD_V4], |who, to| {
+        who == Who::Client && to.starts_with("10.1.")
+    });
 }
 
 #[test]
 fn on_the_pods_ipv6_address_only() {
-    compare(&[POD_V6], |who, to| who == Who::Client && to.starts_with("[fd00:1:"));
+    compare(&[POD_V6], |who, to| {
+        who == Who::Client && to.starts_with("[fd00:1:")
+    });
 }
 
 /// The exact address goes before the wildcard, and IPv4 before IPv6.
@@ -170,6 +179,36 @@ fn by_several_workers_of_which_one_ends() {
     differential(&setup, &scenarios);
 }
 
+/// A listener on a device takes only what comes in by it, and what was redirected comes by `lo`.
+#[test]
+fn on_a_device() {
+    let setup = Setup {
+        proxy: &[],
+        ..Setup::default()
+    };
+    let mut scenarios = Vec::new();
+    for device in ["lo", "eth0", "eth1"] {
+        for (who, to) in CAPTURED {
+            scenarios.push(Scenario::new(
+                format!("{who:?} dials {to}, the proxy listens on {device}"),
+                move |run| {
+                    let proxy = run.actor(Who::ProxyServer)?;
+                    let listeners = [15001, 15006].map(|port| {
+                        let option = SocketOption::BindToDevice(device.to_owned());
+                        serve_with(proxy, Bind::DUAL_WILDCARD, port, &[option])
+                    });
+                    run.dial(who, to)?;
+                    for socket in listeners {
+                        proxy.must(&Request::Close { socket: socket? })?;
+                    }
+                    Ok(())
+                },
+            ));
+        }
+    }
+    differential(&setup, &scenarios);
+}
+
 fn workers(actor: &interceptor_tests::actor::Actor) -> Result<Vec<Handle>> {
     let mut sockets = Vec::new();
     for bind in Bind::BOTH_WILDCARDS {
@@ -184,7 +223,10 @@ fn dial_often(run: &mut Run<'_>, label: &str, who: Who, to: &str, outcome: &str)
     for turn in 0..6 {
         run.label(format!("{label}, {turn}:"));
         run.dial(who, to)?;
-        run.expect(&format!("{label}: {outcome}"), run.outcome().starts_with(outcome));
+        run.expect(
+            &format!("{label}: {outcome}"),
+            run.outcome().starts_with(outcome),
+        );
     }
     Ok(())
 }

@@ -1,117 +1,18 @@
 //! `SO_ORIGINAL_DST`, of every kind of socket and at every time.
 
+mod waiting;
+
 use anyhow::Result;
 use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Handle, Level, Protocol, Reply, Request, SocketOption},
+    agent::protocol::{Family, Level, Protocol, Request, SocketOption},
     scenario::{Run, Scenario, address, differential},
-    world::{Setup, Who},
+    world::Who,
 };
-
-/// No proxy but the one that the scenarios make themselves.
-fn manual() -> Setup {
-    Setup {
-        proxy: &[],
-        ..Setup::default()
-    }
-}
-
-/// Who dials where, and where the proxy listens for it.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    who: Who,
-    to: &'static str,
-    listener: &'static str,
-}
-
-const WAYS: [Way; 9] = [
-    way(Who::App, "10.2.0.9:80", "0.0.0.0:15001"),
-    way(Who::App, "10.2.0.9:80", "[::]:15001"),
-    way(Who::App, "[::ffff:10.2.0.9]:80", "0.0.0.0:15001"),
-    way(Who::App, "[fd00:2::9]:80", "[::]:15001"),
-    way(Who::Proxy, "10.1.0.2:80", "0.0.0.0:15006"),
-    way(Who::Proxy, "[fd00:1::2]:80", "[::]:15006"),
-    way(Who::Client, "10.1.0.2:8080", "0.0.0.0:15006"),
-    way(Who::Client, "10.1.0.2:8080", "[::]:15006"),
-    way(Who::Client, "[fd00:1::2]:8080", "[::]:15006"),
-];
-
-const fn way(who: Who, to: &'static str, listener: &'static str) -> Way {
-    Way { who, to, listener }
-}
-
-/// A client that has connected, and a proxy's listener that has not accepted it.
-struct Waiting<'a> {
-    client: &'a Actor,
-    socket: Handle,
-    proxy: &'a Actor,
-    listener: Handle,
-    from_outside: bool,
-}
-
-impl Waiting<'_> {
-    fn new<'a>(run: &mut Run<'a>, way: Way) -> Result<Waiting<'a>> {
-        let (client, proxy) = (run.actor(way.who)?, run.actor(Who::ProxyServer)?);
-        let listener = proxy.listen(address(way.listener))?;
-        let to = address(way.to);
-        let socket = client.socket(Family::of(to), Protocol::Tcp)?;
-        let request = Request::Connect { socket, address: to };
-        run.try_out("connect", client, &request)?;
-        Ok(Waiting {
-            client,
-            socket,
-            proxy,
-            listener,
-            from_outside: way.who.is_outside(),
-        })
-    }
-
-    /// One more client of the same listener.
-    fn new_on<'a>(run: &mut Run<'a>, way: Way, first: &Waiting<'a>) -> Result<Waiting<'a>> {
-        let to = address(way.to);
-        let socket = first.client.socket(Family::of(to), Protocol::Tcp)?;
-        let request = Request::Connect { socket, address: to };
-        run.try_out("connect", first.client, &request)?;
-        Ok(Waiting { socket, ..*first })
-    }
-
-    fn close(&self) -> Result<Reply> {
-        let socket = self.socket;
-        self.client.must(&Request::Close { socket })
-    }
-
-    fn reset(&self) -> Result<Reply> {
-        let (socket, option) = (self.socket, SocketOption::ResetOnClose);
-        self.client.must(&Request::Set { socket, option })?;
-        self.close()
-    }
-
-    /// Accepts and notes everything.
-    fn accept(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
-        let socket = self.listener;
-        let reply = run.try_out("accept", self.proxy, &Request::Accept { socket })?;
-        let Reply::Socket(accepted) = reply else {
-            return Ok(None);
-        };
-        self.see(run, accepted)?;
-        Ok(Some(accepted))
-    }
-
-    /// Notes what the proxy sees of an accepted socket; of an inbound one the local name may
-    /// differ (and is compared where that is done exactly, with the identity servers).
-    fn see(&self, run: &mut Run<'_>, socket: Handle) -> Result<()> {
-        if self.from_outside {
-            run.try_out("peer", self.proxy, &Request::PeerName { socket })?;
-            return run.see_original(self.proxy, socket);
-        }
-        run.see_names(self.proxy, socket)
-    }
-}
+use waiting::{WAYS, Waiting, Way, manual};
 
 fn compare(name: &str, play: impl Fn(&mut Run<'_>, Way) -> Result<()> + Copy + 'static) {
-    let scenarios = WAYS.map(|way| {
-        Scenario::new(format!("{name}: {way:?}"), move |run| play(run, way))
-    });
+    let scenarios =
+        WAYS.map(|way| Scenario::new(format!("{name}: {way:?}"), move |run| play(run, way)));
     differential(&manual(), &scenarios);
 }
 
@@ -215,9 +116,13 @@ fn into_buffers_of_every_length() {
             return Ok(());
         };
         for level in [Level::Ip, Level::Ipv6] {
-            for length in [0, 1, 2, 4, 8, 15, 16, 17, 24, 27, 28, 29, 64, 128, 4096, 8192] {
+            for length in [0, 1, 2, 4, 8, 15, 16, 17, 24, 27, 28, 29, 64, 128, 4096] {
                 run.label(format!("{length} bytes, {level:?}"));
-                let question = Request::OriginalDestination { socket, level, length };
+                let question = Request::OriginalDestination {
+                    socket,
+                    level,
+                    length,
+                };
                 run.try_out("", waiting.proxy, &question)?;
             }
         }
@@ -258,17 +163,21 @@ fn of_sockets_that_are_not_connected() {
 
 #[test]
 fn of_connected_udp() {
-    let scenarios = ["10.2.0.9:80", "10.1.0.2:80", "[fd00:2::9]:80", "[::ffff:10.2.0.9]:80"].map(
-        |to| {
-            Scenario::new(to, move |run| {
-                let app = run.actor(Who::App)?;
-                let address = address(to);
-                let socket = app.socket(Family::of(address), Protocol::Udp)?;
-                app.must(&Request::Connect { socket, address })?;
-                run.see_names(app, socket)
-            })
-        },
-    );
+    let scenarios = [
+        "10.2.0.9:80",
+        "10.1.0.2:80",
+        "[fd00:2::9]:80",
+        "[::ffff:10.2.0.9]:80",
+    ]
+    .map(|to| {
+        Scenario::new(to, move |run| {
+            let app = run.actor(Who::App)?;
+            let address = address(to);
+            let socket = app.socket(Family::of(address), Protocol::Udp)?;
+            app.must(&Request::Connect { socket, address })?;
+            run.see_names(app, socket)
+        })
+    });
     differential(&manual(), &scenarios);
 }
 
@@ -289,8 +198,9 @@ fn of_connections_that_are_not_captured() {
     let scenarios = ways.map(|(who, to, listener)| {
         Scenario::new(format!("{who:?} dials {to} at {listener}"), move |run| {
             let (client, app) = (run.actor(who)?, run.actor(Who::App)?);
-            let listener = app.socket(Family::of(address(listener)), Protocol::Tcp).and_then(
-                |socket| {
+            let listener = app
+                .socket(Family::of(address(listener)), Protocol::Tcp)
+                .and_then(|socket| {
                     let option = SocketOption::ReusePort;
                     app.must(&Request::Set { socket, option })?;
                     let option = SocketOption::ReuseAddress;
@@ -299,8 +209,7 @@ fn of_connections_that_are_not_captured() {
                     app.must(&Request::Bind { socket, address })?;
                     app.must(&Request::Listen { socket })?;
                     Ok(socket)
-                },
-            )?;
+                })?;
             let address = address(to);
             let socket = client.socket(Family::of(address), Protocol::Tcp)?;
             run.try_out("connect", client, &Request::Connect { socket, address })?;
@@ -321,13 +230,16 @@ fn of_connections_that_are_not_captured() {
 #[test]
 fn of_a_client_that_is_not_connected_yet_or_was_refused() {
     let silent = ["10.1.0.77:80", "[fd00:1::77]:80"].map(|to| {
-        Scenario::new(format!("the proxy dials {to}, where nobody is"), move |run| {
-            let proxy = run.actor(Who::Proxy)?;
-            let address = address(to);
-            let socket = proxy.socket(Family::of(address), Protocol::Tcp)?;
-            run.try_out("connect", proxy, &Request::ConnectStart { socket, address })?;
-            run.see_names(proxy, socket)
-        })
+        Scenario::new(
+            format!("the proxy dials {to}, where nobody is"),
+            move |run| {
+                let proxy = run.actor(Who::Proxy)?;
+                let address = address(to);
+                let socket = proxy.socket(Family::of(address), Protocol::Tcp)?;
+                run.try_out("connect", proxy, &Request::ConnectStart { socket, address })?;
+                run.see_names(proxy, socket)
+            },
+        )
     });
     let refused = [
         (Who::App, "10.2.0.9:80"),
@@ -351,22 +263,31 @@ fn of_a_client_that_is_not_connected_yet_or_was_refused() {
 /// A proxy cannot have an MPTCP socket, but what it asks of one that an app has must not change.
 #[test]
 fn of_multipath_tcp_accepted_by_an_app() {
-    let ways = [(Protocol::Tcp, "10.1.0.2:20042"), (Protocol::Mptcp, "10.1.0.2:20042")];
+    let ways = [
+        (Protocol::Tcp, "10.1.0.2:20042"),
+        (Protocol::Mptcp, "10.1.0.2:20042"),
+    ];
     let scenarios = ways.map(|(protocol, to)| {
-        Scenario::new(format!("a {protocol:?} client, an MPTCP listener"), move |run| {
-            let app = run.actor(Who::App)?;
-            let listener = app.socket(Family::V4, Protocol::Mptcp)?;
-            let address = address(to);
-            app.must(&Request::Bind { socket: listener, address })?;
-            app.must(&Request::Listen { socket: listener })?;
-            let socket = app.socket(Family::V4, protocol)?;
-            run.try_out("connect", app, &Request::Connect { socket, address })?;
-            run.label("client");
-            run.see_names(app, socket)?;
-            let accepted = app.accept(listener)?;
-            run.label("server");
-            run.see_names(app, accepted)
-        })
+        Scenario::new(
+            format!("a {protocol:?} client, an MPTCP listener"),
+            move |run| {
+                let app = run.actor(Who::App)?;
+                let listener = app.socket(Family::V4, Protocol::Mptcp)?;
+                let address = address(to);
+                app.must(&Request::Bind {
+                    socket: listener,
+                    address,
+                })?;
+                app.must(&Request::Listen { socket: listener })?;
+                let socket = app.socket(Family::V4, protocol)?;
+                run.try_out("connect", app, &Request::Connect { socket, address })?;
+                run.label("client");
+                run.see_names(app, socket)?;
+                let accepted = app.accept(listener)?;
+                run.label("server");
+                run.see_names(app, accepted)
+            },
+        )
     });
     differential(&manual(), &scenarios);
 }

@@ -23,7 +23,9 @@ const DESTINATIONS: [&str; 6] = [
 
 /// Opens a socket as root, who may become anybody, or as the user it then becomes.
 fn after_setuid(run: &mut Run<'_>, opens: User, connects: User, to: &str) -> Result<()> {
-    let actor = run.world().start_in_pod("changeling", ROOT, "pod/changeling")?;
+    let actor = run
+        .world()
+        .start_in_pod("changeling", ROOT, "pod/changeling")?;
     let set_user = |user: User| {
         actor.must(&Request::SetUser {
             uid: user.uid,
@@ -49,23 +51,33 @@ fn after_setuid_and_setgid() {
             ("root becomes the proxy", ROOT, PROXY),
             ("root becomes an app", ROOT, APP),
             ("the proxy's group becomes an app", User::new(0, 1337), APP),
-            ("an app's group becomes the proxy", User::new(0, 1000), PROXY),
+            (
+                "an app's group becomes the proxy",
+                User::new(0, 1000),
+                PROXY,
+            ),
         ] {
             scenarios.push(Scenario::new(format!("{name} ({to})"), move |run| {
                 after_setuid(run, opens, connects, to)
             }));
         }
     }
-    scenarios.push(Scenario::new("opened by the proxy's group, expected to pass", |run| {
-        after_setuid(run, User::new(0, 1337), APP, "10.2.0.9:80")?;
-        run.expect_outcome("remote:80");
-        Ok(())
-    }));
-    scenarios.push(Scenario::new("opened by root, expected to be captured", |run| {
-        after_setuid(run, ROOT, PROXY, "10.2.0.9:80")?;
-        run.expect_outcome("proxy:15001");
-        Ok(())
-    }));
+    scenarios.push(Scenario::new(
+        "opened by the proxy's group, expected to pass",
+        |run| {
+            after_setuid(run, User::new(0, 1337), APP, "10.2.0.9:80")?;
+            run.expect_outcome("remote:80");
+            Ok(())
+        },
+    ));
+    scenarios.push(Scenario::new(
+        "opened by root, expected to be captured",
+        |run| {
+            after_setuid(run, ROOT, PROXY, "10.2.0.9:80")?;
+            run.expect_outcome("proxy:15001");
+            Ok(())
+        },
+    ));
     differential(&Setup::default(), &scenarios);
 }
 
@@ -76,9 +88,9 @@ fn passed(run: &mut Run<'_>, from: Who, taker: Who, to: &str) -> Result<()> {
     let socket = giver.socket(Family::of(address(to)), Protocol::Tcp)?;
     receiver.must(&Request::Expect { at: at.clone() })?;
     giver.must(&Request::Offer { socket, at })?;
-    let taken = handle(receiver.must(&Request::Take)?)?;
+    let copy = handle(receiver.must(&Request::Take)?)?;
     giver.must(&Request::Close { socket })?;
-    Dial::new(taker, to).go_on(run, taken)?;
+    Dial::new(taker, to).go_on(run, copy)?;
     Ok(())
 }
 
@@ -98,16 +110,22 @@ fn passed_to_another_process() {
             ));
         }
     }
-    scenarios.push(Scenario::new("opened by an app, expected to be captured", |run| {
-        passed(run, Who::App, Who::Proxy, "10.2.0.9:80")?;
-        run.expect_outcome("proxy:15001");
-        Ok(())
-    }));
-    scenarios.push(Scenario::new("opened by the proxy, expected to pass", |run| {
-        passed(run, Who::Proxy, Who::App, "10.2.0.9:80")?;
-        run.expect_outcome("remote:80");
-        Ok(())
-    }));
+    scenarios.push(Scenario::new(
+        "opened by an app, expected to be captured",
+        |run| {
+            passed(run, Who::App, Who::Proxy, "10.2.0.9:80")?;
+            run.expect_outcome("proxy:15001");
+            Ok(())
+        },
+    ));
+    scenarios.push(Scenario::new(
+        "opened by the proxy, expected to pass",
+        |run| {
+            passed(run, Who::Proxy, Who::App, "10.2.0.9:80")?;
+            run.expect_outcome("remote:80");
+            Ok(())
+        },
+    ));
     differential(&Setup::default(), &scenarios);
 }
 
@@ -137,4 +155,22 @@ fn opened_before_the_interception() {
         Ok(())
     });
     differential(&setup, &[scenario]);
+}
+
+/// However deep below the attach point the socket's cgroup is.
+#[test]
+fn in_whatever_cgroup() {
+    let mut scenarios = Vec::new();
+    for cgroup in ["deep/down/below", "peer"] {
+        for to in DESTINATIONS {
+            scenarios.push(Scenario::new(format!("in {cgroup} ({to})"), move |run| {
+                let actor = run.world().start_in_pod("deep", APP, cgroup)?;
+                let socket = actor.socket(Family::of(address(to)), Protocol::Tcp)?;
+                Dial::new(Who::App, to).go_as(run, &actor, socket)?;
+                run.expect("it is answered", run.outcome().contains(':'));
+                Ok(())
+            }));
+        }
+    }
+    differential(&Setup::default(), &scenarios);
 }

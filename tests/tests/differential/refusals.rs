@@ -15,10 +15,18 @@ const NO_WAY: Rows = &[
     ("multicast", "[ff02::1%2]:80", "ENETUNREACH"),
     ("multicast", "[ff0e::1]:80", "ENETUNREACH"),
     ("limited broadcast", "255.255.255.255:80", "ENETUNREACH"),
-    ("limited broadcast", "[::ffff:255.255.255.255]:80", "ENETUNREACH"),
+    (
+        "limited broadcast",
+        "[::ffff:255.255.255.255]:80",
+        "ENETUNREACH",
+    ),
     ("subnet broadcast", "10.1.0.255:80", "ENETUNREACH"),
     ("subnet broadcast", "[::ffff:10.1.0.255]:80", "ENETUNREACH"),
-    ("the other subnet's broadcast", "10.3.0.255:80", "ENETUNREACH"),
+    (
+        "the other subnet's broadcast",
+        "10.3.0.255:80",
+        "ENETUNREACH",
+    ),
     ("unreachable route", "10.66.1.1:80", "EHOSTUNREACH"),
     ("unreachable route", "[::ffff:10.66.1.1]:80", "EHOSTUNREACH"),
     ("unreachable route", "[fd00:66:1::1]:80", "EHOSTUNREACH"),
@@ -30,7 +38,11 @@ const NO_WAY: Rows = &[
     ("blackhole route", "[fd00:66:3::1]:80", "EINVAL"),
     ("throw route", "10.66.4.1:80", "ENETUNREACH"),
     ("throw route", "[fd00:66:4::1]:80", "ENETUNREACH"),
-    ("a link-local address without its link", "[fe80::1]:80", "EINVAL"),
+    (
+        "a link-local address without its link",
+        "[fe80::1]:80",
+        "EINVAL",
+    ),
 ];
 
 const NO_ROUTE: Rows = &[

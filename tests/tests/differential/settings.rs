@@ -15,9 +15,7 @@ fn compare(settings: Settings, rows: Rows<'_>) {
 fn compare_in(setup: &Setup, rows: Rows<'_>) {
     let scenarios: Vec<_> = rows
         .iter()
-        .map(|(who, to, outcome)| {
-            Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to))
-        })
+        .map(|(who, to, outcome)| Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to)))
         .collect();
     differential(setup, &scenarios);
 }
@@ -214,8 +212,15 @@ fn cidrs_that_overlap() {
 /// alone, in both.
 #[test]
 fn a_loopback_cidr() {
-    for outbound_cidrs in ["127.1.0.0/16,10.0.0.0/8,fd00::/16", "::1/128,10.0.0.0/8,fd00::/16"] {
-        let v4 = if outbound_cidrs.starts_with("127") { "proxy:15001" } else { "app:80" };
+    for outbound_cidrs in [
+        "127.1.0.0/16,10.0.0.0/8,fd00::/16",
+        "::1/128,10.0.0.0/8,fd00::/16",
+    ] {
+        let v4 = if outbound_cidrs.starts_with("127") {
+            "proxy:15001"
+        } else {
+            "app:80"
+        };
         let settings = Settings {
             outbound_cidrs,
             ..Settings::default()

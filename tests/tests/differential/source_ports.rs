@@ -93,20 +93,26 @@ fn one_port_twice() {
             run.expect_outcome("EADDRNOTAVAIL");
             Ok(())
         }),
-        Scenario::new("by an app and the proxy, to different destinations", |run| {
-            reusing(Who::App, "10.1.0.2:20003", "10.2.0.9:80").go(run)?;
-            run.label("the proxy:");
-            reusing(Who::Proxy, "10.1.0.2:20003", "10.2.0.10:80").go(run)?;
-            run.expect_outcome("remote:80");
-            Ok(())
-        }),
-        Scenario::new("by the proxy and an app, to different destinations", |run| {
-            reusing(Who::Proxy, "10.1.0.2:20004", "10.2.0.9:80").go(run)?;
-            run.label("an app:");
-            reusing(Who::App, "10.1.0.2:20004", "10.2.0.10:80").go(run)?;
-            run.expect_outcome("proxy:15001");
-            Ok(())
-        }),
+        Scenario::new(
+            "by an app and the proxy, to different destinations",
+            |run| {
+                reusing(Who::App, "10.1.0.2:20003", "10.2.0.9:80").go(run)?;
+                run.label("the proxy:");
+                reusing(Who::Proxy, "10.1.0.2:20003", "10.2.0.10:80").go(run)?;
+                run.expect_outcome("remote:80");
+                Ok(())
+            },
+        ),
+        Scenario::new(
+            "by the proxy and an app, to different destinations",
+            |run| {
+                reusing(Who::Proxy, "10.1.0.2:20004", "10.2.0.9:80").go(run)?;
+                run.label("an app:");
+                reusing(Who::App, "10.1.0.2:20004", "10.2.0.10:80").go(run)?;
+                run.expect_outcome("proxy:15001");
+                Ok(())
+            },
+        ),
         Scenario::new("without SO_REUSEADDR", |run| {
             let dial = |to| Dial::new(Who::App, to).from("10.1.0.2:20005");
             dial("10.2.0.9:80").go(run)?;
@@ -173,7 +179,8 @@ fn check_introduction(run: &mut Run<'_>, to: &str, reply: Reply) -> Result<()> {
         return Err(anyhow::anyhow!("no introduction"));
     };
     let said: Introduction = serde_json::from_str(&line).context(line)?;
-    let holds = said.who == "proxy:15001" && [said.original_v4, said.original_v6].contains(&to.to_owned());
+    let holds =
+        said.who == "proxy:15001" && [said.original_v4, said.original_v6].contains(&to.to_owned());
     run.expect("the proxy was told where it was to go", holds);
     Ok(())
 }

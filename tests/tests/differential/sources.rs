@@ -24,17 +24,26 @@ fn what_routing_picks() {
     let scenarios = [
         ("default route", "10.2.0.9:80"),
         ("route with a secondary address as src", "10.9.0.1:80"),
-        ("route with another interface's address as src", "10.8.0.1:80"),
+        (
+            "route with another interface's address as src",
+            "10.8.0.1:80",
+        ),
         ("route through another interface", "10.4.0.1:80"),
         ("neighbour", "10.1.0.1:80"),
         ("neighbour on another interface", "10.3.0.1:80"),
         ("default route", "[fd00:2::9]:80"),
         ("route with src", "[fd00:9::1]:80"),
-        ("route with another interface's address as src", "[fd00:8::1]:80"),
+        (
+            "route with another interface's address as src",
+            "[fd00:8::1]:80",
+        ),
         ("route through another interface", "[fd00:4::1]:80"),
         ("neighbour", "[fd00:1::1]:80"),
         ("neighbour on another interface", "[fd00:3::1]:80"),
-        ("route with a secondary address as src", "[::ffff:10.9.0.1]:80"),
+        (
+            "route with a secondary address as src",
+            "[::ffff:10.9.0.1]:80",
+        ),
         ("route through another interface", "[::ffff:10.4.0.1]:80"),
     ]
     .map(|(name, to)| Scenario::dial(name, PROXY, app(to)));
@@ -86,31 +95,48 @@ fn a_bound_address_whose_port_is_still_open() {
 #[test]
 fn families_that_do_not_fit() {
     let scenarios = [
-        Scenario::dial("an IPv6 bind, an IPv4 destination", "ENETUNREACH", {
-            app("[::ffff:10.2.0.9]:80").from("[fd00:1::2]:0")
-        }),
-        Scenario::dial("an IPv4 bind, an IPv6 destination", "EAFNOSUPPORT", {
-            app("[fd00:2::9]:80").from("[::ffff:10.1.0.2]:0")
-        }),
-        Scenario::dial("an IPv6-only socket, an IPv4 destination", "ENETUNREACH", {
-            app("[::ffff:10.2.0.9]:80").with(V6Only(true))
-        }),
-        Scenario::dial("an IPv4 socket, an IPv6 destination", "EAFNOSUPPORT", {
-            app("[fd00:2::9]:80").on(Family::V4)
-        }),
-        Scenario::dial("an IPv6 socket, an IPv4 address family", "EINVAL", {
-            app("10.2.0.9:80").on(Family::V6)
-        }),
-        Scenario::dial("an IPv4 bind, the IPv6 wildcard", "app:80", {
-            app("[::]:80").from("[::ffff:127.0.0.1]:0")
-        }),
-        Scenario::dial("an IPv4 bind to the pod's address, the IPv6 wildcard", "app:80", {
-            app("[::]:80").from("[::ffff:10.1.0.2]:0")
-        }),
-        Scenario::dial("an IPv6 bind, the IPv4 wildcard", "ENETUNREACH", {
-            app("[::ffff:0.0.0.0]:80").from("[fd00:1::2]:0")
-        }),
-    ];
+        (
+            "an IPv6 bind, an IPv4 destination",
+            "ENETUNREACH",
+            app("[::ffff:10.2.0.9]:80").from("[fd00:1::2]:0"),
+        ),
+        (
+            "an IPv4 bind, an IPv6 destination",
+            "EAFNOSUPPORT",
+            app("[fd00:2::9]:80").from("[::ffff:10.1.0.2]:0"),
+        ),
+        (
+            "an IPv6-only socket, an IPv4 destination",
+            "ENETUNREACH",
+            app("[::ffff:10.2.0.9]:80").with(V6Only(true)),
+        ),
+        (
+            "an IPv4 socket, an IPv6 destination",
+            "EAFNOSUPPORT",
+            app("[fd00:2::9]:80").on(Family::V4),
+        ),
+        (
+            "an IPv6 socket, an IPv4 address",
+            "EINVAL",
+            app("10.2.0.9:80").on(Family::V6),
+        ),
+        (
+            "an IPv4 bind to localhost, the IPv6 wildcard",
+            "app:80",
+            app("[::]:80").from("[::ffff:127.0.0.1]:0"),
+        ),
+        (
+            "an IPv4 bind to the pod's address, the IPv6 wildcard",
+            "app:80",
+            app("[::]:80").from("[::ffff:10.1.0.2]:0"),
+        ),
+        (
+            "an IPv6 bind, the IPv4 wildcard",
+            "ENETUNREACH",
+            app("[::ffff:0.0.0.0]:80").from("[fd00:1::2]:0"),
+        ),
+    ]
+    .map(|(name, outcome, dial)| Scenario::dial(name, outcome, dial));
     differential(&Setup::default(), &scenarios);
 }
 
@@ -133,12 +159,15 @@ fn a_socket_bound_to_a_device() {
         let dial = Dial::new(Who::Root, to).with(device(name));
         Scenario::dial(&format!("an app on {name}"), outcome, dial)
     });
-    let proxy = [("eth0", "10.2.0.9:80"), ("eth1", "10.4.0.1:80"), ("eth0", "[fd00:2::9]:80")].map(
-        |(name, to)| {
-            let dial = Dial::new(Who::ProxyGid, to).with(device(name));
-            Scenario::dial(&format!("the proxy on {name}"), "remote:80", dial)
-        },
-    );
+    let proxy = [
+        ("eth0", "10.2.0.9:80"),
+        ("eth1", "10.4.0.1:80"),
+        ("eth0", "[fd00:2::9]:80"),
+    ]
+    .map(|(name, to)| {
+        let dial = Dial::new(Who::ProxyGid, to).with(device(name));
+        Scenario::dial(&format!("the proxy on {name}"), "remote:80", dial)
+    });
     let scenarios: Vec<_> = captured.into_iter().chain(proxy).collect();
     differential(&Setup::default(), &scenarios);
 }

@@ -41,35 +41,101 @@ const fn bound(name: &'static str, from: &'static str, to: &'static str, answers
 const IPV4: &[Row] = &[
     row("remote", "10.2.0.9:80", CAPTURED_OUTBOUND),
     row("remote on the link", "10.1.0.1:80", CAPTURED_OUTBOUND),
-    row("remote by another interface", "10.4.0.1:80", CAPTURED_OUTBOUND),
-    row("nobody on the link", "10.1.0.77:80", ["proxy:15001", "silence", "silence"]),
-    row("remote where nobody listens", "10.2.0.9:81", ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"]),
-    row("remote tunnel port", "10.2.0.9:15008", ["proxy:15001", "remote:15008", "remote:15008"]),
-    row("remote status port", "10.2.0.9:15020", ["proxy:15001", "remote:15020", "remote:15020"]),
-    row("remote proxy port", "10.2.0.9:15006", ["proxy:15001", "remote:15006", "remote:15006"]),
+    row(
+        "remote by another interface",
+        "10.4.0.1:80",
+        CAPTURED_OUTBOUND,
+    ),
+    row(
+        "nobody on the link",
+        "10.1.0.77:80",
+        ["proxy:15001", "silence", "silence"],
+    ),
+    row(
+        "remote where nobody listens",
+        "10.2.0.9:81",
+        ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"],
+    ),
+    row(
+        "remote tunnel port",
+        "10.2.0.9:15008",
+        ["proxy:15001", "remote:15008", "remote:15008"],
+    ),
+    row(
+        "remote status port",
+        "10.2.0.9:15020",
+        ["proxy:15001", "remote:15020", "remote:15020"],
+    ),
+    row(
+        "remote proxy port",
+        "10.2.0.9:15006",
+        ["proxy:15001", "remote:15006", "remote:15006"],
+    ),
     row("own address", "10.1.0.2:80", CAPTURED_SELF),
     row("own secondary address", "10.1.0.3:80", CAPTURED_SELF),
     row("other interface's address", "10.3.0.2:80", CAPTURED_SELF),
-    row("own address where nobody listens", "10.1.0.2:81", ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"]),
+    row(
+        "own address where nobody listens",
+        "10.1.0.2:81",
+        ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"],
+    ),
     row("own tunnel port", "10.1.0.2:15008", ["app:15008"; 3]),
-    row("own status port", "10.1.0.2:15020", ["app:15020", "proxy:15006", "app:15020"]),
-    row("own outbound port", "10.1.0.2:15001", ["proxy:15001", "proxy:15006", "proxy:15001"]),
+    row(
+        "own status port",
+        "10.1.0.2:15020",
+        ["app:15020", "proxy:15006", "app:15020"],
+    ),
+    row(
+        "own outbound port",
+        "10.1.0.2:15001",
+        ["proxy:15001", "proxy:15006", "proxy:15001"],
+    ),
     row("own inbound port", "10.1.0.2:15006", ["proxy:15006"; 3]),
     row("localhost", "127.0.0.1:80", LOCALHOST),
-    row("localhost where nobody listens", "127.0.0.1:81", ["ECONNREFUSED"; 3]),
-    row("localhost's outbound port", "127.0.0.1:15001", ["proxy:15001"; 3]),
-    row("localhost's inbound port", "127.0.0.1:15006", ["proxy:15006"; 3]),
+    row(
+        "localhost where nobody listens",
+        "127.0.0.1:81",
+        ["ECONNREFUSED"; 3],
+    ),
+    row(
+        "localhost's outbound port",
+        "127.0.0.1:15001",
+        ["proxy:15001"; 3],
+    ),
+    row(
+        "localhost's inbound port",
+        "127.0.0.1:15006",
+        ["proxy:15006"; 3],
+    ),
     row("other loopback", "127.0.0.2:80", CAPTURED_SELF),
-    row("last loopback before the stand-ins", "127.127.255.254:80", CAPTURED_SELF),
-    row("passthrough address", "127.0.0.6:15002", ["app:15002", "proxy:15006", "app:15002"]),
+    row(
+        "last loopback before the stand-ins",
+        "127.127.255.254:80",
+        CAPTURED_SELF,
+    ),
+    row(
+        "passthrough address",
+        "127.0.0.6:15002",
+        ["app:15002", "proxy:15006", "app:15002"],
+    ),
     row("unspecified", "0.0.0.0:80", LOCALHOST),
     bound("own address", "127.0.0.6:0", "10.1.0.2:80", ["app:80"; 3]),
     bound("localhost", "127.0.0.6:0", "127.0.0.1:80", ["app:80"; 3]),
-    bound("passthrough address", "127.0.0.6:0", "127.0.0.6:80", ["app:80"; 3]),
+    bound(
+        "passthrough address",
+        "127.0.0.6:0",
+        "127.0.0.6:80",
+        ["app:80"; 3],
+    ),
     bound("unspecified", "127.0.0.6:0", "0.0.0.0:80", ["app:80"; 3]),
     bound("unspecified", "10.1.0.3:0", "0.0.0.0:80", CAPTURED_SELF),
     bound("own address", "127.0.0.1:0", "10.1.0.2:80", CAPTURED_SELF),
-    bound("passthrough address", "127.0.0.1:0", "127.0.0.6:15002", ["app:15002", "proxy:15006", "app:15002"]),
+    bound(
+        "passthrough address",
+        "127.0.0.1:0",
+        "127.0.0.6:15002",
+        ["app:15002", "proxy:15006", "app:15002"],
+    ),
     bound("remote", "127.0.0.6:0", "10.2.0.9:80", ["EINVAL"; 3]),
     bound("remote", "127.0.0.1:0", "10.2.0.9:80", ["EINVAL"; 3]),
 ];
@@ -77,25 +143,73 @@ const IPV4: &[Row] = &[
 const IPV6: &[Row] = &[
     row("remote", "[fd00:2::9]:80", CAPTURED_OUTBOUND),
     row("remote on the link", "[fd00:1::1]:80", CAPTURED_OUTBOUND),
-    row("remote by another interface", "[fd00:4::1]:80", CAPTURED_OUTBOUND),
+    row(
+        "remote by another interface",
+        "[fd00:4::1]:80",
+        CAPTURED_OUTBOUND,
+    ),
     // A link-local destination binds the connection to its interface, and localhost is not there.
-    row("remote link-local", "[fe80::ff:fe00:101%2]:80", ["silence", "remote:80", "remote:80"]),
-    row("nobody on the link", "[fd00:1::77]:80", ["proxy:15001", "silence", "silence"]),
-    row("remote where nobody listens", "[fd00:2::9]:81", ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"]),
-    row("remote tunnel port", "[fd00:2::9]:15008", ["proxy:15001", "remote:15008", "remote:15008"]),
-    row("remote status port", "[fd00:2::9]:15020", ["proxy:15001", "remote:15020", "remote:15020"]),
+    row(
+        "remote link-local",
+        "[fe80::ff:fe00:101%2]:80",
+        ["silence", "remote:80", "remote:80"],
+    ),
+    row(
+        "nobody on the link",
+        "[fd00:1::77]:80",
+        ["proxy:15001", "silence", "silence"],
+    ),
+    row(
+        "remote where nobody listens",
+        "[fd00:2::9]:81",
+        ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"],
+    ),
+    row(
+        "remote tunnel port",
+        "[fd00:2::9]:15008",
+        ["proxy:15001", "remote:15008", "remote:15008"],
+    ),
+    row(
+        "remote status port",
+        "[fd00:2::9]:15020",
+        ["proxy:15001", "remote:15020", "remote:15020"],
+    ),
     row("own address", "[fd00:1::2]:80", CAPTURED_SELF),
     row("own second address", "[fd00:1::3]:80", CAPTURED_SELF),
     row("other interface's address", "[fd00:3::2]:80", CAPTURED_SELF),
-    row("own link-local address", "[fe80::ff:fe00:102%2]:80", ["app:80", "silence", "app:80"]),
-    row("own address where nobody listens", "[fd00:1::2]:81", ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"]),
+    row(
+        "own link-local address",
+        "[fe80::ff:fe00:102%2]:80",
+        ["app:80", "silence", "app:80"],
+    ),
+    row(
+        "own address where nobody listens",
+        "[fd00:1::2]:81",
+        ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"],
+    ),
     row("own tunnel port", "[fd00:1::2]:15008", ["app:15008"; 3]),
-    row("own status port", "[fd00:1::2]:15020", ["app:15020", "proxy:15006", "app:15020"]),
-    row("own outbound port", "[fd00:1::2]:15001", ["proxy:15001", "proxy:15006", "proxy:15001"]),
+    row(
+        "own status port",
+        "[fd00:1::2]:15020",
+        ["app:15020", "proxy:15006", "app:15020"],
+    ),
+    row(
+        "own outbound port",
+        "[fd00:1::2]:15001",
+        ["proxy:15001", "proxy:15006", "proxy:15001"],
+    ),
     row("own inbound port", "[fd00:1::2]:15006", ["proxy:15006"; 3]),
     row("localhost", "[::1]:80", LOCALHOST),
-    row("localhost where nobody listens", "[::1]:81", ["ECONNREFUSED"; 3]),
-    row("localhost's outbound port", "[::1]:15001", ["proxy:15001"; 3]),
+    row(
+        "localhost where nobody listens",
+        "[::1]:81",
+        ["ECONNREFUSED"; 3],
+    ),
+    row(
+        "localhost's outbound port",
+        "[::1]:15001",
+        ["proxy:15001"; 3],
+    ),
     // Its own address is what a connection to ::6 comes from, unless bound.
     row("passthrough address", "[::6]:15002", ["app:15002"; 3]),
     row("unspecified", "[::]:80", LOCALHOST),
@@ -105,9 +219,19 @@ const IPV6: &[Row] = &[
     bound("unspecified", "[::6]:0", "[::]:80", ["app:80"; 3]),
     bound("unspecified", "[fd00:1::3]:0", "[::]:80", LOCALHOST),
     bound("own address", "[::1]:0", "[fd00:1::2]:80", CAPTURED_SELF),
-    bound("passthrough address", "[::1]:0", "[::6]:15002", ["app:15002", "proxy:15006", "app:15002"]),
+    bound(
+        "passthrough address",
+        "[::1]:0",
+        "[::6]:15002",
+        ["app:15002", "proxy:15006", "app:15002"],
+    ),
     // Nobody out there knows the way back to ::6.
-    bound("remote", "[::6]:0", "[fd00:2::9]:80", ["proxy:15001", "silence", "silence"]),
+    bound(
+        "remote",
+        "[::6]:0",
+        "[fd00:2::9]:80",
+        ["proxy:15001", "silence", "silence"],
+    ),
 ];
 
 /// `text` as an IPv6 socket names it.
@@ -117,14 +241,20 @@ fn mapped(text: &str) -> String {
 }
 
 fn scenario(who: Who, row: &Row, is_mapped: bool) -> Scenario {
-    let write = |text: &str| if is_mapped { mapped(text) } else { text.to_owned() };
+    let write = |text: &str| {
+        if is_mapped {
+            mapped(text)
+        } else {
+            text.to_owned()
+        }
+    };
     let mut dial = Dial::new(who, &write(row.to));
-    let mut name = format!("{who:?} dials {}", row.name);
-    if let Some(from) = row.from {
-        let from = write(from);
-        dial = dial.from(&from);
-        name += &format!(", bound to {from}");
+    let bound = row.from.map(write);
+    if let Some(from) = &bound {
+        dial = dial.from(from);
     }
+    let bound = bound.map_or(String::new(), |from| format!(", bound to {from}"));
+    let name = format!("{who:?} dials {}{bound}", row.name);
     let [app, proxy, gid_only] = row.answers;
     let outcome = match who {
         Who::Proxy | Who::ProxyUid => proxy,

@@ -1,0 +1,104 @@
+//! The kernel's BPF, as the tests look at it and meddle with it: by plain `bpf(2)`, so that nothing
+//! is shared with what they test.
+
+pub mod maps;
+pub mod pins;
+pub mod programs;
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+/// Attributes of a `bpf(2)` command.
+///
+/// # Safety
+///
+/// Plain numbers, laid out as the kernel has them; those that are addresses point to memory that
+/// is as large as the kernel takes it to be and outlives the value.
+unsafe trait Attributes {}
+
+/// Calls `bpf(2)`.
+fn bpf(command: u32, attributes: &mut impl Attributes) -> io::Result<RawFd> {
+    let size = size_of_val(attributes);
+    // SAFETY: what `Attributes` promises.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            libc::c_long::from(command),
+            std::ptr::from_mut(attributes),
+            size,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}
+
+/// The same, for commands that return a new file descriptor.
+fn bpf_fd(command: u32, attributes: &mut impl Attributes) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn number(fd: impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+fn address<T>(memory: &mut [T]) -> u64 {
+    memory.as_mut_ptr() as u64
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+// SAFETY: a string that ends with a zero byte.
+unsafe impl Attributes for ObjGet {}
+
+const OBJ_GET: u32 = 7;
+
+/// Opens what is pinned at `path`.
+pub fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjGet {
+        path: path.as_ptr() as u64,
+        ..ObjGet::default()
+    };
+    bpf_fd(OBJ_GET, &mut attributes)
+}
+
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+// SAFETY: made by `info` only, of a buffer of this length.
+unsafe impl Attributes for InfoByFd {}
+
+const OBJ_GET_INFO_BY_FD: u32 = 15;
+
+/// What the kernel tells of an object, as 64-bit words.
+fn info(object: &OwnedFd) -> io::Result<[u64; 32]> {
+    let mut words = [0; 32];
+    let mut attributes = InfoByFd {
+        fd: number(object),
+        length: u32::try_from(size_of_val(&words)).map_err(io::Error::other)?,
+        info: address(&mut words),
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(words)
+}

@@ -1,0 +1,216 @@
+//! Maps.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use super::{Attributes, address, bpf, bpf_fd, info, number, open, pins};
+
+/// An open map.
+pub struct Map {
+    fd: OwnedFd,
+    key_size: usize,
+    value_size: usize,
+    max_entries: u32,
+}
+
+impl Map {
+    /// Interceptor's map of this name; `None` if there is none.
+    pub fn of_interceptor(name: &str) -> io::Result<Option<Self>> {
+        match Self::at(&pins::folder().join("maps").join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            map => map.map(Some),
+        }
+    }
+
+    /// The map that is pinned at `path`.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Self::new(open(path)?)
+    }
+
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        // struct bpf_map_info: type, id, key_size, value_size, max_entries, ...
+        let info = info(&fd)?;
+        let word = |index: usize| (info[index / 2] >> (32 * (index % 2))) & u64::from(u32::MAX);
+        let size = |index| usize::try_from(word(index)).map_err(io::Error::other);
+        Ok(Self {
+            key_size: size(2)?,
+            value_size: size(3)?,
+            max_entries: u32::try_from(word(4)).map_err(io::Error::other)?,
+            fd,
+        })
+    }
+
+    /// A new array of one 64-bit number.
+    pub(super) fn counter() -> io::Result<Self> {
+        let mut attributes = Create {
+            kind: ARRAY,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 1,
+        };
+        Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
+    }
+
+    /// Its descriptor, for a program to name.
+    pub(super) const fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// How many bytes a key has.
+    #[must_use]
+    pub const fn key_size(&self) -> usize {
+        self.key_size
+    }
+
+    /// How many bytes a value has.
+    #[must_use]
+    pub const fn value_size(&self) -> usize {
+        self.value_size
+    }
+
+    /// How many entries it takes.
+    #[must_use]
+    pub const fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value_size];
+        let mut key = self.checked(key)?;
+        let mut attributes = Element {
+            map: number(&self.fd),
+            padding: 0,
+            key: address(&mut key),
+            value: address(&mut value),
+            flags: 0,
+        };
+        match bpf(MAP_LOOKUP_ELEM, &mut attributes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(|_| Some(value)),
+        }
+    }
+
+    /// Removes the entry of `key`.
+    pub fn remove(&self, key: &[u8]) -> io::Result<()> {
+        let mut key = self.checked(key)?;
+        let mut attributes = Element {
+            map: number(&self.fd),
+            padding: 0,
+            key: address(&mut key),
+            value: 0,
+            flags: 0,
+        };
+        bpf(MAP_DELETE_ELEM, &mut attributes).map(drop)
+    }
+
+    /// Every key, as far as others leave the map alone.
+    pub fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut next = vec![0; self.key_size];
+        // Whoever removes the key that we are at makes the kernel begin again.
+        while keys.len() <= self.max_entries as usize {
+            let last = keys.last_mut();
+            let mut attributes = Element {
+                map: number(&self.fd),
+                padding: 0,
+                key: last.map_or(0, |last| address(last)),
+                value: address(&mut next),
+                flags: 0,
+            };
+            match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                result => result?,
+            };
+            keys.push(next.clone());
+        }
+        Ok(keys)
+    }
+
+    /// Puts in the entries of `keys`, each with a value of zeroes, until no more fit. Answers how
+    /// many went in.
+    pub fn fill(&self, keys: &[u8]) -> io::Result<u32> {
+        let count = keys.len() / self.key_size;
+        let mut keys = keys.to_vec();
+        let mut values = vec![0; count * self.value_size];
+        let mut attributes = Batch {
+            start: 0,
+            end: 0,
+            keys: address(&mut keys),
+            values: address(&mut values),
+            count: u32::try_from(count).map_err(io::Error::other)?,
+            map: number(&self.fd),
+            element_flags: 0,
+            flags: 0,
+        };
+        match bpf(MAP_UPDATE_BATCH, &mut attributes) {
+            Err(error) if error.raw_os_error() != Some(libc::E2BIG) => Err(error),
+            _ => Ok(attributes.count),
+        }
+    }
+
+    fn checked(&self, key: &[u8]) -> io::Result<Vec<u8>> {
+        if key.len() == self.key_size {
+            return Ok(key.to_vec());
+        }
+        let (is, ought) = (key.len(), self.key_size);
+        Err(io::Error::other(format!(
+            "a key of {is} bytes instead of {ought}"
+        )))
+    }
+}
+
+/// Interceptor's map of this name.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    pins::folder().join("maps").join(name)
+}
+
+const MAP_CREATE: u32 = 0;
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_DELETE_ELEM: u32 = 3;
+const MAP_GET_NEXT_KEY: u32 = 4;
+const MAP_UPDATE_BATCH: u32 = 26;
+
+const ARRAY: u32 = 2;
+
+#[repr(C)]
+struct Create {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+// SAFETY: no addresses.
+unsafe impl Attributes for Create {}
+
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+// SAFETY: made in this file only, of buffers of the map's own sizes.
+unsafe impl Attributes for Element {}
+
+#[repr(C)]
+struct Batch {
+    start: u64,
+    end: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+// SAFETY: made in this file only, of as many keys and values as it says.
+unsafe impl Attributes for Batch {}

@@ -1,0 +1,48 @@
+//! What Interceptor has pinned.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{info, open};
+
+/// The folder of the present layout.
+#[must_use]
+pub fn folder() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/interceptor/v1")
+}
+
+/// The links of the cgroup at `path` and of the network namespace with this cookie: which there
+/// are, and which they are.
+pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {
+    let mut links = links_of_cgroup(fs::metadata(cgroup)?.ino())?;
+    links.extend(links_in(&folder().join("netns").join(cookie.to_string()))?);
+    Ok(links)
+}
+
+/// The links of the cgroup with this ID.
+pub fn links_of_cgroup(id: u64) -> io::Result<Vec<String>> {
+    links_in(&folder().join("cgroups").join(id.to_string()))
+}
+
+fn links_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut links = vec![folder.display().to_string()];
+    for entry in entries {
+        let path = entry?.path();
+        // struct bpf_link_info: type, id, prog_id, ...
+        let words = info(&open(&path)?)?;
+        let (link, program) = (words[0] >> 32, words[1] & u64::from(u32::MAX));
+        links.push(format!(
+            "{}: link {link}, program {program}",
+            path.display()
+        ));
+    }
+    links.sort();
+    Ok(links)
+}

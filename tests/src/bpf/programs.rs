@@ -1,0 +1,252 @@
+//! Programs of other people: small ones that count how often they run, and do a little besides.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use super::{Attributes, address, bpf, bpf_fd, info, maps::Map, number};
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `connect(2)` by IPv4.
+    Connect4,
+    /// `connect(2)` by IPv6.
+    Connect6,
+    /// `getpeername(2)` by IPv4.
+    PeerName4,
+    /// `getsockname(2)` by IPv4.
+    SocketName4,
+    /// `getsockopt(2)`
+    GetSockOpt,
+    /// `socket(2)`
+    SocketCreate,
+    /// The life of TCP connections.
+    SockOps,
+    /// The choice of a socket for what comes in.
+    SkLookup,
+}
+
+impl Place {
+    /// Every place in a cgroup.
+    pub const IN_CGROUPS: [Self; 7] = [
+        Self::Connect4,
+        Self::Connect6,
+        Self::PeerName4,
+        Self::SocketName4,
+        Self::GetSockOpt,
+        Self::SocketCreate,
+        Self::SockOps,
+    ];
+
+    /// `BPF_PROG_TYPE_…` and the type of attachment.
+    const fn types(self) -> (u32, u32) {
+        match self {
+            Self::Connect4 => (18, 10),
+            Self::Connect6 => (18, 11),
+            Self::PeerName4 => (18, 29),
+            Self::SocketName4 => (18, 31),
+            Self::GetSockOpt => (25, 21),
+            Self::SocketCreate => (9, 2),
+            Self::SockOps => (13, 3),
+            Self::SkLookup => (30, 36),
+        }
+    }
+}
+
+/// What a program does besides counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Nothing.
+    CountOnly,
+    /// `bpf_sock_ops_cb_flags_set`, which sets all flags at once, with these.
+    SetCallbackFlags(i32),
+}
+
+/// How a program is attached to a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Without a flag: shuts out every other.
+    Exclusive,
+    /// `BPF_F_ALLOW_OVERRIDE`: one in a cgroup below replaces it there.
+    Overridable,
+    /// `BPF_F_ALLOW_MULTI`: beside others.
+    Multiple,
+}
+
+/// A loaded program. What it is attached to by [`Program::attach`] keeps it when this is dropped,
+/// and goes with the cgroup.
+pub struct Program {
+    fd: OwnedFd,
+    counter: Map,
+    place: Place,
+}
+
+/// A program that is attached for as long as this lives.
+pub struct Link {
+    _fd: OwnedFd,
+}
+
+impl Program {
+    /// Loads one, under a name that `bpftool` shows.
+    pub fn load(name: &str, place: Place, deed: Deed) -> io::Result<Self> {
+        let counter = Map::counter()?;
+        let mut code = code(&counter, deed);
+        let mut license = *b"GPL\0";
+        let (kind, attach_type) = place.types();
+        let mut attributes = Load {
+            kind,
+            instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
+            code: address(&mut code),
+            license: address(&mut license),
+            name: padded(name),
+            attach_type,
+            ..Load::default()
+        };
+        Ok(Self {
+            fd: bpf_fd(PROG_LOAD, &mut attributes)?,
+            counter,
+            place,
+        })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> io::Result<u64> {
+        // struct bpf_prog_info: type, id, ...
+        Ok(info(&self.fd)?[0] >> 32)
+    }
+
+    /// How often it has run.
+    pub fn runs(&self) -> io::Result<u64> {
+        let value = self.counter.get(&[0; 4])?.unwrap_or_default();
+        let bytes = value.first_chunk().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(u64::from_ne_bytes(*bytes))
+    }
+
+    /// Attaches it to a cgroup for as long as that is there.
+    pub fn attach(&self, cgroup: &Path, mode: Mode) -> io::Result<()> {
+        let cgroup = File::open(cgroup)?;
+        let mut attributes = Attach {
+            target: number(&cgroup),
+            program: number(&self.fd),
+            at: self.place.types().1,
+            flags: match mode {
+                Mode::Exclusive => 0,
+                Mode::Overridable => 1,
+                Mode::Multiple => 2,
+            },
+        };
+        bpf(PROG_ATTACH, &mut attributes).map(drop)
+    }
+
+    /// Takes it from a cgroup.
+    pub fn detach(&self, cgroup: &Path) -> io::Result<()> {
+        let cgroup = File::open(cgroup)?;
+        let mut attributes = Attach {
+            target: number(&cgroup),
+            program: number(&self.fd),
+            at: self.place.types().1,
+            flags: 0,
+        };
+        bpf(PROG_DETACH, &mut attributes).map(drop)
+    }
+
+    /// Attaches it to a cgroup or a network namespace by a link.
+    pub fn link(&self, target: &impl AsFd) -> io::Result<Link> {
+        let mut attributes = CreateLink {
+            program: number(&self.fd),
+            target: number(target),
+            attach_type: self.place.types().1,
+            flags: 0,
+        };
+        bpf_fd(LINK_CREATE, &mut attributes).map(|fd| Link { _fd: fd })
+    }
+}
+
+/// Counts, does its deed and answers 1: proceed.
+fn code(counter: &Map, deed: Deed) -> Vec<u64> {
+    let (r0, r1, r2, r6) = (0, 1, 2, 6);
+    // r6 = r1 (the context)
+    let mut code = vec![instruction(0xbf, r6, r1, 0)];
+    // r1 = the address of the counter: BPF_PSEUDO_MAP_VALUE, in two words
+    code.push(instruction(0x18, r1, 2, number(counter.fd()).cast_signed()));
+    code.push(0);
+    // r2 = 1; lock *(u64 *)(r1 + 0) += r2
+    code.push(instruction(0xb7, r2, 0, 1));
+    code.push(instruction(0xdb, r1, r2, 0));
+    if let Deed::SetCallbackFlags(flags) = deed {
+        // r1 = r6; r2 = flags; call bpf_sock_ops_cb_flags_set
+        code.push(instruction(0xbf, r1, r6, 0));
+        code.push(instruction(0xb7, r2, 0, flags));
+        code.push(instruction(0x85, 0, 0, 59));
+    }
+    // r0 = 1; exit
+    code.push(instruction(0xb7, r0, 0, 1));
+    code.push(instruction(0x95, 0, 0, 0));
+    code
+}
+
+/// `struct bpf_insn` with no offset.
+fn instruction(operation: u8, destination: u8, source: u8, immediate: i32) -> u64 {
+    let [a, b, c, d] = immediate.to_ne_bytes();
+    u64::from_ne_bytes([operation, source << 4 | destination, 0, 0, a, b, c, d])
+}
+
+fn padded(name: &str) -> [u8; 16] {
+    let mut padded = [0; 16];
+    for (byte, letter) in padded.iter_mut().take(15).zip(name.bytes()) {
+        *byte = letter;
+    }
+    padded
+}
+
+const PROG_LOAD: u32 = 5;
+const PROG_ATTACH: u32 = 8;
+const PROG_DETACH: u32 = 9;
+const LINK_CREATE: u32 = 28;
+
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+// SAFETY: made in this file only, of as many instructions as it says and a license that ends with
+// a zero byte.
+unsafe impl Attributes for Load {}
+
+#[repr(C)]
+struct Attach {
+    target: u32,
+    program: u32,
+    at: u32,
+    flags: u32,
+}
+
+// SAFETY: no addresses.
+unsafe impl Attributes for Attach {}
+
+#[repr(C)]
+struct CreateLink {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+// SAFETY: no addresses.
+unsafe impl Attributes for CreateLink {}

@@ -1,0 +1,37 @@
+//! Ctrl-C: what was set up is taken down before the end.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on, SIGINT and SIGTERM only make [`was_interrupted`] true. To be called before there is
+/// another thread. (Programs that are started get the default back.)
+pub fn catch_interruptions() -> Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    thread::spawn(move || {
+        while signals.wait().is_ok() {
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+/// Whether there was a signal.
+#[must_use]
+pub fn was_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+pub(super) fn ensure_uninterrupted() -> Result<()> {
+    if was_interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What came of a connection, without what no two runs have in common.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::sidecar::{Answer, Seen};
+
+/// What came of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// What the proxy was told.
+    pub(super) told: Option<Told>,
+    /// Who answered, and the client as he sees it; or why nobody did.
+    pub(super) answer: Result<(String, IpAddr), String>,
+    /// The client's address as the client sees it.
+    local: IpAddr,
+    /// The server's address as the client sees it.
+    peer: Option<SocketAddr>,
+}
+
+/// What the proxy was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) listener: String,
+    pub(super) original: String,
+    /// An address; with its port only if that is not the client's own.
+    pub(super) client: String,
+}
+
+impl Outcome {
+    pub(super) fn new(seen: Seen) -> Self {
+        let told = seen
+            .answer
+            .as_ref()
+            .ok()
+            .and_then(|answer| answer.told.clone());
+        Self {
+            told: told.map(|told| Told {
+                listener: told.listener,
+                original: told.original,
+                client: shortened(told.client, seen.local.port()),
+            }),
+            answer: seen.answer.map(|Answer { who, peer, .. }| (who, peer.ip())),
+            local: seen.local.ip(),
+            peer: seen.peer,
+        }
+    }
+
+    /// What two of them do not have in common, for people.
+    pub(super) fn difference(&self, other: &Self) -> String {
+        [
+            (
+                "proxy told",
+                format!("{:?}", self.told),
+                format!("{:?}", other.told),
+            ),
+            (
+                "answer",
+                format!("{:?}", self.answer),
+                format!("{:?}", other.answer),
+            ),
+            (
+                "getsockname",
+                self.local.to_string(),
+                other.local.to_string(),
+            ),
+            (
+                "getpeername",
+                format!("{:?}", self.peer),
+                format!("{:?}", other.peer),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, ours, theirs)| ours != theirs)
+        .map(|(what, ours, theirs)| format!("{what}: {ours}, behind iptables {theirs}"))
+        .collect::<Vec<_>>()
+        .join("; ")
+    }
+}
+
+/// `address` without its port, if that is the client's own.
+fn shortened(address: String, port: u16) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(address) if address.port() == port => address.ip().to_string(),
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clients_own_port_is_left_out() {
+        let short = |text: &str| shortened(text.to_owned(), 40000);
+        assert_eq!(short("10.1.0.2:40000"), "10.1.0.2");
+        assert_eq!(short("10.1.0.2:40001"), "10.1.0.2:40001");
+        assert_eq!(short("[fd00::1]:40000"), "fd00::1");
+        assert_eq!(short("nonsense"), "nonsense");
+    }
+}

@@ -1,0 +1,355 @@
+//! A pod and its peer, not captured yet: what the tests of attaching and detaching begin with.
+//!
+//! ```text
+//!  pod                                             peer
+//!  app, server, proxy                              client, remote
+//!  eth0 10.1.0.2, fd00:1::2 ────────────────────── eth0 10.1.0.1, fd00:1::1
+//!                                                  lo   10.2.0.9, fd00:2::9
+//! ```
+
+mod traces;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+pub use traces::Traces;
+
+use crate::{
+    actor::{Actor, User},
+    agent::protocol::{Family, Handle, Protocol, Reply, Request},
+    cgroup::Cgroup,
+    command::{bounded, output},
+    dialler::outcome,
+    interceptor,
+    janitor::{self, Task},
+    machine::{self, Exclusive, Shared},
+    netns::Netns,
+    world::{Bind, serve},
+};
+
+/// An app's user.
+pub const APP: User = User::new(1000, 1000);
+/// The proxy's user.
+pub const PROXY: User = User::new(1337, 1337);
+/// Whose the peer's processes are.
+pub const ROOT: User = User::new(0, 0);
+
+/// What a stock sidecar is given, both families captured.
+pub const STOCK: &[&str] = &[
+    "-b",
+    "*",
+    "-d",
+    "15090,15021,15020",
+    "-i",
+    "*",
+    "--dual-stack",
+];
+
+/// Connections of every kind that [`STOCK`] captures, and who answers them: captured, and not.
+pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
+    (
+        Who::App,
+        "10.2.0.9:80",
+        "proxy:15001 for 10.2.0.9:80",
+        "remote:80",
+    ),
+    (
+        Who::App,
+        "[fd00:2::9]:80",
+        "proxy:15001 for [fd00:2::9]:80",
+        "remote:80",
+    ),
+    (
+        Who::App,
+        "[::ffff:10.2.0.9]:80",
+        "proxy:15001 for 10.2.0.9:80",
+        "remote:80",
+    ),
+    (
+        Who::Client,
+        "10.1.0.2:8080",
+        "proxy:15006 for 10.1.0.2:8080",
+        "server:8080",
+    ),
+    (
+        Who::Client,
+        "[fd00:1::2]:8080",
+        "proxy:15006 for [fd00:1::2]:8080",
+        "server:8080",
+    ),
+];
+
+/// How long something that ends by itself may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The pod's app.
+    App,
+    /// Somebody outside the pod.
+    Client,
+}
+
+/// A pod and its peer. The pod is detached when dropped, or when the test process dies.
+pub struct Lab {
+    /// The app, as a client.
+    pub app: Actor,
+    /// The app, as a server of port 8080.
+    pub server: Actor,
+    /// The proxy. It listens on nothing at first.
+    pub proxy: Actor,
+    /// A client outside the pod.
+    pub client: Actor,
+    /// The servers outside the pod, of ports 80 and 443 on all addresses.
+    pub remote: Actor,
+    /// The pod's network namespace.
+    pub pod: Netns,
+    /// The peer's.
+    pub peer: Netns,
+    /// The cgroup that all of them are below.
+    pub cgroup: Cgroup,
+    cookie: u64,
+    _shared: Option<Shared>,
+}
+
+impl Lab {
+    /// Makes one, beside other tests.
+    pub fn new() -> Result<Self> {
+        let shared = machine::shared()?;
+        Self::make(Some(shared))
+    }
+
+    /// Makes one for a test that has the machine for itself.
+    pub fn alone(_exclusive: &Exclusive) -> Result<Self> {
+        Self::make(None)
+    }
+
+    fn make(shared: Option<Shared>) -> Result<Self> {
+        let cgroup = Cgroup::new()?;
+        let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
+        let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;
+        lay_out(&pod, &peer)?;
+        let start = |name, user, netns: &Netns, place: &str| {
+            Actor::start(name, user, netns.namespace(), Some(&cgroup.child(place)?))
+        };
+        let lab = Self {
+            app: start("app", APP, &pod, "pod/app")?,
+            server: start("server", APP, &pod, "pod/app")?,
+            proxy: start("proxy", PROXY, &pod, "pod/proxy")?,
+            client: start("client", ROOT, &peer, "peer")?,
+            remote: start("remote", ROOT, &peer, "peer")?,
+            cookie: traces::cookie(&pod)?,
+            pod,
+            peer,
+            cgroup,
+            _shared: shared,
+        };
+        serve(&lab.server, Bind::DUAL_WILDCARD, 8080)?;
+        for port in [80, 443] {
+            serve(&lab.remote, Bind::DUAL_WILDCARD, port)?;
+        }
+        janitor::remember(&Task::Detach(lab.pod.path().to_owned()))?;
+        Ok(lab)
+    }
+
+    /// Has the proxy listen on the stock ports, on a wildcard of each family.
+    pub fn start_proxy(&self) -> Result<Vec<Handle>> {
+        self.listen([15001, 15006])
+    }
+
+    /// Has the proxy listen on these ports, on a wildcard of each family.
+    pub fn listen(&self, ports: impl IntoIterator<Item = u16>) -> Result<Vec<Handle>> {
+        ports
+            .into_iter()
+            .flat_map(|port| Bind::BOTH_WILDCARDS.map(|bind| (bind, port)))
+            .map(|(bind, port)| serve(&self.proxy, bind, port))
+            .collect()
+    }
+
+    /// Has the proxy close these listeners.
+    pub fn close(&self, listeners: Vec<Handle>) -> Result<()> {
+        listeners
+            .into_iter()
+            .try_for_each(|socket| self.proxy.must(&Request::Close { socket }).map(drop))
+    }
+
+    /// `interceptor VERB --netns POD`
+    #[must_use]
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = bounded(interceptor::binary());
+        command.arg(verb).arg("--netns").arg(self.pod.path());
+        command
+    }
+
+    /// `interceptor attach` at the lab's cgroup.
+    #[must_use]
+    pub fn attach_command(&self, flags: &[&str]) -> Command {
+        self.attach_command_at(self.cgroup.path(), flags)
+    }
+
+    /// `interceptor attach` at another cgroup.
+    #[must_use]
+    pub fn attach_command_at(&self, cgroup: &Path, flags: &[&str]) -> Command {
+        let mut command = self.command("attach");
+        command.arg("--cgroup").arg(cgroup).args(flags);
+        command
+    }
+
+    /// Attaches the pod at the lab's cgroup and answers what was said.
+    pub fn attach(&self, flags: &[&str]) -> Result<String> {
+        said(&mut self.attach_command(flags))
+    }
+
+    /// Attaches the pod at another cgroup.
+    pub fn attach_at(&self, cgroup: &Path, flags: &[&str]) -> Result<String> {
+        said(&mut self.attach_command_at(cgroup, flags))
+    }
+
+    /// Detaches the pod and answers what was said.
+    pub fn detach(&self) -> Result<String> {
+        said(&mut self.command("detach"))
+    }
+
+    /// Who answers when `who` dials `to`.
+    pub fn dial(&self, who: Who, to: &str) -> Result<String> {
+        let actor = match who {
+            Who::App => &self.app,
+            Who::Client => &self.client,
+        };
+        dial(actor, to)
+    }
+
+    /// Who answers each of [`CAPTURED`].
+    pub fn dial_all(&self) -> Result<Vec<String>> {
+        CAPTURED
+            .iter()
+            .map(|(who, to, ..)| self.dial(*who, to))
+            .collect()
+    }
+
+    /// The network namespace's cookie.
+    #[must_use]
+    pub const fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// What an attach changes, as it is now.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::read(&self.pod, self.cgroup.path(), self.cookie)
+    }
+
+    /// What is kept for the pod anywhere.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        traces::leftovers(self.pod.path(), self.cgroup.path(), self.cookie)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        match self.detach() {
+            // The janitor no longer has to.
+            Ok(_) => drop(janitor::remember(&Task::Detached(
+                self.pod.path().to_owned(),
+            ))),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
+}
+
+/// Every answer of [`Lab::dial_all`] when the pod is captured.
+#[must_use]
+pub fn all_captured() -> Vec<&'static str> {
+    CAPTURED.iter().map(|(.., captured, _)| *captured).collect()
+}
+
+/// Every answer of [`Lab::dial_all`] when it is not.
+#[must_use]
+pub fn all_direct() -> Vec<&'static str> {
+    CAPTURED.iter().map(|(.., direct)| *direct).collect()
+}
+
+/// Who answers when `actor` dials `to`: `remote:80`, for a proxy `proxy:15001 for 10.2.0.9:80` with
+/// what it was told, or the errno.
+pub fn dial(actor: &Actor, to: &str) -> Result<String> {
+    let (socket, outcome) = call(actor, to)?;
+    actor.must(&Request::Close { socket })?;
+    Ok(outcome)
+}
+
+/// The same; the socket stays open.
+pub fn call(actor: &Actor, to: &str) -> Result<(Handle, String)> {
+    let address: SocketAddr = to.parse().with_context(|| to.to_owned())?;
+    let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
+    let outcome = match actor.call(&Request::Connect { socket, address })? {
+        Reply::Error(errno) => errno,
+        _ => match actor.call(&Request::ReceiveLine { socket })? {
+            Reply::Data(line) => outcome(&line)?,
+            Reply::Error(errno) => errno,
+            reply => format!("{reply:?}"),
+        },
+    };
+    Ok((socket, outcome))
+}
+
+/// Whether the other end of a connection that was made by [`call`] still answers.
+pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
+    let data = "are you there?\n".to_owned();
+    if let Reply::Error(_) = actor.call(&Request::Send { socket, data })? {
+        return Ok(false);
+    }
+    let reply = actor.call(&Request::ReceiveLine { socket })?;
+    Ok(reply == Reply::Data("are you there?".to_owned()))
+}
+
+/// Runs a command that must succeed, and answers what it says on stderr.
+pub fn said(command: &mut Command) -> Result<String> {
+    let Output { status, stderr, .. } = output(command, "")?;
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    ensure!(status.success(), "{command:?}: {status}: {stderr}");
+    Ok(stderr)
+}
+
+/// Waits until `condition` holds; fails if it takes too long.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition()? {
+        ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+const POD: &str = "
+addr add 10.1.0.2/24 dev eth0
+addr add fd00:1::2/64 dev eth0 nodad
+route add default via 10.1.0.1
+route add ::/0 via fd00:1::1
+";
+
+const PEER: &str = "
+addr add 10.1.0.1/24 dev eth0
+addr add fd00:1::1/64 dev eth0 nodad
+addr add 10.2.0.9/32 dev lo
+addr add fd00:2::9/128 dev lo nodad
+";
+
+/// Addresses and routes that stay as they are: no link-local address comes up later.
+fn lay_out(pod: &Netns, peer: &Netns) -> Result<()> {
+    for netns in [pod, peer] {
+        netns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1")?;
+    }
+    pod.cable("eth0", peer, "eth0", 1)?;
+    wait_until("the cable", || {
+        let links = pod.enter(|| crate::command::run(bounded("ip").args(["link", "show"]), ""))?;
+        Ok(links.matches("LOWER_UP").count() == 2)
+    })?;
+    pod.ip(POD)?;
+    peer.ip(PEER)
+}

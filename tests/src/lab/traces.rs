@@ -1,0 +1,135 @@
+//! What an attach leaves behind.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::{
+    bpf::{maps::Map, pins},
+    command::{bounded, run},
+    netns::Netns,
+};
+
+/// What an attach changes: links, the policy, and the pod's addresses and routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The pinned links of the cgroup and the network namespace.
+    pub links: Vec<String>,
+    /// The policy in force, in which each has a number of its own.
+    pub policy: Option<Vec<u8>>,
+    /// What `ip address` and `ip route` show.
+    pub network: Vec<String>,
+}
+
+impl Traces {
+    pub(super) fn read(netns: &Netns, cgroup: &Path, cookie: u64) -> Result<Self> {
+        let policies = Map::of_interceptor("icept_policies")?;
+        Ok(Self {
+            links: pins::links(cgroup, cookie)?,
+            policy: match policies {
+                Some(map) => map.get(&cookie.to_ne_bytes())?,
+                None => None,
+            },
+            network: network(netns)?,
+        })
+    }
+
+    /// Whether `::6` is on `lo`.
+    #[must_use]
+    pub fn has_passthrough_v6(&self) -> bool {
+        self.network.iter().any(|line| line.contains("::6/128"))
+    }
+}
+
+fn network(netns: &Netns) -> Result<Vec<String>> {
+    let questions: [&[&str]; 3] = [
+        &["-oneline", "address", "show"],
+        &["-4", "route", "show", "table", "all"],
+        &["-6", "route", "show", "table", "all"],
+    ];
+    let mut lines = Vec::new();
+    for question in questions {
+        let text = netns.enter(|| run(bounded("ip").args(question), ""))?;
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+/// Maps whose keys begin with the cookie of a network namespace.
+const BY_COOKIE: [&str; 7] = [
+    "icept_policies",
+    "icept_next",
+    "icept_forward",
+    "icept_stand_ins",
+    "icept_lports",
+    "icept_lslots",
+    "icept_listeners",
+];
+
+/// Everything that is kept for a network namespace, or of a policy that was made for it.
+pub(super) fn leftovers(netns: &Path, cgroup: &Path, cookie: u64) -> Result<Vec<String>> {
+    let mut left = pins::links(cgroup, cookie)?;
+    for name in BY_COOKIE {
+        let Some(map) = Map::of_interceptor(name)? else {
+            continue;
+        };
+        let keys = map.keys().context(name)?;
+        let ours = keys
+            .iter()
+            .filter(|key| key.starts_with(&cookie.to_ne_bytes()));
+        left.extend(ours.map(|key| format!("{name}: {key:?}")));
+    }
+    left.extend(records_that_name(netns)?);
+    Ok(left)
+}
+
+/// The stored settings of a pod say how it was named.
+fn records_that_name(netns: &Path) -> Result<Vec<String>> {
+    let Some(map) = Map::of_interceptor("icept_settings")? else {
+        return Ok(Vec::new());
+    };
+    let name = format!("{:?}", netns.display().to_string());
+    let mut found = Vec::new();
+    for key in map.keys()? {
+        let value = map.get(&key)?.unwrap_or_default();
+        if String::from_utf8_lossy(&value).contains(&name) {
+            found.push(format!("icept_settings: {key:?}"));
+        }
+    }
+    Ok(found)
+}
+
+/// `SO_NETNS_COOKIE`
+pub(super) fn cookie(netns: &Netns) -> Result<u64> {
+    netns.enter(|| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        Ok(cookie_of(&socket)?)
+    })
+}
+
+fn cookie_of(socket: &OwnedFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes no more than it is told there is room for.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

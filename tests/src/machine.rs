@@ -1,0 +1,83 @@
+//! Who may look at what is shared by the whole machine.
+//!
+//! Interceptor's pins are one tree for all pods. A test that looks only at its own pods holds the
+//! shared lock while it has any; one that judges the machine as a whole (nothing at all is left,
+//! the tables are full) holds the exclusive one, and waits for the others to end. The locks are on
+//! folders that are always there, so they leave nothing behind, and the kernel drops them with the
+//! process.
+
+use std::{
+    fs::File,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+/// Held while somebody waits to be alone: nobody new comes in.
+const GATE: &str = "/sys/fs";
+/// Held by those who are in.
+const ROOM: &str = "/sys/kernel";
+/// Interceptor's own, gone with the last pod.
+const PINS: &str = "/sys/fs/bpf/interceptor";
+
+/// How long others may take to end.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Keeps those out who want the machine for themselves.
+pub struct Shared {
+    _room: Flock<File>,
+}
+
+/// Keeps everybody out.
+pub struct Exclusive {
+    _gate: Flock<File>,
+    _room: Flock<File>,
+}
+
+/// Takes part. Waits while somebody is alone.
+pub fn shared() -> Result<Shared> {
+    let deadline = Instant::now() + PATIENCE;
+    let _gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
+    let room = lock(ROOM, FlockArg::LockSharedNonblock, deadline)?;
+    Ok(Shared { _room: room })
+}
+
+/// Waits to be alone: until no other test has a pod, and nobody else has one captured.
+pub fn exclusive() -> Result<Exclusive> {
+    let deadline = Instant::now() + PATIENCE;
+    let gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
+    let room = lock(ROOM, FlockArg::LockExclusiveNonblock, deadline)?;
+    while Path::new(PINS).exists() {
+        wait(PINS, deadline)?;
+    }
+    Ok(Exclusive {
+        _gate: gate,
+        _room: room,
+    })
+}
+
+fn lock(path: &str, how: FlockArg, deadline: Instant) -> Result<Flock<File>> {
+    let mut file = File::open(path).context(path.to_owned())?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) => file = back,
+            Err((_, errno)) => return Err(errno).context(path.to_owned()),
+        }
+        wait(path, deadline)?;
+    }
+}
+
+fn wait(what: &str, deadline: Instant) -> Result<()> {
+    if Instant::now() > deadline {
+        bail!("{what}: still in use by others after {PATIENCE:?}");
+    }
+    thread::sleep(Duration::from_millis(20));
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What client, proxies and servers say to one another: a line of HTTP or of nothing in particular
+//! and, from a proxy that understands HTTP, headers that tell what it was told.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A line that is not HTTP. No proxy can add to it.
+pub(super) const PLAIN: &str = "hello";
+
+/// The header in which a proxy names its listener's port.
+pub(super) const LISTENER: &str = "x-proxy-listener";
+/// The header in which it says where the connection was going to.
+pub(super) const ORIGINAL: &str = "x-proxy-original-destination";
+/// The header in which it says where the connection came from.
+pub(super) const CLIENT: &str = "x-proxy-client";
+
+/// Servers look no further.
+pub(super) const LONGEST: u64 = 16 * 1024;
+
+/// What a proxy was told of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Its listener's port.
+    pub listener: String,
+    /// The original destination.
+    pub original: String,
+    /// Where the connection came from.
+    pub client: String,
+}
+
+/// A server's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The server's name and port.
+    pub who: String,
+    /// Where the connection came from, as the server sees it.
+    pub peer: SocketAddr,
+    /// What the last proxy on the way was told.
+    pub told: Option<Told>,
+}
+
+impl Told {
+    /// The headers.
+    pub(super) fn headers(&self) -> String {
+        [
+            (LISTENER, &self.listener),
+            (ORIGINAL, &self.original),
+            (CLIENT, &self.client),
+        ]
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .concat()
+    }
+
+    /// Takes over what a header says, if it is one of these.
+    pub(super) fn take(&mut self, header: &str) -> bool {
+        let Some((name, value)) = header.split_once(':') else {
+            return false;
+        };
+        let member = match name.to_ascii_lowercase().as_str() {
+            LISTENER => &mut self.listener,
+            ORIGINAL => &mut self.original,
+            CLIENT => &mut self.client,
+            _ => return false,
+        };
+        value.trim().clone_into(member);
+        true
+    }
+}
+
+/// Whether the first line of what a client says is HTTP.
+pub(super) fn is_http(line: &str) -> bool {
+    line.trim_end().ends_with("HTTP/1.1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_understood() {
+        let told = Told {
+            listener: "15001".to_owned(),
+            original: "[fd00:2::9]:80".to_owned(),
+            client: "[fd00:1::2]:40000".to_owned(),
+        };
+        let mut heard = Told::default();
+        assert!(told.headers().lines().all(|line| heard.take(line)));
+        assert_eq!(heard, told);
+        assert!(!heard.take("host: example"));
+    }
+
+    #[test]
+    fn http_is_told_from_the_rest() {
+        assert!(is_http("GET / HTTP/1.1\r\n"));
+        assert!(!is_http("hello\n"));
+    }
+}

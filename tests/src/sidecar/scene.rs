@@ -1,0 +1,184 @@
+//! The namespaces, who is in them, and the interception.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Result;
+
+use super::{
+    BINARY,
+    builtin::{INBOUND_PORT, OUTBOUND_PORT},
+    client::{Seen, ask, say},
+    envoy::Envoy,
+    launch::{Place, Process},
+};
+use crate::{
+    actor::{Actor, User},
+    cgroup::Cgroup,
+    command::own_binary,
+    interceptor::Attachment,
+    machine::{self, Shared},
+    netns::Netns,
+    rules,
+    settings::Settings,
+    world::Mechanism,
+};
+
+const APP: User = User::new(1000, 1000);
+const PROXY: User = User::new(1337, 1337);
+const ROOT: User = User::new(0, 0);
+
+/// What the app serves: a port that is captured, and one that is excluded.
+const APP_PORTS: [u16; 2] = [8080, 15020];
+/// What the remote serves.
+const REMOTE_PORTS: [u16; 1] = [80];
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// An app of the pod.
+    App,
+    /// An app of the pod that runs as root.
+    Root,
+    /// The proxy's user.
+    Proxy,
+    /// Somebody outside the pod.
+    Client,
+}
+
+/// Which proxy there is.
+#[derive(Clone, Debug)]
+pub enum Proxy {
+    /// The small one of ours.
+    Builtin,
+    /// The real Envoy.
+    Envoy(Envoy),
+}
+
+/// A pod and what is outside it. All of it goes when dropped, or when the process dies.
+pub struct Scene {
+    // Dropped in this order: detached, then the programs, their namespaces, and the cgroup.
+    interception: Option<Attachment>,
+    proxy: Option<Process>,
+    _servers: [Process; 2],
+    clients: [Actor; 4],
+    pod: Netns,
+    _outside: Netns,
+    cgroup: Cgroup,
+    _shared: Shared,
+}
+
+impl Scene {
+    /// Makes one with an app and a remote server, without an interception or a proxy.
+    pub fn new() -> Result<Self> {
+        let shared = machine::shared()?;
+        let cgroup = Cgroup::new()?;
+        let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
+        let outside = Netns::new("outside", Some(&cgroup.child("outside")?))?;
+        lay_out(&pod, &outside)?;
+        let client = |name: &str, user, netns: &Netns, place: &str| {
+            let cgroup = cgroup.child(&format!("{place}/{name}"))?;
+            Actor::start(name, user, netns.namespace(), Some(&cgroup))
+        };
+        Ok(Self {
+            interception: None,
+            proxy: None,
+            _servers: [
+                serve("app", APP, &pod, cgroup.child("pod/server")?, &APP_PORTS)?,
+                serve(
+                    "remote",
+                    ROOT,
+                    &outside,
+                    cgroup.child("outside/server")?,
+                    &REMOTE_PORTS,
+                )?,
+            ],
+            clients: [
+                client("app", APP, &pod, "pod")?,
+                client("root", ROOT, &pod, "pod")?,
+                client("proxy", PROXY, &pod, "pod")?,
+                client("client", ROOT, &outside, "outside")?,
+            ],
+            pod,
+            _outside: outside,
+            cgroup,
+            _shared: shared,
+        })
+    }
+
+    /// Puts an interception in force.
+    pub fn intercept(&mut self, mechanism: Mechanism) -> Result<()> {
+        let settings = Settings::default();
+        match mechanism {
+            Mechanism::Iptables => rules::apply(&self.pod, &settings, true),
+            Mechanism::Interceptor => {
+                let (netns, cgroup) = (self.pod.path(), self.cgroup.path());
+                self.interception = Some(Attachment::new(netns, cgroup, &settings)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts a proxy; it listens when this returns.
+    pub fn start_proxy(&mut self, proxy: &Proxy) -> Result<()> {
+        let (binary, arguments, listeners) = match proxy {
+            Proxy::Builtin => (own_binary(BINARY)?, vec!["proxy".to_owned()], 2),
+            Proxy::Envoy(envoy) => (envoy.binary.clone(), envoy.arguments(), envoy.listeners()),
+        };
+        let place = Place {
+            netns: &self.pod,
+            cgroup: &self.cgroup.child("pod/sidecar")?,
+            user: PROXY,
+        };
+        let mut process = Process::start(place, &binary, &arguments)?;
+        process.await_listeners(&self.pod, &[OUTBOUND_PORT, INBOUND_PORT], listeners)?;
+        self.proxy = Some(process);
+        Ok(())
+    }
+
+    /// Kills the proxy.
+    pub fn kill_proxy(&mut self) {
+        self.proxy = None;
+    }
+
+    /// `who` sends a request of HTTP to `to`.
+    pub fn ask(&self, who: Who, to: SocketAddr) -> Result<Seen> {
+        ask(self.client(who), to)
+    }
+
+    /// `who` sends a line that is not HTTP to `to`.
+    pub fn say(&self, who: Who, to: SocketAddr) -> Result<Seen> {
+        say(self.client(who), to)
+    }
+
+    const fn client(&self, who: Who) -> &Actor {
+        &self.clients[who as usize]
+    }
+}
+
+/// An address for each family, and a way to servers that are not on the link.
+fn lay_out(pod: &Netns, outside: &Netns) -> Result<()> {
+    pod.cable("eth0", outside, "eth0", 1)?;
+    outside.ip("addr add 10.1.0.1/24 dev eth0\n\
+         addr add fd00:1::1/64 dev eth0 nodad\n\
+         addr add 10.2.0.9/32 dev lo\n\
+         addr add fd00:2::9/128 dev lo nodad\n")?;
+    pod.ip("addr add 10.1.0.2/24 dev eth0\n\
+         addr add fd00:1::2/64 dev eth0 nodad\n\
+         route add default via 10.1.0.1\n\
+         route add ::/0 via fd00:1::1\n")
+}
+
+fn serve(name: &str, user: User, netns: &Netns, cgroup: PathBuf, ports: &[u16]) -> Result<Process> {
+    let place = Place {
+        netns,
+        cgroup: &cgroup,
+        user,
+    };
+    let arguments: Vec<_> = ["server".to_owned(), name.to_owned()]
+        .into_iter()
+        .chain(ports.iter().map(u16::to_string))
+        .collect();
+    let mut process = Process::start(place, &own_binary(BINARY)?, &arguments)?;
+    process.await_listeners(netns, ports, 1)?;
+    Ok(process)
+}

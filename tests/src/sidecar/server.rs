@@ -1,0 +1,89 @@
+//! A server that says who it is and what it sees of whoever asks.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use socket2::{Domain, Socket, Type};
+
+use super::exchange::{Answer, LONGEST, Told, is_http};
+
+/// How long a client may take to say something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves `ports` on all addresses, for ever.
+pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
+    let threads = ports
+        .iter()
+        .map(|port| {
+            let listener = listen(port.parse()?).with_context(|| format!("port {port}"))?;
+            let who = format!("{name}:{port}");
+            Ok(thread::spawn(move || serve(&listener, &who)))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for thread in threads {
+        drop(thread.join());
+    }
+    Ok(())
+}
+
+fn listen(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(128)?;
+    Ok(socket)
+}
+
+fn serve(listener: &Socket, who: &str) {
+    while let Ok((connection, _)) = listener.accept() {
+        let who = who.to_owned();
+        // A client that is gone needs no answer.
+        thread::spawn(move || answer(&connection.into(), who));
+    }
+}
+
+fn answer(connection: &TcpStream, who: String) -> io::Result<()> {
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let mut lines = BufReader::new(connection.take(LONGEST));
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    let is_http = is_http(&line);
+    let told = if is_http {
+        read_head(&mut lines)?
+    } else {
+        None
+    };
+    let peer = connection.peer_addr()?;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let body = serde_json::to_string(&Answer { who, peer, told })? + "\n";
+    let head = if is_http { head(&body) } else { String::new() };
+    (&mut &*connection).write_all((head + &body).as_bytes())
+}
+
+/// Reads the rest of the request's head, and what a proxy has put there.
+fn read_head(lines: &mut impl io::BufRead) -> io::Result<Option<Told>> {
+    let mut told = Told::default();
+    let mut is_told = false;
+    for line in lines.lines() {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        is_told |= told.take(&line);
+    }
+    Ok(is_told.then_some(told))
+}
+
+fn head(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n"
+    )
+}

@@ -1,0 +1,73 @@
+//! The smoke test: one pod, captured and let go, on a machine that has nothing but busybox and the
+//! binary. It is for emulated machines, and attaches where the product does: at the root cgroup.
+//!
+//! ```text
+//!  pod                              outside
+//!  app, proxy, app's server         client, remote server
+//!  veth0 10.1.0.2, fd00:1::2 ────── veth1 10.1.0.1, fd00:1::1
+//! ```
+
+mod captured;
+mod namespace;
+mod product;
+mod stage;
+mod tcp;
+
+use std::{fs, path::Path, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use stage::{Proxy, Stage};
+
+/// Runs it.
+pub fn run() -> Result<()> {
+    ensure_expendable()?;
+    leave_root_cgroup()?;
+    let mut stage = step("a pod and the outside", Stage::new)?;
+
+    // One listener is there before the interception, the other comes after it.
+    stage.proxy.listen_outbound(&stage.pod)?;
+    step("attach", || product::attach(&stage.pod))?;
+    stage.proxy.listen_inbound(&stage.pod)?;
+    step("captured", || captured::expect_captured(&stage))?;
+    step("attach again", || product::attach(&stage.pod))?;
+    step("captured still", || captured::expect_captured(&stage))?;
+
+    stage.proxy = Proxy::default();
+    step("refused without a proxy", || {
+        captured::expect_refused(&stage)
+    })?;
+    stage.proxy.listen_outbound(&stage.pod)?;
+    stage.proxy.listen_inbound(&stage.pod)?;
+    step("captured by the next proxy", || {
+        captured::expect_captured(&stage)
+    })?;
+
+    step("detach", || product::detach(&stage.pod))?;
+    step("let go", || captured::expect_let_go(&stage))?;
+    step("nothing left", product::expect_nothing_pinned)
+}
+
+/// Does one thing and tells how long it took.
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let begin = Instant::now();
+    let result = work().with_context(|| format!("not ok: {name}"))?;
+    println!("ok: {name} ({:.1?})", begin.elapsed());
+    Ok(result)
+}
+
+/// A real machine has an init of its own, and processes that an attach at the root would concern.
+fn ensure_expendable() -> Result<()> {
+    let init = fs::read_link("/proc/1/exe")?;
+    ensure!(
+        init.ends_with("busybox"),
+        "this is for emulated machines, not for yours: run `cargo xtask test-vm`"
+    );
+    Ok(())
+}
+
+/// Sockets are made in a cgroup below the root, as a pod's are.
+fn leave_root_cgroup() -> Result<()> {
+    let cgroup = Path::new("/sys/fs/cgroup/pod");
+    fs::create_dir(cgroup).context("the pod's cgroup")?;
+    fs::write(cgroup.join("cgroup.procs"), "0").context("the pod's cgroup")
+}

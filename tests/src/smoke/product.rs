@@ -1,0 +1,39 @@
+//! The product, run as its users run it.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+
+use super::namespace::Namespace;
+use crate::settings::Settings;
+
+/// Attaches the pod, at the default cgroup.
+pub(super) fn attach(pod: &Namespace) -> Result<()> {
+    run(command("attach", pod).args(Settings::default().flags()))
+}
+
+/// Detaches it.
+pub(super) fn detach(pod: &Namespace) -> Result<()> {
+    run(&mut command("detach", pod))
+}
+
+/// Nobody else pins anything on this machine.
+pub(super) fn expect_nothing_pinned() -> Result<()> {
+    let pins: Vec<_> = fs::read_dir("/sys/fs/bpf")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    ensure!(pins.is_empty(), "still there: {pins:?}");
+    Ok(())
+}
+
+fn command(name: &str, pod: &Namespace) -> Command {
+    let mut command = Command::new("interceptor");
+    command.arg(name).arg("--netns").arg(pod.path());
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}

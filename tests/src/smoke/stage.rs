@@ -1,0 +1,93 @@
+//! The two namespaces, and who listens there.
+
+use anyhow::Result;
+use socket2::Socket;
+
+use super::{namespace::Namespace, tcp};
+
+/// What the remote serves.
+pub(super) const REMOTE_PORT: u16 = 80;
+/// What the app serves.
+pub(super) const APP_PORT: u16 = 8080;
+/// What the app serves and no sidecar captures.
+pub(super) const EXCLUDED_PORT: u16 = 15020;
+/// The proxy's ports.
+const OUTBOUND_PORT: u16 = 15001;
+const INBOUND_PORT: u16 = 15006;
+
+/// A pod and what is outside it.
+pub(super) struct Stage {
+    pub(super) pod: Namespace,
+    pub(super) outside: Namespace,
+    pub(super) app: Socket,
+    pub(super) excluded: Socket,
+    pub(super) remote: Socket,
+    pub(super) proxy: Proxy,
+}
+
+/// The listeners of a proxy, those of each family apart, as Envoy has them.
+#[derive(Default)]
+pub(super) struct Proxy {
+    pub(super) outbound: Vec<Socket>,
+    pub(super) inbound: Vec<Socket>,
+}
+
+impl Stage {
+    /// Sets it up; the proxy does not listen yet.
+    pub(super) fn new() -> Result<Self> {
+        let (pod, outside) = (Namespace::new()?, Namespace::new()?);
+        lay_cable(&pod, &outside)?;
+        for command in [
+            "addr add 10.1.0.2/24 dev veth0",
+            "-6 addr add fd00:1::2/64 dev veth0",
+            "link set veth0 up",
+            "route add default via 10.1.0.1",
+            "-6 route add default via fd00:1::1",
+        ] {
+            pod.ip(command)?;
+        }
+        Ok(Self {
+            app: tcp::listen(&pod, "[::]", APP_PORT)?,
+            excluded: tcp::listen(&pod, "[::]", EXCLUDED_PORT)?,
+            remote: tcp::listen(&outside, "[::]", REMOTE_PORT)?,
+            proxy: Proxy::default(),
+            pod,
+            outside,
+        })
+    }
+}
+
+/// Busybox chooses the names itself, and does not take a namespace with `link add`.
+fn lay_cable(pod: &Namespace, outside: &Namespace) -> Result<()> {
+    pod.ip("link add type veth")?;
+    pod.ip(&format!("link set dev veth1 netns {}", outside.thread()))?;
+    for command in [
+        "addr add 10.1.0.1/24 dev veth1",
+        "-6 addr add fd00:1::1/64 dev veth1",
+        "link set veth1 up",
+    ] {
+        outside.ip(command)?;
+    }
+    Ok(())
+}
+
+impl Proxy {
+    /// Listens for what comes from the pod.
+    pub(super) fn listen_outbound(&mut self, pod: &Namespace) -> Result<()> {
+        self.outbound = both_families(pod, OUTBOUND_PORT)?;
+        Ok(())
+    }
+
+    /// Listens for what comes to the pod.
+    pub(super) fn listen_inbound(&mut self, pod: &Namespace) -> Result<()> {
+        self.inbound = both_families(pod, INBOUND_PORT)?;
+        Ok(())
+    }
+}
+
+fn both_families(pod: &Namespace, port: u16) -> Result<Vec<Socket>> {
+    ["0.0.0.0", "[::]"]
+        .iter()
+        .map(|wildcard| tcp::listen_in_one_family(pod, wildcard, port))
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! What the tests make is gone when they are, however they end.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use interceptor_tests::{command::own_binary, interceptor, spawn::spawn};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// How long what is left may take to go.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A test process that has made a world.
+struct Victim {
+    child: Child,
+    cgroup: PathBuf,
+    processes: Vec<u32>,
+    namespaces: Vec<u64>,
+}
+
+impl Victim {
+    fn new(world: &str, end: &str) -> Result<Self> {
+        let mut command = Command::new(own_binary("interceptor-test-victim")?);
+        command
+            .args([world, end])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = spawn(command)?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
+        let cgroup = PathBuf::from(line.trim());
+        let processes = processes(&cgroup);
+        let namespaces = processes.iter().filter_map(|pid| namespace(*pid)).collect();
+        Ok(Self {
+            child,
+            cgroup,
+            processes,
+            namespaces,
+        })
+    }
+
+    fn kill(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
+    }
+
+    /// What is left of it.
+    fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        if self.cgroup.exists() {
+            left.push(self.cgroup.display().to_string());
+        }
+        let alive = |pid: &&u32| Path::new("/proc").join(pid.to_string()).exists();
+        left.extend(
+            self.processes
+                .iter()
+                .filter(alive)
+                .map(|pid| format!("process {pid}")),
+        );
+        let used = all_namespaces();
+        let used = self.namespaces.iter().filter(|inode| used.contains(inode));
+        left.extend(used.map(|inode| format!("net:[{inode}]")));
+        left
+    }
+
+    /// Waits until nothing is left, or long enough.
+    fn expect_nothing_left(&mut self) {
+        self.child.wait().expect("the victim ends");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.leftovers().is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.leftovers(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        // Both fail only for a victim that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// Every process below `cgroup`.
+fn processes(cgroup: &Path) -> Vec<u32> {
+    let own = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let own = own.lines().filter_map(|line| line.parse().ok());
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    own.chain(below.flat_map(|entry| processes(&entry.path())))
+        .collect()
+}
+
+fn namespace(pid: u32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino())
+}
+
+fn all_namespaces() -> Vec<u64> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(namespace).collect()
+}
+
+/// The victim's world is there before it ends: else nothing would be tried here.
+fn world(world: &str, end: &str) -> Victim {
+    let victim = Victim::new(world, end).expect("a victim");
+    if end == "wait" {
+        assert!(victim.cgroup.exists());
+        assert!(victim.processes.len() > 5, "{:?}", victim.processes);
+        assert!(!victim.leftovers().is_empty());
+    }
+    victim
+}
+
+#[test]
+fn after_a_test_that_passes() {
+    world("iptables", "end").expect_nothing_left();
+}
+
+#[test]
+fn after_a_test_that_fails() {
+    world("iptables", "panic").expect_nothing_left();
+}
+
+#[test]
+fn after_a_test_that_is_killed() {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        let mut victim = world("iptables", "wait");
+        victim.kill(signal).expect("a signal");
+        victim.expect_nothing_left();
+    }
+}
+
+/// Interceptor is detached too: nothing in its status is of the victim's namespaces.
+#[test]
+fn after_a_test_of_interceptor() {
+    for end in ["end", "panic"] {
+        world("interceptor", end).expect_nothing_left();
+    }
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let mut victim = world("interceptor", "wait");
+        assert!(is_attached(&victim), "{}", status());
+        victim.kill(signal).expect("a signal");
+        victim.expect_nothing_left();
+        assert!(!is_attached(&victim), "{}", status());
+    }
+}
+
+fn status() -> String {
+    let output = interceptor::try_run(["status", "-o", "json"]).expect("status");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn is_attached(victim: &Victim) -> bool {
+    let status = status();
+    let cgroup = victim.cgroup.file_name().expect("a name").to_string_lossy();
+    status.contains(&*cgroup)
+}

@@ -1,0 +1,119 @@
+//! Clients that wait to be accepted by a proxy that does only what it is told.
+
+use anyhow::Result;
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+    scenario::{Run, address},
+    world::{Setup, Who},
+};
+
+/// No proxy but the one that the scenarios make themselves.
+pub(super) fn manual() -> Setup {
+    Setup {
+        proxy: &[],
+        ..Setup::default()
+    }
+}
+
+/// Who dials where, and where the proxy listens for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) who: Who,
+    pub(super) to: &'static str,
+    pub(super) listener: &'static str,
+}
+
+pub(super) const WAYS: [Way; 9] = [
+    way(Who::App, "10.2.0.9:80", "0.0.0.0:15001"),
+    way(Who::App, "10.2.0.9:80", "[::]:15001"),
+    way(Who::App, "[::ffff:10.2.0.9]:80", "0.0.0.0:15001"),
+    way(Who::App, "[fd00:2::9]:80", "[::]:15001"),
+    way(Who::Proxy, "10.1.0.2:80", "0.0.0.0:15006"),
+    way(Who::Proxy, "[fd00:1::2]:80", "[::]:15006"),
+    way(Who::Client, "10.1.0.2:8080", "0.0.0.0:15006"),
+    way(Who::Client, "10.1.0.2:8080", "[::]:15006"),
+    way(Who::Client, "[fd00:1::2]:8080", "[::]:15006"),
+];
+
+const fn way(who: Who, to: &'static str, listener: &'static str) -> Way {
+    Way { who, to, listener }
+}
+
+/// A client that has connected, and a proxy's listener that has not accepted it.
+pub(super) struct Waiting<'a> {
+    pub(super) client: &'a Actor,
+    pub(super) socket: Handle,
+    pub(super) proxy: &'a Actor,
+    pub(super) listener: Handle,
+    from_outside: bool,
+}
+
+impl Waiting<'_> {
+    pub(super) fn new<'a>(run: &mut Run<'a>, way: Way) -> Result<Waiting<'a>> {
+        let (client, proxy) = (run.actor(way.who)?, run.actor(Who::ProxyServer)?);
+        let listener = proxy.listen(address(way.listener))?;
+        let to = address(way.to);
+        let socket = client.socket(Family::of(to), Protocol::Tcp)?;
+        let request = Request::Connect {
+            socket,
+            address: to,
+        };
+        run.try_out("connect", client, &request)?;
+        Ok(Waiting {
+            client,
+            socket,
+            proxy,
+            listener,
+            from_outside: way.who.is_outside(),
+        })
+    }
+
+    /// One more client of the same listener.
+    pub(super) fn new_on<'a>(
+        run: &mut Run<'a>,
+        way: Way,
+        first: &Waiting<'a>,
+    ) -> Result<Waiting<'a>> {
+        let to = address(way.to);
+        let socket = first.client.socket(Family::of(to), Protocol::Tcp)?;
+        let request = Request::Connect {
+            socket,
+            address: to,
+        };
+        run.try_out("connect", first.client, &request)?;
+        Ok(Waiting { socket, ..*first })
+    }
+
+    pub(super) fn close(&self) -> Result<Reply> {
+        let socket = self.socket;
+        self.client.must(&Request::Close { socket })
+    }
+
+    pub(super) fn reset(&self) -> Result<Reply> {
+        let (socket, option) = (self.socket, SocketOption::ResetOnClose);
+        self.client.must(&Request::Set { socket, option })?;
+        self.close()
+    }
+
+    /// Accepts and notes everything.
+    pub(super) fn accept(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
+        let socket = self.listener;
+        let reply = run.try_out("accept", self.proxy, &Request::Accept { socket })?;
+        let Reply::Socket(accepted) = reply else {
+            return Ok(None);
+        };
+        self.see(run, accepted)?;
+        Ok(Some(accepted))
+    }
+
+    /// Notes what the proxy sees of an accepted socket; of an inbound one the local name may
+    /// differ (and is compared where that is done exactly, with the identity servers).
+    pub(super) fn see(&self, run: &mut Run<'_>, socket: Handle) -> Result<()> {
+        if self.from_outside {
+            run.try_out("peer", self.proxy, &Request::PeerName { socket })?;
+            return run.see_original(self.proxy, socket);
+        }
+        run.see_names(self.proxy, socket)
+    }
+}

@@ -1,0 +1,165 @@
+//! What must never get through, whatever iptables does.
+
+use std::net::Ipv6Addr;
+
+use anyhow::{Context as _, Result};
+use interceptor_tests::{
+    agent::protocol::{Family, Protocol, Reply, Request},
+    scenario::address,
+    world::{Mechanism, Setup, Who, World},
+};
+
+/// Where IPv6 stand-ins begin: documented, as the range that a pod cannot use for itself.
+const STAND_INS_V6: Ipv6Addr = Ipv6Addr::new(0xfd69, 0x6365, 0x7074, 0, 0, 0, 0, 0);
+
+fn captured(setup: &Setup) -> World {
+    World::new(Mechanism::Interceptor, setup).expect("a world")
+}
+
+/// `who` dials `to`: who answers, or the errno.
+fn dial(world: &World, who: Who, to: &str) -> Result<String> {
+    let actor = world.actor(who)?;
+    let address = address(to);
+    let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
+    if let Reply::Error(errno) = actor.call(&Request::Connect { socket, address })? {
+        return Ok(errno);
+    }
+    match actor.call(&Request::ReceiveLine { socket })? {
+        Reply::Data(line) => Ok(line),
+        Reply::Error(errno) => Ok(errno),
+        reply => Ok(format!("{reply:?}")),
+    }
+}
+
+/// The IPv6 range is local to the pod, so a neighbour can send to it: not even a stand-in that is
+/// in use may take it to the proxy.
+#[test]
+fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
+    let world = captured(&Setup::default());
+    for to in ["[fd00:2::9]:80", "[fd00:2::10]:80", "[fd00:2::9]:443"] {
+        let answer = dial(&world, Who::App, to).expect("a dial");
+        assert!(answer.contains("proxy:15001"), "{to}: {answer}");
+    }
+    let route = format!("route add {STAND_INS_V6}/64 via fd00:1::2");
+    world.peer().ip(&route).expect("a route");
+    for number in 0..8_u128 {
+        for port in [1, 2, 80, 15001] {
+            let stand_in = Ipv6Addr::from_bits(STAND_INS_V6.to_bits() + number);
+            let answer = dial(&world, Who::Client, &format!("[{stand_in}]:{port}"));
+            let answer = answer.expect("a dial");
+            assert_eq!(answer, "ECONNREFUSED", "[{stand_in}]:{port}");
+        }
+    }
+}
+
+/// An app that dials a stand-in that nobody was given is refused; it reaches neither the proxy nor
+/// whoever listens on all addresses.
+#[test]
+fn an_app_that_dials_a_stand_in_that_is_none_is_refused() {
+    let world = captured(&Setup::default());
+    for to in [
+        "127.200.0.1:80",
+        "127.255.0.1:15001",
+        "[fd69:6365:7074::7f:1]:80",
+    ] {
+        let answer = dial(&world, Who::App, to).expect("a dial");
+        assert_eq!(answer, "ECONNREFUSED", "{to}");
+    }
+}
+
+/// A namespace without a policy, in the same cgroup as a captured one, is as if we were not there.
+#[test]
+fn another_namespace_in_the_same_cgroup_is_not_affected() {
+    let world = captured(&Setup::default());
+    for to in [
+        "10.2.0.9:80",
+        "[fd00:2::9]:80",
+        "127.0.0.1:80",
+        "127.200.0.1:80",
+    ] {
+        let answer = dial(&world, Who::Client, to).expect("a dial");
+        assert!(answer.contains("remote:80"), "{to}: {answer}");
+    }
+}
+
+/// Two pods with the same addresses: each one's connections reach its own proxy, and its
+/// stand-ins mean nothing in the other.
+#[test]
+fn pods_with_overlapping_addresses_do_not_see_one_another() {
+    let (one, other) = (captured(&Setup::default()), captured(&Setup::default()));
+    other.stop_proxy().expect("no proxy");
+    for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
+        let answer = dial(&one, Who::App, to).expect("a dial");
+        assert!(answer.contains("proxy:15001"), "{to}: {answer}");
+        let answer = dial(&other, Who::App, to).expect("a dial");
+        assert_eq!(answer, "ECONNREFUSED", "{to}");
+    }
+    drop(one);
+    other.start_proxy().expect("a proxy");
+    let answer = dial(&other, Who::App, "10.2.0.9:80").expect("a dial");
+    assert!(answer.contains("proxy:15001"), "{answer}");
+}
+
+/// Detaching leaves what is open open, and what is new goes straight.
+#[test]
+fn after_detach_connections_go_straight() {
+    let mut world = captured(&Setup::default());
+    let app = world.actor(Who::App).expect("an app");
+    let socket = app.socket(Family::V4, Protocol::Tcp).expect("a socket");
+    let request = Request::Connect {
+        socket,
+        address: address("10.2.0.9:80"),
+    };
+    app.must(&request).expect("connected");
+    app.must(&Request::ReceiveLine { socket })
+        .expect("introduced");
+    world.detach();
+    let app = world.actor(Who::App).context("an app").expect("an app");
+    let data = "still there\n".to_owned();
+    app.must(&Request::Send { socket, data }).expect("sent");
+    let echo = app.must(&Request::ReceiveLine { socket }).expect("an echo");
+    assert_eq!(echo, Reply::Data("still there".to_owned()));
+    for (who, to) in [(Who::App, "10.2.0.9:80"), (Who::App, "[fd00:2::9]:80")] {
+        let answer = dial(&world, who, to).expect("a dial");
+        assert!(answer.contains("remote:80"), "{to}: {answer}");
+    }
+    let answer = dial(&world, Who::Client, "10.1.0.2:8080").expect("a dial");
+    assert!(answer.contains("app:8080"), "{answer}");
+    let answer = dial(&world, Who::App, "127.200.0.1:80").expect("a dial");
+    assert!(answer.contains("app:80"), "{answer}");
+}
+
+const OLD: &[(Who, &str)] = &[
+    (Who::App, "10.2.0.9:80"),
+    (Who::App, "[fd00:2::9]:80"),
+    (Who::App, "10.1.0.2:80"),
+    (Who::Proxy, "10.2.0.9:80"),
+    (Who::Client, "10.1.0.2:8080"),
+    (Who::Client, "[fd00:1::2]:8080"),
+];
+
+/// What is open when the pod is attached goes on. (Not compared with iptables: where conntrack
+/// first sees a connection in its middle, the rules take it for new and break it.)
+#[test]
+fn connections_older_than_the_interception_go_on() {
+    let setup = Setup {
+        old_connections: OLD,
+        ..Setup::default()
+    };
+    let world = captured(&setup);
+    for ((who, to), socket) in OLD.iter().zip(world.old_connections()) {
+        let (actor, socket) = (world.actor(*who).expect("an actor"), *socket);
+        let data = "still there\n".to_owned();
+        actor.must(&Request::Send { socket, data }).expect("sent");
+        let echo = actor
+            .must(&Request::ReceiveLine { socket })
+            .expect("an echo");
+        assert_eq!(
+            echo,
+            Reply::Data("still there".to_owned()),
+            "{who:?} to {to}"
+        );
+        let peer = actor.must(&Request::PeerName { socket }).expect("a name");
+        assert_eq!(peer, Reply::Name(address(to)), "{who:?} to {to}");
+    }
+}

@@ -1,0 +1,100 @@
+//! What an attach changes, and what the same attach again does not.
+
+use std::{fs, path::Path};
+
+use interceptor_tests::{
+    interceptor,
+    lab::{Lab, STOCK, Who, all_captured, all_direct},
+};
+
+/// Processes that run the product for this network namespace.
+fn processes_for(netns: &Path) -> Vec<String> {
+    let binary = fs::canonicalize(interceptor::binary()).expect("the binary");
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    entries
+        .filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == binary))
+        .filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok())
+        .filter(|arguments| arguments.contains(&netns.display().to_string()))
+        .collect()
+}
+
+#[test]
+fn an_attach_is_in_force_when_it_exits_and_needs_no_process() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+    let said = lab.attach(STOCK).expect("attached");
+    // The first thing after it.
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    assert!(
+        said.contains(&lab.pod.path().display().to_string()),
+        "{said}"
+    );
+    assert!(said.contains("captured"), "{said}");
+    assert_eq!(processes_for(lab.pod.path()), Vec::<String>::new());
+}
+
+#[test]
+fn the_same_attach_again_says_so_and_changes_nothing() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    lab.dial_all().expect("dials");
+    let before = lab.traces().expect("traces");
+    assert!(before.policy.is_some() && !before.links.is_empty());
+    // Nothing that is spelled in another way is another setting.
+    let other_spelling = ["-p", "15001", "-i", "*", "-b", "*", "-u", "1337"];
+    let rest = ["-d", " 15090,15021,,15020,", "--dual-stack=1"];
+    for flags in [STOCK, &[&other_spelling[..], &rest].concat()] {
+        let said = lab.attach(flags).expect("attached again");
+        assert!(said.contains("already") && said.contains("same"), "{said}");
+        assert_eq!(lab.traces().expect("traces"), before);
+    }
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}
+
+/// A netns named in another way, and by a process of it, is the same one.
+#[test]
+fn a_pod_is_known_by_its_namespace_and_not_by_its_name() {
+    let lab = Lab::new().expect("a lab");
+    lab.attach(STOCK).expect("attached");
+    let before = lab.traces().expect("traces");
+    let pid = lab.server.pid().to_string();
+    let cgroup = lab.cgroup.path().display().to_string();
+    let arguments = ["detach", "--netns", &pid];
+    let detached = interceptor::try_run(arguments).expect("detach");
+    assert!(detached.status.success(), "{detached:?}");
+    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    let arguments = ["attach", "--netns", &pid, "--cgroup", &cgroup];
+    let attached = interceptor::try_run(arguments.iter().chain(STOCK)).expect("attach");
+    assert!(attached.status.success(), "{attached:?}");
+    let after = lab.traces().expect("traces");
+    assert_eq!(after.network, before.network);
+    assert_eq!(after.links.len(), before.links.len());
+}
+
+/// What the proxy is told of is the pod as it is now.
+#[test]
+fn an_attach_follows_the_pods_new_addresses() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let before = lab.traces().expect("traces");
+    lab.pod
+        .ip("addr add 10.1.0.7/24 dev eth0\naddr add fd00:1::7/64 dev eth0 nodad")
+        .expect("addresses");
+    for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
+        let captured = format!("proxy:15006 for {to}");
+        assert_eq!(lab.dial(Who::Client, to).expect("a dial"), captured);
+    }
+    let said = lab.attach(STOCK).expect("attached again");
+    assert!(said.contains("already"), "{said}");
+    let after = lab.traces().expect("traces");
+    assert_ne!(after.policy, before.policy);
+    assert_eq!(after.links, before.links);
+    for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
+        // An app that calls the pod itself is not captured.
+        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
+    }
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}

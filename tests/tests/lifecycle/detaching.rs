@@ -1,0 +1,149 @@
+//! Detaching gives back what was there, and takes nothing away from connections that are open.
+
+use interceptor_tests::{
+    agent::protocol::{Handle, Reply, Request},
+    lab::{CAPTURED, Lab, STOCK, Traces, Who, all_captured, all_direct, call, echoes},
+};
+
+const PASSTHROUGH: &str = "addr add ::6/128 dev lo";
+
+fn lab() -> (Lab, Traces) {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    assert_eq!(before.policy, None);
+    assert_eq!(before.links, Vec::<String>::new());
+    (lab, before)
+}
+
+#[test]
+fn detach_restores_everything() {
+    let (lab, before) = lab();
+    assert!(!before.has_passthrough_v6());
+    lab.attach(STOCK).expect("attached");
+    let attached = lab.traces().expect("traces");
+    assert!(attached.has_passthrough_v6());
+    assert!(attached.policy.is_some() && !attached.links.is_empty());
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let said = lab.detach().expect("detached");
+    assert!(said.contains("no longer captured"), "{said}");
+    assert_eq!(lab.traces().expect("traces"), before);
+    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+#[test]
+fn a_passthrough_address_that_was_there_stays() {
+    let (lab, _) = lab();
+    lab.pod.ip(PASSTHROUGH).expect("::6");
+    let before = lab.traces().expect("traces");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.attach(&[STOCK, &["-o", "99"]].concat())
+        .expect("replaced");
+    lab.detach().expect("detached");
+    assert_eq!(lab.traces().expect("traces"), before);
+    lab.detach().expect("detached again");
+    assert_eq!(lab.traces().expect("traces"), before);
+}
+
+/// IPv6 that is no longer captured needs nothing in the pod.
+#[test]
+fn detach_restores_everything_after_other_settings() {
+    let (lab, before) = lab();
+    lab.attach(STOCK).expect("attached");
+    for flags in [&["-i", "*", "-b", "*"][..], STOCK, &["-p", "16001"]] {
+        lab.attach(flags).expect("replaced");
+    }
+    lab.detach().expect("detached");
+    assert_eq!(lab.traces().expect("traces"), before);
+    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+}
+
+#[test]
+fn detaching_what_is_not_attached_changes_nothing() {
+    let (lab, before) = lab();
+    let never = lab.detach().expect("never attached");
+    assert!(never.contains("not captured"), "{never}");
+    assert_eq!(lab.traces().expect("traces"), before);
+    lab.attach(STOCK).expect("attached");
+    lab.detach().expect("detached");
+    let twice = lab.detach().expect("detached twice");
+    assert!(twice.contains("not captured"), "{twice}");
+    assert_eq!(lab.traces().expect("traces"), before);
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+/// A connection of each kind, open.
+fn open(lab: &Lab) -> Vec<(Who, &'static str, Handle)> {
+    CAPTURED
+        .iter()
+        .map(|(who, to, captured, _)| {
+            let (socket, answer) = call(actor(lab, *who), to).expect("a call");
+            assert_eq!(answer, *captured);
+            (*who, *to, socket)
+        })
+        .collect()
+}
+
+fn actor(lab: &Lab, who: Who) -> &interceptor_tests::actor::Actor {
+    match who {
+        Who::App => &lab.app,
+        Who::Client => &lab.client,
+    }
+}
+
+/// Who of them still gets an answer.
+fn echoing(lab: &Lab, connections: &[(Who, &'static str, Handle)]) -> Vec<(&'static str, bool)> {
+    connections
+        .iter()
+        .map(|(who, to, socket)| (*to, echoes(actor(lab, *who), *socket).expect("an echo")))
+        .collect()
+}
+
+#[test]
+fn open_connections_survive_detach_and_attach() {
+    let (lab, _) = lab();
+    lab.attach(STOCK).expect("attached");
+    let connections = open(&lab);
+    let all: Vec<_> = connections.iter().map(|(_, to, _)| (*to, true)).collect();
+    assert_eq!(echoing(&lab, &connections), all, "attached");
+    lab.detach().expect("detached");
+    assert_eq!(echoing(&lab, &connections), all, "detached");
+    lab.attach(STOCK).expect("attached again");
+    assert_eq!(echoing(&lab, &connections), all, "attached again");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let new = [STOCK, &["-p", "16001", "-o", "99"]].concat();
+    lab.attach(&new).expect("replaced");
+    assert_eq!(echoing(&lab, &connections), all, "replaced");
+    // A connection of the time before is never taken for another's.
+    for (who, to, socket) in connections.iter().filter(|(who, ..)| *who == Who::App) {
+        let socket = *socket;
+        let reply = actor(&lab, *who).call(&Request::PeerName { socket });
+        let Reply::Name(peer) = reply.expect("a reply") else {
+            panic!("{to}: no peer name");
+        };
+        let own: std::net::SocketAddr = to.parse().expect("an address");
+        let stand_in = peer.to_string();
+        let is_stand_in = ["127.", "[fd69:", "[::ffff:127."];
+        let is_stand_in = is_stand_in.iter().any(|start| stand_in.starts_with(start));
+        assert!(peer == own || is_stand_in, "{to}: {peer}");
+    }
+}
+
+/// An app's connection that is older than the attach goes on too.
+#[test]
+fn connections_older_than_the_attach_survive() {
+    let (lab, _) = lab();
+    let mut old = Vec::new();
+    for (who, to, _, direct) in CAPTURED {
+        let (socket, answer) = call(actor(&lab, who), to).expect("a call");
+        assert_eq!(answer, direct);
+        old.push((who, to, socket));
+    }
+    lab.attach(STOCK).expect("attached");
+    let all: Vec<_> = old.iter().map(|(_, to, _)| (*to, true)).collect();
+    assert_eq!(echoing(&lab, &old), all);
+    lab.detach().expect("detached");
+    assert_eq!(echoing(&lab, &old), all);
+}

@@ -1,0 +1,9 @@
+//! Attaching, replacing, detaching: what is in force when, and what is left.
+
+mod at_once;
+mod attaching;
+mod detaching;
+mod gone;
+mod killed;
+mod replacing;
+mod running;

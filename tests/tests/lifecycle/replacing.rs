@@ -1,0 +1,168 @@
+//! Other settings replace those in force in one step.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use interceptor_tests::{
+    dialler::{Dialler, Outcomes, Plan},
+    interceptor,
+    lab::{APP, Lab, ROOT, STOCK, Who, all_captured},
+};
+
+/// How often settings change in one test.
+const CHANGES: usize = 50;
+
+/// Dials without end, until told to stop.
+fn plan(first: &str) -> Plan {
+    Plan {
+        first: first.parse().expect("an address"),
+        destinations: 1,
+        rounds: u32::MAX,
+    }
+}
+
+/// Everybody who dials while something changes.
+fn diallers(lab: &Lab) -> Result<Vec<Dialler>> {
+    let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
+    Ok(vec![
+        Dialler::start(APP, &lab.pod, &app, &plan("10.2.0.9:80"))?,
+        Dialler::start(APP, &lab.pod, &app, &plan("[fd00:2::9]:80"))?,
+        Dialler::start(ROOT, &lab.peer, &peer, &plan("10.1.0.2:8080"))?,
+        Dialler::start(ROOT, &lab.peer, &peer, &plan("[fd00:1::2]:8080"))?,
+    ])
+}
+
+/// Who answered each of them.
+fn stop(diallers: Vec<Dialler>) -> Result<Vec<Outcomes>> {
+    diallers.into_iter().map(Dialler::stop).collect()
+}
+
+/// At `turn` of a change between two settings: the list in force is another one each time, and
+/// either captures what is dialled.
+fn lists(turn: usize) -> [&'static str; 10] {
+    let [cidrs, ports, excluded] = match turn % 2 {
+        0 => ["10.2.0.0/16,fd00:2::/64", "8080,9090", "9999"],
+        _ => ["10.0.0.0/8,fd00::/8,172.16.0.0/12", "80:8080", "22,9998"],
+    };
+    [
+        "-i",
+        cidrs,
+        "-b",
+        ports,
+        "-o",
+        excluded,
+        "-x",
+        "192.0.2.0/24",
+        "-p",
+        "15001",
+    ]
+}
+
+#[test]
+fn no_connection_is_missed_while_settings_change() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let flags = |turn| [&lists(turn)[..], &["--dual-stack"]].concat();
+    lab.attach(&flags(0)).expect("attached");
+    let diallers = diallers(&lab).expect("diallers");
+    for turn in 1..=CHANGES {
+        let said = lab.attach(&flags(turn)).expect("replaced");
+        assert!(said.contains("other settings"), "{said}");
+    }
+    let answers = stop(diallers).expect("answers");
+    for (who, outcomes) in [15001, 15001, 15006, 15006].iter().zip(&answers) {
+        let names: Vec<_> = outcomes.keys().collect();
+        assert_eq!(names, [&format!("proxy:{who}")], "{answers:#?}");
+        let dials: u32 = outcomes.values().sum();
+        assert!(dials as usize > CHANGES, "{answers:#?}");
+    }
+}
+
+/// The proxy listens on the new ports before they are in force, as it has to.
+#[test]
+fn ports_change_there_and_back() {
+    const NEW: [&str; 4] = ["-p", "16001", "-z", "16006"];
+
+    let lab = Lab::new().expect("a lab");
+    lab.listen([15001, 15006, 16001, 16006]).expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let new = [STOCK, &NEW].concat();
+    let diallers = diallers(&lab).expect("diallers");
+    for _ in 0..CHANGES / 10 {
+        lab.attach(&new).expect("replaced");
+        let moved = all_captured().into_iter();
+        let moved: Vec<_> = moved.map(|answer| answer.replace(":150", ":160")).collect();
+        assert_eq!(lab.dial_all().expect("dials"), moved);
+        lab.attach(STOCK).expect("replaced");
+        assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    }
+    let answers = stop(diallers).expect("answers");
+    for (ends, outcomes) in ["001", "001", "006", "006"].iter().zip(&answers) {
+        let names: Vec<_> = outcomes.keys().cloned().collect();
+        let both = [format!("proxy:15{ends}"), format!("proxy:16{ends}")];
+        assert_eq!(names, both, "{answers:#?}");
+    }
+}
+
+/// The proxy's old listeners mean nothing to new settings, and count again when the old come back.
+#[test]
+fn listeners_follow_the_ports() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let new = [STOCK, &["-p", "16001", "-z", "16006"]].concat();
+    lab.attach(&new).expect("replaced");
+    let refused = vec!["ECONNREFUSED"; all_captured().len()];
+    assert_eq!(lab.dial_all().expect("dials"), refused);
+    lab.attach(STOCK).expect("replaced");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}
+
+/// Only the policy in force decides: not one that was before, and nothing of both.
+#[test]
+fn a_narrower_setting_captures_less_at_once() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let none_of_it = ["-i", "192.0.2.0/24", "-b", "9090", "--dual-stack"];
+    lab.attach(&none_of_it).expect("replaced");
+    assert_eq!(
+        lab.dial(Who::App, "10.2.0.9:80").expect("a dial"),
+        "remote:80"
+    );
+    let inbound = lab.dial(Who::Client, "10.1.0.2:8080").expect("a dial");
+    assert_eq!(inbound, "server:8080");
+    lab.attach(&["-i", "*", "-b", "*"]).expect("replaced");
+    let without_ipv6: BTreeMap<_, _> = [
+        ("10.2.0.9:80", "proxy:15001 for 10.2.0.9:80"),
+        ("[fd00:2::9]:80", "remote:80"),
+    ]
+    .into();
+    for (to, answer) in without_ipv6 {
+        assert_eq!(lab.dial(Who::App, to).expect("a dial"), answer);
+    }
+}
+
+/// Whoever asks meanwhile is told of one setting or the other.
+#[test]
+fn status_sees_the_pod_while_settings_change() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let excluded = ["9998", "9999"];
+    let flags = |turn: usize| [STOCK, &["-o", excluded[turn % 2]]].concat();
+    std::thread::scope(|scope| {
+        let changes =
+            scope.spawn(|| (0..CHANGES).try_for_each(|turn| lab.attach(&flags(turn)).map(drop)));
+        while !changes.is_finished() {
+            let netns = lab.pod.path().display().to_string();
+            let arguments = ["status", "-o", "json", "--netns", &netns];
+            let output = interceptor::try_run(arguments).expect("status");
+            assert!(output.status.success(), "{output:?}");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains(&netns), "{said}");
+        }
+        changes.join().expect("no panic").expect("replaced");
+    });
+}

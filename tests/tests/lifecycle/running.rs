@@ -1,0 +1,135 @@
+//! `interceptor run`: captured for as long as the command runs.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use interceptor_tests::{
+    interceptor,
+    lab::{Lab, STOCK, Traces, all_captured, all_direct, wait_until},
+    spawn::spawn,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// `interceptor run`, killed when dropped.
+struct Run {
+    child: Child,
+}
+
+impl Run {
+    fn start(lab: &Lab) -> Self {
+        let mut command = std::process::Command::new(interceptor::binary());
+        command.arg("run").arg("--netns").arg(lab.pod.path());
+        command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let child = spawn(command).expect("interceptor run");
+        Self { child }
+    }
+
+    /// Waits for the first thing it says.
+    fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        let stderr = self.child.stderr.as_mut().expect("stderr");
+        BufReader::new(stderr).read_line(&mut line).expect("a line");
+        line
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("a signal");
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the end of interceptor run", || {
+            status = self.child.try_wait()?;
+            Ok(status.is_some())
+        })
+        .expect("an end");
+        status.expect("a status")
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn lab() -> (Lab, Traces) {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    (lab, before)
+}
+
+fn captured(lab: &Lab) -> Run {
+    let mut run = Run::start(lab);
+    let line = run.first_line();
+    assert!(line.contains("is captured"), "{line}");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    run
+}
+
+#[test]
+fn run_detaches_when_it_is_told_to_stop() {
+    let (lab, before) = lab();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut run = captured(&lab);
+        run.signal(signal);
+        let status = run.wait();
+        assert!(status.success(), "{signal}: {status}");
+        assert_eq!(lab.traces().expect("traces"), before, "{signal}");
+        assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{signal}");
+    }
+    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+}
+
+#[test]
+fn run_that_is_killed_leaves_the_pod_captured() {
+    let (lab, before) = lab();
+    let mut run = captured(&lab);
+    run.signal(Signal::SIGKILL);
+    assert!(!run.wait().success());
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.detach().expect("detached");
+    assert_eq!(lab.traces().expect("traces"), before);
+    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+/// Whenever the signal comes, the pod is detached in the end.
+#[test]
+fn run_that_is_stopped_while_it_attaches_leaves_nothing() {
+    const STEP: Duration = Duration::from_millis(30);
+
+    let (lab, before) = lab();
+    for step in 0..12 {
+        let mut run = Run::start(&lab);
+        thread::sleep(STEP * step);
+        run.signal(Signal::SIGTERM);
+        run.wait();
+        assert_eq!(lab.traces().expect("traces"), before, "{:?}", STEP * step);
+        let left = lab.leftovers().expect("leftovers");
+        assert_eq!(left, Vec::<String>::new(), "{:?}", STEP * step);
+    }
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+/// Detached by somebody else meanwhile: nothing is left to do, and that is no failure.
+#[test]
+fn run_ends_well_when_the_pod_was_detached_meanwhile() {
+    let (lab, before) = lab();
+    let mut run = captured(&lab);
+    lab.detach().expect("detached");
+    run.signal(Signal::SIGINT);
+    assert!(run.wait().success());
+    assert_eq!(lab.traces().expect("traces"), before);
+}
