@@ -110,6 +110,13 @@ impl Address {
         }
     }
 
+    /// Whether this is an IPv6 address that means something on one link only, `fe80::/10`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v6_link_local(self) -> bool {
+        u32::from_be(self.words[0]) >> 22 == 0xfe80 >> 6
+    }
+
     /// Whether TCP to this address always fails in the kernel: multicast, and `255.255.255.255`
     /// (`tcp_v4_connect` and `tcp_v6_connect` answer ENETUNREACH).
     #[inline(always)]
@@ -214,6 +221,16 @@ mod tests {
             "::1",
         ] {
             assert!(!address(text).is_never_tcp(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_link_local_is_fe80_10() {
+        for text in ["fe80::1", "febf::1"] {
+            assert!(address(text).is_v6_link_local(), "{text}");
+        }
+        for text in ["fec0::1", "fe00::1", "fd00::1", "169.254.1.1"] {
+            assert!(!address(text).is_v6_link_local(), "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 84 {
+    pub struct KernelOffsets: 92 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -29,6 +29,10 @@ map_type! {
         pub inet_pinet6: u32,
         /// `struct ipv6_pinfo.mcast_oif`
         pub pinet6_mcast_oif: u32,
+        /// `struct tcp_sock.rcv_nxt`
+        pub tcp_rcv_nxt: u32,
+        /// `struct tcp_sock.packets_out`
+        pub tcp_packets_out: u32,
         /// `struct net.ipv4.fib_seq`
         pub net_fib_seq: u32,
         /// `struct net.ipv6.fib6_sernum`
@@ -97,6 +101,8 @@ impl KernelOffsets {
         inet_mc_index: UNKNOWN_OFFSET,
         inet_pinet6: UNKNOWN_OFFSET,
         pinet6_mcast_oif: UNKNOWN_OFFSET,
+        tcp_rcv_nxt: UNKNOWN_OFFSET,
+        tcp_packets_out: UNKNOWN_OFFSET,
         net_fib_seq: UNKNOWN_OFFSET,
         net_fib6_sernum: UNKNOWN_OFFSET,
         net_rt6_stats: UNKNOWN_OFFSET,

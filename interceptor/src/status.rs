@@ -1,7 +1,5 @@
 //! What is attached, and whether it is as it should be.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerKey, NetnsCookie, Policy};
 use serde::Serialize;
@@ -98,21 +96,28 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
             ));
         }
     }
-    if let Some(problem) = uncovered(&attached.netns, netns, &attached.cgroup) {
-        warnings.push(problem);
-    }
+    warnings.extend(cgroup_problem(netns, attached));
     Ok(warnings)
 }
 
-/// Names processes that came into the pod since and are not below its cgroup. A namespace that can
-/// no longer be opened by the path it had cannot be looked at.
-fn uncovered(path: &Path, netns: NetnsCookie, cgroup: &Path) -> Option<String> {
-    let open = Netns::open(&NetnsSpec::File(path.to_owned())).ok()?;
+/// Names what keeps the pod's sockets from being seen: a cgroup that is gone, or processes that came
+/// into the pod since and are not below it.
+fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
+    let hierarchy = Hierarchy::find().ok()?;
+    let cgroup = match Cgroup::open(&hierarchy, Some(&attached.cgroup)) {
+        Ok(cgroup) if cgroup.id() == attached.cgroup_id => cgroup,
+        _ => {
+            return Some(format!(
+                "the cgroup {} is gone, and new sockets are not captured: attach the pod again",
+                attached.cgroup.display()
+            ));
+        }
+    };
+    // A namespace that can no longer be opened by the path it had cannot be looked at.
+    let open = Netns::open(&NetnsSpec::File(attached.netns.clone())).ok()?;
     if open.cookie() != netns {
         return None;
     }
-    let hierarchy = Hierarchy::find().ok()?;
-    let cgroup = Cgroup::open(&hierarchy, Some(cgroup)).ok()?;
     let problem = processes::check_covered(&open, &cgroup, &hierarchy).err()?;
     Some(format!("{problem:#}"))
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::{
     apt, build,
-    command::{cargo, display},
+    command::{cargo, display, exec},
     envoy, test,
 };
 
@@ -27,17 +27,14 @@ pub(crate) fn run(proxy: Proxy) -> Result<()> {
         "the demo loads BPF programs: run this as root"
     );
     test::prepare()?;
+    // The demo is several programs.
+    let package = ["--release", "--package", "interceptor-tests"];
+    exec(cargo("build").args(package).arg("--bins"))?;
     let mut demo = cargo("run");
-    demo.args([
-        "--quiet",
-        "--release",
-        "--package",
-        "interceptor-tests",
-        "--bin",
-        "demo",
-    ])
-    .args(["--", "--proxy"])
-    .env("INTERCEPTOR_BIN", build::run()?);
+    demo.arg("--quiet")
+        .args(package)
+        .args(["--bin", "demo", "--", "--proxy"])
+        .env("INTERCEPTOR_BIN", build::run()?);
     match proxy {
         Proxy::Builtin => demo.arg("builtin"),
         Proxy::Envoy => demo.arg("envoy").env("ENVOY_BIN", envoy::ensure()?),

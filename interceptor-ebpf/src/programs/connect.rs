@@ -13,6 +13,7 @@ use super::{
     stand_ins,
 };
 
+const EINVAL: u32 = 22;
 const ECONNREFUSED: u32 = 111;
 
 #[cgroup_sock_addr(connect4)]
@@ -55,6 +56,10 @@ fn connect(mut call: SockAddr) -> Answer {
     match verdict {
         Verdict::Pass(_) => Answer::Proceed,
         Verdict::Capture(listener, _) => {
+            // `tcp_v6_connect`
+            if address.is_v6_link_local() && call.scope() == 0 {
+                return refuse(EINVAL);
+            }
             if let Some(route) = route
                 && is_refused(&call, pod, address, bound, route)
             {

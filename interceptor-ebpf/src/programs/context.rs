@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use interceptor_ebpf::{Address, NetnsCookie};
 
-use super::kernel_memory::{IteratedSocket, SocketPointer};
+use super::kernel_memory::{IteratedSocket, SocketPointer, scope_in_context};
 
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
@@ -199,6 +199,22 @@ impl SockAddr {
         }
     }
 
+    /// The interface that an IPv6 address is meant on, by the address itself or by the socket; 0 if
+    /// neither says.
+    #[inline(always)]
+    pub(crate) fn scope(&self) -> u32 {
+        // SAFETY: this is a `sock_addr` hook.
+        match unsafe { scope_in_context(self.context.cast()) } {
+            0 => self.sock().bound_interface(),
+            scope => scope,
+        }
+    }
+
+    #[inline(always)]
+    fn sock(&self) -> Sock {
+        Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock)
+    }
+
     #[inline(always)]
     pub(crate) fn socket(&self) -> SocketPointer {
         // SAFETY: `struct bpf_sock_addr_kern`, which the context really is, begins with the socket.
@@ -219,6 +235,18 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {
         read!(self.0, bpf_sock, u32 protocol)
+    }
+
+    /// TCP's state (`TCP_CLOSE` …).
+    #[inline(always)]
+    pub(crate) fn state(self) -> u32 {
+        read!(self.0, bpf_sock, u32 state)
+    }
+
+    /// `SO_BINDTODEVICE`, which connecting to a link-local address sets too; 0 if unbound.
+    #[inline(always)]
+    pub(crate) fn bound_interface(self) -> u32 {
+        read!(self.0, bpf_sock, u32 bound_dev_if)
     }
 
     #[inline(always)]
@@ -308,10 +336,10 @@ impl SockOption {
         read!(self.context, bpf_sockopt, u32 optname) as i32
     }
 
-    /// Whether the kernel's own answer is a success.
+    /// The kernel's own answer: 0 or a negative errno.
     #[inline(always)]
-    pub(crate) fn has_succeeded(&self) -> bool {
-        read!(self.context, bpf_sockopt, u32 retval) == 0
+    pub(crate) fn kernels_answer(&self) -> i32 {
+        read!(self.context, bpf_sockopt, u32 retval) as i32
     }
 
     #[inline(always)]
@@ -332,24 +360,27 @@ impl SockOption {
         self.limit_length(0);
     }
 
+    /// Whether the caller's buffer holds a `T`.
+    #[inline(always)]
+    pub(crate) fn has_room_for<T>(&self) -> bool {
+        self.shown() >= size_of::<T>() as i64
+    }
+
     /// Makes `answer` the call's result, and the call a success. The length stays what the caller
     /// gave, as it does in `getorigdst` (`net/netfilter/nf_conntrack_proto.c`).
-    ///
-    /// Returns false, with nothing done, if the caller's buffer is too short.
     #[inline(always)]
-    pub(crate) fn answer<T: Copy>(&mut self, answer: T) -> bool {
+    pub(crate) fn answer<T: Copy>(&mut self, answer: T) {
         let start = self.start();
         let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut c_void;
         // SAFETY: one past the answer is at most 28 bytes past the start; it is only compared.
         let answer_end = unsafe { start.cast::<u8>().add(size_of::<T>()) };
         if answer_end.cast() > end {
-            return false;
+            return;
         }
         // SAFETY: the comparison above, which the verifier has seen, makes room for a `T`.
         unsafe { start.cast::<T>().write_unaligned(answer) };
         self.limit_length(size_of::<T>() as i32);
         set_return_value(0);
-        true
     }
 
     /// Replaces a length that goes past what the program is shown.

@@ -13,6 +13,9 @@ use zerocopy::FromBytes;
 
 use super::{context::AF_INET6, maps::OFFSETS};
 
+const TCP_SYN_SENT: u32 = 2;
+const TCP_CLOSE: u32 = 7;
+
 /// One offset. Read by itself: the verifier knows its value, and the rest is not copied.
 macro_rules! offset {
     ($member:ident) => {{
@@ -139,6 +142,37 @@ impl SocketPointer {
         };
         interface != 0
     }
+
+    /// Whether a TCP socket that connects has nothing under way that conntrack could know of: its
+    /// SYN is not sent yet (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset,
+    /// which is the end of the entry too.
+    #[inline(always)]
+    pub(crate) fn is_untracked(self, state: u32) -> bool {
+        match state {
+            TCP_SYN_SENT => {
+                let under_way: u32 = self.0.read(offset!(tcp_packets_out));
+                under_way == 0
+            }
+            TCP_CLOSE => {
+                let expected_next: u32 = self.0.read(offset!(tcp_rcv_nxt));
+                expected_next == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The scope that the caller of `connect` gave with an IPv6 address: `sin6_scope_id` of the address
+/// that the second pointer of the context leads to.
+///
+/// # Safety
+///
+/// The context must be that of a `sock_addr` hook.
+#[inline(always)]
+pub(crate) unsafe fn scope_in_context(context: *const c_void) -> u32 {
+    const SIN6_SCOPE_ID: u32 = 24;
+    // SAFETY: `struct bpf_sock_addr_kern` begins with the socket and the address.
+    unsafe { pointer_in_context(context, 1) }.read(SIN6_SCOPE_ID)
 }
 
 /// A `struct sock_common *` that `iter/tcp` has come to.

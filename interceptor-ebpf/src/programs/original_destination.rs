@@ -1,10 +1,12 @@
 //! `getsockopt(SO_ORIGINAL_DST)`: answered as `nf_conntrack` answers it behind the REDIRECT rules.
 
 use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
-use interceptor_ebpf::{Address, StandIn, StandInRange};
+use interceptor_ebpf::{PolicyFlags, StandIn, StandInRange};
 
 use super::{
-    context::{AF_INET, AF_INET6, Answer, IPPROTO_TCP, Sock, SockOption, set_return_value},
+    context::{
+        AF_INET, AF_INET6, Answer, IPPROTO_MPTCP, IPPROTO_TCP, Sock, SockOption, set_return_value,
+    },
     kernel_memory::SocketPointer,
     pod::Pod,
     stand_ins,
@@ -17,6 +19,7 @@ const SO_ORIGINAL_DST: i32 = 80;
 
 const ENOENT: u32 = 2;
 const EINVAL: u32 = 22;
+const EOPNOTSUPP: i32 = 95;
 
 #[cgroup_sockopt(getsockopt)]
 pub(crate) fn icept_origdst(context: SockoptContext) -> i32 {
@@ -40,21 +43,43 @@ fn original_destination(call: &mut SockOption, level: i32) {
         return;
     };
     let sock = call.sock();
-    // The kernel's own errors stand: ENOPROTOOPT for other protocols and for an IPv6 question to
-    // an IPv4 socket, EOPNOTSUPP for MPTCP.
-    if sock.protocol() != IPPROTO_TCP || (level == SOL_IPV6 && sock.family() != AF_INET6) {
+    if !is_asked_of_conntrack(sock, level, call.kernels_answer()) {
         return;
     }
-    let kernel_has_answered = call.has_succeeded();
-    match find(pod, sock, call.socket(), kernel_has_answered) {
-        Found::Destination(address, port) => answer(call, level, address, port),
+    if !has_room(call, level) {
+        return set_return_value(EINVAL);
+    }
+    match find(pod, sock, call.socket(), call.kernels_answer() == 0) {
+        Found::Destination(end) => answer(call, pod, level, sock, end),
         Found::Nothing => set_return_value(ENOENT),
         Found::KernelKnows => {}
     }
 }
 
+/// Whether the kernel would ask conntrack. If not, its own error stands: ENOPROTOOPT for other
+/// protocols and for an IPv6 question to an IPv4 socket, EOPNOTSUPP for MPTCP. (An MPTCP socket
+/// whose peer speaks TCP only has become TCP, and asks.)
+#[inline(always)]
+fn is_asked_of_conntrack(sock: Sock, level: i32, kernels_answer: i32) -> bool {
+    let is_tcp = match sock.protocol() {
+        IPPROTO_TCP => true,
+        IPPROTO_MPTCP => kernels_answer != -EOPNOTSUPP,
+        _ => false,
+    };
+    is_tcp && (level == SOL_IP || sock.family() == AF_INET6)
+}
+
+#[inline(always)]
+fn has_room(call: &SockOption, level: i32) -> bool {
+    if level == SOL_IP {
+        call.has_room_for::<SockAddrIn>()
+    } else {
+        call.has_room_for::<SockAddrIn6>()
+    }
+}
+
 enum Found {
-    Destination(Address, u16),
+    Destination(StandIn),
     Nothing,
     /// A pod that has rules of its own, or still has Istio's: conntrack's answer stands.
     KernelKnows,
@@ -68,27 +93,28 @@ fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) 
         address: sock.remote_address(),
         port: sock.remote_port(),
     };
+    let is_accepted = socket.is_accepted(sock.family());
+    // Never connected, or listening. (A reset leaves the peer's port in place.)
+    let is_connected = remote.port != 0 && (is_accepted || !socket.is_untracked(sock.state()));
     for end in [local, remote] {
         if StandInRange::contains(end.address) {
             return match stand_ins::resolve(pod.netns, end) {
-                Some(destination) => Found::Destination(destination.address, destination.port),
-                None => Found::Nothing,
+                Some(destination) if is_connected => Found::Destination(StandIn {
+                    address: destination.address,
+                    port: destination.port,
+                }),
+                _ => Found::Nothing,
             };
         }
     }
     if kernel_has_answered {
         return Found::KernelKnows;
     }
-    // Never connected, or listening. (A reset leaves the peer's port in place.)
-    if remote.port == 0 {
-        return Found::Nothing;
+    match (is_connected, is_accepted) {
+        (false, _) => Found::Nothing,
+        (true, true) => Found::Destination(local),
+        (true, false) => Found::Destination(remote),
     }
-    let end = if socket.is_accepted(sock.family()) {
-        local
-    } else {
-        remote
-    };
-    Found::Destination(end.address, end.port)
 }
 
 #[inline(always)]
@@ -104,27 +130,33 @@ fn local_name(sock: Sock, socket: SocketPointer) -> StandIn {
 }
 
 /// Answers in the family of the question. A question in the other family finds no connection:
-/// ENOENT, as for an IPv4 connection that an IPv6 socket has accepted.
+/// ENOENT, as for an IPv4 connection that an IPv6 socket has accepted, and as for IPv6 where no
+/// rules make conntrack follow it.
 #[inline(always)]
-fn answer(call: &mut SockOption, level: i32, address: Address, port: u16) {
-    let answered = match (level, address.v4()) {
+fn answer(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn) {
+    let StandIn { address, port } = end;
+    match (level, address.v4()) {
         (SOL_IP, Some(v4)) => call.answer(SockAddrIn {
             family: AF_INET as u16,
             port: port.to_be(),
             address: v4,
             zero: [0; 2],
         }),
-        (SOL_IPV6, None) => call.answer(SockAddrIn6 {
-            family: AF_INET6 as u16,
-            port: port.to_be(),
-            flow_info: 0,
-            address: address.words(),
-            scope: 0,
-        }),
-        _ => return set_return_value(ENOENT),
-    };
-    if !answered {
-        set_return_value(EINVAL);
+        (SOL_IPV6, None) if pod.policy.flags.contains(PolicyFlags::IPV6) => {
+            let scope = if address.is_v6_link_local() {
+                sock.bound_interface()
+            } else {
+                0
+            };
+            call.answer(SockAddrIn6 {
+                family: AF_INET6 as u16,
+                port: port.to_be(),
+                flow_info: 0,
+                address: address.words(),
+                scope,
+            });
+        }
+        _ => set_return_value(ENOENT),
     }
 }
 

@@ -49,6 +49,8 @@ fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
         inet_mc_index: wanted("inet_sock", "mc_index"),
         inet_pinet6: wanted("inet_sock", "pinet6"),
         pinet6_mcast_oif: wanted("ipv6_pinfo", "mcast_oif"),
+        tcp_rcv_nxt: wanted("tcp_sock", "rcv_nxt"),
+        tcp_packets_out: wanted("tcp_sock", "packets_out"),
         net_fib_seq: wanted("net", "ipv4.fib_seq"),
         net_fib6_sernum: wanted("net", "ipv6.fib6_sernum"),
         net_rt6_stats: wanted("net", "ipv6.rt6_stats"),

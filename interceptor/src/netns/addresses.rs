@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::Address;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
+};
 use nix::errno::Errno;
 use rtnetlink::Handle;
 
@@ -78,6 +80,8 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     let mut request = netlink.address().add(LOOPBACK_INDEX, ours, 128);
     let attributes = &mut request.message_mut().attributes;
     attributes.push(AddressAttribute::Protocol(PROTOCOL));
+    // Usable at once: the routes that are asked for next depend on it.
+    attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     match request.execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
         result => result.context("cannot add ::6/128 to lo (is IPv6 disabled there?)"),

@@ -142,16 +142,30 @@ pub async fn remove(netlink: &Handle) -> Result<bool> {
     Ok(keep_v6)
 }
 
-/// Whether a TCP socket of the calling thread's network namespace has an end in the IPv6 range.
+/// Whether a TCP connection of the calling thread's network namespace has an end in the IPv6 range.
 fn has_open_v6_connections() -> Result<bool> {
     let path = "/proc/thread-self/net/tcp6";
-    let sockets = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        sockets => sockets.with_context(|| format!("cannot read {path}"))?,
-    };
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        sockets => Ok(sockets
+            .with_context(|| format!("cannot read {path}"))?
+            .lines()
+            .any(is_open_stand_in)),
+    }
+}
+
+/// `0: LOCAL:PORT REMOTE:PORT STATE …` (`net/ipv6/tcp_ipv6.c`, `get_tcp6_sock`)
+fn is_open_stand_in(line: &str) -> bool {
+    const TIME_WAIT: &str = "06";
+
     // Each word of an address is printed as a number of this machine's byte order.
     let [first, second, ..] = StandInRange::of_source(0, Address::LOCALHOST_V6).words();
-    Ok(sockets.contains(&format!("{first:08X}{second:08X}")))
+    let range = format!("{first:08X}{second:08X}");
+    let columns: Vec<_> = line.split_whitespace().take(4).collect();
+    let [_, local, remote, state] = columns[..] else {
+        return false;
+    };
+    state != TIME_WAIT && [local, remote].iter().any(|end| end.starts_with(&range))
 }
 
 /// `ip route add local PART dev lo src SOURCE table local proto 153`
@@ -235,5 +249,20 @@ mod tests {
         }
         assert_eq!(part_at("127.130.0.0".parse().unwrap()), Some(1));
         assert_eq!(part_at("127.128.0.1".parse().unwrap()), None);
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn only_open_connections_to_stand_ins_count() {
+        let line =
+            |local, state| format!("  0: {local}:0050 000000000000000000000000:1F90 {state} 0");
+        let stand_in = "656369FD000074700000000001000000";
+        assert!(is_open_stand_in(&line(stand_in, "01")));
+        assert!(!is_open_stand_in(&line(stand_in, "06")));
+        assert!(!is_open_stand_in(&line(
+            "000100FD000000000000000002000000",
+            "01"
+        )));
+        assert!(!is_open_stand_in("  sl  local_address remote_address st"));
     }
 }
