@@ -181,6 +181,52 @@ impl PrefixKey {
 }
 
 map_type! {
+    /// Key of `INTERFACES`: an interface of a pod.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct InterfaceKey: 8 {
+        /// The policy.
+        pub policy: PolicyId,
+        /// The interface's index.
+        pub index: u32,
+    }
+}
+
+map_type! {
+    /// Value of `INTERFACES`: where REDIRECT sends what comes in by an interface, its first address
+    /// of the family and scope (`net/netfilter/nf_nat_redirect.c`); unspecified if it has none.
+    pub struct InterfaceAddresses: 48 {
+        /// Of IPv4.
+        pub v4: Address,
+        /// Of IPv6, not link-local.
+        pub v6: Address,
+        /// Of IPv6, link-local.
+        pub v6_link_local: Address,
+    }
+}
+
+impl InterfaceAddresses {
+    /// An interface without addresses.
+    pub const NONE: Self = Self {
+        v4: Address::UNSPECIFIED_V4,
+        v6: Address::UNSPECIFIED_V6,
+        v6_link_local: Address::UNSPECIFIED_V6,
+    };
+
+    /// The one for a connection to `destination`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(&self, destination: Address) -> Address {
+        if destination.is_v4() {
+            self.v4
+        } else if destination.is_v6_link_local() {
+            self.v6_link_local
+        } else {
+            self.v6
+        }
+    }
+}
+
+map_type! {
     /// Key of `PORTS`: 256 neighbouring ports under a policy.
     #[derive(PartialEq, Eq, Hash)]
     pub struct PortPageKey: 8 {

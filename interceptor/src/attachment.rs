@@ -223,13 +223,19 @@ impl Attachment<'_> {
                 // Before the routes are asked: what changes meanwhile makes the copy stale, not
                 // wrong.
                 let fib = fib::generation(object)?;
-                let routes = netlink::run(async |handle| {
+                let (addresses, routes) = netlink::run(async |handle| {
                     let addresses = addresses::list(&handle).await?;
-                    routes::ask(&handle, &addresses, ipv6).await
+                    let routes = routes::ask(&handle, &addresses, ipv6).await?;
+                    Ok((addresses, routes))
                 })?;
                 if !sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
                     return Ok(Prepared {
-                        network: PodNetwork { ipv6, routes, fib },
+                        network: PodNetwork {
+                            ipv6,
+                            addresses,
+                            routes,
+                            fib,
+                        },
                         sources,
                     });
                 }
@@ -267,6 +273,9 @@ impl Attachment<'_> {
         for (key, length, route) in &compiled.routes {
             let key = prefix_key(*key, *length);
             maps.routes.insert(&key, route, 0).context(full)?;
+        }
+        for (key, addresses) in &compiled.interfaces {
+            maps.interfaces.insert(key, addresses, 0).context(full)?;
         }
         record.store(maps, compiled.policy.id)?;
         maps.policies

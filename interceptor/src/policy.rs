@@ -6,14 +6,15 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, FibGeneration, Policy, PolicyFlags, PolicyId, PortFlags, PortPage, PortPageKey,
-    PrefixFlags, PrefixKey, Route,
+    Address, FibGeneration, InterfaceAddresses, InterfaceKey, Policy, PolicyFlags, PolicyId,
+    PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
 };
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 
 use crate::{
     netns::{
+        addresses::PodAddress,
         routes::{Answer, Way},
         stand_in_routes::Sources,
     },
@@ -34,12 +35,16 @@ pub struct CompiledPolicy {
     pub prefixes: Vec<(PrefixKey, u8, PrefixFlags)>,
     /// The pod's routing, alike.
     pub routes: Vec<(PrefixKey, u8, Route)>,
+    /// The addresses of the pod's interfaces.
+    pub interfaces: Vec<(InterfaceKey, InterfaceAddresses)>,
 }
 
 /// What a policy depends on besides its settings.
 pub struct PodNetwork {
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
+    /// The pod's addresses.
+    pub addresses: Vec<PodAddress>,
     /// The pod's routing.
     pub routes: Vec<Answer>,
     /// The state of the tables when the routing was asked. `None` never matches: routes do not
@@ -68,6 +73,7 @@ impl CompiledPolicy {
             ports,
             prefixes,
             routes: compile_routes(id, &network.routes, sources),
+            interfaces: compile_interfaces(id, &network.addresses),
         }
     }
 }
@@ -227,6 +233,31 @@ fn compile_route(answer: &Answer, sources: &Sources) -> Route {
             .map_or(0, u16::from),
         via_loopback: u16::from(matches!(answer.way, Way::Loopback { .. })),
     }
+}
+
+fn compile_interfaces(
+    policy: PolicyId,
+    addresses: &[PodAddress],
+) -> Vec<(InterfaceKey, InterfaceAddresses)> {
+    let mut interfaces = BTreeMap::new();
+    // The first of each kind stays.
+    for address in addresses.iter().rev() {
+        let entry = interfaces
+            .entry(address.interface)
+            .or_insert(InterfaceAddresses::NONE);
+        let address = Address::from(address.net.addr());
+        if address.is_v4() {
+            entry.v4 = address;
+        } else if address.is_v6_link_local() {
+            entry.v6_link_local = address;
+        } else {
+            entry.v6 = address;
+        }
+    }
+    interfaces
+        .into_iter()
+        .map(|(index, addresses)| (InterfaceKey { policy, index }, addresses))
+        .collect()
 }
 
 fn errno_code(errno: Errno) -> u16 {

@@ -132,16 +132,24 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn get(&self, flag: &str, given: Option<&str>, variable: &str, default: &str) -> Given {
+    fn get(
+        &self,
+        flag: &str,
+        given: Option<&str>,
+        variable: impl Into<Option<&'static str>>,
+        default: &str,
+    ) -> Given {
         if let Some(value) = given {
             return Given {
                 setting: flag.to_owned(),
                 value: value.to_owned(),
             };
         }
-        match (self.environment)(variable) {
-            Some(value) => Given {
-                setting: format!("{variable} ({flag})"),
+        let variable = variable.into();
+        let from_environment = variable.and_then(|name| Some((name, (self.environment)(name)?)));
+        match from_environment {
+            Some((name, value)) => Given {
+                setting: format!("{name} ({flag})"),
                 value,
             },
             None => Given {
@@ -186,7 +194,7 @@ impl Settings {
         Ok(Self {
             // No variable since Istio 1.19.
             outbound_port: source
-                .get("--envoy-port", flags.envoy_port.as_deref(), "", "15001")
+                .get("--envoy-port", flags.envoy_port.as_deref(), None, "15001")
                 .parse(ports::parse_listener)?,
             inbound_port: source
                 .get(
@@ -262,7 +270,7 @@ fn check_mode(source: &Source<'_>, flags: &IstioFlags) -> Result<(), SettingErro
 fn dual_stack(source: &Source<'_>, flags: &IstioFlags) -> Result<bool, SettingError> {
     if flags.dual_stack.is_some() {
         return source
-            .get("--dual-stack", flags.dual_stack.as_deref(), "", "")
+            .get("--dual-stack", flags.dual_stack.as_deref(), None, "")
             .parse(|text| {
                 parse_bool(text).ok_or_else(|| "is not a boolean: give true or false".to_owned())
             });
@@ -343,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_outbound_port_has_no_variable() {
-        let settings = settings(&[], &[("ENVOY_PORT", "16001"), ("", "16001")]).unwrap();
+        let settings = settings(&[], &[("ENVOY_PORT", "16001")]).unwrap();
         assert_eq!(settings.outbound_port, 15001);
     }
 

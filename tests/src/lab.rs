@@ -10,6 +10,7 @@
 mod traces;
 
 use std::{
+    fs,
     net::SocketAddr,
     path::Path,
     process::{Command, Output},
@@ -87,6 +88,9 @@ pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
 
 /// How long something that ends by itself may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// No leftovers, no changes.
+pub const NOTHING: &[String] = &[];
 
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,13 +221,39 @@ impl Lab {
         said(&mut self.command("detach"))
     }
 
-    /// Who answers when `who` dials `to`.
-    pub fn dial(&self, who: Who, to: &str) -> Result<String> {
-        let actor = match who {
+    /// The actor that dials.
+    #[must_use]
+    pub const fn actor(&self, who: Who) -> &Actor {
+        match who {
             Who::App => &self.app,
             Who::Client => &self.client,
-        };
-        dial(actor, to)
+        }
+    }
+
+    /// Who answers when `who` dials `to`. The connection is over when this returns.
+    pub fn dial(&self, who: Who, to: &str) -> Result<String> {
+        let actor = self.actor(who);
+        let (socket, outcome) = call(actor, to)?;
+        let name = actor.call(&Request::LocalName { socket })?;
+        actor.must(&Request::Close { socket })?;
+        if let Reply::Name(name) = name {
+            self.wait_for_end(name.port())?;
+        }
+        Ok(outcome)
+    }
+
+    /// Waits until neither end in the pod has more to do than to wait for late packets.
+    fn wait_for_end(&self, port: u16) -> Result<()> {
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
+        wait_until("the end of a connection", || {
+            for table in &tables {
+                let sockets = fs::read_to_string(table)?;
+                if sockets.lines().any(|socket| is_open_on(socket, port)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// Who answers each of [`CAPTURED`].
@@ -243,6 +273,11 @@ impl Lab {
     /// What an attach changes, as it is now.
     pub fn traces(&self) -> Result<Traces> {
         Traces::read(&self.pod, self.cgroup.path(), self.cookie)
+    }
+
+    /// What of it is not as it was.
+    pub fn changes_since(&self, before: &Traces) -> Result<Vec<String>> {
+        Ok(before.changes_to(&self.traces()?))
     }
 
     /// What is kept for the pod anywhere.
@@ -324,6 +359,17 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Re
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// Whether a line of `/proc/net/tcp` is of a connection with an end on `port` that is not over.
+fn is_open_on(line: &str, port: u16) -> bool {
+    const OVER: [&str; 3] = ["06", "07", "0A"];
+
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, remote, state) = (fields.next(), fields.next(), fields.next());
+    let port = format!(":{port:04X}");
+    let on_port = |end: Option<&str>| end.is_some_and(|end| end.ends_with(&port));
+    (on_port(local) || on_port(remote)) && state.is_some_and(|state| !OVER.contains(&state))
 }
 
 const POD: &str = "

@@ -20,8 +20,8 @@ use std::env;
 
 use anyhow::{Result, bail};
 pub use builtin::{INBOUND_PORT, OUTBOUND_PORT};
-pub use client::{Seen, ask, say};
-pub use envoy::{ADMIN_PORT, Envoy};
+pub use client::Seen;
+pub use envoy::Envoy;
 pub use exchange::{Answer, Told};
 pub use scene::{Proxy, Scene, Who};
 

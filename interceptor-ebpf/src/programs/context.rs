@@ -227,6 +227,12 @@ impl SockAddr {
 pub(crate) struct Sock(*mut bpf_sock);
 
 impl Sock {
+    /// Takes a socket that a map of sockets has handed out.
+    #[inline(always)]
+    pub(crate) const fn new(sock: *mut bpf_sock) -> Self {
+        Self(sock)
+    }
+
     #[inline(always)]
     pub(crate) fn family(self) -> u32 {
         read!(self.0, bpf_sock, u32 family)
@@ -450,6 +456,12 @@ impl SkLookup {
     #[inline(always)]
     pub(crate) const fn new(context: *mut bpf_sk_lookup) -> Self {
         Self { context }
+    }
+
+    /// The interface that the packet came in by.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        read!(self.context, bpf_sk_lookup, u32 ingress_ifindex)
     }
 
     #[inline(always)]

@@ -6,7 +6,13 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::bpf_sk_lookup, helpers::bpf_loop, macros::sk_lookup, programs::SkLookupContext,
+    bindings::bpf_sk_lookup,
+    helpers::{
+        bpf_loop,
+        generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release},
+    },
+    macros::sk_lookup,
+    programs::SkLookupContext,
 };
 use interceptor_ebpf::{
     Address, Flow, Inbound, Listener, ListenerKey, SLOTS_PER_LISTENER, StandIn, StandInRange,
@@ -14,7 +20,7 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    context::{IPPROTO_TCP, SkLookup},
+    context::{IPPROTO_TCP, SkLookup, Sock},
     listeners::candidates,
     log,
     maps::{LISTENER_HINTS, LISTENERS, NETNS},
@@ -24,6 +30,9 @@ use super::{
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
+
+/// The index of `lo`.
+const LOOPBACK: u32 = 1;
 
 #[sk_lookup]
 pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
@@ -51,7 +60,11 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         log::verdict(pod.policy, &flow, &verdict);
         match verdict {
             Verdict::Pass(_) => return SK_PASS,
-            Verdict::Capture(listener, _) => deliver(&context, pod, listener, destination),
+            Verdict::Capture(listener, _) => {
+                let interface = packet.interface();
+                let exact = pod.redirect_address(interface, destination);
+                deliver(&context, pod, listener, exact, interface)
+            }
         }
     };
     if delivered { SK_PASS } else { SK_DROP }
@@ -66,28 +79,41 @@ fn deliver_captured(context: &SkLookupContext, pod: Pod, stand_in: StandIn) -> b
     let Some(listener) = Listener::from_byte(destination.listener) else {
         return false;
     };
-    deliver(context, pod, listener, stand_in.address.localhost())
+    let localhost = stand_in.address.localhost();
+    deliver(context, pod, listener, localhost, LOOPBACK)
 }
 
-/// Hands the connection to the proxy's listener that is bound to `exact` or to a wildcard.
+/// Hands the connection, which REDIRECT would have made one to `exact` by way of `interface`, to the
+/// proxy's listener that is bound to that address or to a wildcard.
 #[inline(always)]
-fn deliver(context: &SkLookupContext, pod: Pod, listener: Listener, exact: Address) -> bool {
+fn deliver(
+    context: &SkLookupContext,
+    pod: Pod,
+    listener: Listener,
+    exact: Address,
+    interface: u32,
+) -> bool {
     let port = listener.port(pod.policy);
-    candidates(exact)
-        .into_iter()
-        .any(|address| assign(context, ListenerKey::new(pod.netns, address, port)))
+    candidates(exact).into_iter().any(|address| {
+        assign(
+            context,
+            ListenerKey::new(pod.netns, address, port),
+            interface,
+        )
+    })
 }
 
 /// Assigns one of the sockets on an address and port: the one that was found last, else the first
 /// of all slots. (`bpf_loop`, not a loop: that, the verifier of 6.1 walks a million times.)
 #[inline(always)]
-fn assign(context: &SkLookupContext, first: ListenerKey) -> bool {
+fn assign(context: &SkLookupContext, first: ListenerKey, interface: u32) -> bool {
     let Some(hint) = LISTENER_HINTS.get_ptr_mut(first) else {
         return false;
     };
     let mut search = Search {
         context: context.lookup,
         key: first,
+        interface,
         found: 0,
     };
     // SAFETY: the entry lives as long as the program runs; a racing update only changes the hint.
@@ -112,7 +138,8 @@ fn assign(context: &SkLookupContext, first: ListenerKey) -> bool {
 struct Search {
     context: *mut bpf_sk_lookup,
     key: ListenerKey,
-    found: u64,
+    interface: u32,
+    found: u32,
 }
 
 impl Search {
@@ -121,8 +148,20 @@ impl Search {
     #[inline(always)]
     fn try_slot(&mut self, slot: u64) -> bool {
         self.key.slot = slot as u16;
-        let context = SkLookupContext::new(self.context);
-        LISTENERS.redirect_sk_lookup(context, self.key, 0).is_ok()
+        let map = (&raw const LISTENERS).cast_mut().cast();
+        // SAFETY: map and key are of the types that the map was made with.
+        let sock = unsafe { bpf_map_lookup_elem(map, (&raw const self.key).cast()) };
+        if sock.is_null() {
+            return false;
+        }
+        let bound = Sock::new(sock.cast()).bound_interface();
+        // SAFETY: the socket is held since the look-up, and released once.
+        unsafe {
+            let assigned = (bound == 0 || bound == self.interface)
+                && bpf_sk_assign(self.context.cast(), sock, 0) == 0;
+            bpf_sk_release(sock);
+            assigned
+        }
     }
 }
 

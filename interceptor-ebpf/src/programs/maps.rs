@@ -12,9 +12,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, SockHash},
 };
 use interceptor_ebpf::{
-    FibGeneration, ForwardKey, KernelOffsets, ListenerKey, ListenerPortKey, NetnsCookie, Policy,
-    PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey,
-    StandInEntry, StandInNumber,
+    FibGeneration, ForwardKey, InterfaceAddresses, InterfaceKey, KernelOffsets, ListenerKey,
+    ListenerPortKey, NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
@@ -28,6 +28,9 @@ pub(crate) static NETNS: Global<NetnsCookie> = Global::new(0);
 
 /// How many pods one machine holds.
 const PODS: u32 = 4096;
+
+/// How many stand-ins all pods of one machine have together. (The buckets alone take 16 bytes each.)
+const STAND_INS_IN_ALL: u32 = 1 << 18;
 
 /// The policy of each captured network namespace. An entry here is what "captured" means.
 #[map(name = "icept_policies")]
@@ -47,6 +50,11 @@ pub(crate) static PREFIXES: LpmTrie<PrefixKey, PrefixFlags> =
 #[map(name = "icept_routes")]
 pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> = LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
 
+/// The addresses of the pods' interfaces.
+#[map(name = "icept_ifaces")]
+pub(crate) static INTERFACES: HashMap<InterfaceKey, InterfaceAddresses> =
+    HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
+
 /// The settings that the policies were made from: kept for userspace, read by no program.
 #[map(name = "icept_settings")]
 static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
@@ -60,12 +68,12 @@ pub(crate) static NEXT_STAND_IN: HashMap<NetnsCookie, StandInNumber> =
 /// The stand-in that a destination has. A cache: what counts is in `STAND_INS`.
 #[map(name = "icept_forward")]
 pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
-    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+    HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);
 
 /// What each stand-in stands for.
 #[map(name = "icept_stand_ins")]
 pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
-    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+    HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);
 
 /// The ports whose listeners are noted.
 #[map(name = "icept_lports")]

@@ -2,11 +2,11 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
-    Address, Lists, NetnsCookie, Policy, PolicyFlags, PortFlags, PortPageKey, PrefixFlags,
-    PrefixKey, Route,
+    Address, InterfaceKey, Lists, NetnsCookie, Policy, PolicyFlags, PortFlags, PortPageKey,
+    PrefixFlags, PrefixKey, Route,
 };
 
-use super::maps::{POLICIES, PORTS, PREFIXES, ROUTES};
+use super::maps::{INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES};
 
 /// A captured pod.
 #[derive(Clone, Copy)]
@@ -34,6 +34,18 @@ impl Pod {
     #[inline(always)]
     pub(crate) fn is_own(self, address: Address) -> bool {
         self.route(address).is_some_and(Route::is_via_loopback)
+    }
+
+    /// Where REDIRECT sends a connection to `destination` that comes in by `interface`. An interface
+    /// that is new since the pod was attached is taken to have that address only.
+    #[inline(always)]
+    pub(crate) fn redirect_address(self, interface: u32, destination: Address) -> Address {
+        let key = InterfaceKey {
+            policy: self.policy.id,
+            index: interface,
+        };
+        // SAFETY: the map does not preallocate.
+        unsafe { INTERFACES.get(key) }.map_or(destination, |addresses| addresses.of(destination))
     }
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use aya::{
     maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, ListenerKey, ListenerPortKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey,
-    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
-    StandInNumber,
+    ForwardKey, InterfaceAddresses, InterfaceKey, ListenerKey, ListenerPortKey, NetnsCookie,
+    Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
+    SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
 /// Every shared map.
@@ -23,6 +23,8 @@ pub struct Maps {
     pub prefixes: LpmTrie<MapData, PrefixKey, PrefixFlags>,
     /// The routing of the pods.
     pub routes: LpmTrie<MapData, PrefixKey, Route>,
+    /// The addresses of the pods' interfaces.
+    pub interfaces: HashMap<MapData, InterfaceKey, InterfaceAddresses>,
     /// What the policies were made from.
     pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
     /// The next stand-in number of each pod.
@@ -40,11 +42,12 @@ pub struct Maps {
 }
 
 /// The names that the maps are pinned by.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "icept_policies",
     "icept_ports",
     "icept_prefixes",
     "icept_routes",
+    "icept_ifaces",
     "icept_settings",
     "icept_next",
     "icept_forward",
@@ -72,6 +75,7 @@ impl Maps {
             ports: hash_map(folder, "icept_ports")?,
             prefixes: lpm_trie(folder, "icept_prefixes")?,
             routes: lpm_trie(folder, "icept_routes")?,
+            interfaces: hash_map(folder, "icept_ifaces")?,
             settings: hash_map(folder, "icept_settings")?,
             next_stand_in: hash_map(folder, "icept_next")?,
             forward: hash_map(folder, "icept_forward")?,
@@ -82,9 +86,10 @@ impl Maps {
         })
     }
 
-    /// Takes away the ports, prefixes, routes and settings of the policies that `matches` picks.
+    /// Takes away the lists and settings of the policies that `matches` picks.
     pub fn remove_policy_lists(&mut self, matches: impl Fn(PolicyId) -> bool) -> Result<()> {
         remove_matching(&mut self.ports, |key| matches(key.policy))?;
+        remove_matching(&mut self.interfaces, |key| matches(key.policy))?;
         remove_matching(&mut self.settings, |key| matches(key.policy))?;
         remove_prefixes(&mut self.prefixes, &matches)?;
         remove_prefixes(&mut self.routes, &matches)

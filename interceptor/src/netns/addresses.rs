@@ -17,8 +17,17 @@ use super::netlink::errno;
 /// `lo`, in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
-/// All addresses with their prefix lengths, in the kernel's order: IPv4 first.
-pub async fn list(netlink: &Handle) -> Result<Vec<IpNet>> {
+/// An address and the interface that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The address with its prefix length.
+    pub net: IpNet,
+    /// The interface's index.
+    pub interface: u32,
+}
+
+/// All addresses, in the kernel's order: IPv4 first, and those of one interface together.
+pub async fn list(netlink: &Handle) -> Result<Vec<PodAddress>> {
     let messages: Vec<_> = netlink
         .address()
         .get()
@@ -29,7 +38,7 @@ pub async fn list(netlink: &Handle) -> Result<Vec<IpNet>> {
     Ok(messages.iter().filter_map(address).collect())
 }
 
-fn address(message: &AddressMessage) -> Option<IpNet> {
+fn address(message: &AddressMessage) -> Option<PodAddress> {
     let find =
         |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // On a point-to-point interface IFA_ADDRESS is the peer's, IFA_LOCAL the own.
@@ -43,15 +52,18 @@ fn address(message: &AddressMessage) -> Option<IpNet> {
             _ => None,
         })
     })?;
-    IpNet::new(address, message.header.prefix_len).ok()
+    Some(PodAddress {
+        net: IpNet::new(address, message.header.prefix_len).ok()?,
+        interface: message.header.index,
+    })
 }
 
 /// Whether istio-iptables would write rules for IPv6 (`getLocalIP`): if the pod's first address is
 /// an IPv6 one, or, with `--dual-stack`, any. Loopback and link-local addresses do not count.
-pub fn captures_ipv6(addresses: &[IpNet], dual_stack: bool) -> Result<bool> {
+pub fn captures_ipv6(addresses: &[PodAddress], dual_stack: bool) -> Result<bool> {
     let mut usable = addresses
         .iter()
-        .map(IpNet::addr)
+        .map(|address| address.net.addr())
         .filter(|address| !is_local_scope(*address))
         .peekable();
     let Some(first) = usable.peek() else {
@@ -118,7 +130,10 @@ mod tests {
     fn captures(addresses: &[&str], dual_stack: bool) -> Option<bool> {
         let addresses: Vec<_> = addresses
             .iter()
-            .map(|address| address.parse().unwrap())
+            .map(|address| PodAddress {
+                net: address.parse().unwrap(),
+                interface: 2,
+            })
             .collect();
         captures_ipv6(&addresses, dual_stack).ok()
     }

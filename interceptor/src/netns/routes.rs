@@ -26,7 +26,7 @@ use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
 };
 
-use super::addresses::LOOPBACK_INDEX;
+use super::addresses::{LOOPBACK_INDEX, PodAddress};
 
 /// What routing does with the destinations of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +68,10 @@ impl Way {
 }
 
 /// Asks the kernel about every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
-pub async fn ask(netlink: &Handle, addresses: &[IpNet], ipv6: bool) -> Result<Vec<Answer>> {
+pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<Vec<Answer>> {
     let mut boundaries = fixed_boundaries();
-    boundaries.extend(address_boundaries(addresses));
+    let addresses: Vec<_> = addresses.iter().map(|address| address.net).collect();
+    boundaries.extend(address_boundaries(&addresses));
     for version in [IpVersion::V4, IpVersion::V6] {
         boundaries.extend(table_boundaries(netlink, version).await?);
     }
@@ -375,7 +376,7 @@ mod tests {
 
     #[test]
     fn two_ipv6_addresses_make_boundaries_where_they_part() {
-        let addresses = prefixes(&["fd00:1::2/64", "fd00:3::2/64"]);
+        let addresses = ["fd00:1::2/64", "fd00:3::2/64"].map(|text| text.parse().unwrap());
         let boundaries = sorted(address_boundaries(&addresses));
         let expected = prefixes(&["fd00:1::2/128", "fd00:3::2/128", "fd00::/31", "fd00:2::/31"]);
         assert_eq!(boundaries, expected);

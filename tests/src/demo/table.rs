@@ -39,7 +39,7 @@ pub(super) fn draw(compared: &[Compared], is_colored: bool) -> String {
     if is_colored {
         text = colored(&text);
     }
-    format!("{LEGEND}\n{text}{}", differences(compared))
+    format!("{LEGEND}\n{text}{}", differences(compared).concat())
 }
 
 fn cells(compared: &Compared) -> [String; 8] {
@@ -99,7 +99,7 @@ fn in_short(outcome: &Outcome) -> String {
     }
 }
 
-fn differences(compared: &[Compared]) -> String {
+fn differences(compared: &[Compared]) -> Vec<String> {
     compared
         .iter()
         .filter(|compared| !compared.is_equal())

@@ -39,6 +39,25 @@ impl Traces {
         })
     }
 
+    /// What is gone and what is new.
+    #[must_use]
+    pub fn changes_to(&self, now: &Self) -> Vec<String> {
+        let (before, now) = (self.lines(), now.lines());
+        let gone = before.iter().filter(|line| !now.contains(line));
+        let new = now.iter().filter(|line| !before.contains(line));
+        let gone = gone.map(|line| format!("gone: {line}"));
+        gone.chain(new.map(|line| format!("new: {line}"))).collect()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let policy = self
+            .policy
+            .iter()
+            .map(|policy| format!("policy: {policy:?}"));
+        let rest = self.links.iter().chain(&self.network).cloned();
+        rest.chain(policy).collect()
+    }
+
     /// Whether `::6` is on `lo`.
     #[must_use]
     pub fn has_passthrough_v6(&self) -> bool {

@@ -149,8 +149,10 @@ impl<'w> Run<'w> {
         match self.world.mechanism() {
             Mechanism::Iptables => local.port() == capture_port,
             Mechanism::Interceptor => {
-                let local = SocketAddr::new(local.ip().to_canonical(), local.port()).to_string();
-                local == said.original_v4 || local == said.original_v6
+                let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
+                // A link-local address keeps its scope.
+                let names = [canonical.to_string(), local.to_string()];
+                names.contains(&said.original_v4) || names.contains(&said.original_v6)
             }
         }
     }

@@ -28,13 +28,13 @@ pub struct Seen {
 }
 
 /// `actor` connects to `to` and sends a request of HTTP.
-pub fn ask(actor: &Actor, to: SocketAddr) -> Result<Seen> {
+pub(super) fn ask(actor: &Actor, to: SocketAddr) -> Result<Seen> {
     let request = format!("GET / HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
     exchange(actor, to, request, http_answer)
 }
 
 /// `actor` connects to `to` and sends a line that is not HTTP.
-pub fn say(actor: &Actor, to: SocketAddr) -> Result<Seen> {
+pub(super) fn say(actor: &Actor, to: SocketAddr) -> Result<Seen> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
 }
 
@@ -49,14 +49,13 @@ fn exchange(
         socket,
         address: to,
     })?;
-    let answer = match connected {
-        Reply::Error(errno) => Err(errno),
-        _ => {
-            let data = request;
-            // Whoever has closed meanwhile will not answer either.
-            actor.call(&Request::Send { socket, data })?;
-            listen(actor, socket)?
-        }
+    let answer = if let Reply::Error(errno) = connected {
+        Err(errno)
+    } else {
+        let data = request;
+        // Whoever has closed meanwhile will not answer either.
+        actor.call(&Request::Send { socket, data })?;
+        listen(actor, socket)?
     };
     let seen = Seen {
         local: name(actor, &Request::LocalName { socket })?.context("no local name")?,

@@ -1,7 +1,13 @@
 //! Envoy, laid out as Istio lays out a sidecar: one listener for all that leaves the pod, one for
 //! all that comes in, and clusters that go where the connection was going.
 
-use std::{env, net::Ipv6Addr, path::PathBuf};
+use std::{
+    env,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -12,7 +18,11 @@ use super::{
 };
 
 /// Where it tells its administrators about itself, on localhost.
-pub const ADMIN_PORT: u16 = 15000;
+const ADMIN_PORT: u16 = 15000;
+
+/// How long it may take to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE: &str = "connection: close";
 
 /// Goes where an outbound connection was going.
 const OUTBOUND: &str = "PassthroughCluster";
@@ -69,6 +79,23 @@ impl Envoy {
     }
 }
 
+/// How many connections each worker has taken on a port, asked of an Envoy in the thread's network
+/// namespace.
+pub(super) fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
+    let mut admin = TcpStream::connect((Ipv4Addr::LOCALHOST, ADMIN_PORT))?;
+    admin.set_read_timeout(Some(PATIENCE))?;
+    let name = format!("_{port}.worker_[0-9]+.downstream_cx_total");
+    let request = format!("GET /stats?filter={name} HTTP/1.1\r\nhost: admin\r\n{CLOSE}\r\n\r\n");
+    admin.write_all(request.as_bytes())?;
+    let mut response = String::new();
+    admin.read_to_string(&mut response)?;
+    response
+        .lines()
+        .filter_map(|line| line.split_once(".downstream_cx_total: "))
+        .map(|(_, count)| count.parse().context(count.to_owned()))
+        .collect()
+}
+
 fn configuration() -> Value {
     json!({
         "admin": {"address": address("127.0.0.1", ADMIN_PORT)},
@@ -85,41 +112,41 @@ fn configuration() -> Value {
 }
 
 fn outbound() -> Value {
-    let chains = vec![
+    let chains = [
         chain(
             "loop",
             &json!({"destination_port": OUTBOUND_PORT}),
-            tcp(NOWHERE),
+            &tcp(NOWHERE),
         ),
-        chain("http", &http_match(None), http(OUTBOUND_PORT, OUTBOUND)),
-        chain("tcp", &json!({}), tcp(OUTBOUND)),
+        chain("http", &http_match(None), &http(OUTBOUND_PORT, OUTBOUND)),
+        chain("tcp", &json!({}), &tcp(OUTBOUND)),
     ];
-    listener("virtualOutbound", "OUTBOUND", OUTBOUND_PORT, chains)
+    listener("virtualOutbound", "OUTBOUND", OUTBOUND_PORT, &chains)
 }
 
 fn inbound() -> Value {
     let mut chains = vec![chain(
         "loop",
         &json!({"destination_port": INBOUND_PORT}),
-        tcp(NOWHERE),
+        &tcp(NOWHERE),
     )];
     for (cluster, everything) in [(INBOUND_V4, "0.0.0.0"), (INBOUND_V6, "::")] {
         let range = json!([{"address_prefix": everything, "prefix_len": 0}]);
         chains.push(chain(
             &format!("{cluster}-http"),
             &http_match(Some(&range)),
-            http(INBOUND_PORT, cluster),
+            &http(INBOUND_PORT, cluster),
         ));
         chains.push(chain(
             cluster,
             &json!({"prefix_ranges": range}),
-            tcp(cluster),
+            &tcp(cluster),
         ));
     }
-    listener("virtualInbound", "INBOUND", INBOUND_PORT, chains)
+    listener("virtualInbound", "INBOUND", INBOUND_PORT, &chains)
 }
 
-fn listener(name: &str, direction: &str, port: u16, chains: Vec<Value>) -> Value {
+fn listener(name: &str, direction: &str, port: u16, chains: &[Value]) -> Value {
     let any_v6 = Ipv6Addr::UNSPECIFIED.to_string();
     json!({
         "name": name,
@@ -144,7 +171,7 @@ fn listener_filter(name: &str, kind: &str) -> Value {
     })
 }
 
-fn chain(name: &str, matches: &Value, filter: Value) -> Value {
+fn chain(name: &str, matches: &Value, filter: &Value) -> Value {
     json!({"name": name, "filter_chain_match": matches, "filters": [filter]})
 }
 

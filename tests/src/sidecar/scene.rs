@@ -1,6 +1,6 @@
 //! The namespaces, who is in them, and the interception.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use super::{
     BINARY,
     builtin::{INBOUND_PORT, OUTBOUND_PORT},
     client::{Seen, ask, say},
-    envoy::Envoy,
+    envoy::{self, Envoy},
     launch::{Place, Process},
 };
 use crate::{
@@ -83,12 +83,12 @@ impl Scene {
             interception: None,
             proxy: None,
             _servers: [
-                serve("app", APP, &pod, cgroup.child("pod/server")?, &APP_PORTS)?,
+                serve("app", APP, &pod, &cgroup.child("pod/server")?, &APP_PORTS)?,
                 serve(
                     "remote",
                     ROOT,
                     &outside,
-                    cgroup.child("outside/server")?,
+                    &cgroup.child("outside/server")?,
                     &REMOTE_PORTS,
                 )?,
             ],
@@ -150,6 +150,11 @@ impl Scene {
         say(self.client(who), to)
     }
 
+    /// How many connections each of Envoy's workers has taken on a port.
+    pub fn connections_by_worker(&self, port: u16) -> Result<Vec<u32>> {
+        self.pod.enter(|| envoy::connections_by_worker(port))
+    }
+
     const fn client(&self, who: Who) -> &Actor {
         &self.clients[who as usize]
     }
@@ -168,10 +173,10 @@ fn lay_out(pod: &Netns, outside: &Netns) -> Result<()> {
          route add ::/0 via fd00:1::1\n")
 }
 
-fn serve(name: &str, user: User, netns: &Netns, cgroup: PathBuf, ports: &[u16]) -> Result<Process> {
+fn serve(name: &str, user: User, netns: &Netns, cgroup: &Path, ports: &[u16]) -> Result<Process> {
     let place = Place {
         netns,
-        cgroup: &cgroup,
+        cgroup,
         user,
     };
     let arguments: Vec<_> = ["server".to_owned(), name.to_owned()]

@@ -1,6 +1,7 @@
 //! What must be seen of connections while the pod is captured, and when it is not.
 
 use std::{
+    fmt::Debug,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -205,7 +206,7 @@ impl Way {
     }
 }
 
-fn ensure_equal<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
+fn ensure_equal<T: Copy + Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<()> {
     ensure!(
         found == expected,
         "{what}: {found:?}, and should be {expected:?}"

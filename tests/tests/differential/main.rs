@@ -3,6 +3,7 @@
 
 mod connecting;
 mod inbound;
+mod known_differences;
 mod listeners;
 mod original_destination;
 mod owners;

@@ -70,8 +70,6 @@ const V6_ONLY: Rows = &[
 ];
 
 const ODD: Rows = &[
-    ("port 0", "10.2.0.9:0", "proxy:15001"),
-    ("port 0", "[fd00:2::9]:0", "proxy:15001"),
     ("reserved", "240.0.0.1:80", "proxy:15001"),
     ("this network", "0.1.2.3:80", "proxy:15001"),
     ("IPv4-compatible IPv6", "[::10.2.0.9]:80", "proxy:15001"),

@@ -148,12 +148,6 @@ const IPV6: &[Row] = &[
         "[fd00:4::1]:80",
         CAPTURED_OUTBOUND,
     ),
-    // A link-local destination binds the connection to its interface, and localhost is not there.
-    row(
-        "remote link-local",
-        "[fe80::ff:fe00:101%2]:80",
-        ["silence", "remote:80", "remote:80"],
-    ),
     row(
         "nobody on the link",
         "[fd00:1::77]:80",
@@ -177,11 +171,6 @@ const IPV6: &[Row] = &[
     row("own address", "[fd00:1::2]:80", CAPTURED_SELF),
     row("own second address", "[fd00:1::3]:80", CAPTURED_SELF),
     row("other interface's address", "[fd00:3::2]:80", CAPTURED_SELF),
-    row(
-        "own link-local address",
-        "[fe80::ff:fe00:102%2]:80",
-        ["app:80", "silence", "app:80"],
-    ),
     row(
         "own address where nobody listens",
         "[fd00:1::2]:81",

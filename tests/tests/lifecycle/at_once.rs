@@ -3,7 +3,7 @@
 use std::thread;
 
 use anyhow::Result;
-use interceptor_tests::lab::{Lab, STOCK, Who, all_captured, all_direct};
+use interceptor_tests::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct};
 
 const ROUNDS: usize = 5;
 
@@ -39,7 +39,7 @@ fn different_pods_are_attached_and_detached_at_once() {
         }
         at_once(labs.iter().map(|lab| || lab.detach()));
         for lab in &labs {
-            assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+            assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
             assert_eq!(lab.dial_all().expect("dials"), all_direct());
         }
     }
@@ -72,7 +72,7 @@ fn the_same_pod_is_attached_twice_at_once() {
         assert_eq!(again, 1, "{said:?}");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
         lab.detach().expect("detached");
-        assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+        assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
     }
 }
 
@@ -94,7 +94,7 @@ fn the_same_pod_is_attached_with_two_settings_at_once() {
         assert!(both.contains(&(&out, &into)), "{out} and {into}");
     }
     lab.detach().expect("detached");
-    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
 /// Whichever comes last counts, wholly.
@@ -115,12 +115,12 @@ fn the_same_pod_is_attached_and_detached_at_once() {
         }));
         let answers = lab.dial_all().expect("dials");
         if answers == all_direct() {
-            assert_eq!(lab.traces().expect("traces"), before);
-            assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+            assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+            assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
         } else {
             assert_eq!(answers, all_captured());
         }
         lab.detach().expect("detached");
-        assert_eq!(lab.traces().expect("traces"), before);
+        assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     }
 }

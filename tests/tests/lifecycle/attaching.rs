@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use interceptor_tests::{
     interceptor,
-    lab::{Lab, STOCK, Who, all_captured, all_direct},
+    lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct},
 };
 
 /// Processes that run the product for this network namespace.
@@ -48,7 +48,7 @@ fn the_same_attach_again_says_so_and_changes_nothing() {
     for flags in [STOCK, &[&other_spelling[..], &rest].concat()] {
         let said = lab.attach(flags).expect("attached again");
         assert!(said.contains("already") && said.contains("same"), "{said}");
-        assert_eq!(lab.traces().expect("traces"), before);
+        assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     }
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
@@ -64,7 +64,7 @@ fn a_pod_is_known_by_its_namespace_and_not_by_its_name() {
     let arguments = ["detach", "--netns", &pid];
     let detached = interceptor::try_run(arguments).expect("detach");
     assert!(detached.status.success(), "{detached:?}");
-    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
     let arguments = ["attach", "--netns", &pid, "--cgroup", &cgroup];
     let attached = interceptor::try_run(arguments.iter().chain(STOCK)).expect("attach");
     assert!(attached.status.success(), "{attached:?}");

@@ -9,7 +9,7 @@ use std::{
 
 use interceptor_tests::{
     interceptor,
-    lab::{Lab, STOCK, Traces, all_captured, all_direct},
+    lab::{Lab, NOTHING, STOCK, Traces, all_captured, all_direct},
     spawn::spawn,
 };
 
@@ -80,9 +80,13 @@ fn an_attach_that_is_killed() {
             assert_eq!(lab.dial_all().expect("dials"), all_captured(), "{delay:?}");
         }
         lab.detach().expect("detached");
-        assert_eq!(lab.traces().expect("traces"), before, "{delay:?}");
+        assert_eq!(
+            lab.changes_since(&before).expect("traces"),
+            NOTHING,
+            "{delay:?}"
+        );
         let left = lab.leftovers().expect("leftovers");
-        assert_eq!(left, Vec::<String>::new(), "{delay:?}");
+        assert_eq!(left, NOTHING, "{delay:?}");
     }
     assert!(at_work > KILLS / 3, "{at_work} of {KILLS}, up to {whole:?}");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
@@ -113,8 +117,8 @@ fn a_replacement_that_is_killed() {
     lab.attach(STOCK).expect("attached");
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     lab.detach().expect("detached");
-    assert_eq!(lab.traces().expect("traces"), before);
-    assert_eq!(lab.leftovers().expect("leftovers"), Vec::<String>::new());
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
 #[test]
@@ -130,9 +134,13 @@ fn a_detach_that_is_killed() {
         expect_all_or_nothing(&lab, delay);
         if kill % 2 == 0 {
             lab.detach().expect("detached");
-            assert_eq!(lab.traces().expect("traces"), before, "{delay:?}");
+            assert_eq!(
+                lab.changes_since(&before).expect("traces"),
+                NOTHING,
+                "{delay:?}"
+            );
             let left = lab.leftovers().expect("leftovers");
-            assert_eq!(left, Vec::<String>::new(), "{delay:?}");
+            assert_eq!(left, NOTHING, "{delay:?}");
         }
     }
 }

@@ -1,0 +1,197 @@
+//! The first attach on a machine, killed at any point, and what others have left.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use interceptor_tests::{
+    bpf::{maps::Map, pins},
+    interceptor,
+    lab::{Lab, NOTHING, STOCK, all_captured, all_direct},
+    machine::Exclusive,
+    spawn::spawn,
+};
+
+use crate::{alone, expect_nothing_left};
+
+const KILLS: u32 = 30;
+
+fn lab(alone: &Exclusive) -> Lab {
+    let lab = Lab::alone(alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab
+}
+
+/// Attaches and is killed.
+fn attach_and_kill(lab: &Lab, after: std::time::Duration) {
+    let mut command = Command::new(interceptor::binary());
+    command.arg("attach").arg("--netns").arg(lab.pod.path());
+    command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = spawn(command).expect("attach");
+    thread::sleep(after);
+    // Fails only for a child that has been waited for.
+    let _killed = child.kill();
+    child.wait().expect("an end");
+}
+
+/// Where folders, maps and programs are made, another attach and another detach find their way.
+#[test]
+fn the_first_attach_is_killed() {
+    let alone = alone();
+    let lab = lab(&alone);
+    let before = lab.traces().expect("traces");
+    let begin = Instant::now();
+    lab.attach(STOCK).expect("attached");
+    let whole = begin.elapsed() * 5 / 4;
+    lab.detach().expect("detached");
+    expect_nothing_left();
+    for kill in 0..KILLS {
+        let delay = whole * kill / KILLS;
+        attach_and_kill(&lab, delay);
+        if kill % 2 == 0 {
+            lab.attach(STOCK).expect("attached");
+            assert_eq!(lab.dial_all().expect("dials"), all_captured(), "{delay:?}");
+        }
+        lab.detach().expect("detached");
+        assert!(!pins::folder().exists(), "{delay:?}");
+        let changes = lab.changes_since(&before).expect("traces");
+        assert_eq!(changes, NOTHING, "{delay:?}");
+        assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{delay:?}");
+    }
+    expect_nothing_left();
+}
+
+/// The policies that something is kept for, but none is in force under their numbers.
+fn orphans() -> Vec<String> {
+    let keys = |name: &str| {
+        let map = Map::of_interceptor(name).expect("a map").expect(name);
+        map.keys().expect("keys")
+    };
+    let policies = Map::of_interceptor("icept_policies").expect("a map");
+    let policies = policies.expect("the policies");
+    let in_force: Vec<_> = keys("icept_policies")
+        .iter()
+        .filter_map(|netns| policies.get(netns).expect("a look-up"))
+        .map(|policy| policy[..4].to_vec())
+        .collect();
+    // In a prefix map the length comes before the key's own bytes.
+    let maps = [
+        ("icept_ports", 0),
+        ("icept_settings", 0),
+        ("icept_prefixes", 4),
+        ("icept_routes", 4),
+    ];
+    let mut orphans = Vec::new();
+    for (name, offset) in maps {
+        for key in keys(name) {
+            if !in_force.contains(&key[offset..offset + 4].to_vec()) {
+                orphans.push(format!("{name}: {key:?}"));
+            }
+        }
+    }
+    orphans
+}
+
+/// What a killed attach has put into the maps goes with the next command, though another pod is
+/// attached all the while.
+#[test]
+fn lists_of_killed_attaches_are_swept() {
+    let alone = alone();
+    let (steady, lab) = (lab(&alone), lab(&alone));
+    steady.attach(STOCK).expect("attached");
+    let begin = Instant::now();
+    lab.attach(STOCK).expect("attached");
+    let whole = begin.elapsed() * 5 / 4;
+    for kill in 0..KILLS {
+        let excluded = (1000 + kill).to_string();
+        let flags = [STOCK, &["-o", &excluded, "-x", "192.0.2.0/24"]].concat();
+        lab.attach(&flags).expect("attached");
+        attach_and_kill(&lab, whole * kill / KILLS);
+    }
+    steady.attach(STOCK).expect("attached");
+    assert_eq!(orphans(), NOTHING);
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.detach().expect("detached");
+    assert_eq!(orphans(), NOTHING);
+    assert_eq!(steady.dial_all().expect("dials"), all_captured());
+}
+
+/// A state that a killed command can leave behind.
+struct Wreck {
+    name: &'static str,
+    make: fn(&Path),
+}
+
+fn remove(paths: &[PathBuf]) {
+    for path in paths {
+        if path.is_dir() {
+            fs::remove_dir_all(path).expect("a folder");
+        } else {
+            fs::remove_file(path).expect("a pin");
+        }
+    }
+}
+
+const WRECKS: [Wreck; 5] = [
+    Wreck {
+        name: "folders, and nothing in them",
+        make: |layout| {
+            remove(&[layout.to_owned()]);
+            for folder in ["maps", "programs", "cgroups", "netns"] {
+                fs::create_dir_all(layout.join(folder)).expect("a folder");
+            }
+        },
+    },
+    Wreck {
+        name: "nothing below the layout",
+        make: |layout| {
+            remove(&[layout.to_owned()]);
+            fs::create_dir_all(layout).expect("a folder");
+        },
+    },
+    Wreck {
+        name: "some maps",
+        make: |layout| {
+            let maps = ["icept_policies", "icept_stand_ins", "icept_listeners"];
+            remove(&maps.map(|map| layout.join("maps").join(map)));
+        },
+    },
+    Wreck {
+        name: "no maps",
+        make: |layout| remove(&[layout.join("maps")]),
+    },
+    Wreck {
+        name: "no programs",
+        make: |layout| remove(&[layout.join("programs")]),
+    },
+];
+
+/// Whatever is missing: the next attach captures, and the next detach leaves nothing.
+#[test]
+fn what_is_half_there_is_made_whole_or_removed() {
+    let alone = alone();
+    let lab = lab(&alone);
+    let before = lab.traces().expect("traces");
+    for Wreck { name, make } in WRECKS {
+        for attach_first in [true, false] {
+            lab.attach(STOCK).expect("attached");
+            make(&pins::folder());
+            if attach_first {
+                lab.attach(STOCK)
+                    .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+                assert_eq!(lab.dial_all().expect("dials"), all_captured(), "{name}");
+            }
+            lab.detach()
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{name}");
+            let changes = lab.changes_since(&before).expect("traces");
+            assert_eq!(changes, NOTHING, "{name}");
+            expect_nothing_left();
+        }
+    }
+}

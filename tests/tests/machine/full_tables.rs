@@ -1,0 +1,109 @@
+//! Tables without room: refused, never straight through; and nobody else is concerned.
+
+use interceptor_tests::{
+    bpf::maps::Map,
+    lab::{Lab, STOCK, Who, dial},
+};
+
+use crate::alone;
+
+/// Entries in one call.
+const BATCH: u32 = 1 << 14;
+
+fn map(name: &str) -> Map {
+    Map::of_interceptor(name).expect("a map").expect(name)
+}
+
+/// Fills a map with entries of network namespaces that do not exist.
+fn fill(name: &str) -> Map {
+    let map = map(name);
+    let mut number = 0;
+    loop {
+        let mut keys = Vec::with_capacity(BATCH as usize * map.key_size());
+        for key in number..number + BATCH {
+            let mut bytes = vec![0xff; map.key_size()];
+            bytes[8..12].copy_from_slice(&key.to_ne_bytes());
+            keys.extend(bytes);
+        }
+        let count = map.fill(&keys).expect("a batch");
+        number += BATCH;
+        if count < BATCH {
+            return map;
+        }
+        assert!(number <= map.max_entries() + BATCH, "{name} is never full");
+    }
+}
+
+/// A pod that has dialled one destination, and its peer.
+fn lab(alone: &interceptor_tests::machine::Exclusive) -> Lab {
+    let lab = Lab::alone(alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
+        let answer = lab.dial(Who::App, to).expect("a dial");
+        assert_eq!(answer, format!("proxy:15001 for {to}"));
+    }
+    lab
+}
+
+const NEW: [&str; 3] = ["10.2.0.9:443", "[fd00:2::9]:443", "[::ffff:10.2.0.9]:443"];
+
+#[test]
+fn without_room_for_stand_ins_connections_are_refused() {
+    let alone = alone();
+    let lab = lab(&alone);
+    fill("icept_stand_ins");
+    for to in NEW {
+        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "ECONNREFUSED");
+        assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
+    }
+    // What is known already needs no room, nor does what comes in.
+    let known = lab.dial(Who::App, "10.2.0.9:80").expect("a dial");
+    assert_eq!(known, "proxy:15001 for 10.2.0.9:80");
+    let inbound = lab.dial(Who::Client, "10.1.0.2:8080").expect("a dial");
+    assert_eq!(inbound, "proxy:15006 for 10.1.0.2:8080");
+    // What is not captured is not concerned.
+    let local = lab.dial(Who::App, "127.0.0.1:8080").expect("a dial");
+    assert_eq!(local, "server:8080");
+}
+
+/// That table only saves stand-ins.
+#[test]
+fn without_room_for_destinations_connections_are_captured() {
+    let alone = alone();
+    let lab = lab(&alone);
+    fill("icept_forward");
+    for to in NEW.into_iter().chain(NEW) {
+        let answer = lab.dial(Who::App, to).expect("a dial");
+        assert!(answer.starts_with("proxy:15001 for "), "{to}: {answer}");
+        assert!(answer.ends_with(&to.replace("::ffff:", "").replace("[10.2.0.9]", "10.2.0.9")));
+        assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
+    }
+}
+
+/// No more pods than there is room for: the next attach says so, and those that are there go on.
+#[test]
+fn without_room_for_another_pod_the_attach_is_refused() {
+    let alone = alone();
+    let lab = lab(&alone);
+    let other = Lab::alone(&alone).expect("another lab");
+    let before = other.traces().expect("traces");
+    let full = fill("icept_next");
+    let mut attach = other.attach_command(STOCK);
+    let output = interceptor_tests::command::output(&mut attach, "").expect("a run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("room") || said.contains("fit"), "{said}");
+    let changes = other.changes_since(&before).expect("traces");
+    assert_eq!(changes, interceptor_tests::lab::NOTHING);
+    let answer = other.dial(Who::App, "10.2.0.9:80").expect("a dial");
+    assert_eq!(answer, "remote:80");
+    let answer = lab.dial(Who::App, "10.2.0.9:443").expect("a dial");
+    assert_eq!(answer, "proxy:15001 for 10.2.0.9:443");
+    // One less, and it fits.
+    let foreign = full.keys().expect("keys");
+    let foreign = foreign.iter().find(|key| key[..4] == [0xff; 4]);
+    full.remove(foreign.expect("a foreign one"))
+        .expect("removed");
+    other.attach(STOCK).expect("attached");
+}

@@ -1,0 +1,80 @@
+//! What is left when the last pod goes.
+
+use interceptor_tests::{
+    command::output,
+    lab::{Lab, NOTHING, STOCK, all_captured, all_direct, said},
+};
+
+use crate::{alone, expect_nothing_left, interceptor, objects};
+
+#[test]
+fn with_the_last_pod_everything_goes() {
+    let alone = alone();
+    expect_nothing_left();
+    let labs = [(), ()].map(|()| Lab::alone(&alone).expect("a lab"));
+    let before = labs.each_ref().map(|lab| lab.traces().expect("traces"));
+    for lab in &labs {
+        lab.start_proxy().expect("a proxy");
+        lab.attach(STOCK).expect("attached");
+        assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    }
+    assert!(objects().expect("objects").len() > 20);
+    labs[0].detach().expect("detached");
+    assert_eq!(labs[1].dial_all().expect("dials"), all_captured());
+    labs[1].detach().expect("detached");
+    expect_nothing_left();
+    for (lab, before) in labs.iter().zip(&before) {
+        assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
+        assert_eq!(lab.dial_all().expect("dials"), all_direct());
+    }
+}
+
+#[test]
+fn all_pods_are_detached_at_once() {
+    let alone = alone();
+    let labs = [(), (), ()].map(|()| Lab::alone(&alone).expect("a lab"));
+    let before = labs.each_ref().map(|lab| lab.traces().expect("traces"));
+    for lab in &labs {
+        lab.start_proxy().expect("a proxy");
+        lab.attach(STOCK).expect("attached");
+    }
+    let said = said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    assert!(said.contains('3'), "{said}");
+    expect_nothing_left();
+    for (lab, before) in labs.iter().zip(&before) {
+        assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
+        assert_eq!(lab.dial_all().expect("dials"), all_direct());
+    }
+}
+
+#[test]
+fn where_nothing_is_attached_nothing_is_made() {
+    let _alone = alone();
+    let again = said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    assert!(again.contains('0'), "{again}");
+    let status = output(&mut interceptor(&["status"]), "").expect("status");
+    assert!(status.status.success(), "{status:?}");
+    let text = String::from_utf8_lossy(&status.stdout);
+    assert!(text.contains("No pod is captured"), "{text}");
+    let json = output(&mut interceptor(&["status", "-o", "json"]), "").expect("status");
+    assert_eq!(String::from_utf8_lossy(&json.stdout).trim(), "[]");
+    expect_nothing_left();
+}
+
+#[test]
+fn check_leaves_nothing() {
+    let _alone = alone();
+    let check = output(&mut interceptor(&["check"]), "").expect("check");
+    let text = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success(), "{text}");
+    assert!(!text.contains("MISSING"), "{text}");
+    expect_nothing_left();
+    let bpffs = std::fs::read_dir("/sys/fs/bpf")
+        .expect("the bpffs")
+        .flatten();
+    let left: Vec<_> = bpffs
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("interceptor"))
+        .collect();
+    assert_eq!(left, NOTHING);
+}

@@ -1,0 +1,7 @@
+//! Pods beside one another, beside other people's programs, and with proxies that come and go.
+
+mod attach_points;
+mod listeners;
+mod neighbours;
+mod other_programs;
+mod stand_ins;

@@ -1,0 +1,160 @@
+//! Stand-ins, dialled by somebody or running out.
+
+use std::fs;
+
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::{Handle, Level, Reply, Request},
+    dialler::{Dialler, Plan},
+    lab::{APP, Lab, PROXY, STOCK, Who, call, dial},
+};
+
+/// How many a pod has at once.
+const STAND_INS: u32 = 16384;
+
+/// What the kernel thinks that a socket of the pod is connected to, which is the stand-in.
+fn stand_in(lab: &Lab, actor: &Actor, socket: Handle) -> (String, u16) {
+    let name = actor.must(&Request::LocalName { socket }).expect("a name");
+    let Reply::Name(name) = name else {
+        panic!("{name:?}");
+    };
+    let table = format!("/proc/{}/net/tcp", lab.app.pid());
+    let table = fs::read_to_string(table).expect("sockets");
+    let from = format!(":{:04X}", name.port());
+    let remote = table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let local = fields.next()?;
+            local.ends_with(&from).then_some(fields.next()?)
+        })
+        .next()
+        .unwrap_or_else(|| panic!("no {from} in {table}"));
+    let (address, port) = remote.split_once(':').expect("an address and a port");
+    let address = u32::from_str_radix(address, 16).expect("an address");
+    let address = std::net::Ipv4Addr::from(address.to_ne_bytes());
+    let port = u16::from_str_radix(port, 16).expect("a port");
+    assert!(address.octets()[0] == 127 && address.octets()[1] >= 128);
+    (address.to_string(), port)
+}
+
+#[test]
+fn a_stand_in_reaches_only_what_it_stands_for() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let (socket, answer) = call(&lab.app, "10.2.0.9:443").expect("a call");
+    assert_eq!(answer, "proxy:15001 for 10.2.0.9:443");
+    let (address, port) = stand_in(&lab, &lab.app, socket);
+    let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
+    for user in [APP, PROXY] {
+        let guest = Actor::start("guest", user, lab.pod.namespace(), Some(&cgroup));
+        let guest = guest.expect("an actor");
+        let dial = |to: String| dial(&guest, &to).expect("a dial");
+        assert_eq!(dial(format!("{address}:{port}")), answer);
+        assert_eq!(dial(format!("[::ffff:{address}]:{port}")), answer);
+        for other in [port ^ 1, port ^ 0x100, 80, 8080, 15001, 15006] {
+            assert_eq!(dial(format!("{address}:{other}")), "ECONNREFUSED");
+        }
+        assert_eq!(dial(format!("127.255.255.254:{port}")), "ECONNREFUSED");
+    }
+    // Somebody else's pod has not allotted it.
+    let other = Lab::new().expect("another lab");
+    other.start_proxy().expect("a proxy");
+    other.attach(STOCK).expect("attached");
+    other.dial(Who::App, "10.2.0.9:443").expect("a dial");
+    let elsewhere = other.dial(Who::App, &format!("{address}:{port}"));
+    assert_eq!(elsewhere.expect("a dial"), "ECONNREFUSED");
+}
+
+/// Detached, the range is loopback like the rest; attached again, nothing of before is known.
+#[test]
+fn a_stand_in_means_nothing_after_detach() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let (socket, _) = call(&lab.app, "10.2.0.9:443").expect("a call");
+    let (address, port) = stand_in(&lab, &lab.app, socket);
+    let plain = format!("{address}:8080");
+    assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "ECONNREFUSED");
+    lab.detach().expect("detached");
+    assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "server:8080");
+    lab.attach(STOCK).expect("attached again");
+    let stand_in = format!("{address}:{port}");
+    let answer = lab.dial(Who::App, &stand_in).expect("a dial");
+    assert_eq!(answer, "ECONNREFUSED");
+}
+
+fn original(proxy: &Actor, socket: Handle) -> Reply {
+    let request = Request::OriginalDestination {
+        socket,
+        level: Level::Ip,
+        length: 16,
+    };
+    proxy.call(&request).expect("a reply")
+}
+
+/// The oldest are forgotten, and say so; the newest are known.
+#[test]
+fn more_destinations_than_stand_ins() {
+    const FIRST: &str = "10.64.0.0:80";
+
+    let lab = Lab::new().expect("a lab");
+    lab.attach(STOCK).expect("attached");
+    let listener = lab
+        .proxy
+        .listen("0.0.0.0:15001".parse().expect("an address"));
+    let listener = listener.expect("a listener");
+    let connect = |to: &str| {
+        let address = to.parse().expect("an address");
+        let socket = lab
+            .app
+            .socket(
+                interceptor_tests::agent::protocol::Family::V4,
+                interceptor_tests::agent::protocol::Protocol::Tcp,
+            )
+            .expect("a socket");
+        lab.app
+            .must(&Request::Connect { socket, address })
+            .expect("connected");
+        (socket, lab.proxy.accept(listener).expect("accepted"))
+    };
+    let (client, oldest) = connect("10.63.0.1:80");
+    lab.proxy
+        .must(&Request::Close { socket: listener })
+        .expect("closed");
+    lab.start_proxy().expect("a proxy");
+    let known = "Original { address: 10.63.0.1:80, length: 16 }";
+    assert_eq!(format!("{:?}", original(&lab.proxy, oldest)), known);
+    let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
+    let dial_new = |first: &str, destinations| {
+        let plan = Plan {
+            first: first.parse().expect("an address"),
+            destinations,
+            rounds: 1,
+        };
+        let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
+        let answers = dialler.finish().expect("answers");
+        assert_eq!(answers, [("proxy:15001".to_owned(), destinations)].into());
+    };
+    dial_new(FIRST, STAND_INS - 1);
+    assert_eq!(format!("{:?}", original(&lab.proxy, oldest)), known);
+    dial_new("10.65.0.0:80", 1);
+    let forgotten = Reply::Error("ENOENT".to_owned());
+    assert_eq!(original(&lab.proxy, oldest), forgotten);
+    // Both ends of it go on, and its destination is allotted anew.
+    assert_eq!(
+        lab.dial(Who::App, "10.63.0.1:80").expect("a dial"),
+        "proxy:15001 for 10.63.0.1:80"
+    );
+    assert_eq!(original(&lab.proxy, oldest), forgotten);
+    let data = "hello\n".to_owned();
+    lab.app
+        .must(&Request::Send {
+            socket: client,
+            data,
+        })
+        .expect("sent");
+    let heard = lab.proxy.must(&Request::ReceiveLine { socket: oldest });
+    assert_eq!(heard.expect("heard"), Reply::Data("hello".to_owned()));
+}

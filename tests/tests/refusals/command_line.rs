@@ -1,0 +1,168 @@
+//! Values that cannot be.
+
+use crate::{FAILED, GRAMMAR, Subjects};
+
+/// Flags with a value that is refused, and what must be said: the flag, the value, what is allowed.
+const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
+    ("-p", "0", &["--envoy-port", "\"0\"", "1 to 65535"]),
+    ("-p", "65536", &["--envoy-port", "65536", "1 to 65535"]),
+    ("-p", "http", &["--envoy-port", "http", "1 to 65535"]),
+    ("--envoy-port", "", &["--envoy-port", "\"\"", "1 to 65535"]),
+    ("-z", "-5", &["--inbound-capture-port", "-5", "1 to 65535"]),
+    (
+        "-z",
+        "15006,15007",
+        &["--inbound-capture-port", "15006,15007"],
+    ),
+    (
+        "-u",
+        "nobody-has-this",
+        &["--proxy-uid", "nobody-has-this", "4294967294"],
+    ),
+    ("-u", "-1", &["--proxy-uid", "-1", "4294967294"]),
+    (
+        "-u",
+        "4294967295",
+        &["--proxy-uid", "4294967295", "4294967294"],
+    ),
+    (
+        "-g",
+        "no-such-group",
+        &["--proxy-gid", "no-such-group", "4294967294"],
+    ),
+    ("-g", "1337;", &["--proxy-gid", "1337;", "4294967294"]),
+    ("-b", "80,x", &["--istio-inbound-ports", "\"x\"", "65535"]),
+    ("-b", "*,80", &["--istio-inbound-ports", "*,80", "'*'"]),
+    ("-b", "70000", &["--istio-inbound-ports", "70000", "65535"]),
+    (
+        "-b",
+        "90:80",
+        &["--istio-inbound-ports", "90:80", "8000:8010"],
+    ),
+    (
+        "-d",
+        "80-90",
+        &["--istio-local-exclude-ports", "80-90", "8000:8010"],
+    ),
+    ("-d", "*", &["--istio-local-exclude-ports", "*"]),
+    (
+        "-o",
+        "1.5",
+        &["--istio-local-outbound-ports-exclude", "1.5", "65535"],
+    ),
+    (
+        "-i",
+        "10.0.0.0",
+        &["--istio-service-cidr", "10.0.0.0", "10.0.0.0/16"],
+    ),
+    (
+        "-i",
+        "10.0.0.0/33",
+        &["--istio-service-cidr", "10.0.0.0/33"],
+    ),
+    ("-i", "10.0.0/8", &["--istio-service-cidr", "10.0.0/8"]),
+    (
+        "-i",
+        "fd00::/129",
+        &["--istio-service-cidr", "fd00::/129", "fd00::/8"],
+    ),
+    (
+        "-i",
+        "fe80::1%eth0/64",
+        &["--istio-service-cidr", "fe80::1%eth0/64"],
+    ),
+    (
+        "-i",
+        "*,10.0.0.0/8",
+        &["--istio-service-cidr", "*,10.0.0.0/8", "'*'"],
+    ),
+    ("-x", "*", &["--istio-service-exclude-cidr", "*", "-i"]),
+    (
+        "-x",
+        "all",
+        &["--istio-service-exclude-cidr", "all", "10.0.0.0/16"],
+    ),
+    (
+        "-m",
+        "TPROXY",
+        &["--istio-inbound-interception-mode", "TPROXY", "REDIRECT"],
+    ),
+    (
+        "--dual-stack=2",
+        "",
+        &["--dual-stack", "\"2\"", "true or false"],
+    ),
+];
+
+#[test]
+fn a_setting_that_cannot_be_is_named_with_what_is_allowed() {
+    let subjects = Subjects::new();
+    for (flag, value, words) in BAD_SETTINGS {
+        let glued = format!("{flag}={value}");
+        let arguments: Vec<&str> = match (flag.contains('='), flag.starts_with("--")) {
+            (true, _) => vec![flag],
+            // A value that begins with a dash is only a value where it is glued on.
+            (false, _) if value.starts_with('-') => vec![&glued],
+            (false, _) => vec![flag, value],
+        };
+        subjects.refuse(FAILED, words, |lab| lab.attach_command(&arguments));
+    }
+}
+
+/// One wrong item spoils a list, and the good ones around it are not blamed.
+#[test]
+fn the_wrong_item_of_a_list_is_named() {
+    let subjects = Subjects::new();
+    let list = ["-i", "10.0.0.0/8,10.1.0.0/16,bad-one,10.2.0.0/16"];
+    subjects.refuse(FAILED, &["--istio-service-cidr", "\"bad-one\""], |lab| {
+        lab.attach_command(&list)
+    });
+}
+
+#[test]
+fn too_many_owners_are_refused() {
+    let subjects = Subjects::new();
+    let many: Vec<_> = (1..=17).map(|id| id.to_string()).collect();
+    let many = many.join(",");
+    for (flag, name) in [("-u", "--proxy-uid"), ("-g", "--proxy-gid")] {
+        subjects.refuse(FAILED, &[name, "17", "at most 16"], |lab| {
+            lab.attach_command(&[flag, &many])
+        });
+    }
+}
+
+#[test]
+fn a_command_line_of_another_grammar_is_refused() {
+    let subjects = Subjects::new();
+    let wrong: &[(&[&str], &[&str])] = &[
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["-i"], &["--istio-service-cidr", "value"]),
+        (
+            &["-i", "*", "-i", "*"],
+            &["--istio-service-cidr", "multiple"],
+        ),
+        (&["left-over"], &["left-over"]),
+        (&["--netns", "2"], &["--netns", "multiple"]),
+    ];
+    for (arguments, words) in wrong {
+        subjects.refuse(GRAMMAR, words, |lab| lab.attach_command(arguments));
+    }
+    subjects.refuse(GRAMMAR, &["--all"], |lab| {
+        let mut command = lab.command("detach");
+        command.arg("--all");
+        command
+    });
+}
+
+/// `run` is as strict.
+#[test]
+fn run_refuses_what_attach_refuses() {
+    let subjects = Subjects::new();
+    let words = ["--istio-service-cidr", "bad-one"];
+    subjects.refuse(FAILED, &words, |lab| {
+        let mut command = lab.command("run");
+        command.arg("--cgroup").arg(lab.cgroup.path());
+        command.args(["-i", "bad-one"]);
+        command
+    });
+}

@@ -1,0 +1,76 @@
+//! Every bad input is refused with an error that says what is wrong with what, and changes nothing.
+
+mod command_line;
+mod environment;
+mod other_programs;
+mod places;
+mod surroundings;
+
+use std::process::{Command, Output};
+
+use interceptor_tests::{
+    command::output,
+    lab::{Lab, NOTHING, STOCK, Traces},
+};
+
+/// What the command line's grammar does not allow.
+const GRAMMAR: i32 = 2;
+/// Everything else.
+const FAILED: i32 = 1;
+
+/// A pod that is not captured, and one that is: neither may be changed.
+struct Subjects {
+    free: Lab,
+    captured: Lab,
+    before: [Traces; 2],
+}
+
+impl Subjects {
+    fn new() -> Self {
+        let [free, captured] = [(), ()].map(|()| Lab::new().expect("a lab"));
+        captured.attach(STOCK).expect("attached");
+        let before = [&free, &captured].map(|lab| lab.traces().expect("traces"));
+        Self {
+            free,
+            captured,
+            before,
+        }
+    }
+
+    fn both(&self) -> [&Lab; 2] {
+        [&self.free, &self.captured]
+    }
+
+    /// The command that `make` makes for each of them fails with `code`, says all of `words` in few
+    /// lines, and changes nothing.
+    #[track_caller]
+    fn refuse(&self, code: i32, words: &[&str], make: impl Fn(&Lab) -> Command) {
+        for lab in self.both() {
+            let mut command = make(lab);
+            let output = output(&mut command, "").expect("a run");
+            expect_refusal(&command, &output, code, words);
+        }
+        self.expect_unchanged();
+    }
+
+    /// Neither has been changed.
+    #[track_caller]
+    fn expect_unchanged(&self) {
+        for (lab, before) in self.both().iter().zip(&self.before) {
+            assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
+        }
+        assert_eq!(self.free.leftovers().expect("leftovers"), NOTHING);
+    }
+}
+
+#[track_caller]
+fn expect_refusal(command: &Command, output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{command:?}: no {word:?} in: {said}");
+    }
+    assert!(output.stdout.is_empty(), "{command:?}: {output:?}");
+    assert!(said.len() < 2000, "{command:?}: {said}");
+    assert!(!said.contains("panicked"), "{command:?}: {said}");
+}

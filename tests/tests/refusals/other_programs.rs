@@ -1,0 +1,81 @@
+//! Programs of other people that shut us out, or that we would shut out, are named.
+
+use std::path::Path;
+
+use interceptor_tests::{
+    bpf::programs::{Deed, Mode, Place, Program},
+    command::output,
+    lab::{Lab, NOTHING},
+};
+
+use crate::{FAILED, Subjects, expect_refusal};
+
+/// A foreign program at `foreign`, attached as `mode`: an attach at `cgroup` is refused and names
+/// it; when it is gone, the attach succeeds.
+#[track_caller]
+fn expect_named(lab: &Lab, place: Place, mode: Mode, foreign: &Path, cgroup: &Path) {
+    let program = Program::load("foreign_one", place, Deed::CountOnly).expect("a program");
+    program.attach(foreign, mode).expect("attached");
+    let mut command = lab.attach_command_at(cgroup, &[]);
+    let output = output(&mut command, "").expect("a run");
+    let id = program.id().expect("an ID");
+    let named = format!("program {id} (foreign_one) at {}", foreign.display());
+    expect_refusal(&command, &output, FAILED, &[&named]);
+    program.detach(foreign).expect("detached");
+}
+
+/// Attaching there would be refused by the kernel.
+#[test]
+fn a_program_that_is_alone_on_the_cgroup_is_named() {
+    let subjects = Subjects::new();
+    for place in Place::IN_CGROUPS {
+        for mode in [Mode::Exclusive, Mode::Overridable] {
+            let lab = &subjects.free;
+            let cgroup = lab.cgroup.path();
+            expect_named(lab, place, mode, cgroup, cgroup);
+        }
+    }
+    subjects.expect_unchanged();
+    subjects.free.attach(&[]).expect("attached");
+}
+
+#[test]
+fn a_program_that_is_alone_on_a_cgroup_above_is_named() {
+    let subjects = Subjects::new();
+    for place in Place::IN_CGROUPS {
+        for lab in subjects.both() {
+            // Where the captured pod is attached, nobody else can be alone.
+            let above = lab.cgroup.child("above").expect("a cgroup");
+            let below = lab.cgroup.child("above/below/further").expect("a cgroup");
+            if lab.cookie() == subjects.captured.cookie() {
+                continue;
+            }
+            move_pod(lab, &below);
+            expect_named(lab, place, Mode::Exclusive, &above, &below);
+        }
+    }
+    subjects.expect_unchanged();
+}
+
+fn move_pod(lab: &Lab, to: &Path) {
+    for name in ["pod/proxy", "pod/app", "pod"] {
+        let from = lab.cgroup.path().join(name).join("cgroup.procs");
+        let processes = std::fs::read_to_string(from).expect("processes");
+        for pid in processes.lines() {
+            std::fs::write(to.join("cgroup.procs"), pid).expect("moved");
+        }
+    }
+}
+
+/// The kernel would let us in, and switch the other program off for all that is below us.
+#[test]
+fn a_program_above_that_we_would_override_is_named() {
+    let lab = Lab::new().expect("a lab");
+    let above = lab.cgroup.child("above").expect("a cgroup");
+    let below = lab.cgroup.child("above/below").expect("a cgroup");
+    move_pod(&lab, &below);
+    for place in [Place::Connect4, Place::SockOps, Place::GetSockOpt] {
+        expect_named(&lab, place, Mode::Overridable, &above, &below);
+    }
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
+}
