@@ -139,6 +139,18 @@ impl ListenerKey {
 }
 
 map_type! {
+    /// Value of `LISTENER_HINTS`: what is remembered of the sockets on an address and port.
+    pub struct ListenerHint: 16 {
+        /// Cookie of the socket that was noted last.
+        pub noted: u64,
+        /// The slot that it was put into.
+        pub noted_slot: u32,
+        /// The slot in which a socket was last found.
+        pub found_slot: u32,
+    }
+}
+
+map_type! {
     /// Key of `LISTENER_PORTS`: a port whose listeners are noted.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ListenerPortKey: 16 {

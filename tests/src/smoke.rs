@@ -57,9 +57,8 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// A real machine has an init of its own, and processes that an attach at the root would concern.
 fn ensure_expendable() -> Result<()> {
-    let init = fs::read_link("/proc/1/exe")?;
     ensure!(
-        init.ends_with("busybox"),
+        fs::read_link("/proc/1/exe").is_ok_and(|init| init.ends_with("busybox")),
         "this is for emulated machines, not for yours: run `cargo xtask test-vm`"
     );
     Ok(())

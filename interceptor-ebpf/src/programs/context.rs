@@ -13,7 +13,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt},
-    helpers::{bpf_get_netns_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
 };
 use interceptor_ebpf::{Address, NetnsCookie};
 
@@ -429,6 +429,12 @@ impl SockOps {
     #[inline(always)]
     pub(crate) fn netns(&self) -> NetnsCookie {
         netns_of(self.context.cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        // SAFETY: sock_ops has this helper.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
     #[inline(always)]

@@ -9,7 +9,9 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use interceptor_ebpf::{Address, ListenerKey, ListenerPortKey, NetnsCookie, SLOTS_PER_LISTENER};
+use interceptor_ebpf::{
+    Address, ListenerHint, ListenerKey, ListenerPortKey, NetnsCookie, SLOTS_PER_LISTENER,
+};
 
 use super::{
     context::{IteratedTcp, SockOps, bpf_iter__tcp},
@@ -36,14 +38,26 @@ fn note_new_listener(socket: SockOps) {
     if !is_wanted(netns, port) {
         return;
     }
-    let key = ListenerKey::new(netns, socket.local_address(), port);
-    note(key, |key| {
+    let mut key = ListenerKey::new(netns, socket.local_address(), port);
+    let cookie = socket.cookie();
+    let insert = |key: &mut ListenerKey| {
         LISTENERS
             // SAFETY: the kernel handed out this context.
             .update(key, unsafe { &mut *socket.as_ptr() }, BPF_NOEXIST.into())
             .err()
             .map_or(0, i64::from)
-    });
+    };
+    // SAFETY: the map does not preallocate.
+    if let Some(last) = unsafe { LISTENER_HINTS.get(key) }
+        && last.noted == cookie
+    {
+        // The hook runs once more, at an outer cgroup, and the slot is taken; or the socket has
+        // stopped to listen, which has emptied it, and listens again.
+        key.slot = last.noted_slot as u16;
+        insert(&mut key);
+        return;
+    }
+    note(key, cookie, insert);
 }
 
 /// `iter/tcp`, run once in a pod's network namespace: notes the sockets that listen already.
@@ -62,7 +76,7 @@ fn note_old_listener(iterated: IteratedTcp) {
         return;
     }
     let key = ListenerKey::new(netns, socket.local_address(), port);
-    note(key, |key| {
+    note(key, 0, |key| {
         let map = (&raw const LISTENERS).cast_mut().cast();
         // SAFETY: map, key and value are of the types that the map was made with.
         unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, BPF_NOEXIST.into()) }
@@ -75,17 +89,21 @@ fn is_wanted(netns: NetnsCookie, port: u16) -> bool {
     unsafe { LISTENER_PORTS.get(ListenerPortKey::new(netns, port)) }.is_some()
 }
 
-/// Puts a socket into the first free slot of its address and port. (Where the program is attached at
-/// two cgroups, into two.) `insert` answers with a negative
+/// Puts a socket into the first free slot of its address and port. `insert` answers with a negative
 /// errno or 0.
 #[inline(always)]
-fn note(mut key: ListenerKey, insert: impl Fn(&mut ListenerKey) -> i64) {
+fn note(mut key: ListenerKey, cookie: u64, insert: impl Fn(&mut ListenerKey) -> i64) {
     let first = key;
     for slot in 0..SLOTS_PER_LISTENER {
         key.slot = slot;
         match insert(&mut key) {
             0 => {
-                let _noted = LISTENER_HINTS.insert(first, u32::from(slot), 0);
+                let hint = ListenerHint {
+                    noted: cookie,
+                    noted_slot: slot.into(),
+                    found_slot: slot.into(),
+                };
+                let _noted = LISTENER_HINTS.insert(first, hint, 0);
                 return;
             }
             EEXIST => {}

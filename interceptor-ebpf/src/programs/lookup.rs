@@ -117,7 +117,7 @@ fn assign(context: &SkLookupContext, first: ListenerKey, interface: u32) -> bool
         found: 0,
     };
     // SAFETY: the entry lives as long as the program runs; a racing update only changes the hint.
-    let last = unsafe { *hint };
+    let last = unsafe { (*hint).found_slot };
     if search.try_slot(last.into()) {
         return true;
     }
@@ -129,7 +129,7 @@ fn assign(context: &SkLookupContext, first: ListenerKey, interface: u32) -> bool
     }
     if search.found != 0 {
         // SAFETY: as above.
-        unsafe { *hint = search.key.slot.into() };
+        unsafe { (*hint).found_slot = search.key.slot.into() };
     }
     search.found != 0
 }

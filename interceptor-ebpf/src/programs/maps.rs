@@ -12,9 +12,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, SockHash},
 };
 use interceptor_ebpf::{
-    FibGeneration, ForwardKey, InterfaceAddresses, InterfaceKey, KernelOffsets, ListenerKey,
-    ListenerPortKey, NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
-    SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    FibGeneration, ForwardKey, InterfaceAddresses, InterfaceKey, KernelOffsets, ListenerHint,
+    ListenerKey, ListenerPortKey, NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags,
+    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
@@ -80,9 +80,9 @@ pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
 pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
     HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
 
-/// The slot in which a socket of an address and port was last put or found in `LISTENERS`.
+/// Where the sockets of an address and port were last put and found in `LISTENERS`.
 #[map(name = "icept_lhints")]
-pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, u32> =
+pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
     HashMap::pinned(PODS * 8, BPF_F_NO_PREALLOC);
 
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.

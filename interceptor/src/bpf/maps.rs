@@ -8,9 +8,9 @@ use aya::{
     maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, InterfaceAddresses, InterfaceKey, ListenerKey, ListenerPortKey, NetnsCookie,
-    Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
-    SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    ForwardKey, InterfaceAddresses, InterfaceKey, ListenerHint, ListenerKey, ListenerPortKey,
+    NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
 /// Every shared map.
@@ -36,7 +36,7 @@ pub struct Maps {
     /// The ports whose listeners are noted.
     pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
     /// Where to look first among the listeners.
-    pub listener_hints: HashMap<MapData, ListenerKey, u32>,
+    pub listener_hints: HashMap<MapData, ListenerKey, ListenerHint>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
 }

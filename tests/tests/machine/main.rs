@@ -15,7 +15,7 @@ use interceptor_tests::{
 };
 use serde_json::Value;
 
-/// Keeps the others of this process out, too: a lock of the kernel's is the process's.
+/// The machine, also against the other tests of this process.
 fn alone() -> Exclusive {
     machine::exclusive().expect("the machine")
 }
