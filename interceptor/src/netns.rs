@@ -25,6 +25,9 @@ pub mod routes;
 pub mod stand_in_routes;
 mod sys;
 
+/// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
 /// How a user names a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsSpec {
@@ -143,6 +146,21 @@ impl Netns {
             device: metadata.dev(),
             inode: metadata.ino(),
         })
+    }
+
+    /// Makes sure that the UIDs and GIDs of its processes are what the settings name them by: those
+    /// of the initial user namespace.
+    pub fn check_user_namespace(&self) -> Result<()> {
+        let owner = sys::owning_user_namespace(&self.file)
+            .context("cannot tell the user namespace that the network namespace belongs to")?;
+        if File::from(owner).metadata()?.ino() != INITIAL_USER_NAMESPACE {
+            bail!(
+                "--netns {} belongs to a user namespace of its own (hostUsers: false), whose UIDs \
+                 and GIDs are not translated yet: the proxy would not be told from the app",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// Runs `work` in the namespace, on a thread of its own that ends with it: the calling thread

@@ -72,6 +72,7 @@ impl Target {
         let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
         let netns = Netns::open(&self.netns)?;
         host::check_not_hosts(&netns)?;
+        netns.check_user_namespace()?;
         let attachment = Attachment {
             netns: &netns,
             cgroup: &cgroup,

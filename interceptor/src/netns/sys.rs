@@ -1,8 +1,8 @@
-//! Two questions about namespaces that no library asks.
+//! Questions about namespaces that no library asks.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
 use interceptor_ebpf::NetnsCookie;
@@ -13,6 +13,16 @@ pub(super) fn namespace_kind(file: &impl AsFd) -> nix::Result<i32> {
     nix::ioctl_none_bad!(get_nstype, nix::request_code_none!(0xb7, 3));
     // SAFETY: the request takes no argument.
     unsafe { get_nstype(file.as_fd().as_raw_fd()) }
+}
+
+/// `NS_GET_USERNS` (`ioctl_nsfs(2)`): the user namespace that a namespace belongs to.
+pub(super) fn owning_user_namespace(file: &impl AsFd) -> nix::Result<OwnedFd> {
+    nix::ioctl_none_bad!(get_userns, nix::request_code_none!(0xb7, 1));
+    // SAFETY: the request takes no argument, and what it returns is a new descriptor of ours.
+    unsafe {
+        let fd = get_userns(file.as_fd().as_raw_fd())?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
 }
 
 /// `SO_NETNS_COOKIE`: the cookie of the network namespace that a socket belongs to.
