@@ -7,6 +7,17 @@
     expect(
         clippy::inline_always,
         reason = "calls between BPF functions cost stack, and the verifier knows less in the callee"
+    ),
+    expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "the kernel keeps ports, lengths and errnos in wider or unsigned fields; a fallible \
+                  conversion would be a branch for the verifier"
+    ),
+    expect(
+        clippy::needless_pass_by_value,
+        reason = "aya's macros hand a program its context by value"
     )
 )]
 

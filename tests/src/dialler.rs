@@ -8,6 +8,7 @@ use std::{
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{self, Child, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,10 @@ use crate::{
 
 /// How long it goes on at most.
 const LIMIT: Duration = Duration::from_mins(1);
+/// How long it rests between two dials: others need the processor too.
+const REST: Duration = Duration::from_micros(200);
+/// How much of the order is told.
+const MOST_TURNS: usize = 1000;
 /// How long one connection may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -41,8 +46,35 @@ pub struct Plan {
     pub rounds: u32,
 }
 
-/// Who answered how often: as [`outcome`] tells it.
-pub type Outcomes = BTreeMap<String, u32>;
+/// Who answered, as [`outcome`] tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// How often.
+    pub counts: BTreeMap<String, u32>,
+    /// In which order: each time that it was somebody else than before.
+    pub turns: Vec<String>,
+}
+
+impl Outcomes {
+    fn add(&mut self, outcome: String) {
+        if self.turns.last() != Some(&outcome) && self.turns.len() < MOST_TURNS {
+            self.turns.push(outcome.clone());
+        }
+        *self.counts.entry(outcome).or_default() += 1;
+    }
+
+    /// Everybody who answered.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.counts.keys().map(String::as_str).collect()
+    }
+
+    /// How many dials there were.
+    #[must_use]
+    pub fn dials(&self) -> u32 {
+        self.counts.values().sum()
+    }
+}
 
 /// Where and as whom to dial.
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,14 +153,15 @@ pub fn run(order: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let order: Order = serde_json::from_str(order)?;
     order.go_there()?;
-    let mut outcomes = Outcomes::new();
+    let mut outcomes = Outcomes::default();
     let end = Instant::now() + LIMIT;
     for number in 0..order.plan.rounds.saturating_mul(order.plan.destinations) {
         let to = order.plan.destination(number % order.plan.destinations);
-        *outcomes.entry(dial(to)?).or_default() += 1;
+        outcomes.add(dial(to)?);
         if number == 0 {
             println!("begun");
         }
+        thread::sleep(REST);
         if is_told_to_stop()? || Instant::now() > end {
             break;
         }
@@ -138,6 +171,15 @@ pub fn run(order: &str) -> Result<()> {
 }
 
 impl Plan {
+    /// One destination, dialled until told to stop.
+    pub fn endless(to: &str) -> Result<Self> {
+        Ok(Self {
+            first: to.parse().with_context(|| to.to_owned())?,
+            destinations: 1,
+            rounds: u32::MAX,
+        })
+    }
+
     fn destination(&self, number: u32) -> SocketAddr {
         let ip = match self.first.ip() {
             IpAddr::V4(first) => IpAddr::V4((first.to_bits() + number).into()),

@@ -10,7 +10,7 @@ use super::{
 
 const EPROTONOSUPPORT: u32 = 93;
 
-/// Refuses IPPROTO_MPTCP to the proxy as a kernel without MPTCP does; its users (Go, by default)
+/// Refuses `IPPROTO_MPTCP` to the proxy as a kernel without MPTCP does; its users (Go, by default)
 /// then take TCP. Apps keep theirs: the kernel accepts an MPTCP client on a TCP listener as TCP.
 #[cgroup_sock(sock_create)]
 pub(crate) fn icept_create(context: SockContext) -> i32 {

@@ -1,9 +1,12 @@
 //! Several commands at the same time.
 
-use std::thread;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use anyhow::Result;
-use interceptor_tests::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct};
+use interceptor_tests::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct, said};
 
 const ROUNDS: usize = 5;
 
@@ -123,4 +126,32 @@ fn the_same_pod_is_attached_and_detached_at_once() {
         lab.detach().expect("detached");
         assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     }
+}
+
+/// Our own commands go into the pod's namespace for a moment, from a cgroup that is not the pod's:
+/// that does not make them processes of the pod.
+#[test]
+fn an_attach_is_not_refused_because_somebody_looks() {
+    let labs = labs(1);
+    let lab = &labs[0];
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let looks = [(); 3].map(|()| {
+            scope.spawn(|| -> Result<()> {
+                while !done.load(Ordering::Relaxed) {
+                    said(&mut lab.command("status"))?;
+                }
+                Ok(())
+            })
+        });
+        let attached = (0..4 * ROUNDS).try_for_each(|round| {
+            let port = ["98", "99"][round % 2];
+            lab.attach(&[STOCK, &["-o", port]].concat()).map(drop)
+        });
+        done.store(true, Ordering::Relaxed);
+        attached.expect("attached");
+        for look in looks {
+            look.join().expect("no panic").expect("status");
+        }
+    });
 }

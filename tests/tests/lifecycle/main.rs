@@ -7,3 +7,4 @@ mod gone;
 mod killed;
 mod replacing;
 mod running;
+mod under_load;

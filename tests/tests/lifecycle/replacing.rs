@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use interceptor_tests::{
-    dialler::{Dialler, Outcomes, Plan},
+    dialler::{Dialler, Plan},
     interceptor,
     lab::{APP, Lab, ROOT, STOCK, Who, all_captured},
 };
@@ -12,29 +12,13 @@ use interceptor_tests::{
 /// How often settings change in one test.
 const CHANGES: usize = 50;
 
-/// Dials without end, until told to stop.
-fn plan(first: &str) -> Plan {
-    Plan {
-        first: first.parse().expect("an address"),
-        destinations: 1,
-        rounds: u32::MAX,
-    }
-}
-
-/// Everybody who dials while something changes.
-fn diallers(lab: &Lab) -> Result<Vec<Dialler>> {
+/// The app and somebody outside, who dial all the while.
+fn diallers(lab: &Lab, outbound: &str, inbound: &str) -> Result<[Dialler; 2]> {
     let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
-    Ok(vec![
-        Dialler::start(APP, &lab.pod, &app, &plan("10.2.0.9:80"))?,
-        Dialler::start(APP, &lab.pod, &app, &plan("[fd00:2::9]:80"))?,
-        Dialler::start(ROOT, &lab.peer, &peer, &plan("10.1.0.2:8080"))?,
-        Dialler::start(ROOT, &lab.peer, &peer, &plan("[fd00:1::2]:8080"))?,
+    Ok([
+        Dialler::start(APP, &lab.pod, &app, &Plan::endless(outbound)?)?,
+        Dialler::start(ROOT, &lab.peer, &peer, &Plan::endless(inbound)?)?,
     ])
-}
-
-/// Who answered each of them.
-fn stop(diallers: Vec<Dialler>) -> Result<Vec<Outcomes>> {
-    diallers.into_iter().map(Dialler::stop).collect()
 }
 
 /// At `turn` of a change between two settings: the list in force is another one each time, and
@@ -64,17 +48,15 @@ fn no_connection_is_missed_while_settings_change() {
     lab.start_proxy().expect("a proxy");
     let flags = |turn| [&lists(turn)[..], &["--dual-stack"]].concat();
     lab.attach(&flags(0)).expect("attached");
-    let diallers = diallers(&lab).expect("diallers");
+    let diallers = diallers(&lab, "10.2.0.9:80", "[fd00:1::2]:8080").expect("diallers");
     for turn in 1..=CHANGES {
         let said = lab.attach(&flags(turn)).expect("replaced");
         assert!(said.contains("other settings"), "{said}");
     }
-    let answers = stop(diallers).expect("answers");
-    for (who, outcomes) in [15001, 15001, 15006, 15006].iter().zip(&answers) {
-        let names: Vec<_> = outcomes.keys().collect();
-        assert_eq!(names, [&format!("proxy:{who}")], "{answers:#?}");
-        let dials: u32 = outcomes.values().sum();
-        assert!(dials as usize > CHANGES, "{answers:#?}");
+    let answers = diallers.map(|dialler| dialler.stop().expect("answers"));
+    for (proxy, outcomes) in ["proxy:15001", "proxy:15006"].iter().zip(&answers) {
+        assert_eq!(outcomes.names(), [*proxy], "{answers:#?}");
+        assert!(outcomes.dials() as usize > CHANGES, "{answers:#?}");
     }
 }
 
@@ -87,7 +69,7 @@ fn ports_change_there_and_back() {
     lab.listen([15001, 15006, 16001, 16006]).expect("a proxy");
     lab.attach(STOCK).expect("attached");
     let new = [STOCK, &NEW].concat();
-    let diallers = diallers(&lab).expect("diallers");
+    let diallers = diallers(&lab, "[fd00:2::9]:80", "10.1.0.2:8080").expect("diallers");
     for _ in 0..CHANGES / 10 {
         lab.attach(&new).expect("replaced");
         let moved = all_captured().into_iter();
@@ -96,11 +78,10 @@ fn ports_change_there_and_back() {
         lab.attach(STOCK).expect("replaced");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
     }
-    let answers = stop(diallers).expect("answers");
-    for (ends, outcomes) in ["001", "001", "006", "006"].iter().zip(&answers) {
-        let names: Vec<_> = outcomes.keys().cloned().collect();
-        let both = [format!("proxy:15{ends}"), format!("proxy:16{ends}")];
-        assert_eq!(names, both, "{answers:#?}");
+    let answers = diallers.map(|dialler| dialler.stop().expect("answers"));
+    for (end, outcomes) in ["001", "006"].iter().zip(&answers) {
+        let both = ["15", "16"].map(|begin| format!("proxy:{begin}{end}"));
+        assert_eq!(outcomes.names(), both, "{answers:#?}");
     }
 }
 

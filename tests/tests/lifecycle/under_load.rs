@@ -1,0 +1,82 @@
+//! Attaching and detaching while connections are made.
+
+use anyhow::Result;
+use interceptor_tests::{
+    dialler::{Dialler, Outcomes, Plan},
+    lab::{APP, Lab, ROOT, STOCK, all_captured, all_direct},
+};
+
+/// The app and somebody outside, who dial all the while.
+fn diallers(lab: &Lab) -> Result<[Dialler; 2]> {
+    let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
+    Ok([
+        Dialler::start(APP, &lab.pod, &app, &Plan::endless("10.2.0.9:80")?)?,
+        Dialler::start(ROOT, &lab.peer, &peer, &Plan::endless("10.1.0.2:8080")?)?,
+    ])
+}
+
+fn stop(diallers: [Dialler; 2]) -> [Outcomes; 2] {
+    diallers.map(|dialler| dialler.stop().expect("answers"))
+}
+
+/// Straight until a certain moment, and captured from then on.
+#[test]
+fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    for _ in 0..3 {
+        let diallers = diallers(&lab).expect("diallers");
+        lab.attach(STOCK).expect("attached");
+        assert_eq!(lab.dial_all().expect("dials"), all_captured());
+        let [out, into] = stop(diallers);
+        assert_eq!(out.turns, ["remote:80", "proxy:15001"]);
+        assert_eq!(into.turns, ["server:8080", "proxy:15006"]);
+        lab.detach().expect("detached");
+    }
+}
+
+/// What is dialled before the proxy listens is refused, and not remembered.
+#[test]
+fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
+    let lab = Lab::new().expect("a lab");
+    let diallers = diallers(&lab).expect("diallers");
+    lab.attach(STOCK).expect("attached");
+    let refused = vec!["ECONNREFUSED"; all_captured().len()];
+    assert_eq!(lab.dial_all().expect("dials"), refused);
+    lab.start_proxy().expect("a proxy");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let refused = "Connection refused (os error 111)";
+    let [out, into] = stop(diallers);
+    assert_eq!(out.turns, ["remote:80", refused, "proxy:15001"]);
+    assert_eq!(into.turns, ["server:8080", refused, "proxy:15006"]);
+}
+
+/// A connection may meet a detach half-way, and be refused; it never reaches anybody else.
+#[test]
+fn detaching_takes_no_connection_elsewhere() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let diallers = diallers(&lab).expect("diallers");
+    for _ in 0..10 {
+        lab.attach(STOCK).expect("attached");
+        assert_eq!(lab.dial_all().expect("dials"), all_captured());
+        lab.detach().expect("detached");
+        assert_eq!(lab.dial_all().expect("dials"), all_direct());
+    }
+    let [out, into] = stop(diallers);
+    let expected = [
+        (out, "remote:80", "proxy:15001"),
+        (into, "server:8080", "proxy:15006"),
+    ];
+    for (outcomes, direct, captured) in expected {
+        let others: Vec<_> = outcomes
+            .names()
+            .into_iter()
+            .filter(|name| *name != direct && !name.starts_with(captured))
+            .filter(|name| !name.starts_with("Connection refused"))
+            .collect();
+        assert!(others.is_empty(), "{outcomes:#?}");
+        assert!(outcomes.counts.contains_key(direct), "{outcomes:#?}");
+        assert!(outcomes.counts.contains_key(captured), "{outcomes:#?}");
+    }
+}
