@@ -89,6 +89,10 @@ pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
 #[map(name = "icept_listeners")]
 pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 16, 0);
 
+/// The offsets that the programs were loaded with: kept for userspace, which takes long to find them.
+#[map(name = "icept_offsets")]
+static KNOWN_OFFSETS: Array<KernelOffsets> = Array::pinned(1, 0);
+
 /// What `icept_fib` found. Not shared: each run of it has its own.
 #[map(name = "icept_fib_gen")]
 pub(crate) static FIB: Array<FibGeneration> = Array::with_max_entries(1, 0);

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData},
     programs::{Program, ProgramError},
 };
 use interceptor_ebpf::{KernelOffsets, NetnsCookie};
@@ -27,7 +28,11 @@ impl Object {
     ///
     /// 5.18, for `bpf_set_retval` in the connect hooks; see `interceptor check`.
     pub fn load(pins: &Pins, netns: NetnsCookie) -> Result<Self> {
-        let offsets: KernelOffsets = offsets::read()?;
+        let known = known_offsets(pins);
+        let offsets = match known {
+            Some(offsets) => offsets,
+            None => offsets::read()?,
+        };
         let ebpf = EbpfLoader::new()
             // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
             .btf(None)
@@ -37,7 +42,20 @@ impl Object {
             .map_pin_path(log::MAP, pins.maps().join(log::MAP))
             .load(OBJECT)
             .context("cannot load the BPF object")?;
-        Ok(Self { ebpf })
+        let mut object = Self { ebpf };
+        if known.is_none() {
+            object.remember(&offsets)?;
+        }
+        Ok(object)
+    }
+
+    fn remember(&mut self, offsets: &KernelOffsets) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut(OFFSETS)
+            .context("the object has no map of offsets")?;
+        let mut map: Array<_, KernelOffsets> = map.try_into()?;
+        map.set(0, offsets, 0).context("cannot keep the offsets")
     }
 
     /// The object's maps and programs, as aya has them.
@@ -72,6 +90,17 @@ impl Object {
         });
         format!("{hash:016x}")
     }
+}
+
+/// The map that keeps the offsets, which take long to find, for as long as anything is attached.
+const OFFSETS: &str = "icept_offsets";
+
+fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {
+    let map = MapData::from_pin(pins.maps().join(OFFSETS)).ok()?;
+    let map: Array<_, KernelOffsets> = Map::Array(map).try_into().ok()?;
+    let offsets = map.get(&0, 0).ok()?;
+    // Zeros: made by a command that was killed before it wrote them.
+    (offsets.sock_socket != 0).then_some(offsets)
 }
 
 /// Loads a program, whatever its type. aya has no common call for that.

@@ -6,6 +6,13 @@ use interceptor_tests::{
     lab::{APP, Lab, ROOT, STOCK, all_captured, all_direct},
 };
 
+/// A pod that is attached all the while, so that what pods share need not be loaded each time.
+fn steady() -> Lab {
+    let steady = Lab::new().expect("a lab");
+    steady.attach(STOCK).expect("attached");
+    steady
+}
+
 /// The app and somebody outside, who dial all the while.
 fn diallers(lab: &Lab) -> Result<[Dialler; 2]> {
     let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
@@ -22,7 +29,7 @@ fn stop(diallers: [Dialler; 2]) -> [Outcomes; 2] {
 /// Straight until a certain moment, and captured from then on.
 #[test]
 fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
-    let lab = Lab::new().expect("a lab");
+    let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
     lab.start_proxy().expect("a proxy");
     for _ in 0..3 {
         let diallers = diallers(&lab).expect("diallers");
@@ -54,7 +61,7 @@ fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
 /// A connection may meet a detach half-way, and be refused; it never reaches anybody else.
 #[test]
 fn detaching_takes_no_connection_elsewhere() {
-    let lab = Lab::new().expect("a lab");
+    let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
     lab.start_proxy().expect("a proxy");
     let diallers = diallers(&lab).expect("diallers");
     for _ in 0..10 {
