@@ -65,6 +65,20 @@ impl Before {
         Ok(Some(Self { policy, record }))
     }
 
+    /// The policy in force, if it differs from `now` in nothing but its name and the generation of
+    /// the routing tables, which it takes over. (Equal settings make equal lists.)
+    fn renewed(&self, now: &Policy) -> Option<Policy> {
+        let renewed = Policy {
+            fib: now.fib,
+            ..self.policy
+        };
+        let named_alike = Policy {
+            id: self.policy.id,
+            ..*now
+        };
+        (renewed == named_alike).then_some(renewed)
+    }
+
     /// The ports whose listeners are noted.
     fn listener_ports(&self) -> [u16; 2] {
         [self.policy.outbound_port, self.policy.inbound_port]
@@ -130,21 +144,28 @@ impl Attachment<'_> {
         }
         let prepared = self.prepare_network(&mut object)?;
         let Prepared { network, sources } = &prepared;
-        let record = self.record(network.ipv6);
+        let record = self.record(network);
         let mut compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
         let flags = compiled.policy.flags;
         compiled.policy.flags = flags.with(PolicyFlags::LOG, self.log);
         if let Some(before) = before
             && before.record == record
-            && is_same(&before.policy, &compiled.policy)
+            && let Some(policy) = before.renewed(&compiled.policy)
         {
+            maps.policies
+                .insert(self.netns.cookie(), policy, 0)
+                .context("cannot renew the policy")?;
             return Ok(Attached::Unchanged);
         }
         self.put_in_force(&mut maps, &compiled, &record)?;
         match before {
             Some(before) => {
                 self.forget(before, &mut maps)?;
-                Ok(if before.record == record {
+                let alike = Record {
+                    network: before.record.network,
+                    ..record
+                };
+                Ok(if before.record == alike {
                     Attached::Refreshed
                 } else {
                     Attached::Replaced
@@ -245,13 +266,14 @@ impl Attachment<'_> {
         })
     }
 
-    fn record(&self, ipv6: bool) -> Record {
+    fn record(&self, network: &PodNetwork) -> Record {
         Record {
             settings: self.settings.clone(),
             netns: self.netns.path().to_owned(),
             cgroup: self.cgroup.path().to_owned(),
             cgroup_id: self.cgroup.id(),
-            ipv6,
+            ipv6: network.ipv6,
+            network: network.digest(),
         }
     }
 
@@ -312,16 +334,6 @@ fn random_id() -> Result<PolicyId> {
 struct Prepared {
     network: PodNetwork,
     sources: Sources,
-}
-
-/// Whether two policies differ in nothing but their name. (Equal settings make equal lists; equal
-/// tables make equal routes.)
-fn is_same(before: &Policy, now: &Policy) -> bool {
-    let named_alike = Policy {
-        id: before.id,
-        ..*now
-    };
-    named_alike == *before
 }
 
 /// What became of a detach.

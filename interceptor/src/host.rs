@@ -19,15 +19,42 @@ use crate::{
     netns::{Netns, NetnsId},
 };
 
+/// What attaching takes, with the bits of `capabilities(7)`.
+const CAPABILITIES: [(&str, u32); 5] = [
+    ("CAP_BPF", 39),
+    ("CAP_PERFMON", 38),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_SYS_PTRACE", 19),
+];
+
 /// Makes sure that we may do what attaching takes.
 pub fn check_root() -> Result<()> {
-    if geteuid().is_root() {
+    let status =
+        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let missing = missing_capabilities(&status);
+    if geteuid().is_root() && missing.is_empty() {
         return Ok(());
     }
     bail!(
-        "this needs root: loading BPF programs and entering network namespaces takes \
-         CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN. Run it with sudo"
+        "this needs root with all capabilities, to load BPF programs and to enter network \
+         namespaces; missing are {}. Run it with sudo, or in a privileged container",
+        missing.join(", ")
     )
+}
+
+/// The capabilities that the process whose `/proc/PID/status` reads `status` lacks.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
+    CAPABILITIES
+        .iter()
+        .filter(|(_, bit)| effective & (1 << bit) == 0)
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 /// Makes sure that the host's bpffs is mounted at its usual place. Every mount is a file system of
@@ -146,4 +173,21 @@ pub fn lock() -> Result<Lock> {
         .map_err(|(_, errno)| errno)
         .with_context(|| format!("cannot lock {BPFFS}"))?;
     Ok(Lock { _lock: lock })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
+        // NET_ADMIN and NET_RAW: what istio-init has.
+        let missing = missing_capabilities("Name:\tx\nCapEff:\t0000000000003000\n");
+        assert_eq!(
+            missing,
+            ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]
+        );
+        assert_eq!(missing_capabilities("").len(), CAPABILITIES.len());
+    }
 }

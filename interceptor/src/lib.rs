@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod check;
 pub mod cli;
+pub mod digest;
 pub mod host;
 pub mod netns;
 pub mod policy;

@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 
 use crate::{
+    digest,
     netns::{
         addresses::PodAddress,
         routes::{Answer, Way},
@@ -50,6 +51,15 @@ pub struct PodNetwork {
     /// The state of the tables when the routing was asked. `None` never matches: routes do not
     /// refuse then.
     pub fib: Option<FibGeneration>,
+}
+
+impl PodNetwork {
+    /// A digest of the addresses and routes, whatever their tables' generation.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let text = format!("{:?} {:?}", self.addresses, self.routes);
+        digest::of(text.as_bytes())
+    }
 }
 
 impl CompiledPolicy {

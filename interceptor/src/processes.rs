@@ -3,7 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process,
+    process, thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +17,9 @@ use crate::{
 /// How many processes an error names.
 const NAMED: usize = 5;
 
+/// How long somebody may take who only looks into a network namespace.
+const PASSING_BY: Duration = Duration::from_millis(50);
+
 /// A process and the cgroup that it makes its sockets in.
 struct Process {
     pid: u32,
@@ -26,10 +30,13 @@ struct Process {
 /// Makes sure that programs attached at `cgroup` see every process that is in `netns` now: attached
 /// and capturing nothing must be impossible.
 pub fn check_covered(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<()> {
-    let outside: Vec<_> = in_netns(netns, hierarchy)?
-        .into_iter()
-        .filter(|process| !cgroup.covers(&process.cgroup))
-        .collect();
+    if outside(netns, cgroup, hierarchy)?.is_empty() {
+        return Ok(());
+    }
+    // Others come by for a moment, to look (CNI plugins, another command of ours): they do not
+    // count if they are gone when looked for again.
+    thread::sleep(PASSING_BY);
+    let outside = outside(netns, cgroup, hierarchy)?;
     if outside.is_empty() {
         return Ok(());
     }
@@ -53,6 +60,13 @@ pub fn check_covered(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> R
         netns.path().display(),
         named.join(", ")
     )
+}
+
+/// The processes of `netns` that `cgroup` leaves out.
+fn outside(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
+    let mut processes = in_netns(netns, hierarchy)?;
+    processes.retain(|process| !cgroup.covers(&process.cgroup));
+    Ok(processes)
 }
 
 fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {

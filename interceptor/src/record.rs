@@ -21,6 +21,9 @@ pub struct Record {
     pub cgroup_id: u64,
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
+    /// Digest of the pod's addresses and routes.
+    #[serde(default)]
+    pub network: u64,
 }
 
 impl Record {

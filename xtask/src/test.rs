@@ -19,7 +19,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let envoy = envoy::ensure()?;
     let interceptor = build::run()?;
     let mut test = cargo("test");
-    test.arg("--workspace").args(arguments);
+    // One failure must not hide the next.
+    test.args(["--workspace", "--no-fail-fast"]).args(arguments);
     exec(
         test.env("ENVOY_BIN", &envoy)
             .env("INTERCEPTOR_BIN", &interceptor),

@@ -11,6 +11,7 @@ use aya::{
 use interceptor_ebpf::{KernelOffsets, NetnsCookie};
 
 use super::{log, offsets, pins::Pins};
+use crate::digest;
 
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
@@ -82,13 +83,10 @@ impl Object {
             .context("cannot copy a program's descriptor")
     }
 
-    /// What tells this build's programs from another's: FNV-1a of the object.
+    /// What tells this build's programs from another's.
     #[must_use]
     pub fn build() -> String {
-        let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        format!("{:016x}", digest::of(OBJECT))
     }
 }
 
