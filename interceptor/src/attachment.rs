@@ -399,7 +399,7 @@ pub fn detach_all() -> Result<usize> {
     let mut count = 0;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
         for (cookie, policy) in attached(&maps)? {
-            match open_by_record(&maps, cookie, policy) {
+            match open_attached(&pins, &maps, cookie, policy) {
                 Some(netns) => undo(&pins, &netns).map(drop)?,
                 None => remove_netns(&pins, &mut maps, cookie)?,
             }
@@ -410,11 +410,17 @@ pub fn detach_all() -> Result<usize> {
     Ok(count)
 }
 
-/// Opens an attached network namespace by the path that it had, if that still leads there.
-fn open_by_record(maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
-    let record = Record::load(maps, policy).ok()?;
-    let netns = Netns::open(&NetnsSpec::File(record.netns)).ok()?;
-    (netns.cookie() == cookie).then_some(netns)
+/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
+/// way of a process that is in it.
+fn open_attached(pins: &Pins, maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
+    let by_path = Record::load(maps, policy)
+        .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
+        .ok()
+        .filter(|netns| netns.cookie() == cookie);
+    by_path.or_else(|| {
+        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+        Netns::find(link::netns_inode(&pin).ok()?, cookie)
+    })
 }
 
 /// Every attached network namespace with its policy.

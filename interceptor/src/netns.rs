@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt as _,
@@ -125,6 +125,18 @@ impl Netns {
             .and_then(|cookie| cookie)
             .with_context(|| format!("{what}: cannot tell the network namespace's cookie"))?;
         Ok(Self { file, path, cookie })
+    }
+
+    /// Opens the network namespace with this inode and cookie by way of a process that is in it.
+    #[must_use]
+    pub fn find(inode: u64, cookie: NetnsCookie) -> Option<Self> {
+        fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .map(NetnsSpec::Process)
+            .filter(|process| NetnsId::of(&process.path()).is_ok_and(|id| id.inode == inode))
+            .filter_map(|process| Self::open(&process).ok())
+            .find(|netns| netns.cookie == cookie)
     }
 
     /// The path that it was opened by.

@@ -7,26 +7,22 @@
 //!                                                  lo   10.2.0.9, fd00:2::9
 //! ```
 
+mod killing;
+mod talk;
 mod traces;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Output},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
+pub use killing::Killing;
+pub use talk::{call, dial, echoes, said, wait_until};
 pub use traces::Traces;
 
 use crate::{
     actor::{Actor, User},
-    agent::protocol::{Family, Handle, Protocol, Reply, Request},
+    agent::protocol::{Handle, Reply, Request},
     cgroup::Cgroup,
-    command::{bounded, output},
-    dialler::outcome,
+    command::bounded,
     interceptor,
     janitor::{self, Task},
     machine::{self, Exclusive, Shared},
@@ -85,9 +81,6 @@ pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
         "server:8080",
     ),
 ];
-
-/// How long something that ends by itself may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// No leftovers, no changes.
 pub const NOTHING: &[String] = &[];
@@ -310,57 +303,6 @@ pub fn all_direct() -> Vec<&'static str> {
     CAPTURED.iter().map(|(.., direct)| *direct).collect()
 }
 
-/// Who answers when `actor` dials `to`: `remote:80`, for a proxy `proxy:15001 for 10.2.0.9:80` with
-/// what it was told, or the errno.
-pub fn dial(actor: &Actor, to: &str) -> Result<String> {
-    let (socket, outcome) = call(actor, to)?;
-    actor.must(&Request::Close { socket })?;
-    Ok(outcome)
-}
-
-/// The same; the socket stays open.
-pub fn call(actor: &Actor, to: &str) -> Result<(Handle, String)> {
-    let address: SocketAddr = to.parse().with_context(|| to.to_owned())?;
-    let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
-    let outcome = match actor.call(&Request::Connect { socket, address })? {
-        Reply::Error(errno) => errno,
-        _ => match actor.call(&Request::ReceiveLine { socket })? {
-            Reply::Data(line) => outcome(&line)?,
-            Reply::Error(errno) => errno,
-            reply => format!("{reply:?}"),
-        },
-    };
-    Ok((socket, outcome))
-}
-
-/// Whether the other end of a connection that was made by [`call`] still answers.
-pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
-    let data = "are you there?\n".to_owned();
-    if let Reply::Error(_) = actor.call(&Request::Send { socket, data })? {
-        return Ok(false);
-    }
-    let reply = actor.call(&Request::ReceiveLine { socket })?;
-    Ok(reply == Reply::Data("are you there?".to_owned()))
-}
-
-/// Runs a command that must succeed, and answers what it says on stderr.
-pub fn said(command: &mut Command) -> Result<String> {
-    let Output { status, stderr, .. } = output(command, "")?;
-    let stderr = String::from_utf8_lossy(&stderr).into_owned();
-    ensure!(status.success(), "{command:?}: {status}: {stderr}");
-    Ok(stderr)
-}
-
-/// Waits until `condition` holds; fails if it takes too long.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition()? {
-        ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
 /// Whether a line of `/proc/net/tcp` is of a connection with an end on `port` that is not over.
 fn is_open_on(line: &str, port: u16) -> bool {
     const OVER: [&str; 3] = ["06", "07", "0A"];
@@ -386,16 +328,8 @@ addr add 10.2.0.9/32 dev lo
 addr add fd00:2::9/128 dev lo nodad
 ";
 
-/// Addresses and routes that stay as they are: no link-local address comes up later.
 fn lay_out(pod: &Netns, peer: &Netns) -> Result<()> {
-    for netns in [pod, peer] {
-        netns.sysctl("net.ipv6.conf.default.addr_gen_mode", "1")?;
-    }
     pod.cable("eth0", peer, "eth0", 1)?;
-    wait_until("the cable", || {
-        let links = pod.enter(|| crate::command::run(bounded("ip").args(["link", "show"]), ""))?;
-        Ok(links.matches("LOWER_UP").count() == 2)
-    })?;
     pod.ip(POD)?;
     peer.ip(PEER)
 }

@@ -5,6 +5,7 @@ use std::{
     panic,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,6 +16,9 @@ use crate::{
     agent::Namespace,
     command::{bounded, require_root, run},
 };
+
+/// How long a test waits for the kernel to settle a new interface.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
 /// the test process dies.
@@ -69,7 +73,27 @@ impl Netns {
              peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {pid}\n\
              link set {device} up"
         ))?;
-        other.ip(&format!("link set {other_device} up"))
+        other.ip(&format!("link set {other_device} up"))?;
+        self.wait_for_link_local(device)?;
+        other.wait_for_link_local(other_device)
+    }
+
+    /// Waits for the last thing that the kernel does by itself after a cable is plugged in: routes
+    /// that change later would make the pod's copied ones stale.
+    fn wait_for_link_local(&self, device: &str) -> Result<()> {
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let arguments = ["-6", "route", "show", "table", "local", "dev", device];
+            let routes = self.enter(|| run(bounded("ip").args(arguments), ""))?;
+            if routes.contains("local fe80:") && routes.contains("multicast ff00::/8") {
+                return Ok(());
+            }
+            // On a busy machine it may take longer; what then differs is a stale copy's errno.
+            if Instant::now() > deadline {
+                return Ok(());
+            }
+            thread::sleep(SETTLED / 100);
+        }
     }
 
     /// Runs `work` in a thread that is in the namespace.

@@ -43,17 +43,23 @@ pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     if !pin.exists() {
         return Ok(false);
     }
-    let link = open(pin)?;
     let target = match hook.attach_type {
-        bpf_attach_type::BPF_SK_LOOKUP => sys::link_netns_inode(&link).map(u64::from),
-        _ => sys::link_cgroup_id(&link),
-    }
-    .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?;
+        bpf_attach_type::BPF_SK_LOOKUP => netns_inode(pin)?,
+        _ => sys::link_cgroup_id(&open(pin)?)
+            .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?,
+    };
     Ok(target != 0)
 }
 
 fn open(pin: &Path) -> Result<OwnedFd> {
     sys::obj_get(pin).with_context(|| format!("cannot open the pin {}", pin.display()))
+}
+
+/// The inode of the network namespace that the link pinned at `pin` is attached to; 0 if it is gone.
+pub fn netns_inode(pin: &Path) -> Result<u64> {
+    sys::link_netns_inode(&open(pin)?)
+        .map(u64::from)
+        .with_context(|| format!("cannot ask what {} is attached to", pin.display()))
 }
 
 /// Opens a pinned program.

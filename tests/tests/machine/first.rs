@@ -3,17 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
-    time::Instant,
+    process::Command,
 };
 
 use interceptor_tests::{
     bpf::{maps::Map, pins},
     interceptor,
-    lab::{Lab, NOTHING, STOCK, all_captured, all_direct},
+    lab::{Killing, Lab, NOTHING, STOCK, all_captured, all_direct},
     machine::Exclusive,
-    spawn::spawn,
 };
 
 use crate::{alone, expect_nothing_left};
@@ -26,17 +23,11 @@ fn lab(alone: &Exclusive) -> Lab {
     lab
 }
 
-/// Attaches and is killed.
-fn attach_and_kill(lab: &Lab, after: std::time::Duration) {
+fn attach(lab: &Lab) -> Command {
     let mut command = Command::new(interceptor::binary());
     command.arg("attach").arg("--netns").arg(lab.pod.path());
     command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
-    command.stdin(Stdio::null()).stderr(Stdio::null());
-    let mut child = spawn(command).expect("attach");
-    thread::sleep(after);
-    // Fails only for a child that has been waited for.
-    let _killed = child.kill();
-    child.wait().expect("an end");
+    command
 }
 
 /// Where folders, maps and programs are made, another attach and another detach find their way.
@@ -45,24 +36,27 @@ fn the_first_attach_is_killed() {
     let alone = alone();
     let lab = lab(&alone);
     let before = lab.traces().expect("traces");
-    let begin = Instant::now();
-    lab.attach(STOCK).expect("attached");
-    let whole = begin.elapsed() * 5 / 4;
+    let work = || lab.attach(STOCK).map(drop);
+    let mut killing = Killing::measured(work).expect("an attach");
     lab.detach().expect("detached");
     expect_nothing_left();
     for kill in 0..KILLS {
-        let delay = whole * kill / KILLS;
-        attach_and_kill(&lab, delay);
+        killing.kill(attach(&lab)).expect("a kill");
         if kill % 2 == 0 {
             lab.attach(STOCK).expect("attached");
-            assert_eq!(lab.dial_all().expect("dials"), all_captured(), "{delay:?}");
+            assert_eq!(
+                lab.dial_all().expect("dials"),
+                all_captured(),
+                "{killing:?}"
+            );
         }
         lab.detach().expect("detached");
-        assert!(!pins::folder().exists(), "{delay:?}");
+        assert!(!pins::folder().exists(), "{killing:?}");
         let changes = lab.changes_since(&before).expect("traces");
-        assert_eq!(changes, NOTHING, "{delay:?}");
-        assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{delay:?}");
+        assert_eq!(changes, NOTHING, "{killing:?}");
+        assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{killing:?}");
     }
+    assert!(killing.at_work() >= KILLS / 3, "{killing:?}");
     expect_nothing_left();
 }
 
@@ -104,15 +98,16 @@ fn lists_of_killed_attaches_are_swept() {
     let alone = alone();
     let (steady, lab) = (lab(&alone), lab(&alone));
     steady.attach(STOCK).expect("attached");
-    let begin = Instant::now();
     lab.attach(STOCK).expect("attached");
-    let whole = begin.elapsed() * 5 / 4;
+    let work = || lab.attach(&["-i", "*"]).map(drop);
+    let mut killing = Killing::measured(work).expect("an attach");
     for kill in 0..KILLS {
         let excluded = (1000 + kill).to_string();
         let flags = [STOCK, &["-o", &excluded, "-x", "192.0.2.0/24"]].concat();
         lab.attach(&flags).expect("attached");
-        attach_and_kill(&lab, whole * kill / KILLS);
+        killing.kill(attach(&lab)).expect("a kill");
     }
+    assert!(killing.at_work() >= KILLS / 3, "{killing:?}");
     steady.attach(STOCK).expect("attached");
     assert_eq!(orphans(), NOTHING);
     assert_eq!(lab.dial_all().expect("dials"), all_captured());

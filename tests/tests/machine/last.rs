@@ -1,8 +1,9 @@
 //! What is left when the last pod goes.
 
 use interceptor_tests::{
+    actor::Actor,
     command::output,
-    lab::{Lab, NOTHING, STOCK, all_captured, all_direct, said},
+    lab::{APP, Lab, NOTHING, STOCK, all_captured, all_direct, said},
 };
 
 use crate::{alone, expect_nothing_left, interceptor, objects};
@@ -45,6 +46,26 @@ fn all_pods_are_detached_at_once() {
         assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
         assert_eq!(lab.dial_all().expect("dials"), all_direct());
     }
+}
+
+/// The name that a pod was attached by may be gone while the pod is not: it is found all the same.
+#[test]
+fn a_pod_is_detached_with_all_after_its_name_is_gone() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    let cgroup = lab.cgroup.child("pod").expect("a cgroup");
+    let guest = Actor::start("guest", APP, lab.pod.namespace(), Some(&cgroup));
+    let guest = guest.expect("an actor");
+    let mut attach = interceptor(&["attach", "--netns", &guest.pid().to_string()]);
+    attach.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    said(&mut attach).expect("attached");
+    drop(guest);
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    expect_nothing_left();
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
 
 #[test]

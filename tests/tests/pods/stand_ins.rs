@@ -1,10 +1,13 @@
 //! Stand-ins, dialled by somebody or running out.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 use interceptor_tests::{
     actor::Actor,
-    agent::protocol::{Handle, Level, Reply, Request},
+    agent::protocol::{Family, Handle, Level, Protocol, Reply, Request},
     dialler::{Dialler, Plan},
     lab::{APP, Lab, PROXY, STOCK, Who, call, dial},
 };
@@ -13,28 +16,40 @@ use interceptor_tests::{
 const STAND_INS: u32 = 16384;
 
 /// What the kernel thinks that a socket of the pod is connected to, which is the stand-in.
-fn stand_in(lab: &Lab, actor: &Actor, socket: Handle) -> (String, u16) {
-    let name = actor.must(&Request::LocalName { socket }).expect("a name");
-    let Reply::Name(name) = name else {
-        panic!("{name:?}");
+fn stand_in(lab: &Lab, socket: Handle) -> SocketAddr {
+    let name = lab.app.must(&Request::LocalName { socket });
+    let Reply::Name(name) = name.expect("a name") else {
+        panic!("no name");
     };
-    let table = format!("/proc/{}/net/tcp", lab.app.pid());
+    let table = if name.is_ipv4() { "tcp" } else { "tcp6" };
+    let table = format!("/proc/{}/net/{table}", lab.app.pid());
     let table = fs::read_to_string(table).expect("sockets");
     let from = format!(":{:04X}", name.port());
-    let remote = table
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local = fields.next()?;
-            local.ends_with(&from).then_some(fields.next()?)
-        })
-        .unwrap_or_else(|| panic!("no {from} in {table}"));
-    let (address, port) = remote.split_once(':').expect("an address and a port");
-    let address = u32::from_str_radix(address, 16).expect("an address");
-    let address = std::net::Ipv4Addr::from(address.to_ne_bytes());
-    let port = u16::from_str_radix(port, 16).expect("a port");
-    assert!(address.octets()[0] == 127 && address.octets()[1] >= 128);
-    (address.to_string(), port)
+    let remote = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next()?.ends_with(&from).then_some(fields.next()?)
+    });
+    let stand_in = parse(remote.unwrap_or_else(|| panic!("no {from} in {table}")));
+    let text = stand_in.to_string();
+    assert!(
+        text.starts_with("127.") || text.starts_with("[fd69:"),
+        "{text}"
+    );
+    stand_in
+}
+
+/// Reads an address and a port of `/proc/net/tcp`: each word as a number of this machine's.
+fn parse(text: &str) -> SocketAddr {
+    let (address, port) = text.split_once(':').expect("an address and a port");
+    let hex = |text| u32::from_str_radix(text, 16).expect("a number");
+    let words = address.as_bytes().chunks(8);
+    let words = words.map(|word| hex(std::str::from_utf8(word).expect("hex")));
+    let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    let address = match bytes.first_chunk::<16>() {
+        Some(v6) => IpAddr::from(*v6),
+        None => IpAddr::from(*bytes.first_chunk::<4>().expect("an address")),
+    };
+    SocketAddr::new(address, u16::try_from(hex(port)).expect("a port"))
 }
 
 #[test]
@@ -44,7 +59,8 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
     lab.attach(STOCK).expect("attached");
     let (socket, answer) = call(&lab.app, "10.2.0.9:443").expect("a call");
     assert_eq!(answer, "proxy:15001 for 10.2.0.9:443");
-    let (address, port) = stand_in(&lab, &lab.app, socket);
+    let stand_in = stand_in(&lab, socket);
+    let (address, port) = (stand_in.ip(), stand_in.port());
     let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
     for user in [APP, PROXY] {
         let guest = Actor::start("guest", user, lab.pod.namespace(), Some(&cgroup));
@@ -66,6 +82,23 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
     assert_eq!(elsewhere.expect("a dial"), "ECONNREFUSED");
 }
 
+/// The IPv6 range is local to the pod, so that a neighbour can send to it: not even what is
+/// allotted takes it to the proxy, while it does take the app there.
+#[test]
+fn a_neighbour_that_dials_a_stand_in_is_refused() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let (socket, answer) = call(&lab.app, "[fd00:2::9]:443").expect("a call");
+    let stand_in = stand_in(&lab, socket).to_string();
+    assert_eq!(lab.dial(Who::App, &stand_in).expect("a dial"), answer);
+    lab.peer
+        .ip("route add fd69:6365:7074::/64 via fd00:1::2")
+        .expect("a route");
+    let from_outside = lab.dial(Who::Client, &stand_in).expect("a dial");
+    assert_eq!(from_outside, "ECONNREFUSED");
+}
+
 /// Detached, the range is loopback like the rest; attached again, nothing of before is known.
 #[test]
 fn a_stand_in_means_nothing_after_detach() {
@@ -73,15 +106,15 @@ fn a_stand_in_means_nothing_after_detach() {
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
     let (socket, _) = call(&lab.app, "10.2.0.9:443").expect("a call");
-    let (address, port) = stand_in(&lab, &lab.app, socket);
+    let stand_in = stand_in(&lab, socket);
+    let address = stand_in.ip();
     let plain = format!("{address}:8080");
     assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "ECONNREFUSED");
     lab.detach().expect("detached");
     assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "server:8080");
     lab.attach(STOCK).expect("attached again");
-    let stand_in = format!("{address}:{port}");
-    let answer = lab.dial(Who::App, &stand_in).expect("a dial");
-    assert_eq!(answer, "ECONNREFUSED");
+    let answer = lab.dial(Who::App, &stand_in.to_string());
+    assert_eq!(answer.expect("a dial"), "ECONNREFUSED");
 }
 
 fn original(proxy: &Actor, socket: Handle) -> Reply {
@@ -106,16 +139,9 @@ fn more_destinations_than_stand_ins() {
     let listener = listener.expect("a listener");
     let connect = |to: &str| {
         let address = to.parse().expect("an address");
-        let socket = lab
-            .app
-            .socket(
-                interceptor_tests::agent::protocol::Family::V4,
-                interceptor_tests::agent::protocol::Protocol::Tcp,
-            )
-            .expect("a socket");
-        lab.app
-            .must(&Request::Connect { socket, address })
-            .expect("connected");
+        let socket = lab.app.socket(Family::V4, Protocol::Tcp).expect("a socket");
+        let connected = lab.app.must(&Request::Connect { socket, address });
+        connected.expect("connected");
         (socket, lab.proxy.accept(listener).expect("accepted"))
     };
     let (client, oldest) = connect("10.63.0.1:80");

@@ -91,6 +91,15 @@ fn no_bpffs_in_a_private_mount_namespace_is_refused() {
     }
 }
 
+#[test]
+fn no_cgroup2_is_refused() {
+    let subjects = Subjects::new();
+    let words = ["no cgroup2", "mount -t cgroup2"];
+    subjects.refuse(FAILED, &words, |lab| {
+        attach_in(lab, &PRIVATE_MOUNTS, "umount --lazy \"$MOUNT\"", "")
+    });
+}
+
 /// The host's own bpffs is as good in a mount namespace of one's own.
 #[test]
 fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
