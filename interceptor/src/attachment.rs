@@ -34,6 +34,10 @@ use crate::{
     settings::Settings,
 };
 
+/// How often the routes are asked for again because they changed meanwhile, as they do for a moment
+/// after an address was added: the kernel adds an IPv6 address's routes later, by itself.
+const TRIES_FOR_A_STILL_NETWORK: u32 = 5;
+
 /// What became of an attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
@@ -240,6 +244,7 @@ impl Attachment<'_> {
                 }
                 Ok((ipv6, stand_in_routes::read(&handle).await?))
             })?;
+            let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
             loop {
                 // Before the routes are asked: what changes meanwhile makes the copy stale, not
                 // wrong.
@@ -249,7 +254,10 @@ impl Attachment<'_> {
                     let routes = routes::ask(&handle, &addresses, ipv6).await?;
                     Ok((addresses, routes))
                 })?;
-                if !sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
+                if sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
+                    // Which changes the tables: ask once more.
+                    netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
+                } else if tries.next().is_none() || fib::generation(object)? == fib {
                     return Ok(Prepared {
                         network: PodNetwork {
                             ipv6,
@@ -260,8 +268,6 @@ impl Attachment<'_> {
                         sources,
                     });
                 }
-                // Which changes the tables: ask once more.
-                netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
             }
         })
     }

@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 use crate::{
     command::{bounded, output, run},
     janitor::{self, Task},
+    machine::{self, Shared},
     settings::Settings,
 };
 
@@ -42,6 +43,7 @@ pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
 /// dies.
 pub struct Attachment {
     netns: PathBuf,
+    _shared: Shared,
 }
 
 impl Attachment {
@@ -53,9 +55,13 @@ impl Attachment {
             binary.exists(),
             "{shown} is missing: `cargo xtask build` makes it"
         );
+        let shared = machine::shared()?;
         let netns = netns.to_owned();
         janitor::remember(&Task::Detach(netns.clone()))?;
-        let attachment = Self { netns };
+        let attachment = Self {
+            netns,
+            _shared: shared,
+        };
         let mut command = bounded(binary);
         command.arg("attach").arg("--netns").arg(&attachment.netns);
         command.arg("--cgroup").arg(cgroup).args(settings.flags());

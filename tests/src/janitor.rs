@@ -63,8 +63,10 @@ pub fn run(input: impl BufRead) -> Result<()> {
         match serde_json::from_str(&line?)? {
             Task::RemoveCgroup(path) => cgroups.push(path),
             Task::Detach(path) => {
-                let file = File::open(&path)?;
-                namespaces.insert(path, file);
+                // A namespace that is gone already has taken everything with it.
+                if let Ok(file) = File::open(&path) {
+                    namespaces.insert(path, file);
+                }
             }
             Task::Detached(path) => drop(namespaces.remove(&path)),
         }

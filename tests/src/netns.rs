@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a test waits for the kernel to settle a new interface.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
 /// the test process dies.
@@ -54,8 +54,17 @@ impl Netns {
     }
 
     /// Runs `ip` with each line of `commands`, all in one process: `addr add 10.1.0.2/24 dev eth0`.
+    /// Waits for the routes of added IPv6 addresses, which the kernel adds later, by itself.
     pub fn ip(&self, commands: &str) -> Result<()> {
-        self.enter(|| run(bounded("ip").args(["-batch", "-"]), commands).map(drop))
+        self.enter(|| run(bounded("ip").args(["-batch", "-"]), commands))?;
+        for line in commands.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let ["addr", "add", address, "dev", device, "nodad"] = words[..] {
+                let (address, _) = address.split_once('/').context("an address has a /")?;
+                self.wait_for_local_routes(device, &[&format!("local {address} ")])?;
+            }
+        }
+        Ok(())
     }
 
     /// Sets `net.a.b`.
@@ -81,18 +90,22 @@ impl Netns {
     /// Waits for the last thing that the kernel does by itself after a cable is plugged in: routes
     /// that change later would make the pod's copied ones stale.
     fn wait_for_link_local(&self, device: &str) -> Result<()> {
+        self.wait_for_local_routes(device, &["local fe80:", "multicast ff00::/8"])
+    }
+
+    fn wait_for_local_routes(&self, device: &str, expected: &[&str]) -> Result<()> {
         let deadline = Instant::now() + SETTLED;
         loop {
             let arguments = ["-6", "route", "show", "table", "local", "dev", device];
             let routes = self.enter(|| run(bounded("ip").args(arguments), ""))?;
-            if routes.contains("local fe80:") && routes.contains("multicast ff00::/8") {
+            if expected.iter().all(|route| routes.contains(route)) {
                 return Ok(());
             }
-            // On a busy machine it may take longer; what then differs is a stale copy's errno.
-            if Instant::now() > deadline {
-                return Ok(());
-            }
-            thread::sleep(SETTLED / 100);
+            ensure!(
+                Instant::now() < deadline,
+                "{device}: no {expected:?} within {SETTLED:?}: {routes}"
+            );
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
