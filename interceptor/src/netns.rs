@@ -8,6 +8,7 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
+    process,
     str::FromStr,
     thread,
 };
@@ -60,6 +61,19 @@ impl NetnsSpec {
         match self {
             Self::Process(pid) => format!("/proc/{pid}/ns/net").into(),
             Self::File(path) => path.clone(),
+        }
+    }
+
+    /// The process that it is named by, if it is by one.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        let path = match self {
+            Self::Process(pid) => return Some(*pid),
+            Self::File(path) => path.to_str()?,
+        };
+        match path.strip_prefix("/proc/")?.strip_suffix("/ns/net")? {
+            "self" => Some(process::id()),
+            pid => pid.parse().ok(),
         }
     }
 }
@@ -234,5 +248,15 @@ mod tests {
         assert!("pod".parse::<NetnsSpec>().is_err());
         assert!("0".parse::<NetnsSpec>().is_err());
         assert!("".parse::<NetnsSpec>().is_err());
+    }
+
+    #[test]
+    fn some_paths_are_those_of_processes() {
+        let process = |text: &str| text.parse::<NetnsSpec>().unwrap().process();
+        assert_eq!(process("17"), Some(17));
+        assert_eq!(process("/proc/17/ns/net"), Some(17));
+        assert_eq!(process("/proc/self/ns/net"), Some(process::id()));
+        assert_eq!(process("/run/netns/17"), None);
+        assert_eq!(process("/proc/17/task/18/ns/net"), None);
     }
 }

@@ -1,76 +1,40 @@
 //! istio-iptables' settings: its flags and environment, parsed by its rules.
 
-use clap::Args;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+pub mod dns;
+pub mod flags;
+pub mod interfaces;
+mod notes;
+mod numbers;
 pub mod owners;
 pub mod ports;
 pub mod prefixes;
+mod source;
 
+pub use self::{
+    dns::{DnsCapture, ResolvConf},
+    flags::IstioFlags,
+    interfaces::InterfacePattern,
+    owners::OwnerGroups,
+};
 use self::{
     owners::Ids,
     ports::{PortRange, PortSelection},
     prefixes::PrefixSelection,
+    source::Source,
 };
 
-/// istio-iptables' flags, as it spells them. What is not given is taken from the environment, then
-/// from the default; a variable that is set but empty counts.
-#[expect(clippy::doc_markdown, reason = "this is the text of --help")]
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "istio-iptables settings")]
-pub struct IstioFlags {
-    /// Port that captured outbound TCP goes to [default: 15001]
-    #[arg(short = 'p', long, value_name = "PORT")]
-    envoy_port: Option<String>,
-
-    /// Port that captured inbound TCP goes to [env: INBOUND_CAPTURE_PORT] [default: 15006]
-    #[arg(short = 'z', long, value_name = "PORT")]
-    inbound_capture_port: Option<String>,
-
-    /// UIDs of the proxy, whose own connections pass; a comma-separated list, in the order of the
-    /// rules [env: PROXY_UID] [default: that of the user $ENVOY_USER (istio-proxy), else 1337]
-    #[arg(short = 'u', long, value_name = "UIDS")]
-    proxy_uid: Option<String>,
-
-    /// GIDs of the proxy, alike [env: PROXY_GID] [default: what --proxy-uid is]
-    #[arg(short = 'g', long, value_name = "GIDS")]
-    proxy_gid: Option<String>,
-
-    /// How inbound connections are taken to the proxy; only REDIRECT so far
-    /// [env: ISTIO_INBOUND_INTERCEPTION_MODE] [default: REDIRECT]
-    #[arg(short = 'm', long, value_name = "MODE")]
-    istio_inbound_interception_mode: Option<String>,
-
-    /// Inbound ports to capture: a comma-separated list, '*' for all, or '' for none
-    /// [env: ISTIO_INBOUND_PORTS] [default: '']
-    #[arg(short = 'b', long, value_name = "PORTS")]
-    istio_inbound_ports: Option<String>,
-
-    /// Inbound ports not to capture; only with -b '*'
-    /// [env: ISTIO_LOCAL_EXCLUDE_PORTS] [default: '']
-    #[arg(short = 'd', long, value_name = "PORTS")]
-    istio_local_exclude_ports: Option<String>,
-
-    /// Outbound destinations to capture: a comma-separated list of CIDRs, '*' for all, or '' for
-    /// none [env: ISTIO_SERVICE_CIDR] [default: '']
-    #[arg(short = 'i', long, value_name = "CIDRS")]
-    istio_service_cidr: Option<String>,
-
-    /// Outbound destinations not to capture: a comma-separated list of CIDRs
-    /// [env: ISTIO_SERVICE_EXCLUDE_CIDR] [default: '']
-    #[arg(short = 'x', long, value_name = "CIDRS")]
-    istio_service_exclude_cidr: Option<String>,
-
-    /// Outbound ports not to capture: a comma-separated list
-    /// [env: ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE] [default: '']
-    #[arg(short = 'o', long, value_name = "PORTS")]
-    istio_local_outbound_ports_exclude: Option<String>,
-
-    /// Capture IPv6 if the pod has any IPv6 address, not only if its first one is
-    /// [env: DUAL_STACK, ISTIO_DUAL_STACK] [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    dual_stack: Option<String>,
+/// How inbound connections are taken to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The proxy's socket has the address of the proxy's listener.
+    Redirect,
+    /// The proxy's socket has the address that the client dialled, and the proxy may dial on from
+    /// the client's.
+    Tproxy,
 }
 
 /// What is captured of a pod's traffic, and where it goes.
@@ -80,6 +44,14 @@ pub struct Settings {
     pub outbound_port: u16,
     /// Where captured inbound connections go.
     pub inbound_port: u16,
+    /// The port of tunnels to the proxy, where nothing is captured.
+    pub tunnel_port: u16,
+    /// How inbound connections are taken to the proxy.
+    pub mode: Mode,
+    /// The mark of what TPROXY takes to the proxy.
+    pub tproxy_mark: u32,
+    /// The routing table for that mark.
+    pub tproxy_table: u32,
     /// The proxy's UIDs, in the order of the rules.
     pub proxy_uids: Ids,
     /// The proxy's GIDs, in the order of the rules.
@@ -92,10 +64,33 @@ pub struct Settings {
     pub outbound_prefixes: PrefixSelection,
     /// The outbound destinations that are not.
     pub outbound_prefixes_exclude: Vec<IpNet>,
+    /// The outbound ports that are captured whatever the destination.
+    pub outbound_ports: Vec<PortRange>,
     /// The outbound ports that are not captured.
     pub outbound_ports_exclude: Vec<PortRange>,
+    /// The interfaces whose traffic is not captured.
+    pub excluded_interfaces: Vec<InterfacePattern>,
+    /// The interfaces whose inbound traffic counts as outbound.
+    pub rerouted_interfaces: Vec<InterfacePattern>,
+    /// The groups whose outbound connections are captured.
+    pub owner_groups: OwnerGroups,
+    /// What counts as localhost in IPv4.
+    pub loopback: Ipv4Net,
+    /// Which DNS is captured.
+    pub dns: DnsCapture,
+    /// Whether packets that conntrack calls invalid are to be dropped.
+    pub drop_invalid: bool,
     /// Whether any IPv6 address makes a pod an IPv6 one.
     pub dual_stack: bool,
+}
+
+/// Settings, and what must be told about how they were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The settings.
+    pub settings: Settings,
+    /// Which flags and variables have no effect, and why.
+    pub notes: Vec<String>,
 }
 
 /// A setting that is not valid. Says which flag or variable, its value, and what is allowed.
@@ -110,183 +105,69 @@ pub struct SettingError {
     pub problem: String,
 }
 
-/// A value and where it came from.
-struct Given {
-    setting: String,
-    value: String,
-}
-
-impl Given {
-    fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SettingError> {
-        parse(&self.value).map_err(|problem| SettingError {
-            setting: self.setting.clone(),
-            value: self.value.clone(),
-            problem,
-        })
-    }
-}
-
-/// Looks a value up: the flag, else the environment, else the default.
-struct Source<'a> {
-    environment: &'a dyn Fn(&str) -> Option<String>,
-}
-
-impl Source<'_> {
-    fn get(
-        &self,
-        flag: &str,
-        given: Option<&str>,
-        variable: impl Into<Option<&'static str>>,
-        default: &str,
-    ) -> Given {
-        if let Some(value) = given {
-            return Given {
-                setting: flag.to_owned(),
-                value: value.to_owned(),
-            };
-        }
-        let variable = variable.into();
-        let from_environment = variable.and_then(|name| Some((name, (self.environment)(name)?)));
-        match from_environment {
-            Some((name, value)) => Given {
-                setting: format!("{name} ({flag})"),
-                value,
-            },
-            None => Given {
-                setting: flag.to_owned(),
-                value: default.to_owned(),
-            },
-        }
-    }
+/// The process's environment. What is not UTF-8 is no valid value either, and is named as such.
+fn environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 impl Settings {
-    /// Parses the flags, with the process's environment behind them.
-    pub fn from_flags(flags: &IstioFlags) -> Result<Self, SettingError> {
-        Self::parse(flags, &|name| {
-            // What is not UTF-8 is no valid value either, and is named as such.
-            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        })
+    /// Parses the flags, with the process's environment behind them. DNS servers are read from
+    /// `resolv_conf` if they are asked for.
+    pub fn from_flags(
+        flags: &IstioFlags,
+        resolv_conf: Option<&ResolvConf>,
+    ) -> Result<Parsed, SettingError> {
+        let source = Source {
+            flags: &flags.given,
+            environment: &environment,
+        };
+        Self::parse(&source, resolv_conf)
     }
 
     fn parse(
-        flags: &IstioFlags,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, SettingError> {
-        let source = Source { environment };
-        check_mode(&source, flags)?;
-        let uids = owners::proxy_uids(&source, flags.proxy_uid.as_deref());
-        let gids = source.get(
-            "--proxy-gid",
-            flags.proxy_gid.as_deref(),
-            "PROXY_GID",
-            &uids.value,
-        );
-        // Set but empty means the default here, too.
-        let gids = if gids.value.is_empty() {
-            Given {
-                setting: gids.setting,
-                value: uids.value.clone(),
-            }
-        } else {
-            gids
-        };
-        Ok(Self {
-            // No variable since Istio 1.19.
-            outbound_port: source
-                .get("--envoy-port", flags.envoy_port.as_deref(), None, "15001")
-                .parse(ports::parse_listener)?,
-            inbound_port: source
-                .get(
-                    "--inbound-capture-port",
-                    flags.inbound_capture_port.as_deref(),
-                    "INBOUND_CAPTURE_PORT",
-                    "15006",
-                )
-                .parse(ports::parse_listener)?,
-            proxy_uids: uids.parse(owners::parse_uids)?,
-            proxy_gids: gids.parse(owners::parse_gids)?,
-            inbound_ports: source
-                .get(
-                    "--istio-inbound-ports",
-                    flags.istio_inbound_ports.as_deref(),
-                    "ISTIO_INBOUND_PORTS",
-                    "",
-                )
-                .parse(ports::parse_selection)?,
+        source: &Source<'_>,
+        resolv_conf: Option<&ResolvConf>,
+    ) -> Result<Parsed, SettingError> {
+        notes::refuse_gone(source)?;
+        let mut notes = notes::moot(source)?;
+        let settings = Self {
+            outbound_port: source.parse(&flags::ENVOY_PORT, ports::parse_listener)?,
+            inbound_port: source.parse(&flags::INBOUND_CAPTURE_PORT, ports::parse_listener)?,
+            tunnel_port: source.parse(&flags::INBOUND_TUNNEL_PORT, ports::parse_listener)?,
+            mode: mode(source),
+            tproxy_mark: source.parse(&flags::TPROXY_MARK, numbers::parse_u32)?,
+            tproxy_table: source.parse(&flags::TPROXY_TABLE, numbers::parse_u32)?,
+            proxy_uids: owners::proxy_uids(source)?,
+            proxy_gids: owners::proxy_gids(source)?,
+            inbound_ports: source.parse(&flags::INBOUND_PORTS, ports::parse_selection)?,
             inbound_ports_exclude: source
-                .get(
-                    "--istio-local-exclude-ports",
-                    flags.istio_local_exclude_ports.as_deref(),
-                    "ISTIO_LOCAL_EXCLUDE_PORTS",
-                    "",
-                )
-                .parse(ports::parse_list)?,
-            outbound_prefixes: source
-                .get(
-                    "--istio-service-cidr",
-                    flags.istio_service_cidr.as_deref(),
-                    "ISTIO_SERVICE_CIDR",
-                    "",
-                )
-                .parse(prefixes::parse_selection)?,
+                .parse(&flags::INBOUND_PORTS_EXCLUDE, ports::parse_list)?,
+            outbound_prefixes: source.parse(&flags::OUTBOUND_CIDRS, prefixes::parse_selection)?,
             outbound_prefixes_exclude: source
-                .get(
-                    "--istio-service-exclude-cidr",
-                    flags.istio_service_exclude_cidr.as_deref(),
-                    "ISTIO_SERVICE_EXCLUDE_CIDR",
-                    "",
-                )
-                .parse(prefixes::parse_list)?,
+                .parse(&flags::OUTBOUND_CIDRS_EXCLUDE, prefixes::parse_list)?,
+            outbound_ports: source.parse(&flags::OUTBOUND_PORTS, ports::parse_list)?,
             outbound_ports_exclude: source
-                .get(
-                    "--istio-local-outbound-ports-exclude",
-                    flags.istio_local_outbound_ports_exclude.as_deref(),
-                    "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
-                    "",
-                )
-                .parse(ports::parse_list)?,
-            dual_stack: dual_stack(&source, flags)?,
-        })
+                .parse(&flags::OUTBOUND_PORTS_EXCLUDE, ports::parse_list)?,
+            excluded_interfaces: source
+                .parse(&flags::EXCLUDED_INTERFACES, interfaces::parse_list)?,
+            rerouted_interfaces: source
+                .parse(&flags::REROUTED_INTERFACES, interfaces::parse_list)?,
+            owner_groups: owners::groups(source)?,
+            loopback: source.parse(&flags::LOOPBACK_CIDR, prefixes::parse_loopback)?,
+            dns: dns::capture(source, resolv_conf, &mut notes)?,
+            drop_invalid: source.switch(&flags::DROP_INVALID)?,
+            dual_stack: source.switch(&flags::DUAL_STACK)?,
+        };
+        notes.extend(notes::unused(source, &settings));
+        Ok(Parsed { settings, notes })
     }
 }
 
 /// Any mode but TPROXY is REDIRECT, as in istio-iptables.
-fn check_mode(source: &Source<'_>, flags: &IstioFlags) -> Result<(), SettingError> {
-    let mode = source.get(
-        "--istio-inbound-interception-mode",
-        flags.istio_inbound_interception_mode.as_deref(),
-        "ISTIO_INBOUND_INTERCEPTION_MODE",
-        "",
-    );
-    mode.parse(|mode| match mode {
-        "TPROXY" => Err("is not supported yet: use REDIRECT".to_owned()),
-        _ => Ok(()),
-    })
-}
-
-/// `ISTIO_DUAL_STACK` is bound last and wins over `DUAL_STACK`; an unreadable variable counts as
-/// not set, an unreadable flag is an error.
-fn dual_stack(source: &Source<'_>, flags: &IstioFlags) -> Result<bool, SettingError> {
-    if flags.dual_stack.is_some() {
-        return source
-            .get("--dual-stack", flags.dual_stack.as_deref(), None, "")
-            .parse(|text| {
-                parse_bool(text).ok_or_else(|| "is not a boolean: give true or false".to_owned())
-            });
-    }
-    let from = |variable| (source.environment)(variable).and_then(|text| parse_bool(&text));
-    Ok(from("ISTIO_DUAL_STACK")
-        .or_else(|| from("DUAL_STACK"))
-        .unwrap_or(false))
-}
-
-/// Go's `strconv.ParseBool`.
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
+fn mode(source: &Source<'_>) -> Mode {
+    match source.get(&flags::MODE).value.as_str() {
+        "TPROXY" => Mode::Tproxy,
+        _ => Mode::Redirect,
     }
 }
 
@@ -301,6 +182,7 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -310,13 +192,25 @@ mod tests {
         flags: IstioFlags,
     }
 
-    fn settings(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+    fn parsed(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Parsed, SettingError> {
         let arguments = ["attach"].iter().chain(arguments);
         let command = Command::try_parse_from(arguments).unwrap();
-        Settings::parse(&command.flags, &|name| {
-            let found = variables.iter().find(|(variable, _)| *variable == name);
-            found.map(|(_, value)| (*value).to_owned())
-        })
+        let source = Source {
+            flags: &command.flags.given,
+            environment: &|name| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            },
+        };
+        Settings::parse(&source, None)
+    }
+
+    fn settings(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        parsed(arguments, variables).map(|parsed| parsed.settings)
+    }
+
+    fn notes(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        parsed(arguments, variables).unwrap().notes
     }
 
     #[test]
@@ -377,9 +271,130 @@ mod tests {
     #[test]
     fn any_mode_but_tproxy_is_redirect() {
         for mode in ["", "REDIRECT", "NONE", "tproxy"] {
-            assert!(settings(&["-m", mode], &[]).is_ok(), "{mode}");
+            let settings = settings(&["-m", mode], &[]).unwrap();
+            assert_eq!(settings.mode, Mode::Redirect, "{mode}");
         }
-        assert!(settings(&["-m", "TPROXY"], &[]).is_err());
+        let tproxy = ["-m", "TPROXY", "-t", "0x10", "-r", "7"];
+        let settings = settings(&tproxy, &[]).unwrap();
+        assert_eq!(settings.mode, Mode::Tproxy);
+        assert_eq!((settings.tproxy_mark, settings.tproxy_table), (16, 7));
+    }
+
+    #[test]
+    fn owner_groups_are_excluded_only_where_all_are_included() {
+        let include = "ISTIO_OUTBOUND_OWNER_GROUPS";
+        let exclude = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE";
+        let groups = |variables: &[_]| settings(&[], variables).unwrap().owner_groups;
+        let ids = |ids: &[u32]| serde_json::from_value(serde_json::json!(ids)).unwrap();
+        assert_eq!(groups(&[]), OwnerGroups::AllBut(ids(&[])));
+        assert_eq!(
+            groups(&[(exclude, "1,root")]),
+            OwnerGroups::AllBut(ids(&[1, 0]))
+        );
+        assert_eq!(groups(&[(include, "")]), OwnerGroups::Only(ids(&[])));
+        let both = [(include, "5"), (exclude, "6")];
+        assert_eq!(groups(&both), OwnerGroups::Only(ids(&[5])));
+        assert!(notes(&[], &both)[0].contains(exclude));
+        let many = vec!["1"; 65].join(",");
+        let error = settings(&[], &[(include, &many)]).unwrap_err();
+        assert_eq!(error.setting, include);
+        assert!(error.problem.contains("at most 64"), "{error}");
+    }
+
+    #[test]
+    fn dns_is_captured_whatever_the_server_or_not_at_all() {
+        let dns = |arguments: &[&str], variables: &[_]| settings(arguments, variables).unwrap().dns;
+        assert_eq!(dns(&["--capture-all-dns"], &[]), DnsCapture::Off);
+        let both = ["--redirect-dns", "--capture-all-dns=true"];
+        assert_eq!(dns(&both, &[]), DnsCapture::All);
+        // The agent's variable is bound last.
+        let variables = [
+            ("REDIRECT_DNS", "false"),
+            ("ISTIO_META_DNS_CAPTURE", "true"),
+            ("CAPTURE_ALL_DNS", "1"),
+        ];
+        assert_eq!(dns(&[], &variables), DnsCapture::All);
+        assert_eq!(dns(&["--redirect-dns=F"], &variables), DnsCapture::Off);
+        let error = settings(&["--redirect-dns"], &[]).unwrap_err();
+        assert!(error.to_string().contains("--resolv-conf"), "{error}");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told() {
+        let cases: &[(&[&str], &[&str])] = &[
+            (
+                &["--native-nftables"],
+                &["--native-nftables \"true\"", "no meaning"],
+            ),
+            (
+                &["--force-iptables-binary", "nft"],
+                &["--force-iptables-binary"],
+            ),
+            (
+                &["--network-namespace", "/run/netns/x"],
+                &["--network-namespace"],
+            ),
+            (&["--cni-mode=1"], &["--cni-mode"]),
+            (&["--force-apply"], &["--force-apply"]),
+            (&["--reconcile"], &["--reconcile"]),
+            (&["--log_output_level", "all:debug"], &["all:debug"]),
+            (&["--log_as_json"], &["--log_as_json"]),
+            (&["--drop-invalid"], &["--drop-invalid"]),
+            (&["-m", "NONE"], &["NONE", "REDIRECT"]),
+            (&["-t", "5"], &["--istio-inbound-tproxy-mark", "TPROXY"]),
+            (
+                &["-r", "5"],
+                &["--istio-inbound-tproxy-route-table", "TPROXY"],
+            ),
+            (
+                &["-b", "80", "-d", "81"],
+                &["--istio-local-exclude-ports", "'*'"],
+            ),
+            (
+                &["--capture-all-dns"],
+                &["--capture-all-dns", "--redirect-dns"],
+            ),
+        ];
+        for (arguments, words) in cases {
+            let notes = notes(arguments, &[]);
+            assert_eq!(notes.len(), 1, "{notes:?}");
+            assert!(
+                words.iter().all(|word| notes[0].contains(word)),
+                "{notes:?}"
+            );
+        }
+        let stock = [
+            "-p", "15001", "-m", "REDIRECT", "-i", "*", "-b", "*", "-d", "15090",
+        ];
+        assert!(notes(&stock, &[("INVALID_DROP", "false")]).is_empty());
+        let from_variable = notes(&[], &[("INVALID_DROP", "true")]);
+        assert!(from_variable[0].contains("INVALID_DROP (--drop-invalid)"));
+    }
+
+    #[test]
+    fn the_kind_of_iptables_is_checked_though_it_has_no_meaning() {
+        for good in ["", "legacy", "nft"] {
+            assert!(settings(&["--force-iptables-binary", good], &[]).is_ok());
+        }
+        let error = settings(&[], &[("FORCE_IPTABLES_BINARY", "xtables")]).unwrap_err();
+        assert!(error.to_string().contains("legacy or nft"), "{error}");
+    }
+
+    #[test]
+    fn flags_of_older_releases_are_refused_with_what_replaced_them() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["-f"], "as a whole"),
+            (&["--restore-format=false"], "as a whole"),
+            (&["--clean"], "--cleanup-only"),
+            (&["--output-paths", "/tmp/x"], "--dry-run"),
+            (&["--host-nsenter-exec"], "--netns"),
+            (&["--iptables-version", "nft"], "--force-iptables-binary"),
+            (&["--iptables-trace-logging"], "run --log"),
+        ];
+        for (arguments, instead) in cases {
+            let error = settings(arguments, &[]).unwrap_err();
+            assert!(error.problem.contains(instead), "{error}");
+        }
     }
 
     #[test]
@@ -388,5 +403,71 @@ mod tests {
         assert_eq!(error.setting, "ISTIO_SERVICE_CIDR (--istio-service-cidr)");
         assert_eq!(error.value, "10.0.0.0");
         assert!(error.problem.contains("10.0.0.0/16"), "{error}");
+        let error = settings(&[], &[("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR", "")]).unwrap_err();
+        assert_eq!(error.setting, "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR");
+    }
+
+    /// A setting and whether it is a switch, and values that some settings take and others do not.
+    fn any_given() -> impl Strategy<Value = (&'static flags::Setting, String)> {
+        let values = prop_oneof![
+            Just(String::new()),
+            Just("*".to_owned()),
+            "[0-9]{1,6}(,[0-9]{1,6}){0,2}",
+            "10\\.[0-9]\\.0\\.0/[0-9]{1,2}",
+            "(eth|lo)[0-9+]?",
+            "true|false|TPROXY",
+            "\\PC{0,12}",
+        ];
+        (prop::sample::select(&flags::SETTINGS[..]), values)
+            .prop_map(|(setting, value)| (by_name(setting.name().as_str()), value))
+    }
+
+    fn by_name(name: &str) -> &'static flags::Setting {
+        let found = flags::SETTINGS
+            .iter()
+            .find(|setting| setting.name() == name);
+        found.expect("it came from the table")
+    }
+
+    proptest! {
+        /// Whatever is given, the answer is all settings or one error, which names what was given.
+        #[test]
+        fn all_or_nothing(given in prop::collection::vec(any_given(), 0..6)) {
+            let variables: Vec<(&str, &str)> = given
+                .iter()
+                .filter_map(|(setting, value)| {
+                    let name = setting.variable_names().first()?;
+                    Some((*name, value.as_str()))
+                })
+                .collect();
+            match parsed(&[], &variables) {
+                Ok(parsed) => {
+                    let text = serde_json::to_string(&parsed.settings).unwrap();
+                    let read: Settings = serde_json::from_str(&text).unwrap();
+                    prop_assert_eq!(read, parsed.settings);
+                }
+                Err(error) => prop_assert!(
+                    error.setting == "--redirect-dns"
+                        || variables.iter().any(|(name, _)| error.setting.starts_with(name)),
+                    "{}", error
+                ),
+            }
+        }
+
+        /// A flag wins over its variables, and it does not matter what is in those.
+        #[test]
+        fn a_flag_wins((setting, value) in any_given(), junk in "\\PC{0,8}") {
+            if setting.long_name().is_empty() {
+                return Ok(());
+            }
+            let argument = format!("--{}={value}", setting.long_name());
+            let variables: Vec<_> = setting
+                .variable_names()
+                .iter()
+                .map(|name| (*name, junk.as_str()))
+                .collect();
+            // (A GID that is not given is the UID.)
+            prop_assert_eq!(parsed(&[&argument], &variables), parsed(&[&argument], &[]));
+        }
     }
 }

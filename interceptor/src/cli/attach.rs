@@ -10,7 +10,7 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     host,
     netns::{Netns, NetnsSpec},
-    settings::{IstioFlags, Settings},
+    settings::{IstioFlags, ResolvConf, Settings},
 };
 
 /// Capture a pod's traffic, until it is detached
@@ -44,11 +44,16 @@ pub(super) struct Target {
     /// host's cgroup2 hierarchy]
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
+
+    /// The pod's resolv.conf, which names the servers for --redirect-dns [default: that of the
+    /// process that --netns names, /proc/PID/root/etc/resolv.conf]
+    #[arg(long, value_name = "PATH")]
+    resolv_conf: Option<PathBuf>,
 }
 
 impl Attach {
     pub(super) fn run(&self) -> Result<()> {
-        let settings = Settings::from_flags(&self.settings)?;
+        let settings = self.target.settings(&self.settings)?;
         let (netns, attached) = self.target.attach(&settings, false)?;
         let message = match attached {
             Attached::New => "captured",
@@ -64,6 +69,20 @@ impl Attach {
 }
 
 impl Target {
+    /// The pod's settings. What has no effect is told.
+    pub(super) fn settings(&self, flags: &IstioFlags) -> Result<Settings> {
+        let parsed = Settings::from_flags(flags, self.resolv_conf().as_ref())?;
+        print_notes(&parsed.notes);
+        Ok(parsed.settings)
+    }
+
+    fn resolv_conf(&self) -> Option<ResolvConf> {
+        match &self.resolv_conf {
+            Some(path) => Some(ResolvConf::File(path.clone())),
+            None => self.netns.process().map(ResolvConf::OfProcess),
+        }
+    }
+
     /// Attaches the pod, with every verdict told if `log`.
     pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
         host::check_root()?;
@@ -82,5 +101,12 @@ impl Target {
         };
         let attached = attachment.attach()?;
         Ok((netns, attached))
+    }
+}
+
+/// Tells what has no effect.
+pub(super) fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("interceptor: {note}");
     }
 }

@@ -10,7 +10,7 @@ use super::attach::Target;
 use crate::{
     attachment,
     bpf::{log, pins::Pins},
-    settings::{IstioFlags, Settings},
+    settings::IstioFlags,
 };
 
 /// Capture a pod's traffic for as long as this command runs
@@ -32,7 +32,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(&self) -> Result<()> {
-        let settings = Settings::from_flags(&self.settings)?;
+        let settings = self.target.settings(&self.settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()

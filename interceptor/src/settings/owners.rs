@@ -1,17 +1,25 @@
-//! The proxy's UIDs and GIDs.
+//! The proxy's UIDs and GIDs, and the groups whose connections are captured.
 
 use interceptor_ebpf::{MAX_OWNERS, OwnerIds};
 use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Source, split};
+use super::{
+    SettingError,
+    flags::{ENVOY_USER, OWNER_GROUPS, OWNER_GROUPS_EXCLUDE, PROXY_GID, PROXY_UID},
+    source::{Given, Source},
+    split,
+};
 
 /// What istio-iptables falls back on.
 const DEFAULT_UID: &str = "1337";
 
+/// istio-iptables' own limit: it makes one rule of them.
+pub const MAX_OWNER_GROUPS: usize = 64;
+
 /// A list of UIDs or GIDs that fits into a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u32>", into = "Vec<u32>")]
+#[serde(transparent)]
 pub struct Ids(Vec<u32>);
 
 impl Ids {
@@ -22,40 +30,29 @@ impl Ids {
     }
 }
 
-impl TryFrom<Vec<u32>> for Ids {
-    type Error = String;
-
-    fn try_from(ids: Vec<u32>) -> Result<Self, Self::Error> {
-        if ids.len() <= MAX_OWNERS {
-            Ok(Self(ids))
-        } else {
-            Err(format!(
-                "has {} IDs: at most {MAX_OWNERS} are allowed",
-                ids.len()
-            ))
-        }
-    }
-}
-
-impl From<Ids> for Vec<u32> {
-    fn from(ids: Ids) -> Self {
-        ids.0
-    }
-}
-
 impl From<&Ids> for OwnerIds {
     fn from(ids: &Ids) -> Self {
-        Self::new(&ids.0).expect("a list of IDs is never longer than a policy's")
+        Self::new(&ids.0).expect("the proxy's IDs were counted when they were parsed")
     }
+}
+
+/// Groups of processes, by whether their connections are captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerGroups {
+    /// All but these are captured.
+    AllBut(Ids),
+    /// Only these are; none, if the list is empty.
+    Only(Ids),
 }
 
 /// The proxy's UIDs as given; if empty, the UID of the user `$ENVOY_USER`, else 1337.
-pub(super) fn proxy_uids(source: &Source<'_>, flag: Option<&str>) -> Given {
-    let given = source.get("--proxy-uid", flag, "PROXY_UID", "");
+fn given_uids(source: &Source<'_>) -> Given {
+    let given = source.get(&PROXY_UID);
     if !given.value.is_empty() {
         return given;
     }
-    let user = source.get("", None, "ENVOY_USER", "istio-proxy").value;
+    let user = source.get(&ENVOY_USER).value;
     let uid = user_id(&user).map(|uid| uid.to_string());
     Given {
         value: uid.unwrap_or_else(|| DEFAULT_UID.to_owned()),
@@ -63,29 +60,70 @@ pub(super) fn proxy_uids(source: &Source<'_>, flag: Option<&str>) -> Given {
     }
 }
 
-/// Parses a list of UIDs or user names.
-pub(super) fn parse_uids(text: &str) -> Result<Ids, String> {
-    parse(text, user_id, "user")
+/// The proxy's UIDs.
+pub(super) fn proxy_uids(source: &Source<'_>) -> Result<Ids, SettingError> {
+    given_uids(source).parse(|list| parse(list, &USERS, MAX_OWNERS))
 }
 
-/// Parses a list of GIDs or group names.
-pub(super) fn parse_gids(text: &str) -> Result<Ids, String> {
-    parse(text, group_id, "group")
+/// The proxy's GIDs: what the UIDs are, unless they are given.
+pub(super) fn proxy_gids(source: &Source<'_>) -> Result<Ids, SettingError> {
+    let mut given = source.get(&PROXY_GID);
+    // Set but empty means the default here, too.
+    if given.value.is_empty() {
+        given.value = given_uids(source).value;
+    }
+    given.parse(|list| parse(list, &GROUPS, MAX_OWNERS))
 }
 
-fn parse(text: &str, by_name: fn(&str) -> Option<u32>, kind: &str) -> Result<Ids, String> {
-    split(text)
-        .map(|item| {
-            let id = item.parse().ok().filter(|id| *id != u32::MAX);
-            id.or_else(|| by_name(item)).ok_or_else(|| {
-                format!(
-                    "{item:?} is neither a number from 0 to 4294967294 nor the name of a {kind} \
-                     of this system"
-                )
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?
-        .try_into()
+/// The groups whose connections are captured; the exclusions count only where all groups are.
+pub(super) fn groups(source: &Source<'_>) -> Result<OwnerGroups, SettingError> {
+    let list = |given: Given| given.parse(|list| parse(list, &GROUPS, MAX_OWNER_GROUPS));
+    let included = source.get(&OWNER_GROUPS);
+    if included.value == "*" {
+        list(source.get(&OWNER_GROUPS_EXCLUDE)).map(OwnerGroups::AllBut)
+    } else {
+        list(included).map(OwnerGroups::Only)
+    }
+}
+
+/// Who has IDs.
+struct Names {
+    what: &'static str,
+    id: fn(&str) -> Option<u32>,
+}
+
+const USERS: Names = Names {
+    what: "user",
+    id: user_id,
+};
+
+const GROUPS: Names = Names {
+    what: "group",
+    id: group_id,
+};
+
+/// Parses a list of at most `limit` IDs or names.
+fn parse(text: &str, names: &Names, limit: usize) -> Result<Ids, String> {
+    let ids = split(text)
+        .map(|item| parse_id(item, names))
+        .collect::<Result<Vec<_>, _>>()?;
+    if ids.len() > limit {
+        return Err(format!(
+            "has {} IDs: at most {limit} are allowed",
+            ids.len()
+        ));
+    }
+    Ok(Ids(ids))
+}
+
+fn parse_id(item: &str, names: &Names) -> Result<u32, String> {
+    let id = item.parse().ok().filter(|id| *id != u32::MAX);
+    id.or_else(|| (names.id)(item)).ok_or_else(|| {
+        format!(
+            "{item:?} is neither a number from 0 to 4294967294 nor the name of a {} of this system",
+            names.what
+        )
+    })
 }
 
 fn user_id(name: &str) -> Option<u32> {
@@ -98,20 +136,45 @@ fn group_id(name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn uids(text: &str) -> Result<Ids, String> {
+        parse(text, &USERS, MAX_OWNERS)
+    }
 
     #[test]
     fn ids_and_names_are_taken_in_order() {
-        assert_eq!(parse_uids("1337,root, 3").unwrap().as_slice(), [1337, 0, 3]);
-        assert_eq!(parse_gids("root").unwrap().as_slice(), [0]);
+        assert_eq!(uids("1337,root, 3").unwrap().as_slice(), [1337, 0, 3]);
+        let groups = parse("root", &GROUPS, MAX_OWNERS).unwrap();
+        assert_eq!(groups.as_slice(), [0]);
     }
 
     #[test]
     fn what_cannot_be_an_id_is_an_error() {
-        for bad in ["-1", "4294967295", "4294967296", "no-such-user", "1 2"] {
-            assert!(parse_uids(bad).is_err(), "{bad}");
+        for bad in [
+            "-1",
+            "4294967295",
+            "4294967296",
+            "no-such-user",
+            "1 2",
+            "a\0b",
+        ] {
+            assert!(uids(bad).is_err(), "{bad}");
         }
         let many = vec!["1"; MAX_OWNERS + 1].join(",");
-        assert!(parse_uids(&many).unwrap_err().contains("at most 16"));
+        assert!(uids(&many).unwrap_err().contains("at most 16"));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_the_order_is_kept(ids: Vec<u32>) {
+            let text: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            match parse(&text.join(","), &GROUPS, MAX_OWNER_GROUPS) {
+                Ok(parsed) => prop_assert_eq!(parsed.as_slice(), &ids[..]),
+                Err(_) => prop_assert!(ids.len() > MAX_OWNER_GROUPS || ids.contains(&u32::MAX)),
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! CIDRs and lists of them.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::split;
@@ -49,6 +49,17 @@ fn parse_items(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
+/// Parses what the rules call localhost.
+pub(super) fn parse_loopback(text: &str) -> Result<Ipv4Net, String> {
+    let net = text.parse().ok();
+    net.filter(|net: &Ipv4Net| net.addr().is_loopback() && net.prefix_len() >= 8)
+        .ok_or_else(|| {
+            "is not a part of 127.0.0.0/8: give an address that begins with 127 and a prefix \
+             length from 8 to 32, such as 127.0.0.1/32"
+                .to_owned()
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -78,11 +89,20 @@ mod tests {
         assert!(parse_list("*").is_err());
     }
 
+    #[test]
+    fn localhost_is_within_127() {
+        assert!(parse_loopback("127.0.0.1/8").is_ok());
+        for bad in ["", "127.0.0.1", "127.0.0.0/7", "128.0.0.1/32", "::1/128"] {
+            assert!(parse_loopback(bad).is_err(), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_panics(text in ".*") {
             let _selection = parse_selection(&text);
             let _list = parse_list(&text);
+            let _loopback = parse_loopback(&text);
         }
     }
 }

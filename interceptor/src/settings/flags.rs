@@ -1,0 +1,486 @@
+//! The table of istio-iptables' flags and variables: what each is called, and what it is by default.
+//!
+//! The command line, its help and the look-ups are made from it.
+
+use std::collections::BTreeMap;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+const HEADING: &str = "istio-iptables settings";
+const MOOT_HEADING: &str = "istio-iptables settings that have no meaning here";
+
+/// One setting of istio-iptables.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    short: Option<char>,
+    /// Empty if it has no flag.
+    long: &'static str,
+    /// What the value is called; nothing if it is a switch.
+    value: Option<&'static str>,
+    variables: &'static [&'static str],
+    default: &'static str,
+    help: &'static str,
+}
+
+impl Setting {
+    const fn new(long: &'static str, value: Option<&'static str>, default: &'static str) -> Self {
+        Self {
+            short: None,
+            long,
+            value,
+            variables: &[],
+            default,
+            help: "",
+        }
+    }
+
+    const fn value(long: &'static str, value: &'static str) -> Self {
+        Self::new(long, Some(value), "")
+    }
+
+    const fn switch(long: &'static str) -> Self {
+        Self::new(long, None, "false")
+    }
+
+    const fn variable_only(variable: &'static [&'static str]) -> Self {
+        Self::new("", Some(""), "").variables(variable)
+    }
+
+    const fn short(mut self, short: char) -> Self {
+        self.short = Some(short);
+        self
+    }
+
+    /// Later ones win over earlier ones.
+    const fn variables(mut self, variables: &'static [&'static str]) -> Self {
+        self.variables = variables;
+        self
+    }
+
+    const fn default(mut self, default: &'static str) -> Self {
+        self.default = default;
+        self
+    }
+
+    const fn help(mut self, help: &'static str) -> Self {
+        self.help = help;
+        self
+    }
+
+    /// What it is called without its dashes; empty if it is a variable only.
+    #[must_use]
+    pub const fn long_name(&self) -> &'static str {
+        self.long
+    }
+
+    /// Its short flag.
+    #[must_use]
+    pub const fn short_name(&self) -> Option<char> {
+        self.short
+    }
+
+    /// The variables that stand for it; the last that is set counts.
+    #[must_use]
+    pub const fn variable_names(&self) -> &'static [&'static str] {
+        self.variables
+    }
+
+    /// What it is if nothing is given.
+    #[must_use]
+    pub const fn default_value(&self) -> &'static str {
+        self.default
+    }
+
+    /// Whether it is true or false.
+    #[must_use]
+    pub const fn is_switch(&self) -> bool {
+        self.value.is_none()
+    }
+
+    /// The flag as it is typed, or the variable.
+    pub(super) fn name(&self) -> String {
+        match self.long {
+            "" => self.variables.join(", "),
+            long => format!("--{long}"),
+        }
+    }
+
+    fn argument(&self) -> Arg {
+        let argument = Arg::new(self.long)
+            .long(self.long)
+            .action(ArgAction::Set)
+            .help(self.full_help());
+        let argument = match self.short {
+            Some(short) => argument.short(short),
+            None => argument,
+        };
+        match self.value {
+            Some(name) => argument.value_name(name),
+            None => argument
+                .value_name("BOOL")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+        }
+    }
+
+    fn full_help(&self) -> String {
+        let mut help = self.help.to_owned();
+        if !self.variables.is_empty() {
+            help = format!("{help} [env: {}]", self.variables.join(", "));
+        }
+        // Those that depend on others say so themselves.
+        if help.contains("[default") {
+            return help;
+        }
+        let default = if self.default.is_empty() {
+            "''"
+        } else {
+            self.default
+        };
+        format!("{help} [default: {default}]")
+    }
+}
+
+pub(super) const ENVOY_PORT: Setting = Setting::value("envoy-port", "PORT")
+    .short('p')
+    // No variable since Istio 1.19.
+    .default("15001")
+    .help("Port that captured outbound TCP goes to");
+
+pub(super) const INBOUND_CAPTURE_PORT: Setting = Setting::value("inbound-capture-port", "PORT")
+    .short('z')
+    .variables(&["INBOUND_CAPTURE_PORT"])
+    .default("15006")
+    .help("Port that captured inbound TCP goes to");
+
+pub(super) const INBOUND_TUNNEL_PORT: Setting = Setting::value("inbound-tunnel-port", "PORT")
+    .short('e')
+    .variables(&["INBOUND_TUNNEL_PORT"])
+    .default("15008")
+    .help("Port of tunnels to the proxy, where nothing is captured (but inbound with -m TPROXY)");
+
+pub(super) const PROXY_UID: Setting = Setting::value("proxy-uid", "UIDS")
+    .short('u')
+    .variables(&["PROXY_UID"])
+    .help(
+        "UIDs of the proxy, whose own connections pass; a comma-separated list, in the order of \
+         the rules [default: that of the user $ENVOY_USER (istio-proxy), else 1337]",
+    );
+
+pub(super) const PROXY_GID: Setting = Setting::value("proxy-gid", "GIDS")
+    .short('g')
+    .variables(&["PROXY_GID"])
+    .help("GIDs of the proxy, alike [default: what --proxy-uid is]");
+
+pub(super) const MODE: Setting = Setting::value("istio-inbound-interception-mode", "MODE")
+    .short('m')
+    .variables(&["ISTIO_INBOUND_INTERCEPTION_MODE"])
+    .help("How inbound connections are taken to the proxy: TPROXY; all else is REDIRECT");
+
+pub(super) const TPROXY_MARK: Setting = Setting::value("istio-inbound-tproxy-mark", "MARK")
+    .short('t')
+    .variables(&["ISTIO_INBOUND_TPROXY_MARK"])
+    .default("1337")
+    .help("Mark of what -m TPROXY takes to the proxy, decimal or 0x...");
+
+pub(super) const TPROXY_TABLE: Setting =
+    Setting::value("istio-inbound-tproxy-route-table", "TABLE")
+        .short('r')
+        .variables(&["ISTIO_INBOUND_TPROXY_ROUTE_TABLE"])
+        .default("133")
+        .help("Routing table for that mark, decimal or 0x...");
+
+pub(super) const INBOUND_PORTS: Setting = Setting::value("istio-inbound-ports", "PORTS")
+    .short('b')
+    .variables(&["ISTIO_INBOUND_PORTS"])
+    .help("Inbound ports to capture: a comma-separated list, '*' for all, or '' for none");
+
+pub(super) const INBOUND_PORTS_EXCLUDE: Setting =
+    Setting::value("istio-local-exclude-ports", "PORTS")
+        .short('d')
+        .variables(&["ISTIO_LOCAL_EXCLUDE_PORTS"])
+        .help("Inbound ports not to capture; only with -b '*'");
+
+pub(super) const EXCLUDED_INTERFACES: Setting = Setting::value("istio-exclude-interfaces", "NAMES")
+    .short('c')
+    .variables(&["ISTIO_EXCLUDE_INTERFACES"])
+    .help("Interfaces whose traffic is not captured; a comma-separated list, eth+ is every eth...");
+
+pub(super) const OUTBOUND_CIDRS: Setting = Setting::value("istio-service-cidr", "CIDRS")
+    .short('i')
+    .variables(&["ISTIO_SERVICE_CIDR"])
+    .help(
+        "Outbound destinations to capture: a comma-separated list of CIDRs, '*' for all, or '' \
+         for none",
+    );
+
+pub(super) const OUTBOUND_CIDRS_EXCLUDE: Setting =
+    Setting::value("istio-service-exclude-cidr", "CIDRS")
+        .short('x')
+        .variables(&["ISTIO_SERVICE_EXCLUDE_CIDR"])
+        .help("Outbound destinations not to capture: a comma-separated list of CIDRs");
+
+pub(super) const OUTBOUND_PORTS: Setting = Setting::value("istio-outbound-ports", "PORTS")
+    .short('q')
+    .variables(&["ISTIO_OUTBOUND_PORTS"])
+    .help("Outbound ports to capture whatever the destination, but for -x; a comma-separated list");
+
+pub(super) const OUTBOUND_PORTS_EXCLUDE: Setting =
+    Setting::value("istio-local-outbound-ports-exclude", "PORTS")
+        .short('o')
+        .variables(&["ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE"])
+        .help("Outbound ports not to capture: a comma-separated list");
+
+pub(super) const REROUTED_INTERFACES: Setting = Setting::value("kube-virt-interfaces", "NAMES")
+    .short('k')
+    .variables(&["KUBE_VIRT_INTERFACES"])
+    .help("Interfaces of virtual machines, whose traffic is outbound; a comma-separated list");
+
+pub(super) const REDIRECT_DNS: Setting = Setting::switch("redirect-dns")
+    .variables(&["REDIRECT_DNS", "ISTIO_META_DNS_CAPTURE"])
+    .help(
+        "Capture DNS, UDP and TCP, to the servers of the pod's resolv.conf: it goes to port 15053",
+    );
+
+pub(super) const CAPTURE_ALL_DNS: Setting = Setting::switch("capture-all-dns")
+    .variables(&["CAPTURE_ALL_DNS"])
+    .help("With --redirect-dns: whatever the server");
+
+pub(super) const DROP_INVALID: Setting = Setting::switch("drop-invalid")
+    .variables(&["DROP_INVALID", "INVALID_DROP"])
+    .help("Drop what conntrack calls invalid; there is nothing to drop here");
+
+pub(super) const DUAL_STACK: Setting = Setting::switch("dual-stack")
+    .variables(&["DUAL_STACK", "ISTIO_DUAL_STACK"])
+    .help("Capture IPv6 if the pod has any IPv6 address, not only if its first one is");
+
+pub(super) const ENVOY_USER: Setting =
+    Setting::variable_only(&["ENVOY_USER"]).default("istio-proxy");
+
+pub(super) const OWNER_GROUPS: Setting =
+    Setting::variable_only(&["ISTIO_OUTBOUND_OWNER_GROUPS"]).default("*");
+
+pub(super) const OWNER_GROUPS_EXCLUDE: Setting =
+    Setting::variable_only(&["ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"]);
+
+pub(super) const LOOPBACK_CIDR: Setting =
+    Setting::variable_only(&["ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"]).default("127.0.0.1/32");
+
+/// What decides what is captured.
+pub const SETTINGS: [Setting; 24] = [
+    ENVOY_PORT,
+    INBOUND_CAPTURE_PORT,
+    INBOUND_TUNNEL_PORT,
+    PROXY_UID,
+    PROXY_GID,
+    MODE,
+    TPROXY_MARK,
+    TPROXY_TABLE,
+    INBOUND_PORTS,
+    INBOUND_PORTS_EXCLUDE,
+    EXCLUDED_INTERFACES,
+    OUTBOUND_CIDRS,
+    OUTBOUND_CIDRS_EXCLUDE,
+    OUTBOUND_PORTS,
+    OUTBOUND_PORTS_EXCLUDE,
+    REROUTED_INTERFACES,
+    REDIRECT_DNS,
+    CAPTURE_ALL_DNS,
+    DROP_INVALID,
+    DUAL_STACK,
+    ENVOY_USER,
+    OWNER_GROUPS,
+    OWNER_GROUPS_EXCLUDE,
+    LOOPBACK_CIDR,
+];
+
+pub(super) const FORCE_IPTABLES_BINARY: Setting =
+    Setting::value("force-iptables-binary", "KIND").variables(&["FORCE_IPTABLES_BINARY"]);
+
+const NO_RULES: &str = "no rules are written";
+const OTHER_LOG: &str = "errors and notes go to standard error, and RUST_LOG sets what else does";
+
+/// What is accepted and has no meaning, and why.
+pub const MOOT: [(Setting, &str); 18] = [
+    (FORCE_IPTABLES_BINARY, NO_RULES),
+    (
+        Setting::switch("native-nftables").variables(&["NATIVE_NFTABLES"]),
+        NO_RULES,
+    ),
+    (
+        Setting::switch("reconcile").variables(&["RECONCILE"]),
+        "other settings always replace those in force, in one step",
+    ),
+    (
+        Setting::switch("force-apply").variables(&["FORCE_APPLY"]),
+        "settings are always put in force, and the same ones again change nothing",
+    ),
+    (
+        Setting::value("network-namespace", "PATH").variables(&["NETWORK_NAMESPACE"]),
+        "there is no lock that it would name",
+    ),
+    (
+        Setting::switch("cni-mode").variables(&["CNI_MODE"]),
+        "there is no xtables lock to keep from other pods",
+    ),
+    (
+        Setting::variable_only(&["DRY_RUN_FILE_PATH"]),
+        "--dry-run prints on standard output",
+    ),
+    (Setting::value("log_output_level", "LEVELS"), OTHER_LOG),
+    (Setting::value("log_target", "PATHS"), OTHER_LOG),
+    (Setting::switch("log_as_json"), OTHER_LOG),
+    (Setting::value("log_caller", "SCOPES"), OTHER_LOG),
+    (Setting::value("log_stacktrace_level", "LEVELS"), OTHER_LOG),
+    (Setting::value("log_rotate", "PATH"), OTHER_LOG),
+    (Setting::value("log_rotate_max_age", "DAYS"), OTHER_LOG),
+    (
+        Setting::value("log_rotate_max_backups", "NUMBER"),
+        OTHER_LOG,
+    ),
+    (
+        Setting::value("log_rotate_max_size", "MEGABYTES"),
+        OTHER_LOG,
+    ),
+    (Setting::value("vklog", "LEVEL"), OTHER_LOG),
+    (
+        Setting::variable_only(&["IPTABLES_TRACE_LOGGING"]),
+        "Istio has not had it since 1.26: `interceptor run --log` tells every verdict",
+    ),
+];
+
+/// What older releases had and today's has not, and what to do instead.
+pub const GONE: [(Setting, &str); 6] = [
+    (
+        Setting::switch("restore-format").short('f'),
+        "what is to be done is always done as a whole: leave it out",
+    ),
+    (
+        Setting::switch("clean"),
+        "use --cleanup-only, or `interceptor detach`",
+    ),
+    (
+        Setting::value("output-paths", "PATHS"),
+        "use --dry-run, which prints what would be done",
+    ),
+    (
+        Setting::switch("host-nsenter-exec"),
+        "name the network namespace: `interceptor attach --netns`",
+    ),
+    (
+        Setting::value("iptables-version", "VERSION"),
+        "its successor is --force-iptables-binary, which has no meaning here: leave it out",
+    ),
+    (
+        Setting::switch("iptables-trace-logging"),
+        "use `interceptor run --log`, which tells every verdict",
+    ),
+];
+
+/// Values by the long names of their flags.
+#[derive(Clone, Debug, Default)]
+pub struct Values(BTreeMap<&'static str, String>);
+
+impl Values {
+    pub(super) fn get(&self, setting: &Setting) -> Option<&str> {
+        self.0.get(setting.long).map(String::as_str)
+    }
+
+    pub(super) fn read(
+        matches: &ArgMatches,
+        settings: impl IntoIterator<Item = &'static Setting>,
+    ) -> Self {
+        let given = with_flags(settings).filter_map(|setting| {
+            let value = matches.get_one::<String>(setting.long)?;
+            Some((setting.long, value.clone()))
+        });
+        Self(given.collect())
+    }
+}
+
+fn with_flags(
+    settings: impl IntoIterator<Item = &'static Setting>,
+) -> impl Iterator<Item = &'static Setting> {
+    settings
+        .into_iter()
+        .filter(|setting| !setting.long.is_empty())
+}
+
+/// Adds flags to a command.
+pub(super) fn augment(
+    command: Command,
+    settings: impl IntoIterator<Item = &'static Setting>,
+    heading: &'static str,
+) -> Command {
+    command.args(with_flags(settings).map(|setting| setting.argument().help_heading(heading)))
+}
+
+/// istio-iptables' flags, as it spells them. What is not given is taken from the environment, then
+/// from the default; a variable that is set but empty counts.
+#[derive(Clone, Debug, Default)]
+pub struct IstioFlags {
+    pub(super) given: Values,
+}
+
+fn all() -> impl Iterator<Item = &'static Setting> {
+    let rest = MOOT.iter().chain(&GONE).map(|(setting, _)| setting);
+    SETTINGS.iter().chain(rest)
+}
+
+impl Args for IstioFlags {
+    fn augment_args(command: Command) -> Command {
+        let command = augment(command, &SETTINGS, HEADING);
+        let moot = with_flags(MOOT.iter().map(|(setting, _)| setting)).map(|setting| {
+            let help = match setting.variables {
+                [] => String::new(),
+                variables => format!("[env: {}]", variables.join(", ")),
+            };
+            setting
+                .argument()
+                .help(help)
+                .help_heading(MOOT_HEADING)
+                .hide_short_help(true)
+        });
+        let gone = GONE.iter().map(|(setting, _)| {
+            let argument = setting.argument().hide(true);
+            // Whatever the value was: it is the flag that is gone.
+            argument.num_args(0..=1).default_missing_value("")
+        });
+        command.args(moot).args(gone)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for IstioFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = Values::read(matches, all());
+        Ok(Self { given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_used_once() {
+        let mut names: Vec<_> = all()
+            .flat_map(|setting| setting.variables.iter().chain([&setting.long]))
+            .filter(|name| !name.is_empty())
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        IstioFlags::augment_args(Command::new("attach")).debug_assert();
+    }
+}

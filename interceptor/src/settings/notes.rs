@@ -1,0 +1,92 @@
+//! What is told of settings that have no effect: none is ignored without a word.
+
+use super::{
+    Mode, OwnerGroups, SettingError, Settings,
+    flags::{
+        DROP_INVALID, FORCE_IPTABLES_BINARY, GONE, INBOUND_PORTS_EXCLUDE, MODE, MOOT,
+        OWNER_GROUPS_EXCLUDE, Setting, TPROXY_MARK, TPROXY_TABLE,
+    },
+    ports::PortSelection,
+    source::Source,
+};
+
+/// Flags that older releases had are refused, with what has taken their place.
+pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
+    for (setting, instead) in &GONE {
+        if let Some(given) = source.find(setting) {
+            return Err(given.error(format!(
+                "today's istio-iptables has no such flag: {instead}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What was given that means something to iptables only.
+pub(super) fn moot(source: &Source<'_>) -> Result<Vec<String>, SettingError> {
+    source.parse(&FORCE_IPTABLES_BINARY, |binary| match binary {
+        "" | "legacy" | "nft" => Ok(()),
+        _ => Err("is no kind of iptables: give legacy or nft, or leave it out".to_owned()),
+    })?;
+    let mut notes = Vec::new();
+    for (setting, why) in &MOOT {
+        if is_asked_for(source, setting)?
+            && let Some(given) = source.find(setting)
+        {
+            notes.push(format!("{given}: accepted, and has no meaning here: {why}"));
+        }
+    }
+    Ok(notes)
+}
+
+/// Whether a setting is given and is not what it would be otherwise.
+fn is_asked_for(source: &Source<'_>, setting: &Setting) -> Result<bool, SettingError> {
+    if setting.is_switch() {
+        return source.switch(setting);
+    }
+    let given = source.find(setting);
+    Ok(given.is_some_and(|given| given.value != setting.default_value()))
+}
+
+/// What was given that the other settings leave without effect.
+pub(super) fn unused(source: &Source<'_>, settings: &Settings) -> Vec<String> {
+    let redirect = settings.mode == Mode::Redirect;
+    let not_all_inbound = settings.inbound_ports != PortSelection::All;
+    let groups_listed = matches!(settings.owner_groups, OwnerGroups::Only(_));
+    let conditions = [
+        (&TPROXY_MARK, redirect, "only -m TPROXY has a mark"),
+        (
+            &TPROXY_TABLE,
+            redirect,
+            "only -m TPROXY has a routing table",
+        ),
+        (
+            &INBOUND_PORTS_EXCLUDE,
+            not_all_inbound,
+            "inbound ports are excluded only from -b '*'",
+        ),
+        (
+            &OWNER_GROUPS_EXCLUDE,
+            groups_listed,
+            "groups are excluded only where ISTIO_OUTBOUND_OWNER_GROUPS is '*'",
+        ),
+        (
+            &DROP_INVALID,
+            settings.drop_invalid,
+            "no connection is tracked, so that no packet is invalid",
+        ),
+        (
+            &MODE,
+            redirect && !["", "REDIRECT"].contains(&source.get(&MODE).value.as_str()),
+            "is taken for REDIRECT, as all modes but TPROXY are",
+        ),
+    ];
+    conditions
+        .into_iter()
+        .filter(|(_, applies, _)| *applies)
+        .filter_map(|(setting, _, why)| {
+            let given = source.find(setting)?;
+            (given.value != setting.default_value()).then(|| format!("{given}: {why}"))
+        })
+        .collect()
+}

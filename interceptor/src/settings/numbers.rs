@@ -1,0 +1,57 @@
+//! Numbers of other kinds than ports and owners.
+
+/// A mark or a routing table: decimal, or hexadecimal after `0x`. A leading zero is octal to
+/// iptables and nothing to Go, so it is neither here.
+pub(super) fn parse_u32(text: &str) -> Result<u32, String> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = match text.strip_prefix("0x") {
+        Some(hex) if digits(hex) => u32::from_str_radix(hex, 16).ok(),
+        None if digits(text) && !text.starts_with('0') => text.parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| *number > 0).ok_or_else(|| {
+        "is not a number from 1 to 4294967295: give it in decimal, or in hexadecimal after 0x"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_all_readers_agree_on_is_a_number() {
+        assert_eq!(parse_u32("1337"), Ok(1337));
+        assert_eq!(parse_u32("0x539"), Ok(1337));
+        assert_eq!(parse_u32("0xffffffff"), Ok(u32::MAX));
+        for bad in [
+            "",
+            "0",
+            "0x0",
+            "0x",
+            "010",
+            "+5",
+            "-1",
+            "0x+5",
+            "1337/0xff",
+            "4294967296",
+        ] {
+            assert!(parse_u32(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_can_be_written_in_both_ways(number in 1..=u32::MAX) {
+            prop_assert_eq!(parse_u32(&number.to_string()), Ok(number));
+            prop_assert_eq!(parse_u32(&format!("{number:#x}")), Ok(number));
+        }
+
+        #[test]
+        fn nothing_panics(text in ".*") {
+            let _number = parse_u32(&text);
+        }
+    }
+}
