@@ -3,11 +3,13 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Output,
 };
 
 use anyhow::{Result, ensure};
+use tempfile::NamedTempFile;
 
 use crate::{
     command::{bounded, output, run},
@@ -43,6 +45,7 @@ pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
 /// dies.
 pub struct Attachment {
     netns: PathBuf,
+    cgroup: PathBuf,
     _shared: Shared,
 }
 
@@ -56,18 +59,34 @@ impl Attachment {
             "{shown} is missing: `cargo xtask build` makes it"
         );
         let shared = machine::shared()?;
-        let netns = netns.to_owned();
-        janitor::remember(&Task::Detach(netns.clone()))?;
+        janitor::remember(&Task::Detach(netns.to_owned()))?;
         let attachment = Self {
-            netns,
+            netns: netns.to_owned(),
+            cgroup: cgroup.to_owned(),
             _shared: shared,
         };
-        let mut command = bounded(binary);
-        command.arg("attach").arg("--netns").arg(&attachment.netns);
-        command.arg("--cgroup").arg(cgroup).args(settings.flags());
-        run(&mut command, "")?;
+        attachment.set(settings)?;
         Ok(attachment)
     }
+
+    /// Puts other settings in the place of those in force.
+    pub fn set(&self, settings: &Settings) -> Result<()> {
+        let mut command = bounded(binary());
+        command.arg("attach").arg("--netns").arg(&self.netns);
+        command.arg("--cgroup").arg(&self.cgroup);
+        command.args(settings.flags()).envs(settings.environment());
+        let resolv_conf = settings.resolv_conf().map(temporary_file).transpose()?;
+        if let Some(file) = &resolv_conf {
+            command.arg("--resolv-conf").arg(file.path());
+        }
+        run(&mut command, "").map(drop)
+    }
+}
+
+fn temporary_file(text: String) -> Result<NamedTempFile> {
+    let file = NamedTempFile::new()?;
+    fs::write(file.path(), text)?;
+    Ok(file)
 }
 
 impl Drop for Attachment {

@@ -16,6 +16,7 @@ pub mod interceptor;
 pub mod janitor;
 pub mod lab;
 pub mod machine;
+pub mod model;
 pub mod netns;
 pub mod original;
 pub mod rules;

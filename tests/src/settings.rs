@@ -1,17 +1,25 @@
 //! What the user of istio-iptables and of Interceptor can set, with one spelling for both.
 
-/// Settings as the flags give them. The default is what a stock injected pod gets, in a mesh with
-/// dual-stack.
-#[derive(Clone, Debug)]
+/// Settings as flags and environment give them. The default is what a stock injected pod gets, in a
+/// mesh with dual-stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `-p`
     pub proxy_port: u16,
     /// `-z`
     pub capture_port: u16,
+    /// `-e`
+    pub tunnel_port: u16,
     /// `-u`
     pub uids: &'static str,
     /// `-g`
     pub gids: &'static str,
+    /// `-m`
+    pub mode: Mode,
+    /// `-t`
+    pub tproxy_mark: u32,
+    /// `-r`
+    pub tproxy_table: u32,
     /// `-b`
     pub inbound_ports: &'static str,
     /// `-d`
@@ -20,10 +28,46 @@ pub struct Settings {
     pub outbound_cidrs: &'static str,
     /// `-x`
     pub outbound_excluded_cidrs: &'static str,
+    /// `-q`
+    pub outbound_ports: &'static str,
     /// `-o`
     pub outbound_excluded_ports: &'static str,
+    /// `-c`
+    pub excluded_interfaces: &'static str,
+    /// `-k`
+    pub rerouted_interfaces: &'static str,
+    /// `ISTIO_OUTBOUND_OWNER_GROUPS`
+    pub owner_groups: &'static str,
+    /// `ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE`
+    pub excluded_owner_groups: &'static str,
+    /// `ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR`
+    pub loopback_cidr: &'static str,
+    /// `--redirect-dns`, `--capture-all-dns` and resolv.conf
+    pub dns: Dns,
+    /// `--drop-invalid`
+    pub drop_invalid: bool,
     /// `--dual-stack`
     pub dual_stack: bool,
+}
+
+/// How inbound connections are taken to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The destination is rewritten.
+    Redirect,
+    /// Nothing is rewritten: the proxy's socket answers for the destination.
+    Tproxy,
+}
+
+/// Which DNS queries are taken to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dns {
+    /// None.
+    Off,
+    /// Those to the servers of resolv.conf, here in a comma-separated list.
+    Servers(&'static str),
+    /// All.
+    All,
 }
 
 impl Default for Settings {
@@ -31,45 +75,142 @@ impl Default for Settings {
         Self {
             proxy_port: 15001,
             capture_port: 15006,
+            tunnel_port: 15008,
             uids: "1337",
             gids: "1337",
+            mode: Mode::Redirect,
+            tproxy_mark: 1337,
+            tproxy_table: 133,
             inbound_ports: "*",
             inbound_excluded_ports: "15090,15021,15020",
             outbound_cidrs: "*",
             outbound_excluded_cidrs: "",
+            outbound_ports: "",
             outbound_excluded_ports: "",
+            excluded_interfaces: "",
+            rerouted_interfaces: "",
+            owner_groups: "*",
+            excluded_owner_groups: "",
+            loopback_cidr: "127.0.0.1/32",
+            dns: Dns::Off,
+            drop_invalid: false,
             dual_stack: true,
         }
     }
 }
 
 impl Settings {
-    /// The command line.
+    /// The command line. What istio-iptables has by default is not said, but for the owners: their
+    /// default hangs on the machine.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
-        let mut flags: Vec<String> = [
-            ("-p", self.proxy_port.to_string().as_str()),
-            ("-z", self.capture_port.to_string().as_str()),
-            ("-u", self.uids),
-            ("-g", self.gids),
-            ("-m", "REDIRECT"),
-            ("-b", self.inbound_ports),
-            ("-d", self.inbound_excluded_ports),
-            ("-i", self.outbound_cidrs),
-            ("-x", self.outbound_excluded_cidrs),
-            ("-o", self.outbound_excluded_ports),
+        let text = |number: &dyn ToString| number.to_string();
+        let valued = [
+            ("-p", text(&self.proxy_port), "15001"),
+            ("-z", text(&self.capture_port), "15006"),
+            ("-e", text(&self.tunnel_port), "15008"),
+            ("-u", text(&self.uids), "unset"),
+            ("-g", text(&self.gids), "unset"),
+            ("-m", text(&self.mode.flag()), "REDIRECT"),
+            ("-t", text(&self.tproxy_mark), "1337"),
+            ("-r", text(&self.tproxy_table), "133"),
+            ("-b", text(&self.inbound_ports), ""),
+            ("-d", text(&self.inbound_excluded_ports), ""),
+            ("-i", text(&self.outbound_cidrs), ""),
+            ("-x", text(&self.outbound_excluded_cidrs), ""),
+            ("-q", text(&self.outbound_ports), ""),
+            ("-o", text(&self.outbound_excluded_ports), ""),
+            ("-c", text(&self.excluded_interfaces), ""),
+            ("-k", text(&self.rerouted_interfaces), ""),
+        ];
+        let switches = [
+            ("--redirect-dns", self.dns != Dns::Off),
+            ("--capture-all-dns", self.dns == Dns::All),
+            ("--drop-invalid", self.drop_invalid),
+            ("--dual-stack", self.dual_stack),
+        ];
+        let said = valued
+            .into_iter()
+            .filter(|(_, value, default)| value != default)
+            .flat_map(|(flag, value, _)| [flag.to_owned(), value]);
+        let on = switches.into_iter().filter(|(_, is_on)| *is_on);
+        said.chain(on.map(|(flag, _)| flag.to_owned())).collect()
+    }
+
+    /// What has no flag: variables and their values.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, &'static str)> {
+        [
+            ("ISTIO_OUTBOUND_OWNER_GROUPS", self.owner_groups, "*"),
+            (
+                "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+                self.excluded_owner_groups,
+                "",
+            ),
+            (
+                "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+                self.loopback_cidr,
+                "127.0.0.1/32",
+            ),
         ]
         .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
-        .collect();
-        if self.dual_stack {
-            flags.push("--dual-stack".to_owned());
+        .filter(|(_, value, default)| value != default)
+        .map(|(name, value, _)| (name, value))
+        .collect()
+    }
+
+    /// The resolv.conf that names the DNS servers, if they count.
+    #[must_use]
+    pub fn resolv_conf(&self) -> Option<String> {
+        let Dns::Servers(servers) = self.dns else {
+            return None;
+        };
+        let lines: Vec<_> = items(servers)
+            .map(|server| format!("nameserver {server}\n"))
+            .collect();
+        Some(lines.concat())
+    }
+}
+
+impl Mode {
+    /// What `-m` takes.
+    #[must_use]
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Redirect => "REDIRECT",
+            Self::Tproxy => "TPROXY",
         }
-        flags
     }
 }
 
 /// The items of a comma-separated list, as istio-iptables splits it: empty ones are dropped.
 pub fn items(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_the_default_is_said() {
+        let flags = Settings::default().flags().join(" ");
+        let stock = "-u 1337 -g 1337 -b * -d 15090,15021,15020 -i * --dual-stack";
+        assert_eq!(flags, stock);
+        assert!(Settings::default().environment().is_empty());
+        assert_eq!(Settings::default().resolv_conf(), None);
+    }
+
+    #[test]
+    fn dns_servers_are_in_a_file_of_their_own() {
+        let settings = Settings {
+            dns: Dns::Servers("10.96.0.10,fd00:96::10"),
+            ..Settings::default()
+        };
+        assert!(settings.flags().contains(&"--redirect-dns".to_owned()));
+        assert_eq!(
+            settings.resolv_conf().as_deref(),
+            Some("nameserver 10.96.0.10\nnameserver fd00:96::10\n")
+        );
+    }
 }
