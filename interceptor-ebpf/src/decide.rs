@@ -1,9 +1,12 @@
-//! The decision: istio-iptables' REDIRECT rules as one pure function.
+//! The decision: istio-iptables' rules as one pure function.
 
 use crate::{
     Address, Flow, Inbound, Listener, MAX_OWNERS, Outbound, Owner, OwnerIds, Policy, PolicyFlags,
-    PortFlags, PrefixFlags, TUNNEL_PORT, Transport,
+    PortFlags, PrefixFlags, Transport,
 };
+
+/// Where DNS servers listen.
+const DNS: u16 = 53;
 
 /// What becomes of a connection, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Verdict {
 pub enum Reason {
     /// The pod's IPv6 is not captured.
     Ipv6Off,
+    /// `-c` excludes the interface that it leaves by.
+    OutboundInterfaceExcluded,
     /// `-o` excludes the port.
     OutboundPortExcluded,
     /// It comes from `127.0.0.6` or `::6` over `lo`: the proxy's way to the app.
@@ -30,16 +35,32 @@ pub enum Reason {
     AppToSelf,
     /// The proxy opened the socket.
     ProxyOwned,
-    /// It goes to `127.0.0.1` or `::1`.
+    /// The owner's group is excluded.
+    OwnerGroupExcluded,
+    /// The owner's group is not included.
+    OwnerGroupNotIncluded,
+    /// It asks a DNS server.
+    DnsQuery,
+    /// It goes to localhost: `127.0.0.1`, unless a loopback CIDR is set, or `::1`.
     ToLocalhost,
     /// `-x` excludes the destination.
     PrefixExcluded,
+    /// `-q` includes the port.
+    OutboundPortIncluded,
     /// `-i` includes the destination.
     PrefixIncluded,
     /// `-i` does not include the destination.
     PrefixNotIncluded,
     /// Only TCP is redirected.
     NotTcp,
+    /// `-c` excludes the interface that it came in by.
+    InboundInterfaceExcluded,
+    /// It came in by an interface of `-k`, and `-i` includes the destination.
+    Rerouted,
+    /// It came in by an interface of `-k`, and `-i` does not include the destination.
+    ReroutedNotIncluded,
+    /// It bears TPROXY's mark: the proxy calls the app in the client's name.
+    TproxyMark,
     /// `-b` is empty.
     InboundOff,
     /// It comes to the mesh's own tunnel.
@@ -54,18 +75,27 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 25] = [
         Self::Ipv6Off,
+        Self::OutboundInterfaceExcluded,
         Self::OutboundPortExcluded,
         Self::PassthroughSource,
         Self::ProxyToSelf,
         Self::AppToSelf,
         Self::ProxyOwned,
+        Self::OwnerGroupExcluded,
+        Self::OwnerGroupNotIncluded,
+        Self::DnsQuery,
         Self::ToLocalhost,
         Self::PrefixExcluded,
+        Self::OutboundPortIncluded,
         Self::PrefixIncluded,
         Self::PrefixNotIncluded,
         Self::NotTcp,
+        Self::InboundInterfaceExcluded,
+        Self::Rerouted,
+        Self::ReroutedNotIncluded,
+        Self::TproxyMark,
         Self::InboundOff,
         Self::ToTunnel,
         Self::InboundPortExcluded,
@@ -78,18 +108,33 @@ impl Reason {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Ipv6Off => "the pod's IPv6 is not captured",
+            Self::OutboundInterfaceExcluded => "the interface that it leaves by is excluded (-c)",
             Self::OutboundPortExcluded => "the port is excluded (-o)",
             Self::PassthroughSource => "it comes from the proxy's passthrough address",
             Self::ProxyToSelf => "the proxy calls its own pod",
             Self::AppToSelf => "the pod calls itself",
             Self::ProxyOwned => "the proxy opened the socket",
+            Self::OwnerGroupExcluded => {
+                "the owner's group is excluded (ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE)"
+            }
+            Self::OwnerGroupNotIncluded => {
+                "the owner's group is not included (ISTIO_OUTBOUND_OWNER_GROUPS)"
+            }
+            Self::DnsQuery => "it asks a DNS server (--redirect-dns)",
             Self::ToLocalhost => "it goes to localhost",
             Self::PrefixExcluded => "the destination is excluded (-x)",
+            Self::OutboundPortIncluded => "the port is included (-q)",
             Self::PrefixIncluded => "the destination is included (-i)",
             Self::PrefixNotIncluded => "the destination is not included (-i)",
             Self::NotTcp => "it is not TCP",
+            Self::InboundInterfaceExcluded => "the interface that it came in by is excluded (-c)",
+            Self::Rerouted => "it came in by a rerouted interface (-k)",
+            Self::ReroutedNotIncluded => {
+                "it came in by a rerouted interface (-k), and the destination is not included (-i)"
+            }
+            Self::TproxyMark => "it bears TPROXY's mark (-t)",
             Self::InboundOff => "inbound capture is off (-b '')",
-            Self::ToTunnel => "it comes to the mesh's tunnel",
+            Self::ToTunnel => "it comes to the mesh's tunnel (-e)",
             Self::InboundPortExcluded => "the port is excluded (-d)",
             Self::InboundPortIncluded => "the port is included (-b)",
             Self::InboundPortNotIncluded => "the port is not included (-b)",
@@ -104,6 +149,8 @@ pub trait Lists {
     fn port(&self, port: u16) -> PortFlags;
     /// The lists that an address is in.
     fn prefix(&self, address: Address) -> PrefixFlags;
+    /// Whether a GID is in the list of owner groups.
+    fn has_group(&self, gid: u32) -> bool;
 }
 
 /// What becomes of the connection whose first packet is `flow`.
@@ -120,95 +167,229 @@ pub fn decide(policy: &Policy, lists: &impl Lists, flow: &Flow) -> Verdict {
 
 #[inline(always)]
 fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
+    if !is_family_captured(policy, flow.destination) {
+        return Verdict::Pass(Reason::Ipv6Off);
+    }
+    // [mangle] OUTPUT -o I -j RETURN, and the same in nat
+    if flow.by_excluded_interface {
+        return Verdict::Pass(Reason::OutboundInterfaceExcluded);
+    }
+    let verdict = redirect_outbound(policy, lists, flow);
+    let passes = matches!(verdict, Verdict::Pass(_));
+    if passes && policy.flags.contains(PolicyFlags::TPROXY) && is_tproxied_by_self(policy, flow) {
+        // It loops through mangle's PREROUTING, which nat's rules have no say in.
+        if let Verdict::Capture(listener, _) = tproxy(policy, lists, flow.destination, flow.port) {
+            return Verdict::Capture(listener, Reason::ProxyToSelf);
+        }
+    }
+    verdict
+}
+
+/// The rules of `nat`'s OUTPUT, in either mode.
+#[inline(always)]
+fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
     use Verdict::{Capture, Pass};
 
-    if !is_family_captured(policy, flow.destination) {
-        return Pass(Reason::Ipv6Off);
-    }
+    let port = lists.port(flow.port);
     // ISTIO_OUTPUT -p tcp|udp --dport P -j RETURN
-    if lists.port(flow.port).contains(PortFlags::OUTBOUND_EXCLUDED) {
+    if port.contains(PortFlags::OUTBOUND_EXCLUDED) {
         return Pass(Reason::OutboundPortExcluded);
     }
     // ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
     if flow.via_loopback && flow.source == flow.source.passthrough() {
         return Pass(Reason::PassthroughSource);
     }
-    // Every UID rule before the first GID rule.
-    if let Some(verdict) = decide_by_owner(policy, flow, &policy.uids, |owner| owner.uid) {
+    // Every UID rule before the first GID rule, and only UID rules leave TCP to port 53 alone.
+    let dns = policy.flags.contains(PolicyFlags::DNS);
+    if let Some(verdict) = decide_by_owner(policy, flow, &policy.uids, |o| o.uid, dns) {
         return verdict;
     }
-    if let Some(verdict) = decide_by_owner(policy, flow, &policy.gids, |owner| owner.gid) {
+    if let Some(verdict) = decide_by_owner(policy, flow, &policy.gids, |o| o.gid, false) {
         return verdict;
     }
-    // ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
-    if flow.destination == flow.destination.localhost() {
-        return Pass(Reason::ToLocalhost);
+    if let Some(reason) = excluded_by_group(policy, lists, flow.owner) {
+        return Pass(reason);
     }
     let prefix = lists.prefix(flow.destination);
+    // ISTIO_OUTPUT_DNS -p tcp|udp --dport 53 [-d S] -j REDIRECT --to-ports 15053
+    if flow.port == DNS
+        && (policy.flags.contains(PolicyFlags::DNS_ALL) || prefix.contains(PrefixFlags::DNS_SERVER))
+    {
+        return Capture(Listener::Dns, Reason::DnsQuery);
+    }
+    // ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
+    if policy.is_localhost(flow.destination) {
+        return Pass(Reason::ToLocalhost);
+    }
     // ISTIO_OUTPUT -d C -j RETURN
     if prefix.contains(PrefixFlags::EXCLUDED) {
         return Pass(Reason::PrefixExcluded);
     }
-    // ISTIO_OUTPUT [-d C] -j ISTIO_REDIRECT
-    let included =
-        policy.flags.contains(PolicyFlags::OUTBOUND_ALL) || prefix.contains(PrefixFlags::INCLUDED);
-    match (included, flow.transport) {
+    // ISTIO_OUTPUT -p tcp --dport P -j ISTIO_REDIRECT
+    if flow.transport == Transport::Tcp && port.contains(PortFlags::OUTBOUND_INCLUDED) {
+        return Capture(Listener::Outbound, Reason::OutboundPortIncluded);
+    }
+    // ISTIO_OUTPUT [-d C] -j ISTIO_REDIRECT, which redirects only -p tcp
+    match (is_included(policy, prefix), flow.transport) {
         (false, _) => Pass(Reason::PrefixNotIncluded),
         (true, Transport::Udp) => Pass(Reason::NotTcp),
         (true, Transport::Tcp) => Capture(Listener::Outbound, Reason::PrefixIncluded),
     }
 }
 
-/// The three rules of each UID or GID, in turn.
+/// The three rules of each UID or GID, in turn. `spares_dns`: the first has `! --dports 53,15008`
+/// instead of `! --dport 15008`.
 #[inline(always)]
 fn decide_by_owner(
     policy: &Policy,
     flow: &Outbound,
     ids: &OwnerIds,
     id_of: impl Fn(Owner) -> u32,
+    spares_dns: bool,
 ) -> Option<Verdict> {
+    let is_tcp = flow.transport == Transport::Tcp;
+    let redirects_to_self = flow.via_loopback
+        && is_tcp
+        && flow.port != policy.tunnel_port
+        && !(spares_dns && flow.port == DNS)
+        && !policy.is_localhost(flow.destination);
+    let leaves_to_self = flow.via_loopback
+        && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
+        && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS));
     for index in 0..MAX_OWNERS {
         let Some(id) = ids.get(index) else { break };
-        let owned = id_of(flow.owner) == id;
+        let is_owner = id_of(flow.owner) == id;
         // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j ISTIO_IN_REDIRECT
-        if owned
-            && flow.via_loopback
-            && flow.transport == Transport::Tcp
-            && flow.port != TUNNEL_PORT
-            && flow.destination != flow.destination.localhost()
-        {
+        if is_owner && redirects_to_self {
             return Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf));
         }
-        // -o lo -m owner ! --uid-owner U -j RETURN
-        if !owned && flow.via_loopback && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED) {
+        // -o lo [-p tcp ! --dport 53] -m owner ! --uid-owner U -j RETURN
+        if !is_owner && leaves_to_self {
             return Some(Verdict::Pass(Reason::AppToSelf));
         }
         // -m owner --uid-owner U -j RETURN
-        if owned {
+        if is_owner {
             return Some(Verdict::Pass(Reason::ProxyOwned));
         }
     }
     None
 }
 
+/// Why the owner's group keeps a connection from being captured, if it does.
+#[inline(always)]
+fn excluded_by_group(policy: &Policy, lists: &impl Lists, owner: Owner) -> Option<Reason> {
+    let only_listed = policy.flags.contains(PolicyFlags::GROUPS_INCLUDED);
+    let listed = policy.flags.contains(PolicyFlags::HAS_GROUPS) && lists.has_group(owner.gid);
+    match (only_listed, listed) {
+        // ISTIO_OUTPUT -m owner ! --gid-owner G1 -m owner ! --gid-owner G2 … -j RETURN
+        (true, false) => Some(Reason::OwnerGroupNotIncluded),
+        // ISTIO_OUTPUT -m owner --gid-owner G -j RETURN
+        (false, true) => Some(Reason::OwnerGroupExcluded),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn is_included(policy: &Policy, prefix: PrefixFlags) -> bool {
+    policy.flags.contains(PolicyFlags::OUTBOUND_ALL) || prefix.contains(PrefixFlags::INCLUDED)
+}
+
 #[inline(always)]
 fn decide_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
-    use Verdict::{Capture, Pass};
-
     if !is_family_captured(policy, flow.destination) {
-        return Pass(Reason::Ipv6Off);
+        return Verdict::Pass(Reason::Ipv6Off);
     }
-    let all = policy.flags.contains(PolicyFlags::INBOUND_ALL);
-    // PREROUTING -p tcp -j ISTIO_INBOUND
-    if !all && !policy.flags.contains(PolicyFlags::INBOUND_LISTED) {
-        return Pass(Reason::InboundOff);
+    if !policy.flags.contains(PolicyFlags::TPROXY) {
+        return redirect_inbound(policy, lists, flow);
+    }
+    // mangle's PREROUTING comes first; of nat's only the rules of -k are left.
+    let verdict = tproxy_inbound(policy, lists, flow);
+    match verdict {
+        Verdict::Pass(_) if flow.by_rerouted_interface => reroute(policy, lists, flow),
+        _ => verdict,
+    }
+}
+
+/// The rules of `nat`'s PREROUTING where inbound connections are redirected.
+#[inline(always)]
+fn redirect_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+    if flow.by_rerouted_interface {
+        return reroute(policy, lists, flow);
+    }
+    // PREROUTING -i I -j RETURN
+    if flow.by_excluded_interface {
+        return Verdict::Pass(Reason::InboundInterfaceExcluded);
     }
     // ISTIO_INBOUND -p tcp --dport 15008 -j RETURN
-    if flow.port == TUNNEL_PORT {
-        return Pass(Reason::ToTunnel);
+    if captures_inbound(policy) && flow.port == policy.tunnel_port {
+        return Verdict::Pass(Reason::ToTunnel);
     }
-    let port = lists.port(flow.port);
-    if all {
+    decide_by_inbound_port(policy, lists, flow.port)
+}
+
+/// `PREROUTING -i I [-d C] -j ISTIO_REDIRECT`, then `PREROUTING -i I -j RETURN`: both were inserted
+/// before all else.
+#[inline(always)]
+fn reroute(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+    if is_included(policy, lists.prefix(flow.destination)) {
+        Verdict::Capture(Listener::Outbound, Reason::Rerouted)
+    } else {
+        Verdict::Pass(Reason::ReroutedNotIncluded)
+    }
+}
+
+/// The rules of `mangle`'s PREROUTING for what comes in from outside.
+#[inline(always)]
+fn tproxy_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+    // PREROUTING -i I -j RETURN
+    if flow.by_excluded_interface {
+        return Verdict::Pass(Reason::InboundInterfaceExcluded);
+    }
+    // ISTIO_INBOUND -p tcp -m mark --mark 1337 -j RETURN
+    if captures_inbound(policy) && flow.is_marked {
+        return Verdict::Pass(Reason::TproxyMark);
+    }
+    tproxy(policy, lists, flow.destination, flow.port)
+}
+
+/// Whether TPROXY's rules look at what the proxy sends to its own pod:
+/// `OUTPUT ! -d 127.0.0.1/32 -p tcp -o lo -m owner --uid-owner U -j MARK --set-mark 1338`, and
+/// `ISTIO_INBOUND -p tcp -i lo -m mark ! --mark 1338 -j RETURN`.
+#[inline(always)]
+fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
+    flow.via_loopback
+        && flow.transport == Transport::Tcp
+        && !flow.is_marked
+        && flow.source != flow.source.passthrough()
+        && (policy.uids.contains(flow.owner.uid) || policy.gids.contains(flow.owner.gid))
+}
+
+/// The rest of `mangle`'s ISTIO_INBOUND: the ports, then
+/// `ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY`. The tunnel's port is nothing special here.
+#[inline(always)]
+fn tproxy(policy: &Policy, lists: &impl Lists, destination: Address, port: u16) -> Verdict {
+    if policy.is_localhost(destination) {
+        return Verdict::Pass(Reason::ToLocalhost);
+    }
+    decide_by_inbound_port(policy, lists, port)
+}
+
+#[inline(always)]
+fn captures_inbound(policy: &Policy) -> bool {
+    policy.flags.contains(PolicyFlags::INBOUND_ALL)
+        || policy.flags.contains(PolicyFlags::INBOUND_LISTED)
+}
+
+#[inline(always)]
+fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Verdict {
+    use Verdict::{Capture, Pass};
+
+    // PREROUTING -p tcp -j ISTIO_INBOUND
+    if !captures_inbound(policy) {
+        return Pass(Reason::InboundOff);
+    }
+    let port = lists.port(port);
+    if policy.flags.contains(PolicyFlags::INBOUND_ALL) {
         // ISTIO_INBOUND -p tcp --dport P -j RETURN, then -p tcp -j ISTIO_IN_REDIRECT
         if port.contains(PortFlags::INBOUND_EXCLUDED) {
             Pass(Reason::InboundPortExcluded)

@@ -24,6 +24,10 @@ pub struct Outbound {
     pub source: Address,
     /// Whether it leaves through `lo` (`-o lo`), which every address of the pod's own does.
     pub via_loopback: bool,
+    /// Whether it leaves by an interface of `-c`.
+    pub by_excluded_interface: bool,
+    /// Whether it bears TPROXY's mark (`SO_MARK`), as the proxy's connections to the app do.
+    pub is_marked: bool,
     /// Who opened the socket.
     pub owner: Owner,
 }
@@ -36,6 +40,12 @@ pub struct Inbound {
     pub destination: Address,
     /// The port it came to, in host byte order.
     pub port: u16,
+    /// Whether it came in by an interface of `-c`.
+    pub by_excluded_interface: bool,
+    /// Whether it came in by an interface of `-k`.
+    pub by_rerouted_interface: bool,
+    /// Whether it bears TPROXY's mark: the proxy's connection to the app in the client's name.
+    pub is_marked: bool,
 }
 
 /// The transport protocols that a rule can tell apart.

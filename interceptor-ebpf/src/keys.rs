@@ -1,6 +1,6 @@
 //! Keys and values of the maps.
 
-use crate::{Address, PortFlags, StandInNumber, layout::map_type};
+use crate::{Address, InterfaceFlags, PortFlags, StandInNumber, layout::map_type};
 
 /// The kernel's name of a network namespace: never used twice while the machine is up
 /// (`SO_NETNS_COOKIE`, `bpf_get_netns_cookie`).
@@ -175,6 +175,37 @@ impl ListenerPortKey {
 }
 
 map_type! {
+    /// Key of `MARKED`: a connection of the proxy in its client's name.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct MarkedKey: 48 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        from: Address,
+        to: Address,
+        from_port: u16,
+        to_port: u16,
+        zero: u32,
+    }
+}
+
+impl MarkedKey {
+    /// The key of the connection in `netns` between two addresses and ports, the latter in host
+    /// byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, from: (Address, u16), to: (Address, u16)) -> Self {
+        Self {
+            netns,
+            from: from.0,
+            to: to.0,
+            from_port: from.1,
+            to_port: to.1,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
     /// Key of `PREFIXES` and `ROUTES`: an address under a policy. Both are longest-prefix tries;
     /// the policy's 32 bits are always part of the prefix.
     pub struct PrefixKey: 20 {
@@ -204,30 +235,34 @@ map_type! {
 }
 
 map_type! {
-    /// Value of `INTERFACES`: where REDIRECT sends what comes in by an interface, its first address
-    /// of the family and scope (`net/netfilter/nf_nat_redirect.c`); unspecified if it has none.
-    pub struct InterfaceAddresses: 48 {
+    /// Value of `INTERFACES`: the lists that an interface is in, and where REDIRECT sends what comes
+    /// in by it, its first address of the family and scope (`net/netfilter/nf_nat_redirect.c`);
+    /// unspecified if it has none.
+    pub struct Interface: 52 {
         /// Of IPv4.
         pub v4: Address,
         /// Of IPv6, not link-local.
         pub v6: Address,
         /// Of IPv6, link-local.
         pub v6_link_local: Address,
+        /// The lists that it is in.
+        pub flags: InterfaceFlags,
     }
 }
 
-impl InterfaceAddresses {
-    /// An interface without addresses.
+impl Interface {
+    /// An interface without addresses, in no list.
     pub const NONE: Self = Self {
         v4: Address::UNSPECIFIED_V4,
         v6: Address::UNSPECIFIED_V6,
         v6_link_local: Address::UNSPECIFIED_V6,
+        flags: InterfaceFlags::NONE,
     };
 
-    /// The one for a connection to `destination`.
+    /// Its address for a connection to `destination`.
     #[inline(always)]
     #[must_use]
-    pub const fn of(&self, destination: Address) -> Address {
+    pub const fn address_for(&self, destination: Address) -> Address {
         if destination.is_v4() {
             self.v4
         } else if destination.is_v6_link_local() {
@@ -235,6 +270,17 @@ impl InterfaceAddresses {
         } else {
             self.v6
         }
+    }
+}
+
+map_type! {
+    /// Key of `GROUPS`: an owner group that a policy lists.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct GroupKey: 8 {
+        /// The policy.
+        pub policy: PolicyId,
+        /// The GID, of the initial user namespace.
+        pub gid: u32,
     }
 }
 

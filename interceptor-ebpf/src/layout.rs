@@ -34,4 +34,44 @@ macro_rules! map_type {
     };
 }
 
-pub(crate) use map_type;
+/// Declares a set of bits that goes through a map.
+macro_rules! flags {
+    ($(#[$attribute:meta])* $name:ident($repr:ty): $size:literal { $($(#[$doc:meta])* $flag:ident = $value:expr,)* }) => {
+        $crate::layout::map_type! {
+            $(#[$attribute])*
+            #[derive(Default, PartialEq, Eq)]
+            pub struct $name: $size {
+                bits: $repr,
+            }
+        }
+
+        impl $name {
+            /// No flag.
+            pub const NONE: Self = Self { bits: 0 };
+
+            $($(#[$doc])* pub const $flag: Self = Self { bits: $value };)*
+
+            /// Whether every flag of `other` is set.
+            #[inline(always)]
+            #[must_use]
+            pub const fn contains(self, other: Self) -> bool {
+                self.bits & other.bits == other.bits
+            }
+
+            /// Both sets together.
+            #[inline(always)]
+            #[must_use]
+            pub const fn union(self, other: Self) -> Self {
+                Self { bits: self.bits | other.bits }
+            }
+
+            /// `self` and, if `condition` holds, `other`.
+            #[must_use]
+            pub const fn with(self, other: Self, condition: bool) -> Self {
+                if condition { self.union(other) } else { self }
+            }
+        }
+    };
+}
+
+pub(crate) use {flags, map_type};

@@ -29,14 +29,15 @@ pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, UNKNOWN_OFFSET};
 pub use keys::{
-    Destination, ForwardKey, InterfaceAddresses, InterfaceKey, ListenerHint, ListenerKey,
-    ListenerPortKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK,
-    SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
+    Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
+    ListenerPortKey, MarkedKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey,
+    SETTINGS_CHUNK, SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{
-    Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags, PrefixFlags, TUNNEL_PORT,
+    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags,
+    PrefixFlags, V4Prefix,
 };
-pub use route::Route;
+pub use route::{Route, RouteFlags};
 pub use stand_in::{
     SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber, StandInRange,
     slot_key,

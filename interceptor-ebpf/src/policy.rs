@@ -1,18 +1,22 @@
 //! A pod's settings, compiled for the hot path.
 
-use crate::{FibGeneration, keys::PolicyId, layout::map_type};
+use crate::{
+    Address, FibGeneration,
+    keys::PolicyId,
+    layout::{flags, map_type},
+};
 
 /// How many proxy UIDs, and how many GIDs, one policy holds.
 pub const MAX_OWNERS: usize = 16;
 
-/// The port of the mesh's own tunnel (HBONE), which the `nat` rules never redirect.
-pub const TUNNEL_PORT: u16 = 15008;
+/// Where captured DNS queries go: the agent beside the proxy. istio-iptables has no setting for it.
+pub const DNS_PORT: u16 = 15053;
 
 map_type! {
     /// What holds for one network namespace. Ports, prefixes and routes are in maps of their own
     /// under this policy's `id`: a policy comes into force, lists and all, by one map update.
     #[derive(PartialEq, Eq)]
-    pub struct Policy: 160 {
+    pub struct Policy: 176 {
         /// The key that this policy's ports, prefixes, routes and settings are under.
         pub id: PolicyId,
         /// What is on.
@@ -21,12 +25,60 @@ map_type! {
         pub outbound_port: u16,
         /// Where captured inbound connections go (15006), in host byte order.
         pub inbound_port: u16,
+        /// The port of the mesh's own tunnel (15008), which the `nat` rules never redirect, in host
+        /// byte order.
+        pub tunnel_port: u16,
+        /// Always 0.
+        pub zero: u16,
+        /// TPROXY's mark.
+        pub mark: u32,
+        /// What counts as localhost in IPv4.
+        pub loopback: V4Prefix,
         /// What the pod's routing tables were when the routes were copied.
         pub fib: FibGeneration,
         /// The proxy's UIDs, in the order of the rules.
         pub uids: OwnerIds,
         /// The proxy's GIDs, in the order of the rules.
         pub gids: OwnerIds,
+    }
+}
+
+map_type! {
+    /// An IPv4 prefix, both parts in network byte order.
+    #[derive(PartialEq, Eq)]
+    pub struct V4Prefix: 8 {
+        network: u32,
+        mask: u32,
+    }
+}
+
+impl V4Prefix {
+    /// The prefix that `address` is in, of `length` bits.
+    #[must_use]
+    pub fn new(address: core::net::Ipv4Addr, length: u8) -> Self {
+        let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+        Self {
+            network: (address.to_bits() & mask).to_be(),
+            mask: mask.to_be(),
+        }
+    }
+
+    #[inline(always)]
+    const fn contains(self, address: u32) -> bool {
+        address & self.mask == self.network
+    }
+}
+
+impl Policy {
+    /// Whether `address` is what the rules call localhost: the loopback CIDR (127.0.0.1 alone,
+    /// unless set), or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_localhost(&self, address: Address) -> bool {
+        match address.v4() {
+            Some(v4) => self.loopback.contains(v4),
+            None => address == Address::LOCALHOST_V6,
+        }
     }
 }
 
@@ -57,50 +109,17 @@ impl OwnerIds {
         (index < MAX_OWNERS && index < self.len as usize).then(|| self.ids[index])
     }
 
+    /// Whether `id` is one of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn contains(&self, id: u32) -> bool {
+        (0..MAX_OWNERS).any(|index| self.get(index) == Some(id))
+    }
+
     /// The IDs in order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         (0..MAX_OWNERS).map_while(|index| self.get(index))
     }
-}
-
-/// Declares a set of bits that goes through a map.
-macro_rules! flags {
-    ($(#[$attribute:meta])* $name:ident($repr:ty): $size:literal { $($(#[$doc:meta])* $flag:ident = $value:expr,)* }) => {
-        map_type! {
-            $(#[$attribute])*
-            #[derive(Default, PartialEq, Eq)]
-            pub struct $name: $size {
-                bits: $repr,
-            }
-        }
-
-        impl $name {
-            /// No flag.
-            pub const NONE: Self = Self { bits: 0 };
-
-            $($(#[$doc])* pub const $flag: Self = Self { bits: $value };)*
-
-            /// Whether every flag of `other` is set.
-            #[inline(always)]
-            #[must_use]
-            pub const fn contains(self, other: Self) -> bool {
-                self.bits & other.bits == other.bits
-            }
-
-            /// Both sets together.
-            #[inline(always)]
-            #[must_use]
-            pub const fn union(self, other: Self) -> Self {
-                Self { bits: self.bits | other.bits }
-            }
-
-            /// `self` and, if `condition` holds, `other`.
-            #[must_use]
-            pub const fn with(self, other: Self, condition: bool) -> Self {
-                if condition { self.union(other) } else { self }
-            }
-        }
-    };
 }
 
 flags! {
@@ -124,6 +143,18 @@ flags! {
         HAS_PREFIXES = 1 << 6,
         /// Tell aya-log about every verdict.
         LOG = 1 << 7,
+        /// Inbound connections keep the client's address all the way to the app.
+        TPROXY = 1 << 8,
+        /// DNS queries are captured, to some servers at least.
+        DNS = 1 << 9,
+        /// DNS queries to every server are.
+        DNS_ALL = 1 << 10,
+        /// Only the owner groups that are listed are captured; without this, all but those.
+        GROUPS_INCLUDED = 1 << 11,
+        /// There are owner groups to ask.
+        HAS_GROUPS = 1 << 12,
+        /// Interfaces are excluded or rerouted.
+        HAS_INTERFACES = 1 << 13,
     }
 }
 
@@ -136,6 +167,8 @@ flags! {
         INBOUND_INCLUDED = 1 << 1,
         /// `-d`: not captured inbound.
         INBOUND_EXCLUDED = 1 << 2,
+        /// `-q`: captured outbound, wherever it goes.
+        OUTBOUND_INCLUDED = 1 << 3,
     }
 }
 
@@ -146,10 +179,22 @@ flags! {
         INCLUDED = 1 << 0,
         /// `-x`: never captured outbound.
         EXCLUDED = 1 << 1,
+        /// A server of `/etc/resolv.conf` whose queries are captured.
+        DNS_SERVER = 1 << 2,
     }
 }
 
-/// One of the proxy's two listeners.
+flags! {
+    /// The lists that an interface is in.
+    InterfaceFlags(u32): 4 {
+        /// `-c`: what comes in or goes out by it is not captured.
+        EXCLUDED = 1 << 0,
+        /// `-k`: what comes in by it is taken as outbound.
+        REROUTED = 1 << 1,
+    }
+}
+
+/// One of the proxy's listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Listener {
@@ -157,6 +202,8 @@ pub enum Listener {
     Outbound = 1,
     /// Port 15006, for what the pod receives.
     Inbound = 2,
+    /// Port 15053, for DNS queries.
+    Dns = 3,
 }
 
 impl Listener {
@@ -167,6 +214,7 @@ impl Listener {
         match byte {
             1 => Some(Self::Outbound),
             2 => Some(Self::Inbound),
+            3 => Some(Self::Dns),
             _ => None,
         }
     }
@@ -178,6 +226,7 @@ impl Listener {
         match self {
             Self::Outbound => policy.outbound_port,
             Self::Inbound => policy.inbound_port,
+            Self::Dns => DNS_PORT,
         }
     }
 }

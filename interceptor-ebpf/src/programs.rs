@@ -1,19 +1,23 @@
 //! The hooks, in the order in which a captured connection meets them.
 
 mod connect;
+mod dns;
 mod fib;
 mod listeners;
 mod lookup;
 mod mptcp;
 mod names;
 mod original_destination;
+mod socket_events;
 
+mod attempt;
 mod context;
 mod kernel_memory;
 mod log;
 mod maps;
 mod pod;
 mod stand_ins;
+mod tproxy;
 
 /// Names the licence to the kernel, which lends some helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

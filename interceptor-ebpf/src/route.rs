@@ -1,6 +1,19 @@
 //! The pod's routing, as far as an interception must know it.
 
-use crate::{Address, layout::map_type};
+use crate::{
+    Address,
+    layout::{flags, map_type},
+};
+
+flags! {
+    /// What is to be known of the way out.
+    RouteFlags(u16): 2 {
+        /// It is `lo`: the destination is the pod's own address.
+        VIA_LOOPBACK = 1 << 0,
+        /// It is an interface of `-c`.
+        BY_EXCLUDED_INTERFACE = 1 << 1,
+    }
+}
 
 map_type! {
     /// What the pod's routing does with a destination, asked of the kernel for every prefix in
@@ -16,8 +29,8 @@ map_type! {
         /// Which of the pod's source addresses `source` is: the part of the stand-in range that
         /// comes from it.
         pub source_index: u16,
-        /// 1 if the way out is `lo`: the destination is the pod's own address.
-        pub via_loopback: u16,
+        /// The way out.
+        pub flags: RouteFlags,
     }
 }
 
@@ -37,6 +50,13 @@ impl Route {
     #[inline(always)]
     #[must_use]
     pub const fn is_via_loopback(&self) -> bool {
-        self.via_loopback != 0
+        self.flags.contains(RouteFlags::VIA_LOOPBACK)
+    }
+
+    /// Whether the way out is an interface of `-c`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_by_excluded_interface(&self) -> bool {
+        self.flags.contains(RouteFlags::BY_EXCLUDED_INTERFACE)
     }
 }

@@ -98,8 +98,15 @@ impl StandIn {
     #[inline(always)]
     #[must_use]
     pub const fn is(self, number: StandInNumber) -> bool {
+        self.has_index_of(number) && self.port == port(number)
+    }
+
+    /// Whether its address is that of the stand-in of `number`, whatever its source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_index_of(self, number: StandInNumber) -> bool {
         let low = u32::from_be(self.address.words()[3]);
-        low & INDEX_MASK == index(number) && self.port == port(number)
+        low & INDEX_MASK == index(number)
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
-use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
+use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
     bpf::{
@@ -25,13 +25,14 @@ use crate::{
     netns::{
         Netns, NetnsSpec,
         addresses::{self, add_passthrough_v6, remove_passthrough_v6},
-        netlink, routes,
+        interfaces, netlink, routes,
         stand_in_routes::{self, Sources},
+        tproxy::{self, Delivery},
     },
     policy::{CompiledPolicy, PodNetwork},
     processes,
     record::Record,
-    settings::Settings,
+    settings::{DnsCapture, Settings},
 };
 
 /// How often the routes are asked for again because they changed meanwhile, as they do for a moment
@@ -84,8 +85,8 @@ impl Before {
     }
 
     /// The ports whose listeners are noted.
-    fn listener_ports(&self) -> [u16; 2] {
-        [self.policy.outbound_port, self.policy.inbound_port]
+    fn listener_ports(&self) -> Vec<u16> {
+        listener_ports(&self.record.settings)
     }
 }
 
@@ -188,7 +189,7 @@ impl Attachment<'_> {
                 .insert(self.netns.cookie(), random_number()? >> 1, 0)
                 .context("cannot make room for the pod's stand-ins")?;
         }
-        for port in self.listener_ports() {
+        for port in listener_ports(self.settings) {
             maps.listener_ports
                 .insert(ListenerPortKey::new(self.netns.cookie(), port), 1, 0)
                 .context("cannot make room for the proxy's listeners")?;
@@ -196,15 +197,11 @@ impl Attachment<'_> {
         Ok(())
     }
 
-    fn listener_ports(&self) -> [u16; 2] {
-        [self.settings.outbound_port, self.settings.inbound_port]
-    }
-
     /// Those that listened before are noted too, unless they have been.
     fn note_open_listeners(&self, before: Option<&Before>, object: &mut Object) -> Result<()> {
         let known = before.map(Before::listener_ports);
         if known.is_some_and(|known| {
-            self.listener_ports()
+            listener_ports(self.settings)
                 .iter()
                 .all(|port| known.contains(port))
         }) {
@@ -242,6 +239,9 @@ impl Attachment<'_> {
                 if ipv6 {
                     add_passthrough_v6(&handle).await?;
                 }
+                if let Some(delivery) = Delivery::of(self.settings) {
+                    tproxy::install(&handle, delivery, ipv6).await?;
+                }
                 Ok((ipv6, stand_in_routes::read(&handle).await?))
             })?;
             let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
@@ -249,10 +249,11 @@ impl Attachment<'_> {
                 // Before the routes are asked: what changes meanwhile makes the copy stale, not
                 // wrong.
                 let fib = fib::generation(object)?;
-                let (addresses, routes) = netlink::run(async |handle| {
+                let (interfaces, addresses, routes) = netlink::run(async |handle| {
+                    let interfaces = interfaces::list(&handle).await?;
                     let addresses = addresses::list(&handle).await?;
                     let routes = routes::ask(&handle, &addresses, ipv6).await?;
-                    Ok((addresses, routes))
+                    Ok((interfaces, addresses, routes))
                 })?;
                 if sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
                     // Which changes the tables: ask once more.
@@ -261,6 +262,7 @@ impl Attachment<'_> {
                     return Ok(Prepared {
                         network: PodNetwork {
                             ipv6,
+                            interfaces,
                             addresses,
                             routes,
                             fib,
@@ -302,8 +304,11 @@ impl Attachment<'_> {
             let key = prefix_key(*key, *length);
             maps.routes.insert(&key, route, 0).context(full)?;
         }
-        for (key, addresses) in &compiled.interfaces {
-            maps.interfaces.insert(key, addresses, 0).context(full)?;
+        for key in &compiled.groups {
+            maps.groups.insert(key, 1, 0).context(full)?;
+        }
+        for (key, interface) in &compiled.interfaces {
+            maps.interfaces.insert(key, interface, 0).context(full)?;
         }
         record.store(maps, compiled.policy.id)?;
         maps.policies
@@ -315,8 +320,9 @@ impl Attachment<'_> {
     fn forget(&self, before: &Before, maps: &mut Maps) -> Result<()> {
         grace::wait_for_running_programs();
         maps.remove_policy_lists(|id| id == before.policy.id)?;
+        let ports = listener_ports(self.settings);
         for port in before.listener_ports() {
-            if !self.listener_ports().contains(&port) {
+            if !ports.contains(&port) {
                 let netns = self.netns.cookie();
                 let _gone = maps
                     .listener_ports
@@ -326,6 +332,15 @@ impl Attachment<'_> {
         }
         Ok(())
     }
+}
+
+/// The ports whose listeners are the proxy's.
+fn listener_ports(settings: &Settings) -> Vec<u16> {
+    let mut ports = vec![settings.outbound_port, settings.inbound_port];
+    if settings.dns != DnsCapture::Off {
+        ports.push(DNS_PORT);
+    }
+    ports
 }
 
 fn random_number() -> Result<u64> {
@@ -375,6 +390,7 @@ fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     let keeps_route = netns.run(|| {
         netlink::run(async |handle| {
             remove_passthrough_v6(&handle).await?;
+            tproxy::remove(&handle).await?;
             stand_in_routes::remove(&handle).await
         })
     })?;

@@ -21,10 +21,12 @@ use nix::{
 };
 
 pub mod addresses;
+pub mod interfaces;
 pub mod netlink;
 pub mod routes;
 pub mod stand_in_routes;
 mod sys;
+pub mod tproxy;
 
 /// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;

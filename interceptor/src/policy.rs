@@ -6,8 +6,9 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, FibGeneration, InterfaceAddresses, InterfaceKey, Policy, PolicyFlags, PolicyId,
-    PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    Address, FibGeneration, GroupKey, Interface, InterfaceFlags, InterfaceKey, Policy, PolicyFlags,
+    PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
+    V4Prefix,
 };
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
@@ -16,11 +17,12 @@ use crate::{
     digest,
     netns::{
         addresses::PodAddress,
+        interfaces::PodInterface,
         routes::{Answer, Way},
         stand_in_routes::Sources,
     },
     settings::{
-        Settings,
+        DnsCapture, InterfacePattern, Mode, OwnerGroups, Settings,
         ports::{PortRange, PortSelection},
         prefixes::PrefixSelection,
     },
@@ -36,14 +38,18 @@ pub struct CompiledPolicy {
     pub prefixes: Vec<(PrefixKey, u8, PrefixFlags)>,
     /// The pod's routing, alike.
     pub routes: Vec<(PrefixKey, u8, Route)>,
-    /// The addresses of the pod's interfaces.
-    pub interfaces: Vec<(InterfaceKey, InterfaceAddresses)>,
+    /// Its owner groups.
+    pub groups: Vec<GroupKey>,
+    /// The pod's interfaces.
+    pub interfaces: Vec<(InterfaceKey, Interface)>,
 }
 
 /// What a policy depends on besides its settings.
 pub struct PodNetwork {
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
+    /// The pod's interfaces.
+    pub interfaces: Vec<PodInterface>,
     /// The pod's addresses.
     pub addresses: Vec<PodAddress>,
     /// The pod's routing.
@@ -54,10 +60,13 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// A digest of the addresses and routes, whatever their tables' generation.
+    /// A digest of the interfaces, addresses and routes, whatever their tables' generation.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let text = format!("{:?} {:?}", self.addresses, self.routes);
+        let text = format!(
+            "{:?} {:?} {:?}",
+            self.interfaces, self.addresses, self.routes
+        );
         digest::of(text.as_bytes())
     }
 }
@@ -68,22 +77,33 @@ impl CompiledPolicy {
     pub fn new(id: PolicyId, settings: &Settings, network: &PodNetwork, sources: &Sources) -> Self {
         let ports = compile_ports(id, settings);
         let prefixes = compile_prefixes(id, settings);
+        let groups = compile_groups(id, settings);
+        let excluded = indices(&network.interfaces, &settings.excluded_interfaces);
+        let rerouted = indices(&network.interfaces, &settings.rerouted_interfaces);
+        let has_interfaces = !excluded.is_empty() || !rerouted.is_empty();
         Self {
             policy: Policy {
                 id,
                 flags: flags(settings, network.ipv6)
                     .with(PolicyFlags::HAS_PORTS, !ports.is_empty())
-                    .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty()),
+                    .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty())
+                    .with(PolicyFlags::HAS_GROUPS, !groups.is_empty())
+                    .with(PolicyFlags::HAS_INTERFACES, has_interfaces),
                 outbound_port: settings.outbound_port,
                 inbound_port: settings.inbound_port,
+                tunnel_port: settings.tunnel_port,
+                zero: 0,
+                mark: settings.tproxy_mark,
+                loopback: V4Prefix::new(settings.loopback.addr(), settings.loopback.prefix_len()),
                 fib: network.fib.unwrap_or_default(),
                 uids: (&settings.proxy_uids).into(),
                 gids: (&settings.proxy_gids).into(),
             },
             ports,
             prefixes,
-            routes: compile_routes(id, &network.routes, sources),
-            interfaces: compile_interfaces(id, &network.addresses),
+            routes: compile_routes(id, &network.routes, sources, &excluded),
+            groups,
+            interfaces: compile_interfaces(id, network, &excluded, &rerouted),
         }
     }
 }
@@ -109,6 +129,33 @@ fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
             PolicyFlags::LOOPBACK_INCLUDED,
             included.iter().any(|prefix| prefix.addr().is_loopback()),
         )
+        .with(PolicyFlags::TPROXY, settings.mode == Mode::Tproxy)
+        .with(PolicyFlags::DNS, settings.dns != DnsCapture::Off)
+        .with(PolicyFlags::DNS_ALL, settings.dns == DnsCapture::All)
+        .with(
+            PolicyFlags::GROUPS_INCLUDED,
+            matches!(settings.owner_groups, OwnerGroups::Only(_)),
+        )
+}
+
+fn compile_groups(policy: PolicyId, settings: &Settings) -> Vec<GroupKey> {
+    let (OwnerGroups::AllBut(groups) | OwnerGroups::Only(groups)) = &settings.owner_groups;
+    let key = |gid: &u32| GroupKey { policy, gid: *gid };
+    groups.as_slice().iter().map(key).collect()
+}
+
+/// The interfaces that any of `patterns` matches. iptables compares names with every packet, we with
+/// the interfaces that there are.
+fn indices(interfaces: &[PodInterface], patterns: &[InterfacePattern]) -> Vec<u32> {
+    interfaces
+        .iter()
+        .filter(|interface| {
+            patterns
+                .iter()
+                .any(|pattern| pattern.matches(&interface.name))
+        })
+        .map(|interface| interface.index)
+        .collect()
 }
 
 fn compile_ports(id: PolicyId, settings: &Settings) -> Vec<(PortPageKey, PortPage)> {
@@ -123,6 +170,7 @@ fn compile_ports(id: PolicyId, settings: &Settings) -> Vec<(PortPageKey, PortPag
         &settings.outbound_ports_exclude,
         PortFlags::OUTBOUND_EXCLUDED,
     );
+    add(&settings.outbound_ports, PortFlags::OUTBOUND_INCLUDED);
     match &settings.inbound_ports {
         PortSelection::None => {}
         PortSelection::All => add(&settings.inbound_ports_exclude, PortFlags::INBOUND_EXCLUDED),
@@ -142,9 +190,14 @@ fn compile_prefixes(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, u8, Pr
     };
     let mut flags = BTreeMap::<(IpAddr, u8), PrefixFlags>::new();
     let excluded = &settings.outbound_prefixes_exclude;
+    let servers: Vec<_> = match &settings.dns {
+        DnsCapture::Off | DnsCapture::All => Vec::new(),
+        DnsCapture::Servers(servers) => servers.iter().copied().map(IpNet::from).collect(),
+    };
     for (prefixes, flag) in [
         (included, PrefixFlags::INCLUDED),
         (excluded, PrefixFlags::EXCLUDED),
+        (&servers, PrefixFlags::DNS_SERVER),
     ] {
         for prefix in prefixes.iter().filter(|prefix| !is_mapped(**prefix)) {
             let entry = flags.entry((prefix.network(), prefix.prefix_len()));
@@ -210,6 +263,7 @@ fn compile_routes(
     id: PolicyId,
     answers: &[Answer],
     sources: &Sources,
+    excluded: &[u32],
 ) -> Vec<(PrefixKey, u8, Route)> {
     answers
         .iter()
@@ -217,12 +271,12 @@ fn compile_routes(
         .filter(|answer| !is_mapped(answer.prefix))
         .map(|answer| {
             let (key, length) = trie_key(id, answer.prefix);
-            (key, length, compile_route(answer, sources))
+            (key, length, compile_route(answer, sources, excluded))
         })
         .collect()
 }
 
-fn compile_route(answer: &Answer, sources: &Sources) -> Route {
+fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route {
     let unspecified = if answer.prefix.addr().is_ipv4() {
         Address::UNSPECIFIED_V4
     } else {
@@ -241,20 +295,47 @@ fn compile_route(answer: &Answer, sources: &Sources) -> Route {
         source_index: source
             .and_then(|source| sources.index(source))
             .map_or(0, u16::from),
-        via_loopback: u16::from(matches!(answer.way, Way::Loopback { .. })),
+        flags: RouteFlags::NONE
+            .with(
+                RouteFlags::VIA_LOOPBACK,
+                matches!(answer.way, Way::Loopback { .. }),
+            )
+            .with(
+                RouteFlags::BY_EXCLUDED_INTERFACE,
+                answer
+                    .way
+                    .interface()
+                    .is_some_and(|interface| excluded.contains(&interface)),
+            ),
     }
 }
 
 fn compile_interfaces(
     policy: PolicyId,
-    addresses: &[PodAddress],
-) -> Vec<(InterfaceKey, InterfaceAddresses)> {
-    let mut interfaces = BTreeMap::new();
+    network: &PodNetwork,
+    excluded: &[u32],
+    rerouted: &[u32],
+) -> Vec<(InterfaceKey, Interface)> {
+    let mut interfaces: BTreeMap<_, _> = network
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let index = interface.index;
+            let flags = InterfaceFlags::NONE
+                .with(InterfaceFlags::EXCLUDED, excluded.contains(&index))
+                .with(InterfaceFlags::REROUTED, rerouted.contains(&index));
+            let interface = Interface {
+                flags,
+                ..Interface::NONE
+            };
+            (index, interface)
+        })
+        .collect();
     // The first of each kind stays.
-    for address in addresses.iter().rev() {
+    for address in network.addresses.iter().rev() {
         let entry = interfaces
             .entry(address.interface)
-            .or_insert(InterfaceAddresses::NONE);
+            .or_insert(Interface::NONE);
         let address = Address::from(address.net.addr());
         if address.is_v4() {
             entry.v4 = address;
@@ -266,7 +347,7 @@ fn compile_interfaces(
     }
     interfaces
         .into_iter()
-        .map(|(index, addresses)| (InterfaceKey { policy, index }, addresses))
+        .map(|(index, interface)| (InterfaceKey { policy, index }, interface))
         .collect()
 }
 

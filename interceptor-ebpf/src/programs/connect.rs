@@ -1,20 +1,15 @@
 //! `connect(2)`: the outbound verdict, carried out.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{
-    Address, Destination, Flow, Listener, Outbound, Route, StandIn, StandInRange, Transport,
-    Verdict, decide,
-};
+use interceptor_ebpf::{Destination, Flow, StandIn, StandInRange, Transport, Verdict, decide};
 
 use super::{
-    context::{Answer, Family, SockAddr, refuse},
-    log,
+    attempt::Attempt,
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr, refuse},
+    dns, log,
     pod::Pod,
     stand_ins,
 };
-
-const EINVAL: u32 = 22;
-const ECONNREFUSED: u32 = 111;
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn icept_connect4(context: SockAddrContext) -> i32 {
@@ -27,32 +22,32 @@ pub(crate) fn icept_connect6(context: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn connect(mut call: SockAddr) -> Answer {
-    if !call.is_tcp() {
-        return Answer::Proceed;
+fn connect(call: SockAddr) -> Answer {
+    match call.protocol() {
+        IPPROTO_TCP => connect_tcp(call),
+        IPPROTO_UDP => dns::connect(call),
+        _ => Answer::Proceed,
     }
+}
+
+#[inline(always)]
+fn connect_tcp(mut call: SockAddr) -> Answer {
     let Some(pod) = Pod::of(call.netns()) else {
         return Answer::Proceed;
     };
-    let (bound, port) = (call.bound_address(), call.port());
-    let address = effective_destination(call.address(), bound);
+    let attempt = Attempt::of(&call, pod);
+    let address = attempt.destination;
     if address.is_never_tcp() {
         return Answer::Proceed;
     }
     if StandInRange::contains(address) {
+        let port = attempt.port;
         return connect_to_stand_in(pod, StandIn { address, port });
     }
-    let route = pod.route(address);
-    let flow = Outbound {
-        destination: address,
-        port,
-        transport: Transport::Tcp,
-        source: source(bound, route),
-        via_loopback: route.is_some_and(Route::is_via_loopback),
-        owner: call.socket().owner(),
-    };
-    let verdict = decide(pod.policy, &pod, &Flow::Outbound(flow));
-    log::verdict(pod.policy, &Flow::Outbound(flow), &verdict);
+    let route = attempt.route();
+    let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, route));
+    let verdict = decide(pod.policy, &pod, &flow);
+    log::verdict(pod.policy, &flow, &verdict);
     match verdict {
         Verdict::Pass(_) => Answer::Proceed,
         Verdict::Capture(listener, _) => {
@@ -60,31 +55,17 @@ fn connect(mut call: SockAddr) -> Answer {
             if address.is_v6_link_local() && call.scope() == 0 {
                 return refuse(EINVAL);
             }
-            if let Some(route) = route
-                && is_refused(&call, pod, address, bound, route)
-            {
-                return refuse(route.error_for(bound).into());
+            match attempt.routing_error(&call, route) {
+                0 => capture(&mut call, pod, attempt.captured_by(listener, route)),
+                errno => refuse(errno),
             }
-            capture(&mut call, pod, &flow, listener, route)
         }
     }
 }
 
 /// Takes the connection to the stand-in of its destination.
 #[inline(always)]
-fn capture(
-    call: &mut SockAddr,
-    pod: Pod,
-    flow: &Outbound,
-    listener: Listener,
-    route: Option<&Route>,
-) -> Answer {
-    let destination = Destination {
-        address: flow.destination,
-        port: flow.port,
-        listener: listener as u8,
-        source: route.map_or(0, |route| route.source_index as u8),
-    };
+fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
     match stand_ins::find_or_allot(pod.netns, destination) {
         Some(stand_in) => {
             call.set(stand_in.address, stand_in.port);
@@ -101,50 +82,5 @@ fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => Answer::Proceed,
         None => refuse(ECONNREFUSED),
-    }
-}
-
-/// Whether the kernel would refuse to route. Only while the pod's routes are still what they were
-/// when they were copied: else a route that failed may succeed by now, so the connection is
-/// captured, and the proxy meets the kernel's answer.
-#[inline(always)]
-fn is_refused(
-    call: &SockAddr,
-    pod: Pod,
-    destination: Address,
-    bound: Address,
-    route: &Route,
-) -> bool {
-    if route.error_for(bound) == 0 {
-        return false;
-    }
-    let now = call.socket().fib_generation();
-    pod.policy.fib.is_same(&now, destination.is_v4())
-}
-
-/// Where a connection to `address` really goes. The unspecified address means this host: what the
-/// socket is bound to for IPv4 (`ip_route_output_key_hash_rcu`), localhost otherwise
-/// (`tcp_v6_connect`).
-#[inline(always)]
-fn effective_destination(address: Address, bound: Address) -> Address {
-    if !address.is_unspecified() {
-        address
-    } else if bound.is_unspecified() || !address.is_v4() {
-        let mapped = address.is_v4() || (bound.is_v4() && !bound.is_unspecified());
-        if mapped {
-            Address::LOCALHOST_V4
-        } else {
-            Address::LOCALHOST_V6
-        }
-    } else {
-        bound
-    }
-}
-
-#[inline(always)]
-fn source(bound: Address, route: Option<&Route>) -> Address {
-    match route {
-        Some(route) if bound.is_unspecified() => route.source,
-        _ => bound,
     }
 }

@@ -12,8 +12,14 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt},
-    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
+    bindings::{
+        BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops,
+        bpf_sockopt,
+    },
+    helpers::{
+        bpf_bind, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
+        bpf_sock_ops_cb_flags_set,
+    },
 };
 use interceptor_ebpf::{Address, NetnsCookie};
 
@@ -22,7 +28,11 @@ use super::kernel_memory::{IteratedSocket, SocketPointer, scope_in_context};
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
 pub(crate) const IPPROTO_TCP: u32 = 6;
+pub(crate) const IPPROTO_UDP: u32 = 17;
 pub(crate) const IPPROTO_MPTCP: u32 = 262;
+
+pub(crate) const EINVAL: u32 = 22;
+pub(crate) const ECONNREFUSED: u32 = 111;
 
 /// Reads a member of a context, or of what a context points to: `read!(sk: bpf_sock, u32 family)`,
 /// for an array `src_ip6[3]`.
@@ -146,10 +156,16 @@ impl SockAddr {
         netns_of(self.context.cast())
     }
 
-    /// Whether the socket is a TCP one. (An MPTCP socket gets here with its TCP subflow.)
+    /// The socket's protocol. (An MPTCP socket gets here with its TCP subflow.)
     #[inline(always)]
-    pub(crate) fn is_tcp(&self) -> bool {
-        read!(self.context, bpf_sock_addr, u32 protocol) == IPPROTO_TCP
+    pub(crate) fn protocol(&self) -> u32 {
+        read!(self.context, bpf_sock_addr, u32 protocol)
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        // SAFETY: every sock_addr hook has this helper.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
     #[inline(always)]
@@ -187,15 +203,55 @@ impl SockAddr {
         );
     }
 
+    /// Has a datagram come from `source`. Only for `sendmsg`.
+    #[inline(always)]
+    pub(crate) fn set_source(&mut self, source: Address) {
+        let words = source.words();
+        match self.family {
+            Family::V4 => write!(self.context, bpf_sock_addr, msg_src_ip4, words[3]),
+            Family::V6 => {
+                write!(self.context, bpf_sock_addr, msg_src_ip6[0], words[0]);
+                write!(self.context, bpf_sock_addr, msg_src_ip6[1], words[1]);
+                write!(self.context, bpf_sock_addr, msg_src_ip6[2], words[2]);
+                write!(self.context, bpf_sock_addr, msg_src_ip6[3], words[3]);
+            }
+        }
+    }
+
+    /// Binds the socket to `address`, without a port yet. Only for `connect`. Answers 0 or a
+    /// negative errno.
+    #[inline(always)]
+    pub(crate) fn bind(&mut self, address: Address) -> i64 {
+        match address.v4() {
+            Some(v4) => self.bind_to(SockAddrIn {
+                family: AF_INET as u16,
+                port: 0,
+                address: v4,
+                zero: [0; 2],
+            }),
+            None => self.bind_to(SockAddrIn6 {
+                family: AF_INET6 as u16,
+                port: 0,
+                flow_info: 0,
+                address: address.words(),
+                scope: 0,
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn bind_to<T>(&mut self, mut name: T) -> i64 {
+        // SAFETY: the helper reads as many bytes as it is told, and knows the family from them.
+        unsafe { bpf_bind(self.context, (&raw mut name).cast(), size_of::<T>() as i32) }
+    }
+
     /// What the socket is bound to; unspecified if it is not. An IPv6 socket bound to an
     /// IPv4-mapped address is bound to the IPv4 one.
     #[inline(always)]
     pub(crate) fn bound_address(&self) -> Address {
-        let sk =
-            Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock);
         match self.family {
-            Family::V4 => sk.local_v4(),
-            Family::V6 => sk.local_v6(),
+            Family::V4 => self.sock().local_v4(),
+            Family::V6 => self.sock().local_v6(),
         }
     }
 
@@ -211,7 +267,7 @@ impl SockAddr {
     }
 
     #[inline(always)]
-    fn sock(&self) -> Sock {
+    pub(crate) fn sock(&self) -> Sock {
         Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock)
     }
 
@@ -241,6 +297,12 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {
         read!(self.0, bpf_sock, u32 protocol)
+    }
+
+    /// `SO_MARK`
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        read!(self.0, bpf_sock, u32 mark)
     }
 
     /// TCP's state (`TCP_CLOSE` …).
@@ -451,6 +513,41 @@ impl SockOps {
     pub(crate) fn local_port(&self) -> u16 {
         read!(self.context, bpf_sock_ops, u32 local_port) as u16
     }
+
+    #[inline(always)]
+    pub(crate) fn remote_address(&self) -> Address {
+        if read!(self.context, bpf_sock_ops, u32 family) == AF_INET6 {
+            read_v6!(self.context, bpf_sock_ops, remote_ip6)
+        } else {
+            Address::from_v4(read!(self.context, bpf_sock_ops, u32 remote_ip4))
+        }
+    }
+
+    /// In host byte order; the kernel has it in the high half of a `u32` in network byte order.
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        u32::from_be(read!(self.context, bpf_sock_ops, u32 remote_port)) as u16
+    }
+
+    /// `SO_MARK`; 0 if there is no full socket, which has none.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        let sock = read!(self.context, bpf_sock_ops, pointer __bindgen_anon_2) as *mut bpf_sock;
+        if sock.is_null() {
+            return 0;
+        }
+        Sock(sock).mark()
+    }
+
+    /// Has the hook called when the socket changes its state, besides what others want.
+    #[inline(always)]
+    pub(crate) fn watch_states(&self) {
+        let flags = read!(self.context, bpf_sock_ops, u32 bpf_sock_ops_cb_flags);
+        // SAFETY: the helper only takes a number.
+        unsafe {
+            bpf_sock_ops_cb_flags_set(self.context, (flags | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+        }
+    }
 }
 
 /// `struct bpf_sk_lookup`: a packet that is looking for its listening socket.
@@ -503,6 +600,12 @@ impl SkLookup {
             read_v6!(self.context, bpf_sk_lookup, remote_ip6)
         }
     }
+
+    /// In host byte order.
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        u16::from_be(read!(self.context, bpf_sk_lookup, u16 remote_port))
+    }
 }
 
 /// `struct bpf_iter__tcp`: a TCP socket that an iteration has come to.
@@ -535,4 +638,25 @@ impl IteratedTcp {
         // SAFETY: the second member of the context is the socket.
         unsafe { IteratedSocket::from_context(self.context.cast()) }
     }
+}
+
+/// `struct sockaddr_in`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SockAddrIn {
+    pub(crate) family: u16,
+    pub(crate) port: u16,
+    pub(crate) address: u32,
+    pub(crate) zero: [u32; 2],
+}
+
+/// `struct sockaddr_in6`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SockAddrIn6 {
+    pub(crate) family: u16,
+    pub(crate) port: u16,
+    pub(crate) flow_info: u32,
+    pub(crate) address: [u32; 4],
+    pub(crate) scope: u32,
 }

@@ -3,12 +3,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SOCK_OPS_TCP_LISTEN_CB},
-    helpers::bpf_map_update_elem,
-    macros::sock_ops,
-    programs::SockOpsContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_map_update_elem};
 use interceptor_ebpf::{
     Address, ListenerHint, ListenerKey, ListenerPortKey, NetnsCookie, SLOTS_PER_LISTENER,
 };
@@ -21,18 +16,9 @@ use super::{
 const TCP_LISTEN: u8 = 10;
 const EEXIST: i64 = -17;
 
-/// Called for every state a TCP connection goes through; all but LISTEN return at once. (LISTEN
-/// needs no callback flag, which another program could clear.)
-#[sock_ops]
-pub(crate) fn icept_listen(context: SockOpsContext) -> u32 {
-    if context.op() == BPF_SOCK_OPS_TCP_LISTEN_CB {
-        note_new_listener(SockOps::new(context.ops));
-    }
-    1
-}
-
+/// A socket has begun to listen.
 #[inline(always)]
-fn note_new_listener(socket: SockOps) {
+pub(crate) fn note_new_listener(socket: SockOps) {
     let netns = socket.netns();
     let port = socket.local_port();
     if !is_wanted(netns, port) {

@@ -15,8 +15,8 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, Listener, ListenerKey, SLOTS_PER_LISTENER, StandIn, StandInRange,
-    Verdict, decide,
+    Address, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, MarkedKey, PolicyFlags,
+    SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
 };
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     log,
     maps::{LISTENER_HINTS, LISTENERS, NETNS},
     pod::Pod,
-    stand_ins,
+    stand_ins, tproxy,
 };
 
 const SK_DROP: u32 = 0;
@@ -54,20 +54,35 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     } else if from_pod {
         return SK_PASS;
     } else {
-        let (destination, port) = (local.address, local.port);
-        let flow = Flow::Inbound(Inbound { destination, port });
+        let interface = packet.interface();
+        let lists = pod.interface_flags(interface);
+        let flow = Flow::Inbound(Inbound {
+            destination: local.address,
+            port: local.port,
+            by_excluded_interface: lists.contains(InterfaceFlags::EXCLUDED),
+            by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
+            is_marked: is_marked(pod, &packet, local),
+        });
         let verdict = decide(pod.policy, &pod, &flow);
         log::verdict(pod.policy, &flow, &verdict);
         match verdict {
             Verdict::Pass(_) => return SK_PASS,
             Verdict::Capture(listener, _) => {
-                let interface = packet.interface();
-                let exact = pod.redirect_address(interface, destination);
+                let exact = pod.redirect_address(interface, local.address);
                 deliver(&context, pod, listener, exact, interface)
             }
         }
     };
     if delivered { SK_PASS } else { SK_DROP }
+}
+
+/// Whether the proxy has just sent this packet, with TPROXY's mark, in its client's name.
+#[inline(always)]
+fn is_marked(pod: Pod, packet: &SkLookup, local: StandIn) -> bool {
+    pod.policy.flags.contains(PolicyFlags::TPROXY) && {
+        let from = (packet.remote_address(), packet.remote_port());
+        tproxy::is_marked(MarkedKey::new(pod.netns, from, (local.address, local.port)))
+    }
 }
 
 /// A connection that `connect` has taken to a stand-in: REDIRECT would have sent it to localhost.

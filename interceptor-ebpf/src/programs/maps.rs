@@ -9,12 +9,13 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, SockHash},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, SockHash},
 };
 use interceptor_ebpf::{
-    FibGeneration, ForwardKey, InterfaceAddresses, InterfaceKey, KernelOffsets, ListenerHint,
-    ListenerKey, ListenerPortKey, NetnsCookie, Policy, PortPage, PortPageKey, PrefixFlags,
-    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    Destination, FibGeneration, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
+    ListenerHint, ListenerKey, ListenerPortKey, MarkedKey, NetnsCookie, Policy, PortPage,
+    PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
+    StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
@@ -50,9 +51,13 @@ pub(crate) static PREFIXES: LpmTrie<PrefixKey, PrefixFlags> =
 #[map(name = "icept_routes")]
 pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> = LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
 
-/// The addresses of the pods' interfaces.
+/// The owner groups that the policies list.
+#[map(name = "icept_groups")]
+pub(crate) static GROUPS: HashMap<GroupKey, u8> = HashMap::pinned(PODS * 64, BPF_F_NO_PREALLOC);
+
+/// The interfaces of the pods.
 #[map(name = "icept_ifaces")]
-pub(crate) static INTERFACES: HashMap<InterfaceKey, InterfaceAddresses> =
+pub(crate) static INTERFACES: HashMap<InterfaceKey, Interface> =
     HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
 
 /// The settings that the policies were made from: kept for userspace, read by no program.
@@ -74,6 +79,15 @@ pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
 #[map(name = "icept_stand_ins")]
 pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
     HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);
+
+/// The DNS server that a UDP socket, named by its cookie, asked first. What is not asked for
+/// gives way.
+#[map(name = "icept_dns")]
+pub(crate) static DNS_SERVERS: LruHashMap<u64, Destination> = LruHashMap::pinned(1 << 16, 0);
+
+/// Connections of TPROXY's proxies to their apps whose SYN is under way, and until when that may be.
+#[map(name = "icept_marked")]
+pub(crate) static MARKED: HashMap<MarkedKey, u64> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
 
 /// The ports whose listeners are noted.
 #[map(name = "icept_lports")]

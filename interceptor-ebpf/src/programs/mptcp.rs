@@ -1,7 +1,6 @@
 //! MPTCP listeners cannot be kept in a map of sockets, so a proxy is given none.
 
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::cgroup_sock, programs::SockContext};
-use interceptor_ebpf::{MAX_OWNERS, OwnerIds};
 
 use super::{
     context::{Answer, IPPROTO_MPTCP, NewSocket, refuse},
@@ -27,13 +26,8 @@ fn create(socket: NewSocket) -> Answer {
     };
     let ids = bpf_get_current_uid_gid();
     let (uid, gid) = (ids as u32, (ids >> 32) as u32);
-    if contains(&pod.policy.uids, uid) || contains(&pod.policy.gids, gid) {
+    if pod.policy.uids.contains(uid) || pod.policy.gids.contains(gid) {
         return refuse(EPROTONOSUPPORT);
     }
     Answer::Proceed
-}
-
-#[inline(always)]
-fn contains(ids: &OwnerIds, id: u32) -> bool {
-    (0..MAX_OWNERS).any(|index| ids.get(index) == Some(id))
 }

@@ -2,10 +2,11 @@
 //! they have behind iptables.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{Listener, StandIn, StandInRange};
+use interceptor_ebpf::{DNS_PORT, Listener, StandIn, StandInRange};
 
 use super::{
-    context::{Answer, Family, SockAddr},
+    context::{Answer, Family, IPPROTO_UDP, SockAddr},
+    dns,
     pod::Pod,
     stand_ins,
 };
@@ -33,7 +34,12 @@ pub(crate) fn icept_name6(context: SockAddrContext) -> i32 {
 /// The app's peer is its original destination.
 #[inline(always)]
 fn peer_name(mut call: SockAddr) -> Answer {
-    if let Some(stand_in) = stand_in(&call)
+    if call.port() == DNS_PORT
+        && call.protocol() == IPPROTO_UDP
+        && let Some(server) = dns::server(&call)
+    {
+        call.set(server.address, server.port);
+    } else if let Some(stand_in) = stand_in(&call)
         && let Some(destination) = stand_ins::resolve(call.netns(), stand_in)
     {
         call.set(destination.address, destination.port);

@@ -5,7 +5,8 @@ use interceptor_ebpf::{PolicyFlags, StandIn, StandInRange};
 
 use super::{
     context::{
-        AF_INET, AF_INET6, Answer, IPPROTO_MPTCP, IPPROTO_TCP, Sock, SockOption, set_return_value,
+        AF_INET, AF_INET6, Answer, EINVAL, IPPROTO_MPTCP, IPPROTO_TCP, Sock, SockAddrIn,
+        SockAddrIn6, SockOption, set_return_value,
     },
     kernel_memory::SocketPointer,
     pod::Pod,
@@ -18,7 +19,6 @@ const SOL_IPV6: i32 = 41;
 const SO_ORIGINAL_DST: i32 = 80;
 
 const ENOENT: u32 = 2;
-const EINVAL: u32 = 22;
 const EOPNOTSUPP: i32 = 95;
 
 #[cgroup_sockopt(getsockopt)]
@@ -158,25 +158,4 @@ fn answer(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn)
         }
         _ => set_return_value(ENOENT),
     }
-}
-
-/// `struct sockaddr_in`
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SockAddrIn {
-    family: u16,
-    port: u16,
-    address: u32,
-    zero: [u32; 2],
-}
-
-/// `struct sockaddr_in6`
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SockAddrIn6 {
-    family: u16,
-    port: u16,
-    flow_info: u32,
-    address: [u32; 4],
-    scope: u32,
 }

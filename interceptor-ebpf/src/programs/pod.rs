@@ -2,11 +2,11 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
-    Address, InterfaceKey, Lists, NetnsCookie, Policy, PolicyFlags, PortFlags, PortPageKey,
-    PrefixFlags, PrefixKey, Route,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, NetnsCookie, Policy,
+    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route,
 };
 
-use super::maps::{INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES};
+use super::maps::{GROUPS, INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES};
 
 /// A captured pod.
 #[derive(Clone, Copy)]
@@ -40,12 +40,25 @@ impl Pod {
     /// that is new since the pod was attached is taken to have that address only.
     #[inline(always)]
     pub(crate) fn redirect_address(self, interface: u32, destination: Address) -> Address {
-        let key = InterfaceKey {
-            policy: self.policy.id,
-            index: interface,
-        };
+        self.interface(interface)
+            .map_or(destination, |interface| interface.address_for(destination))
+    }
+
+    /// The lists that an interface is in. One that is new since the pod was attached is in none.
+    #[inline(always)]
+    pub(crate) fn interface_flags(self, interface: u32) -> InterfaceFlags {
+        if !self.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
+            return InterfaceFlags::NONE;
+        }
+        self.interface(interface)
+            .map_or(InterfaceFlags::NONE, |interface| interface.flags)
+    }
+
+    #[inline(always)]
+    fn interface(self, index: u32) -> Option<&'static Interface> {
+        let policy = self.policy.id;
         // SAFETY: the map does not preallocate.
-        unsafe { INTERFACES.get(key) }.map_or(destination, |addresses| addresses.of(destination))
+        unsafe { INTERFACES.get(InterfaceKey { policy, index }) }
     }
 
     #[inline(always)]
@@ -75,5 +88,12 @@ impl Lists for Pod {
             .get(self.prefix_key(address))
             .copied()
             .unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn has_group(&self, gid: u32) -> bool {
+        let policy = self.policy.id;
+        // SAFETY: the map does not preallocate.
+        unsafe { GROUPS.get(GroupKey { policy, gid }) }.is_some()
     }
 }

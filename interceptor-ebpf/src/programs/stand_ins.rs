@@ -3,8 +3,8 @@
 use core::arch::asm;
 
 use interceptor_ebpf::{
-    Destination, ForwardKey, NetnsCookie, StandIn, StandInEntry, StandInNumber, StandInRange,
-    slot_key,
+    Address, Destination, ForwardKey, NetnsCookie, StandIn, StandInEntry, StandInNumber,
+    StandInRange, slot_key,
 };
 
 use super::maps::{FORWARD, NEXT_STAND_IN, STAND_INS};
@@ -83,4 +83,19 @@ pub(crate) fn resolve(netns: NetnsCookie, stand_in: StandIn) -> Option<Destinati
     let entry = unsafe { STAND_INS.get(stand_in.slot(netns)) }?;
     let same_family = entry.destination.address.is_v4() == stand_in.address.is_v4();
     (same_family && stand_in.is(entry.number)).then_some(entry.destination)
+}
+
+/// The destination that a stand-in's address alone speaks of, for datagrams that come from it: no
+/// other has been allotted for at least 2¹⁷ allotments.
+#[inline(always)]
+pub(crate) fn resolve_address(
+    netns: NetnsCookie,
+    address: Address,
+) -> Option<&'static Destination> {
+    let stand_in = StandIn { address, port: 0 };
+    // SAFETY: the map does not preallocate.
+    let entry = unsafe { STAND_INS.get(stand_in.slot(netns)) }?;
+    stand_in
+        .has_index_of(entry.number)
+        .then_some(&entry.destination)
 }

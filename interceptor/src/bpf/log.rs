@@ -76,14 +76,19 @@ mod tests {
 
     #[test]
     fn records_become_lines() {
+        let (included, excluded) = (Reason::PrefixIncluded, Reason::InboundPortExcluded);
+        let outbound = format!(
+            "out ::ffff:10.9.0.1 80 uid 1000 to 15001 reason {}",
+            included as u8
+        );
         assert_eq!(
-            line("out ::ffff:10.9.0.1 80 uid 1000 to 15001 reason 8").as_deref(),
+            line(&outbound).as_deref(),
             Some(
                 "out 10.9.0.1:80 by uid 1000: CAPTURED to 15001, the destination is included (-i)"
             )
         );
         assert_eq!(
-            line("in fd00::1 15020 to 0 reason 13").as_deref(),
+            line(&format!("in fd00::1 15020 to 0 reason {}", excluded as u8)).as_deref(),
             Some("in  [fd00::1]:15020: PASSED, the port is excluded (-d)")
         );
         assert_eq!(line("something else"), None);

@@ -8,8 +8,8 @@ use aya::{
     maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, InterfaceAddresses, InterfaceKey, ListenerHint, ListenerKey, ListenerPortKey,
-    NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey, ListenerPortKey,
+    MarkedKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
     SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
@@ -23,8 +23,10 @@ pub struct Maps {
     pub prefixes: LpmTrie<MapData, PrefixKey, PrefixFlags>,
     /// The routing of the pods.
     pub routes: LpmTrie<MapData, PrefixKey, Route>,
-    /// The addresses of the pods' interfaces.
-    pub interfaces: HashMap<MapData, InterfaceKey, InterfaceAddresses>,
+    /// The owner groups that the policies list.
+    pub groups: HashMap<MapData, GroupKey, u8>,
+    /// The interfaces of the pods.
+    pub interfaces: HashMap<MapData, InterfaceKey, Interface>,
     /// What the policies were made from.
     pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
     /// The next stand-in number of each pod.
@@ -33,6 +35,8 @@ pub struct Maps {
     pub forward: HashMap<MapData, ForwardKey, StandInNumber>,
     /// What each stand-in stands for.
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
+    /// Connections that TPROXY's proxies are making to their apps.
+    pub marked: HashMap<MapData, MarkedKey, u64>,
     /// The ports whose listeners are noted.
     pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
     /// Where to look first among the listeners.
@@ -42,16 +46,19 @@ pub struct Maps {
 }
 
 /// The names that the maps are pinned by.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "icept_policies",
     "icept_ports",
     "icept_prefixes",
     "icept_routes",
+    "icept_groups",
     "icept_ifaces",
     "icept_settings",
     "icept_next",
     "icept_forward",
     "icept_stand_ins",
+    "icept_dns",
+    "icept_marked",
     "icept_lports",
     "icept_lhints",
     "icept_listeners",
@@ -75,11 +82,13 @@ impl Maps {
             ports: hash_map(folder, "icept_ports")?,
             prefixes: lpm_trie(folder, "icept_prefixes")?,
             routes: lpm_trie(folder, "icept_routes")?,
+            groups: hash_map(folder, "icept_groups")?,
             interfaces: hash_map(folder, "icept_ifaces")?,
             settings: hash_map(folder, "icept_settings")?,
             next_stand_in: hash_map(folder, "icept_next")?,
             forward: hash_map(folder, "icept_forward")?,
             stand_ins: hash_map(folder, "icept_stand_ins")?,
+            marked: hash_map(folder, "icept_marked")?,
             listener_ports: hash_map(folder, "icept_lports")?,
             listener_hints: hash_map(folder, "icept_lhints")?,
             listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
@@ -89,6 +98,7 @@ impl Maps {
     /// Takes away the lists and settings of the policies that `matches` picks.
     pub fn remove_policy_lists(&mut self, matches: impl Fn(PolicyId) -> bool) -> Result<()> {
         remove_matching(&mut self.ports, |key| matches(key.policy))?;
+        remove_matching(&mut self.groups, |key| matches(key.policy))?;
         remove_matching(&mut self.interfaces, |key| matches(key.policy))?;
         remove_matching(&mut self.settings, |key| matches(key.policy))?;
         remove_prefixes(&mut self.prefixes, &matches)?;
@@ -100,6 +110,7 @@ impl Maps {
     pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
         remove_matching(&mut self.forward, |key| key.netns == netns)?;
         remove_matching(&mut self.stand_ins, |key| key.netns == netns)?;
+        remove_matching(&mut self.marked, |key| key.netns == netns)?;
         remove_matching(&mut self.listener_ports, |key| key.netns == netns)?;
         self.remove_listeners(|key| key.netns == netns)?;
         ignore_missing(self.next_stand_in.remove(&netns))

@@ -51,6 +51,8 @@ pub enum Way {
         source: Option<IpAddr>,
         /// The errno that a socket bound to a loopback address gets.
         loopback_error: Option<Errno>,
+        /// The index of that interface.
+        interface: u32,
     },
     /// Nowhere: `connect` fails with this errno.
     Nowhere(Errno),
@@ -62,6 +64,16 @@ impl Way {
     pub const fn source(&self) -> Option<IpAddr> {
         match self {
             Self::Loopback { source } | Self::Out { source, .. } => *source,
+            Self::Nowhere(_) => None,
+        }
+    }
+
+    /// The index of the interface that they leave by.
+    #[must_use]
+    pub const fn interface(&self) -> Option<u32> {
+        match self {
+            Self::Loopback { .. } => Some(LOOPBACK_INDEX),
+            Self::Out { interface, .. } => Some(*interface),
             Self::Nowhere(_) => None,
         }
     }
@@ -249,7 +261,9 @@ const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
 
 async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
     match ask_from(netlink, destination, None).await? {
-        Way::Out { source, .. } if destination.is_ipv4() => {
+        Way::Out {
+            source, interface, ..
+        } if destination.is_ipv4() => {
             let loopback = Some(Ipv4Addr::LOCALHOST);
             let from_loopback = ask_from(netlink, destination, loopback).await?;
             let loopback_error = match from_loopback {
@@ -259,6 +273,7 @@ async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
             Ok(Way::Out {
                 source,
                 loopback_error,
+                interface,
             })
         }
         way => Ok(way),
@@ -310,10 +325,13 @@ fn way(route: &RouteMessage) -> Way {
         RouteAttribute::PrefSource(source) => ip_address(source),
         _ => None,
     });
-    let leaves_by_loopback = route
+    let interface = route
         .attributes
         .iter()
-        .any(|attribute| matches!(attribute, RouteAttribute::Oif(LOOPBACK_INDEX)));
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
     match route.header.kind {
         // tcp_v4_connect and tcp_v6_connect refuse both.
         RouteType::Broadcast | RouteType::Multicast => Way::Nowhere(Errno::ENETUNREACH),
@@ -321,10 +339,11 @@ fn way(route: &RouteMessage) -> Way {
         RouteType::Prohibit => Way::Nowhere(Errno::EACCES),
         RouteType::BlackHole => Way::Nowhere(Errno::EINVAL),
         RouteType::Local => Way::Loopback { source },
-        _ if leaves_by_loopback => Way::Loopback { source },
+        _ if interface == Some(LOOPBACK_INDEX) => Way::Loopback { source },
         _ => Way::Out {
             source,
             loopback_error: None,
+            interface: interface.unwrap_or(0),
         },
     }
 }
