@@ -364,7 +364,7 @@ fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
         && (policy.uids.contains(flow.owner.uid) || policy.gids.contains(flow.owner.gid))
 }
 
-/// The rest of `mangle`'s ISTIO_INBOUND: the ports, then
+/// The rest of `mangle`'s `ISTIO_INBOUND`: the ports, then
 /// `ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY`. The tunnel's port is nothing special here.
 #[inline(always)]
 fn tproxy(policy: &Policy, lists: &impl Lists, destination: Address, port: u16) -> Verdict {

@@ -25,11 +25,12 @@ use crate::{
     netns::{
         Netns, NetnsSpec,
         addresses::{self, add_passthrough_v6, remove_passthrough_v6},
-        interfaces, netlink, routes,
+        netlink,
+        network::PodNetwork,
         stand_in_routes::{self, Sources},
         tproxy::{self, Delivery},
     },
-    policy::{CompiledPolicy, PodNetwork},
+    policy::CompiledPolicy,
     processes,
     record::Record,
     settings::{DnsCapture, Settings},
@@ -121,17 +122,22 @@ impl Attachment<'_> {
         let _lock = host::lock()?;
         processes::check_covered(self.netns, self.cgroup, self.hierarchy)?;
         let before = Before::read(&pins, self.netns.cookie())?;
+        self.change(&pins, before.as_ref())
+    }
+
+    /// Goes from what was before to what is to be, under the lock.
+    fn change(&self, pins: &Pins, before: Option<&Before>) -> Result<Attached> {
         if Maps::open_if_complete(&pins.maps())?.is_none() {
             // Left by a command that was killed: programs with maps that nobody can reach.
             pins.remove_all()?;
         }
         let unfinished = pins.begin_change()?;
-        let result = self.establish(&pins, before.as_ref());
+        let result = self.establish(pins, before);
         if result.is_err() && before.is_none() {
             // Nothing half-done stays; the first error is the one that tells.
-            let _undone = undo(&pins, self.netns);
+            let _undone = undo(pins, self.netns);
         }
-        tidy(&pins, unfinished || result.is_err())?;
+        tidy(pins, unfinished || result.is_err())?;
         result
     }
 
@@ -246,29 +252,15 @@ impl Attachment<'_> {
             })?;
             let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
             loop {
-                // Before the routes are asked: what changes meanwhile makes the copy stale, not
-                // wrong.
                 let fib = fib::generation(object)?;
-                let (interfaces, addresses, routes) = netlink::run(async |handle| {
-                    let interfaces = interfaces::list(&handle).await?;
-                    let addresses = addresses::list(&handle).await?;
-                    let routes = routes::ask(&handle, &addresses, ipv6).await?;
-                    Ok((interfaces, addresses, routes))
-                })?;
+                let network =
+                    netlink::run(async |handle| PodNetwork::read(&handle, ipv6, fib).await)?;
+                let routes = &network.routes;
                 if sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
                     // Which changes the tables: ask once more.
                     netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
                 } else if tries.next().is_none() || fib::generation(object)? == fib {
-                    return Ok(Prepared {
-                        network: PodNetwork {
-                            ipv6,
-                            interfaces,
-                            addresses,
-                            routes,
-                            fib,
-                        },
-                        sources,
-                    });
+                    return Ok(Prepared { network, sources });
                 }
             }
         })
@@ -332,6 +324,26 @@ impl Attachment<'_> {
         }
         Ok(())
     }
+}
+
+/// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.
+/// `None` if it is not attached.
+pub fn refresh(netns: &Netns) -> Result<Option<Attached>> {
+    let pins = Pins::new();
+    let _lock = host::lock()?;
+    let Some(before) = Before::read(&pins, netns.cookie())? else {
+        return Ok(None);
+    };
+    let hierarchy = Hierarchy::find()?;
+    let cgroup = Cgroup::open(&hierarchy, Some(&before.record.cgroup))?;
+    let attachment = Attachment {
+        netns,
+        cgroup: &cgroup,
+        hierarchy: &hierarchy,
+        settings: &before.record.settings,
+        log: before.policy.flags.contains(PolicyFlags::LOG),
+    };
+    attachment.change(&pins, Some(&before)).map(Some)
 }
 
 /// The ports whose listeners are the proxy's.

@@ -21,8 +21,10 @@ use nix::{
 };
 
 pub mod addresses;
+pub mod changes;
 pub mod interfaces;
 pub mod netlink;
+pub mod network;
 pub mod routes;
 pub mod stand_in_routes;
 mod sys;

@@ -6,18 +6,16 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, FibGeneration, GroupKey, Interface, InterfaceFlags, InterfaceKey, Policy, PolicyFlags,
-    PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
-    V4Prefix,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Policy, PolicyFlags, PolicyId,
+    PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags, V4Prefix,
 };
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
 
 use crate::{
-    digest,
     netns::{
-        addresses::PodAddress,
         interfaces::PodInterface,
+        network::PodNetwork,
         routes::{Answer, Way},
         stand_in_routes::Sources,
     },
@@ -42,33 +40,6 @@ pub struct CompiledPolicy {
     pub groups: Vec<GroupKey>,
     /// The pod's interfaces.
     pub interfaces: Vec<(InterfaceKey, Interface)>,
-}
-
-/// What a policy depends on besides its settings.
-pub struct PodNetwork {
-    /// Whether the pod's IPv6 is captured.
-    pub ipv6: bool,
-    /// The pod's interfaces.
-    pub interfaces: Vec<PodInterface>,
-    /// The pod's addresses.
-    pub addresses: Vec<PodAddress>,
-    /// The pod's routing.
-    pub routes: Vec<Answer>,
-    /// The state of the tables when the routing was asked. `None` never matches: routes do not
-    /// refuse then.
-    pub fib: Option<FibGeneration>,
-}
-
-impl PodNetwork {
-    /// A digest of the interfaces, addresses and routes, whatever their tables' generation.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        let text = format!(
-            "{:?} {:?} {:?}",
-            self.interfaces, self.addresses, self.routes
-        );
-        digest::of(text.as_bytes())
-    }
 }
 
 impl CompiledPolicy {

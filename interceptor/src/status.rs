@@ -9,7 +9,7 @@ use crate::{
     bpf::{hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
     host,
-    netns::{Netns, NetnsSpec},
+    netns::{Netns, NetnsSpec, netlink, network::PodNetwork},
     processes,
     record::Record,
 };
@@ -26,6 +26,9 @@ pub struct PodStatus {
     pub outbound_listeners: usize,
     /// How many sockets of the proxy listen for captured inbound connections.
     pub inbound_listeners: usize,
+    /// Whether the pod's interfaces, addresses or routes are others than those it was attached with.
+    /// It is captured all the same; the next attach follows them.
+    pub network_changed: bool,
     /// What is wrong, if anything.
     pub warnings: Vec<String>,
 }
@@ -73,6 +76,7 @@ fn pod_status(
         netns_cookie: netns,
         outbound_listeners: count(policy.outbound_port),
         inbound_listeners: count(policy.inbound_port),
+        network_changed: has_network_changed(netns, &attached)?,
         warnings: warnings(pins, netns, &attached)?,
         attached,
     })
@@ -100,6 +104,22 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
     Ok(warnings)
 }
 
+fn has_network_changed(netns: NetnsCookie, attached: &Record) -> Result<bool> {
+    let Some(netns) = open(netns, attached) else {
+        return Ok(false);
+    };
+    let now = netns.run(|| {
+        netlink::run(async |handle| PodNetwork::read(&handle, attached.ipv6, None).await)
+    })?;
+    Ok(now.digest() != attached.network)
+}
+
+/// A namespace that can no longer be opened by the path it had cannot be looked at.
+fn open(netns: NetnsCookie, attached: &Record) -> Option<Netns> {
+    let open = Netns::open(&NetnsSpec::File(attached.netns.clone())).ok()?;
+    (open.cookie() == netns).then_some(open)
+}
+
 /// Names what keeps the pod's sockets from being seen: a cgroup that is gone, or processes that came
 /// into the pod since and are not below it.
 fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
@@ -113,11 +133,6 @@ fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
             ));
         }
     };
-    // A namespace that can no longer be opened by the path it had cannot be looked at.
-    let open = Netns::open(&NetnsSpec::File(attached.netns.clone())).ok()?;
-    if open.cookie() != netns {
-        return None;
-    }
-    let problem = processes::check_covered(&open, &cgroup, &hierarchy).err()?;
+    let problem = processes::check_covered(&open(netns, attached)?, &cgroup, &hierarchy).err()?;
     Some(format!("{problem:#}"))
 }

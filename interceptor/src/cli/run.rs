@@ -8,14 +8,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::attach::Target;
 use crate::{
-    attachment,
+    attachment::{self, Attached},
     bpf::{log, pins::Pins},
+    netns::{Netns, changes::Changes},
     settings::IstioFlags,
 };
 
 /// Capture a pod's traffic for as long as this command runs
 ///
-/// Like attach, but in the foreground: SIGINT (Ctrl-C) and SIGTERM detach.
+/// Like attach, but in the foreground: SIGINT (Ctrl-C) and SIGTERM detach. While it runs, it follows
+/// the pod's addresses and routes when they change.
 #[derive(Args)]
 pub(super) struct Run {
     #[command(flatten)]
@@ -34,7 +36,7 @@ impl Run {
     pub(super) fn run(&self) -> Result<()> {
         let settings = self.target.settings(&self.settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .context("cannot start a runtime")?;
         runtime.block_on(async {
@@ -55,11 +57,33 @@ impl Run {
                 _ = interrupt.recv() => Ok(()),
                 _ = terminate.recv() => Ok(()),
                 result = log => result,
+                result = follow(&netns) => result,
             };
             attachment::detach(&netns)?;
             followed?;
             eprintln!("interceptor: {name} is no longer captured");
             Ok(())
         })
+    }
+}
+
+/// Follows the pod's addresses and routes for as long as it is attached.
+async fn follow(netns: &Netns) -> Result<()> {
+    let name = netns.path().display();
+    let mut changes = Changes::watch(netns)?;
+    loop {
+        // First of all what has changed between the attach and the watch.
+        match attachment::refresh(netns) {
+            Ok(Some(Attached::Refreshed)) => {
+                eprintln!("interceptor: {name}: changed addresses or routes are followed");
+            }
+            Ok(Some(_)) => {}
+            // Somebody has detached it. It stays so.
+            Ok(None) => future::pending().await,
+            Err(error) => eprintln!(
+                "interceptor: {name}: cannot follow its changed addresses or routes yet: {error:#}"
+            ),
+        }
+        changes.next().await?;
     }
 }

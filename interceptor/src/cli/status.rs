@@ -67,8 +67,15 @@ fn print_text(pods: &[PodStatus]) {
     }
     println!("{table}");
     for pod in pods {
+        let name = pod.attached.netns.display();
+        if pod.network_changed {
+            println!(
+                "note: {name}: its interfaces, addresses or routes have changed since it was \
+                 attached: attach it again, or use `interceptor run`, which follows them"
+            );
+        }
         for warning in &pod.warnings {
-            println!("warning: {}: {warning}", pod.attached.netns.display());
+            println!("warning: {name}: {warning}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use interceptor_tests::{
     interceptor,
-    lab::{Lab, NOTHING, STOCK, Traces, all_captured, all_direct, wait_until},
+    lab::{Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, wait_until},
     spawn::spawn,
 };
 use nix::{
@@ -141,4 +141,39 @@ fn run_ends_well_when_the_pod_was_detached_meanwhile() {
     run.signal(Signal::SIGINT);
     assert!(run.wait().success());
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+}
+
+/// Whether `status` says that the pod's network is another than the one that was attached.
+fn has_changed(lab: &Lab) -> bool {
+    let arguments = ["status", "-o", "json", "--netns"].map(str::to_owned);
+    let netns = lab.pod.path().display().to_string();
+    let status = interceptor::try_run(arguments.into_iter().chain([netns])).expect("status");
+    assert!(status.status.success(), "{status:?}");
+    let pods: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    pods[0]["network_changed"].as_bool().expect("a boolean")
+}
+
+const NEW_ROUTE: &str = "addr add 10.1.0.7/24 dev eth0\n\
+                         route add 10.2.0.0/24 via 10.1.0.1 src 10.1.0.7";
+
+#[test]
+fn run_follows_the_pods_addresses_and_routes() {
+    let (lab, _) = lab();
+    let _run = captured(&lab);
+    lab.pod.ip(NEW_ROUTE).expect("a route");
+    wait_until("the new route", || Ok(!has_changed(&lab))).expect("followed");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let own = lab.dial(Who::App, "10.1.0.7:8080").expect("a dial");
+    assert_eq!(own, "server:8080");
+}
+
+#[test]
+fn status_says_that_the_network_has_changed_since_an_attach() {
+    let (lab, _) = lab();
+    lab.attach(STOCK).expect("attached");
+    assert!(!has_changed(&lab));
+    lab.pod.ip(NEW_ROUTE).expect("a route");
+    assert!(has_changed(&lab));
+    lab.attach(STOCK).expect("attached again");
+    assert!(!has_changed(&lab));
 }
