@@ -1,6 +1,9 @@
 //! One type for both families.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use crate::layout::map_type;
 
@@ -11,9 +14,25 @@ map_type! {
     /// An IP address in network byte order; an IPv4 address is held IPv4-mapped
     /// (`::ffff:a.b.c.d`), so that one code path serves both families and sockets that speak IPv4
     /// through IPv6 are IPv4, as they are to iptables.
-    #[derive(PartialEq, Eq, Hash)]
+    #[derive(Eq)]
     pub struct Address: 16 {
         words: [u32; 4],
+    }
+}
+
+/// All words at once: a branch for each would be as many paths for the BPF verifier to walk, at every
+/// comparison anew.
+impl PartialEq for Address {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.words, other.words);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words.hash(state);
     }
 }
 
@@ -67,7 +86,8 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(self) -> bool {
-        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
+        let [a, b, c, _] = self.words;
+        a | b | (c ^ MAPPED) == 0
     }
 
     /// Whether this is `0.0.0.0` or `::`.
@@ -85,7 +105,7 @@ impl Address {
             return u32::from_be(v4) >> 24 == 127;
         }
         let [a, b, c, d] = self.words;
-        a == 0 && b == 0 && c == 0 && d == 1_u32.to_be()
+        a | b | c | (d ^ 1_u32.to_be()) == 0
     }
 
     /// `127.0.0.1` for an IPv4 address, `::1` for an IPv6 one.

@@ -1,8 +1,8 @@
 //! The decision: istio-iptables' rules as one pure function.
 
 use crate::{
-    Address, Flow, Inbound, Listener, MAX_OWNERS, Outbound, Owner, OwnerIds, Policy, PolicyFlags,
-    PortFlags, PrefixFlags, Transport,
+    Address, Flow, Inbound, Listener, Outbound, Owner, OwnerIds, Policy, PolicyFlags, PortFlags,
+    PrefixFlags, Transport,
 };
 
 /// Where DNS servers listen.
@@ -196,15 +196,15 @@ fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Ve
         return Pass(Reason::OutboundPortExcluded);
     }
     // ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
-    if flow.via_loopback && flow.source == flow.source.passthrough() {
+    if flow.via_loopback && flow.source == flow.destination.passthrough() {
         return Pass(Reason::PassthroughSource);
     }
     // Every UID rule before the first GID rule, and only UID rules leave TCP to port 53 alone.
     let dns = policy.flags.contains(PolicyFlags::DNS);
-    if let Some(verdict) = decide_by_owner(policy, flow, &policy.uids, |o| o.uid, dns) {
+    if let Some(verdict) = decide_by_owner(policy, flow, &policy.uids, flow.owner.uid, dns) {
         return verdict;
     }
-    if let Some(verdict) = decide_by_owner(policy, flow, &policy.gids, |o| o.gid, false) {
+    if let Some(verdict) = decide_by_owner(policy, flow, &policy.gids, flow.owner.gid, false) {
         return verdict;
     }
     if let Some(reason) = excluded_by_group(policy, lists, flow.owner) {
@@ -237,14 +237,14 @@ fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Ve
     }
 }
 
-/// The three rules of each UID or GID, in turn. `spares_dns`: the first has `! --dports 53,15008`
-/// instead of `! --dport 15008`.
+/// The three rules of each UID or GID, in turn, for a socket whose owner has `id`. `spares_dns`: the
+/// first rule has `! --dports 53,15008` instead of `! --dport 15008`.
 #[inline(always)]
 fn decide_by_owner(
     policy: &Policy,
     flow: &Outbound,
     ids: &OwnerIds,
-    id_of: impl Fn(Owner) -> u32,
+    id: u32,
     spares_dns: bool,
 ) -> Option<Verdict> {
     let is_tcp = flow.transport == Transport::Tcp;
@@ -256,23 +256,21 @@ fn decide_by_owner(
     let leaves_to_self = flow.via_loopback
         && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
         && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS));
-    for index in 0..MAX_OWNERS {
-        let Some(id) = ids.get(index) else { break };
-        let is_owner = id_of(flow.owner) == id;
+    // Where the second rule matches who is not the first owner, nothing behind it is reached.
+    let is_owner = if leaves_to_self {
+        ids.get(0) == Some(id)
+    } else {
+        ids.contains(id)
+    };
+    match (is_owner, redirects_to_self) {
         // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j ISTIO_IN_REDIRECT
-        if is_owner && redirects_to_self {
-            return Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf));
-        }
-        // -o lo [-p tcp ! --dport 53] -m owner ! --uid-owner U -j RETURN
-        if !is_owner && leaves_to_self {
-            return Some(Verdict::Pass(Reason::AppToSelf));
-        }
+        (true, true) => Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf)),
         // -m owner --uid-owner U -j RETURN
-        if is_owner {
-            return Some(Verdict::Pass(Reason::ProxyOwned));
-        }
+        (true, false) => Some(Verdict::Pass(Reason::ProxyOwned)),
+        // -o lo [-p tcp ! --dport 53] -m owner ! --uid-owner U -j RETURN
+        (false, _) if leaves_to_self && !ids.is_empty() => Some(Verdict::Pass(Reason::AppToSelf)),
+        (false, _) => None,
     }
-    None
 }
 
 /// Why the owner's group keeps a connection from being captured, if it does.
@@ -360,7 +358,7 @@ fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
     flow.via_loopback
         && flow.transport == Transport::Tcp
         && !flow.is_marked
-        && flow.source != flow.source.passthrough()
+        && flow.source != flow.destination.passthrough()
         && (policy.uids.contains(flow.owner.uid) || policy.gids.contains(flow.owner.gid))
 }
 

@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 92 {
+    pub struct KernelOffsets: 136 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -19,8 +19,6 @@ map_type! {
         pub cred_fsuid: u32,
         /// `struct cred.fsgid`
         pub cred_fsgid: u32,
-        /// `struct sock.__sk_common.skc_net.net`
-        pub sock_net: u32,
         /// `struct inet_sock.inet_sport`
         pub inet_sport: u32,
         /// `struct inet_sock.mc_index`
@@ -41,6 +39,30 @@ map_type! {
         pub net_rt6_stats: u32,
         /// `struct rt6_statistics.fib_rt_entries`
         pub rt6_entries: u32,
+        /// `struct net.dev_base_head`
+        pub net_devices: u32,
+        /// `struct net_device.dev_list`
+        pub device_in_list: u32,
+        /// `struct net_device.ip_ptr`
+        pub device_v4: u32,
+        /// `struct in_device.ifa_list`
+        pub device_v4_addresses: u32,
+        /// `struct in_ifaddr.ifa_next`
+        pub address_v4_next: u32,
+        /// `struct in_ifaddr.ifa_local`
+        pub address_v4_local: u32,
+        /// `struct net_device.ip6_ptr`
+        pub device_v6: u32,
+        /// `struct inet6_dev.addr_list`
+        pub device_v6_addresses: u32,
+        /// `struct inet6_ifaddr.if_list`
+        pub address_v6_in_list: u32,
+        /// `struct inet6_ifaddr.addr`
+        pub address_v6_local: u32,
+        /// `struct inet6_ifaddr.rt`
+        pub address_v6_route: u32,
+        /// `struct fib6_info.fib6_node`
+        pub route_v6_node: u32,
         /// `struct task_struct.nsproxy`
         pub task_nsproxy: u32,
         /// `struct nsproxy.net_ns`
@@ -73,18 +95,34 @@ map_type! {
 }
 
 impl FibGeneration {
-    /// Whether nothing came or went since `self` in the tables of IPv4, or of IPv6.
+    /// Whether nothing came or went since `self` in the tables of IPv4.
     #[inline(always)]
     #[must_use]
-    pub const fn is_same(&self, now: &Self, v4: bool) -> bool {
-        if v4 {
-            self.fib_seq == now.fib_seq && now.fib_seq != 0
-        } else {
-            self.fib6_sernum == now.fib6_sernum
-                && self.rt6_entries == now.rt6_entries
-                && now.fib6_sernum != 0
-                && now.rt6_entries != 0
-        }
+    pub const fn is_same_v4(&self, fib_seq: u32) -> bool {
+        self.fib_seq == fib_seq && fib_seq != 0
+    }
+
+    /// Whether nothing came or went since `self` in the tables of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_same_v6(&self, fib6_sernum: u32, rt6_entries: u32) -> bool {
+        self.fib6_sernum == fib6_sernum
+            && self.rt6_entries == rt6_entries
+            && fib6_sernum != 0
+            && rt6_entries != 0
+    }
+}
+
+map_type! {
+    /// What `icept_fib` tells of a network namespace.
+    #[derive(Default, PartialEq, Eq)]
+    pub struct NetnsState: 24 {
+        /// The address of its `struct net`.
+        pub net: u64,
+        /// What its routing tables are.
+        pub fib: FibGeneration,
+        /// Always 0.
+        pub zero: u32,
     }
 }
 
@@ -96,7 +134,6 @@ impl KernelOffsets {
         file_cred: UNKNOWN_OFFSET,
         cred_fsuid: UNKNOWN_OFFSET,
         cred_fsgid: UNKNOWN_OFFSET,
-        sock_net: UNKNOWN_OFFSET,
         inet_sport: UNKNOWN_OFFSET,
         inet_mc_index: UNKNOWN_OFFSET,
         inet_pinet6: UNKNOWN_OFFSET,
@@ -107,6 +144,18 @@ impl KernelOffsets {
         net_fib6_sernum: UNKNOWN_OFFSET,
         net_rt6_stats: UNKNOWN_OFFSET,
         rt6_entries: UNKNOWN_OFFSET,
+        net_devices: UNKNOWN_OFFSET,
+        device_in_list: UNKNOWN_OFFSET,
+        device_v4: UNKNOWN_OFFSET,
+        device_v4_addresses: UNKNOWN_OFFSET,
+        address_v4_next: UNKNOWN_OFFSET,
+        address_v4_local: UNKNOWN_OFFSET,
+        device_v6: UNKNOWN_OFFSET,
+        device_v6_addresses: UNKNOWN_OFFSET,
+        address_v6_in_list: UNKNOWN_OFFSET,
+        address_v6_local: UNKNOWN_OFFSET,
+        address_v6_route: UNKNOWN_OFFSET,
+        route_v6_node: UNKNOWN_OFFSET,
         task_nsproxy: UNKNOWN_OFFSET,
         nsproxy_net: UNKNOWN_OFFSET,
         sock_state: UNKNOWN_OFFSET,

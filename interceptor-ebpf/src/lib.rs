@@ -27,7 +27,7 @@ mod stand_in;
 pub use address::Address;
 pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
-pub use kernel::{FibGeneration, KernelOffsets, UNKNOWN_OFFSET};
+pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
     Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
     ListenerPortKey, MarkedKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey,
@@ -39,6 +39,6 @@ pub use policy::{
 };
 pub use route::{Route, RouteFlags};
 pub use stand_in::{
-    SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber, StandInRange,
-    slot_key,
+    SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber,
+    StandInRange, slot_key,
 };

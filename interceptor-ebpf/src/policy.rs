@@ -16,7 +16,7 @@ map_type! {
     /// What holds for one network namespace. Ports, prefixes and routes are in maps of their own
     /// under this policy's `id`: a policy comes into force, lists and all, by one map update.
     #[derive(PartialEq, Eq)]
-    pub struct Policy: 176 {
+    pub struct Policy: 216 {
         /// The key that this policy's ports, prefixes, routes and settings are under.
         pub id: PolicyId,
         /// What is on.
@@ -36,6 +36,13 @@ map_type! {
         pub loopback: V4Prefix,
         /// What the pod's routing tables were when the routes were copied.
         pub fib: FibGeneration,
+        /// The address of the `struct net`. It is good for as long as a program can run that looks
+        /// for this policy: such a program runs for a socket or a packet of that namespace.
+        pub net: u64,
+        /// The source address of the first part of the stand-in range, for IPv4.
+        pub first_source_v4: Address,
+        /// The same for IPv6.
+        pub first_source_v6: Address,
         /// The proxy's UIDs, in the order of the rules.
         pub uids: OwnerIds,
         /// The proxy's GIDs, in the order of the rules.
@@ -95,7 +102,8 @@ impl OwnerIds {
     /// The list that holds `ids`, or nothing if they are more than [`MAX_OWNERS`].
     #[must_use]
     pub fn new(list: &[u32]) -> Option<Self> {
-        let mut ids = [0; MAX_OWNERS];
+        // What is unused repeats the first, which finds nothing new.
+        let mut ids = [list.first().copied().unwrap_or(0); MAX_OWNERS];
         ids.get_mut(..list.len())?.copy_from_slice(list);
         let len = u32::try_from(list.len()).ok()?;
         Some(Self { len, ids })
@@ -109,11 +117,23 @@ impl OwnerIds {
         (index < MAX_OWNERS && index < self.len as usize).then(|| self.ids[index])
     }
 
-    /// Whether `id` is one of them.
+    /// Whether there are none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `id` is one of them. (Without a branch for each, which would be as many paths for the
+    /// BPF verifier to walk: 0 less 1 is the only difference whose highest bit is set.)
     #[inline(always)]
     #[must_use]
     pub fn contains(&self, id: u32) -> bool {
-        (0..MAX_OWNERS).any(|index| self.get(index) == Some(id))
+        let mut hits = 0;
+        for known in self.ids {
+            hits |= u64::from(known ^ id).wrapping_sub(1);
+        }
+        hits >> 63 != 0 && !self.is_empty()
     }
 
     /// The IDs in order.

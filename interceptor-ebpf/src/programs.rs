@@ -15,6 +15,7 @@ mod context;
 mod kernel_memory;
 mod log;
 mod maps;
+mod own_addresses;
 mod pod;
 mod stand_ins;
 mod tproxy;

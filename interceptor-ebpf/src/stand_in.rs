@@ -15,7 +15,10 @@ use crate::{Address, NetnsCookie, SlotKey};
 pub type StandInNumber = u64;
 
 /// How many source addresses of a pod have a part of the range of their own.
-pub const SOURCES: u8 = 1 << SOURCE_BITS;
+pub const SOURCES: u8 = SOURCELESS;
+
+/// The last part of the range. It has no source address of its own, and so always works.
+pub const SOURCELESS: u8 = (1 << SOURCE_BITS) - 1;
 
 /// Length of the IPv4 prefix that belongs to one source address.
 pub const STAND_IN_V4_PREFIX_LEN: u8 = 32 - INDEX_BITS;
@@ -54,8 +57,8 @@ impl StandInRange {
         if let Some(v4) = address.v4() {
             return u32::from_be(v4) & !LOW_MASK == V4_BASE;
         }
-        let words = address.words();
-        words[0] == V6_BASE[0] && words[1] == V6_BASE[1] && words[2] == V6_BASE[2]
+        let ([a, b, c, _], [d, e, f]) = (address.words(), V6_BASE);
+        (a ^ d) | (b ^ e) | (c ^ f) == 0
     }
 
     /// The first address of the part that belongs to source `source`, in the family of `like`.
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn the_range_is_the_upper_half_of_loopback() {
         let first = StandInRange::of_source(0, V4);
-        let last = StandIn::new(u64::MAX, SOURCES - 1, V4).address;
+        let last = StandIn::new(u64::MAX, SOURCELESS, V4).address;
         assert_eq!(first, Address::from_v4(0x7f80_0000_u32.to_be()));
         assert_eq!(last, Address::from_v4(0x7fff_ffff_u32.to_be()));
         assert!(!StandInRange::contains(Address::from_v4(
@@ -165,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_stand_in_is_in_its_range_and_knows_its_number(
-            number: u64, source in 0..SOURCES, v6: bool
+            number: u64, source in 0..=SOURCELESS, v6: bool
         ) {
             let stand_in = StandIn::new(number, source, if v6 { V6 } else { V4 });
             prop_assert!(StandInRange::contains(stand_in.address));

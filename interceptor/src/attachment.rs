@@ -252,14 +252,16 @@ impl Attachment<'_> {
             })?;
             let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
             loop {
-                let fib = fib::generation(object)?;
+                // Before the routes are asked: what changes meanwhile makes the copy stale, not
+                // wrong.
+                let state = fib::state(object)?;
                 let network =
-                    netlink::run(async |handle| PodNetwork::read(&handle, ipv6, fib).await)?;
+                    netlink::run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
                 let routes = &network.routes;
                 if sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
                     // Which changes the tables: ask once more.
                     netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
-                } else if tries.next().is_none() || fib::generation(object)? == fib {
+                } else if tries.next().is_none() || fib::state(object)? == state {
                     return Ok(Prepared { network, sources });
                 }
             }

@@ -66,7 +66,10 @@ impl CompiledPolicy {
                 zero: 0,
                 mark: settings.tproxy_mark,
                 loopback: V4Prefix::new(settings.loopback.addr(), settings.loopback.prefix_len()),
-                fib: network.fib.unwrap_or_default(),
+                fib: network.state.fib,
+                net: network.state.net,
+                first_source_v4: first_source(sources, Address::UNSPECIFIED_V4),
+                first_source_v6: first_source(sources, Address::UNSPECIFIED_V6),
                 uids: (&settings.proxy_uids).into(),
                 gids: (&settings.proxy_gids).into(),
             },
@@ -279,6 +282,13 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
                     .is_some_and(|interface| excluded.contains(&interface)),
             ),
     }
+}
+
+/// What the first part of the family's range comes from; unspecified if that part is not used.
+fn first_source(sources: &Sources, unspecified: Address) -> Address {
+    sources
+        .first(unspecified)
+        .map_or(unspecified, Address::from)
 }
 
 fn compile_interfaces(

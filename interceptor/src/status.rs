@@ -1,7 +1,7 @@
 //! What is attached, and whether it is as it should be.
 
 use anyhow::{Context as _, Result};
-use interceptor_ebpf::{ListenerKey, NetnsCookie, Policy};
+use interceptor_ebpf::{ListenerKey, NetnsCookie, NetnsState, Policy};
 use serde::Serialize;
 
 use crate::{
@@ -109,7 +109,9 @@ fn has_network_changed(netns: NetnsCookie, attached: &Record) -> Result<bool> {
         return Ok(false);
     };
     let now = netns.run(|| {
-        netlink::run(async |handle| PodNetwork::read(&handle, attached.ipv6, None).await)
+        netlink::run(async |handle| {
+            PodNetwork::read(&handle, attached.ipv6, NetnsState::default()).await
+        })
     })?;
     Ok(now.digest() != attached.network)
 }

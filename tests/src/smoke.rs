@@ -42,6 +42,12 @@ pub fn run() -> Result<()> {
         captured::expect_captured(&stage)
     })?;
 
+    step("other addresses", || stage.renumber())?;
+    step("captured with other addresses", || {
+        captured::expect_captured_renumbered(&stage)
+    })?;
+    step("the first addresses", || stage.number_as_before())?;
+
     step("detach", || product::detach(&stage.pod))?;
     step("let go", || captured::expect_let_go(&stage))?;
     step("nothing left", product::expect_nothing_pinned)

@@ -4,7 +4,10 @@ use interceptor_ebpf::{
     Address, Destination, InterfaceFlags, Listener, Outbound, PolicyFlags, Route, Transport,
 };
 
-use super::{context::SockAddr, pod::Pod};
+use super::{
+    context::SockAddr,
+    pod::{Pod, Way},
+};
 
 /// A call that wants to reach a destination: `connect`, or `sendmsg` with an address.
 #[derive(Clone, Copy)]
@@ -30,27 +33,33 @@ impl Attempt {
         }
     }
 
+    /// The same if it is IPv4, with an address of which the compiler knows that. (Each question for
+    /// the family that is open when the program is loaded is two paths more for the verifier to
+    /// walk, so what follows is compiled twice, once for each family.)
+    #[inline(always)]
+    pub(crate) fn as_v4(self) -> Option<Self> {
+        let destination = Address::from_v4(self.destination.v4()?);
+        Some(Self {
+            destination,
+            ..self
+        })
+    }
+
     /// What the pod's routing does with the destination.
     #[inline(always)]
-    pub(crate) fn route(self) -> Option<&'static Route> {
-        self.pod.route(self.destination)
+    pub(crate) fn way(self) -> Way {
+        self.pod.way(self.destination)
     }
 
     #[inline(always)]
-    pub(crate) fn flow(
-        self,
-        call: &SockAddr,
-        transport: Transport,
-        route: Option<&Route>,
-    ) -> Outbound {
-        let via_loopback = route.is_some_and(Route::is_via_loopback);
+    pub(crate) fn flow(self, call: &SockAddr, transport: Transport, way: Way) -> Outbound {
         Outbound {
             destination: self.destination,
             port: self.port,
             transport,
-            source: self.source(route),
-            via_loopback,
-            by_excluded_interface: self.is_by_excluded_interface(call, route, via_loopback),
+            source: self.source(way),
+            via_loopback: way.is_own,
+            by_excluded_interface: self.is_by_excluded_interface(call, way),
             is_marked: self.is_marked(call),
             owner: call.socket().owner(),
         }
@@ -58,8 +67,8 @@ impl Attempt {
 
     /// Where it comes from: what the socket is bound to, else what routing picks.
     #[inline(always)]
-    pub(crate) fn source(self, route: Option<&Route>) -> Address {
-        match route {
+    pub(crate) fn source(self, way: Way) -> Address {
+        match way.route {
             Some(route) if self.bound.is_unspecified() => route.source,
             _ => self.bound,
         }
@@ -68,21 +77,16 @@ impl Attempt {
     /// The way out is that of the route, or the interface that the socket is bound to; but to the
     /// pod itself it is always `lo` (`ip_route_output_key_hash_rcu`).
     #[inline(always)]
-    fn is_by_excluded_interface(
-        self,
-        call: &SockAddr,
-        route: Option<&Route>,
-        via_loopback: bool,
-    ) -> bool {
+    fn is_by_excluded_interface(self, call: &SockAddr, way: Way) -> bool {
         if !self.pod.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
             return false;
         }
         match call.sock().bound_interface() {
-            bound if bound != 0 && !via_loopback => {
+            bound if bound != 0 && !way.is_own => {
                 let flags = self.pod.interface_flags(bound);
                 flags.contains(InterfaceFlags::EXCLUDED)
             }
-            _ => route.is_some_and(Route::is_by_excluded_interface),
+            _ => way.route.is_some_and(Route::is_by_excluded_interface),
         }
     }
 
@@ -92,31 +96,14 @@ impl Attempt {
         policy.flags.contains(PolicyFlags::TPROXY) && call.sock().mark() == policy.mark
     }
 
-    /// The errno with which the kernel would refuse to route, or 0. Told only while the pod's routes
-    /// are still what they were when they were copied: else a route that failed may succeed by now,
-    /// so the connection is captured, and the proxy meets the kernel's answer.
-    #[inline(always)]
-    pub(crate) fn routing_error(self, call: &SockAddr, route: Option<&Route>) -> u32 {
-        let error = route.map_or(0, |route| route.error_for(self.bound));
-        if error == 0 {
-            return 0;
-        }
-        let now = call.socket().fib_generation();
-        if self.pod.policy.fib.is_same(&now, self.destination.is_v4()) {
-            error.into()
-        } else {
-            0
-        }
-    }
-
     /// What is remembered of the destination when `listener` gets the connection.
     #[inline(always)]
-    pub(crate) fn captured_by(self, listener: Listener, route: Option<&Route>) -> Destination {
+    pub(crate) fn captured_by(self, listener: Listener, way: Way) -> Destination {
         Destination {
             address: self.destination,
             port: self.port,
             listener: listener as u8,
-            source: route.map_or(0, |route| route.source_index as u8),
+            source: self.pod.source_index(way),
         }
     }
 }

@@ -31,11 +31,19 @@ fn connect(call: SockAddr) -> Answer {
 }
 
 #[inline(always)]
-fn connect_tcp(mut call: SockAddr) -> Answer {
+fn connect_tcp(call: SockAddr) -> Answer {
     let Some(pod) = Pod::of(call.netns()) else {
         return Answer::Proceed;
     };
     let attempt = Attempt::of(&call, pod);
+    match attempt.as_v4() {
+        Some(v4) => judge(call, pod, v4),
+        None => judge(call, pod, attempt),
+    }
+}
+
+#[inline(always)]
+fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
     let address = attempt.destination;
     if address.is_never_tcp() {
         return Answer::Proceed;
@@ -44,8 +52,8 @@ fn connect_tcp(mut call: SockAddr) -> Answer {
         let port = attempt.port;
         return connect_to_stand_in(pod, StandIn { address, port });
     }
-    let route = attempt.route();
-    let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, route));
+    let way = attempt.way();
+    let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, way));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
     match verdict {
@@ -55,9 +63,9 @@ fn connect_tcp(mut call: SockAddr) -> Answer {
             if address.is_v6_link_local() && call.scope() == 0 {
                 return refuse(EINVAL);
             }
-            match attempt.routing_error(&call, route) {
-                0 => capture(&mut call, pod, attempt.captured_by(listener, route)),
-                errno => refuse(errno),
+            match way.error_for(attempt.bound) {
+                0 => capture(&mut call, pod, attempt.captured_by(listener, way)),
+                errno => refuse(errno.into()),
             }
         }
     }

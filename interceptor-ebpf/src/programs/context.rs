@@ -140,6 +140,7 @@ pub(crate) enum Family {
 }
 
 /// `struct bpf_sock_addr`: the address that `connect`, `getpeername` or `getsockname` is about.
+#[derive(Clone, Copy)]
 pub(crate) struct SockAddr {
     context: *mut bpf_sock_addr,
     family: Family,

@@ -54,21 +54,17 @@ struct Query {
     is_unbound: bool,
 }
 
+/// What an app does to send a query.
+#[derive(Clone, Copy)]
+enum Call {
+    Connect,
+    Send,
+}
+
 /// `connect` of a UDP socket, as glibc's resolver does.
 #[inline(always)]
 pub(crate) fn connect(call: SockAddr) -> Answer {
-    judge(call, |mut call, query| {
-        if DNS_SERVERS.insert(call.cookie(), query.server, 0).is_err() {
-            return refuse(ECONNREFUSED);
-        }
-        if query.is_unbound {
-            // Without it the kernel would pick localhost. It can fail for an address that the pod
-            // has no more; then it does.
-            let _bound = call.bind(query.source);
-        }
-        call.set(query.server.address.localhost(), DNS_PORT);
-        Answer::Proceed
-    })
+    judge(call, Call::Connect)
 }
 
 /// `sendto` and `sendmsg` with an address.
@@ -82,18 +78,7 @@ fn send(mut call: SockAddr) -> Answer {
     if call.protocol() != IPPROTO_UDP {
         return Answer::Proceed;
     }
-    judge(call, |mut call, query| {
-        if query.is_unbound {
-            match source_of(&call, &query) {
-                Some(source) => call.set_source(source),
-                None => return refuse(ECONNREFUSED),
-            }
-        } else if DNS_SERVERS.insert(call.cookie(), query.server, 0).is_err() {
-            return refuse(ECONNREFUSED);
-        }
-        call.set(query.server.address.localhost(), DNS_PORT);
-        Answer::Proceed
-    })
+    judge(call, Call::Send)
 }
 
 /// The address that a query is sent from. `None` if a table is full.
@@ -114,9 +99,8 @@ fn source_of(call: &SockAddr, query: &Query) -> Option<Address> {
     }
 }
 
-/// Lets `capture` have the call if the agent is to get it.
 #[inline(always)]
-fn judge(call: SockAddr, capture: impl FnOnce(SockAddr, Query) -> Answer) -> Answer {
+fn judge(call: SockAddr, kind: Call) -> Answer {
     if call.port() != DNS {
         return Answer::Proceed;
     }
@@ -127,8 +111,16 @@ fn judge(call: SockAddr, capture: impl FnOnce(SockAddr, Query) -> Answer) -> Ans
         return Answer::Proceed;
     }
     let attempt = Attempt::of(&call, pod);
-    let route = attempt.route();
-    let flow = Flow::Outbound(attempt.flow(&call, Transport::Udp, route));
+    match attempt.as_v4() {
+        Some(v4) => judge_attempt(call, kind, pod, v4),
+        None => judge_attempt(call, kind, pod, attempt),
+    }
+}
+
+#[inline(always)]
+fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answer {
+    let way = attempt.way();
+    let flow = Flow::Outbound(attempt.flow(&call, Transport::Udp, way));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
     if !matches!(verdict, Verdict::Capture(Listener::Dns, _)) {
@@ -136,18 +128,43 @@ fn judge(call: SockAddr, capture: impl FnOnce(SockAddr, Query) -> Answer) -> Ans
     }
     // The copied routes speak of TCP, which multicast and broadcast never carry.
     if !attempt.destination.is_never_tcp() {
-        let errno = attempt.routing_error(&call, route);
+        let errno = way.error_for(attempt.bound);
         if errno != 0 {
-            return refuse(errno);
+            return refuse(errno.into());
         }
     }
     let query = Query {
         pod,
-        server: attempt.captured_by(Listener::Dns, route),
-        source: attempt.source(route),
+        server: attempt.captured_by(Listener::Dns, way),
+        source: attempt.source(way),
         is_unbound: attempt.bound.is_unspecified(),
     };
-    capture(call, query)
+    capture(call, kind, &query)
+}
+
+/// Takes a query to the agent.
+#[inline(always)]
+fn capture(mut call: SockAddr, kind: Call, query: &Query) -> Answer {
+    let is_remembered = match kind {
+        Call::Send if query.is_unbound => match source_of(&call, query) {
+            Some(source) => {
+                call.set_source(source);
+                true
+            }
+            None => false,
+        },
+        _ => DNS_SERVERS.insert(call.cookie(), query.server, 0).is_ok(),
+    };
+    if !is_remembered {
+        return refuse(ECONNREFUSED);
+    }
+    if matches!(kind, Call::Connect) && query.is_unbound {
+        // Without it the kernel would pick localhost. It can fail for an address that the pod has
+        // no more; then it does.
+        let _bound = call.bind(query.source);
+    }
+    call.set(query.server.address.localhost(), DNS_PORT);
+    Answer::Proceed
 }
 
 /// `recvfrom` and `recvmsg` that ask who has sent.

@@ -5,13 +5,13 @@
 //! reads is tested once, at its end. (An `Option` at every step would be branches that verifiers up
 //! to 6.2 cannot follow.)
 
-use core::{ffi::c_void, mem::MaybeUninit, ptr};
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use interceptor_ebpf::{Address, FibGeneration, KernelOffsets, Owner, UNKNOWN_OFFSET};
+use interceptor_ebpf::{Address, Owner, UNKNOWN_OFFSET};
 use zerocopy::FromBytes;
 
-use super::{context::AF_INET6, maps::OFFSETS};
+use super::context::AF_INET6;
 
 const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
@@ -19,25 +19,46 @@ const TCP_CLOSE: u32 = 7;
 /// One offset. Read by itself: the verifier knows its value, and the rest is not copied.
 macro_rules! offset {
     ($member:ident) => {{
-        let offsets = (&raw const OFFSETS).cast::<KernelOffsets>();
+        let offsets = (&raw const $crate::programs::maps::OFFSETS)
+            .cast::<::interceptor_ebpf::KernelOffsets>();
         // SAFETY: `Global` is transparent, and initialized by its declaration.
-        unsafe { ptr::read_volatile(&raw const (*offsets).$member) }
+        unsafe { ::core::ptr::read_volatile(&raw const (*offsets).$member) }
     }};
 }
 
+pub(crate) use offset;
+
 /// An address in the kernel's memory, as a plain number; 0 is none.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelPointer(u64);
 
 impl KernelPointer {
+    pub(crate) const NULL: Self = Self(0);
+
+    /// The member that lies `offset` bytes on.
+    #[inline(always)]
+    pub(crate) const fn member(self, offset: u32) -> Self {
+        if offset == UNKNOWN_OFFSET {
+            Self::NULL
+        } else {
+            Self(self.0.wrapping_add(offset as u64))
+        }
+    }
+
+    /// The structure that has this as its member `offset` bytes on (`container_of`).
+    #[inline(always)]
+    pub(crate) const fn container(self, offset: u32) -> Self {
+        if offset == UNKNOWN_OFFSET {
+            Self::NULL
+        } else {
+            Self(self.0.wrapping_sub(offset as u64))
+        }
+    }
+
     /// Reads the `T` that lies `offset` bytes on; zeros if it cannot be read.
     #[inline(always)]
-    fn read<T: FromBytes>(self, offset: u32) -> T {
-        let address = if offset == UNKNOWN_OFFSET {
-            0
-        } else {
-            self.0.wrapping_add(u64::from(offset))
-        };
+    pub(crate) fn read<T: FromBytes>(self, offset: u32) -> T {
+        let address = self.member(offset).0;
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper checks the address, and writes the whole value in any case.
         unsafe {
@@ -52,12 +73,12 @@ impl KernelPointer {
 
     /// Reads the pointer that lies `offset` bytes on.
     #[inline(always)]
-    fn follow(self, offset: u32) -> Self {
+    pub(crate) fn follow(self, offset: u32) -> Self {
         Self(self.read(offset))
     }
 
     #[inline(always)]
-    const fn is_null(self) -> bool {
+    pub(crate) const fn is_null(self) -> bool {
         self.0 == 0
     }
 }
@@ -114,12 +135,6 @@ impl SocketPointer {
             uid: credentials.read(offset!(cred_fsuid)),
             gid: credentials.read(offset!(cred_fsgid)),
         }
-    }
-
-    /// The state of the routing tables of the socket's network namespace.
-    #[inline(always)]
-    pub(crate) fn fib_generation(self) -> FibGeneration {
-        fib_generation(self.0.follow(offset!(sock_net)))
     }
 
     /// The local port in host byte order, which `inet_sport` keeps after a reset has given the
@@ -214,23 +229,53 @@ impl IteratedSocket {
     }
 }
 
-/// The state of the routing tables of the network namespace that `task` (a `struct task_struct *`)
-/// is in.
-#[inline(always)]
-pub(crate) fn fib_generation_of_task(task: u64) -> FibGeneration {
-    let net = KernelPointer(task)
-        .follow(offset!(task_nsproxy))
-        .follow(offset!(nsproxy_net));
-    fib_generation(net)
-}
+/// A `struct net *`.
+#[derive(Clone, Copy)]
+pub(crate) struct NetPointer(KernelPointer);
 
-#[inline(always)]
-fn fib_generation(net: KernelPointer) -> FibGeneration {
-    FibGeneration {
-        fib_seq: net.read(offset!(net_fib_seq)),
-        fib6_sernum: net.read(offset!(net_fib6_sernum)),
-        rt6_entries: net
+impl NetPointer {
+    /// The network namespace at this address.
+    #[inline(always)]
+    pub(crate) const fn new(address: u64) -> Self {
+        Self(KernelPointer(address))
+    }
+
+    /// The network namespace that `task`, a `struct task_struct *`, is in.
+    #[inline(always)]
+    pub(crate) fn of_task(task: u64) -> Self {
+        Self(
+            KernelPointer(task)
+                .follow(offset!(task_nsproxy))
+                .follow(offset!(nsproxy_net)),
+        )
+    }
+
+    #[inline(always)]
+    pub(crate) const fn address(self) -> u64 {
+        self.0.0
+    }
+
+    /// The head of the list of its devices.
+    #[inline(always)]
+    pub(crate) fn devices(self) -> KernelPointer {
+        self.0.member(offset!(net_devices))
+    }
+
+    /// See [`interceptor_ebpf::FibGeneration`], also for the next two.
+    #[inline(always)]
+    pub(crate) fn fib_seq(self) -> u32 {
+        self.0.read(offset!(net_fib_seq))
+    }
+
+    #[inline(always)]
+    pub(crate) fn fib6_sernum(self) -> u32 {
+        self.0.read(offset!(net_fib6_sernum))
+    }
+
+    #[inline(always)]
+    pub(crate) fn rt6_entries(self) -> u32 {
+        self.0
             .follow(offset!(net_rt6_stats))
-            .read(offset!(rt6_entries)),
+            .read(offset!(rt6_entries))
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         address: packet.local_address(),
         port: packet.local_port(),
     };
-    let from_pod = pod.is_own(packet.remote_address());
+    let from_pod = pod.way(packet.remote_address()).is_own;
     let delivered = if StandInRange::contains(local.address) {
         // Neighbours on the link can send to the IPv6 range, which is local: it is the pod's own.
         from_pod && deliver_captured(&context, pod, local)

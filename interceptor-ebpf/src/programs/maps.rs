@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, SockHash},
 };
 use interceptor_ebpf::{
-    Destination, FibGeneration, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
-    ListenerHint, ListenerKey, ListenerPortKey, MarkedKey, NetnsCookie, Policy, PortPage,
+    Destination, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
+    ListenerKey, ListenerPortKey, MarkedKey, NetnsCookie, NetnsState, Policy, PortPage,
     PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
     StandInNumber,
 };
@@ -109,4 +109,4 @@ static KNOWN_OFFSETS: Array<KernelOffsets> = Array::pinned(1, 0);
 
 /// What `icept_fib` found. Not shared: each run of it has its own.
 #[map(name = "icept_fib_gen")]
-pub(crate) static FIB: Array<FibGeneration> = Array::with_max_entries(1, 0);
+pub(crate) static FIB: Array<NetnsState> = Array::with_max_entries(1, 0);

@@ -3,10 +3,14 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
     Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, NetnsCookie, Policy,
-    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route,
+    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route, SOURCELESS,
 };
 
-use super::maps::{GROUPS, INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES};
+use super::{
+    kernel_memory::NetPointer,
+    maps::{GROUPS, INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES},
+    own_addresses,
+};
 
 /// A captured pod.
 #[derive(Clone, Copy)]
@@ -26,14 +30,60 @@ impl Pod {
 
     /// What the pod's routing does with `destination`.
     #[inline(always)]
-    pub(crate) fn route(self, destination: Address) -> Option<&'static Route> {
-        ROUTES.get(self.prefix_key(destination))
+    pub(crate) fn way(self, destination: Address) -> Way {
+        let route = ROUTES.get(self.prefix_key(destination));
+        let is_current = self.is_routing_unchanged(destination.is_v4());
+        let is_own = if is_current {
+            route.is_some_and(Route::is_via_loopback)
+        } else {
+            self.has_now(destination)
+        };
+        Way {
+            route,
+            is_current,
+            is_own,
+        }
     }
 
-    /// Whether `address` is the pod's own.
+    /// Whether the routes of one family are still what they were when they were copied.
     #[inline(always)]
-    pub(crate) fn is_own(self, address: Address) -> bool {
-        self.route(address).is_some_and(Route::is_via_loopback)
+    fn is_routing_unchanged(self, v4: bool) -> bool {
+        let (copied, net) = (&self.policy.fib, self.net());
+        if v4 {
+            copied.is_same_v4(net.fib_seq())
+        } else {
+            copied.is_same_v6(net.fib6_sernum(), net.rt6_entries())
+        }
+    }
+
+    /// The part of the stand-in range to take for what goes this `way`. The source that was copied
+    /// may be an address that the pod has lost, and nothing can be sent from there
+    /// (`ip_route_output_key_hash_rcu`): then another part serves.
+    #[inline(always)]
+    pub(crate) fn source_index(self, way: Way) -> u8 {
+        let Some(route) = way.route else {
+            return SOURCELESS;
+        };
+        let index = route.source_index as u8;
+        if way.is_current || (index != 0 && self.has_now(route.source)) {
+            return index;
+        }
+        let first = if route.source.is_v4() {
+            self.policy.first_source_v4
+        } else {
+            self.policy.first_source_v6
+        };
+        if self.has_now(first) { 0 } else { SOURCELESS }
+    }
+
+    #[inline(always)]
+    fn has_now(self, address: Address) -> bool {
+        address.is_loopback() || own_addresses::include(self.net(), address)
+    }
+
+    #[inline(always)]
+    fn net(self) -> NetPointer {
+        NetPointer::new(self.policy.net)
     }
 
     /// Where REDIRECT sends a connection to `destination` that comes in by `interface`. An interface
@@ -95,5 +145,28 @@ impl Lists for Pod {
         let policy = self.policy.id;
         // SAFETY: the map does not preallocate.
         unsafe { GROUPS.get(GroupKey { policy, gid }) }.is_some()
+    }
+}
+
+/// The way to a destination.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// What routing did with it when it was asked.
+    pub(crate) route: Option<&'static Route>,
+    /// Whether that is so still.
+    is_current: bool,
+    /// Whether the destination is the pod's own address (`-o lo`) now.
+    pub(crate) is_own: bool,
+}
+
+impl Way {
+    /// The errno with which the kernel refuses to route for a socket bound to `bound`, or 0. What was
+    /// copied and may have changed refuses nothing: the proxy meets the kernel's answer.
+    #[inline(always)]
+    pub(crate) fn error_for(self, bound: Address) -> u16 {
+        match self.route {
+            Some(route) if self.is_current => route.error_for(bound),
+            _ => 0,
+        }
     }
 }

@@ -44,7 +44,6 @@ fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
         sock_family: needed("sock_common", "skc_family")?,
         sock_rcv_saddr: needed("sock_common", "skc_rcv_saddr")?,
         sock_v6_rcv_saddr: needed("sock_common", "skc_v6_rcv_saddr")?,
-        sock_net: wanted("sock_common", "skc_net"),
         inet_sport: wanted("inet_sock", "inet_sport"),
         inet_mc_index: wanted("inet_sock", "mc_index"),
         inet_pinet6: wanted("inet_sock", "pinet6"),
@@ -55,8 +54,20 @@ fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
         net_fib6_sernum: wanted("net", "ipv6.fib6_sernum"),
         net_rt6_stats: wanted("net", "ipv6.rt6_stats"),
         rt6_entries: wanted("rt6_statistics", "fib_rt_entries"),
-        task_nsproxy: wanted("task_struct", "nsproxy"),
-        nsproxy_net: wanted("nsproxy", "net_ns"),
+        net_devices: needed("net", "dev_base_head")?,
+        device_in_list: needed("net_device", "dev_list")?,
+        device_v4: needed("net_device", "ip_ptr")?,
+        device_v4_addresses: needed("in_device", "ifa_list")?,
+        address_v4_next: needed("in_ifaddr", "ifa_next")?,
+        address_v4_local: needed("in_ifaddr", "ifa_local")?,
+        device_v6: needed("net_device", "ip6_ptr")?,
+        device_v6_addresses: needed("inet6_dev", "addr_list")?,
+        address_v6_in_list: needed("inet6_ifaddr", "if_list")?,
+        address_v6_local: needed("inet6_ifaddr", "addr")?,
+        address_v6_route: needed("inet6_ifaddr", "rt")?,
+        route_v6_node: needed("fib6_info", "fib6_node")?,
+        task_nsproxy: needed("task_struct", "nsproxy")?,
+        nsproxy_net: needed("nsproxy", "net_ns")?,
     })
 }
 
@@ -102,7 +113,7 @@ mod tests {
     #[test]
     fn the_running_kernel_tells_every_offset() {
         let offsets = read().unwrap();
-        assert_ne!(offsets.sock_net, UNKNOWN_OFFSET);
+        assert_ne!(offsets.net_fib_seq, UNKNOWN_OFFSET);
         assert_ne!(offsets.inet_sport, UNKNOWN_OFFSET);
         assert_ne!(offsets.net_fib6_sernum, UNKNOWN_OFFSET);
     }

@@ -1,7 +1,7 @@
 //! What of a pod's network a policy depends on.
 
 use anyhow::Result;
-use interceptor_ebpf::FibGeneration;
+use interceptor_ebpf::NetnsState;
 use rtnetlink::Handle;
 
 use super::{
@@ -22,15 +22,14 @@ pub struct PodNetwork {
     pub addresses: Vec<PodAddress>,
     /// The pod's routing.
     pub routes: Vec<Answer>,
-    /// The state of the tables when the routing was asked. `None` never matches: routes do not
-    /// refuse then.
-    pub fib: Option<FibGeneration>,
+    /// The state of the network namespace when the routing was asked.
+    pub state: NetnsState,
 }
 
 impl PodNetwork {
-    /// Asks for the network of the calling thread's network namespace, whose routing tables were in
-    /// the state `fib` before: what changes meanwhile makes the copy stale, not wrong.
-    pub async fn read(netlink: &Handle, ipv6: bool, fib: Option<FibGeneration>) -> Result<Self> {
+    /// Asks for the network of the calling thread's network namespace, which was in `state`
+    /// before: what changes meanwhile makes the copy stale, not wrong.
+    pub async fn read(netlink: &Handle, ipv6: bool, state: NetnsState) -> Result<Self> {
         let interfaces = interfaces::list(netlink).await?;
         let addresses = addresses::list(netlink).await?;
         let routes = routes::ask(netlink, &addresses, ipv6).await?;
@@ -39,7 +38,7 @@ impl PodNetwork {
             interfaces,
             addresses,
             routes,
-            fib,
+            state,
         })
     }
 

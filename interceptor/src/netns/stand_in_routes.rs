@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{
-    Address, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
+    Address, SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
 };
 use netlink_packet_route::{
     AddressFamily,
@@ -42,6 +42,13 @@ impl Sources {
         self.iter()
             .find(|(_, part)| *part == source)
             .map(|(index, _)| index)
+    }
+
+    /// The source of the first part, in the family of `like`.
+    #[must_use]
+    pub fn first(&self, like: Address) -> Option<IpAddr> {
+        let parts = if like.is_v4() { &self.v4 } else { &self.v6 };
+        parts.get(&0).copied()
     }
 
     /// Gives each source that has none a part, as long as there are any. Answers whether anything
@@ -110,8 +117,18 @@ const fn ip_address(address: &netlink_packet_route::route::RouteAddress) -> Opti
     }
 }
 
-/// Installs every part.
+/// Installs every part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is local
+/// in any case.)
 pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
+    if !sources.v6.is_empty() {
+        netlink
+            .route()
+            .add(sourceless_part())
+            .replace()
+            .execute()
+            .await
+            .context("cannot route the stand-ins without a source to lo")?;
+    }
     for (index, source) in sources.iter() {
         netlink
             .route()
@@ -181,16 +198,27 @@ fn part(index: u8, source: IpAddr) -> RouteMessage {
             .protocol(PROTOCOL)
             .table_id(LOCAL_TABLE)
             .build(),
-        (IpAddr::V6(first), IpAddr::V6(source)) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(first, STAND_IN_V6_PREFIX_LEN)
-            .pref_source(source)
-            .output_interface(LOOPBACK_INDEX)
-            .kind(RouteType::Local)
-            .protocol(PROTOCOL)
-            .table_id(LOCAL_TABLE)
-            .build(),
+        (IpAddr::V6(first), IpAddr::V6(source)) => part_v6(first).pref_source(source).build(),
         _ => unreachable!("a part is of its source's family"),
     }
+}
+
+/// `ip route add local PART dev lo table local proto 153`
+fn sourceless_part() -> RouteMessage {
+    let first = StandInRange::of_source(SOURCELESS, Address::LOCALHOST_V6);
+    match IpAddr::from(first) {
+        IpAddr::V6(first) => part_v6(first).build(),
+        IpAddr::V4(_) => unreachable!("a part is of the family that was asked for"),
+    }
+}
+
+fn part_v6(first: Ipv6Addr) -> RouteMessageBuilder<Ipv6Addr> {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .destination_prefix(first, STAND_IN_V6_PREFIX_LEN)
+        .output_interface(LOOPBACK_INDEX)
+        .kind(RouteType::Local)
+        .protocol(PROTOCOL)
+        .table_id(LOCAL_TABLE)
 }
 
 async fn ours(netlink: &Handle) -> Result<Vec<RouteMessage>> {

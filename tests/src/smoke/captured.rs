@@ -95,6 +95,21 @@ pub(super) fn expect_let_go(stage: &Stage) -> Result<()> {
     })
 }
 
+/// The pod has other addresses than when it was attached: those are its own, and no others.
+pub(super) fn expect_captured_renumbered(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let lost = SocketAddr::new(way.pod, APP_PORT);
+        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+        for to in [lost, remote] {
+            let dialled = way.dial(&stage.pod, APP, to)?;
+            way.proxy_is_told(&stage.proxy.outbound, &dialled, to)?;
+        }
+        let way = way.renumbered();
+        inbound_is_captured(stage, &way).context("inbound")?;
+        the_rest_is_left_alone(stage, &way)
+    })
+}
+
 fn each_way(expect: impl Fn(&Way) -> Result<()>) -> Result<()> {
     WAYS.iter()
         .try_for_each(|way| expect(way).context(way.name))
@@ -141,6 +156,15 @@ fn the_rest_is_left_alone_but_for_the_proxy(stage: &Stage, way: &Way) -> Result<
 }
 
 impl Way {
+    /// The same way in a pod with other addresses.
+    const fn renumbered(&self) -> Self {
+        let pod = match self.pod {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 1, 0, 8)),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 8)),
+        };
+        Self { pod, ..*self }
+    }
+
     fn try_dial(
         &self,
         netns: &Namespace,

@@ -1,9 +1,12 @@
 //! The two namespaces, and who listens there.
 
+use std::fs;
+
 use anyhow::Result;
 use socket2::Socket;
 
 use super::{namespace::Namespace, tcp};
+use crate::lab::wait_until;
 
 /// What the remote serves.
 pub(super) const REMOTE_PORT: u16 = 80;
@@ -53,6 +56,34 @@ impl Stage {
             proxy: Proxy::default(),
             pod,
             outside,
+        })
+    }
+
+    /// Takes away the addresses of the pod that end in 2, and gives it some that end in 8.
+    pub(super) fn renumber(&self) -> Result<()> {
+        self.replace_addresses(2, 8)
+    }
+
+    /// Undoes that.
+    pub(super) fn number_as_before(&self) -> Result<()> {
+        self.replace_addresses(8, 2)
+    }
+
+    fn replace_addresses(&self, old: u8, new: u8) -> Result<()> {
+        for command in [
+            format!("addr del 10.1.0.{old}/24 dev veth0"),
+            format!("addr add 10.1.0.{new}/24 dev veth0"),
+            "route add default via 10.1.0.1".to_owned(),
+            format!("-6 addr del fd00:1::{old}/64 dev veth0"),
+            format!("-6 addr add fd00:1::{new}/64 dev veth0"),
+        ] {
+            self.pod.ip(&command)?;
+        }
+        // Which the kernel adds later, by itself.
+        let route = format!("fd00000100000000000000000000000{new} 80 ");
+        wait_until("the new address's route", || {
+            let routes = || Ok(fs::read_to_string("/proc/thread-self/net/ipv6_route")?);
+            Ok(self.pod.enter(routes)?.contains(&route))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The differential test: the same connections, once behind Istio's iptables rules and once behind
 //! Interceptor, must look the same to everybody but for the closed list of permitted differences.
 
+mod address_changes;
 mod connecting;
 mod inbound;
 mod known_differences;

@@ -86,6 +86,8 @@ fn an_attach_follows_the_pods_new_addresses() {
     for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
         let captured = format!("proxy:15006 for {to}");
         assert_eq!(lab.dial(Who::Client, to).expect("a dial"), captured);
+        // An app that calls the pod itself is not captured.
+        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
     }
     let said = lab.attach(STOCK).expect("attached again");
     assert!(said.contains("already"), "{said}");
@@ -93,8 +95,36 @@ fn an_attach_follows_the_pods_new_addresses() {
     assert_ne!(after.policy, before.policy);
     assert_eq!(after.links, before.links);
     for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
-        // An app that calls the pod itself is not captured.
         assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
     }
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}
+
+/// Every source address that the attach has found is gone, and the capture holds without another.
+#[test]
+fn a_pod_that_is_renumbered_stays_captured() {
+    const RENUMBER: &str = "
+        addr del 10.1.0.2/24 dev eth0
+        addr del fd00:1::2/64 dev eth0
+        addr add 10.1.0.8/24 dev eth0
+        addr add fd00:1::8/64 dev eth0 nodad
+        route replace default via 10.1.0.1
+        route replace ::/0 via fd00:1::1
+    ";
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    lab.pod.ip(RENUMBER).expect("other addresses");
+    for (ours, theirs, remote) in [
+        ("10.1.0.8:8080", "10.1.0.2:8080", "10.2.0.9:80"),
+        ("[fd00:1::8]:8080", "[fd00:1::2]:8080", "[fd00:2::9]:80"),
+    ] {
+        let dial = |who, to| lab.dial(who, to).expect("a dial");
+        assert_eq!(dial(Who::App, ours), "server:8080");
+        for captured in [theirs, remote] {
+            let answer = format!("proxy:15001 for {captured}");
+            assert_eq!(dial(Who::App, captured), answer);
+        }
+        assert_eq!(dial(Who::Client, ours), format!("proxy:15006 for {ours}"));
+    }
 }

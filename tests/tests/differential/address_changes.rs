@@ -1,0 +1,156 @@
+//! The pod's addresses change after the interception is in force. `-o lo` is a fact of the moment.
+
+use interceptor_tests::{
+    scenario::{Dial, Scenario, differential},
+    world::{Setup, Who},
+};
+
+/// The pod loses an address of each family, none that routing picks as the source.
+const LOSE: &str = "addr del 10.1.0.3/24 dev eth0\naddr del fd00:1::2/64 dev eth0";
+/// The peer takes them.
+const TAKE: &str = "addr add 10.1.0.3/24 dev eth0\naddr add fd00:1::2/64 dev eth0 nodad";
+/// The pod gets an address of each family.
+const GAIN: &str = "addr add 10.1.0.7/24 dev eth0\naddr add fd00:1::7/64 dev eth0 nodad";
+
+/// Runs `ip` in the pod.
+fn pod(commands: &'static str) -> Scenario {
+    Scenario::new(commands, move |run| run.world().pod().ip(commands))
+}
+
+/// Runs `ip` in the peer.
+fn peer(commands: &'static str) -> Scenario {
+    Scenario::new(commands, move |run| run.world().peer().ip(commands))
+}
+
+fn dial(outcome: &'static str, who: Who, to: &str) -> Scenario {
+    Scenario::dial(&format!("{who:?} dials"), outcome, Dial::new(who, to))
+}
+
+fn dial_from(outcome: &'static str, who: Who, from: &str, to: &str) -> Scenario {
+    let dial = Dial::new(who, to).from(from);
+    Scenario::dial(&format!("{who:?} dials from {from}"), outcome, dial)
+}
+
+#[test]
+fn an_address_that_the_pod_lost_is_captured_outbound() {
+    let scenarios = [
+        dial("app:80", Who::App, "10.1.0.3:80"),
+        dial("app:80", Who::App, "[fd00:1::2]:80"),
+        pod(LOSE),
+        // Nobody has it.
+        dial("proxy:15001", Who::App, "10.1.0.3:80"),
+        dial("proxy:15001", Who::App, "[fd00:1::2]:80"),
+        dial("proxy:15001", Who::App, "[::ffff:10.1.0.3]:80"),
+        peer(TAKE),
+        dial("proxy:15001", Who::App, "10.1.0.3:80"),
+        dial("proxy:15001", Who::App, "[fd00:1::2]:80"),
+        dial("remote:80", Who::Proxy, "10.1.0.3:80"),
+        dial("remote:80", Who::Proxy, "[fd00:1::2]:80"),
+        // What the pod still has is still its own.
+        dial("app:80", Who::App, "10.1.0.2:80"),
+        dial("app:80", Who::App, "[fd00:1::3]:80"),
+        dial("proxy:15006", Who::Proxy, "10.3.0.2:80"),
+        dial("proxy:15006", Who::Proxy, "[fd00:3::2]:80"),
+        dial("app:80", Who::App, "127.0.0.2:80"),
+        dial("proxy:15006", Who::Proxy, "127.0.0.2:80"),
+        dial("app:80", Who::App, "[::1]:80"),
+        dial("proxy:15001", Who::App, "10.2.0.9:80"),
+        dial("proxy:15001", Who::App, "[fd00:2::9]:80"),
+    ];
+    differential(&Setup::default(), &scenarios);
+}
+
+#[test]
+fn a_client_that_took_over_the_pods_address_is_captured_inbound() {
+    let scenarios = [
+        pod(LOSE),
+        peer(TAKE),
+        dial_from("proxy:15006", Who::Client, "10.1.0.3:0", "10.1.0.2:8080"),
+        dial_from(
+            "proxy:15006",
+            Who::Client,
+            "[fd00:1::2]:0",
+            "[fd00:1::3]:8080",
+        ),
+        dial_from("app:15020", Who::Client, "10.1.0.3:0", "10.1.0.2:15020"),
+        dial("proxy:15006", Who::Client, "10.1.0.2:8080"),
+        dial("proxy:15006", Who::Client, "[fd00:1::3]:8080"),
+    ];
+    differential(&Setup::default(), &scenarios);
+}
+
+#[test]
+fn an_address_that_the_pod_got_is_its_own() {
+    let scenarios = [
+        pod(GAIN),
+        dial("app:80", Who::App, "10.1.0.7:80"),
+        dial("app:80", Who::App, "[fd00:1::7]:80"),
+        dial("app:80", Who::App, "[::ffff:10.1.0.7]:80"),
+        dial("app:80", Who::ProxyGid, "10.1.0.7:80"),
+        dial_from("proxy:15006", Who::Proxy, "10.1.0.7:0", "10.1.0.7:80"),
+        dial_from("proxy:15006", Who::Proxy, "[fd00:1::7]:0", "[fd00:1::7]:80"),
+        dial_from("proxy:15006", Who::Proxy, "10.1.0.2:0", "10.1.0.7:80"),
+        dial_from("proxy:15006", Who::Proxy, "[fd00:1::2]:0", "[fd00:1::7]:80"),
+        // And a client of the pod by it.
+        dial_from("app:80", Who::App, "10.1.0.7:0", "10.1.0.2:80"),
+        dial_from("app:80", Who::App, "[fd00:1::7]:0", "[fd00:1::2]:80"),
+        dial_from("proxy:15001", Who::App, "10.1.0.7:0", "10.2.0.9:80"),
+        dial_from("proxy:15001", Who::App, "[fd00:1::7]:0", "[fd00:2::9]:80"),
+        dial("proxy:15006", Who::Client, "10.1.0.7:8080"),
+        dial("proxy:15006", Who::Client, "[fd00:1::7]:8080"),
+    ];
+    differential(&Setup::default(), &scenarios);
+}
+
+/// IPv4 addresses stay the pod's own while their device is down; IPv6 addresses go.
+#[test]
+fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
+    let scenarios = [
+        pod("link set eth1 down"),
+        dial("app:80", Who::App, "10.3.0.2:80"),
+        dial("proxy:15006", Who::Proxy, "10.3.0.2:80"),
+        dial("proxy:15001", Who::App, "[fd00:3::2]:80"),
+        dial("app:80", Who::App, "[fd00:1::2]:80"),
+        pod("link set eth1 up"),
+        dial("app:80", Who::App, "10.3.0.2:80"),
+        dial("proxy:15001", Who::App, "[fd00:3::2]:80"),
+    ];
+    differential(&Setup::default(), &scenarios);
+}
+
+/// The kernel can be told to keep them: then they are there, but not the pod's own until the device
+/// is up again.
+#[test]
+fn an_ipv6_address_that_is_kept_while_its_device_is_down_is_not_the_pods_own() {
+    let setup = Setup {
+        sysctls: &[("net.ipv6.conf.eth1.keep_addr_on_down", "1")],
+        ..Setup::default()
+    };
+    let scenarios = [
+        pod("link set eth1 down"),
+        // Unbound it would come from the kept address, and no answer would find the way back.
+        dial_from("proxy:15001", Who::App, "[fd00:1::3]:0", "[fd00:3::2]:80"),
+        pod("link set eth1 up"),
+        dial("app:80", Who::App, "[fd00:3::2]:80"),
+        dial("proxy:15006", Who::Proxy, "[fd00:3::2]:80"),
+    ];
+    differential(&setup, &scenarios);
+}
+
+/// Until the kernel knows that nobody else has an IPv6 address, it is not the pod's own.
+#[test]
+fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
+    let setup = Setup {
+        sysctls: &[
+            ("net.ipv6.conf.eth0.accept_dad", "1"),
+            ("net.ipv6.conf.eth0.dad_transmits", "100"),
+        ],
+        ..Setup::default()
+    };
+    let scenarios = [
+        pod("addr add fd00:1::7/64 dev eth0"),
+        dial("proxy:15001", Who::App, "[fd00:1::7]:80"),
+        dial("app:80", Who::App, "[fd00:1::2]:80"),
+    ];
+    differential(&setup, &scenarios);
+}
