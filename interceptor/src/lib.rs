@@ -13,5 +13,6 @@ pub mod netns;
 pub mod policy;
 pub mod processes;
 pub mod record;
+pub mod rules;
 pub mod settings;
 pub mod status;

@@ -180,7 +180,7 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
     use proptest::prelude::*;
 
@@ -205,7 +205,11 @@ mod tests {
         Settings::parse(&source, None)
     }
 
-    fn settings(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+    /// Settings as these arguments and variables give them.
+    pub(crate) fn settings(
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Settings, SettingError> {
         parsed(arguments, variables).map(|parsed| parsed.settings)
     }
 

@@ -1,0 +1,149 @@
+//! The iptables rules that say what settings mean: those that istio-iptables gives to
+//! `iptables-restore` and `ip6tables-restore`.
+//!
+//! Nothing here is applied to anything. The rules are for people: a dry run shows them, and a
+//! verdict can be named by the one that stands for it.
+
+use std::{collections::BTreeSet, fmt};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::settings::Settings;
+
+mod build;
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    fn has(self, net: &IpNet) -> bool {
+        match self {
+            Self::V4 => matches!(net, IpNet::V4(_)),
+            Self::V6 => matches!(net, IpNet::V6(_)),
+        }
+    }
+}
+
+/// A table, in the order in which they are restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// Marks and drops.
+    Mangle,
+    /// Redirects.
+    Nat,
+    /// Connection tracking's zones.
+    Raw,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Mangle => "mangle",
+            Self::Nat => "nat",
+            Self::Raw => "raw",
+        })
+    }
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// The table that it is in.
+    pub table: Table,
+    /// The chain that it is in.
+    pub chain: &'static str,
+    /// Where it is put, counted from 1; nothing for the chain's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+    /// What it matches, and what happens then.
+    pub specification: String,
+}
+
+impl Rule {
+    /// The chain of our own that it jumps to, if it ends in such a jump.
+    fn jumps_to(&self) -> Option<&str> {
+        let (_, target) = self.specification.rsplit_once("-j ")?;
+        is_own(target).then_some(target)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            chain,
+            specification,
+            ..
+        } = self;
+        match self.position {
+            None => write!(formatter, "-A {chain} {specification}"),
+            Some(position) => write!(formatter, "-I {chain} {position} {specification}"),
+        }
+    }
+}
+
+fn is_own(chain: &str) -> bool {
+    chain.starts_with("ISTIO_")
+}
+
+/// All rules of one family, in the order in which they are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    /// The rules that say what `settings` mean.
+    #[must_use]
+    pub fn new(settings: &Settings, family: Family) -> Self {
+        Self(build::rules(settings, family))
+    }
+
+    /// One by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter()
+    }
+
+    fn in_table(&self, table: Table) -> impl Iterator<Item = &Rule> {
+        self.0.iter().filter(move |rule| rule.table == table)
+    }
+
+    /// The table's own chains: those that rules are in as they come, then those that are only
+    /// jumped to.
+    fn chains(&self, table: Table) -> Vec<&str> {
+        let filled = self.in_table(table).map(|rule| rule.chain);
+        let targets = self.in_table(table).filter_map(Rule::jumps_to);
+        let mut seen = BTreeSet::new();
+        filled
+            .chain(targets)
+            .filter(|chain| is_own(chain) && seen.insert(*chain))
+            .collect()
+    }
+}
+
+/// What `iptables-restore --noflush` reads.
+impl fmt::Display for Rules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables: BTreeSet<_> = self.0.iter().map(|rule| rule.table).collect();
+        for table in tables {
+            writeln!(formatter, "* {table}")?;
+            for chain in self.chains(table) {
+                writeln!(formatter, "-N {chain}")?;
+            }
+            for rule in self.in_table(table) {
+                writeln!(formatter, "{rule}")?;
+            }
+            writeln!(formatter, "COMMIT")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
