@@ -1,7 +1,10 @@
 //! The command line: one file a command.
 
 use std::{
+    env,
+    ffi::OsString,
     io::{self, IsTerminal as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -12,6 +15,8 @@ use tracing_subscriber::EnvFilter;
 mod attach;
 mod check;
 mod detach;
+mod dry_run;
+mod istio_iptables;
 mod output;
 mod run;
 mod status;
@@ -23,7 +28,7 @@ mod status;
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be."
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be, 126 (istio-iptables) capture is not proven."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -37,6 +42,26 @@ enum Command {
     Detach(detach::Detach),
     Status(status::Status),
     Check(check::Check),
+    IstioIptables(istio_iptables::IstioIptables),
+    #[command(hide = true)]
+    IstioCleanIptables(istio_iptables::IstioCleanIptables),
+}
+
+/// Names that the binary may be called by to be that command of it. (Called `pilot-agent`, it is
+/// given the command's name.)
+const NAMES: [&str; 2] = ["istio-iptables", "istio-clean-iptables"];
+
+/// The arguments with the command that the binary's own name stands for.
+fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    let called = arguments.first().map(Path::new).and_then(Path::file_name);
+    if let Some(name) = NAMES
+        .iter()
+        .find(|name| called.is_some_and(|called| called == **name))
+    {
+        arguments.insert(1, name.into());
+    }
+    arguments
 }
 
 /// Runs the command line that this process was called with.
@@ -47,7 +72,7 @@ pub fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    match run(&Cli::parse()) {
+    match run(&Cli::parse_from(command_line(env::args_os()))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("interceptor: {error:#}");
@@ -63,5 +88,40 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
         Command::Status(status) => status.run(),
         Command::Check(check) => check.run(),
+        Command::IstioIptables(command) => command.run(),
+        Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn called(arguments: &[&str]) -> Command {
+        let arguments = arguments.iter().map(OsString::from);
+        Cli::try_parse_from(command_line(arguments))
+            .unwrap()
+            .command
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_name_is_a_command() {
+        for start in [
+            &["/usr/local/bin/istio-iptables"][..],
+            &["pilot-agent", "istio-iptables"],
+            &["interceptor", "istio-iptables"],
+        ] {
+            let arguments = [start, &["-b", "*", "-n", "-b", "80", "--run-validation"]].concat();
+            assert!(matches!(called(&arguments), Command::IstioIptables(_)));
+        }
+        let clean = called(&["istio-clean-iptables", "--anything", "-h"]);
+        assert!(matches!(clean, Command::IstioCleanIptables(_)));
     }
 }

@@ -3,7 +3,9 @@
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+pub mod control;
 pub mod dns;
+mod duration;
 pub mod flags;
 pub mod interfaces;
 mod notes;

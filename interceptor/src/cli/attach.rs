@@ -1,10 +1,11 @@
 //! `interceptor attach`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
+use super::{dry_run, output::Format};
 use crate::{
     attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
@@ -28,6 +29,15 @@ pub(super) struct Attach {
     #[command(flatten)]
     pub(super) target: Target,
 
+    /// Print the settings and the iptables rules that they stand for, and change nothing; needs no
+    /// privileges
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+
+    /// How a dry run prints it
+    #[arg(long, value_enum, default_value_t, requires = "dry_run")]
+    output: Format,
+
     #[command(flatten)]
     pub(super) settings: IstioFlags,
 }
@@ -40,10 +50,8 @@ pub(super) struct Target {
     #[arg(long, value_name = "PATH|PID")]
     netns: NetnsSpec,
 
-    /// The cgroup whose sockets are captured, the pod's or one above it [default: the root of the
-    /// host's cgroup2 hierarchy]
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 
     /// The pod's resolv.conf, which names the servers for --redirect-dns [default: that of the
     /// process that --netns names, /proc/PID/root/etc/resolv.conf]
@@ -51,20 +59,42 @@ pub(super) struct Target {
     resolv_conf: Option<PathBuf>,
 }
 
+/// Where a pod's sockets are seen.
+#[derive(Args)]
+pub(super) struct Place {
+    /// The cgroup whose sockets are captured, the pod's or one above it [default: the root of the
+    /// host's cgroup2 hierarchy]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+}
+
 impl Attach {
     pub(super) fn run(&self) -> Result<()> {
         let settings = self.target.settings(&self.settings)?;
+        if self.dry_run {
+            return dry_run::print(&settings, self.output);
+        }
         let (netns, attached) = self.target.attach(&settings, false)?;
-        let message = match attached {
-            Attached::New => "captured",
-            Attached::Replaced => "captured, with other settings than before",
-            Attached::Refreshed => {
-                "captured already; its changed addresses and routes are followed"
-            }
-            Attached::Unchanged => "captured already, with the same settings",
-        };
-        eprintln!("interceptor: {} is {message}", netns.path().display());
+        tell(netns.path(), attached);
         Ok(())
+    }
+}
+
+/// Says what became of an attach.
+pub(super) fn tell(netns: &Path, attached: Attached) {
+    let message = match attached {
+        Attached::New => "captured",
+        Attached::Replaced => "captured, with other settings than before",
+        Attached::Refreshed => "captured already; its changed addresses and routes are followed",
+        Attached::Unchanged => "captured already, with the same settings",
+    };
+    eprintln!("interceptor: {} is {message}", netns.display());
+}
+
+/// Tells what has no effect.
+pub(super) fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("interceptor: {note}");
     }
 }
 
@@ -85,28 +115,41 @@ impl Target {
 
     /// Attaches the pod, with every verdict told if `log`.
     pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
-        host::check_root()?;
-        host::ensure_bpffs()?;
-        let hierarchy = Hierarchy::find()?;
-        let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
+        let ground = self.place.find()?;
         let netns = Netns::open(&self.netns)?;
-        host::check_not_hosts(&netns)?;
-        netns.check_user_namespace()?;
-        let attachment = Attachment {
-            netns: &netns,
-            cgroup: &cgroup,
-            hierarchy: &hierarchy,
-            settings,
-            log,
-        };
-        let attached = attachment.attach()?;
+        let attached = ground.attach(&netns, settings, log)?;
         Ok((netns, attached))
     }
 }
 
-/// Tells what has no effect.
-pub(super) fn print_notes(notes: &[String]) {
-    for note in notes {
-        eprintln!("interceptor: {note}");
+impl Place {
+    /// Fails if this process cannot attach anything.
+    pub(super) fn find(&self) -> Result<Ground> {
+        host::check_root()?;
+        host::ensure_bpffs()?;
+        let hierarchy = Hierarchy::find()?;
+        let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
+        Ok(Ground { hierarchy, cgroup })
+    }
+}
+
+/// What an attach stands on: a machine and rights that allow it.
+pub(super) struct Ground {
+    hierarchy: Hierarchy,
+    cgroup: Cgroup,
+}
+
+impl Ground {
+    pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
+        host::check_not_hosts(netns)?;
+        netns.check_user_namespace()?;
+        let attachment = Attachment {
+            netns,
+            cgroup: &self.cgroup,
+            hierarchy: &self.hierarchy,
+            settings,
+            log,
+        };
+        attachment.attach()
     }
 }

@@ -1,10 +1,13 @@
 //! `interceptor detach`
 
+use std::path::Path;
+
 use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    attachment, host,
+    attachment::{self, Detached},
+    host,
     netns::{Netns, NetnsSpec},
 };
 
@@ -33,19 +36,23 @@ impl Detach {
             return Ok(());
         };
         let netns = Netns::open(spec)?;
-        let detached = attachment::detach(&netns)?;
-        let state = if detached.was_attached {
-            "no longer captured"
-        } else {
-            "not captured"
-        };
-        eprintln!("interceptor: {} is {state}", netns.path().display());
-        if detached.keeps_route {
-            eprintln!(
-                "interceptor: IPv6 connections made before are still open; their route stays until \
-                 the next detach"
-            );
-        }
+        tell(netns.path(), attachment::detach(&netns)?);
         Ok(())
+    }
+}
+
+/// Says what became of a detach.
+pub(super) fn tell(netns: &Path, detached: Detached) {
+    let state = if detached.was_attached {
+        "no longer captured"
+    } else {
+        "not captured"
+    };
+    eprintln!("interceptor: {} is {state}", netns.display());
+    if detached.keeps_route {
+        eprintln!(
+            "interceptor: IPv6 connections made before are still open; their route stays until the \
+             next detach"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::Address;
 use ipnet::IpNet;
@@ -61,18 +61,23 @@ fn address(message: &AddressMessage) -> Option<PodAddress> {
 /// Whether istio-iptables would write rules for IPv6 (`getLocalIP`): if the pod's first address is
 /// an IPv6 one, or, with `--dual-stack`, any. Loopback and link-local addresses do not count.
 pub fn captures_ipv6(addresses: &[PodAddress], dual_stack: bool) -> Result<bool> {
-    let mut usable = addresses
+    let first = first(addresses)?;
+    Ok(first.is_ipv6() || (dual_stack && usable(addresses).any(|address| address.is_ipv6())))
+}
+
+/// The pod's first address; loopback and link-local ones do not count.
+pub fn first(addresses: &[PodAddress]) -> Result<IpAddr> {
+    usable(addresses).next().context(
+        "no valid local IP address found: the network namespace has only loopback and link-local \
+         addresses; attach when its network is set up",
+    )
+}
+
+fn usable(addresses: &[PodAddress]) -> impl Iterator<Item = IpAddr> {
+    addresses
         .iter()
         .map(|address| address.net.addr())
         .filter(|address| !is_local_scope(*address))
-        .peekable();
-    let Some(first) = usable.peek() else {
-        bail!(
-            "no valid local IP address found: the network namespace has only loopback and \
-             link-local addresses; attach when its network is set up"
-        );
-    };
-    Ok(first.is_ipv6() || (dual_stack && usable.any(|address| address.is_ipv6())))
 }
 
 fn is_local_scope(address: IpAddr) -> bool {

@@ -265,11 +265,11 @@ impl<'a> Builder<'a> {
                 }
             }
             OwnerGroups::Only(groups) => {
-                let none_of: String = groups
+                let none_of = groups
                     .as_slice()
                     .iter()
-                    .map(|group| format!("-m owner ! --gid-owner {group} "))
-                    .collect();
+                    .map(|group| format!("-m owner ! --gid-owner {group} "));
+                let none_of = none_of.collect::<Vec<_>>().concat();
                 self.nat(OUTPUT, format!("{none_of}-j RETURN"));
             }
         }

@@ -378,6 +378,43 @@ pub const GONE: [(Setting, &str); 6] = [
     ),
 ];
 
+pub(super) const DRY_RUN: Setting = Setting::switch("dry-run")
+    .short('n')
+    .variables(&["DRY_RUN"])
+    .help("Print the settings and the rules that they stand for, and change nothing");
+
+pub(super) const SKIP_RULE_APPLY: Setting = Setting::switch("skip-rule-apply")
+    .variables(&["SKIP_RULE_APPLY"])
+    .help("Do not attach");
+
+pub(super) const RUN_VALIDATION: Setting = Setting::switch("run-validation")
+    .variables(&["RUN_VALIDATION"])
+    .help("Prove that the pod is captured, by a connection; exit with 126 if it is not");
+
+pub(super) const PROBE_PORT: Setting = Setting::value("iptables-probe-port", "PORT")
+    .variables(&["IPTABLES_PROBE_PORT"])
+    .default("15002")
+    .help("Port that is dialled for the proof");
+
+pub(super) const PROBE_TIMEOUT: Setting = Setting::value("probe-timeout", "DURATION")
+    .variables(&["PROBE_TIMEOUT"])
+    .default("5s")
+    .help("How long the proof may take");
+
+pub(super) const CLEANUP_ONLY: Setting = Setting::switch("cleanup-only")
+    .variables(&["CLEANUP_ONLY"])
+    .help("Detach");
+
+/// What decides what a run does.
+pub const CONTROLS: [Setting; 6] = [
+    DRY_RUN,
+    SKIP_RULE_APPLY,
+    RUN_VALIDATION,
+    PROBE_PORT,
+    PROBE_TIMEOUT,
+    CLEANUP_ONLY,
+];
+
 /// Values by the long names of their flags.
 #[derive(Clone, Debug, Default)]
 pub struct Values(BTreeMap<&'static str, String>);
@@ -474,6 +511,7 @@ mod tests {
     #[test]
     fn every_name_is_used_once() {
         let mut names: Vec<_> = all()
+            .chain(&CONTROLS)
             .flat_map(|setting| setting.variables.iter().chain([&setting.long]))
             .filter(|name| !name.is_empty())
             .collect();

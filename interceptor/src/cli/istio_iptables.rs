@@ -1,0 +1,135 @@
+//! `interceptor istio-iptables`
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::{
+    attach::{self, Place, print_notes},
+    detach, dry_run,
+    output::Format,
+};
+use crate::{
+    attachment, host,
+    netns::{Netns, NetnsSpec, addresses, netlink},
+    settings::{
+        IstioFlags, ResolvConf, Settings,
+        control::{Control, ControlFlags, Task},
+    },
+};
+
+/// Exit code for a pod that is not captured: istio-iptables' own.
+const NOT_PROVEN: u8 = 126;
+
+/// Do what istio-iptables does, with its arguments and environment, in the network namespace of
+/// this process
+///
+/// With the rights to load BPF programs it attaches. With those of istio-init (NET_ADMIN, NET_RAW)
+/// it waits until somebody on the node has attached the pod, which a connection proves, for as long
+/// as --probe-timeout says. A binary that is called istio-iptables is this command; so is
+/// `pilot-agent istio-iptables`.
+#[expect(clippy::doc_markdown, reason = "this is the text of --help")]
+#[derive(Args)]
+#[command(
+    // There, the last of several counts.
+    args_override_self = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 126 capture is not proven."
+)]
+pub(super) struct IstioIptables {
+    #[command(flatten)]
+    place: Place,
+
+    #[command(flatten)]
+    control: ControlFlags,
+
+    #[command(flatten)]
+    settings: IstioFlags,
+}
+
+impl IstioIptables {
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        let control = Control::from_flags(&self.control)?;
+        let resolv_conf = ResolvConf::File("/etc/resolv.conf".into());
+        let parsed = Settings::from_flags(&self.settings, Some(&resolv_conf))?;
+        print_notes(&parsed.notes);
+        let settings = &parsed.settings;
+        match control.task {
+            Task::Print => dry_run::print(settings, Format::Text).map(|()| ExitCode::SUCCESS),
+            Task::CleanUp => clean_up().map(|()| ExitCode::SUCCESS),
+            Task::Apply { validate } => self.apply(settings, control, validate),
+            Task::Validate => prove(settings, control),
+            Task::Nothing => {
+                eprintln!(
+                    "interceptor: there is nothing to do: --skip-rule-apply without --run-validation"
+                );
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    fn apply(&self, settings: &Settings, control: Control, validate: bool) -> Result<ExitCode> {
+        let ground = match self.place.find() {
+            Ok(ground) => ground,
+            Err(error) => {
+                eprintln!(
+                    "interceptor: this process cannot attach the pod, and waits until that is done \
+                     on the node: {error:#}"
+                );
+                return prove(settings, control);
+            }
+        };
+        let netns = own_netns()?;
+        let attached = ground.attach(&netns, settings, false)?;
+        attach::tell(netns.path(), attached);
+        if validate {
+            return prove(settings, control);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The same name for every process, so that the same settings again are the same.
+fn own_netns() -> Result<Netns> {
+    Netns::open(&NetnsSpec::File("/proc/self/ns/net".into()))
+}
+
+fn clean_up() -> Result<()> {
+    host::check_root()?;
+    host::ensure_bpffs()?;
+    let netns = own_netns()?;
+    detach::tell(netns.path(), attachment::detach(&netns)?);
+    Ok(())
+}
+
+/// Tells whether capture is proven, and answers with the exit code that says so.
+fn prove(settings: &Settings, control: Control) -> Result<ExitCode> {
+    let addresses = netlink::run(async |handle| addresses::list(&handle).await)?;
+    let local = addresses::first(&addresses)?;
+    match control.proof.wait(settings, local) {
+        Ok(()) => {
+            eprintln!("interceptor: the pod is captured: a connection has proven it");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("interceptor: the pod is not known to be captured: {error:#}");
+            Ok(ExitCode::from(NOT_PROVEN))
+        }
+    }
+}
+
+/// What older releases had to take the rules away.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct IstioCleanIptables {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<String>,
+}
+
+/// Names what has taken its place.
+pub(super) fn refuse_clean() -> Result<ExitCode> {
+    bail!(
+        "istio-clean-iptables is no longer part of Istio (since 1.25): use `istio-iptables \
+         --cleanup-only`, or `interceptor detach`"
+    )
+}

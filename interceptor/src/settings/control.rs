@@ -1,0 +1,197 @@
+//! istio-iptables' flags that are not about what is captured, but about what this run does.
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use super::{
+    SettingError, duration, environment,
+    flags::{self, CONTROLS, Values},
+    numbers,
+    source::Source,
+};
+use crate::validation::Proof;
+
+const HEADING: &str = "What to do";
+
+/// Those flags.
+#[derive(Clone, Debug, Default)]
+pub struct ControlFlags {
+    given: Values,
+}
+
+impl Args for ControlFlags {
+    fn augment_args(command: Command) -> Command {
+        flags::augment(command, &CONTROLS, HEADING)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ControlFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = Values::read(matches, &CONTROLS);
+        Ok(Self { given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Print what would be in force.
+    Print,
+    /// Detach.
+    CleanUp,
+    /// Attach, or wait until somebody else has.
+    Apply {
+        /// Prove it then.
+        validate: bool,
+    },
+    /// Prove that the pod is captured.
+    Validate,
+    /// Nothing at all: rules are skipped, and no proof is asked for.
+    Nothing,
+}
+
+/// A run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// What it is for.
+    pub task: Task,
+    /// How capture is proven in it.
+    pub proof: Proof,
+}
+
+impl Control {
+    /// Parses the flags, with the process's environment behind them.
+    pub fn from_flags(flags: &ControlFlags) -> Result<Self, SettingError> {
+        Self::parse(&Source {
+            flags: &flags.given,
+            environment: &environment,
+        })
+    }
+
+    fn parse(source: &Source<'_>) -> Result<Self, SettingError> {
+        Ok(Self {
+            task: task(source)?,
+            proof: Proof {
+                port: source.typed(&flags::PROBE_PORT, parse_port)?,
+                timeout: source.typed(&flags::PROBE_TIMEOUT, duration::parse)?,
+            },
+        })
+    }
+}
+
+fn task(source: &Source<'_>) -> Result<Task, SettingError> {
+    let validate = source.switch(&flags::RUN_VALIDATION)?;
+    let skip = source.switch(&flags::SKIP_RULE_APPLY)?;
+    let clean_up = source.switch(&flags::CLEANUP_ONLY)?;
+    if source.switch(&flags::DRY_RUN)? {
+        return Ok(Task::Print);
+    }
+    Ok(match (skip, clean_up, validate) {
+        (true, _, true) => Task::Validate,
+        (true, _, false) => Task::Nothing,
+        (false, true, _) => Task::CleanUp,
+        (false, false, validate) => Task::Apply { validate },
+    })
+}
+
+/// Go's `uint16`, but for 0, to which nobody can connect.
+fn parse_port(text: &str) -> Result<u16, String> {
+    let number = numbers::parse_u32(text).ok();
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| "is not a port number from 1 to 65535".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: ControlFlags,
+    }
+
+    fn control(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Control, SettingError> {
+        let line = Line::try_parse_from(["istio-iptables"].iter().chain(arguments)).unwrap();
+        Control::parse(&Source {
+            flags: &line.flags.given,
+            environment: &|name| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned())
+            },
+        })
+    }
+
+    fn task(arguments: &[&str]) -> Task {
+        control(arguments, &[]).unwrap().task
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_istio_iptables() {
+        let control = control(&[], &[]).unwrap();
+        assert_eq!(control.task, Task::Apply { validate: false });
+        assert_eq!(control.proof.port, 15002);
+        assert_eq!(control.proof.timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_dry_run_does_nothing_else() {
+        assert_eq!(
+            task(&["-n", "--cleanup-only", "--run-validation"]),
+            Task::Print
+        );
+        assert_eq!(task(&["--cleanup-only", "--run-validation"]), Task::CleanUp);
+        let skip = "--skip-rule-apply";
+        assert_eq!(task(&[skip, "--run-validation"]), Task::Validate);
+        assert_eq!(task(&[skip, "--cleanup-only"]), Task::Nothing);
+        assert_eq!(
+            task(&["--run-validation=T"]),
+            Task::Apply { validate: true }
+        );
+    }
+
+    #[test]
+    fn variables_that_cannot_be_read_count_as_not_set_and_flags_do_not() {
+        let bad = [
+            ("PROBE_TIMEOUT", "soon"),
+            ("IPTABLES_PROBE_PORT", "99999"),
+            ("RUN_VALIDATION", ""),
+        ];
+        assert_eq!(control(&[], &bad), control(&[], &[]));
+        let good = [("PROBE_TIMEOUT", "2m"), ("IPTABLES_PROBE_PORT", "7")];
+        let proof = control(&[], &good).unwrap().proof;
+        assert_eq!((proof.port, proof.timeout), (7, Duration::from_mins(2)));
+        let cases = [
+            ("--probe-timeout=soon", "--probe-timeout"),
+            ("--iptables-probe-port=0", "1 to 65535"),
+            ("--dry-run=perhaps", "true or false"),
+        ];
+        for (argument, word) in cases {
+            let error = control(&[argument], &good).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(port in "\\PC{0,8}", timeout in "\\PC{0,8}") {
+            let port = format!("--iptables-probe-port={port}");
+            let timeout = format!("--probe-timeout={timeout}");
+            let _control = control(&[&port, &timeout], &[]);
+        }
+    }
+}
