@@ -47,7 +47,7 @@ pub(super) fn print(settings: &Settings, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// One line each. They are comments, so that all of the output can be given to iptables-restore.
+/// One line each, as comments among the rules.
 fn print_settings(settings: &Settings) -> Result<()> {
     let value = serde_json::to_value(settings)?;
     let settings = value.as_object().context("settings have names")?;

@@ -1,5 +1,7 @@
 //! Values that cannot be.
 
+use interceptor_tests::{command::bounded, interceptor};
+
 use crate::{FAILED, GRAMMAR, Subjects};
 
 /// Flags with a value that is refused, and what must be said: the flag, the value, what is allowed.
@@ -82,10 +84,60 @@ const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
         "all",
         &["--istio-service-exclude-cidr", "all", "10.0.0.0/16"],
     ),
+    ("-e", "0", &["--inbound-tunnel-port", "\"0\"", "1 to 65535"]),
     (
-        "-m",
-        "TPROXY",
-        &["--istio-inbound-interception-mode", "TPROXY", "REDIRECT"],
+        "-t",
+        "1337/0xff",
+        &["--istio-inbound-tproxy-mark", "1337/0xff", "0x"],
+    ),
+    (
+        "-r",
+        "main",
+        &["--istio-inbound-tproxy-route-table", "main", "4294967295"],
+    ),
+    ("-q", "http", &["--istio-outbound-ports", "http", "65535"]),
+    (
+        "-c",
+        "eth0 eth1",
+        &["--istio-exclude-interfaces", "eth0 eth1", "eth+"],
+    ),
+    (
+        "-k",
+        "sixteen-letters-",
+        &["--kube-virt-interfaces", "sixteen-letters-", "15"],
+    ),
+    (
+        "--redirect-dns=yes",
+        "",
+        &["--redirect-dns", "\"yes\"", "true or false"],
+    ),
+    (
+        "--force-iptables-binary",
+        "xtables",
+        &["--force-iptables-binary", "xtables", "legacy or nft"],
+    ),
+    // What older releases had.
+    (
+        "--restore-format=true",
+        "",
+        &["--restore-format", "as a whole"],
+    ),
+    ("--clean=true", "", &["--clean", "--cleanup-only"]),
+    ("--output-paths", "/x", &["--output-paths", "--dry-run"]),
+    (
+        "--host-nsenter-exec=true",
+        "",
+        &["--host-nsenter-exec", "--netns"],
+    ),
+    (
+        "--iptables-version",
+        "nft",
+        &["--iptables-version", "--force-iptables-binary"],
+    ),
+    (
+        "--iptables-trace-logging=true",
+        "",
+        &["--iptables-trace-logging", "run --log"],
     ),
     (
         "--dual-stack=2",
@@ -129,6 +181,25 @@ fn too_many_owners_are_refused() {
             lab.attach_command(&[flag, &many])
         });
     }
+}
+
+/// A path does not tell whose resolv.conf it is.
+#[test]
+fn dns_of_a_namespace_without_a_process_needs_a_resolv_conf() {
+    let subjects = Subjects::new();
+    let words = ["--redirect-dns", "--resolv-conf", "--capture-all-dns"];
+    subjects.refuse(FAILED, &words, |lab| {
+        let mut command = bounded("sh");
+        command.args(["-c", "exec 9<\"$POD\"; exec \"$@\"", "sh"]);
+        command.arg(interceptor::binary()).arg("attach");
+        command.args(["--netns", "/proc/self/fd/9", "--redirect-dns"]);
+        command.env("POD", lab.pod.path());
+        command
+    });
+    let words = ["--redirect-dns", "/no/such/file"];
+    subjects.refuse(FAILED, &words, |lab| {
+        lab.attach_command(&["--redirect-dns", "--resolv-conf", "/no/such/file"])
+    });
 }
 
 #[test]

@@ -6,15 +6,36 @@ use interceptor_tests::lab::Lab;
 
 use crate::{FAILED, Subjects};
 
-/// Each variable with a bad value, and the flag that it stands for.
-const BAD_VARIABLES: [(&str, &str, &str); 9] = [
+/// Each variable with a bad value, and the flag that it stands for or what is allowed.
+const BAD_VARIABLES: [(&str, &str, &str); 17] = [
     ("INBOUND_CAPTURE_PORT", "99999", "--inbound-capture-port"),
     ("PROXY_UID", "nobody-has-this", "--proxy-uid"),
     ("PROXY_GID", "no-such-group", "--proxy-gid"),
+    ("INBOUND_TUNNEL_PORT", "none", "--inbound-tunnel-port"),
     (
-        "ISTIO_INBOUND_INTERCEPTION_MODE",
-        "TPROXY",
-        "--istio-inbound-interception-mode",
+        "ISTIO_INBOUND_TPROXY_MARK",
+        "010",
+        "--istio-inbound-tproxy-mark",
+    ),
+    (
+        "ISTIO_INBOUND_TPROXY_ROUTE_TABLE",
+        "-1",
+        "--istio-inbound-tproxy-route-table",
+    ),
+    ("ISTIO_OUTBOUND_PORTS", "80;443", "--istio-outbound-ports"),
+    (
+        "ISTIO_EXCLUDE_INTERFACES",
+        "a/b",
+        "--istio-exclude-interfaces",
+    ),
+    ("KUBE_VIRT_INTERFACES", "-j", "--kube-virt-interfaces"),
+    // These have no flag.
+    ("ISTIO_OUTBOUND_OWNER_GROUPS", "no-such-group", "4294967294"),
+    ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "1-2", "4294967294"),
+    (
+        "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+        "10.0.0.1/32",
+        "127.0.0.1/32",
     ),
     ("ISTIO_INBOUND_PORTS", "eighty", "--istio-inbound-ports"),
     (
@@ -60,9 +81,7 @@ fn a_bad_variable_is_named() {
 #[test]
 fn a_variable_that_is_not_text_is_named() {
     let subjects = Subjects::new();
-    // (Any mode but TPROXY means REDIRECT, and that is none.)
-    let variables = BAD_VARIABLES.iter().map(|(variable, ..)| *variable);
-    for variable in variables.filter(|name| *name != "ISTIO_INBOUND_INTERCEPTION_MODE") {
+    for (variable, ..) in BAD_VARIABLES {
         subjects.refuse(FAILED, &[variable], |lab| {
             attach_with(lab, variable, OsStr::from_bytes(b"1\xff"))
         });

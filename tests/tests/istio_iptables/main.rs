@@ -1,0 +1,68 @@
+//! `interceptor istio-iptables`, run in the pod's own network namespace as istio-init is.
+
+mod attaching;
+mod dry_run;
+mod names;
+mod proving;
+
+use std::process::{Command, Output};
+
+use interceptor_tests::{
+    command::output,
+    interceptor,
+    lab::{Lab, STOCK},
+};
+
+/// istio-iptables' exit code for a pod that is not captured.
+const NOT_PROVEN: i32 = 126;
+
+/// A program in the pod: in its network namespace, and in a cgroup below the lab's.
+struct InPod<'a> {
+    lab: &'a Lab,
+    /// What starts it, with other rights.
+    wrapper: &'a [&'a str],
+}
+
+impl<'a> InPod<'a> {
+    /// With all the rights of the tests.
+    const fn privileged(lab: &'a Lab) -> Self {
+        Self { lab, wrapper: &[] }
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new("sh");
+        let script = "echo $$ > \"$CGROUP/pod/cgroup.procs\"; exec timeout --signal=KILL 60 \"$@\"";
+        command.args(["-c", script, "sh"]).args(self.wrapper);
+        command.arg(program).args(arguments);
+        command.env("CGROUP", self.lab.cgroup.path());
+        let run = || output(&mut command, input);
+        self.lab.pod.enter(run).expect("a run")
+    }
+
+    /// `interceptor istio-iptables`, which is to attach at the lab's cgroup.
+    fn istio_iptables(&self, flags: &[&str]) -> Output {
+        let binary = interceptor::binary().display().to_string();
+        let cgroup = self.lab.cgroup.path().display().to_string();
+        let own = ["istio-iptables", "--cgroup", &cgroup];
+        self.run(&binary, &[&own, flags].concat(), "")
+    }
+
+    /// The same with the stock settings.
+    fn stock(&self, flags: &[&str]) -> Output {
+        self.istio_iptables(&[STOCK, flags].concat())
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// It exits with `code`, and says all of `words`.
+#[track_caller]
+fn expect(output: &Output, code: i32, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}

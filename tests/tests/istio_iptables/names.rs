@@ -1,0 +1,86 @@
+//! What the binary is called.
+
+use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Output};
+
+use interceptor_tests::{
+    command::{bounded, output},
+    interceptor,
+};
+
+use crate::expect;
+
+/// A folder with a link to the binary, gone when dropped.
+struct Link {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Link {
+    fn new(name: &str) -> Self {
+        let folder = env::temp_dir().join(format!("interceptor-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(name);
+        symlink(interceptor::binary(), &path).expect("a link");
+        Self { folder, path }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        output(bounded(&self.path).args(arguments), "").expect("a run")
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let gone = fs::remove_dir_all(&self.folder);
+        assert!(gone.is_ok() || std::thread::panicking(), "{gone:?}");
+    }
+}
+
+#[test]
+fn called_istio_iptables_it_is_that_command() {
+    let expected = "-A ISTIO_INBOUND -p tcp --dport 8080 -j ISTIO_IN_REDIRECT";
+    let called: [(&str, &[&str]); 3] = [
+        ("istio-iptables", &["-n", "-b", "8080"]),
+        ("pilot-agent", &["istio-iptables", "-n", "-b", "8080"]),
+        ("interceptor", &["istio-iptables", "-n", "-b", "8080"]),
+    ];
+    for (name, arguments) in called {
+        let output = Link::new(name).run(arguments);
+        expect(&output, 0, &[]);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(printed.contains(expected), "{printed}");
+    }
+}
+
+#[test]
+fn what_older_releases_had_is_refused_with_what_replaced_it() {
+    let clean = Link::new("istio-clean-iptables").run(&["--dry-run"]);
+    expect(&clean, 1, &["istio-clean-iptables", "--cleanup-only"]);
+    let istio_iptables = Link::new("istio-iptables");
+    let gone: [(&str, &str); 4] = [
+        ("-f", "as a whole"),
+        ("--clean", "--cleanup-only"),
+        ("--iptables-version=legacy", "--force-iptables-binary"),
+        ("--host-nsenter-exec", "--netns"),
+    ];
+    for (flag, instead) in gone {
+        expect(&istio_iptables.run(&["-n", flag]), 1, &[instead]);
+    }
+}
+
+/// Its exit codes are in its help.
+#[test]
+fn the_help_tells_the_exit_codes() {
+    let help = Link::new("istio-iptables").run(&["--help"]);
+    expect(&help, 0, &[]);
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for word in [
+        "0 done",
+        "1 failed",
+        "2 the command line",
+        "126",
+        "--force-iptables-binary",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Proof of capture, with few rights or none.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use interceptor_tests::lab::{Lab, NOTHING, STOCK};
+
+use crate::{InPod, NOT_PROVEN, expect, said};
+
+/// What istio-init has: root, with two capabilities, in a cgroup namespace of its own.
+const ISTIO_INIT: &[&str] = &[
+    "unshare",
+    "--cgroup",
+    "setpriv",
+    "--bounding-set",
+    "-all,+net_admin,+net_raw",
+    "--inh-caps",
+    "-all,+net_admin,+net_raw",
+];
+
+/// What istio-validation has: nothing.
+const ISTIO_VALIDATION: &[&str] = &[
+    "setpriv",
+    "--reuid=1337",
+    "--regid=1337",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--no-new-privs",
+];
+
+const VALIDATE: &[&str] = &["--skip-rule-apply", "--run-validation"];
+const SHORTLY: &str = "--probe-timeout=300ms";
+
+/// Those who may run the proof.
+const ALL_RIGHTS: [&[&str]; 3] = [&[], ISTIO_INIT, ISTIO_VALIDATION];
+
+#[test]
+fn a_captured_pod_passes_and_another_does_not() {
+    let lab = Lab::new().expect("a lab");
+    let pods = ALL_RIGHTS.map(|wrapper| InPod { lab: &lab, wrapper });
+    for pod in &pods {
+        let output = pod.stock(&[VALIDATE, &[SHORTLY]].concat());
+        expect(
+            &output,
+            NOT_PROVEN,
+            &["not known to be captured", "127.0.0.1:15001", "300ms"],
+        );
+    }
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
+    lab.attach(STOCK).expect("attached");
+    for pod in &pods {
+        expect(&pod.stock(VALIDATE), 0, &["proven"]);
+    }
+}
+
+/// The proof asks nothing of whoever captures: the kernel's own rules pass as well.
+#[test]
+fn iptables_rules_pass() {
+    let lab = Lab::new().expect("a lab");
+    let root = InPod::privileged(&lab);
+    let printed = root.stock(&["--dry-run"]);
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    let (rules, _) = printed.split_once("# The same for").expect("both families");
+    let restored = root.run("iptables-restore", &["--noflush"], rules);
+    assert!(restored.status.success(), "{}", said(&restored));
+    for wrapper in ALL_RIGHTS {
+        expect(
+            &InPod { lab: &lab, wrapper }.stock(VALIDATE),
+            0,
+            &["proven"],
+        );
+    }
+}
+
+/// The ports are those of the settings, and so is the user.
+#[test]
+fn other_ports_and_users_are_proven_alike() {
+    let lab = Lab::new().expect("a lab");
+    let other = [
+        "-p", "15101", "-z", "15106", "-u", "77,1000", "-b", "", "-i", "",
+    ];
+    lab.attach(&other).expect("attached");
+    let probe = ["--iptables-probe-port", "7"];
+    let output = InPod::privileged(&lab).istio_iptables(&[&other, VALIDATE, &probe].concat());
+    expect(&output, 0, &["proven"]);
+    // Those of another proxy are not.
+    let output = InPod::privileged(&lab).stock(&[VALIDATE, &[SHORTLY]].concat());
+    expect(&output, NOT_PROVEN, &["UID 1337", "127.0.0.6:15002"]);
+}
+
+#[test]
+fn a_pod_with_ipv6_only_is_proven_by_ipv6() {
+    let lab = Lab::new().expect("a lab");
+    lab.pod
+        .ip("addr del 10.1.0.2/24 dev eth0")
+        .expect("IPv6 only");
+    let output = InPod::privileged(&lab).stock(&[VALIDATE, &[SHORTLY]].concat());
+    expect(&output, NOT_PROVEN, &["[::1]:15001", "[::6]:15002"]);
+    lab.attach(STOCK).expect("attached");
+    for wrapper in ALL_RIGHTS {
+        expect(
+            &InPod { lab: &lab, wrapper }.stock(VALIDATE),
+            0,
+            &["proven"],
+        );
+    }
+}
+
+/// With istio-init's rights nothing can be attached: somebody on the node does it meanwhile.
+#[test]
+fn with_few_rights_it_waits_until_the_pod_is_captured() {
+    let lab = Lab::new().expect("a lab");
+    let pod = InPod {
+        lab: &lab,
+        wrapper: ISTIO_INIT,
+    };
+    let patience = Duration::from_millis(1500);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| (pod.stock(&["--probe-timeout", "1m"]), start.elapsed()));
+        thread::sleep(patience);
+        lab.attach(STOCK).expect("attached");
+        let (output, elapsed) = waiting.join().expect("a run");
+        expect(&output, 0, &["CAP_BPF", "waits", "proven"]);
+        assert!(elapsed > patience, "{elapsed:?}");
+    });
+}
+
+#[test]
+fn with_few_rights_it_gives_up_when_nobody_captures_the_pod() {
+    let lab = Lab::new().expect("a lab");
+    let pod = InPod {
+        lab: &lab,
+        wrapper: ISTIO_INIT,
+    };
+    expect(
+        &pod.stock(&[SHORTLY]),
+        NOT_PROVEN,
+        &["CAP_BPF", "not known to be captured"],
+    );
+    // Nothing that it may dial is captured by these settings.
+    expect(
+        &pod.istio_iptables(&["-b", "*"]),
+        NOT_PROVEN,
+        &["CAP_SETUID"],
+    );
+    let output = pod.istio_iptables(&["--cleanup-only"]);
+    expect(&output, 1, &["CAP_BPF"]);
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
+}
