@@ -5,10 +5,10 @@ mod dry_run;
 mod names;
 mod proving;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use interceptor_tests::{
-    command::output,
+    command::{bounded, output},
     interceptor,
     lab::{Lab, STOCK},
 };
@@ -30,13 +30,14 @@ impl<'a> InPod<'a> {
     }
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new("sh");
-        let script = "echo $$ > \"$CGROUP/pod/cgroup.procs\"; exec timeout --signal=KILL 60 \"$@\"";
+        let mut command = bounded("sh");
+        // Nothing of the test's own may be in the pod: it would be a process outside the cgroup.
+        let script = "echo $$ > \"$CGROUP/pod/cgroup.procs\"; exec nsenter --net=\"$POD\" \"$@\"";
         command.args(["-c", script, "sh"]).args(self.wrapper);
         command.arg(program).args(arguments);
         command.env("CGROUP", self.lab.cgroup.path());
-        let run = || output(&mut command, input);
-        self.lab.pod.enter(run).expect("a run")
+        command.env("POD", self.lab.pod.path());
+        output(&mut command, input).expect("a run")
     }
 
     /// `interceptor istio-iptables`, which is to attach at the lab's cgroup.
