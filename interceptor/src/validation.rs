@@ -4,14 +4,14 @@
 //! port and `SO_ORIGINAL_DST` tells its destination. While this runs, it is the proxy that listens.
 
 use std::{
-    io,
+    fmt, io, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use nix::{
     errno::Errno,
@@ -84,22 +84,24 @@ struct Listeners(Vec<(SocketAddr, Socket)>);
 impl Listeners {
     /// One is enough, as there: the proxy may have the other.
     fn open(settings: &Settings, ipv6: bool) -> Result<Self> {
-        let localhost = localhost(ipv6);
+        let ports = [settings.outbound_port, settings.inbound_port];
+        let addresses = ports.map(|port| SocketAddr::new(localhost(ipv6), port));
         let mut open = Vec::new();
-        let mut problem = None;
-        for port in [settings.outbound_port, settings.inbound_port] {
-            let address = SocketAddr::new(localhost, port);
+        let mut problems = Vec::new();
+        for address in addresses {
             match listen(address) {
                 Ok(socket) => open.push((address, socket)),
-                Err(error) => problem = Some(anyhow!(error).context(address)),
+                Err(error) => problems.push(format!("{address}: {error}")),
             }
         }
-        match problem {
-            Some(problem) if open.is_empty() => {
-                Err(problem.context("cannot listen in the proxy's place"))
-            }
-            _ => Ok(Self(open)),
+        let problems = problems.join(", ");
+        if open.is_empty() {
+            bail!("cannot listen in the proxy's place at {problems}");
         }
+        if !problems.is_empty() {
+            eprintln!("interceptor: cannot listen in the proxy's place at {problems}");
+        }
+        Ok(Self(open))
     }
 
     fn names(&self) -> String {
@@ -154,8 +156,7 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
 
 /// The ports that the connections which have arrived were going to.
 fn arrivals(listener: &Socket) -> impl Iterator<Item = Option<u16>> {
-    std::iter::from_fn(|| listener.accept().ok())
-        .map(|(connection, _)| original_port(&connection).ok())
+    iter::from_fn(|| listener.accept().ok()).map(|(connection, _)| original_port(&connection).ok())
 }
 
 fn original_port(connection: &Socket) -> nix::Result<u16> {
@@ -201,8 +202,8 @@ enum Probe {
     OfApp { to: SocketAddr },
 }
 
-impl std::fmt::Display for Probe {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Probe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OfProxy { proxy, to, .. } => {
                 write!(formatter, "of {proxy} to {to}")
@@ -257,8 +258,8 @@ struct Proxy {
     gid: Option<u32>,
 }
 
-impl std::fmt::Display for Proxy {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Proxy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.uid, self.gid) {
             (Some(uid), _) => write!(formatter, "UID {uid}"),
             (None, Some(gid)) => write!(formatter, "GID {gid}"),

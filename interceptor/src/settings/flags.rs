@@ -521,4 +521,50 @@ mod tests {
         assert_eq!(names.len(), count);
         IstioFlags::augment_args(Command::new("attach")).debug_assert();
     }
+
+    /// The row of a table whose first cells are these, `| a | b |`.
+    fn has_row(document: &str, cells: &[String]) -> bool {
+        let cells = cells.iter().map(|cell| match cell.as_str() {
+            "" => " |".to_owned(),
+            cell => format!(" {cell} |"),
+        });
+        let start = format!("|{}", cells.collect::<Vec<_>>().concat());
+        document.lines().any(|line| line.starts_with(&start))
+    }
+
+    fn quoted(names: impl IntoIterator<Item = String>) -> String {
+        let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    }
+
+    #[test]
+    fn the_documentation_lists_every_setting() {
+        const DOCUMENT: &str = include_str!("../../../docs/settings.md");
+        let flag = |setting: &Setting| match setting.long {
+            "" => String::new(),
+            long => format!("`--{long}`"),
+        };
+        let short = |setting: &Setting| quoted(setting.short.map(|short| format!("-{short}")));
+        let variables =
+            |setting: &Setting| quoted(setting.variables.iter().map(ToString::to_string));
+        let default = |setting: &Setting| match setting.default {
+            "" => "`''`".to_owned(),
+            default => format!("`{default}`"),
+        };
+        for setting in SETTINGS.iter().chain(&CONTROLS) {
+            let mut cells = vec![flag(setting), short(setting), variables(setting)];
+            // These depend on others.
+            if !["proxy-uid", "proxy-gid"].contains(&setting.long) {
+                cells.push(default(setting));
+            }
+            assert!(has_row(DOCUMENT, &cells), "{cells:?}");
+        }
+        for (setting, _) in &MOOT {
+            let cells = [flag(setting), variables(setting), default(setting)];
+            assert!(has_row(DOCUMENT, &cells), "{cells:?}");
+        }
+        for (setting, _) in &GONE {
+            assert!(DOCUMENT.contains(&flag(setting)), "{setting:?}");
+        }
+    }
 }
