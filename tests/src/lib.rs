@@ -10,6 +10,7 @@ pub mod agent;
 pub mod bpf;
 pub mod cgroup;
 pub mod command;
+pub mod conntrack;
 pub mod demo;
 pub mod dialler;
 pub mod interceptor;

@@ -5,6 +5,7 @@
 //! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all that is seen.
 
 mod dial;
+mod query;
 mod report;
 mod run;
 
@@ -12,6 +13,7 @@ use std::env;
 
 use anyhow::Result;
 pub use dial::{Dial, Way, address};
+pub use query::Query;
 pub use run::Run;
 
 use crate::world::{Mechanism, Setup, World};

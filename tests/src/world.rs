@@ -12,16 +12,20 @@
 mod actors;
 mod layout;
 
-use std::cell::{OnceCell, RefCell};
+use std::{
+    cell::{OnceCell, RefCell},
+    mem,
+};
 
-pub use actors::{Bind, Who, serve, serve_with};
-use anyhow::Result;
+pub use actors::{Bind, Who, serve, serve_datagrams, serve_with};
+use anyhow::{Context as _, Result};
 pub use layout::Layout;
 
 use crate::{
     actor::Actor,
     agent::protocol::{Family, Handle, Protocol},
     cgroup::Cgroup,
+    conntrack,
     interceptor::Attachment,
     netns::Netns,
     rules,
@@ -86,7 +90,7 @@ pub struct World {
     // Dropped in this order: detached, then the actors, their namespaces, and the cgroup.
     interception: Option<Attachment>,
     actors: [OnceCell<Actor>; Who::COUNT],
-    listeners: RefCell<Vec<Handle>>,
+    listeners: RefCell<Vec<(Who, Handle)>>,
     old_sockets: Vec<Handle>,
     old_connections: Vec<Handle>,
     pod: Netns,
@@ -148,8 +152,7 @@ impl World {
         let settings = &self.setup.settings;
         match self.mechanism {
             Mechanism::Iptables => {
-                let ipv6 = self.setup.layout.is_ipv6_captured(settings.dual_stack);
-                rules::apply(&self.pod, settings, ipv6)
+                rules::apply(&self.pod, settings, self.is_ipv6_captured(settings))
             }
             Mechanism::Interceptor => {
                 let (netns, cgroup) = (self.pod.path(), self.cgroup.path());
@@ -157,6 +160,29 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Puts other settings in force, and has the proxy listen where they say.
+    pub fn set(&mut self, settings: &Settings) -> Result<()> {
+        self.stop_proxy()?;
+        let old = mem::replace(&mut self.setup.settings, settings.clone());
+        match self.mechanism {
+            Mechanism::Iptables => {
+                let [old, new] =
+                    [&old, settings].map(|settings| (settings, self.is_ipv6_captured(settings)));
+                rules::replace(&self.pod, old, new)?;
+                conntrack::forget(&self.pod)?;
+            }
+            Mechanism::Interceptor => {
+                let interception = self.interception.as_ref();
+                interception.context("detached")?.set(settings)?;
+            }
+        }
+        self.start_proxy()
+    }
+
+    const fn is_ipv6_captured(&self, settings: &Settings) -> bool {
+        self.setup.layout.is_ipv6_captured(settings.dual_stack)
     }
 
     /// Detaches Interceptor.

@@ -2,10 +2,11 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use socket2::Socket;
+use socket2::{Socket, Type};
 
 use super::{
     protocol::{Handle, Introduction, Level},
@@ -20,7 +21,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Serves a listening socket from now on.
+    /// Serves a listening socket, or one that takes datagrams, from now on.
     pub(super) fn add(&mut self, handle: Handle, listener: Socket) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         self.listeners.push((handle, listener));
@@ -47,8 +48,8 @@ impl Identity {
         self.connections
             .retain_mut(|connection| !open.next().is_some_and(|ready| *ready) || echo(connection));
         for ((_, listener), ready) in self.listeners.iter().zip(listeners) {
-            if *ready && let Ok(connection) = introduce(listener, name) {
-                self.connections.push(connection);
+            if *ready && let Ok(connection) = attend(listener, name) {
+                self.connections.extend(connection);
             }
         }
     }
@@ -63,21 +64,38 @@ fn echo(connection: &mut Socket) -> bool {
     }
 }
 
-/// Accepts a connection and tells it what is seen of it. What was to be seen is lost with a client
-/// that is gone; nobody is left to be told.
-fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
+/// Tells who is there what is seen of it, and answers with the connection, if it is one. What was to
+/// be seen is lost with a client that is gone; nobody is left to be told.
+fn attend(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
     let port = listener.local_addr()?.as_socket().map_or(0, |at| at.port());
+    let who = format!("{name}:{port}");
+    if listener.r#type()? == Type::DGRAM {
+        answer(listener, who)?;
+        return Ok(None);
+    }
     let (mut connection, _) = listener.accept()?;
-    let introduction = Introduction {
-        who: format!("{name}:{port}"),
-        peer: text(sockets::peer_name(&connection)),
-        local: text(sockets::local_name(&connection)),
-        original_v4: text(sockets::original_destination(&connection, Level::Ip)),
-        original_v6: text(sockets::original_destination(&connection, Level::Ipv6)),
-    };
-    let line = serde_json::to_string(&introduction)? + "\n";
+    let line = introduce(who, &connection, sockets::peer_name(&connection))?;
     connection.write_all(line.as_bytes())?;
-    Ok(connection)
+    Ok(Some(connection))
+}
+
+/// Answers a datagram.
+fn answer(socket: &Socket, who: String) -> io::Result<()> {
+    let (_, peer) = sockets::receive_from(socket)?;
+    let line = introduce(who, socket, Ok(peer))?;
+    socket.send_to(line.as_bytes(), &peer.into())?;
+    Ok(())
+}
+
+fn introduce(who: String, socket: &Socket, peer: io::Result<SocketAddr>) -> io::Result<String> {
+    let introduction = Introduction {
+        who,
+        peer: text(peer),
+        local: text(sockets::local_name(socket)),
+        original_v4: text(sockets::original_destination(socket, Level::Ip)),
+        original_v6: text(sockets::original_destination(socket, Level::Ipv6)),
+    };
+    Ok(serde_json::to_string(&introduction)? + "\n")
 }
 
 fn text(answer: io::Result<impl ToString>) -> String {

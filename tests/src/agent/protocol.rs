@@ -89,7 +89,8 @@ pub enum Request {
     Bind { socket: Handle, address: SocketAddr },
     /// `listen(2)`
     Listen { socket: Handle },
-    /// Hands a listening socket to the identity server: see [`Introduction`].
+    /// Hands a listening socket, or one that takes datagrams, to the identity server: see
+    /// [`Introduction`].
     Serve { socket: Handle },
     /// `connect(2)` that waits for the connection.
     Connect { socket: Handle, address: SocketAddr },
@@ -111,6 +112,14 @@ pub enum Request {
         address: SocketAddr,
         data: String,
     },
+    /// `sendto(2)`
+    SendTo {
+        socket: Handle,
+        address: SocketAddr,
+        data: String,
+    },
+    /// `recvfrom(2)` of one datagram.
+    ReceiveFrom { socket: Handle },
     /// `recv(2)` until the end of a line.
     ReceiveLine { socket: Handle },
     /// `getsockname(2)`
@@ -148,6 +157,13 @@ pub enum Reply {
     Name(SocketAddr),
     /// What was received; nothing at the end of the stream.
     Data(String),
+    /// A datagram and where it came from.
+    Datagram {
+        /// Its sender.
+        from: SocketAddr,
+        /// What was in it.
+        data: String,
+    },
     /// What poll saw, and `SO_ERROR`.
     Polled {
         /// The names of the events.
@@ -167,7 +183,7 @@ pub enum Reply {
 }
 
 /// What an identity server tells whoever connects, in one line, before it sends back whatever it
-/// receives.
+/// receives; and whoever sends a datagram, of the socket that takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
     /// The actor's name and the listener's port.

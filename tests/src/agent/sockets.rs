@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::AsFd as _,
     thread,
     time::Duration,
@@ -108,6 +108,18 @@ impl Sockets {
                 .get(socket)?
                 .send_to_with_flags(data.as_bytes(), &address.into(), libc::MSG_FASTOPEN)
                 .map(length),
+            Request::SendTo {
+                socket,
+                address,
+                data,
+            } => self
+                .get(socket)?
+                .send_to(data.as_bytes(), &address.into())
+                .map(length),
+            Request::ReceiveFrom { socket } => {
+                let (data, from) = receive_from(self.get(socket)?)?;
+                Ok(Reply::Datagram { from, data })
+            }
             Request::ReceiveLine { socket } => receive_line(self.get(socket)?).map(Reply::Data),
             Request::LocalName { socket } => local_name(self.get(socket)?).map(Reply::Name),
             Request::PeerName { socket } => peer_name(self.get(socket)?).map(Reply::Name),
@@ -166,6 +178,10 @@ fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
     };
     let socket = Socket::new(domain, kind, Some(number.into()))?;
     be_patient(&socket)?;
+    if protocol == Protocol::Udp {
+        // Nobody may answer.
+        socket.set_read_timeout(Some(CONNECT_PATIENCE))?;
+    }
     Ok(socket)
 }
 
@@ -210,6 +226,15 @@ fn receive_line(mut socket: &Socket) -> io::Result<String> {
         line.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// A datagram and its sender.
+pub(super) fn receive_from(socket: &Socket) -> io::Result<(String, SocketAddr)> {
+    let socket = UdpSocket::from(socket.try_clone()?);
+    let mut buffer = [0; 4096];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    let data = String::from_utf8_lossy(&buffer[..length]);
+    Ok((data.trim_end().to_owned(), from))
 }
 
 /// `getsockname(2)`

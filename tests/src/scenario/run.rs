@@ -64,6 +64,7 @@ impl<'w> Run<'w> {
             Reply::Done | Reply::Socket(_) => "ok".to_owned(),
             Reply::Name(address) => self.name(*address),
             Reply::Data(data) => data.clone(),
+            Reply::Datagram { from, data } => format!("{data} from {}", self.name(*from)),
             Reply::Polled { events, error } => format!("{events} {error:?}"),
             Reply::Original { address, length } => {
                 format!("{} in {length} bytes", self.name(*address))

@@ -1,6 +1,6 @@
 //! Who acts in a world.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
@@ -8,6 +8,8 @@ use super::World;
 use crate::{
     actor::{Actor, User},
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
+    rules::DNS_PORT,
+    settings::{Dns, Mode},
 };
 
 /// The actors of a world.
@@ -27,6 +29,8 @@ pub enum Who {
     AppServer,
     /// The proxy that listens.
     ProxyServer,
+    /// The proxy that listens where it needs capabilities: root, in the proxy's group.
+    RootProxyServer,
     /// Somebody outside the pod, who dials into it.
     Client,
     /// The servers outside the pod, on `[::]`.
@@ -38,7 +42,7 @@ impl Who {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::App,
         Self::Root,
         Self::Proxy,
@@ -46,6 +50,7 @@ impl Who {
         Self::ProxyGid,
         Self::AppServer,
         Self::ProxyServer,
+        Self::RootProxyServer,
         Self::Client,
         Self::Remote,
     ];
@@ -54,7 +59,11 @@ impl Who {
         match self {
             Self::App | Self::AppServer => "app",
             Self::Root => "root",
-            Self::Proxy | Self::ProxyUid | Self::ProxyGid | Self::ProxyServer => "proxy",
+            Self::Proxy
+            | Self::ProxyUid
+            | Self::ProxyGid
+            | Self::ProxyServer
+            | Self::RootProxyServer => "proxy",
             Self::Client => "client",
             Self::Remote => "remote",
         }
@@ -65,7 +74,7 @@ impl Who {
             Self::App | Self::AppServer => User::new(1000, 1000),
             Self::Proxy | Self::ProxyServer => User::new(1337, 1337),
             Self::ProxyUid => User::new(1337, 0),
-            Self::ProxyGid => User::new(0, 1337),
+            Self::ProxyGid | Self::RootProxyServer => User::new(0, 1337),
             Self::Root | Self::Client | Self::Remote => User::new(0, 0),
         }
     }
@@ -86,9 +95,9 @@ pub struct Bind {
 
 impl Bind {
     /// `0.0.0.0`
-    pub const V4_WILDCARD: Self = Self::to(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    pub const V4_WILDCARD: Self = Self::to(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     /// `[::]`, which takes IPv4 too.
-    pub const DUAL_WILDCARD: Self = Self::to(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
+    pub const DUAL_WILDCARD: Self = Self::to(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     /// `[::]`, for IPv6 only.
     pub const V6_WILDCARD: Self = Self {
         v6_only: true,
@@ -105,9 +114,19 @@ impl Bind {
 }
 
 /// The ports that the app serves.
-const APP_PORTS: [u16; 10] = [22, 80, 443, 8080, 9090, 15002, 15008, 15020, 15021, 15090];
+const APP_PORTS: [u16; 11] = [
+    22, 53, 80, 443, 8080, 9090, 15002, 15008, 15020, 15021, 15090,
+];
 /// The ports that the remote servers serve.
 const REMOTE_PORTS: [u16; 9] = [22, 53, 80, 443, 8080, 9090, 15006, 15008, 15020];
+
+/// The ports that answer datagrams too, at some addresses: a datagram's answer comes from where the
+/// server is bound.
+const DATAGRAM_PORTS: [u16; 2] = [53, 80];
+const APP_V4: [&str; 3] = ["127.0.0.1", "127.0.0.53", "10.1.0.2"];
+const APP_V6: [&str; 2] = ["::1", "fd00:1::2"];
+const REMOTE_V4: [&str; 3] = ["10.1.0.1", "10.2.0.9", "10.96.0.10"];
+const REMOTE_V6: [&str; 3] = ["fd00:1::1", "fd00:2::9", "fd00:96::10"];
 
 impl World {
     /// The actor, started when it is first asked for.
@@ -144,29 +163,71 @@ impl World {
                 serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
             }
         }
+        for (who, v4, v6) in [
+            (Who::AppServer, APP_V4.as_slice(), APP_V6.as_slice()),
+            (Who::Remote, REMOTE_V4.as_slice(), REMOTE_V6.as_slice()),
+        ] {
+            let layout = self.setup.layout;
+            let addresses = [(v4, layout.v4), (v6, layout.v6)];
+            let there = addresses.iter().filter(|(_, is_there)| *is_there);
+            for ip in there.flat_map(|(ips, _)| *ips) {
+                for port in DATAGRAM_PORTS {
+                    let address = SocketAddr::new(ip.parse()?, port);
+                    serve_datagrams(self.actor(who)?, address)?;
+                }
+            }
+        }
         Ok(())
     }
 
     /// Starts the proxy's listeners, if they are not there.
     pub fn start_proxy(&self) -> Result<()> {
-        let mut listeners = self.listeners.borrow_mut();
-        if !listeners.is_empty() {
+        if !self.listeners.borrow().is_empty() {
             return Ok(());
         }
         let settings = &self.setup.settings;
         for bind in self.setup.proxy {
             for port in [settings.proxy_port, settings.capture_port] {
-                listeners.push(serve(self.actor(Who::ProxyServer)?, *bind, port)?);
+                self.serve_as_proxy(*bind, port)?;
             }
+        }
+        self.answer_dns()
+    }
+
+    fn serve_as_proxy(&self, bind: Bind, port: u16) -> Result<()> {
+        let (who, options) = match self.setup.settings.mode {
+            Mode::Redirect => (Who::ProxyServer, &[][..]),
+            Mode::Tproxy if bind.ip.is_ipv4() => {
+                (Who::RootProxyServer, &[SocketOption::Transparent][..])
+            }
+            Mode::Tproxy => (Who::RootProxyServer, &[SocketOption::TransparentV6][..]),
+        };
+        let listener = serve_with(self.actor(who)?, bind, port, options)?;
+        self.listeners.borrow_mut().push((who, listener));
+        Ok(())
+    }
+
+    /// The agent's part of the proxy.
+    fn answer_dns(&self) -> Result<()> {
+        if self.setup.settings.dns == Dns::Off {
+            return Ok(());
+        }
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ] {
+            self.serve_as_proxy(Bind::to(ip), DNS_PORT)?;
+            let (who, _) = *self.listeners.borrow().last().context("no listener")?;
+            let socket = serve_datagrams(self.actor(who)?, (ip, DNS_PORT).into())?;
+            self.listeners.borrow_mut().push((who, socket));
         }
         Ok(())
     }
 
     /// Closes the proxy's listeners.
     pub fn stop_proxy(&self) -> Result<()> {
-        for socket in self.listeners.take() {
-            self.actor(Who::ProxyServer)?
-                .must(&Request::Close { socket })?;
+        for (who, socket) in self.listeners.take() {
+            self.actor(who)?.must(&Request::Close { socket })?;
         }
         Ok(())
     }
@@ -205,6 +266,14 @@ pub fn serve_with(
     }
     actor.must(&Request::Bind { socket, address })?;
     actor.must(&Request::Listen { socket })?;
+    actor.must(&Request::Serve { socket })?;
+    Ok(socket)
+}
+
+/// Has `actor` tell whoever sends a datagram to `address` who it is.
+pub fn serve_datagrams(actor: &Actor, address: SocketAddr) -> Result<Handle> {
+    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
+    actor.must(&Request::Bind { socket, address })?;
     actor.must(&Request::Serve { socket })?;
     Ok(socket)
 }
