@@ -20,6 +20,7 @@ pub mod machine;
 pub mod model;
 pub mod netns;
 pub mod original;
+pub mod random;
 pub mod rules;
 pub mod scenario;
 pub mod settings;

@@ -14,9 +14,13 @@ use std::env;
 use anyhow::Result;
 pub use dial::{Dial, Way, address};
 pub use query::Query;
+pub use report::{compare, observe};
 pub use run::Run;
 
 use crate::world::{Mechanism, Setup, World};
+
+/// What was looked at, and what was seen.
+pub type Seen = Vec<(String, String)>;
 
 type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
 
@@ -62,7 +66,7 @@ pub fn differential(setup: &Setup, scenarios: &[Scenario]) {
 
 /// The iptables world and the one that it is compared with: Interceptor's, or for the sake of the
 /// tests themselves (`INTERCEPTOR_TEST_WORLD=iptables`) a second one alike.
-fn worlds(setup: &Setup) -> Result<[World; 2]> {
+pub fn worlds(setup: &Setup) -> Result<[World; 2]> {
     let other = match env::var("INTERCEPTOR_TEST_WORLD").as_deref() {
         Ok("iptables") => Mechanism::Iptables,
         _ => Mechanism::Interceptor,

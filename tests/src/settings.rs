@@ -1,5 +1,7 @@
 //! What the user of istio-iptables and of Interceptor can set, with one spelling for both.
 
+use std::fmt;
+
 /// Settings as flags and environment give them. The default is what a stock injected pod gets, in a
 /// mesh with dual-stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +174,30 @@ impl Settings {
     }
 }
 
+/// As they are written in a test: what is not the default.
+impl fmt::Display for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = format!("{:?}", Self::default());
+        let own = format!("{self:?}");
+        let fields = |text: &str| -> Vec<String> {
+            let inner = text
+                .trim_start_matches("Settings { ")
+                .trim_end_matches(" }");
+            inner.split(", ").map(str::to_owned).collect()
+        };
+        formatter.write_str("Settings { ")?;
+        for (own, default) in fields(&own).iter().zip(fields(&default)) {
+            if *own != default {
+                let own = own
+                    .replace("dns: ", "dns: Dns::")
+                    .replace("mode: ", "mode: Mode::");
+                write!(formatter, "{own}, ")?;
+            }
+        }
+        formatter.write_str("..Settings::default() }")
+    }
+}
+
 impl Mode {
     /// What `-m` takes.
     #[must_use]
@@ -199,6 +225,23 @@ mod tests {
         assert_eq!(flags, stock);
         assert!(Settings::default().environment().is_empty());
         assert_eq!(Settings::default().resolv_conf(), None);
+    }
+
+    #[test]
+    fn they_are_shown_as_they_are_written() {
+        let settings = Settings {
+            proxy_port: 16001,
+            mode: Mode::Tproxy,
+            outbound_cidrs: "10.0.0.0/8,::/0",
+            dns: Dns::Servers("10.96.0.10"),
+            ..Settings::default()
+        };
+        assert_eq!(
+            settings.to_string(),
+            "Settings { proxy_port: 16001, mode: Mode::Tproxy, \
+             outbound_cidrs: \"10.0.0.0/8,::/0\", dns: Dns::Servers(\"10.96.0.10\"), \
+             ..Settings::default() }"
+        );
     }
 
     #[test]

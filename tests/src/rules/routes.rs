@@ -9,17 +9,18 @@ use crate::{
 };
 
 pub(super) fn apply(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
+    if ipv6 {
+        ip(netns, "-6 addr replace ::6/128 dev lo")?;
+    }
     change(netns, "add", settings, ipv6)
 }
 
+/// The address stays, as istio-iptables never takes it away.
 pub(super) fn remove(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
     change(netns, "del", settings, ipv6)
 }
 
 fn change(netns: &Netns, verb: &str, settings: &Settings, ipv6: bool) -> Result<()> {
-    if ipv6 {
-        ip(netns, &format!("-6 addr {verb} ::6/128 dev lo"))?;
-    }
     if settings.mode != Mode::Tproxy || settings.inbound_ports.is_empty() {
         return Ok(());
     }

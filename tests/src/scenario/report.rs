@@ -4,7 +4,7 @@ use std::{env, fmt::Write as _};
 
 use anyhow::Result;
 
-use super::{Run, Scenario};
+use super::{Run, Scenario, Seen};
 use crate::world::World;
 
 /// How many details of one scenario are told: once the outcome differs, all else does.
@@ -49,9 +49,18 @@ fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
     run
 }
 
-type Seen = [(String, String)];
+/// What is seen of `play` in a world.
+pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Seen {
+    let mut run = Run::new(world);
+    if let Err(error) = play(&mut run) {
+        run.see("failure", format!("{error:#}"));
+    }
+    run.seen
+}
 
-fn compare(iptables: &Seen, other: &Seen) -> Vec<String> {
+/// What was not seen alike.
+#[must_use]
+pub fn compare(iptables: &[(String, String)], other: &[(String, String)]) -> Vec<String> {
     let mut details = Vec::new();
     for index in 0..iptables.len().max(other.len()) {
         let (left, right) = (iptables.get(index), other.get(index));

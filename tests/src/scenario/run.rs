@@ -140,21 +140,20 @@ impl<'w> Run<'w> {
     /// The closed list's first entry: an accepted inbound socket's own name is where REDIRECT took
     /// the connection behind iptables, and where the client dialled behind Interceptor.
     fn is_permitted_local_name(&self, said: &Introduction) -> bool {
-        let capture_port = self.world.setup().settings.capture_port;
-        if said.who != format!("proxy:{capture_port}") {
-            return false;
-        }
-        let Ok(local) = said.local.parse::<SocketAddr>() else {
+        let settings = &self.world.setup().settings;
+        let ports = [settings.capture_port, settings.proxy_port];
+        let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
+        let (true, Ok(local)) = (is_proxy, said.local.parse::<SocketAddr>()) else {
             return false;
         };
+        let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
+        // A link-local address keeps its scope.
+        let names = [canonical.to_string(), local.to_string()];
+        let is_dialled = names.contains(&said.original_v4) || names.contains(&said.original_v6);
         match self.world.mechanism() {
-            Mechanism::Iptables => local.port() == capture_port,
-            Mechanism::Interceptor => {
-                let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
-                // A link-local address keeps its scope.
-                let names = [canonical.to_string(), local.to_string()];
-                names.contains(&said.original_v4) || names.contains(&said.original_v6)
-            }
+            // TPROXY takes it nowhere.
+            Mechanism::Iptables => is_dialled || ports.contains(&local.port()),
+            Mechanism::Interceptor => is_dialled,
         }
     }
 

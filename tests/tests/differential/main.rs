@@ -8,6 +8,7 @@ mod known_differences;
 mod listeners;
 mod original_destination;
 mod owners;
+mod random;
 mod refusals;
 mod settings;
 mod source_ports;

@@ -1,0 +1,251 @@
+//! Connections and queries at random, between whoever there is in a world.
+
+use std::fmt;
+
+use anyhow::Result;
+use proptest::{
+    option,
+    prelude::any,
+    prop_oneof,
+    sample::select,
+    strategy::{BoxedStrategy, Just, Strategy},
+};
+
+use super::mostly;
+use crate::{
+    scenario::{Dial, Query, Run, Way},
+    world::Who,
+};
+
+/// The ports that somebody listens on, or that settings are about.
+pub(super) const PORTS: [u16; 16] = [
+    80, 22, 53, 81, 443, 8080, 9090, 15001, 15002, 15006, 15008, 15020, 15021, 15053, 15090, 16006,
+];
+
+/// Outside the pod, by different routes.
+const REMOTE: [Twins; 8] = [
+    ("10.2.0.9", "fd00:2::9"),
+    ("10.2.0.10", "fd00:2::10"),
+    ("10.96.0.10", "fd00:96::10"),
+    ("10.1.0.1", "fd00:1::1"),
+    ("10.4.0.1", "fd00:4::1"),
+    ("10.8.0.1", "fd00:8::1"),
+    ("10.9.0.1", "fd00:9::1"),
+    ("198.51.100.9", "2001:db8::9"),
+];
+
+/// The pod's own.
+const OWN: [Twins; 3] = [
+    ("10.1.0.2", "fd00:1::2"),
+    ("10.1.0.3", "fd00:1::3"),
+    ("10.3.0.2", "fd00:3::2"),
+];
+
+const LOOPBACK: [Twins; 6] = [
+    ("127.0.0.1", "::1"),
+    ("127.0.0.2", "::1"),
+    ("127.0.0.6", "::6"),
+    ("127.0.0.53", "::1"),
+    ("127.1.2.3", "::1"),
+    ("0.0.0.0", "::"),
+];
+
+/// Where no connection can go.
+const NOWHERE: [Twins; 4] = [
+    ("10.66.1.1", "fd00:66:1::1"),
+    ("10.66.2.1", "fd00:66:2::1"),
+    ("10.66.3.1", "fd00:66:3::1"),
+    ("224.0.0.1", "ff0e::1"),
+];
+
+/// Where datagrams are answered.
+const ANSWERING: [Twins; 6] = [
+    ("10.96.0.10", "fd00:96::10"),
+    ("10.2.0.9", "fd00:2::9"),
+    ("10.1.0.1", "fd00:1::1"),
+    ("10.1.0.2", "fd00:1::2"),
+    ("127.0.0.1", "::1"),
+    ("127.0.0.53", "::1"),
+];
+
+/// What a socket in the pod can be bound to.
+const SOURCES: [Twins; 6] = [
+    ("10.1.0.2", "fd00:1::2"),
+    ("10.1.0.3", "fd00:1::3"),
+    ("10.3.0.2", "fd00:3::2"),
+    ("127.0.0.1", "::1"),
+    ("127.0.0.2", "::1"),
+    ("127.0.0.6", "::6"),
+];
+
+/// What a client can be bound to.
+const CLIENTS: [Twins; 3] = [
+    ("10.1.0.1", "fd00:1::1"),
+    ("10.2.0.9", "fd00:2::9"),
+    ("10.3.0.1", "fd00:3::1"),
+];
+
+/// An IPv4 address, and one that is alike in IPv6.
+type Twins = (&'static str, &'static str);
+
+/// What addresses are written in.
+#[derive(Clone, Copy, Debug)]
+enum Notation {
+    V4,
+    V6,
+    /// IPv4 by an IPv6 socket.
+    Mapped,
+}
+
+/// A connection or a query.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    who: Who,
+    kind: Kind,
+    from: Option<String>,
+    to: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Connection(Way),
+    Query { is_connected: bool },
+}
+
+/// Any connection or query.
+pub fn flows() -> impl Strategy<Value = Flow> {
+    prop_oneof![
+        6 => outbound(),
+        2 => inbound(),
+        3 => queries(),
+    ]
+}
+
+fn outbound() -> impl Strategy<Value = Flow> {
+    let to = prop_oneof![
+        6 => select(REMOTE.to_vec()),
+        4 => select(OWN.to_vec()),
+        4 => select(LOOPBACK.to_vec()),
+        1 => select(NOWHERE.to_vec()),
+    ];
+    let way = mostly(Way::Blocking, 6, Just(Way::NonBlocking)).prop_map(Kind::Connection);
+    flow(insiders(), way.boxed(), to.boxed(), ports(), &SOURCES)
+}
+
+fn inbound() -> impl Strategy<Value = Flow> {
+    let way = Just(Kind::Connection(Way::Blocking));
+    let to = select(OWN.to_vec());
+    let who = Just(Who::Client);
+    flow(who.boxed(), way.boxed(), to.boxed(), ports(), &CLIENTS)
+}
+
+fn queries() -> impl Strategy<Value = Flow> {
+    let kind = any::<bool>().prop_map(|is_unconnected| Kind::Query {
+        is_connected: !is_unconnected,
+    });
+    let to = select(ANSWERING.to_vec());
+    let port = mostly(53, 4, Just(80));
+    flow(insiders(), kind.boxed(), to.boxed(), port, &SOURCES)
+}
+
+fn insiders() -> BoxedStrategy<Who> {
+    prop_oneof![
+        4 => Just(Who::App),
+        1 => Just(Who::Root),
+        2 => Just(Who::Proxy),
+        1 => Just(Who::ProxyUid),
+        2 => Just(Who::ProxyGid),
+    ]
+    .boxed()
+}
+
+fn ports() -> BoxedStrategy<u16> {
+    mostly(80, 1, select(PORTS.to_vec()))
+}
+
+fn flow(
+    who: BoxedStrategy<Who>,
+    kind: BoxedStrategy<Kind>,
+    to: BoxedStrategy<Twins>,
+    port: BoxedStrategy<u16>,
+    sources: &[Twins],
+) -> impl Strategy<Value = Flow> + use<> {
+    let from = option::weighted(0.2, select(sources.to_vec()));
+    let notation = prop_oneof![
+        3 => Just(Notation::V4),
+        3 => Just(Notation::V6),
+        1 => Just(Notation::Mapped),
+    ];
+    (who, kind, from, to, port, notation).prop_map(|(who, kind, from, to, port, notation)| Flow {
+        who,
+        kind,
+        from: from.map(|from| notation.write(from, 0)),
+        to: notation.write(to, port),
+    })
+}
+
+impl Notation {
+    fn write(self, (v4, v6): Twins, port: u16) -> String {
+        match self {
+            Self::V4 => format!("{v4}:{port}"),
+            Self::V6 => format!("[{v6}]:{port}"),
+            Self::Mapped => format!("[::ffff:{v4}]:{port}"),
+        }
+    }
+}
+
+impl Flow {
+    /// Makes the connection or asks, and notes everything.
+    pub fn go(&self, run: &mut Run<'_>) -> Result<()> {
+        match self.kind {
+            Kind::Connection(way) => {
+                let mut dial = Dial::new(self.who, &self.to).way(way);
+                if let Some(from) = &self.from {
+                    dial = dial.from(from);
+                }
+                dial.go(run).map(drop)
+            }
+            Kind::Query { is_connected } => {
+                let mut query = Query::new(self.who, &self.to);
+                if let Some(from) = &self.from {
+                    query = query.from(from);
+                }
+                if !is_connected {
+                    query = query.unconnected();
+                }
+                query.go(run)
+            }
+        }
+    }
+
+    /// Who makes it.
+    #[must_use]
+    pub const fn who(&self) -> Who {
+        self.who
+    }
+}
+
+/// As it is written in a test.
+impl fmt::Display for Flow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            who,
+            kind,
+            from,
+            to,
+        } = self;
+        let what = match kind {
+            Kind::Connection(_) => "Dial",
+            Kind::Query { .. } => "Query",
+        };
+        write!(formatter, "{what}::new(Who::{who:?}, {to:?})")?;
+        if let Some(from) = from {
+            write!(formatter, ".from({from:?})")?;
+        }
+        match kind {
+            Kind::Connection(Way::Blocking) | Kind::Query { is_connected: true } => Ok(()),
+            Kind::Connection(way) => write!(formatter, ".way(Way::{way:?})"),
+            Kind::Query { .. } => formatter.write_str(".unconnected()"),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Making a case that fails as simple as it can be.
+
+use proptest::strategy::ValueTree;
+
+/// How often a case is tried.
+const ENOUGH: usize = 100;
+
+/// Simplifies as long as it still fails.
+pub fn shrink<T: ValueTree>(tree: &mut T, mut fails: impl FnMut(&T::Value) -> bool) -> T::Value {
+    let mut simplest = tree.current();
+    let mut goes_on = tree.simplify();
+    for _ in 0..ENOUGH {
+        if !goes_on {
+            break;
+        }
+        let simpler = tree.current();
+        goes_on = if fails(&simpler) {
+            simplest = simpler;
+            tree.simplify()
+        } else {
+            tree.complicate()
+        };
+    }
+    simplest
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::strategy::Strategy as _;
+
+    use super::*;
+    use crate::random::runner;
+
+    #[test]
+    fn what_fails_is_made_as_simple_as_it_can_be() {
+        let strategy = (0_u32..1000, 0_u32..1000);
+        let mut tree = (0..100)
+            .filter_map(|index| strategy.new_tree(&mut runner(1, index)).ok())
+            .find(|tree| tree.current().1 > 200)
+            .unwrap();
+        assert_eq!(shrink(&mut tree, |(_, second)| *second >= 17), (0, 17));
+    }
+}
