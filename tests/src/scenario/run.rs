@@ -143,13 +143,18 @@ impl<'w> Run<'w> {
         let settings = &self.world.setup().settings;
         let ports = [settings.capture_port, settings.proxy_port];
         let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
-        let (true, Ok(local)) = (is_proxy, said.local.parse::<SocketAddr>()) else {
+        // Without an original destination it was not taken anywhere.
+        let originals = [&said.original_v4, &said.original_v6];
+        let is_known = originals
+            .iter()
+            .any(|name| name.parse::<SocketAddr>().is_ok());
+        let (true, true, Ok(local)) = (is_proxy, is_known, said.local.parse::<SocketAddr>()) else {
             return false;
         };
         let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
         // A link-local address keeps its scope.
         let names = [canonical.to_string(), local.to_string()];
-        let is_dialled = names.contains(&said.original_v4) || names.contains(&said.original_v6);
+        let is_dialled = names.iter().any(|name| originals.contains(&name));
         match self.world.mechanism() {
             // TPROXY takes it nowhere.
             Mechanism::Iptables => is_dialled || ports.contains(&local.port()),
