@@ -119,9 +119,18 @@ impl Settings {
         flags: &IstioFlags,
         resolv_conf: Option<&ResolvConf>,
     ) -> Result<Parsed, SettingError> {
+        Self::from_flags_and(flags, &environment, resolv_conf)
+    }
+
+    /// As [`Settings::from_flags`], with another environment behind them.
+    pub fn from_flags_and(
+        flags: &IstioFlags,
+        environment: &dyn Fn(&str) -> Option<String>,
+        resolv_conf: Option<&ResolvConf>,
+    ) -> Result<Parsed, SettingError> {
         let source = Source {
             flags: &flags.given,
-            environment: &environment,
+            environment,
         };
         Self::parse(&source, resolv_conf)
     }
