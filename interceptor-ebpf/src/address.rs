@@ -25,8 +25,8 @@ map_type! {
 impl PartialEq for Address {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        let ([a, b, c, d], [e, f, g, h]) = (self.words, other.words);
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+        let (one, two) = (self.words, other.words);
+        (one[0] ^ two[0]) | (one[1] ^ two[1]) | (one[2] ^ two[2]) | (one[3] ^ two[3]) == 0
     }
 }
 

@@ -57,8 +57,8 @@ impl StandInRange {
         if let Some(v4) = address.v4() {
             return u32::from_be(v4) & !LOW_MASK == V4_BASE;
         }
-        let ([a, b, c, _], [d, e, f]) = (address.words(), V6_BASE);
-        (a ^ d) | (b ^ e) | (c ^ f) == 0
+        let words = address.words();
+        (words[0] ^ V6_BASE[0]) | (words[1] ^ V6_BASE[1]) | (words[2] ^ V6_BASE[2]) == 0
     }
 
     /// The first address of the part that belongs to source `source`, in the family of `like`.

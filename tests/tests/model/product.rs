@@ -12,8 +12,8 @@ use interceptor::{
     settings::{self, IstioFlags, ResolvConf},
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, Lists, Outbound, Owner, Policy, PortFlags, PortPage,
-    PortPageKey, PrefixFlags, Verdict, decide,
+    Address, Flow, Inbound, InterfaceFlags, Lists, NetnsState, Outbound, Owner, Policy, PortFlags,
+    PortPage, PortPageKey, PrefixFlags, Verdict, decide,
 };
 use interceptor_tests::{model::LOOPBACK, settings::Settings};
 
@@ -133,7 +133,7 @@ fn network(settings: &Settings) -> PodNetwork {
         interfaces: interfaces.collect(),
         addresses: Vec::new(),
         routes: Vec::new(),
-        fib: None,
+        state: NetnsState::default(),
     }
 }
 
