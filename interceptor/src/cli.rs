@@ -16,6 +16,7 @@ mod attach;
 mod check;
 mod detach;
 mod dry_run;
+mod explain;
 mod istio_iptables;
 mod output;
 mod run;
@@ -41,6 +42,7 @@ enum Command {
     Run(run::Run),
     Detach(detach::Detach),
     Status(status::Status),
+    Explain(explain::Explain),
     Check(check::Check),
     IstioIptables(istio_iptables::IstioIptables),
     #[command(hide = true)]
@@ -87,6 +89,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
         Command::Status(status) => status.run(),
+        Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
         Command::IstioIptables(command) => command.run(),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),

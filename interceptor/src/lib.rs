@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod check;
 pub mod cli;
 pub mod digest;
+pub mod explain;
 pub mod host;
 pub mod netns;
 pub mod policy;

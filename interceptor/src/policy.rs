@@ -6,8 +6,9 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Policy, PolicyFlags, PolicyId,
-    PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags, V4Prefix,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, Policy, PolicyFlags,
+    PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
+    V4Prefix,
 };
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
@@ -80,6 +81,41 @@ impl CompiledPolicy {
             interfaces: compile_interfaces(id, network, &excluded, &rerouted),
         }
     }
+}
+
+/// What the programs find in the maps.
+impl Lists for CompiledPolicy {
+    fn port(&self, port: u16) -> PortFlags {
+        let key = PortPageKey::of(self.policy.id, port);
+        self.ports
+            .iter()
+            .find(|(page, _)| *page == key)
+            .map_or(PortFlags::NONE, |(_, page)| page.flags(port))
+    }
+
+    fn prefix(&self, address: Address) -> PrefixFlags {
+        self.prefixes
+            .iter()
+            .filter(|(key, length, _)| shares_prefix(key.address, address, *length))
+            .max_by_key(|(_, length, _)| *length)
+            .map_or(PrefixFlags::NONE, |(_, _, flags)| *flags)
+    }
+
+    fn has_group(&self, gid: u32) -> bool {
+        self.groups.iter().any(|group| group.gid == gid)
+    }
+}
+
+/// Whether the first `length` bits of two addresses are the same.
+fn shares_prefix(one: Address, other: Address, length: u8) -> bool {
+    let bits = |address: Address| {
+        let words = address.words().map(u32::from_be);
+        words
+            .into_iter()
+            .fold(0, |bits, word| bits << 32 | u128::from(word))
+    };
+    let differing = bits(one) ^ bits(other);
+    differing.leading_zeros() >= u32::from(length)
 }
 
 fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {

@@ -12,6 +12,9 @@ use serde::Serialize;
 use crate::settings::Settings;
 
 mod build;
+mod walk;
+
+pub use walk::Packet;
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -259,7 +259,8 @@ const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
+/// Asks the kernel about one destination.
+pub async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
     match ask_from(netlink, destination, None).await? {
         Way::Out {
             source, interface, ..

@@ -1,0 +1,428 @@
+//! What becomes of a connection of an attached pod, and why.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result, bail};
+use interceptor_ebpf::{
+    Address, Flow, Inbound, InterfaceFlags, NetnsState, Outbound, Owner, Reason, Transport,
+    Verdict, decide,
+};
+use nix::errno::Errno;
+use serde::Serialize;
+
+use crate::{
+    attachment::policy_of,
+    bpf::{maps::Maps, pins::Pins},
+    host,
+    netns::{
+        Netns,
+        interfaces::PodInterface,
+        netlink,
+        network::PodNetwork,
+        routes::{self, Way},
+        stand_in_routes::Sources,
+    },
+    policy::CompiledPolicy,
+    record::Record,
+    rules::{Family, Packet, Rule, Rules, Table},
+    settings::{Mode, Settings},
+};
+
+/// A connection that is asked about.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Where it goes.
+    pub destination: SocketAddr,
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Which way a connection goes.
+#[derive(Clone, Debug)]
+pub enum Direction {
+    /// Made by a socket of the pod.
+    Outbound {
+        /// Who opened the socket.
+        owner: Owner,
+        /// What it is bound to, if it is.
+        source: Option<IpAddr>,
+    },
+    /// Come from outside the pod.
+    Inbound {
+        /// The interface that it comes by; if not given, the one that has the destination.
+        interface: Option<String>,
+    },
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It goes on as if we were not there.
+    Passed,
+    /// It is taken to the proxy.
+    Captured {
+        /// The port of the listener that gets it.
+        port: u16,
+    },
+    /// It would be captured, but the pod has no route there.
+    Unroutable,
+}
+
+/// What becomes of a connection, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// What becomes of it.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub reason: String,
+    /// The iptables rule that says the same. None if what says it is that no rule matches.
+    pub rule: Option<Rule>,
+    /// The interface that it leaves or comes by.
+    pub interface: Option<String>,
+    /// Where it comes from.
+    pub source: Option<IpAddr>,
+}
+
+/// Explains by the settings that the pod is attached with, and its network as it is now.
+pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
+    let settings = settings_in_force(netns)?;
+    netns.run(|| {
+        netlink::run(async |handle| {
+            let network = PodNetwork::read(&handle, settings.ipv6, NetnsState::default()).await?;
+            let way = routes::ask_one(&handle, question.destination.ip()).await?;
+            Pod::new(settings.settings, network).explain(question, way)
+        })
+    })
+}
+
+fn settings_in_force(netns: &Netns) -> Result<Record> {
+    let _lock = host::lock()?;
+    let policy = match Maps::open_if_complete(&Pins::new().maps())? {
+        Some(maps) => policy_of(&maps, netns.cookie())?.map(|policy| (maps, policy)),
+        None => None,
+    };
+    let Some((maps, policy)) = policy else {
+        bail!(
+            "{} is not captured: everything passes; `interceptor attach` captures it",
+            netns.path().display()
+        );
+    };
+    Record::load(&maps, policy.id)
+}
+
+/// A pod as it is at this moment.
+struct Pod {
+    settings: Settings,
+    network: PodNetwork,
+    compiled: CompiledPolicy,
+}
+
+impl Pod {
+    fn new(settings: Settings, network: PodNetwork) -> Self {
+        let compiled = CompiledPolicy::new(0, &settings, &network, &Sources::default());
+        Self {
+            settings,
+            network,
+            compiled,
+        }
+    }
+
+    fn explain(&self, question: &Question, way: Way) -> Result<Explanation> {
+        match &question.direction {
+            Direction::Outbound { owner, source } => {
+                Ok(self.explain_outbound(question, way, *owner, *source))
+            }
+            Direction::Inbound { interface } => {
+                self.explain_inbound(question, interface.as_deref())
+            }
+        }
+    }
+
+    fn explain_outbound(
+        &self,
+        question: &Question,
+        way: Way,
+        owner: Owner,
+        bound: Option<IpAddr>,
+    ) -> Explanation {
+        let source = bound.or_else(|| way.source());
+        let interface = way.interface().and_then(|index| self.interface(index));
+        let flow = Flow::Outbound(Outbound {
+            destination: question.destination.ip().into(),
+            port: question.destination.port(),
+            transport: question.transport,
+            source: source.map_or(Address::UNSPECIFIED_V6, Address::from),
+            via_loopback: matches!(way, Way::Loopback { .. }),
+            by_excluded_interface: self.is_in(interface, InterfaceFlags::EXCLUDED),
+            is_marked: false,
+            owner,
+        });
+        let packet = Packet {
+            transport: question.transport,
+            source,
+            destination: question.destination.ip(),
+            port: question.destination.port(),
+            came_by: None,
+            leaves_by: interface.map(|interface| interface.name.clone()),
+            owner: (owner != Owner::NONE).then_some(owner),
+        };
+        let mut explanation = self.judge(&flow, &packet, "OUTPUT");
+        if let (Outcome::Captured { .. }, Way::Nowhere(errno)) = (explanation.outcome, way) {
+            explanation.outcome = Outcome::Unroutable;
+            explanation.reason = format!("the pod has no route there: {}", Errno::desc(errno));
+        }
+        explanation
+    }
+
+    fn explain_inbound(&self, question: &Question, name: Option<&str>) -> Result<Explanation> {
+        let interface = match name {
+            Some(name) => Some(self.interface_called(name)?),
+            None => self.interface_of(question.destination.ip()),
+        };
+        let flow = Flow::Inbound(Inbound {
+            destination: question.destination.ip().into(),
+            port: question.destination.port(),
+            by_excluded_interface: self.is_in(interface, InterfaceFlags::EXCLUDED),
+            by_rerouted_interface: self.is_in(interface, InterfaceFlags::REROUTED),
+            is_marked: false,
+        });
+        let packet = Packet {
+            transport: question.transport,
+            source: None,
+            destination: question.destination.ip(),
+            port: question.destination.port(),
+            came_by: interface.map(|interface| interface.name.clone()),
+            leaves_by: None,
+            owner: None,
+        };
+        if question.transport == Transport::Udp {
+            return Ok(Explanation {
+                outcome: Outcome::Passed,
+                reason: Reason::NotTcp.words().to_owned(),
+                rule: None,
+                interface: packet.came_by,
+                source: None,
+            });
+        }
+        Ok(self.judge(&flow, &packet, "PREROUTING"))
+    }
+
+    fn judge(&self, flow: &Flow, packet: &Packet, chain: &str) -> Explanation {
+        let verdict = decide(&self.compiled.policy, &self.compiled, flow);
+        let (outcome, reason) = match verdict {
+            Verdict::Pass(reason) => (Outcome::Passed, reason),
+            Verdict::Capture(listener, reason) => {
+                let port = listener.port(&self.compiled.policy);
+                (Outcome::Captured { port }, reason)
+            }
+        };
+        Explanation {
+            outcome,
+            reason: reason.words().to_owned(),
+            rule: self.rule(packet, chain, reason),
+            interface: packet.came_by.clone().or_else(|| packet.leaves_by.clone()),
+            source: packet.source,
+        }
+    }
+
+    /// The first rule that settles it: of `mangle` where TPROXY takes what comes in, else of `nat`.
+    fn rule(&self, packet: &Packet, chain: &str, reason: Reason) -> Option<Rule> {
+        if reason == Reason::Ipv6Off {
+            return None;
+        }
+        let family = match packet.destination {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
+        let is_rerouted = matches!(reason, Reason::Rerouted | Reason::ReroutedNotIncluded);
+        let is_tproxied = chain == "PREROUTING" && self.settings.mode == Mode::Tproxy;
+        let table = if is_tproxied && !is_rerouted {
+            Table::Mangle
+        } else {
+            Table::Nat
+        };
+        let rules = Rules::new(&self.settings, family);
+        rules.first_match(table, chain, packet).cloned()
+    }
+
+    fn interface(&self, index: u32) -> Option<&PodInterface> {
+        let mut interfaces = self.network.interfaces.iter();
+        interfaces.find(|interface| interface.index == index)
+    }
+
+    fn interface_called(&self, name: &str) -> Result<&PodInterface> {
+        let interfaces = &self.network.interfaces;
+        interfaces
+            .iter()
+            .find(|interface| interface.name == name)
+            .with_context(|| {
+                let names: Vec<_> = interfaces.iter().map(|one| one.name.as_str()).collect();
+                format!(
+                    "--interface {name}: the pod has no such interface; it has {}",
+                    names.join(", ")
+                )
+            })
+    }
+
+    /// The interface that has `address`, else the first that is not `lo`.
+    fn interface_of(&self, address: IpAddr) -> Option<&PodInterface> {
+        let mut addresses = self.network.addresses.iter();
+        let owner = addresses.find(|own| own.net.addr() == address);
+        owner
+            .and_then(|own| self.interface(own.interface))
+            .or_else(|| self.network.interfaces.iter().find(|one| one.name != "lo"))
+    }
+
+    fn is_in(&self, interface: Option<&PodInterface>, list: InterfaceFlags) -> bool {
+        let index = interface.map(|interface| interface.index);
+        let mut interfaces = self.compiled.interfaces.iter();
+        interfaces.any(|(key, one)| Some(key.index) == index && one.flags.contains(list))
+    }
+}
+
+/// Where a connection to the unspecified address goes.
+#[must_use]
+pub fn effective(destination: SocketAddr) -> SocketAddr {
+    let address = match destination.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address.to_canonical(),
+    };
+    SocketAddr::new(address, destination.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{netns::addresses::PodAddress, settings::tests::settings};
+
+    const STOCK: [&str; 6] = ["-b", "*", "-i", "*", "-d", "15020"];
+
+    fn pod(flags: &[&str]) -> Pod {
+        let interface = |index, name: &str| PodInterface {
+            index,
+            name: name.to_owned(),
+        };
+        let network = PodNetwork {
+            ipv6: false,
+            interfaces: vec![interface(1, "lo"), interface(2, "eth0")],
+            addresses: vec![PodAddress {
+                net: "10.1.0.2/24".parse().unwrap(),
+                interface: 2,
+            }],
+            routes: Vec::new(),
+            state: NetnsState::default(),
+        };
+        Pod::new(settings(flags, &[]).unwrap(), network)
+    }
+
+    fn question(destination: &str, direction: Direction) -> Question {
+        Question {
+            transport: Transport::Tcp,
+            destination: destination.parse().unwrap(),
+            direction,
+        }
+    }
+
+    /// The outcome, and the rule that says so.
+    fn told(pod: &Pod, question: &Question, way: Way) -> (Outcome, String) {
+        let explanation = pod.explain(question, way).unwrap();
+        let rule = explanation.rule.map(|rule| rule.to_string());
+        (explanation.outcome, rule.unwrap_or_default())
+    }
+
+    fn outbound(pod: &Pod, id: u32, destination: &str) -> (Outcome, String) {
+        let own = ["127.0.0.1:80", "10.1.0.2:80"].contains(&destination);
+        let source = Some([10, 1, 0, 2].into());
+        let way = if own {
+            Way::Loopback { source }
+        } else {
+            Way::Out {
+                source,
+                loopback_error: None,
+                interface: 2,
+            }
+        };
+        let owner = Owner { uid: id, gid: id };
+        let source = None;
+        let direction = Direction::Outbound { owner, source };
+        told(pod, &question(destination, direction), way)
+    }
+
+    fn inbound(pod: &Pod, destination: &str) -> (Outcome, String) {
+        let interface = None;
+        let question = question(destination, Direction::Inbound { interface });
+        told(pod, &question, Way::Nowhere(Errno::ENETUNREACH))
+    }
+
+    #[track_caller]
+    fn assert_told((outcome, rule): &(Outcome, String), port: Option<u16>, expected: &str) {
+        let expected_outcome = port.map_or(Outcome::Passed, |port| Outcome::Captured { port });
+        assert_eq!((*outcome, rule.as_str()), (expected_outcome, expected));
+    }
+
+    #[test]
+    fn outbound_connections_are_explained_by_the_first_rule_that_matches() {
+        let pod = pod(&STOCK);
+        let app = |to| outbound(&pod, 1000, to);
+        let proxy = |to| outbound(&pod, 1337, to);
+        let to_self = "-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner \
+                       --uid-owner 1337 -j ISTIO_IN_REDIRECT";
+        assert_told(
+            &app("10.2.0.9:80"),
+            Some(15001),
+            "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
+        );
+        assert_told(
+            &app("10.1.0.2:80"),
+            None,
+            "-A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN",
+        );
+        assert_told(
+            &proxy("10.2.0.9:80"),
+            None,
+            "-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN",
+        );
+        assert_told(&proxy("10.1.0.2:80"), Some(15006), to_self);
+    }
+
+    #[test]
+    fn inbound_connections_are_explained_alike() {
+        let stock = pod(&STOCK);
+        assert_told(
+            &inbound(&stock, "10.1.0.2:8080"),
+            Some(15006),
+            "-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT",
+        );
+        assert_told(
+            &inbound(&stock, "10.1.0.2:15020"),
+            None,
+            "-A ISTIO_INBOUND -p tcp --dport 15020 -j RETURN",
+        );
+        let excluded = pod(&["-b", "*", "-c", "eth+"]);
+        assert_told(
+            &inbound(&excluded, "10.1.0.2:80"),
+            None,
+            "-A PREROUTING -i eth+ -j RETURN",
+        );
+        let tproxy = pod(&["-b", "*", "-m", "TPROXY"]);
+        assert_told(
+            &inbound(&tproxy, "10.1.0.2:15008"),
+            Some(15006),
+            "-A ISTIO_INBOUND -p tcp -j ISTIO_TPROXY",
+        );
+        assert_told(&inbound(&pod(&["-i", "*"]), "10.1.0.2:80"), None, "");
+    }
+
+    #[test]
+    fn what_has_no_route_is_refused() {
+        let owner = Owner { uid: 0, gid: 0 };
+        let source = None;
+        let question = question("10.2.0.9:80", Direction::Outbound { owner, source });
+        let way = Way::Nowhere(Errno::ENETUNREACH);
+        assert_eq!(told(&pod(&STOCK), &question, way).0, Outcome::Unroutable);
+    }
+}
