@@ -1,6 +1,7 @@
 //! `decide` against a model of iptables: the same settings, once as flags that the product parses
 //! and compiles, once as rules that the model loads; then connection after connection.
 
+mod easy_to_get_wrong;
 mod flow;
 mod product;
 
