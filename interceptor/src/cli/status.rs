@@ -9,7 +9,9 @@ use super::output::{Format, table};
 use crate::{
     host,
     netns::NetnsSpec,
-    settings::{ports::PortSelection, prefixes::PrefixSelection},
+    settings::{
+        DnsCapture, Mode, OwnerGroups, Settings, ports::PortSelection, prefixes::PrefixSelection,
+    },
     status::{self, PodStatus},
 };
 
@@ -98,41 +100,55 @@ fn row(pod: &PodStatus) -> [String; 7] {
             settings.inbound_port,
             yes_or_no(pod.inbound_listeners > 0)
         ),
-        inbound(
-            &settings.inbound_ports,
-            &join(&settings.inbound_ports_exclude),
-        ),
-        outbound(
-            &settings.outbound_prefixes,
-            &join(&settings.outbound_prefixes_exclude),
-            &join(&settings.outbound_ports_exclude),
-        ),
+        inbound(settings),
+        outbound(settings),
         yes_or_no(pod.attached.ipv6).to_owned(),
     ]
 }
 
-fn inbound(ports: &PortSelection, excluded: &str) -> String {
-    match ports {
+fn inbound(settings: &Settings) -> String {
+    let mut text = match &settings.inbound_ports {
         PortSelection::None => "none".to_owned(),
-        PortSelection::All if excluded.is_empty() => "all".to_owned(),
-        PortSelection::All => format!("all but {excluded}"),
+        PortSelection::All => "all".to_owned() + &list(" but ", &settings.inbound_ports_exclude),
         PortSelection::Listed(ports) => join(ports),
+    };
+    text += &list(" but interfaces ", &settings.excluded_interfaces);
+    if settings.mode == Mode::Tproxy {
+        text += ", by TPROXY";
     }
+    text
 }
 
-fn outbound(prefixes: &PrefixSelection, excluded: &str, excluded_ports: &str) -> String {
-    let mut text = match prefixes {
+fn outbound(settings: &Settings) -> String {
+    let mut text = match &settings.outbound_prefixes {
         PrefixSelection::All => "all".to_owned(),
         PrefixSelection::Listed(prefixes) if prefixes.is_empty() => "none".to_owned(),
         PrefixSelection::Listed(prefixes) => join(prefixes),
     };
-    if !excluded.is_empty() {
-        text = format!("{text} but {excluded}");
-    }
-    if !excluded_ports.is_empty() {
-        text = format!("{text} but ports {excluded_ports}");
+    text += &list(" and ports ", &settings.outbound_ports);
+    text += match &settings.dns {
+        DnsCapture::Off => "",
+        DnsCapture::Servers(_) => " and DNS to its servers",
+        DnsCapture::All => " and all DNS",
+    };
+    text += &list(" but ", &settings.outbound_prefixes_exclude);
+    text += &list(" but ports ", &settings.outbound_ports_exclude);
+    text += &list(" but interfaces ", &settings.excluded_interfaces);
+    match &settings.owner_groups {
+        OwnerGroups::AllBut(groups) => text += &list(" but groups ", groups.as_slice()),
+        OwnerGroups::Only(groups) if groups.as_slice().is_empty() => "none".clone_into(&mut text),
+        OwnerGroups::Only(groups) => text += &list(" of groups ", groups.as_slice()),
     }
     text
+}
+
+/// A list with what it is called, if there is anything in it.
+fn list(what: &str, items: &[impl ToString]) -> String {
+    if items.is_empty() {
+        String::new()
+    } else {
+        what.to_owned() + &join(items)
+    }
 }
 
 fn join(items: &[impl ToString]) -> String {
