@@ -8,7 +8,7 @@ use proptest::{
     test_runner::TestRunner,
 };
 
-use super::{Flow, flows, runner, settings, shrink};
+use super::{Flow, flows, runner, shrink};
 use crate::{
     agent::protocol::Request,
     scenario::{self, Seen},
@@ -16,8 +16,8 @@ use crate::{
     world::{Setup, World},
 };
 
-/// How many mismatches are shrunk and shown. More would say the same.
-const ENOUGH: usize = 12;
+/// How many mismatches are shrunk, which takes some seconds each.
+const ENOUGH: usize = 5;
 
 /// How much to compare.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +68,10 @@ pub fn compare(plan: &Plan) -> Result<Tally> {
     let mut tally = Tally::default();
     for index in 0..plan.configurations {
         let mut dice = runner(plan.seed, index);
-        worlds.set(&draw(&settings(), &mut dice)?.current())?;
+        let settings = draw(&super::settings(), &mut dice)?.current();
+        worlds.set(&settings)?;
         let mut trees = (0..plan.flows)
-            .map(|_| draw(&flows(), &mut dice))
+            .map(|_| draw(&flows(&settings), &mut dice))
             .collect::<Result<Vec<_>>>()?;
         let drawn: Vec<_> = trees.iter().map(ValueTree::current).collect();
         let differences = worlds.differences(&drawn)?;
@@ -78,7 +79,7 @@ pub fn compare(plan: &Plan) -> Result<Tally> {
         tally.flows += drawn.len();
         for (flow, difference) in trees.iter_mut().zip(differences) {
             if !difference.is_empty() {
-                let again = draw(&settings(), &mut runner(plan.seed, index))?;
+                let again = draw(&super::settings(), &mut runner(plan.seed, index))?;
                 judge(&mut worlds, &mut tally, again, flow, &difference)?;
             }
         }
@@ -107,10 +108,12 @@ fn judge(
         return Ok(());
     }
     tally.mismatches += 1;
+    let drawn = flow.current();
     if tally.mismatches > ENOUGH {
+        let settings = settings.current();
+        eprintln!("{settings}\n{drawn}\n{difference:#?}");
         return Ok(());
     }
-    let drawn = flow.current();
     // Settings that cannot be put in force show nothing.
     let settings = shrink(&mut settings, |simpler| {
         worlds.differ(simpler, &drawn).unwrap_or(false)

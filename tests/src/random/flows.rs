@@ -13,7 +13,9 @@ use proptest::{
 
 use super::mostly;
 use crate::{
+    agent::protocol::SocketOption,
     scenario::{Dial, Query, Run, Way},
+    settings::{Mode, Settings},
     world::Who,
 };
 
@@ -68,11 +70,9 @@ const ANSWERING: [Twins; 6] = [
     ("127.0.0.53", "::1"),
 ];
 
-/// What a socket in the pod can be bound to.
-const SOURCES: [Twins; 6] = [
-    ("10.1.0.2", "fd00:1::2"),
-    ("10.1.0.3", "fd00:1::3"),
-    ("10.3.0.2", "fd00:3::2"),
+/// Where a socket can be bound that calls the pod itself, besides its addresses. Outside, nobody
+/// answers these, which takes long to find out.
+const LOOPBACK_SOURCES: [Twins; 3] = [
     ("127.0.0.1", "::1"),
     ("127.0.0.2", "::1"),
     ("127.0.0.6", "::6"),
@@ -109,34 +109,69 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Connection(Way),
-    Query { is_connected: bool },
+    /// What a proxy does that keeps the client's address: from there, with the mark of TPROXY.
+    Upstream {
+        mark: u32,
+    },
+    Query {
+        is_connected: bool,
+    },
 }
 
-/// Any connection or query.
-pub fn flows() -> impl Strategy<Value = Flow> {
+/// Any connection or query under these settings.
+pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> {
+    // Without TPROXY's routes nobody answers them, which takes long to find out.
+    let upstream = u32::from(settings.mode == Mode::Tproxy);
     prop_oneof![
-        6 => outbound(),
-        2 => inbound(),
-        3 => queries(),
+        12 => outbound(),
+        4 => inbound(),
+        6 => queries(),
+        upstream => upstreams(settings.tproxy_mark),
     ]
 }
 
 fn outbound() -> impl Strategy<Value = Flow> {
-    let to = prop_oneof![
+    let way = || mostly(Way::Blocking, 6, Just(Way::NonBlocking)).prop_map(Kind::Connection);
+    let out = prop_oneof![
         6 => select(REMOTE.to_vec()),
-        4 => select(OWN.to_vec()),
-        4 => select(LOOPBACK.to_vec()),
         1 => select(NOWHERE.to_vec()),
     ];
-    let way = mostly(Way::Blocking, 6, Just(Way::NonBlocking)).prop_map(Kind::Connection);
-    flow(insiders(), way.boxed(), to.boxed(), ports(), &SOURCES)
+    let to_itself = select([&OWN[..], &LOOPBACK].concat());
+    prop_oneof![
+        8 => flow(insiders(), way().boxed(), out.boxed(), ports(), OWN.to_vec()),
+        8 => flow(insiders(), way().boxed(), to_itself.boxed(), ports(), all_sources()),
+        1 => flow(insiders(), way().boxed(), select(REMOTE.to_vec()).boxed(), ports(), all_sources()),
+    ]
+}
+
+fn all_sources() -> Vec<Twins> {
+    [&OWN[..], &LOOPBACK_SOURCES].concat()
 }
 
 fn inbound() -> impl Strategy<Value = Flow> {
     let way = Just(Kind::Connection(Way::Blocking));
     let to = select(OWN.to_vec());
     let who = Just(Who::Client);
-    flow(who.boxed(), way.boxed(), to.boxed(), ports(), &CLIENTS)
+    flow(
+        who.boxed(),
+        way.boxed(),
+        to.boxed(),
+        ports(),
+        CLIENTS.to_vec(),
+    )
+}
+
+fn upstreams(mark: u32) -> impl Strategy<Value = Flow> {
+    let who = select(vec![Who::ProxyGid, Who::Root]);
+    let port = select(vec![80, 8080, 15020]);
+    let notation = prop_oneof![Just(Notation::V4), Just(Notation::V6)];
+    let (from, to) = (select(CLIENTS.to_vec()), select(OWN.to_vec()));
+    (who, port, notation, from, to).prop_map(move |(who, port, notation, from, to)| Flow {
+        who,
+        kind: Kind::Upstream { mark },
+        from: Some(notation.write(from, 0)),
+        to: notation.write(to, port),
+    })
 }
 
 fn queries() -> impl Strategy<Value = Flow> {
@@ -145,7 +180,7 @@ fn queries() -> impl Strategy<Value = Flow> {
     });
     let to = select(ANSWERING.to_vec());
     let port = mostly(53, 4, Just(80));
-    flow(insiders(), kind.boxed(), to.boxed(), port, &SOURCES)
+    flow(insiders(), kind.boxed(), to.boxed(), port, OWN.to_vec())
 }
 
 fn insiders() -> BoxedStrategy<Who> {
@@ -168,9 +203,9 @@ fn flow(
     kind: BoxedStrategy<Kind>,
     to: BoxedStrategy<Twins>,
     port: BoxedStrategy<u16>,
-    sources: &[Twins],
-) -> impl Strategy<Value = Flow> + use<> {
-    let from = option::weighted(0.2, select(sources.to_vec()));
+    sources: Vec<Twins>,
+) -> impl Strategy<Value = Flow> {
+    let from = option::weighted(0.2, select(sources));
     let notation = prop_oneof![
         3 => Just(Notation::V4),
         3 => Just(Notation::V6),
@@ -198,11 +233,10 @@ impl Flow {
     /// Makes the connection or asks, and notes everything.
     pub fn go(&self, run: &mut Run<'_>) -> Result<()> {
         match self.kind {
-            Kind::Connection(way) => {
-                let mut dial = Dial::new(self.who, &self.to).way(way);
-                if let Some(from) = &self.from {
-                    dial = dial.from(from);
-                }
+            Kind::Connection(way) => self.dial().way(way).go(run).map(drop),
+            Kind::Upstream { .. } => {
+                let options = self.options().into_iter();
+                let dial = options.fold(self.dial(), Dial::with);
                 dial.go(run).map(drop)
             }
             Kind::Query { is_connected } => {
@@ -216,6 +250,26 @@ impl Flow {
                 query.go(run)
             }
         }
+    }
+
+    fn dial(&self) -> Dial {
+        let dial = Dial::new(self.who, &self.to);
+        match &self.from {
+            Some(from) => dial.from(from),
+            None => dial,
+        }
+    }
+
+    fn options(&self) -> Vec<SocketOption> {
+        let Kind::Upstream { mark } = self.kind else {
+            return Vec::new();
+        };
+        let transparent = if self.to.starts_with('[') {
+            SocketOption::TransparentV6
+        } else {
+            SocketOption::Transparent
+        };
+        vec![transparent, SocketOption::Mark(mark)]
     }
 
     /// Who makes it.
@@ -235,15 +289,20 @@ impl fmt::Display for Flow {
             to,
         } = self;
         let what = match kind {
-            Kind::Connection(_) => "Dial",
+            Kind::Connection(_) | Kind::Upstream { .. } => "Dial",
             Kind::Query { .. } => "Query",
         };
         write!(formatter, "{what}::new(Who::{who:?}, {to:?})")?;
         if let Some(from) = from {
             write!(formatter, ".from({from:?})")?;
         }
+        for option in self.options() {
+            write!(formatter, ".with(SocketOption::{option:?})")?;
+        }
         match kind {
-            Kind::Connection(Way::Blocking) | Kind::Query { is_connected: true } => Ok(()),
+            Kind::Connection(Way::Blocking)
+            | Kind::Upstream { .. }
+            | Kind::Query { is_connected: true } => Ok(()),
             Kind::Connection(way) => write!(formatter, ".way(Way::{way:?})"),
             Kind::Query { .. } => formatter.write_str(".unconnected()"),
         }
