@@ -8,7 +8,10 @@ mod flows;
 mod settings;
 mod shrink;
 
-use std::env;
+use std::{
+    env,
+    io::{self, Write as _},
+};
 
 use anyhow::{Context as _, Result};
 pub use compare::{Plan, compare};
@@ -34,6 +37,11 @@ pub fn number(variable: &str, default: u64) -> Result<u64> {
         Ok(text) => text.parse().with_context(|| format!("{variable}={text}")),
         Err(_) => Ok(default),
     }
+}
+
+/// Says what came of it, also where a test's output is swallowed because it passed.
+pub fn report(text: &str) -> Result<()> {
+    Ok(writeln!(io::stderr(), "{text}")?)
 }
 
 /// What draws the `index`th of a seed's cases.

@@ -1,6 +1,6 @@
 //! Whatever settings and connections come up.
 
-use interceptor_tests::random::{Plan, compare, number, seed};
+use interceptor_tests::random::{Plan, compare, number, report, seed};
 
 const FLOWS_PER_CONFIGURATION: usize = 30;
 
@@ -15,6 +15,6 @@ fn random_connections_under_random_settings() {
         flows: FLOWS_PER_CONFIGURATION,
     };
     let tally = compare(&plan).expect("a comparison");
-    println!("{tally} (INTERCEPTOR_SEED={seed})");
+    report(&format!("{tally} (INTERCEPTOR_SEED={seed})")).expect("an output");
     assert_eq!(tally.mismatches(), 0, "{tally} (INTERCEPTOR_SEED={seed})");
 }

@@ -15,7 +15,7 @@ use proptest::{
 pub(crate) const INTERFACES: [&str; 4] = [LOOPBACK, "eth0", "eth1", "net7"];
 
 /// A connection's first packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Connection {
     pub(crate) is_inbound: bool,
     pub(crate) transport: Transport,

@@ -11,7 +11,7 @@ use flow::{Connection, connections};
 use interceptor_tests::{
     agent::protocol::Family,
     model::Firewall,
-    random::{number, runner, seed, settings, shrink},
+    random::{number, report, runner, seed, settings, shrink},
     rules,
     settings::Settings,
 };
@@ -39,10 +39,11 @@ fn decide_is_what_the_rules_do() {
     let Tally {
         flows, captured, ..
     } = tally;
-    println!(
+    report(&format!(
         "compared {configurations} settings, {flows} flows, {captured} of them captured \
          (INTERCEPTOR_SEED={seed})"
-    );
+    ))
+    .expect("an output");
     assert!(
         tally.mismatch.is_none(),
         "{}",
