@@ -59,8 +59,6 @@ pub enum Reason {
     Rerouted,
     /// It came in by an interface of `-k`, and `-i` does not include the destination.
     ReroutedNotIncluded,
-    /// It bears TPROXY's mark: the proxy calls the app in the client's name.
-    TproxyMark,
     /// `-b` is empty.
     InboundOff,
     /// It comes to the mesh's own tunnel.
@@ -75,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 24] = [
         Self::Ipv6Off,
         Self::OutboundInterfaceExcluded,
         Self::OutboundPortExcluded,
@@ -95,7 +93,6 @@ impl Reason {
         Self::InboundInterfaceExcluded,
         Self::Rerouted,
         Self::ReroutedNotIncluded,
-        Self::TproxyMark,
         Self::InboundOff,
         Self::ToTunnel,
         Self::InboundPortExcluded,
@@ -132,7 +129,6 @@ impl Reason {
             Self::ReroutedNotIncluded => {
                 "it came in by a rerouted interface (-k), and the destination is not included (-i)"
             }
-            Self::TproxyMark => "it bears TPROXY's mark (-t)",
             Self::InboundOff => "inbound capture is off (-b '')",
             Self::ToTunnel => "it comes to the mesh's tunnel (-e)",
             Self::InboundPortExcluded => "the port is excluded (-d)",
@@ -177,9 +173,9 @@ fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verd
     let verdict = redirect_outbound(policy, lists, flow);
     let passes = matches!(verdict, Verdict::Pass(_));
     if passes && policy.flags.contains(PolicyFlags::TPROXY) && is_tproxied_by_self(policy, flow) {
-        // It loops through mangle's PREROUTING, which nat's rules have no say in.
-        if let Verdict::Capture(listener, _) = tproxy(policy, lists, flow.destination, flow.port) {
-            return Verdict::Capture(listener, Reason::ProxyToSelf);
+        // It comes back by `lo` to mangle's PREROUTING, which nat's rules have no say in.
+        if let Verdict::Capture(..) = tproxy(policy, lists, flow.destination, flow.port) {
+            return Verdict::Capture(Listener::Transparent, Reason::ProxyToSelf);
         }
     }
     verdict
@@ -336,16 +332,12 @@ fn reroute(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
     }
 }
 
-/// The rules of `mangle`'s PREROUTING for what comes in from outside.
+/// The rules of `mangle`'s PREROUTING for what comes in from outside, which bears no mark.
 #[inline(always)]
 fn tproxy_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
     // PREROUTING -i I -j RETURN
     if flow.by_excluded_interface {
         return Verdict::Pass(Reason::InboundInterfaceExcluded);
-    }
-    // ISTIO_INBOUND -p tcp -m mark --mark 1337 -j RETURN
-    if captures_inbound(policy) && flow.is_marked {
-        return Verdict::Pass(Reason::TproxyMark);
     }
     tproxy(policy, lists, flow.destination, flow.port)
 }

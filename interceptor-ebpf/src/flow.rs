@@ -44,8 +44,6 @@ pub struct Inbound {
     pub by_excluded_interface: bool,
     /// Whether it came in by an interface of `-k`.
     pub by_rerouted_interface: bool,
-    /// Whether it bears TPROXY's mark: the proxy's connection to the app in the client's name.
-    pub is_marked: bool,
 }
 
 /// The transport protocols that a rule can tell apart.

@@ -175,37 +175,6 @@ impl ListenerPortKey {
 }
 
 map_type! {
-    /// Key of `MARKED`: a connection of the proxy in its client's name.
-    #[derive(PartialEq, Eq, Hash)]
-    pub struct MarkedKey: 48 {
-        /// The pod.
-        pub netns: NetnsCookie,
-        from: Address,
-        to: Address,
-        from_port: u16,
-        to_port: u16,
-        zero: u32,
-    }
-}
-
-impl MarkedKey {
-    /// The key of the connection in `netns` between two addresses and ports, the latter in host
-    /// byte order.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(netns: NetnsCookie, from: (Address, u16), to: (Address, u16)) -> Self {
-        Self {
-            netns,
-            from: from.0,
-            to: to.0,
-            from_port: from.1,
-            to_port: to.1,
-            zero: 0,
-        }
-    }
-}
-
-map_type! {
     /// Key of `PREFIXES` and `ROUTES`: an address under a policy. Both are longest-prefix tries;
     /// the policy's 32 bits are always part of the prefix.
     pub struct PrefixKey: 20 {

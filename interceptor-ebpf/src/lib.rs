@@ -30,7 +30,7 @@ pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
     Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
-    ListenerPortKey, MarkedKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey,
+    ListenerPortKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey,
     SETTINGS_CHUNK, SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{

@@ -224,6 +224,8 @@ pub enum Listener {
     Inbound = 2,
     /// Port 15053, for DNS queries.
     Dns = 3,
+    /// Port 15006 again, for what TPROXY takes there: its names stay what they were.
+    Transparent = 4,
 }
 
 impl Listener {
@@ -235,6 +237,7 @@ impl Listener {
             1 => Some(Self::Outbound),
             2 => Some(Self::Inbound),
             3 => Some(Self::Dns),
+            4 => Some(Self::Transparent),
             _ => None,
         }
     }
@@ -245,7 +248,7 @@ impl Listener {
     pub const fn port(self, policy: &Policy) -> u16 {
         match self {
             Self::Outbound => policy.outbound_port,
-            Self::Inbound => policy.inbound_port,
+            Self::Inbound | Self::Transparent => policy.inbound_port,
             Self::Dns => DNS_PORT,
         }
     }

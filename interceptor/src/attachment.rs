@@ -28,7 +28,7 @@ use crate::{
         netlink,
         network::PodNetwork,
         stand_in_routes::{self, Sources},
-        tproxy::{self, Delivery},
+        tproxy::{self, Delivery, Retired},
     },
     policy::CompiledPolicy,
     processes,
@@ -132,7 +132,9 @@ impl Attachment<'_> {
             pins.remove_all()?;
         }
         let unfinished = pins.begin_change()?;
-        let result = self.establish(pins, before);
+        let result = self
+            .establish(pins, before)
+            .and_then(|attached| self.settle(pins, attached));
         if result.is_err() && before.is_none() {
             // Nothing half-done stays; the first error is the one that tells.
             let _undone = undo(pins, self.netns);
@@ -184,6 +186,23 @@ impl Attachment<'_> {
             }
             None => Ok(Attached::New),
         }
+    }
+
+    /// Takes away what only other TPROXY settings took. That changes the routing tables, whose state
+    /// the policy is to know.
+    fn settle(&self, pins: &Pins, attached: Attached) -> Result<Attached> {
+        let retired = self.netns.run(|| {
+            netlink::run(async |handle| {
+                let addresses = addresses::list(&handle).await?;
+                let ipv6 = addresses::captures_ipv6(&addresses, self.settings.dual_stack)?;
+                tproxy::retire(&handle, Delivery::of(self.settings, ipv6)).await
+            })
+        })?;
+        if retired == Retired::Removed {
+            let now = Before::read(pins, self.netns.cookie())?;
+            self.establish(pins, now.as_ref())?;
+        }
+        Ok(attached)
     }
 
     /// From now on, who listens on the proxy's ports is noted.
@@ -245,8 +264,8 @@ impl Attachment<'_> {
                 if ipv6 {
                     add_passthrough_v6(&handle).await?;
                 }
-                if let Some(delivery) = Delivery::of(self.settings) {
-                    tproxy::install(&handle, delivery, ipv6).await?;
+                if let Some(delivery) = Delivery::of(self.settings, ipv6) {
+                    tproxy::install(&handle, delivery).await?;
                 }
                 Ok((ipv6, stand_in_routes::read(&handle).await?))
             })?;
@@ -376,8 +395,8 @@ struct Prepared {
 pub struct Detached {
     /// Whether the network namespace was attached.
     pub was_attached: bool,
-    /// Whether a route stays for open IPv6 connections; the next attach or detach takes it away.
-    pub keeps_route: bool,
+    /// Whether routes stay for open connections; the next attach or detach takes them away.
+    pub keeps_routes: bool,
 }
 
 /// Detaches `netns`.
@@ -401,16 +420,17 @@ fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
         was_attached = policy_of(&maps, netns.cookie())?.is_some();
         remove_netns(pins, &mut maps, netns.cookie())?;
     }
-    let keeps_route = netns.run(|| {
+    let keeps_routes = netns.run(|| {
         netlink::run(async |handle| {
             remove_passthrough_v6(&handle).await?;
-            tproxy::remove(&handle).await?;
-            stand_in_routes::remove(&handle).await
+            let retired = tproxy::retire(&handle, None).await?;
+            let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
+            Ok(keeps_stand_ins || retired == Retired::Kept)
         })
     })?;
     Ok(Detached {
         was_attached,
-        keeps_route,
+        keeps_routes,
     })
 }
 

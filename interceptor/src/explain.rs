@@ -187,7 +187,6 @@ impl Pod {
             port: question.destination.port(),
             by_excluded_interface: self.is_in(interface, InterfaceFlags::EXCLUDED),
             by_rerouted_interface: self.is_in(interface, InterfaceFlags::REROUTED),
-            is_marked: false,
         });
         let packet = Packet {
             transport: question.transport,

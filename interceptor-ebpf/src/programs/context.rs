@@ -12,13 +12,9 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{
-        BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops,
-        bpf_sockopt,
-    },
+    bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt},
     helpers::{
-        bpf_bind, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval,
-        bpf_sock_ops_cb_flags_set,
+        bpf_bind, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_setsockopt,
     },
 };
 use interceptor_ebpf::{Address, NetnsCookie};
@@ -33,6 +29,9 @@ pub(crate) const IPPROTO_MPTCP: u32 = 262;
 
 pub(crate) const EINVAL: u32 = 22;
 pub(crate) const ECONNREFUSED: u32 = 111;
+
+/// The index of `lo`, in every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// Reads a member of a context, or of what a context points to: `read!(sk: bpf_sock, u32 family)`,
 /// for an array `src_ip6[3]`.
@@ -524,12 +523,6 @@ impl SockOps {
         }
     }
 
-    /// In host byte order; the kernel has it in the high half of a `u32` in network byte order.
-    #[inline(always)]
-    pub(crate) fn remote_port(&self) -> u16 {
-        u32::from_be(read!(self.context, bpf_sock_ops, u32 remote_port)) as u16
-    }
-
     /// `SO_MARK`; 0 if there is no full socket, which has none.
     #[inline(always)]
     pub(crate) fn mark(&self) -> u32 {
@@ -540,13 +533,22 @@ impl SockOps {
         Sock(sock).mark()
     }
 
-    /// Has the hook called when the socket changes its state, besides what others want.
+    /// Has the socket send and receive by `lo` only. Answers 0 or a negative errno.
     #[inline(always)]
-    pub(crate) fn watch_states(&self) {
-        let flags = read!(self.context, bpf_sock_ops, u32 bpf_sock_ops_cb_flags);
-        // SAFETY: the helper only takes a number.
+    pub(crate) fn bind_to_loopback(&mut self) -> i64 {
+        const SOL_SOCKET: i32 = 1;
+        const SO_BINDTOIFINDEX: i32 = 62;
+
+        let mut index = LOOPBACK;
+        // SAFETY: the helper reads as many bytes as it is told.
         unsafe {
-            bpf_sock_ops_cb_flags_set(self.context, (flags | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+            bpf_setsockopt(
+                self.context.cast(),
+                SOL_SOCKET,
+                SO_BINDTOIFINDEX,
+                (&raw mut index).cast(),
+                size_of_val(&index) as i32,
+            )
         }
     }
 }
@@ -600,12 +602,6 @@ impl SkLookup {
         } else {
             read_v6!(self.context, bpf_sk_lookup, remote_ip6)
         }
-    }
-
-    /// In host byte order.
-    #[inline(always)]
-    pub(crate) fn remote_port(&self) -> u16 {
-        u16::from_be(read!(self.context, bpf_sk_lookup, u16 remote_port))
     }
 }
 

@@ -15,24 +15,21 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, MarkedKey, PolicyFlags,
-    SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
+    Address, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, SLOTS_PER_LISTENER, StandIn,
+    StandInRange, Verdict, decide,
 };
 
 use super::{
-    context::{IPPROTO_TCP, SkLookup, Sock},
+    context::{IPPROTO_TCP, LOOPBACK, SkLookup, Sock},
     listeners::candidates,
     log,
     maps::{LISTENER_HINTS, LISTENERS, NETNS},
     pod::Pod,
-    stand_ins, tproxy,
+    stand_ins,
 };
 
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
-
-/// The index of `lo`.
-const LOOPBACK: u32 = 1;
 
 #[sk_lookup]
 pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
@@ -47,21 +44,23 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         address: packet.local_address(),
         port: packet.local_port(),
     };
-    let from_pod = pod.way(packet.remote_address()).is_own;
+    let interface = packet.interface();
+    // What a pod sends to its own addresses comes as if by the interface that has them, but TPROXY's
+    // packets in a client's name by `lo`.
+    let from_pod = interface == LOOPBACK || pod.way(packet.remote_address()).is_own;
     let delivered = if StandInRange::contains(local.address) {
         // Neighbours on the link can send to the IPv6 range, which is local: it is the pod's own.
         from_pod && deliver_captured(&context, pod, local)
     } else if from_pod {
+        // `connect` has decided.
         return SK_PASS;
     } else {
-        let interface = packet.interface();
         let lists = pod.interface_flags(interface);
         let flow = Flow::Inbound(Inbound {
             destination: local.address,
             port: local.port,
             by_excluded_interface: lists.contains(InterfaceFlags::EXCLUDED),
             by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
-            is_marked: is_marked(pod, &packet, local),
         });
         let verdict = decide(pod.policy, &pod, &flow);
         log::verdict(pod.policy, &flow, &verdict);
@@ -74,15 +73,6 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         }
     };
     if delivered { SK_PASS } else { SK_DROP }
-}
-
-/// Whether the proxy has just sent this packet, with TPROXY's mark, in its client's name.
-#[inline(always)]
-fn is_marked(pod: Pod, packet: &SkLookup, local: StandIn) -> bool {
-    pod.policy.flags.contains(PolicyFlags::TPROXY) && {
-        let from = (packet.remote_address(), packet.remote_port());
-        tproxy::is_marked(MarkedKey::new(pod.netns, from, (local.address, local.port)))
-    }
 }
 
 /// A connection that `connect` has taken to a stand-in: REDIRECT would have sent it to localhost.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use interceptor_ebpf::{
     Destination, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
-    ListenerKey, ListenerPortKey, MarkedKey, NetnsCookie, NetnsState, Policy, PortPage,
+    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage,
     PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
     StandInNumber,
 };
@@ -84,10 +84,6 @@ pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
 /// gives way.
 #[map(name = "icept_dns")]
 pub(crate) static DNS_SERVERS: LruHashMap<u64, Destination> = LruHashMap::pinned(1 << 16, 0);
-
-/// Connections of TPROXY's proxies to their apps whose SYN is under way, and until when that may be.
-#[map(name = "icept_marked")]
-pub(crate) static MARKED: HashMap<MarkedKey, u64> = HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);
 
 /// The ports whose listeners are noted.
 #[map(name = "icept_lports")]

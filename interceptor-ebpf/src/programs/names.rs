@@ -48,7 +48,7 @@ fn peer_name(mut call: SockAddr) -> Answer {
 }
 
 /// The proxy's accepted socket is where REDIRECT sends local connections: localhost, on the
-/// listener's port.
+/// listener's port. TPROXY leaves it where the connection was going.
 #[inline(always)]
 fn socket_name(mut call: SockAddr) -> Answer {
     if let Some(stand_in) = stand_in(&call)
@@ -56,7 +56,10 @@ fn socket_name(mut call: SockAddr) -> Answer {
         && let Some(destination) = stand_ins::resolve(pod.netns, stand_in)
         && let Some(listener) = Listener::from_byte(destination.listener)
     {
-        call.set(stand_in.address.localhost(), listener.port(pod.policy));
+        match listener {
+            Listener::Transparent => call.set(destination.address, destination.port),
+            _ => call.set(stand_in.address.localhost(), listener.port(pod.policy)),
+        }
     }
     Answer::Proceed
 }

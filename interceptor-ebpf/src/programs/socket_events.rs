@@ -1,14 +1,10 @@
 //! `sockops`: what happens to a TCP socket.
 //!
-//! Called for every state that a connection goes through, nine times in its life: all that does not
-//! matter returns at once. What is needed in any case, LISTEN and CONNECT, needs no callback flag,
-//! which another program could clear.
+//! Called for every state that a connection goes through: all that does not matter returns at once.
+//! LISTEN and CONNECT need no callback flag, which another program could clear.
 
 use aya_ebpf::{
-    bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB,
-    },
+    bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB},
     macros::sock_ops,
     programs::SockOpsContext,
 };
@@ -20,8 +16,7 @@ pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
     let socket = SockOps::new(context.ops);
     match context.op() {
         BPF_SOCK_OPS_TCP_LISTEN_CB => listeners::note_new_listener(socket),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => tproxy::note(&socket),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_STATE_CB => tproxy::forget(&socket),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => tproxy::keep_to_loopback(socket),
         _ => {}
     }
     1

@@ -1,22 +1,17 @@
 //! TPROXY: the proxy's connection to the app, which comes from the client's own address, is told from
-//! the client's.
-//!
-//! It bears a mark, which `sk_lookup` does not see. So the mark is noted as the SYN goes out, and
-//! forgotten as soon as the connection stands or is over.
+//! the client's by the interface: only what the pod itself sends comes in by `lo`. Nothing has to be
+//! remembered, and nothing from outside can be taken for it.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use interceptor_ebpf::{MarkedKey, PolicyFlags};
+use interceptor_ebpf::PolicyFlags;
 
-use super::{context::SockOps, maps::MARKED, pod::Pod};
+use super::{context::SockOps, pod::Pod};
 
-/// How long a SYN may be under way, in nanoseconds. Over `lo` it arrives at once, unless the app's
-/// backlog is full. This is for connections whose end nobody tells us of, because another program
-/// has cleared the callback flag.
-const UNDER_WAY: u64 = 10_000_000_000;
-
-/// A socket of the pod sends its SYN.
+/// A socket is about to send its SYN. If it is the proxy's, in a client's name, to an address of the
+/// pod's own, that would come in as if by the interface which has the address
+/// (`ip_route_output_key_hash_rcu`, `ipv6_rcv`), unless the socket knows no interface but `lo`: then
+/// the local routing table has no way, and the mark's table has.
 #[inline(always)]
-pub(crate) fn note(socket: &SockOps) {
+pub(crate) fn keep_to_loopback(mut socket: SockOps) {
     let Some(pod) = Pod::of(socket.netns()) else {
         return;
     };
@@ -24,40 +19,10 @@ pub(crate) fn note(socket: &SockOps) {
     if !policy.flags.contains(PolicyFlags::TPROXY) || socket.mark() != policy.mark {
         return;
     }
-    socket.watch_states();
-    // SAFETY: the helper takes nothing.
-    let until = unsafe { bpf_ktime_get_ns() } + UNDER_WAY;
-    // Without room the app is not reached, but the proxy, which reports a loop.
-    let _noted = MARKED.insert(key(pod, socket), until, 0);
-}
-
-/// A connection stands, or has changed its state.
-#[inline(always)]
-pub(crate) fn forget(socket: &SockOps) {
-    let Some(pod) = Pod::of(socket.netns()) else {
-        return;
-    };
-    if pod.policy.flags.contains(PolicyFlags::TPROXY) {
-        let _gone = MARKED.remove(key(pod, socket));
-    }
-}
-
-#[inline(always)]
-fn key(pod: Pod, socket: &SockOps) -> MarkedKey {
-    MarkedKey::new(
-        pod.netns,
-        (socket.local_address(), socket.local_port()),
-        (socket.remote_address(), socket.remote_port()),
-    )
-}
-
-/// Whether the connection has been noted.
-#[inline(always)]
-pub(crate) fn is_marked(key: MarkedKey) -> bool {
-    // SAFETY: the map does not preallocate; the helper takes nothing.
-    unsafe {
-        MARKED
-            .get(key)
-            .is_some_and(|until| *until > bpf_ktime_get_ns())
+    let (from, to) = (socket.local_address(), socket.remote_address());
+    if pod.way(to).is_own && !pod.way(from).is_own {
+        // Fails for who is bound to another interface and may not change that: what cannot be told
+        // from a client's connection is captured as one.
+        let _bound = socket.bind_to_loopback();
     }
 }

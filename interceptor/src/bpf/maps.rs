@@ -9,7 +9,7 @@ use aya::{
 };
 use interceptor_ebpf::{
     ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey, ListenerPortKey,
-    MarkedKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
     SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
@@ -35,8 +35,6 @@ pub struct Maps {
     pub forward: HashMap<MapData, ForwardKey, StandInNumber>,
     /// What each stand-in stands for.
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
-    /// Connections that TPROXY's proxies are making to their apps.
-    pub marked: HashMap<MapData, MarkedKey, u64>,
     /// The ports whose listeners are noted.
     pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
     /// Where to look first among the listeners.
@@ -46,7 +44,7 @@ pub struct Maps {
 }
 
 /// The names that the maps are pinned by.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 14] = [
     "icept_policies",
     "icept_ports",
     "icept_prefixes",
@@ -58,7 +56,6 @@ const NAMES: [&str; 15] = [
     "icept_forward",
     "icept_stand_ins",
     "icept_dns",
-    "icept_marked",
     "icept_lports",
     "icept_lhints",
     "icept_listeners",
@@ -88,7 +85,6 @@ impl Maps {
             next_stand_in: hash_map(folder, "icept_next")?,
             forward: hash_map(folder, "icept_forward")?,
             stand_ins: hash_map(folder, "icept_stand_ins")?,
-            marked: hash_map(folder, "icept_marked")?,
             listener_ports: hash_map(folder, "icept_lports")?,
             listener_hints: hash_map(folder, "icept_lhints")?,
             listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
@@ -110,7 +106,6 @@ impl Maps {
     pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
         remove_matching(&mut self.forward, |key| key.netns == netns)?;
         remove_matching(&mut self.stand_ins, |key| key.netns == netns)?;
-        remove_matching(&mut self.marked, |key| key.netns == netns)?;
         remove_matching(&mut self.listener_ports, |key| key.netns == netns)?;
         self.remove_listeners(|key| key.netns == netns)?;
         ignore_missing(self.next_stand_in.remove(&netns))

@@ -49,9 +49,9 @@ pub(super) fn tell(netns: &Path, detached: Detached) {
         "not captured"
     };
     eprintln!("interceptor: {} is {state}", netns.display());
-    if detached.keeps_route {
+    if detached.keeps_routes {
         eprintln!(
-            "interceptor: IPv6 connections made before are still open; their route stays until the \
+            "interceptor: connections made before are still open; their routes stay until the \
              next detach"
         );
     }

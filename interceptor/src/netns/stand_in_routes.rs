@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -18,7 +16,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::addresses::LOOPBACK_INDEX;
+use super::{addresses::LOOPBACK_INDEX, connections};
 
 /// Marks our routes (`ip route show table local proto 153`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
@@ -161,28 +159,10 @@ pub async fn remove(netlink: &Handle) -> Result<bool> {
 
 /// Whether a TCP connection of the calling thread's network namespace has an end in the IPv6 range.
 fn has_open_v6_connections() -> Result<bool> {
-    let path = "/proc/thread-self/net/tcp6";
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        sockets => Ok(sockets
-            .with_context(|| format!("cannot read {path}"))?
-            .lines()
-            .any(is_open_stand_in)),
-    }
-}
-
-/// `0: LOCAL:PORT REMOTE:PORT STATE …` (`net/ipv6/tcp_ipv6.c`, `get_tcp6_sock`)
-fn is_open_stand_in(line: &str) -> bool {
-    const TIME_WAIT: &str = "06";
-
-    // Each word of an address is printed as a number of this machine's byte order.
-    let [first, second, ..] = StandInRange::of_source(0, Address::LOCALHOST_V6).words();
-    let range = format!("{first:08X}{second:08X}");
-    let columns: Vec<_> = line.split_whitespace().take(4).collect();
-    let [_, local, remote, state] = columns[..] else {
-        return false;
-    };
-    state != TIME_WAIT && [local, remote].iter().any(|end| end.starts_with(&range))
+    let is_in_range = |end: IpAddr| end.is_ipv6() && StandInRange::contains(Address::from(end));
+    Ok(connections::open()?
+        .iter()
+        .any(|connection| is_in_range(connection.local) || is_in_range(connection.remote)))
 }
 
 /// `ip route add local PART dev lo src SOURCE table local proto 153`
@@ -277,20 +257,5 @@ mod tests {
         }
         assert_eq!(part_at("127.130.0.0".parse().unwrap()), Some(1));
         assert_eq!(part_at("127.128.0.1".parse().unwrap()), None);
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn only_open_connections_to_stand_ins_count() {
-        let line =
-            |local, state| format!("  0: {local}:0050 000000000000000000000000:1F90 {state} 0");
-        let stand_in = "656369FD000074700000000001000000";
-        assert!(is_open_stand_in(&line(stand_in, "01")));
-        assert!(!is_open_stand_in(&line(stand_in, "06")));
-        assert!(!is_open_stand_in(&line(
-            "000100FD000000000000000002000000",
-            "01"
-        )));
-        assert!(!is_open_stand_in("  sl  local_address remote_address st"));
     }
 }

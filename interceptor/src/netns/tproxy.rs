@@ -2,161 +2,265 @@
 //! delivered to the pod itself, wherever they go, so that the app's answers to a client reach the
 //! proxy that speaks in the client's name.
 //!
-//! Where iptables moves the mark from the proxy's packets to the app's by conntrack,
-//! `net.ipv4.tcp_fwmark_accept` has the app's sockets take it over.
+//! Where iptables moves the mark from the proxy's packets to the app's by conntrack, sysctls have
+//! the app's side take it over.
 
 use std::{
     fs,
-    net::{Ipv4Addr, Ipv6Addr},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
+use interceptor_ebpf::{Address, StandInRange};
 use netlink_packet_route::{
-    route::{RouteMessage, RouteProtocol, RouteScope, RouteType},
+    AddressFamily,
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use nix::errno::Errno;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
-use super::{addresses::LOOPBACK_INDEX, netlink::errno};
-use crate::settings::{Mode, Settings};
+use super::{
+    addresses::{self, LOOPBACK_INDEX},
+    connections,
+    netlink::errno,
+};
+use crate::settings::{Mode, Settings, ports::PortSelection};
 
-/// Marks our rules and routes.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(154);
+/// Marks our routes. Our rules are marked by this number plus that of the [`SysctlSet`] which is to
+/// be turned off with them: what is to be undone is written where it is undone, and no crash comes
+/// between.
+const PROTOCOL: u8 = 154;
 
-/// Marks our rules where the sysctl was on before, and is left on: what is to be undone is written
-/// where it is undone, and no crash comes between.
-const PROTOCOL_SYSCTL_WAS_ON: RouteProtocol = RouteProtocol::Other(155);
-
-const FWMARK_ACCEPT: &str = "/proc/sys/net/ipv4/tcp_fwmark_accept";
+/// Answers bear the mark of what they answer: those of a socket that has been accepted, and those
+/// that the kernel gives where there is no socket.
+const SYSCTLS: [&str; 3] = [
+    "net/ipv4/tcp_fwmark_accept",
+    "net/ipv4/fwmark_reflect",
+    "net/ipv6/fwmark_reflect",
+];
 
 /// Which packets are delivered to the pod itself, and by which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The mark.
-    pub mark: u32,
-    /// The routing table.
-    pub table: u32,
+    mark: u32,
+    table: u32,
+    ipv6: bool,
 }
 
 impl Delivery {
-    /// What `settings` take, if they say TPROXY.
+    /// What `settings` take, if they say TPROXY and that anything inbound is captured.
     #[must_use]
-    pub fn of(settings: &Settings) -> Option<Self> {
-        (settings.mode == Mode::Tproxy).then_some(Self {
+    pub fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
+        let is_on =
+            settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
+        is_on.then_some(Self {
             mark: settings.tproxy_mark,
             table: settings.tproxy_table,
+            ipv6,
         })
     }
+
+    const fn has(&self, family: AddressFamily) -> bool {
+        matches!(family, AddressFamily::Inet) || self.ipv6
+    }
+
+    fn needs_rule(&self, rule: &RuleMessage) -> bool {
+        let mark = RuleAttribute::FwMark(self.mark);
+        self.has(rule.header.family)
+            && rule.attributes.contains(&mark)
+            && (rule.attributes.contains(&RuleAttribute::Table(self.table))
+                || u32::from(rule.header.table) == self.table)
+    }
+
+    fn needs_route(&self, route: &RouteMessage) -> bool {
+        self.has(route.header.address_family)
+            && (route.attributes.contains(&RouteAttribute::Table(self.table))
+                || u32::from(route.header.table) == self.table)
+    }
 }
 
-/// Has the calling thread's network namespace deliver what is marked, in IPv6 only if `ipv6`.
-pub async fn install(netlink: &Handle, delivery: Delivery, ipv6: bool) -> Result<()> {
-    let protocol = if ours(netlink).await?.iter().any(is_undoing_the_sysctl) || !is_sysctl_on()? {
-        PROTOCOL
-    } else {
-        PROTOCOL_SYSCTL_WAS_ON
+/// Has the calling thread's network namespace deliver what is marked.
+pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
+    let before = our_rules(netlink).await?;
+    let set = match before.first().and_then(SysctlSet::of_rule) {
+        Some(set) => set,
+        None => SysctlSet::that_is_off()?,
     };
-    let versions: &[IpVersion] = if ipv6 {
-        &[IpVersion::V4, IpVersion::V6]
-    } else {
-        &[IpVersion::V4]
-    };
+    let both = [IpVersion::V4, IpVersion::V6];
+    let versions = if delivery.ipv6 { &both[..] } else { &both[..1] };
     for version in versions {
-        netlink
-            .route()
-            .add(route(delivery.table, version))
-            .replace()
+        add_route(netlink, delivery.table, version).await?;
+        add_rule(netlink, delivery, version, set).await?;
+    }
+    set.write("1")
+}
+
+/// What became of rules and routes that are not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// There were none.
+    Nothing,
+    /// They are gone.
+    Removed,
+    /// Connections are still open through them.
+    Kept,
+}
+
+/// Takes away what [`install`] has added to the calling thread's network namespace, but for what
+/// `needed` takes, and unless connections would break.
+pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
+    let mut rules = our_rules(netlink).await?;
+    rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
+    let mut routes = our_routes(netlink).await?;
+    routes.retain(|route| needed.is_none_or(|needed| !needed.needs_route(route)));
+    if rules.is_empty() && routes.is_empty() {
+        return Ok(Retired::Nothing);
+    }
+    if speaks_for_clients(netlink).await? {
+        return Ok(Retired::Kept);
+    }
+    if needed.is_none()
+        && let Some(set) = rules.first().and_then(SysctlSet::of_rule)
+    {
+        set.write("0")?;
+    }
+    for route in routes {
+        let request = netlink.route().del(route);
+        request
             .execute()
             .await
-            .with_context(|| format!("cannot add the route of table {}", delivery.table))?;
-        add_rule(netlink, delivery, version, protocol).await?;
+            .context("cannot remove a route of TPROXY's table")?;
     }
-    set_sysctl("1")
+    // The rules go last: they tell what is to be undone.
+    for rule in rules {
+        let request = netlink.rule().del(rule);
+        request
+            .execute()
+            .await
+            .context("cannot remove a routing rule of TPROXY")?;
+    }
+    Ok(Retired::Removed)
 }
 
-/// `ip rule add fwmark MARK lookup TABLE`. The same rule may be there already.
+/// Whether a connection is open in a name that is not the pod's own: the proxy's, to its app.
+async fn speaks_for_clients(netlink: &Handle) -> Result<bool> {
+    let own = addresses::list(netlink).await?;
+    let is_own = |end: IpAddr| {
+        end.is_loopback()
+            || StandInRange::contains(Address::from(end))
+            || own.iter().any(|address| address.net.addr() == end)
+    };
+    let open = connections::open()?;
+    Ok(open.iter().any(|connection| !is_own(connection.local)))
+}
+
+/// Some of [`SYSCTLS`], a bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SysctlSet(u8);
+
+impl SysctlSet {
+    const ALL: Self = Self((1 << SYSCTLS.len()) - 1);
+
+    /// Those that are off.
+    fn that_is_off() -> Result<Self> {
+        let mut set = 0;
+        for (bit, name) in SYSCTLS.iter().enumerate() {
+            set |= u8::from(read_sysctl(name)?.is_some_and(|value| value == "0")) << bit;
+        }
+        Ok(Self(set))
+    }
+
+    /// Those that are to be turned off with one of our rules. None of another's.
+    fn of_rule(rule: &RuleMessage) -> Option<Self> {
+        rule.attributes.iter().find_map(|attribute| {
+            let RuleAttribute::Protocol(protocol) = attribute else {
+                return None;
+            };
+            let set = u8::from(*protocol).checked_sub(PROTOCOL)?;
+            (set <= Self::ALL.0).then_some(Self(set))
+        })
+    }
+
+    /// What marks the rules that are to turn these off.
+    fn protocol(self) -> RouteProtocol {
+        RouteProtocol::from(PROTOCOL + self.0)
+    }
+
+    fn write(self, value: &str) -> Result<()> {
+        let names = SYSCTLS.iter().enumerate();
+        for (_, name) in names.filter(|(bit, _)| self.0 & (1 << bit) != 0) {
+            // Where nothing may be written, nothing has been that would have to be undone.
+            if read_sysctl(name)?.is_some_and(|now| now != value) {
+                let path = sysctl_path(name);
+                fs::write(&path, value).with_context(|| {
+                    let path = path.display();
+                    format!("cannot set {path}, which TPROXY takes: is /proc/sys read-only here?")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of a sysctl, if there is one of that name: without IPv6 there is not.
+fn read_sysctl(name: &str) -> Result<Option<String>> {
+    let path = sysctl_path(name);
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        value => {
+            let value = value.with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(Some(value.trim().to_owned()))
+        }
+    }
+}
+
+fn sysctl_path(name: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(name)
+}
+
+/// `ip rule add fwmark MARK lookup TABLE`. One of somebody else's stays beside it.
 async fn add_rule(
     netlink: &Handle,
     delivery: Delivery,
     version: &IpVersion,
-    protocol: RouteProtocol,
+    set: SysctlSet,
 ) -> Result<()> {
-    let request = netlink
+    let mut request = netlink
         .rule()
         .add()
         .fw_mark(delivery.mark)
         .table_id(delivery.table)
         .action(RuleAction::ToTable);
-    let protocol = RuleAttribute::Protocol(protocol);
+    let protocol = RuleAttribute::Protocol(set.protocol());
+    request.message_mut().attributes.push(protocol);
     let result = match version {
-        IpVersion::V4 => {
-            let mut request = request.v4();
-            request.message_mut().attributes.push(protocol);
-            request.execute().await
-        }
-        IpVersion::V6 => {
-            let mut request = request.v6();
-            request.message_mut().attributes.push(protocol);
-            request.execute().await
-        }
+        IpVersion::V4 => request.v4().execute().await,
+        IpVersion::V6 => request.v6().execute().await,
     };
-    match result {
-        Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
-        result => result.with_context(|| {
-            let Delivery { mark, table } = delivery;
-            format!("cannot add the routing rule fwmark {mark} lookup {table}")
-        }),
-    }
-}
-
-/// Takes away what [`install`] has added to the calling thread's network namespace.
-pub async fn remove(netlink: &Handle) -> Result<()> {
-    let rules = ours(netlink).await?;
-    if rules.is_empty() {
-        return Ok(());
-    }
-    // The rules go last: they tell what is to be undone.
-    if rules.iter().any(is_undoing_the_sysctl) {
-        set_sysctl("0")?;
-    }
-    for route in our_routes(netlink).await? {
-        netlink
-            .route()
-            .del(route)
-            .execute()
-            .await
-            .context("cannot remove a route of TPROXY's table")?;
-    }
-    for rule in rules {
-        netlink
-            .rule()
-            .del(rule)
-            .execute()
-            .await
-            .context("cannot remove a routing rule of TPROXY")?;
-    }
-    Ok(())
-}
-
-fn is_sysctl_on() -> Result<bool> {
-    let value = fs::read_to_string(FWMARK_ACCEPT)
-        .with_context(|| format!("cannot read {FWMARK_ACCEPT}"))?;
-    Ok(value.trim() != "0")
-}
-
-fn set_sysctl(value: &str) -> Result<()> {
-    fs::write(FWMARK_ACCEPT, value).with_context(|| {
-        format!("cannot set {FWMARK_ACCEPT}, which TPROXY takes: is /proc/sys read-only here?")
+    unless_there(result).with_context(|| {
+        let Delivery { mark, table, .. } = delivery;
+        format!("cannot add the routing rule fwmark {mark} lookup {table}")
     })
 }
 
-fn is_undoing_the_sysctl(rule: &RuleMessage) -> bool {
-    rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL))
+/// `ip route add local default dev lo table TABLE`. One of somebody else's does as well.
+async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<()> {
+    let result = netlink.route().add(route(table, version)).execute().await;
+    unless_there(result).with_context(|| format!("cannot add the route of table {table}"))
 }
 
-async fn ours(netlink: &Handle) -> Result<Vec<RuleMessage>> {
+fn unless_there(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
+        result => result,
+    }
+}
+
+async fn our_rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
     let mut ours = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         let rules: Vec<_> = netlink
@@ -166,23 +270,18 @@ async fn ours(netlink: &Handle) -> Result<Vec<RuleMessage>> {
             .try_collect()
             .await
             .context("cannot list the routing rules")?;
-        ours.extend(rules.into_iter().filter(|rule| {
-            [PROTOCOL, PROTOCOL_SYSCTL_WAS_ON].iter().any(|protocol| {
-                rule.attributes
-                    .contains(&RuleAttribute::Protocol(*protocol))
-            })
-        }));
+        let rules = rules.into_iter();
+        ours.extend(rules.filter(|rule| SysctlSet::of_rule(rule).is_some()));
     }
     Ok(ours)
 }
 
 async fn our_routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
     let mut ours = Vec::new();
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let question = match version {
-            IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-            IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
-        };
+    for question in [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ] {
         let routes: Vec<_> = netlink
             .route()
             .get(question)
@@ -190,12 +289,13 @@ async fn our_routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
             .try_collect()
             .await
             .context("cannot list the routes")?;
-        ours.extend(routes.into_iter().filter(|r| r.header.protocol == PROTOCOL));
+        let routes = routes.into_iter();
+        ours.extend(routes.filter(|route| route.header.protocol == PROTOCOL.into()));
     }
     Ok(ours)
 }
 
-/// `ip route add local 0.0.0.0/0 dev lo table TABLE`
+/// `local default dev lo table TABLE`
 fn route(table: u32, version: &IpVersion) -> RouteMessage {
     match version {
         IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new()
@@ -203,15 +303,41 @@ fn route(table: u32, version: &IpVersion) -> RouteMessage {
             .output_interface(LOOPBACK_INDEX)
             .kind(RouteType::Local)
             .scope(RouteScope::Host)
-            .protocol(PROTOCOL)
+            .protocol(PROTOCOL.into())
             .table_id(table)
             .build(),
         IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
             .output_interface(LOOPBACK_INDEX)
             .kind(RouteType::Local)
-            .protocol(PROTOCOL)
+            .protocol(PROTOCOL.into())
             .table_id(table)
             .build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_what_is_to_be_turned_off() {
+        for bits in 0..=SysctlSet::ALL.0 {
+            let set = SysctlSet(bits);
+            let mut rule = RuleMessage::default();
+            let protocol = RuleAttribute::Protocol(set.protocol());
+            rule.attributes.push(protocol);
+            assert_eq!(SysctlSet::of_rule(&rule), Some(set));
+        }
+    }
+
+    #[test]
+    fn the_rules_of_others_are_not_ours() {
+        let mut rule = RuleMessage::default();
+        assert_eq!(SysctlSet::of_rule(&rule), None);
+        for protocol in [RouteProtocol::Boot, RouteProtocol::Bgp] {
+            rule.attributes = vec![RuleAttribute::Protocol(protocol)];
+            assert_eq!(SysctlSet::of_rule(&rule), None);
+        }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Connection {
     pub(crate) port: u16,
     pub(crate) interface: &'static str,
     pub(crate) owner: Option<(u32, u32)>,
-    /// Whether it has the mark of the settings.
+    /// Whether it has the mark of the settings, which nothing has that comes from outside.
     pub(crate) is_marked: bool,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection> {
                     port,
                     interface,
                     owner: owner.filter(|_| !is_inbound),
-                    is_marked,
+                    is_marked: is_marked && !is_inbound,
                 }
             },
         )

@@ -81,7 +81,6 @@ impl Product {
                 port,
                 by_excluded_interface,
                 by_rerouted_interface: interface.contains(InterfaceFlags::REROUTED),
-                is_marked,
             });
         }
         Flow::Outbound(Outbound {
