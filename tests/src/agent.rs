@@ -83,6 +83,10 @@ impl Agent {
                 .map(|()| Reply::Done),
             Request::Close { socket } if self.identity.remove(socket) => Ok(Reply::Done),
             Request::SetUser { uid, gid } => place::become_user(uid, gid).map(|()| Reply::Done),
+            Request::SetSocketOwner { uid, gid } => {
+                place::own_sockets_as(uid, gid);
+                Ok(Reply::Done)
+            }
             request => self.sockets.execute(request),
         };
         done.unwrap_or_else(|error| Reply::Error(sockets::errno_name(&error)))

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::{Gid, Pid, Uid, getppid, setgid, setgroups, setuid},
+    unistd::{Gid, Pid, Uid, getppid, setfsgid, setfsuid, setgid, setgroups, setuid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,4 +78,10 @@ pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     setgid(Gid::from_raw(gid))?;
     setuid(Uid::from_raw(uid))?;
     Ok(set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// Opens sockets as somebody else from now on. It is the kernel that forbids it, and it does not say.
+pub(super) fn own_sockets_as(uid: u32, gid: u32) {
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
 }

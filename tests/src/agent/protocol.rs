@@ -89,6 +89,8 @@ pub enum Request {
     Bind { socket: Handle, address: SocketAddr },
     /// `listen(2)`
     Listen { socket: Handle },
+    /// `listen(2)` with room for one connection that nobody has accepted yet.
+    ListenForOne { socket: Handle },
     /// Hands a listening socket, or one that takes datagrams, to the identity server: see
     /// [`Introduction`].
     Serve { socket: Handle },
@@ -134,6 +136,8 @@ pub enum Request {
     },
     /// `setgid(2)`, then `setuid(2)`, of the actor itself.
     SetUser { uid: u32, gid: u32 },
+    /// `setfsgid(2)` and `setfsuid(2)`: whose the actor's sockets are, with all its capabilities.
+    SetSocketOwner { uid: u32, gid: u32 },
     /// Opens the unix socket at which another actor may offer a socket.
     Expect { at: String },
     /// Passes a copy of a socket to the actor that expects one there.

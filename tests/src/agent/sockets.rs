@@ -78,6 +78,7 @@ impl Sockets {
             Request::Set { socket, option } => options::set(self.get(socket)?, &option).map(done),
             Request::Bind { socket, address } => self.get(socket)?.bind(&address.into()).map(done),
             Request::Listen { socket } => self.get(socket)?.listen(BACKLOG).map(done),
+            Request::ListenForOne { socket } => self.get(socket)?.listen(0).map(done),
             Request::Connect { socket, address } => {
                 self.get(socket)?.connect(&address.into()).map(done)
             }

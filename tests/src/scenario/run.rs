@@ -8,6 +8,7 @@ use super::Dial;
 use crate::{
     actor::Actor,
     agent::protocol::{Handle, Introduction, Level, Reply, Request},
+    settings::Mode,
     world::{Mechanism, Who, World},
 };
 
@@ -25,7 +26,9 @@ pub struct Run<'w> {
 }
 
 impl<'w> Run<'w> {
-    pub(super) const fn new(world: &'w World) -> Self {
+    /// Nothing seen yet.
+    #[must_use]
+    pub const fn new(world: &'w World) -> Self {
         Self {
             world,
             seen: Vec::new(),
@@ -141,7 +144,11 @@ impl<'w> Run<'w> {
     /// the connection behind iptables, and where the client dialled behind Interceptor.
     fn is_permitted_local_name(&self, said: &Introduction) -> bool {
         let settings = &self.world.setup().settings;
-        let ports = [settings.capture_port, settings.proxy_port];
+        let ports = match settings.mode {
+            Mode::Redirect => &[settings.proxy_port, settings.capture_port][..],
+            // It takes nothing anywhere; what -k reroutes is redirected all the same.
+            Mode::Tproxy => &[settings.proxy_port][..],
+        };
         let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
         // Without an original destination it was not taken anywhere.
         let originals = [&said.original_v4, &said.original_v6];
@@ -156,7 +163,6 @@ impl<'w> Run<'w> {
         let names = [canonical.to_string(), local.to_string()];
         let is_dialled = names.iter().any(|name| originals.contains(&name));
         match self.world.mechanism() {
-            // TPROXY takes it nowhere.
             Mechanism::Iptables => is_dialled || ports.contains(&local.port()),
             Mechanism::Interceptor => is_dialled,
         }

@@ -13,4 +13,5 @@ mod refusals;
 mod settings;
 mod source_ports;
 mod sources;
+mod tproxy;
 mod truth_table;
