@@ -3,10 +3,10 @@
 //! One request a line on stdin, one reply a line on stdout, both JSON. Between requests it serves
 //! its identity listeners.
 
+pub(crate) mod options;
 pub mod protocol;
 
 mod identity;
-mod options;
 mod passing;
 mod place;
 mod raw;

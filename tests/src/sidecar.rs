@@ -25,6 +25,8 @@ pub use envoy::Envoy;
 pub use exchange::{Answer, Told};
 pub use scene::{Proxy, Scene, Who};
 
+use crate::settings::Mode;
+
 /// The binary with the programs of a [`Scene`].
 const BINARY: &str = "interceptor-test-sidecar";
 
@@ -33,7 +35,8 @@ pub fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["proxy"] => builtin::run(),
+        ["proxy"] => builtin::run(Mode::Redirect),
+        ["proxy", "transparent"] => builtin::run(Mode::Tproxy),
         ["server", name, ports @ ..] => server::run(name, ports),
         other => bail!("not a program: {other:?}"),
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_tests::{
+    settings::{Mode, Settings},
     sidecar::{Envoy, INBOUND_PORT, OUTBOUND_PORT, Proxy, Scene, Seen, Who},
     world::Mechanism,
 };
@@ -52,6 +53,16 @@ const WAYS: [Way; 7] = [
     inbound(Who::Client, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "::6"),
     inbound(Who::Proxy, "10.1.0.2:8080", "10.1.0.2:8080", "127.0.0.6"),
     inbound(Who::Proxy, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "::6"),
+];
+
+/// With TPROXY, the app sees who calls.
+const TRANSPARENT_WAYS: [Way; 6] = [
+    outbound("10.2.0.9:80", "10.2.0.9:80", "10.1.0.2"),
+    outbound("[fd00:2::9]:80", "[fd00:2::9]:80", "fd00:1::2"),
+    inbound(Who::Client, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.1"),
+    inbound(Who::Client, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "fd00:1::1"),
+    inbound(Who::Proxy, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.2"),
+    inbound(Who::Proxy, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "fd00:1::2"),
 ];
 
 /// Enough for the kernel's choice to fall on either worker: it chooses by a hash of the addresses.
@@ -123,6 +134,24 @@ fn it_may_run_before_the_interception() -> Result<()> {
         );
         scene.intercept(mechanism)?;
         expect_http(&scene).with_context(|| format!("{mechanism:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn with_tproxy_the_app_sees_the_client() -> Result<()> {
+    for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
+        let mut scene = Scene::with(Settings {
+            mode: Mode::Tproxy,
+            ..Settings::default()
+        })?;
+        scene.intercept(mechanism)?;
+        scene.start_proxy(&envoy(2)?)?;
+        for way in TRANSPARENT_WAYS.iter().cycle().take(MANY as usize) {
+            way.expect_http(&scene)
+                .and_then(|()| way.expect_answer(&scene.say(way.who, way.to.parse()?)?))
+                .with_context(|| format!("{mechanism:?}: {:?} to {}", way.who, way.to))?;
+        }
     }
     Ok(())
 }

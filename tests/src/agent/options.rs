@@ -9,7 +9,7 @@ use super::{protocol::SocketOption, raw};
 const ON: [u8; 4] = 1_i32.to_ne_bytes();
 
 /// Sets `option`.
-pub(super) fn set(socket: &Socket, option: &SocketOption) -> io::Result<()> {
+pub(crate) fn set(socket: &Socket, option: &SocketOption) -> io::Result<()> {
     let (level, name, value) = raw_form(option);
     Ok(raw::set_option(socket.as_fd(), level, name, &value)?)
 }

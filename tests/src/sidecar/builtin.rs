@@ -1,5 +1,6 @@
 //! A small transparent proxy: what comes in it takes to where that was going to, and tells in
-//! headers what it was told.
+//! headers what it was told. If it is to be transparent, it takes what comes from outside to the app in
+//! the client's own name.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -12,7 +13,14 @@ use anyhow::{Context as _, Result};
 use socket2::{Domain, Socket, Type};
 
 use super::exchange::{LONGEST, Told, is_http};
-use crate::{agent::protocol::Family, original::original_destination};
+use crate::{
+    agent::{
+        options,
+        protocol::{Family, SocketOption},
+    },
+    original::original_destination,
+    settings::{Mode, Settings},
+};
 
 /// Where it takes what comes from the pod.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -20,21 +28,35 @@ pub const OUTBOUND_PORT: u16 = 15001;
 pub const INBOUND_PORT: u16 = 15006;
 
 /// How long either side may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A listener's port and family: what all its connections have in common.
 #[derive(Clone, Copy)]
 struct Side {
     port: u16,
     family: Family,
+    is_transparent: bool,
+}
+
+/// Its command line.
+pub(super) fn arguments(mode: Mode) -> Vec<String> {
+    let words: &[&str] = match mode {
+        Mode::Redirect => &["proxy"],
+        Mode::Tproxy => &["proxy", "transparent"],
+    };
+    words.iter().copied().map(str::to_owned).collect()
 }
 
 /// Proxies, for ever.
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(mode: Mode) -> Result<()> {
     let mut threads = Vec::new();
     for port in [OUTBOUND_PORT, INBOUND_PORT] {
         for family in [Family::V4, Family::V6] {
-            let side = Side { port, family };
+            let side = Side {
+                port,
+                family,
+                is_transparent: mode == Mode::Tproxy && port == INBOUND_PORT,
+            };
             let listener = side.listen().with_context(|| format!("port {port}"))?;
             threads.push(thread::spawn(move || side.serve(&listener)));
         }
@@ -57,8 +79,11 @@ impl Side {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
+        if self.is_transparent {
+            be_transparent(&socket, self.family)?;
+        }
         socket.bind(&address.into())?;
-        socket.listen(128)?;
+        socket.listen(1024)?;
         Ok(socket)
     }
 
@@ -86,21 +111,37 @@ impl Side {
             client: client.peer_addr()?.to_string(),
         };
         // Whoever is not there is not there: the client sees its connection closed.
-        let Ok(server) = self.dial(original) else {
+        let Ok(server) = self.dial(original, client.peer_addr()?.ip()) else {
             return Ok(());
         };
         pass_on(client, &server, &told)
     }
 
-    fn dial(self, to: SocketAddr) -> io::Result<TcpStream> {
+    fn dial(self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-        if self.port == INBOUND_PORT {
+        if self.is_transparent {
+            be_transparent(&socket, self.family)?;
+            let mark = SocketOption::Mark(Settings::default().tproxy_mark);
+            options::set(&socket, &mark)?;
+            // Another connection may come from the same port, to elsewhere.
+            options::set(&socket, &SocketOption::BindAddressNoPort)?;
+            socket.bind(&SocketAddr::new(client, 0).into())?;
+        } else if self.port == INBOUND_PORT {
             socket.bind(&SocketAddr::new(passthrough(to), 0).into())?;
         }
         socket.connect_timeout(&to.into(), PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket.into())
     }
+}
+
+/// Lets a socket have a name that is not the host's.
+fn be_transparent(socket: &Socket, family: Family) -> io::Result<()> {
+    let option = match family {
+        Family::V4 => SocketOption::Transparent,
+        Family::V6 => SocketOption::TransparentV6,
+    };
+    options::set(socket, &option)
 }
 
 /// By this source address the rules know what has been through the inbound listener.

@@ -29,13 +29,26 @@ pub struct Seen {
 
 /// `actor` connects to `to` and sends a request of HTTP.
 pub(super) fn ask(actor: &Actor, to: SocketAddr) -> Result<Seen> {
-    let request = format!("GET / HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
-    exchange(actor, to, request, http_answer)
+    exchange(actor, to, http_request(to), http_answer)
 }
 
 /// `actor` connects to `to` and sends a line that is not HTTP.
 pub(super) fn say(actor: &Actor, to: SocketAddr) -> Result<Seen> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
+}
+
+/// `actor` makes `count` connections to `to`, and then sends a request of HTTP through each.
+pub(super) fn ask_at_once(actor: &Actor, to: SocketAddr, count: usize) -> Result<Vec<Seen>> {
+    let open: Vec<_> = (0..count)
+        .map(|_| connect(actor, to))
+        .collect::<Result<_>>()?;
+    open.into_iter()
+        .map(|connection| converse(actor, connection, http_request(to), http_answer))
+        .collect()
+}
+
+fn http_request(to: SocketAddr) -> String {
+    format!("GET / HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n")
 }
 
 fn exchange(
@@ -44,11 +57,23 @@ fn exchange(
     request: String,
     listen: impl Fn(&Actor, Handle) -> Result<Answered>,
 ) -> Result<Seen> {
+    converse(actor, connect(actor, to)?, request, listen)
+}
+
+/// A socket, and what became of connecting it.
+fn connect(actor: &Actor, to: SocketAddr) -> Result<(Handle, Reply)> {
     let socket = actor.socket(Family::of(to), Protocol::Tcp)?;
-    let connected = actor.call(&Request::Connect {
-        socket,
-        address: to,
-    })?;
+    let address = to;
+    let connected = actor.call(&Request::Connect { socket, address })?;
+    Ok((socket, connected))
+}
+
+fn converse(
+    actor: &Actor,
+    (socket, connected): (Handle, Reply),
+    request: String,
+    listen: impl Fn(&Actor, Handle) -> Result<Answered>,
+) -> Result<Seen> {
     let answer = if let Reply::Error(errno) = connected {
         Err(errno)
     } else {

@@ -16,6 +16,7 @@ use super::{
     builtin::{INBOUND_PORT, OUTBOUND_PORT},
     exchange::{CLIENT, LISTENER, ORIGINAL},
 };
+use crate::settings::{Mode, Settings};
 
 /// Where it tells its administrators about itself, on localhost.
 const ADMIN_PORT: u16 = 15000;
@@ -59,10 +60,10 @@ impl Envoy {
     }
 
     /// Its command line. The configuration is part of it: there is no file to be left behind.
-    pub(super) fn arguments(&self) -> Vec<String> {
+    pub(super) fn arguments(&self, mode: Mode) -> Vec<String> {
         [
             "--config-yaml",
-            &configuration().to_string(),
+            &configuration(mode).to_string(),
             "--concurrency",
             &self.concurrency.to_string(),
             "--disable-hot-restart",
@@ -96,11 +97,11 @@ pub(super) fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
         .collect()
 }
 
-fn configuration() -> Value {
+fn configuration(mode: Mode) -> Value {
     json!({
         "admin": {"address": address("127.0.0.1", ADMIN_PORT)},
         "static_resources": {
-            "listeners": [outbound(), inbound()],
+            "listeners": [outbound(), inbound(mode)],
             "clusters": [
                 passthrough(OUTBOUND, None),
                 passthrough(INBOUND_V4, Some("127.0.0.6")),
@@ -124,7 +125,7 @@ fn outbound() -> Value {
     listener("virtualOutbound", "OUTBOUND", OUTBOUND_PORT, &chains)
 }
 
-fn inbound() -> Value {
+fn inbound(mode: Mode) -> Value {
     let mut chains = vec![chain(
         "loop",
         &json!({"destination_port": INBOUND_PORT}),
@@ -143,7 +144,22 @@ fn inbound() -> Value {
             &tcp(cluster),
         ));
     }
-    listener("virtualInbound", "INBOUND", INBOUND_PORT, &chains)
+    let listener = listener("virtualInbound", "INBOUND", INBOUND_PORT, &chains);
+    match mode {
+        Mode::Redirect => listener,
+        Mode::Tproxy => transparent(listener),
+    }
+}
+
+/// Has what a listener takes go on in the client's own name.
+fn transparent(mut listener: Value) -> Value {
+    listener["transparent"] = json!(true);
+    let mut filter = listener_filter("original_src", "original_src.v3.OriginalSrc");
+    filter["typed_config"]["mark"] = json!(Settings::default().tproxy_mark);
+    if let Some(filters) = listener["listener_filters"].as_array_mut() {
+        filters.insert(1, filter);
+    }
+    listener
 }
 
 fn listener(name: &str, direction: &str, port: u16, chains: &[Value]) -> Value {

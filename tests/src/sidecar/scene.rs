@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::{
     BINARY,
-    builtin::{INBOUND_PORT, OUTBOUND_PORT},
-    client::{Seen, ask, say},
+    builtin::{self, INBOUND_PORT, OUTBOUND_PORT},
+    client::{Seen, ask, ask_at_once, say},
     envoy::{self, Envoy},
     launch::{Place, Process},
 };
@@ -19,12 +19,14 @@ use crate::{
     machine::{self, Shared},
     netns::Netns,
     rules,
-    settings::Settings,
+    settings::{Mode, Settings},
     world::Mechanism,
 };
 
 const APP: User = User::new(1000, 1000);
 const PROXY: User = User::new(1337, 1337);
+/// It needs `CAP_NET_ADMIN` to speak for others.
+const TRANSPARENT_PROXY: User = User::new(0, 1337);
 const ROOT: User = User::new(0, 0);
 
 /// What the app serves: a port that is captured, and one that is excluded.
@@ -64,12 +66,18 @@ pub struct Scene {
     pod: Netns,
     _outside: Netns,
     cgroup: Cgroup,
+    settings: Settings,
     _shared: Shared,
 }
 
 impl Scene {
     /// Makes one with an app and a remote server, without an interception or a proxy.
     pub fn new() -> Result<Self> {
+        Self::with(Settings::default())
+    }
+
+    /// The same, for an interception with other settings.
+    pub fn with(settings: Settings) -> Result<Self> {
         let shared = machine::shared()?;
         let cgroup = Cgroup::new()?;
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
@@ -101,18 +109,19 @@ impl Scene {
             pod,
             _outside: outside,
             cgroup,
+            settings,
             _shared: shared,
         })
     }
 
     /// Puts an interception in force.
     pub fn intercept(&mut self, mechanism: Mechanism) -> Result<()> {
-        let settings = Settings::default();
+        let settings = &self.settings;
         match mechanism {
-            Mechanism::Iptables => rules::apply(&self.pod, &settings, true),
+            Mechanism::Iptables => rules::apply(&self.pod, settings, true),
             Mechanism::Interceptor => {
                 let (netns, cgroup) = (self.pod.path(), self.cgroup.path());
-                self.interception = Some(Attachment::new(netns, cgroup, &settings)?);
+                self.interception = Some(Attachment::new(netns, cgroup, settings)?);
                 Ok(())
             }
         }
@@ -120,14 +129,21 @@ impl Scene {
 
     /// Starts a proxy; it listens when this returns.
     pub fn start_proxy(&mut self, proxy: &Proxy) -> Result<()> {
+        let mode = self.settings.mode;
         let (binary, arguments, listeners) = match proxy {
-            Proxy::Builtin => (own_binary(BINARY)?, vec!["proxy".to_owned()], 2),
-            Proxy::Envoy(envoy) => (envoy.binary.clone(), envoy.arguments(), envoy.listeners()),
+            Proxy::Builtin => (own_binary(BINARY)?, builtin::arguments(mode), 2),
+            Proxy::Envoy(envoy) => {
+                let arguments = envoy.arguments(mode);
+                (envoy.binary.clone(), arguments, envoy.listeners())
+            }
         };
         let place = Place {
             netns: &self.pod,
             cgroup: &self.cgroup.child("pod/sidecar")?,
-            user: PROXY,
+            user: match mode {
+                Mode::Redirect => PROXY,
+                Mode::Tproxy => TRANSPARENT_PROXY,
+            },
         };
         let mut process = Process::start(place, &binary, &arguments)?;
         process.await_listeners(&self.pod, &[OUTBOUND_PORT, INBOUND_PORT], listeners)?;
@@ -143,6 +159,11 @@ impl Scene {
     /// `who` sends a request of HTTP to `to`.
     pub fn ask(&self, who: Who, to: SocketAddr) -> Result<Seen> {
         ask(self.client(who), to)
+    }
+
+    /// `who` makes `count` connections to `to`, and sends a request of HTTP through each.
+    pub fn ask_at_once(&self, who: Who, to: SocketAddr, count: usize) -> Result<Vec<Seen>> {
+        ask_at_once(self.client(who), to, count)
     }
 
     /// `who` sends a line that is not HTTP to `to`.
@@ -167,6 +188,9 @@ fn lay_out(pod: &Netns, outside: &Netns) -> Result<()> {
          addr add fd00:1::1/64 dev eth0 nodad\n\
          addr add 10.2.0.9/32 dev lo\n\
          addr add fd00:2::9/128 dev lo nodad\n")?;
+    // Other ports than clients come from: where a transparent proxy's connection has a client's
+    // address and that of another's port, they are one to the kernel.
+    pod.sysctl("net.ipv4.ip_local_port_range", "20000 29999")?;
     pod.ip("addr add 10.1.0.2/24 dev eth0\n\
          addr add fd00:1::2/64 dev eth0 nodad\n\
          route add default via 10.1.0.1\n\

@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::exchange::{Answer, LONGEST, Told, is_http};
 
 /// How long a client may take to say something.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves `ports` on all addresses, for ever.
 pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
@@ -36,7 +36,7 @@ fn listen(port: u16) -> io::Result<Socket> {
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.listen(128)?;
+    socket.listen(1024)?;
     Ok(socket)
 }
 
