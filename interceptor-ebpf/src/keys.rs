@@ -108,6 +108,17 @@ impl StandInEntry {
 }
 
 map_type! {
+    /// Value of `ASKED`: what is remembered of a UDP socket that asks DNS servers.
+    pub struct Asked: 36 {
+        /// The server that is connected to; the first one of a socket that is not connected.
+        pub server: Destination,
+        /// The address that a socket which connects was given, as routing would have picked it;
+        /// unspecified if it was not.
+        pub source: Address,
+    }
+}
+
+map_type! {
     /// Key of `LISTENERS` and, with slot 0, of `LISTENER_HINTS`: a socket that listens.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ListenerKey: 32 {

@@ -29,9 +29,9 @@ pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
-    Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
-    ListenerPortKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey,
-    SETTINGS_CHUNK, SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
+    Asked, Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
+    ListenerPortKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK,
+    SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{
     DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags,

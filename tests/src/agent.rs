@@ -6,6 +6,8 @@
 pub(crate) mod options;
 pub mod protocol;
 
+mod datagrams;
+mod dns;
 mod identity;
 mod passing;
 mod place;
@@ -18,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use dns::DnsServer;
 use identity::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use place::{Namespace, Place};
@@ -32,6 +35,7 @@ pub fn run(place: &Place) -> Result<()> {
         name: place.name.clone(),
         sockets: Sockets::default(),
         identity: Identity::default(),
+        dns: DnsServer::default(),
         input: Vec::new(),
     };
     while agent.turn()? {}
@@ -42,6 +46,7 @@ struct Agent {
     name: String,
     sockets: Sockets,
     identity: Identity,
+    dns: DnsServer,
     /// What has come in on stdin and is not yet a line.
     input: Vec<u8>,
 }
@@ -53,9 +58,12 @@ impl Agent {
         let ready = {
             let mut fds = vec![stdin.as_fd()];
             fds.extend(self.identity.fds());
+            fds.extend(self.dns.fds());
             wait_readable(&fds)?
         };
-        self.identity.serve(&ready[1..], &self.name);
+        let (identity, dns) = ready[1..].split_at(self.identity.fds().count());
+        self.identity.serve(identity, &self.name);
+        self.dns.serve(dns);
         if ready[0] {
             return self.read_requests();
         }
@@ -81,6 +89,12 @@ impl Agent {
                 .take(socket)
                 .and_then(|listener| self.identity.add(socket, listener))
                 .map(|()| Reply::Done),
+            Request::ServeDns { socket, zone } => self
+                .sockets
+                .take(socket)
+                .and_then(|socket| self.dns.add(socket, zone))
+                .map(|()| Reply::Done),
+            Request::Queries => Ok(self.dns.queries()),
             Request::Close { socket } if self.identity.remove(socket) => Ok(Reply::Done),
             Request::SetUser { uid, gid } => place::become_user(uid, gid).map(|()| Reply::Done),
             Request::SetSocketOwner { uid, gid } => {

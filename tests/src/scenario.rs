@@ -4,16 +4,16 @@
 //! `INTERCEPTOR_TEST_WORLD=iptables` compares iptables with itself, which shows whether a scenario
 //! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all that is seen.
 
+mod ask;
 mod dial;
-mod query;
 mod report;
 mod run;
 
 use std::env;
 
 use anyhow::Result;
+pub use ask::{Ask, Sending, receive};
 pub use dial::{Dial, Way, address};
-pub use query::Query;
 pub use report::{compare, observe};
 pub use run::Run;
 
@@ -47,6 +47,16 @@ impl Scenario {
     pub fn dial(name: &str, outcome: &'static str, dial: Dial) -> Self {
         Self::new(format!("{name} ({})", dial.to()), move |run| {
             dial.go(run)?;
+            run.expect_outcome(outcome);
+            Ok(())
+        })
+    }
+
+    /// One question over UDP, of which `outcome` is expected: who answers, or the errno.
+    #[must_use]
+    pub fn ask(name: &str, outcome: &'static str, ask: Ask) -> Self {
+        Self::new(format!("{name} ({})", ask.what()), move |run| {
+            ask.go(run)?;
             run.expect_outcome(outcome);
             Ok(())
         })

@@ -17,7 +17,7 @@ use std::{
     mem,
 };
 
-pub use actors::{Bind, Who, serve, serve_datagrams, serve_with};
+pub use actors::{Bind, Who, serve, serve_udp, serve_with};
 use anyhow::{Context as _, Result};
 pub use layout::Layout;
 
@@ -52,6 +52,8 @@ pub struct Setup {
     pub sysctls: &'static [(&'static str, &'static str)],
     /// What the proxy listens on, on both its ports.
     pub proxy: &'static [Bind],
+    /// Whether there are DNS servers, in the pod and outside, and the proxy's agent.
+    pub dns: bool,
     /// Whether the proxy listens before the interception is in force.
     pub proxy_first: bool,
     /// Who opens a socket before the interception is in force.
@@ -67,6 +69,7 @@ impl Default for Setup {
             layout: Layout::default(),
             sysctls: &[],
             proxy: &Bind::BOTH_WILDCARDS,
+            dns: false,
             proxy_first: false,
             old_sockets: &[],
             old_connections: &[],

@@ -60,9 +60,19 @@ const TRANSPARENT_WAYS: [Way; 6] = [
     outbound("10.2.0.9:80", "10.2.0.9:80", "10.1.0.2"),
     outbound("[fd00:2::9]:80", "[fd00:2::9]:80", "fd00:1::2"),
     inbound(Who::Client, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.1"),
-    inbound(Who::Client, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "fd00:1::1"),
+    inbound(
+        Who::Client,
+        "[fd00:1::2]:8080",
+        "[fd00:1::2]:8080",
+        "fd00:1::1",
+    ),
     inbound(Who::Proxy, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.2"),
-    inbound(Who::Proxy, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "fd00:1::2"),
+    inbound(
+        Who::Proxy,
+        "[fd00:1::2]:8080",
+        "[fd00:1::2]:8080",
+        "fd00:1::2",
+    ),
 ];
 
 /// Enough for the kernel's choice to fall on either worker: it chooses by a hash of the addresses.

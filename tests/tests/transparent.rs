@@ -35,7 +35,11 @@ fn many_connections_at_once_are_not_mixed_up() -> Result<()> {
 fn expect_own_answers(all: &[Seen]) -> Result<()> {
     let mut ports = BTreeSet::new();
     for seen in all {
-        let answer = seen.answer.as_ref().ok().with_context(|| format!("{seen:?}"))?;
+        let answer = seen
+            .answer
+            .as_ref()
+            .ok()
+            .with_context(|| format!("{seen:?}"))?;
         ensure!(answer.who == "app:8080", "{seen:?}");
         ensure!(answer.peer.ip() == seen.local.ip(), "{seen:?}");
         ensure!(answer.peer.port() != seen.local.port(), "{seen:?}");

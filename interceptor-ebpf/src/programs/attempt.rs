@@ -6,6 +6,7 @@ use interceptor_ebpf::{
 
 use super::{
     context::SockAddr,
+    kernel_memory::unlearned,
     pod::{Pod, Way},
 };
 
@@ -17,17 +18,16 @@ pub(crate) struct Attempt {
     pub(crate) destination: Address,
     /// In host byte order.
     pub(crate) port: u16,
-    /// What the socket is bound to; unspecified if it is not.
+    /// What the socket is bound to, as the app sees it; unspecified if it is not.
     pub(crate) bound: Address,
 }
 
 impl Attempt {
     #[inline(always)]
-    pub(crate) fn of(call: &SockAddr, pod: Pod) -> Self {
-        let bound = call.bound_address();
+    pub(crate) fn of(call: &SockAddr, pod: Pod, bound: Address) -> Self {
         Self {
             pod,
-            destination: effective_destination(call.address(), bound),
+            destination: unlearned(effective_destination(call.address(), bound)),
             port: call.port(),
             bound,
         }
@@ -57,7 +57,7 @@ impl Attempt {
             destination: self.destination,
             port: self.port,
             transport,
-            source: self.source(way),
+            source: unlearned(self.source(way)),
             via_loopback: way.is_own,
             by_excluded_interface: self.is_by_excluded_interface(call, way),
             is_marked: self.is_marked(call),

@@ -35,7 +35,7 @@ fn connect_tcp(call: SockAddr) -> Answer {
     let Some(pod) = Pod::of(call.netns()) else {
         return Answer::Proceed;
     };
-    let attempt = Attempt::of(&call, pod);
+    let attempt = Attempt::of(&call, pod, call.bound_address());
     match attempt.as_v4() {
         Some(v4) => judge(call, pod, v4),
         None => judge(call, pod, attempt),

@@ -9,15 +9,23 @@ use core::{
     arch::asm,
     ffi::{c_int, c_void},
     mem::offset_of,
+    ptr,
 };
 
 use aya_ebpf::{
-    bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops, bpf_sockopt},
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops,
+        bpf_sockopt,
+    },
+    btf_maps::SkStorage,
     helpers::{
         bpf_bind, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_setsockopt,
+        generated::bpf_sk_storage_get,
     },
 };
 use interceptor_ebpf::{Address, NetnsCookie};
+
+use zerocopy::FromBytes;
 
 use super::kernel_memory::{IteratedSocket, SocketPointer, scope_in_context};
 
@@ -162,10 +170,28 @@ impl SockAddr {
         read!(self.context, bpf_sock_addr, u32 protocol)
     }
 
+    /// What `map` keeps for the socket, if it keeps anything.
     #[inline(always)]
-    pub(crate) fn cookie(&self) -> u64 {
-        // SAFETY: every sock_addr hook has this helper.
-        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    pub(crate) fn kept<T>(&self, map: &'static SkStorage<T>) -> Option<&'static T> {
+        // SAFETY: what is kept is valid, and lasts as long as the socket.
+        unsafe { self.ask_storage(map, 0).as_ref() }
+    }
+
+    /// What `map` keeps for the socket from now on; zeros, if it kept nothing. `None` if there is no
+    /// memory.
+    #[inline(always)]
+    pub(crate) fn keep<T: FromBytes>(&self, map: &'static SkStorage<T>) -> Option<&'static mut T> {
+        // SAFETY: as above, and zeros are valid too. Another thread that uses the same socket writes
+        // the same members.
+        unsafe { self.ask_storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() }
+    }
+
+    #[inline(always)]
+    fn ask_storage<T>(&self, map: &'static SkStorage<T>, flags: u32) -> *mut T {
+        let map = ptr::from_ref(map).cast_mut().cast();
+        let sock = self.sock().0.cast();
+        // SAFETY: the map keeps values of this type for sockets.
+        unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags.into()) }.cast()
     }
 
     #[inline(always)]
@@ -216,6 +242,15 @@ impl SockAddr {
                 write!(self.context, bpf_sock_addr, msg_src_ip6[3], words[3]);
             }
         }
+    }
+
+    /// Undoes [`SockAddr::bind`] on a socket that has no port yet.
+    #[inline(always)]
+    pub(crate) fn unbind(&mut self) -> i64 {
+        self.bind(match self.family {
+            Family::V4 => Address::UNSPECIFIED_V4,
+            Family::V6 => Address::UNSPECIFIED_V6,
+        })
     }
 
     /// Binds the socket to `address`, without a port yet. Only for `connect`. Answers 0 or a
@@ -297,6 +332,12 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {
         read!(self.0, bpf_sock, u32 protocol)
+    }
+
+    /// Whether a UDP socket is connected.
+    #[inline(always)]
+    pub(crate) fn is_connected(self) -> bool {
+        self.remote_port() != 0
     }
 
     /// `SO_MARK`

@@ -14,9 +14,9 @@ use interceptor_ebpf::{
 
 use super::{
     attempt::Attempt,
-    context::{Answer, ECONNREFUSED, Family, IPPROTO_UDP, SockAddr, refuse},
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_UDP, SockAddr, refuse},
     log,
-    maps::DNS_SERVERS,
+    maps::ASKED,
     pod::Pod,
     stand_ins,
 };
@@ -48,10 +48,12 @@ pub(crate) fn icept_receive6(context: SockAddrContext) -> i32 {
 struct Query {
     pod: Pod,
     server: Destination,
-    /// Where the agent is to see it come from.
+    /// Where the app sees it come from, and the agent as far as that can be.
     source: Address,
-    /// Whether the socket is not bound to an address.
+    /// Whether the socket is bound to no address.
     is_unbound: bool,
+    /// Whether the socket has asked another server before.
+    is_one_more: bool,
 }
 
 /// What an app does to send a query.
@@ -63,40 +65,102 @@ enum Call {
 
 /// `connect` of a UDP socket, as glibc's resolver does.
 #[inline(always)]
-pub(crate) fn connect(call: SockAddr) -> Answer {
+pub(crate) fn connect(mut call: SockAddr) -> Answer {
+    take_source_back(&mut call);
     judge(call, Call::Connect)
+}
+
+#[inline(always)]
+fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
+    // `__ip6_datagram_connect`
+    if query.server.address.is_v6_link_local() && call.scope() == 0 {
+        return refuse(EINVAL);
+    }
+    let Some(asked) = call.keep(&ASKED) else {
+        return refuse(ECONNREFUSED);
+    };
+    asked.server = query.server;
+    if query.is_unbound {
+        asked.source = query.source;
+        // Without it the kernel picks localhost, as it does where it fails: the socket has a port
+        // already, or the pod has the address no more.
+        let _bound = call.bind(query.source);
+    }
+    call.set(query.server.address.localhost(), DNS_PORT);
+    Answer::Proceed
+}
+
+/// A socket whose connection was dissolved keeps what it is bound to, and cannot know that it was we
+/// who bound it.
+#[inline(always)]
+fn take_source_back(call: &mut SockAddr) {
+    // Our own work, seen again by a hook in an outer cgroup.
+    let is_under_way = call.port() == DNS_PORT;
+    if !is_under_way
+        && !call.sock().is_connected()
+        && given_source(call).is_some()
+        && let Some(asked) = call.keep(&ASKED)
+    {
+        asked.source = Address::UNSPECIFIED_V6;
+        let _unbound = call.unbind();
+    }
+}
+
+/// The address that we gave the socket.
+#[inline(always)]
+fn given_source(call: &SockAddr) -> Option<Address> {
+    let source = call.kept(&ASKED)?.source;
+    (!source.is_unspecified()).then_some(source)
+}
+
+/// What the socket is bound to, as the app sees it.
+#[inline(always)]
+fn bound_address(call: &SockAddr) -> Address {
+    given_source(call).unwrap_or_else(|| call.bound_address())
 }
 
 /// `sendto` and `sendmsg` with an address.
 #[inline(always)]
-fn send(mut call: SockAddr) -> Answer {
-    if StandInRange::contains(call.address()) {
-        // The agent's answer.
-        call.set_source(call.address());
-        return Answer::Proceed;
-    }
+fn send(call: SockAddr) -> Answer {
     if call.protocol() != IPPROTO_UDP {
         return Answer::Proceed;
+    }
+    if StandInRange::contains(call.address()) {
+        return answer(call);
     }
     judge(call, Call::Send)
 }
 
-/// The address that a query is sent from. `None` if a table is full.
 #[inline(always)]
-fn source_of(call: &SockAddr, query: &Query) -> Option<Address> {
-    let cookie = call.cookie();
-    match DNS_SERVERS.get_ptr(cookie) {
-        // SAFETY: the element is not reused before the program ends.
-        Some(first) if unsafe { *first } != query.server => {
-            let stand_in = stand_ins::find_or_allot(query.pod.netns, query.server)?;
-            Some(stand_in.address)
+fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
+    let is_connected = call.sock().is_connected();
+    if query.is_one_more && (query.is_unbound || is_connected) {
+        let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
+            return refuse(ECONNREFUSED);
+        };
+        call.set_source(stand_in.address);
+    } else {
+        if !is_connected {
+            match call.keep(&ASKED) {
+                Some(asked) => asked.server = query.server,
+                None => return refuse(ECONNREFUSED),
+            }
         }
-        Some(_) => Some(query.source),
-        None => {
-            DNS_SERVERS.insert(cookie, query.server, 0).ok()?;
-            Some(query.source)
+        if query.is_unbound {
+            call.set_source(query.source);
         }
     }
+    call.set(query.server.address.localhost(), DNS_PORT);
+    Answer::Proceed
+}
+
+/// The agent's answer to a query that came from a stand-in comes from the stand-in.
+#[inline(always)]
+fn answer(mut call: SockAddr) -> Answer {
+    if call.sock().local_port() == DNS_PORT && Pod::of(call.netns()).is_some() {
+        call.set_source(call.address());
+    }
+    Answer::Proceed
 }
 
 #[inline(always)]
@@ -110,7 +174,7 @@ fn judge(call: SockAddr, kind: Call) -> Answer {
     if !pod.policy.flags.contains(PolicyFlags::DNS) {
         return Answer::Proceed;
     }
-    let attempt = Attempt::of(&call, pod);
+    let attempt = Attempt::of(&call, pod, bound_address(&call));
     match attempt.as_v4() {
         Some(v4) => judge_attempt(call, kind, pod, v4),
         None => judge_attempt(call, kind, pod, attempt),
@@ -133,38 +197,20 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
             return refuse(errno.into());
         }
     }
+    let server = attempt.captured_by(Listener::Dns, way);
     let query = Query {
         pod,
-        server: attempt.captured_by(Listener::Dns, way),
+        server,
         source: attempt.source(way),
-        is_unbound: attempt.bound.is_unspecified(),
+        is_unbound: call.bound_address().is_unspecified(),
+        is_one_more: call
+            .kept(&ASKED)
+            .is_some_and(|asked| asked.server != server),
     };
-    capture(call, kind, &query)
-}
-
-/// Takes a query to the agent.
-#[inline(always)]
-fn capture(mut call: SockAddr, kind: Call, query: &Query) -> Answer {
-    let is_remembered = match kind {
-        Call::Send if query.is_unbound => match source_of(&call, query) {
-            Some(source) => {
-                call.set_source(source);
-                true
-            }
-            None => false,
-        },
-        _ => DNS_SERVERS.insert(call.cookie(), query.server, 0).is_ok(),
-    };
-    if !is_remembered {
-        return refuse(ECONNREFUSED);
+    match kind {
+        Call::Connect => connect_to_agent(call, &query),
+        Call::Send => send_to_agent(call, &query),
     }
-    if matches!(kind, Call::Connect) && query.is_unbound {
-        // Without it the kernel would pick localhost. It can fail for an address that the pod has
-        // no more; then it does.
-        let _bound = call.bind(query.source);
-    }
-    call.set(query.server.address.localhost(), DNS_PORT);
-    Answer::Proceed
 }
 
 /// `recvfrom` and `recvmsg` that ask who has sent.
@@ -185,10 +231,20 @@ pub(crate) fn server(call: &SockAddr) -> Option<&'static Destination> {
     let server = if StandInRange::contains(agent) {
         stand_ins::resolve_address(call.netns(), agent)?
     } else if agent == agent.localhost() {
-        // SAFETY: the element is not reused before the program ends.
-        unsafe { &*DNS_SERVERS.get_ptr(call.cookie())? }
+        &call.kept(&ASKED)?.server
     } else {
         return None;
     };
     (server.address.is_v4() == agent.is_v4()).then_some(server)
+}
+
+/// The address that a call which is about to tell localhost's would tell, had the socket not been
+/// connected to the agent.
+#[inline(always)]
+pub(crate) fn source(call: &SockAddr) -> Option<Address> {
+    let local = call.address();
+    if local != local.localhost() {
+        return None;
+    }
+    given_source(call).filter(|source| source.is_v4() == local.is_v4())
 }

@@ -83,6 +83,14 @@ impl KernelPointer {
     }
 }
 
+/// A copy of `value` of which the verifier knows nothing but its size. Else it would follow each of
+/// the ways in which the value can come about through all that is done with it.
+#[inline(always)]
+pub(crate) fn unlearned<T: FromBytes + Copy>(value: T) -> T {
+    let address = (&raw const value) as u64;
+    KernelPointer(address).read(0)
+}
+
 /// Reads the pointer that a context begins with, or one that lies `index` pointers on.
 ///
 /// # Safety

@@ -8,14 +8,14 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, SockHash},
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LpmTrie, SockHash},
 };
 use interceptor_ebpf::{
-    Destination, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
-    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage,
-    PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
-    StandInNumber,
+    Asked, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint, ListenerKey,
+    ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags,
+    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
@@ -80,10 +80,9 @@ pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
 pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
     HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);
 
-/// The DNS server that a UDP socket, named by its cookie, asked first. What is not asked for
-/// gives way.
-#[map(name = "icept_dns")]
-pub(crate) static DNS_SERVERS: LruHashMap<u64, Destination> = LruHashMap::pinned(1 << 16, 0);
+/// What is remembered of UDP sockets that ask DNS servers. It goes with the socket.
+#[btf_map(name = "icept_asked")]
+pub(crate) static ASKED: SkStorage<Asked> = SkStorage::new();
 
 /// The ports whose listeners are noted.
 #[map(name = "icept_lports")]

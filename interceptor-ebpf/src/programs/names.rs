@@ -48,10 +48,15 @@ fn peer_name(mut call: SockAddr) -> Answer {
 }
 
 /// The proxy's accepted socket is where REDIRECT sends local connections: localhost, on the
-/// listener's port. TPROXY leaves it where the connection was going.
+/// listener's port. TPROXY leaves it where the connection was going. A UDP socket that had to send from
+/// localhost has the address that routing would have picked.
 #[inline(always)]
 fn socket_name(mut call: SockAddr) -> Answer {
-    if let Some(stand_in) = stand_in(&call)
+    if call.protocol() == IPPROTO_UDP {
+        if let Some(source) = dns::source(&call) {
+            call.set(source, call.port());
+        }
+    } else if let Some(stand_in) = stand_in(&call)
         && let Some(pod) = Pod::of(call.netns())
         && let Some(destination) = stand_ins::resolve(pod.netns, stand_in)
         && let Some(listener) = Listener::from_byte(destination.listener)

@@ -55,7 +55,7 @@ const NAMES: [&str; 14] = [
     "icept_next",
     "icept_forward",
     "icept_stand_ins",
-    "icept_dns",
+    "icept_asked",
     "icept_lports",
     "icept_lhints",
     "icept_listeners",

@@ -41,6 +41,7 @@ impl Object {
             .override_global("NETNS", &netns, true)
             .default_map_pin_directory(pins.maps())
             .map_pin_path(log::MAP, pins.maps().join(log::MAP))
+            .map_pin_path(ASKED, pins.maps().join(ASKED))
             .load(OBJECT)
             .context("cannot load the BPF object")?;
         let mut object = Self { ebpf };
@@ -89,6 +90,9 @@ impl Object {
         format!("{:016x}", digest::of(OBJECT))
     }
 }
+
+/// The map of UDP sockets that ask DNS servers, whose kind cannot say itself that it is shared.
+const ASKED: &str = "icept_asked";
 
 /// The map that keeps the offsets, which take long to find, for as long as anything is attached.
 const OFFSETS: &str = "icept_offsets";

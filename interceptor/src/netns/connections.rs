@@ -103,6 +103,9 @@ mod tests {
         for state in ["06", "07", "0A"] {
             assert_eq!(open_connection(&line("0200010A", "0100007F", state)), None);
         }
-        assert_eq!(open_connection("  sl  local_address rem_address   st"), None);
+        assert_eq!(
+            open_connection("  sl  local_address rem_address   st"),
+            None
+        );
     }
 }

@@ -55,8 +55,7 @@ impl Delivery {
     /// What `settings` take, if they say TPROXY and that anything inbound is captured.
     #[must_use]
     pub fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
-        let is_on =
-            settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
+        let is_on = settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
         is_on.then_some(Self {
             mark: settings.tproxy_mark,
             table: settings.tproxy_table,
@@ -78,7 +77,9 @@ impl Delivery {
 
     fn needs_route(&self, route: &RouteMessage) -> bool {
         self.has(route.header.address_family)
-            && (route.attributes.contains(&RouteAttribute::Table(self.table))
+            && (route
+                .attributes
+                .contains(&RouteAttribute::Table(self.table))
                 || u32::from(route.header.table) == self.table)
     }
 }

@@ -1,19 +1,19 @@
-//! Servers that say who they are and what they see of whoever connects.
+//! Servers that say who they are and what they see of whoever connects or asks.
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
 use socket2::{Socket, Type};
 
 use super::{
-    protocol::{Handle, Introduction, Level},
+    datagrams,
+    protocol::{Answer, Handle, Introduction, Level},
     sockets,
 };
 
-/// The listeners that are served, and the connections that have come in.
+/// The listeners that are served, UDP sockets among them, and the connections that have come in.
 #[derive(Default)]
 pub(super) struct Identity {
     listeners: Vec<(Handle, Socket)>,
@@ -21,7 +21,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Serves a listening socket, or one that takes datagrams, from now on.
+    /// Serves a listening or a UDP socket from now on.
     pub(super) fn add(&mut self, handle: Handle, listener: Socket) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         self.listeners.push((handle, listener));
@@ -48,8 +48,8 @@ impl Identity {
         self.connections
             .retain_mut(|connection| !open.next().is_some_and(|ready| *ready) || echo(connection));
         for ((_, listener), ready) in self.listeners.iter().zip(listeners) {
-            if *ready && let Ok(connection) = attend(listener, name) {
-                self.connections.extend(connection);
+            if *ready && let Ok(Some(connection)) = meet(listener, name) {
+                self.connections.push(connection);
             }
         }
     }
@@ -64,38 +64,47 @@ fn echo(connection: &mut Socket) -> bool {
     }
 }
 
-/// Tells who is there what is seen of it, and answers with the connection, if it is one. What was to
-/// be seen is lost with a client that is gone; nobody is left to be told.
-fn attend(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
-    let port = listener.local_addr()?.as_socket().map_or(0, |at| at.port());
-    let who = format!("{name}:{port}");
+/// Serves who has come to a socket. Answers with the connection, if it is one.
+fn meet(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
     if listener.r#type()? == Type::DGRAM {
-        answer(listener, who)?;
-        return Ok(None);
+        return answer(listener, name).map(|()| None);
     }
-    let (mut connection, _) = listener.accept()?;
-    let line = introduce(who, &connection, sockets::peer_name(&connection))?;
-    connection.write_all(line.as_bytes())?;
-    Ok(Some(connection))
+    introduce(listener, name).map(Some)
 }
 
 /// Answers a datagram.
-fn answer(socket: &Socket, who: String) -> io::Result<()> {
-    let (_, peer) = sockets::receive_from(socket)?;
-    let line = introduce(who, socket, Ok(peer))?;
-    socket.send_to(line.as_bytes(), &peer.into())?;
-    Ok(())
+fn answer(socket: &Socket, name: &str) -> io::Result<()> {
+    let query = datagrams::receive(socket, false)?;
+    let answer = Answer {
+        who: who(socket, name)?,
+        local: text(sockets::local_name(socket)),
+        peer: query.sender.to_string(),
+        query: query.data,
+    };
+    let answer = serde_json::to_string(&answer)?;
+    socket
+        .send_to(answer.as_bytes(), &query.sender.into())
+        .map(drop)
 }
 
-fn introduce(who: String, socket: &Socket, peer: io::Result<SocketAddr>) -> io::Result<String> {
+/// Accepts a connection and tells it what is seen of it. What was to be seen is lost with a client
+/// that is gone; nobody is left to be told.
+fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
+    let (mut connection, _) = listener.accept()?;
     let introduction = Introduction {
-        who,
-        peer: text(peer),
-        local: text(sockets::local_name(socket)),
-        original_v4: text(sockets::original_destination(socket, Level::Ip)),
-        original_v6: text(sockets::original_destination(socket, Level::Ipv6)),
+        who: who(listener, name)?,
+        peer: text(sockets::peer_name(&connection)),
+        local: text(sockets::local_name(&connection)),
+        original_v4: text(sockets::original_destination(&connection, Level::Ip)),
+        original_v6: text(sockets::original_destination(&connection, Level::Ipv6)),
     };
-    Ok(serde_json::to_string(&introduction)? + "\n")
+    let line = serde_json::to_string(&introduction)? + "\n";
+    connection.write_all(line.as_bytes())?;
+    Ok(connection)
+}
+
+fn who(socket: &Socket, name: &str) -> io::Result<String> {
+    Ok(format!("{name}:{}", sockets::local_name(socket)?.port()))
 }
 
 fn text(answer: io::Result<impl ToString>) -> String {

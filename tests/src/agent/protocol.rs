@@ -1,6 +1,6 @@
 //! What an actor can be told to do, and what it answers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,9 +91,13 @@ pub enum Request {
     Listen { socket: Handle },
     /// `listen(2)` with room for one connection that nobody has accepted yet.
     ListenForOne { socket: Handle },
-    /// Hands a listening socket, or one that takes datagrams, to the identity server: see
-    /// [`Introduction`].
+    /// Hands a listening socket to the identity server: see [`Introduction`]. A UDP socket answers
+    /// every datagram: see [`Answer`].
     Serve { socket: Handle },
+    /// Hands a listening or UDP socket to the DNS server.
+    ServeDns { socket: Handle, zone: Zone },
+    /// How many queries the DNS server has had: [`Reply::Queries`].
+    Queries,
     /// `connect(2)` that waits for the connection.
     Connect { socket: Handle, address: SocketAddr },
     /// `connect(2)` on a socket made non-blocking.
@@ -114,14 +118,16 @@ pub enum Request {
         address: SocketAddr,
         data: String,
     },
-    /// `sendto(2)`
+    /// `sendto(2)`, one datagram.
     SendTo {
         socket: Handle,
         address: SocketAddr,
         data: String,
     },
-    /// `recvfrom(2)` of one datagram.
-    ReceiveFrom { socket: Handle },
+    /// `recvfrom(2)`, one datagram, which stays if `peek`.
+    ReceiveFrom { socket: Handle, peek: bool },
+    /// `recvmmsg(2)` until there are `count` datagrams.
+    ReceiveMany { socket: Handle, count: usize },
     /// `recv(2)` until the end of a line.
     ReceiveLine { socket: Handle },
     /// `getsockname(2)`
@@ -161,13 +167,15 @@ pub enum Reply {
     Name(SocketAddr),
     /// What was received; nothing at the end of the stream.
     Data(String),
-    /// A datagram and where it came from.
-    Datagram {
-        /// Its sender.
-        from: SocketAddr,
-        /// What was in it.
-        data: String,
+    /// How many queries there were.
+    Queries {
+        /// Over UDP.
+        udp: usize,
+        /// Over TCP.
+        tcp: usize,
     },
+    /// The datagrams that were received.
+    Datagrams(Vec<Datagram>),
     /// What poll saw, and `SO_ERROR`.
     Polled {
         /// The names of the events.
@@ -186,8 +194,41 @@ pub enum Reply {
     Error(String),
 }
 
+/// What a DNS server knows: every name has the same addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// The `A` record.
+    pub v4: Ipv4Addr,
+    /// The `AAAA` record.
+    pub v6: Ipv6Addr,
+    /// Whether answers are too long for UDP.
+    pub is_long: bool,
+}
+
+/// A datagram that was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagram {
+    /// What is in it.
+    pub data: String,
+    /// Where it says that it comes from.
+    pub sender: SocketAddr,
+}
+
+/// What a UDP identity server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The actor's name and the socket's port.
+    pub who: String,
+    /// `getsockname` of the socket.
+    pub local: String,
+    /// Where the datagram came from.
+    pub peer: String,
+    /// What was in it.
+    pub query: String,
+}
+
 /// What an identity server tells whoever connects, in one line, before it sends back whatever it
-/// receives; and whoever sends a datagram, of the socket that takes it.
+/// receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
     /// The actor's name and the listener's port.

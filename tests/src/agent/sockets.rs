@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::AsFd as _,
     thread,
     time::Duration,
@@ -16,7 +16,7 @@ use nix::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
-    options, passing,
+    datagrams, options, passing,
     protocol::{Family, Handle, Level, Protocol, Reply, Request, SocketOption},
     raw,
 };
@@ -117,9 +117,12 @@ impl Sockets {
                 .get(socket)?
                 .send_to(data.as_bytes(), &address.into())
                 .map(length),
-            Request::ReceiveFrom { socket } => {
-                let (data, from) = receive_from(self.get(socket)?)?;
-                Ok(Reply::Datagram { from, data })
+            Request::ReceiveFrom { socket, peek } => {
+                let datagram = datagrams::receive(self.get(socket)?, peek)?;
+                Ok(Reply::Datagrams(vec![datagram]))
+            }
+            Request::ReceiveMany { socket, count } => {
+                datagrams::receive_many(self.get(socket)?, count).map(Reply::Datagrams)
             }
             Request::ReceiveLine { socket } => receive_line(self.get(socket)?).map(Reply::Data),
             Request::LocalName { socket } => local_name(self.get(socket)?).map(Reply::Name),
@@ -227,15 +230,6 @@ fn receive_line(mut socket: &Socket) -> io::Result<String> {
         line.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-}
-
-/// A datagram and its sender.
-pub(super) fn receive_from(socket: &Socket) -> io::Result<(String, SocketAddr)> {
-    let socket = UdpSocket::from(socket.try_clone()?);
-    let mut buffer = [0; 4096];
-    let (length, from) = socket.recv_from(&mut buffer)?;
-    let data = String::from_utf8_lossy(&buffer[..length]);
-    Ok((data.trim_end().to_owned(), from))
 }
 
 /// `getsockname(2)`

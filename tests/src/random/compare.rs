@@ -64,7 +64,10 @@ impl fmt::Display for Tally {
 
 /// Compares, and tells of every mismatch on stderr.
 pub fn compare(plan: &Plan) -> Result<Tally> {
-    let mut worlds = Worlds(scenario::worlds(&Setup::default())?);
+    let mut worlds = Worlds(scenario::worlds(&Setup {
+        dns: true,
+        ..Setup::default()
+    })?);
     let mut tally = Tally::default();
     for index in 0..plan.configurations {
         let mut dice = runner(plan.seed, index);

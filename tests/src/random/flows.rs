@@ -14,7 +14,7 @@ use proptest::{
 use super::mostly;
 use crate::{
     agent::protocol::SocketOption,
-    scenario::{Dial, Query, Run, Way},
+    scenario::{Ask, Dial, Run, Sending, Way},
     settings::{Mode, Settings},
     world::Who,
 };
@@ -179,7 +179,7 @@ fn queries() -> impl Strategy<Value = Flow> {
         is_connected: !is_unconnected,
     });
     let to = select(ANSWERING.to_vec());
-    let port = mostly(53, 4, Just(80));
+    let port = mostly(53, 4, Just(5353));
     flow(insiders(), kind.boxed(), to.boxed(), port, OWN.to_vec())
 }
 
@@ -240,14 +240,11 @@ impl Flow {
                 dial.go(run).map(drop)
             }
             Kind::Query { is_connected } => {
-                let mut query = Query::new(self.who, &self.to);
+                let mut ask = Ask::new(self.who, &self.to, sending(is_connected));
                 if let Some(from) = &self.from {
-                    query = query.from(from);
+                    ask = ask.from(from);
                 }
-                if !is_connected {
-                    query = query.unconnected();
-                }
-                query.go(run)
+                ask.go(run).map(drop)
             }
         }
     }
@@ -279,6 +276,14 @@ impl Flow {
     }
 }
 
+const fn sending(is_connected: bool) -> Sending {
+    if is_connected {
+        Sending::Connected
+    } else {
+        Sending::Unconnected
+    }
+}
+
 /// As it is written in a test.
 impl fmt::Display for Flow {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,11 +293,18 @@ impl fmt::Display for Flow {
             from,
             to,
         } = self;
-        let what = match kind {
-            Kind::Connection(_) | Kind::Upstream { .. } => "Dial",
-            Kind::Query { .. } => "Query",
-        };
-        write!(formatter, "{what}::new(Who::{who:?}, {to:?})")?;
+        match kind {
+            Kind::Connection(_) | Kind::Upstream { .. } => {
+                write!(formatter, "Dial::new(Who::{who:?}, {to:?})")?;
+            }
+            Kind::Query { is_connected } => {
+                let way = sending(*is_connected);
+                write!(
+                    formatter,
+                    "Ask::new(Who::{who:?}, {to:?}, Sending::{way:?})"
+                )?;
+            }
+        }
         if let Some(from) = from {
             write!(formatter, ".from({from:?})")?;
         }
@@ -300,11 +312,8 @@ impl fmt::Display for Flow {
             write!(formatter, ".with(SocketOption::{option:?})")?;
         }
         match kind {
-            Kind::Connection(Way::Blocking)
-            | Kind::Upstream { .. }
-            | Kind::Query { is_connected: true } => Ok(()),
+            Kind::Connection(Way::Blocking) | Kind::Upstream { .. } | Kind::Query { .. } => Ok(()),
             Kind::Connection(way) => write!(formatter, ".way(Way::{way:?})"),
-            Kind::Query { .. } => formatter.write_str(".unconnected()"),
         }
     }
 }

@@ -67,11 +67,12 @@ impl<'w> Run<'w> {
             Reply::Done | Reply::Socket(_) => "ok".to_owned(),
             Reply::Name(address) => self.name(*address),
             Reply::Data(data) => data.clone(),
-            Reply::Datagram { from, data } => format!("{data} from {}", self.name(*from)),
+            Reply::Datagrams(datagrams) => format!("{} datagrams", datagrams.len()),
             Reply::Polled { events, error } => format!("{events} {error:?}"),
             Reply::Original { address, length } => {
                 format!("{} in {length} bytes", self.name(*address))
             }
+            Reply::Queries { udp, tcp } => format!("{udp} over UDP, {tcp} over TCP"),
             Reply::Error(errno) => errno.clone(),
         };
         self.see(what, value);
@@ -129,8 +130,7 @@ impl<'w> Run<'w> {
             ("server's original at SOL_IP", &said.original_v4),
             ("server's original at SOL_IPV6", &said.original_v6),
         ] {
-            let name = self.text(name);
-            self.see(what, name);
+            self.see_text(what, name);
         }
         let local = if from_outside && self.is_permitted_local_name(said) {
             "the permitted one".to_owned()
@@ -194,6 +194,12 @@ impl<'w> Run<'w> {
         if !holds {
             self.surprises.push(format!("not so: {what}"));
         }
+    }
+
+    /// Notes an address or an errno.
+    pub fn see_text(&mut self, what: &str, text: &str) {
+        let text = self.text(text);
+        self.see(what, text);
     }
 
     /// An address or an errno, as text.

@@ -31,6 +31,8 @@ pub enum Who {
     ProxyServer,
     /// The proxy that listens where it needs capabilities: root, in the proxy's group.
     RootProxyServer,
+    /// The proxy's DNS agent.
+    Agent,
     /// Somebody outside the pod, who dials into it.
     Client,
     /// The servers outside the pod, on `[::]`.
@@ -42,7 +44,7 @@ impl Who {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::App,
         Self::Root,
         Self::Proxy,
@@ -51,6 +53,7 @@ impl Who {
         Self::AppServer,
         Self::ProxyServer,
         Self::RootProxyServer,
+        Self::Agent,
         Self::Client,
         Self::Remote,
     ];
@@ -64,6 +67,7 @@ impl Who {
             | Self::ProxyGid
             | Self::ProxyServer
             | Self::RootProxyServer => "proxy",
+            Self::Agent => "agent",
             Self::Client => "client",
             Self::Remote => "remote",
         }
@@ -72,7 +76,7 @@ impl Who {
     const fn user(self) -> User {
         match self {
             Self::App | Self::AppServer => User::new(1000, 1000),
-            Self::Proxy | Self::ProxyServer => User::new(1337, 1337),
+            Self::Proxy | Self::ProxyServer | Self::Agent => User::new(1337, 1337),
             Self::ProxyUid => User::new(1337, 0),
             Self::ProxyGid | Self::RootProxyServer => User::new(0, 1337),
             Self::Root | Self::Client | Self::Remote => User::new(0, 0),
@@ -120,13 +124,27 @@ const APP_PORTS: [u16; 11] = [
 /// The ports that the remote servers serve.
 const REMOTE_PORTS: [u16; 9] = [22, 53, 80, 443, 8080, 9090, 15006, 15008, 15020];
 
-/// The ports that answer datagrams too, at some addresses: a datagram's answer comes from where the
-/// server is bound.
-const DATAGRAM_PORTS: [u16; 2] = [53, 80];
-const APP_V4: [&str; 3] = ["127.0.0.1", "127.0.0.53", "10.1.0.2"];
-const APP_V6: [&str; 2] = ["::1", "fd00:1::2"];
-const REMOTE_V4: [&str; 3] = ["10.1.0.1", "10.2.0.9", "10.96.0.10"];
-const REMOTE_V6: [&str; 3] = ["fd00:1::1", "fd00:2::9", "fd00:96::10"];
+/// The ports of servers that answer datagrams: of DNS servers, and of others.
+const UDP_PORTS: [u16; 2] = [53, 5353];
+/// Those outside the pod.
+const REMOTE_SERVERS: [&str; 9] = [
+    "10.1.0.1",
+    "10.2.0.9",
+    "10.4.0.1",
+    "10.8.0.1",
+    "10.9.0.1",
+    "10.96.0.10",
+    "fd00:1::1",
+    "fd00:2::9",
+    "fd00:96::10",
+];
+/// Those of the pod itself.
+const OWN_SERVERS: [&str; 5] = ["127.0.0.1", "127.0.0.53", "10.1.0.2", "::1", "fd00:1::2"];
+/// What the agent listens on.
+const LOCALHOSTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
 impl World {
     /// The actor, started when it is first asked for.
@@ -163,17 +181,25 @@ impl World {
                 serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
             }
         }
-        for (who, v4, v6) in [
-            (Who::AppServer, APP_V4.as_slice(), APP_V6.as_slice()),
-            (Who::Remote, REMOTE_V4.as_slice(), REMOTE_V6.as_slice()),
+        if self.setup.dns {
+            self.serve_dns()?;
+        }
+        Ok(())
+    }
+
+    fn serve_dns(&self) -> Result<()> {
+        let layout = self.setup.layout;
+        for (who, servers) in [
+            (Who::Remote, REMOTE_SERVERS.as_slice()),
+            (Who::AppServer, OWN_SERVERS.as_slice()),
         ] {
-            let layout = self.setup.layout;
-            let addresses = [(v4, layout.v4), (v6, layout.v6)];
-            let there = addresses.iter().filter(|(_, is_there)| *is_there);
-            for ip in there.flat_map(|(ips, _)| *ips) {
-                for port in DATAGRAM_PORTS {
-                    let address = SocketAddr::new(ip.parse()?, port);
-                    serve_datagrams(self.actor(who)?, address)?;
+            for server in servers {
+                let ip: IpAddr = server.parse()?;
+                let is_there = if ip.is_ipv4() { layout.v4 } else { layout.v6 };
+                if is_there || ip.is_loopback() {
+                    for port in UDP_PORTS {
+                        serve_udp(self.actor(who)?, (ip, port).into())?;
+                    }
                 }
             }
         }
@@ -209,22 +235,22 @@ impl World {
 
     /// The agent's part of the proxy.
     fn answer_dns(&self) -> Result<()> {
-        if self.setup.settings.dns == Dns::Off {
+        if self.setup.settings.dns == Dns::Off && !self.setup.dns {
             return Ok(());
         }
-        for ip in [
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            Ipv6Addr::LOCALHOST.into(),
-        ] {
-            self.serve_as_proxy(Bind::to(ip), DNS_PORT)?;
-            let (who, _) = *self.listeners.borrow().last().context("no listener")?;
-            let socket = serve_datagrams(self.actor(who)?, (ip, DNS_PORT).into())?;
-            self.listeners.borrow_mut().push((who, socket));
+        let agent = self.actor(Who::Agent)?;
+        for ip in LOCALHOSTS {
+            for socket in [
+                serve(agent, Bind::to(ip), DNS_PORT)?,
+                serve_udp(agent, (ip, DNS_PORT).into())?,
+            ] {
+                self.listeners.borrow_mut().push((Who::Agent, socket));
+            }
         }
         Ok(())
     }
 
-    /// Closes the proxy's listeners.
+    /// Closes the listeners of the proxy and its agent.
     pub fn stop_proxy(&self) -> Result<()> {
         for (who, socket) in self.listeners.take() {
             self.actor(who)?.must(&Request::Close { socket })?;
@@ -244,6 +270,14 @@ impl World {
 /// Has `actor` tell whoever connects to `bind` who it is.
 pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
     serve_with(actor, bind, port, &[])
+}
+
+/// Has `actor` answer whoever sends a datagram to `address`.
+pub fn serve_udp(actor: &Actor, address: SocketAddr) -> Result<Handle> {
+    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
+    actor.must(&Request::Bind { socket, address })?;
+    actor.must(&Request::Serve { socket })?;
+    Ok(socket)
 }
 
 /// As [`serve`], with socket options set before binding.
@@ -266,14 +300,6 @@ pub fn serve_with(
     }
     actor.must(&Request::Bind { socket, address })?;
     actor.must(&Request::Listen { socket })?;
-    actor.must(&Request::Serve { socket })?;
-    Ok(socket)
-}
-
-/// Has `actor` tell whoever sends a datagram to `address` who it is.
-pub fn serve_datagrams(actor: &Actor, address: SocketAddr) -> Result<Handle> {
-    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
-    actor.must(&Request::Bind { socket, address })?;
     actor.must(&Request::Serve { socket })?;
     Ok(socket)
 }

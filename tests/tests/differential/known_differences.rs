@@ -1,5 +1,7 @@
 //! What is not equal, and is said so in the docs: here with what each side does.
 
+mod dns;
+
 use interceptor_tests::{
     agent::protocol::{Family, Protocol, Reply, Request},
     scenario::address,

@@ -3,6 +3,7 @@
 
 mod address_changes;
 mod connecting;
+mod dns;
 mod inbound;
 mod known_differences;
 mod listeners;

@@ -666,7 +666,11 @@ fn a_listener_that_is_not_transparent_gets_nothing_from_iptables() {
         }
         for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
             let answer = answer(world, to).expect("a call");
-            let expected = if is_served { "proxy:15006" } else { "EINPROGRESS" };
+            let expected = if is_served {
+                "proxy:15006"
+            } else {
+                "EINPROGRESS"
+            };
             assert!(answer.starts_with(expected), "{to}: {answer}");
         }
     }
@@ -688,8 +692,14 @@ fn with_the_clients_own_port_nobody_is_served() {
             assert_eq!(run.outcome() == "app:8080", gets_through, "{to}");
             let proxy = run.actor(Who::RootProxyServer).expect("the proxy");
             let (socket, data) = (ends.1, "lost\n".to_owned());
-            let sent = proxy.call(&Request::Send { socket, data }).expect("a reply");
-            assert_eq!(matches!(sent, Reply::Error(_)), gets_through, "{to}: {sent:?}");
+            let sent = proxy
+                .call(&Request::Send { socket, data })
+                .expect("a reply");
+            assert_eq!(
+                matches!(sent, Reply::Error(_)),
+                gets_through,
+                "{to}: {sent:?}"
+            );
             world.tidy().expect("tidied");
         }
     }

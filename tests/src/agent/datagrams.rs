@@ -1,0 +1,70 @@
+//! Receiving datagrams, with the names of their senders.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+};
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use socket2::Socket;
+
+use super::protocol::Datagram;
+
+/// More than anybody here sends.
+const LONGEST: usize = 4096;
+
+/// `recvfrom(2)`
+pub(super) fn receive(socket: &Socket, peek: bool) -> io::Result<Datagram> {
+    let socket = UdpSocket::from(socket.try_clone()?);
+    let mut buffer = [0; LONGEST];
+    let (length, sender) = if peek {
+        socket.peek_from(&mut buffer)?
+    } else {
+        socket.recv_from(&mut buffer)?
+    };
+    Ok(datagram(&buffer[..length], sender))
+}
+
+/// `recvmmsg(2)`, which waits until there are `count`.
+pub(super) fn receive_many(socket: &Socket, count: usize) -> io::Result<Vec<Datagram>> {
+    let mut buffers = vec![[0; LONGEST]; count];
+    let mut slices: Vec<_> = buffers
+        .iter_mut()
+        .map(|buffer| [IoSliceMut::new(buffer)])
+        .collect();
+    let mut headers = MultiHeaders::preallocate(count, None);
+    let messages = recvmmsg(
+        socket.as_raw_fd(),
+        &mut headers,
+        slices.iter_mut(),
+        MsgFlags::empty(),
+        None,
+    )?;
+    messages
+        .map(|message| {
+            let data: Vec<u8> = message.iovs().flatten().copied().collect();
+            let sender = message.address.and_then(internet);
+            Ok(datagram(&data, sender.ok_or(io::ErrorKind::InvalidData)?))
+        })
+        .collect()
+}
+
+fn internet(address: SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::V4((*v4).into()));
+    let v6 = || {
+        address
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddr::V6((*v6).into()))
+    };
+    v4.or_else(v6)
+}
+
+fn datagram(data: &[u8], sender: SocketAddr) -> Datagram {
+    Datagram {
+        data: String::from_utf8_lossy(data).into_owned(),
+        sender,
+    }
+}

@@ -1,0 +1,728 @@
+//! DNS queries, which go to the agent beside the proxy.
+
+use anyhow::Result;
+use interceptor_tests::{
+    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+    scenario::{Ask, Dial, Run, Scenario, Sending, differential, receive},
+    settings::{Dns, Mode, Settings},
+    world::{Layout, Setup, Who},
+};
+
+type Rows = &'static [(Who, &'static str, &'static str)];
+
+fn setup(settings: Settings) -> Setup {
+    Setup {
+        dns: true,
+        ..Setup::with(settings)
+    }
+}
+
+fn all() -> Settings {
+    Settings {
+        dns: Dns::All,
+        ..Settings::default()
+    }
+}
+
+fn servers(servers: &'static str) -> Settings {
+    Settings {
+        dns: Dns::Servers(servers),
+        ..Settings::default()
+    }
+}
+
+/// Asks over UDP in both ways.
+fn ask(rows: Rows) -> Vec<Scenario> {
+    rows.iter()
+        .flat_map(|(who, to, outcome)| {
+            Sending::BOTH.map(|way| {
+                let ask = Ask::new(*who, to, way);
+                Scenario::ask(&format!("{who:?}"), outcome, ask)
+            })
+        })
+        .collect()
+}
+
+fn dial(rows: Rows) -> Vec<Scenario> {
+    rows.iter()
+        .map(|(who, to, outcome)| Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to)))
+        .collect()
+}
+
+const AGENT: &str = "agent:15053";
+
+#[test]
+fn every_query_over_udp() {
+    let scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "10.2.0.9:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
+        // Routing picks another source address than usual.
+        (Who::App, "10.8.0.1:53", AGENT),
+        (Who::App, "10.9.0.1:53", AGENT),
+        (Who::App, "10.4.0.1:53", AGENT),
+        // Nobody is there.
+        (Who::App, "198.51.100.53:53", AGENT),
+        // The pod itself.
+        (Who::App, "127.0.0.1:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::App, "[::ffff:127.0.0.53]:53", AGENT),
+        (Who::App, "10.1.0.2:53", AGENT),
+        (Who::App, "10.3.0.2:53", AGENT),
+        (Who::App, "[::1]:53", AGENT),
+        (Who::App, "[fd00:1::2]:53", AGENT),
+        (Who::App, "0.0.0.0:53", AGENT),
+        (Who::App, "[::]:53", AGENT),
+        (Who::Root, "10.96.0.10:53", AGENT),
+        (Who::Root, "[fd00:96::10]:53", AGENT),
+        // The proxy and the agent.
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyUid, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Who::Proxy, "[fd00:96::10]:53", "remote:53"),
+        (Who::ProxyGid, "[fd00:96::10]:53", "remote:53"),
+        (Who::Proxy, "127.0.0.1:53", "app:53"),
+        (Who::Proxy, "127.0.0.53:53", "app:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+        (Who::Proxy, "10.1.0.2:53", "app:53"),
+        (Who::Proxy, "[::1]:53", "app:53"),
+        // Other ports.
+        (Who::App, "10.2.0.9:5353", "remote:5353"),
+        (Who::App, "127.0.0.1:5353", "app:5353"),
+        (Who::App, "127.0.0.1:15053", AGENT),
+        (Who::App, "[::1]:15053", AGENT),
+        // From outside nothing of UDP is captured.
+        (Who::Client, "10.1.0.2:53", "app:53"),
+        (Who::Client, "[fd00:1::2]:53", "app:53"),
+    ]);
+    differential(&setup(all()), &scenarios);
+}
+
+#[test]
+fn every_query_over_tcp() {
+    let scenarios = dial(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
+        (Who::App, "10.8.0.1:53", AGENT),
+        (Who::App, "10.4.0.1:53", AGENT),
+        (Who::App, "127.0.0.1:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::App, "10.1.0.2:53", AGENT),
+        (Who::App, "[::1]:53", AGENT),
+        (Who::App, "[fd00:1::2]:53", AGENT),
+        (Who::App, "0.0.0.0:53", AGENT),
+        (Who::Root, "10.96.0.10:53", AGENT),
+        (Who::App, "10.66.1.1:53", "EHOSTUNREACH"),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyUid, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Who::Proxy, "127.0.0.1:53", "app:53"),
+        (Who::Proxy, "127.0.0.53:53", "app:53"),
+        (Who::Proxy, "10.1.0.2:53", "app:53"),
+        (Who::Proxy, "[fd00:1::2]:53", "app:53"),
+        // Only the rules of UIDs leave port 53 alone.
+        (Who::ProxyGid, "127.0.0.53:53", "proxy:15006"),
+        (Who::ProxyGid, "10.1.0.2:53", "proxy:15006"),
+        (Who::ProxyGid, "[fd00:1::2]:53", "proxy:15006"),
+        (Who::ProxyGid, "127.0.0.1:53", "app:53"),
+        (Who::ProxyGid, "[::1]:53", "app:53"),
+        (Who::ProxyUid, "127.0.0.53:53", "app:53"),
+        // All else is as without DNS.
+        (Who::App, "10.2.0.9:80", "proxy:15001"),
+        (Who::App, "10.1.0.2:80", "app:80"),
+        (Who::Client, "10.1.0.2:53", "proxy:15006"),
+    ]);
+    differential(&setup(all()), &scenarios);
+}
+
+/// What an app asks of whom resolv.conf does not name passes as before: UDP directly, TCP through
+/// the proxy.
+#[test]
+fn only_the_servers_of_resolv_conf() {
+    let settings = servers("10.96.0.10,fd00:96::10,127.0.0.53");
+    let mut scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::App, "10.2.0.9:53", "remote:53"),
+        (Who::App, "[fd00:2::9]:53", "remote:53"),
+        (Who::App, "127.0.0.1:53", "app:53"),
+        (Who::App, "10.1.0.2:53", "app:53"),
+        (Who::App, "[::1]:53", "app:53"),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+        (Who::Proxy, "10.2.0.9:53", "remote:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    ]);
+    scenarios.extend(dial(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::App, "10.2.0.9:53", "proxy:15001"),
+        (Who::App, "127.0.0.1:53", "app:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "proxy:15006"),
+    ]));
+    differential(&setup(settings), &scenarios);
+}
+
+#[test]
+fn servers_of_one_family() {
+    for (named, v4, v6) in [
+        ("10.96.0.10", AGENT, "remote:53"),
+        ("fd00:96::10", "remote:53", AGENT),
+    ] {
+        let rows = [
+            (Who::App, "10.96.0.10:53", v4),
+            (Who::App, "[::ffff:10.96.0.10]:53", v4),
+            (Who::App, "[fd00:96::10]:53", v6),
+            (Who::Proxy, "10.96.0.10:53", "remote:53"),
+            (Who::Proxy, "[fd00:96::10]:53", "remote:53"),
+        ];
+        let scenarios = ask(Box::leak(Box::new(rows)));
+        differential(&setup(servers(named)), &scenarios);
+    }
+}
+
+/// As behind rules without DNS, whoever listens on the agent's port.
+#[test]
+fn no_dns_capture() {
+    let mut scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", "remote:53"),
+        (Who::App, "[fd00:96::10]:53", "remote:53"),
+        (Who::App, "[::ffff:10.96.0.10]:53", "remote:53"),
+        (Who::App, "127.0.0.53:53", "app:53"),
+        (Who::App, "127.0.0.1:15053", AGENT),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    ]);
+    scenarios.extend(dial(&[
+        (Who::App, "10.96.0.10:53", "proxy:15001"),
+        (Who::App, "127.0.0.1:53", "app:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    ]));
+    differential(&setup(Settings::default()), &scenarios);
+}
+
+/// A socket that is bound keeps its source, and its port.
+#[test]
+fn bound_sockets() {
+    let rows = [
+        ("10.1.0.3:0", "10.96.0.10:53", AGENT),
+        ("10.3.0.2:0", "10.96.0.10:53", AGENT),
+        ("10.1.0.2:4053", "10.96.0.10:53", AGENT),
+        ("[fd00:1::3]:0", "[fd00:96::10]:53", AGENT),
+        ("[::ffff:10.1.0.3]:0", "[::ffff:10.96.0.10]:53", AGENT),
+        ("127.0.0.1:0", "127.0.0.53:53", AGENT),
+        ("127.0.0.2:0", "127.0.0.1:53", AGENT),
+        ("10.1.0.2:0", "127.0.0.53:53", AGENT),
+        ("10.1.0.2:0", "0.0.0.0:53", AGENT),
+        // The proxy's way to the app.
+        ("127.0.0.6:0", "127.0.0.53:53", "app:53"),
+        ("127.0.0.6:0", "10.1.0.2:53", "app:53"),
+        ("127.0.0.1:0", "10.96.0.10:53", "EINVAL"),
+    ];
+    let mut scenarios: Vec<_> = rows
+        .iter()
+        .flat_map(|(from, to, outcome)| {
+            Sending::BOTH.map(|way| {
+                let ask = Ask::new(Who::App, to, way).from(from);
+                Scenario::ask(&format!("from {from}"), outcome, ask)
+            })
+        })
+        .collect();
+    // A port, but no address: what the agent sees of it when it connects is a known difference.
+    for (from, to) in [
+        ("0.0.0.0:4053", "10.96.0.10:53"),
+        ("0.0.0.0:4053", "127.0.0.53:53"),
+        ("[::]:4053", "[fd00:96::10]:53"),
+        ("[::]:4053", "[::ffff:10.96.0.10]:53"),
+    ] {
+        for way in Sending::BOTH {
+            let ask = Ask::new(Who::App, to, way).from(from);
+            let ask = match way {
+                Sending::Connected => ask.unseen(),
+                Sending::Unconnected => ask,
+            };
+            scenarios.push(Scenario::ask(&format!("from {from}"), AGENT, ask));
+        }
+    }
+    differential(&setup(all()), &scenarios);
+}
+
+/// Binds by way of an interface.
+#[test]
+fn sockets_that_are_bound_to_an_interface() {
+    let rows = [
+        ("lo", "127.0.0.53:53", AGENT),
+        // Localhost is not there.
+        ("eth0", "10.96.0.10:53", "silence"),
+        ("eth0", "[fd00:96::10]:53", "silence"),
+    ];
+    let scenarios: Vec<_> = rows
+        .iter()
+        .flat_map(|(device, to, outcome)| {
+            Sending::BOTH.map(|way| {
+                let option = SocketOption::BindToDevice((*device).to_owned());
+                let ask = Ask::new(Who::Root, to, way).with(option);
+                Scenario::ask(device, outcome, ask)
+            })
+        })
+        .collect();
+    differential(&setup(all()), &scenarios);
+}
+
+/// One socket that asks several servers before it listens, as musl's resolver does, and each of
+/// them twice.
+fn ask_several(run: &mut Run<'_>, from: Option<&str>, servers: &[&str], many: bool) -> Result<()> {
+    let actor = run.actor(Who::App)?;
+    let ask = |to: &str| Ask::new(Who::App, to, Sending::Unconnected);
+    let family = if servers.iter().any(|server| server.starts_with('[')) {
+        Family::V6
+    } else {
+        Family::V4
+    };
+    let first = ask(servers[0]).on(family);
+    let first = match from {
+        Some(from) => first.from(from),
+        None => first,
+    };
+    let Some(socket) = first.open(run, actor)? else {
+        return Ok(());
+    };
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        for server in servers {
+            ask(server).send(run, actor, socket)?;
+        }
+        let requests = if many {
+            vec![Request::ReceiveMany {
+                socket,
+                count: servers.len(),
+            }]
+        } else {
+            vec![
+                Request::ReceiveFrom {
+                    socket,
+                    peek: false
+                };
+                servers.len()
+            ]
+        };
+        for request in requests {
+            match actor.must(&request)? {
+                Reply::Datagrams(datagrams) => answers.extend(datagrams),
+                reply => run.see("unexpected", format!("{reply:?}")),
+            }
+        }
+    }
+    // Who is heard first is chance. What is compared is not whom the agent sees: see the docs.
+    answers.sort_by_key(|answer| answer.sender);
+    for answer in answers {
+        run.see_sender(&answer);
+        run.expect_outcome(AGENT);
+        let is_asked = servers.contains(&answer.sender.to_string().as_str());
+        run.expect("an answer comes from a server that was asked", is_asked);
+    }
+    Ok(())
+}
+
+#[test]
+fn one_socket_that_asks_several_servers() {
+    const SEVERAL: [&[&str]; 5] = [
+        &["10.96.0.10:53", "10.2.0.9:53", "198.51.100.53:53"],
+        &["127.0.0.53:53", "10.96.0.10:53", "10.1.0.2:53"],
+        &["[fd00:96::10]:53", "[fd00:2::9]:53", "[::1]:53"],
+        &[
+            "[fd00:96::10]:53",
+            "[::ffff:10.96.0.10]:53",
+            "[::ffff:10.2.0.9]:53",
+        ],
+        &["[::ffff:10.2.0.9]:53", "[::ffff:127.0.0.1]:53"],
+    ];
+    let mut scenarios = Vec::new();
+    for servers in SEVERAL {
+        for many in [false, true] {
+            let name = format!("{servers:?}, many: {many}");
+            scenarios.push(Scenario::new(name, move |run| {
+                ask_several(run, None, servers, many)
+            }));
+        }
+        let is_v4 = !servers[0].starts_with('[');
+        let from = if is_v4 { "0.0.0.0:4053" } else { "[::]:4053" };
+        let name = format!("{servers:?} from {from}");
+        scenarios.push(Scenario::new(name, move |run| {
+            ask_several(run, Some(from), servers, false)
+        }));
+    }
+    differential(&setup(all()), &scenarios);
+}
+
+/// Some servers are captured, others are not.
+#[test]
+fn one_socket_that_asks_servers_and_others() {
+    let several: &[&str] = &["10.96.0.10:53", "10.2.0.9:53", "127.0.0.1:53"];
+    let scenario = Scenario::new("one of them is captured", move |run| {
+        let actor = run.actor(Who::App)?;
+        let ask = |to: &str| Ask::new(Who::App, to, Sending::Unconnected);
+        let Some(socket) = ask(several[0]).open(run, actor)? else {
+            return Ok(());
+        };
+        for (server, outcome) in several.iter().zip([AGENT, "remote:53", "app:53"]) {
+            ask(server).go_on(run, actor, socket)?;
+            run.expect_outcome(outcome);
+        }
+        Ok(())
+    });
+    differential(&setup(servers("10.96.0.10")), &[scenario]);
+}
+
+/// A socket goes through these steps: `connect`, `send`, `sendto` and the dissolution of a
+/// connection.
+#[derive(Clone, Copy)]
+enum Step {
+    Connected(&'static str),
+    Unconnected(&'static str),
+    Dissolve,
+}
+
+fn go_through(run: &mut Run<'_>, steps: &[Step]) -> Result<()> {
+    let actor = run.actor(Who::App)?;
+    let family = if steps.iter().any(|step| step.is_v6()) {
+        Family::V6
+    } else {
+        Family::V4
+    };
+    let socket = actor.socket(family, Protocol::Udp)?;
+    for (number, step) in steps.iter().enumerate() {
+        run.label(format!("step {number}"));
+        let (to, way) = match step {
+            Step::Connected(to) => (to, Sending::Connected),
+            Step::Unconnected(to) => (to, Sending::Unconnected),
+            Step::Dissolve => {
+                run.try_out("disconnect", actor, &Request::Disconnect { socket })?;
+                continue;
+            }
+        };
+        Ask::new(Who::App, to, way)
+            .unseen()
+            .go_on(run, actor, socket)?;
+    }
+    Ok(())
+}
+
+impl Step {
+    fn is_v6(self) -> bool {
+        matches!(self, Self::Connected(to) | Self::Unconnected(to) if to.starts_with('['))
+    }
+}
+
+/// Sockets that are used again, for another server or for something else.
+#[test]
+fn sockets_that_are_used_again() {
+    use Step::{Connected, Dissolve, Unconnected};
+
+    const SERVER: &str = "10.96.0.10:53";
+    const OTHER: &str = "10.2.0.9:53";
+    const OTHER_WAY: &str = "10.4.0.1:53";
+    const MAPPED: &str = "[::ffff:10.96.0.10]:53";
+    const MAPPED_LOCAL: &str = "[::ffff:127.0.0.53]:53";
+    const LOCAL: &str = "127.0.0.53:53";
+    const NO_SERVER: &str = "10.2.0.9:5353";
+    const NO_SERVER_LOCAL: &str = "127.0.0.1:5353";
+    const SERVER_V6: &str = "[fd00:96::10]:53";
+    const LOCAL_V6: &str = "[::1]:53";
+    let rows: [(&str, &[Step]); 14] = [
+        ("to another server", &[Connected(SERVER), Connected(OTHER)]),
+        (
+            "to a server that routing has another source for",
+            &[Connected(SERVER), Dissolve, Connected(OTHER_WAY)],
+        ),
+        ("to the same", &[Connected(SERVER), Connected(SERVER)]),
+        (
+            "dissolved",
+            &[Connected(SERVER), Dissolve, Connected(OTHER)],
+        ),
+        (
+            "dissolved, to a local one",
+            &[Connected(SERVER), Dissolve, Connected(LOCAL)],
+        ),
+        (
+            "dissolved, to no server",
+            &[Connected(SERVER), Dissolve, Connected(NO_SERVER)],
+        ),
+        (
+            "dissolved, to no server of the pod",
+            &[Connected(SERVER), Dissolve, Connected(NO_SERVER_LOCAL)],
+        ),
+        (
+            "from one that is no server",
+            &[Connected(NO_SERVER), Connected(SERVER)],
+        ),
+        (
+            "unconnected, then to no server",
+            &[
+                Unconnected(SERVER),
+                Unconnected(NO_SERVER),
+                Unconnected(SERVER),
+            ],
+        ),
+        (
+            "unconnected, then connected",
+            &[
+                Unconnected(SERVER),
+                Connected(OTHER),
+                Unconnected(OTHER),
+                Connected(SERVER),
+                Connected(LOCAL),
+            ],
+        ),
+        (
+            "IPv4, then IPv6",
+            &[
+                Connected(MAPPED),
+                Dissolve,
+                Connected(MAPPED_LOCAL),
+                Dissolve,
+                Connected(SERVER_V6),
+            ],
+        ),
+        (
+            "IPv6",
+            &[Connected(SERVER_V6), Dissolve, Connected(LOCAL_V6)],
+        ),
+        (
+            "connected, and one more that is sent elsewhere",
+            &[Connected(SERVER), Unconnected(OTHER)],
+        ),
+        (
+            "connected, and one more that is sent to the same",
+            &[Connected(SERVER), Unconnected(SERVER)],
+        ),
+    ];
+    let scenarios =
+        rows.map(|(name, steps)| Scenario::new(name, move |run| go_through(run, steps)));
+    differential(&setup(all()), &scenarios);
+}
+
+/// An answer can be looked at before it is taken.
+#[test]
+fn a_peek_at_the_answer() {
+    let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.1:53"].map(|to| {
+        Scenario::new(format!("peek ({to})"), move |run| {
+            let actor = run.actor(Who::App)?;
+            let ask = Ask::new(Who::App, to, Sending::Unconnected);
+            let Some(socket) = ask.open(run, actor)? else {
+                return Ok(());
+            };
+            ask.send(run, actor, socket)?;
+            for peek in [true, true, false] {
+                for datagram in receive(run, actor, socket, peek)? {
+                    run.see_sender(&datagram);
+                }
+                run.expect_outcome(AGENT);
+            }
+            Ok(())
+        })
+    });
+    differential(&setup(all()), &scenarios);
+}
+
+/// Where the agent does not listen, nobody answers in its place. (To a connected socket that is
+/// told: a known difference.)
+#[test]
+fn no_agent() {
+    let rows: Rows = &[
+        (Who::App, "10.96.0.10:53", "ECONNREFUSED"),
+        (Who::App, "[fd00:96::10]:53", "ECONNREFUSED"),
+        (Who::App, "[::ffff:10.96.0.10]:53", "ECONNREFUSED"),
+        (Who::App, "127.0.0.1:53", "ECONNREFUSED"),
+        (Who::App, "10.1.0.2:53", "ECONNREFUSED"),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    ];
+    let over_tcp = rows.iter().map(|(who, to, outcome)| {
+        let dial = Dial::new(*who, to);
+        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+            run.world().stop_proxy()?;
+            dial.go(run)?;
+            run.expect_outcome(outcome);
+            Ok(())
+        })
+    });
+    let unconnected = ["10.96.0.10:53", "[fd00:96::10]:53"].map(|to| {
+        let ask = Ask::new(Who::App, to, Sending::Unconnected);
+        Scenario::new(format!("unconnected to {to}"), move |run| {
+            run.world().stop_proxy()?;
+            ask.go(run)?;
+            run.expect_outcome("silence");
+            Ok(())
+        })
+    });
+    let scenarios: Vec<_> = over_tcp.chain(unconnected).collect();
+    differential(&setup(all()), &scenarios);
+}
+
+/// Reserved addresses, a link-local one without its link, port 0.
+#[test]
+fn odd_servers() {
+    let rows = [
+        "240.0.0.1:53",
+        "0.1.2.3:53",
+        "[::10.2.0.9]:53",
+        "[fe80::1]:53",
+        "10.96.0.10:0",
+    ];
+    let scenarios: Vec<_> = rows
+        .iter()
+        .flat_map(|to| {
+            Sending::BOTH.map(|way| {
+                let ask = Ask::new(Who::App, to, way);
+                Scenario::new(format!("{to}, {way:?}"), move |run| ask.go(run).map(drop))
+            })
+        })
+        .collect();
+    differential(&setup(all()), &scenarios);
+}
+
+/// The proxy is root there, and known by its group.
+#[test]
+fn with_tproxy() {
+    let settings = Settings {
+        mode: Mode::Tproxy,
+        ..all()
+    };
+    let mut scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    ]);
+    scenarios.extend(dial(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
+    ]));
+    differential(&setup(settings), &scenarios);
+}
+
+#[test]
+fn servers_that_cannot_be_reached() {
+    let rows: Rows = &[
+        (Who::App, "10.66.1.1:53", "EHOSTUNREACH"),
+        (Who::App, "10.66.2.1:53", "EACCES"),
+        (Who::App, "10.66.3.1:53", "EINVAL"),
+        (Who::App, "10.66.4.1:53", "ENETUNREACH"),
+        (Who::App, "[::ffff:10.66.1.1]:53", "EHOSTUNREACH"),
+        (Who::App, "[fd00:66:1::1]:53", "EHOSTUNREACH"),
+        (Who::App, "[fd00:66:2::1]:53", "EACCES"),
+        (Who::App, "[fd00:66:3::1]:53", "EINVAL"),
+        (Who::App, "198.51.100.9:53", "ENETUNREACH"),
+        (Who::App, "[2001:db8::9]:53", "ENETUNREACH"),
+        (Who::App, "10.96.0.10:53", AGENT),
+    ];
+    let setup = Setup {
+        layout: Layout {
+            default_route: false,
+            ..Layout::default()
+        },
+        ..setup(all())
+    };
+    differential(&setup, &ask(rows));
+}
+
+#[test]
+fn a_pod_of_one_family() {
+    let without = |v4, v6| Setup {
+        layout: Layout {
+            v4,
+            v6,
+            ..Layout::default()
+        },
+        ..setup(all())
+    };
+    let rows: Rows = &[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", "ENETUNREACH"),
+    ];
+    differential(&without(true, false), &ask(rows));
+    let rows: Rows = &[
+        (Who::App, "10.96.0.10:53", "ENETUNREACH"),
+        (Who::App, "127.0.0.53:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+        (Who::App, "[::1]:53", AGENT),
+    ];
+    differential(&without(false, true), &ask(rows));
+}
+
+/// Excluded ports, prefixes, interfaces and owner groups.
+#[test]
+fn what_other_settings_exclude() {
+    let port = Settings {
+        outbound_excluded_ports: "53",
+        ..all()
+    };
+    let mut scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", "remote:53"),
+        (Who::App, "[fd00:96::10]:53", "remote:53"),
+        (Who::App, "127.0.0.53:53", "app:53"),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    ]);
+    scenarios.extend(dial(&[
+        (Who::App, "10.96.0.10:53", "remote:53"),
+        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    ]));
+    differential(&setup(port), &scenarios);
+
+    // DNS comes before prefixes.
+    let prefix = Settings {
+        outbound_excluded_cidrs: "10.96.0.0/16,fd00:96::/32",
+        ..all()
+    };
+    let mut scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "[fd00:96::10]:53", AGENT),
+    ]);
+    scenarios.extend(dial(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "10.96.0.10:80", "remote:80"),
+    ]));
+    differential(&setup(prefix), &scenarios);
+
+    let interface = Settings {
+        excluded_interfaces: "eth1",
+        ..all()
+    };
+    let scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::App, "10.4.0.1:53", "remote:53"),
+        (Who::App, "10.3.0.2:53", AGENT),
+    ]);
+    differential(&setup(interface), &scenarios);
+}
+
+#[test]
+fn owner_groups() {
+    let excluded = Settings {
+        excluded_owner_groups: "1000",
+        ..all()
+    };
+    let scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", "remote:53"),
+        (Who::App, "[fd00:96::10]:53", "remote:53"),
+        (Who::App, "127.0.0.53:53", "app:53"),
+        (Who::Root, "10.96.0.10:53", AGENT),
+    ]);
+    differential(&setup(excluded), &scenarios);
+
+    let included = Settings {
+        owner_groups: "1000",
+        ..all()
+    };
+    let scenarios = ask(&[
+        (Who::App, "10.96.0.10:53", AGENT),
+        (Who::Root, "10.96.0.10:53", "remote:53"),
+        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    ]);
+    differential(&setup(included), &scenarios);
+}

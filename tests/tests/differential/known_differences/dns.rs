@@ -1,0 +1,244 @@
+//! What is not equal about DNS.
+
+use std::net::SocketAddr;
+
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
+    scenario::address,
+    settings::{Dns, Settings},
+    world::{Mechanism, Setup, Who, World},
+};
+
+/// Behind iptables, then here.
+fn both() -> [World; 2] {
+    let setup = Setup {
+        dns: true,
+        ..Setup::with(Settings {
+            dns: Dns::All,
+            ..Settings::default()
+        })
+    };
+    [Mechanism::Iptables, Mechanism::Interceptor]
+        .map(|mechanism| World::new(mechanism, &setup).expect("a world"))
+}
+
+fn app(world: &World) -> &Actor {
+    world.actor(Who::App).expect("an actor")
+}
+
+/// A UDP socket of the app, bound if `from` says so.
+fn socket(world: &World, family: Family, from: Option<&str>) -> Handle {
+    let socket = app(world).socket(family, Protocol::Udp).expect("a socket");
+    if let Some(from) = from {
+        let address = address(from);
+        app(world)
+            .must(&Request::Bind { socket, address })
+            .expect("a name");
+    }
+    socket
+}
+
+fn call(world: &World, request: &Request) -> Result<Reply, String> {
+    match app(world).call(request).expect("a reply") {
+        Reply::Error(errno) if errno == "EAGAIN" => Err("silence".to_owned()),
+        Reply::Error(errno) => Err(errno),
+        reply => Ok(reply),
+    }
+}
+
+fn send_to(world: &World, socket: Handle, to: &str) -> Result<(), String> {
+    let (address, data) = (address(to), "who is there?".to_owned());
+    let request = Request::SendTo {
+        socket,
+        address,
+        data,
+    };
+    call(world, &request).map(drop)
+}
+
+fn connect(world: &World, socket: Handle, to: &str) -> Result<(), String> {
+    let address = address(to);
+    call(world, &Request::Connect { socket, address }).map(drop)
+}
+
+/// What somebody answers, and from where.
+fn receive(world: &World, socket: Handle) -> Result<(Answer, SocketAddr), String> {
+    let peek = false;
+    let Reply::Datagrams(datagrams) = call(world, &Request::ReceiveFrom { socket, peek })? else {
+        return Err("no datagram".to_owned());
+    };
+    let [Datagram { data, sender }] = datagrams.as_slice() else {
+        return Err(format!("{datagrams:?}"));
+    };
+    let answer = serde_json::from_str(data).expect("an answer");
+    Ok((answer, *sender))
+}
+
+/// Asks over a connected socket.
+fn ask_connected(world: &World, socket: Handle, to: &str) -> Result<(Answer, SocketAddr), String> {
+    connect(world, socket, to)?;
+    let data = "who is there?".to_owned();
+    call(world, &Request::Send { socket, data })?;
+    receive(world, socket)
+}
+
+/// Asks over a socket that is not connected.
+fn ask_unconnected(
+    world: &World,
+    socket: Handle,
+    to: &str,
+) -> Result<(Answer, SocketAddr), String> {
+    send_to(world, socket, to)?;
+    receive(world, socket)
+}
+
+fn is_answered_by_agent(result: &Result<(Answer, SocketAddr), String>, server: &str) -> bool {
+    let is_agents = |(answer, sender): &(Answer, SocketAddr)| {
+        answer.who == "agent:15053" && *sender == address(server)
+    };
+    result.as_ref().is_ok_and(is_agents)
+}
+
+fn local_name(world: &World, socket: Handle) -> SocketAddr {
+    match call(world, &Request::LocalName { socket }) {
+        Ok(Reply::Name(name)) => name,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The kernel's word that nobody listens has no place in conntrack's zones: behind iptables it is
+/// lost, and a resolver waits until it gives up.
+#[test]
+fn without_an_agent_a_connected_socket_waits_behind_iptables_and_is_refused_here() {
+    for (world, expected) in both().iter().zip(["silence", "ECONNREFUSED"]) {
+        world.stop_proxy().expect("no agent");
+        let socket = socket(world, Family::V4, None);
+        let heard = ask_connected(world, socket, "10.96.0.10:53");
+        assert_eq!(heard.unwrap_err(), expected);
+    }
+}
+
+/// The agent's answer goes to port 53, and the rules take it for a query of the proxy's.
+#[test]
+fn a_query_that_comes_from_port_53_is_lost_behind_iptables_and_answered_here() {
+    const SERVER: &str = "10.96.0.10:53";
+
+    let [behind_iptables, captured] = both();
+    let from = Some("10.1.0.3:53");
+    let bound = socket(&behind_iptables, Family::V4, from);
+    let (_, sender) = ask_unconnected(&behind_iptables, bound, SERVER).expect("an answer");
+    assert_eq!(sender, address("127.0.0.1:15053"));
+    let bound = socket(&captured, Family::V4, from);
+    let heard = ask_unconnected(&captured, bound, SERVER);
+    assert!(is_answered_by_agent(&heard, SERVER), "{heard:?}");
+}
+
+/// A socket that has a port, but no address, cannot be bound to one when it connects.
+#[test]
+fn the_agent_sees_localhost_where_a_socket_has_a_port_before_it_connects() {
+    for (world, seen) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
+        let socket = socket(world, Family::V4, Some("0.0.0.0:4053"));
+        let (answer, _) = ask_connected(world, socket, "10.96.0.10:53").expect("an answer");
+        assert_eq!(answer.peer, seen);
+        assert_eq!(local_name(world, socket), address("10.1.0.2:4053"));
+    }
+}
+
+/// Both tell one server's queries from another's: conntrack by the port, Interceptor by the address.
+#[test]
+fn the_agent_sees_another_port_or_another_address_where_a_socket_asks_several_servers() {
+    let seen = both().map(|world| {
+        let socket = socket(&world, Family::V4, Some("0.0.0.0:4053"));
+        ask_unconnected(&world, socket, "10.96.0.10:53").expect("an answer");
+        let (answer, _) = ask_unconnected(&world, socket, "10.2.0.9:53").expect("an answer");
+        address(&answer.peer)
+    });
+    let [behind_iptables, here] = seen;
+    assert_eq!(behind_iptables.ip(), address("10.1.0.2:0").ip());
+    assert_ne!(behind_iptables.port(), 4053);
+    assert!(here.ip().is_loopback());
+    assert_eq!(here.port(), 4053);
+}
+
+/// Nothing that comes to another address than its own reaches it.
+#[test]
+fn a_bound_socket_that_asks_several_servers_at_once_hears_all_from_the_last() {
+    let [behind_iptables, captured] = both();
+    let senders = |world: &World| {
+        let socket = socket(world, Family::V4, Some("10.1.0.2:0"));
+        for server in ["10.96.0.10:53", "10.2.0.9:53"] {
+            send_to(world, socket, server).expect("sent");
+        }
+        let mut heard = [0; 2].map(|_| receive(world, socket).expect("an answer").1);
+        heard.sort();
+        heard.map(|sender| sender.to_string())
+    };
+    assert_eq!(senders(&behind_iptables), ["10.2.0.9:53", "10.96.0.10:53"]);
+    assert_eq!(senders(&captured), ["10.2.0.9:53", "10.2.0.9:53"]);
+}
+
+/// For connect to choose a port comes before routing, and our refusal before both.
+#[test]
+fn a_connect_that_routing_refuses_leaves_a_port_behind_iptables_and_none_here() {
+    for (world, has_port) in both().iter().zip([true, false]) {
+        let socket = socket(world, Family::V4, None);
+        let refused = connect(world, socket, "10.66.1.1:53");
+        assert_eq!(refused.unwrap_err(), "EHOSTUNREACH");
+        assert_eq!(local_name(world, socket).port() != 0, has_port);
+    }
+}
+
+/// What we have bound, the dissolution of a connection leaves bound, until the socket connects
+/// again; and a socket that was once bound to IPv6 speaks no IPv4 any more.
+#[test]
+fn a_dissolved_socket_keeps_the_address_that_it_was_given() {
+    for (world, is_here) in both().iter().zip([false, true]) {
+        let v4 = socket(world, Family::V4, None);
+        ask_connected(world, v4, "10.96.0.10:53").expect("an answer");
+        call(world, &Request::Disconnect { socket: v4 }).expect("dissolved");
+        let name = local_name(world, v4).ip();
+        assert_eq!(name.is_unspecified(), !is_here, "{name}");
+
+        let v6 = socket(world, Family::V6, None);
+        ask_connected(world, v6, "[fd00:96::10]:53").expect("an answer");
+        call(world, &Request::Disconnect { socket: v6 }).expect("dissolved");
+        let mapped = ask_connected(world, v6, "[::ffff:10.96.0.10]:53");
+        assert_eq!(mapped.is_err(), is_here, "{mapped:?}");
+    }
+}
+
+/// Queries to many at once, which DNS has no use for.
+#[test]
+fn multicast_and_broadcast_to_port_53() {
+    let [behind_iptables, captured] = both();
+    let ask = |world: &World, to: &str| {
+        let socket = socket(world, Family::V4, None);
+        ask_connected(world, socket, to).map(|(answer, _)| answer)
+    };
+    let multicast = [&behind_iptables, &captured].map(|world| {
+        let answer = ask(world, "224.0.0.1:53").expect("an answer");
+        address(&answer.peer).ip().to_string()
+    });
+    assert_eq!(multicast, ["10.1.0.2", "127.0.0.1"]);
+    let all = "255.255.255.255:53";
+    assert_eq!(ask(&behind_iptables, all).unwrap_err(), "EACCES");
+    assert_eq!(ask(&captured, all).expect("an answer").who, "agent:15053");
+    let subnet = "10.1.0.255:53";
+    assert_eq!(ask(&behind_iptables, subnet).unwrap_err(), "EACCES");
+    assert_eq!(ask(&captured, subnet).unwrap_err(), "ENETUNREACH");
+}
+
+/// As with TCP, the interface is where localhost is not. Here too, for a socket that sends without
+/// connecting: the kernel has looked at the interface before.
+#[test]
+fn link_local_servers_hang_behind_iptables_and_are_answered_for_a_connected_socket_here() {
+    const SERVER: &str = "[fe80::ff:fe00:101%2]:53";
+
+    for (world, is_here) in both().iter().zip([false, true]) {
+        let connected = ask_connected(world, socket(world, Family::V6, None), SERVER);
+        assert_eq!(connected.is_ok(), is_here, "{connected:?}");
+        let unconnected = ask_unconnected(world, socket(world, Family::V6, None), SERVER);
+        assert_eq!(unconnected.unwrap_err(), "silence");
+    }
+}
