@@ -119,14 +119,18 @@ enum Kind {
 }
 
 /// Any connection or query under these settings.
-pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> {
-    // Without TPROXY's routes nobody answers them, which takes long to find out.
-    let upstream = u32::from(settings.mode == Mode::Tproxy);
+pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
+    // A proxy makes them for what it was given. Behind iptables nobody answers them where TPROXY's
+    // routes and marks are missing, which takes long to find out.
+    let is_given = settings.mode == Mode::Tproxy
+        && !settings.inbound_ports.is_empty()
+        && settings.excluded_interfaces.is_empty();
+    let upstream = u32::from(is_given);
     prop_oneof![
         12 => outbound(),
         4 => inbound(),
         6 => queries(),
-        upstream => upstreams(settings.tproxy_mark),
+        upstream => upstreams(settings),
     ]
 }
 
@@ -161,10 +165,12 @@ fn inbound() -> impl Strategy<Value = Flow> {
     )
 }
 
-fn upstreams(mark: u32) -> impl Strategy<Value = Flow> {
+fn upstreams(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
+    let mark = settings.tproxy_mark;
     let who = select(vec![Who::ProxyGid, Who::Root]);
     let port = select(vec![80, 8080, 15020]);
-    let notation = prop_oneof![Just(Notation::V4), Just(Notation::V6)];
+    let v6 = u32::from(settings.dual_stack);
+    let notation = prop_oneof![1 => Just(Notation::V4), v6 => Just(Notation::V6)];
     let (from, to) = (select(CLIENTS.to_vec()), select(OWN.to_vec()));
     (who, port, notation, from, to).prop_map(move |(who, port, notation, from, to)| Flow {
         who,
