@@ -48,6 +48,9 @@ pub const STOCK: &[&str] = &[
     "--dual-stack",
 ];
 
+/// What makes [`STOCK`] transparent.
+pub const TPROXY: &[&str] = &["-m", "TPROXY"];
+
 /// Connections of every kind that [`STOCK`] captures, and who answers them: captured, and not.
 pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
     (

@@ -91,11 +91,19 @@ pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
         Some(set) => set,
         None => SysctlSet::that_is_off()?,
     };
-    let both = [IpVersion::V4, IpVersion::V6];
-    let versions = if delivery.ipv6 { &both[..] } else { &both[..1] };
-    for version in versions {
+    let both = [
+        (AddressFamily::Inet, IpVersion::V4),
+        (AddressFamily::Inet6, IpVersion::V6),
+    ];
+    for (family, version) in both.iter().filter(|(family, _)| delivery.has(*family)) {
         add_route(netlink, delivery.table, version).await?;
-        add_rule(netlink, delivery, version, set).await?;
+        // The kernel would take it twice.
+        let is_there = before
+            .iter()
+            .any(|rule| rule.header.family == *family && delivery.needs_rule(rule));
+        if !is_there {
+            add_rule(netlink, delivery, version, set).await?;
+        }
     }
     set.write("1")
 }
@@ -242,7 +250,7 @@ async fn add_rule(
         IpVersion::V4 => request.v4().execute().await,
         IpVersion::V6 => request.v6().execute().await,
     };
-    unless_there(result).with_context(|| {
+    result.with_context(|| {
         let Delivery { mark, table, .. } = delivery;
         format!("cannot add the routing rule fwmark {mark} lookup {table}")
     })
@@ -250,14 +258,9 @@ async fn add_rule(
 
 /// `ip route add local default dev lo table TABLE`. One of somebody else's does as well.
 async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<()> {
-    let result = netlink.route().add(route(table, version)).execute().await;
-    unless_there(result).with_context(|| format!("cannot add the route of table {table}"))
-}
-
-fn unless_there(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
-    match result {
+    match netlink.route().add(route(table, version)).execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
-        result => result,
+        result => result.with_context(|| format!("cannot add the route of table {table}")),
     }
 }
 

@@ -15,14 +15,14 @@ use crate::{
     netns::Netns,
 };
 
-/// What an attach changes: links, the policy, and the pod's addresses and routes.
+/// What an attach changes: links, the policy, and the pod's addresses, routes and sysctls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
     /// The pinned links of the cgroup and the network namespace.
     pub links: Vec<String>,
     /// The policy in force, in which each has a number of its own.
     pub policy: Option<Vec<u8>>,
-    /// What `ip address` and `ip route` show.
+    /// What `ip address`, `ip route`, `ip rule` and `sysctl` show.
     pub network: Vec<String>,
 }
 
@@ -66,14 +66,17 @@ impl Traces {
 }
 
 fn network(netns: &Netns) -> Result<Vec<String>> {
-    let questions: [&[&str]; 3] = [
-        &["-oneline", "address", "show"],
-        &["-4", "route", "show", "table", "all"],
-        &["-6", "route", "show", "table", "all"],
+    let questions: [&[&str]; 6] = [
+        &["ip", "-oneline", "address", "show"],
+        &["ip", "-4", "route", "show", "table", "all"],
+        &["ip", "-6", "route", "show", "table", "all"],
+        &["ip", "-4", "rule", "show"],
+        &["ip", "-6", "rule", "show"],
+        &["sysctl", "--all", "--pattern", "fwmark"],
     ];
     let mut lines = Vec::new();
     for question in questions {
-        let text = netns.enter(|| run(bounded("ip").args(question), ""))?;
+        let text = netns.enter(|| run(bounded(question[0]).args(&question[1..]), ""))?;
         lines.extend(text.lines().map(str::to_owned));
     }
     lines.sort();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use interceptor_tests::{
     interceptor,
-    lab::{Killing, Lab, NOTHING, STOCK, Traces, all_captured, all_direct},
+    lab::{Killing, Lab, NOTHING, STOCK, TPROXY, Traces, all_captured, all_direct},
 };
 
 /// How often a command is killed in one test.
@@ -50,17 +50,27 @@ fn expect_enough(killing: &Killing) {
 
 #[test]
 fn an_attach_that_is_killed() {
+    kill_attaches(STOCK);
+}
+
+/// Rules, routes and sysctls are in the pod before the policy is in force.
+#[test]
+fn an_attach_with_tproxy_that_is_killed() {
+    kill_attaches(&[STOCK, TPROXY].concat());
+}
+
+fn kill_attaches(flags: &[&str]) {
     let (lab, before) = lab();
-    lab.attach(STOCK).expect("attached");
+    lab.attach(flags).expect("attached");
     lab.detach().expect("detached");
-    let work = || lab.attach(STOCK).map(drop);
+    let work = || lab.attach(flags).map(drop);
     let mut killing = Killing::measured(work).expect("an attach");
     lab.detach().expect("detached");
     for kill in 0..KILLS {
-        killing.kill(attach(&lab, STOCK)).expect("a kill");
+        killing.kill(attach(&lab, flags)).expect("a kill");
         expect_all_or_nothing(&lab, &killing);
         if kill % 2 == 0 {
-            lab.attach(STOCK).expect("attached");
+            lab.attach(flags).expect("attached");
             let answers = lab.dial_all().expect("dials");
             assert_eq!(answers, all_captured(), "{killing:?}");
         }
@@ -104,14 +114,48 @@ fn a_replacement_that_is_killed() {
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
+/// The one mode or the other, which look alike from outside; and what only TPROXY takes goes with it.
+#[test]
+fn a_change_of_mode_that_is_killed() {
+    let (lab, before) = lab();
+    let tproxy = [STOCK, TPROXY].concat();
+    lab.attach(STOCK).expect("attached");
+    let redirecting = lab.traces().expect("traces");
+    lab.attach(&tproxy).expect("attached");
+    let work = || lab.attach(STOCK).map(drop);
+    let mut killing = Killing::measured(work).expect("an attach");
+    for kill in 0..KILLS {
+        let flags = if kill % 2 == 0 { &tproxy[..] } else { STOCK };
+        killing.kill(attach(&lab, flags)).expect("a kill");
+        let answers = lab.dial_all().expect("dials");
+        assert_eq!(answers, all_captured(), "{killing:?}");
+    }
+    expect_enough(&killing);
+    lab.attach(STOCK).expect("attached");
+    let now = lab.traces().expect("traces");
+    assert_eq!(now.network, redirecting.network);
+    lab.detach().expect("detached");
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
+}
+
 #[test]
 fn a_detach_that_is_killed() {
+    kill_detaches(STOCK);
+}
+
+#[test]
+fn a_detach_of_tproxy_that_is_killed() {
+    kill_detaches(&[STOCK, TPROXY].concat());
+}
+
+fn kill_detaches(flags: &[&str]) {
     let (lab, before) = lab();
-    lab.attach(STOCK).expect("attached");
+    lab.attach(flags).expect("attached");
     let work = || lab.detach().map(drop);
     let mut killing = Killing::measured(work).expect("a detach");
     for kill in 0..KILLS {
-        lab.attach(STOCK).expect("attached");
+        lab.attach(flags).expect("attached");
         let answers = lab.dial_all().expect("dials");
         assert_eq!(answers, all_captured(), "{killing:?}");
         killing.kill(plain("detach", &lab)).expect("a kill");

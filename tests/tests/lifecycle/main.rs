@@ -7,4 +7,5 @@ mod gone;
 mod killed;
 mod replacing;
 mod running;
+mod tproxy;
 mod under_load;
