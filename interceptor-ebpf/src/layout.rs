@@ -74,4 +74,5 @@ macro_rules! flags {
     };
 }
 
-pub(crate) use {flags, map_type};
+pub(crate) use flags;
+pub(crate) use map_type;

@@ -8,6 +8,7 @@
 //! ```
 
 mod captured;
+mod dns;
 mod namespace;
 mod product;
 mod stage;
@@ -29,6 +30,7 @@ pub fn run() -> Result<()> {
     step("attach", || product::attach(&stage.pod))?;
     stage.proxy.listen_inbound(&stage.pod)?;
     step("captured", || captured::expect_captured(&stage))?;
+    step("DNS captured", || dns::expect_captured(&stage.pod))?;
     step("attach again", || product::attach(&stage.pod))?;
     step("captured still", || captured::expect_captured(&stage))?;
 

@@ -24,7 +24,6 @@ use aya_ebpf::{
     },
 };
 use interceptor_ebpf::{Address, NetnsCookie};
-
 use zerocopy::FromBytes;
 
 use super::kernel_memory::{IteratedSocket, SocketPointer, scope_in_context};
@@ -177,13 +176,18 @@ impl SockAddr {
         unsafe { self.ask_storage(map, 0).as_ref() }
     }
 
-    /// What `map` keeps for the socket from now on; zeros, if it kept nothing. `None` if there is no
+    /// Changes what `map` keeps for the socket: zeros, if it kept nothing. False if there is no
     /// memory.
     #[inline(always)]
-    pub(crate) fn keep<T: FromBytes>(&self, map: &'static SkStorage<T>) -> Option<&'static mut T> {
+    pub(crate) fn keep<T: FromBytes>(
+        &self,
+        map: &'static SkStorage<T>,
+        change: impl FnOnce(&mut T),
+    ) -> bool {
         // SAFETY: as above, and zeros are valid too. Another thread that uses the same socket writes
         // the same members.
-        unsafe { self.ask_storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() }
+        let kept = unsafe { self.ask_storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() };
+        kept.map(change).is_some()
     }
 
     #[inline(always)]

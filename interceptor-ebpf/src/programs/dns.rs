@@ -76,12 +76,16 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     if query.server.address.is_v6_link_local() && call.scope() == 0 {
         return refuse(EINVAL);
     }
-    let Some(asked) = call.keep(&ASKED) else {
+    let is_kept = call.keep(&ASKED, |asked| {
+        asked.server = query.server;
+        if query.is_unbound {
+            asked.source = query.source;
+        }
+    });
+    if !is_kept {
         return refuse(ECONNREFUSED);
-    };
-    asked.server = query.server;
+    }
     if query.is_unbound {
-        asked.source = query.source;
         // Without it the kernel picks localhost, as it does where it fails: the socket has a port
         // already, or the pod has the address no more.
         let _bound = call.bind(query.source);
@@ -96,12 +100,8 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
 fn take_source_back(call: &mut SockAddr) {
     // Our own work, seen again by a hook in an outer cgroup.
     let is_under_way = call.port() == DNS_PORT;
-    if !is_under_way
-        && !call.sock().is_connected()
-        && given_source(call).is_some()
-        && let Some(asked) = call.keep(&ASKED)
-    {
-        asked.source = Address::UNSPECIFIED_V6;
+    if !is_under_way && !call.sock().is_connected() && given_source(call).is_some() {
+        let _kept = call.keep(&ASKED, |asked| asked.source = Address::UNSPECIFIED_V6);
         let _unbound = call.unbind();
     }
 }
@@ -140,11 +140,8 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
         };
         call.set_source(stand_in.address);
     } else {
-        if !is_connected {
-            match call.keep(&ASKED) {
-                Some(asked) => asked.server = query.server,
-                None => return refuse(ECONNREFUSED),
-            }
+        if !is_connected && !call.keep(&ASKED, |asked| asked.server = query.server) {
+            return refuse(ECONNREFUSED);
         }
         if query.is_unbound {
             call.set_source(query.source);

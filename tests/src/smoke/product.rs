@@ -5,11 +5,15 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 
 use super::namespace::Namespace;
-use crate::settings::Settings;
+use crate::settings::{Dns, Settings};
 
 /// Attaches the pod, at the default cgroup.
 pub(super) fn attach(pod: &Namespace) -> Result<()> {
-    run(command("attach", pod).args(Settings::default().flags()))
+    let settings = Settings {
+        dns: Dns::All,
+        ..Settings::default()
+    };
+    run(command("attach", pod).args(settings.flags()))
 }
 
 /// Detaches it.

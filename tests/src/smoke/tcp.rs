@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::namespace::Namespace;
 
 /// How long anything may take on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A listener on `wildcard`; `[::]` takes IPv4 too.
 pub(super) fn listen(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {

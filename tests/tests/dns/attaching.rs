@@ -60,8 +60,8 @@ fn receive(app: &Actor, socket: Handle) -> Result<(String, SocketAddr, String)> 
                 bail!("{datagrams:?}");
             };
             let answer: Answer = serde_json::from_str(data).context(data.clone())?;
-            let peer: SocketAddr = answer.peer.parse()?;
-            Ok((answer.who, *sender, peer.ip().to_string()))
+            let sees: SocketAddr = answer.peer.parse()?;
+            Ok((answer.who, *sender, sees.ip().to_string()))
         }
         reply => bail!("{reply:?}"),
     }

@@ -183,7 +183,10 @@ fn tproxy_settings_change() {
     let none = [&["-i", "*", "--dual-stack"], TPROXY].concat();
     lab.attach(&none).expect("attached");
     let network = lab.traces().expect("traces").network;
-    assert!(!network.iter().any(|line| line.contains("fwmark 0x")), "{network:#?}");
+    assert!(
+        !network.iter().any(|line| line.contains("fwmark 0x")),
+        "{network:#?}"
+    );
     lab.detach().expect("detached");
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
