@@ -50,6 +50,14 @@ pub fn run() -> Result<()> {
     })?;
     step("the first addresses", || stage.number_as_before())?;
 
+    step("attach with TPROXY", || {
+        product::attach_transparently(&stage.pod)
+    })?;
+    step("captured with TPROXY", || captured::expect_captured(&stage))?;
+    step("the app called in a client's name", || {
+        captured::expect_calls_in_a_clients_name(&stage)
+    })?;
+
     step("detach", || product::detach(&stage.pod))?;
     step("let go", || captured::expect_let_go(&stage))?;
     step("nothing left", product::expect_nothing_pinned)

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket};
 
 use super::{
     namespace::Namespace,
-    stage::{APP_PORT, EXCLUDED_PORT, REMOTE_PORT, Stage},
+    stage::{APP_PORT, EXCLUDED_PORT, REMOTE_PORT, Stage, UNUSED_PORT},
     tcp::{self, User},
 };
 use crate::{agent::protocol::Family, original::original_destination};
@@ -107,6 +107,33 @@ pub(super) fn expect_captured_renumbered(stage: &Stage) -> Result<()> {
         let way = way.renumbered();
         inbound_is_captured(stage, &way).context("inbound")?;
         the_rest_is_left_alone(stage, &way)
+    })
+}
+
+/// TPROXY's proxy reaches the app from a client's address, and is refused where the app does not
+/// listen.
+pub(super) fn expect_calls_in_a_clients_name(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let dial = |port| {
+            let to = match way.domain {
+                Domain::IPV6 => tcp::mapped(SocketAddr::new(way.pod, port)),
+                _ => SocketAddr::new(way.pod, port),
+            };
+            let client = match (to, way.remote) {
+                (SocketAddr::V6(_), IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
+                (_, client) => client,
+            };
+            tcp::dial_in_the_name_of(client, &stage.pod, PROXIES[1], to)
+        };
+        let dialled = dial(APP_PORT)?.context("the app is not reached")?;
+        let (accepted, _) = stage.app.accept().context("somebody else is reached")?;
+        let seen = tcp::peer_name(&accepted)?;
+        ensure_equal("client", seen, tcp::local_name(&dialled)?)?;
+        ensure_equal("the client's address", seen.ip(), way.remote)?;
+        match dial(UNUSED_PORT)? {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("nobody listens there: {other:?}"),
+        }
     })
 }
 

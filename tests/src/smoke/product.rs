@@ -5,12 +5,25 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 
 use super::namespace::Namespace;
+<<<<<<< HEAD
 use crate::settings::{Dns, Settings};
+=======
+use crate::settings::{Mode, Settings};
+>>>>>>> a104812 (Prove TPROXY on emulated kernels, and document where it differs)
 
 /// Attaches the pod, at the default cgroup.
 pub(super) fn attach(pod: &Namespace) -> Result<()> {
     let settings = Settings {
         dns: Dns::All,
+        ..Settings::default()
+    };
+    run(command("attach", pod).args(settings.flags()))
+}
+
+/// Attaches it with TPROXY.
+pub(super) fn attach_transparently(pod: &Namespace) -> Result<()> {
+    let settings = Settings {
+        mode: Mode::Tproxy,
         ..Settings::default()
     };
     run(command("attach", pod).args(settings.flags()))

@@ -14,6 +14,8 @@ pub(super) const REMOTE_PORT: u16 = 80;
 pub(super) const APP_PORT: u16 = 8080;
 /// What the app serves and no sidecar captures.
 pub(super) const EXCLUDED_PORT: u16 = 15020;
+/// What nobody serves.
+pub(super) const UNUSED_PORT: u16 = 81;
 /// The proxy's ports.
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;

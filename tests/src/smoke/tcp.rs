@@ -11,6 +11,13 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use socket2::{Domain, Socket, Type};
 
 use super::namespace::Namespace;
+use crate::{
+    agent::{
+        options,
+        protocol::{Family, SocketOption},
+    },
+    settings::Settings,
+};
 
 /// How long anything may take on an emulated machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,6 +65,29 @@ pub(super) fn dial(
         setfsgid(Gid::from_raw(user.gid));
         setfsuid(Uid::from_raw(user.uid));
         let socket = open(domain)?;
+        Ok(socket.connect(&to.into()).map(|()| socket))
+    })
+}
+
+/// As [`dial`], by TPROXY's proxy in the name of `client`.
+pub(super) fn dial_in_the_name_of(
+    client: IpAddr,
+    netns: &Namespace,
+    user: User,
+    to: SocketAddr,
+) -> Result<io::Result<Socket>> {
+    netns.enter(|| {
+        setfsgid(Gid::from_raw(user.gid));
+        setfsuid(Uid::from_raw(user.uid));
+        let socket = open(Domain::for_address(to))?;
+        let transparent = match Family::of(to) {
+            Family::V4 => SocketOption::Transparent,
+            Family::V6 => SocketOption::TransparentV6,
+        };
+        options::set(&socket, &transparent)?;
+        let mark = Settings::default().tproxy_mark;
+        options::set(&socket, &SocketOption::Mark(mark))?;
+        socket.bind(&SocketAddr::new(client, 0).into())?;
         Ok(socket.connect(&to.into()).map(|()| socket))
     })
 }
