@@ -13,16 +13,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, SockHash},
 };
 use interceptor_ebpf::{
-<<<<<<< HEAD
     Asked, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint, ListenerKey,
     ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags,
     PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
-=======
-    Destination, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
-    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey,
-    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
-    StandInNumber,
->>>>>>> a104812 (Prove TPROXY on emulated kernels, and document where it differs)
 };
 
 /// Where the running kernel keeps what we read of it.

@@ -1,8 +1,8 @@
 //! The addresses of a network namespace.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::Address;
 use ipnet::IpNet;
@@ -12,7 +12,10 @@ use netlink_packet_route::address::{
 use nix::errno::Errno;
 use rtnetlink::Handle;
 
-use super::netlink::errno;
+use super::{
+    netlink::errno,
+    routes::{Way, ask_one},
+};
 
 /// `lo`, in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -90,6 +93,10 @@ fn is_local_scope(address: IpAddr) -> bool {
 /// Marks the address that is ours, as [`super::stand_in_routes`] marks routes (Linux 5.18).
 const PROTOCOL: AddressProtocol = AddressProtocol::Other(153);
 
+/// How often it is looked whether an address is local, and how long is waited in between.
+const TRIES: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Adds `::6/128` to `lo`, as istio-iptables does: Envoy's inbound passthrough binds it. It may be
 /// there already.
 pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
@@ -101,8 +108,25 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     match request.execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
-        result => result.context("cannot add ::6/128 to lo (is IPv6 disabled there?)"),
+        Err(error) => Err(error).context("cannot add ::6/128 to lo (is IPv6 disabled there?)"),
+        Ok(()) => wait_for_route(netlink, ours).await,
     }
+}
+
+/// Waits until an address that was added is local. The kernel adds the route of an IPv6 address from
+/// a work queue (`addrconf_dad_work`): one that came after the routes are asked for would make the
+/// answers look old for good.
+async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
+    for _ in 0..TRIES {
+        if matches!(ask_one(netlink, address).await?, Way::Loopback { .. }) {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!(
+        "the kernel has not made {address} local within {:?}",
+        PAUSE * TRIES
+    )
 }
 
 /// Takes `::6/128` away from `lo`, if it is ours.

@@ -8,7 +8,7 @@ use rtnetlink::{Handle, new_connection};
 /// Runs `work` with a netlink connection of the network namespace that the calling thread is in.
 pub fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
         .context("cannot start a runtime for netlink")?;
     runtime.block_on(async {

@@ -15,7 +15,7 @@ use super::mostly;
 use crate::{
     agent::protocol::SocketOption,
     scenario::{Ask, Dial, Run, Sending, Way},
-    settings::{Mode, Settings},
+    settings::{Mode, Settings, items},
     world::Who,
 };
 
@@ -121,10 +121,14 @@ enum Kind {
 /// Any connection or query under these settings.
 pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
     // A proxy makes them for what it was given. Behind iptables nobody answers them where TPROXY's
-    // routes and marks are missing, which takes long to find out.
+    // routes and marks are missing, or where `nat` takes them for the proxy's calls to its own pod,
+    // which takes long to find out.
     let is_given = settings.mode == Mode::Tproxy
         && !settings.inbound_ports.is_empty()
-        && settings.excluded_interfaces.is_empty();
+        && settings.excluded_interfaces.is_empty()
+        && !items(settings.uids).any(|uid| uid == "0")
+        && !items(settings.outbound_cidrs)
+            .any(|cidr| cidr.starts_with("127.") || cidr.starts_with("::1/"));
     let upstream = u32::from(is_given);
     prop_oneof![
         12 => outbound(),

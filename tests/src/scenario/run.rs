@@ -145,9 +145,10 @@ impl<'w> Run<'w> {
     fn is_permitted_local_name(&self, said: &Introduction) -> bool {
         let settings = &self.world.setup().settings;
         let ports = match settings.mode {
-            Mode::Redirect => &[settings.proxy_port, settings.capture_port][..],
-            // It takes nothing anywhere; what -k reroutes is redirected all the same.
-            Mode::Tproxy => &[settings.proxy_port][..],
+            // It takes nothing anywhere; what -k reroutes is redirected all the same, even what
+            // TPROXY has given a socket already.
+            Mode::Tproxy if settings.rerouted_interfaces.is_empty() => &[settings.proxy_port][..],
+            _ => &[settings.proxy_port, settings.capture_port][..],
         };
         let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
         // Without an original destination it was not taken anywhere.

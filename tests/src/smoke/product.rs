@@ -5,11 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Result, ensure};
 
 use super::namespace::Namespace;
-<<<<<<< HEAD
-use crate::settings::{Dns, Settings};
-=======
-use crate::settings::{Mode, Settings};
->>>>>>> a104812 (Prove TPROXY on emulated kernels, and document where it differs)
+use crate::settings::{Dns, Mode, Settings};
 
 /// Attaches the pod, at the default cgroup.
 pub(super) fn attach(pod: &Namespace) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::{
     actor::{Actor, User},
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
     rules::DNS_PORT,
-    settings::{Dns, Mode},
+    settings::Mode,
 };
 
 /// The actors of a world.
@@ -235,7 +235,7 @@ impl World {
 
     /// The agent's part of the proxy.
     fn answer_dns(&self) -> Result<()> {
-        if self.setup.settings.dns == Dns::Off && !self.setup.dns {
+        if !self.setup.dns {
             return Ok(());
         }
         let agent = self.actor(Who::Agent)?;
