@@ -20,7 +20,7 @@ pub const SETTINGS_CHUNK: usize = 1024;
 map_type! {
     /// Where a captured connection was going and how it is taken there.
     #[derive(PartialEq, Eq, Hash)]
-    pub struct Destination: 20 {
+    pub struct Destination: 24 {
         /// The original destination.
         pub address: Address,
         /// The original destination's port, in host byte order.
@@ -29,6 +29,8 @@ map_type! {
         pub listener: u8,
         /// The index of the source address that it comes from.
         pub source: u8,
+        /// The interface that it came in by from beyond the pod; 0 if a socket of the pod made it.
+        pub interface: u32,
     }
 }
 
@@ -40,7 +42,6 @@ map_type! {
         pub netns: NetnsCookie,
         /// The original destination.
         pub destination: Destination,
-        zero: u32,
     }
 }
 
@@ -49,11 +50,7 @@ impl ForwardKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(netns: NetnsCookie, destination: Destination) -> Self {
-        Self {
-            netns,
-            destination,
-            zero: 0,
-        }
+        Self { netns, destination }
     }
 }
 
@@ -90,7 +87,6 @@ map_type! {
         pub number: StandInNumber,
         /// What it stands for.
         pub destination: Destination,
-        zero: u32,
     }
 }
 
@@ -102,14 +98,13 @@ impl StandInEntry {
         Self {
             number,
             destination,
-            zero: 0,
         }
     }
 }
 
 map_type! {
     /// Value of `ASKED`: what is remembered of a UDP socket that asks DNS servers.
-    pub struct Asked: 36 {
+    pub struct Asked: 40 {
         /// The server that is connected to; the first one of a socket that is not connected.
         pub server: Destination,
         /// The address that a socket which connects was given, as routing would have picked it;

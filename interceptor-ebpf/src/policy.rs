@@ -173,7 +173,7 @@ flags! {
         GROUPS_INCLUDED = 1 << 11,
         /// There are owner groups to ask.
         HAS_GROUPS = 1 << 12,
-        /// Interfaces are excluded or rerouted.
+        /// Interfaces are excluded, rerouted or watched.
         HAS_INTERFACES = 1 << 13,
     }
 }
@@ -211,6 +211,8 @@ flags! {
         EXCLUDED = 1 << 0,
         /// `-k`: what comes in by it is taken as outbound.
         REROUTED = 1 << 1,
+        /// Our programs see its packets, and capture what would be forwarded.
+        WATCHED = 1 << 2,
     }
 }
 

@@ -3,6 +3,7 @@
 mod connect;
 mod dns;
 mod fib;
+mod forwarded;
 mod listeners;
 mod lookup;
 mod mptcp;
@@ -16,6 +17,7 @@ mod kernel_memory;
 mod log;
 mod maps;
 mod own_addresses;
+mod packet;
 mod pod;
 mod stand_ins;
 mod tproxy;

@@ -7,9 +7,17 @@
 //! ```text
 //! IPv4   127.128.0.0/9     | source: 6 bits | number, low 17 bits |   port: number, the rest
 //! IPv6   fd69:6365:7074::/64, the same 23 bits at the end         |
+//!
+//! for what comes from beyond the pod and would be forwarded through it:
+//! IPv4   0.128.0.0/15                       | number, low 17 bits |
+//! IPv6   the same as above, without a source                      |
 //! ```
+//!
+//! (The kernel takes packets to 127.0.0.0/8 from no interface but `lo`, unless `route_localnet` is
+//! on, which opens the pod's localhost to the link. 0.0.0.0/8 is nobody's, and an address like any
+//! other to Linux.)
 
-use crate::{Address, NetnsCookie, SlotKey};
+use crate::{Address, Destination, NetnsCookie, SlotKey};
 
 /// What a pod counts up.
 pub type StandInNumber = u64;
@@ -38,24 +46,28 @@ const PORTS: u64 = u16::MAX as u64;
 const SLOTS: u64 = 1 << 14;
 
 const V4_BASE: u32 = 0x7f80_0000;
+const V4_BEYOND_BASE: u32 = 0x0080_0000;
 const V6_BASE: [u32; 3] = [0xfd69_6365_u32.to_be(), 0x7074_0000_u32.to_be(), 0];
 
-/// The two ranges, as constants for messages and settings.
+/// The ranges, as constants for messages and settings.
 #[derive(Clone, Copy, Debug)]
 pub struct StandInRange;
 
 impl StandInRange {
     /// The IPv4 range.
     pub const V4: &str = "127.128.0.0/9";
+    /// The IPv4 range for what comes from beyond the pod.
+    pub const V4_BEYOND: &str = "0.128.0.0/15";
     /// The IPv6 range.
     pub const V6: &str = "fd69:6365:7074::/64";
 
-    /// Whether `address` lies in the range of its family.
+    /// Whether `address` lies in a range of its family.
     #[inline(always)]
     #[must_use]
     pub const fn contains(address: Address) -> bool {
         if let Some(v4) = address.v4() {
-            return u32::from_be(v4) & !LOW_MASK == V4_BASE;
+            let v4 = u32::from_be(v4);
+            return v4 & !LOW_MASK == V4_BASE || v4 & !INDEX_MASK == V4_BEYOND_BASE;
         }
         let words = address.words();
         (words[0] ^ V6_BASE[0]) | (words[1] ^ V6_BASE[1]) | (words[2] ^ V6_BASE[2]) == 0
@@ -85,6 +97,30 @@ impl StandIn {
         let low = (source as u32) << INDEX_BITS | index(number);
         Self {
             address: in_family(low & LOW_MASK, like),
+            port: port(number),
+        }
+    }
+
+    /// The stand-in of `number` for `destination`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(number: StandInNumber, destination: &Destination) -> Self {
+        if destination.interface == 0 {
+            Self::new(number, destination.source, destination.address)
+        } else {
+            Self::from_beyond(number, destination.address)
+        }
+    }
+
+    /// The stand-in of `number`, in the family of `like`, for what comes from beyond the pod.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_beyond(number: StandInNumber, like: Address) -> Self {
+        if !like.is_v4() {
+            return Self::new(number, SOURCELESS, like);
+        }
+        Self {
+            address: Address::from_v4((V4_BEYOND_BASE | index(number)).to_be()),
             port: port(number),
         }
     }
@@ -173,6 +209,15 @@ mod tests {
             let stand_in = StandIn::new(number, source, if v6 { V6 } else { V4 });
             prop_assert!(StandInRange::contains(stand_in.address));
             prop_assert!(stand_in.port > 0);
+            prop_assert!(stand_in.is(number));
+            prop_assert_eq!(stand_in.slot(7), slot_key(7, number));
+        }
+
+        #[test]
+        fn so_is_one_for_what_comes_from_beyond(number: u64, v6: bool) {
+            let stand_in = StandIn::from_beyond(number, if v6 { V6 } else { V4 });
+            prop_assert!(StandInRange::contains(stand_in.address));
+            prop_assert!(!stand_in.address.is_loopback());
             prop_assert!(stand_in.is(number));
             prop_assert_eq!(stand_in.slot(7), slot_key(7, number));
         }

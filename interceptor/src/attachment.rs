@@ -4,7 +4,7 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -18,13 +18,14 @@ use crate::{
         maps::{Maps, prefix_key},
         object::Object,
         pins::{self, Pins},
-        programs,
+        programs, watch,
     },
     cgroup::{Cgroup, Hierarchy},
     host,
     netns::{
         Netns, NetnsSpec,
         addresses::{self, add_passthrough_v6, remove_passthrough_v6},
+        interfaces::{self, PodInterface},
         netlink,
         network::PodNetwork,
         stand_in_routes::{self, Sources},
@@ -157,6 +158,7 @@ impl Attachment<'_> {
         }
         let prepared = self.prepare_network(&mut object)?;
         let Prepared { network, sources } = &prepared;
+        let watched = self.watch(pins, &mut object, network)?;
         let record = self.record(network);
         let mut compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
         let flags = compiled.policy.flags;
@@ -168,9 +170,11 @@ impl Attachment<'_> {
             maps.policies
                 .insert(self.netns.cookie(), policy, 0)
                 .context("cannot renew the policy")?;
+            self.unwatch(pins, network, &watched)?;
             return Ok(Attached::Unchanged);
         }
         self.put_in_force(&mut maps, &compiled, &record)?;
+        self.unwatch(pins, network, &watched)?;
         match before {
             Some(before) => {
                 self.forget(before, &mut maps)?;
@@ -254,6 +258,30 @@ impl Attachment<'_> {
         link::ensure(hooks::LOOKUP, lookup, self.netns, &folder)
     }
 
+    /// Has our programs see what would be forwarded through the pod.
+    fn watch(
+        &self,
+        pins: &Pins,
+        object: &mut Object,
+        network: &PodNetwork,
+    ) -> Result<Vec<PodInterface>> {
+        let watched = interfaces::watched(&network.interfaces, self.settings);
+        let folder = pins.netns(self.netns.cookie());
+        self.netns.run(|| {
+            watched
+                .iter()
+                .try_for_each(|interface| watch::ensure(object, interface, &folder))
+        })?;
+        Ok(watched)
+    }
+
+    /// Takes the programs away from where the policy in force does not need them.
+    fn unwatch(&self, pins: &Pins, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
+        let folder = pins.netns(self.netns.cookie());
+        self.netns
+            .run(|| watch::retain(&network.interfaces, watched, &folder))
+    }
+
     /// Asks for the pod's network and puts into it what capturing takes.
     fn prepare_network(&self, object: &mut Object) -> Result<Prepared> {
         self.netns.run(|| {
@@ -276,8 +304,10 @@ impl Attachment<'_> {
                 let state = fib::state(object)?;
                 let network =
                     netlink::run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
-                let routes = &network.routes;
-                if sources.add_all(routes.iter().filter_map(|answer| answer.way.source())) {
+                let watches = !interfaces::watched(&network.interfaces, self.settings).is_empty();
+                let answers = network.routes.iter();
+                let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
+                if (watches && sources.add_beyond()) || new_source {
                     // Which changes the tables: ask once more.
                     netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
                 } else if tries.next().is_none() || fib::state(object)? == state {
@@ -418,6 +448,8 @@ fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     let mut was_attached = false;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
         was_attached = policy_of(&maps, netns.cookie())?.is_some();
+        remove_policy(&mut maps, netns.cookie())?;
+        unwatch_all(netns, &pins.netns(netns.cookie()))?;
         remove_netns(pins, &mut maps, netns.cookie())?;
     }
     let keeps_routes = netns.run(|| {
@@ -434,8 +466,23 @@ fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     })
 }
 
+/// Takes our programs away from the interfaces of a network namespace, whose pins are in `folder`.
+fn unwatch_all(netns: &Netns, folder: &Path) -> Result<()> {
+    netns.run(|| {
+        let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
+        watch::retain(&interfaces, &[], folder)
+    })
+}
+
 /// Takes away what is kept outside the network namespace, which may be gone.
 fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
+    remove_policy(maps, netns)?;
+    pins::remove_tree(&pins.netns(netns))?;
+    maps.remove_netns_state(netns)
+}
+
+/// From here on nothing is captured.
+fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
     let policy = policy_of(maps, netns)?;
     if let Some(Policy { id, .. }) = policy {
         maps.policies
@@ -444,8 +491,7 @@ fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> 
         grace::wait_for_running_programs();
         maps.remove_policy_lists(|other| other == id)?;
     }
-    pins::remove_tree(&pins.netns(netns))?;
-    maps.remove_netns_state(netns)
+    Ok(())
 }
 
 /// Detaches every network namespace and removes everything of ours. Answers how many there were.

@@ -12,3 +12,4 @@ pub mod offsets;
 pub mod pins;
 pub mod programs;
 mod sys;
+pub mod watch;

@@ -19,10 +19,11 @@ use crate::{
         object::Object,
         offsets,
         pins::{self, Pins},
+        watch,
     },
     cgroup::{Cgroup, Hierarchy},
     host,
-    netns::{Netns, NetnsSpec},
+    netns::{Netns, NetnsSpec, interfaces, netlink},
 };
 
 /// One thing that interception needs.
@@ -137,6 +138,11 @@ fn probe_programs(hierarchy: Option<&Hierarchy>) -> Vec<Probe> {
         let feature = format!("program {} ({:?})", hook.program, hook.attach_type);
         probes.push(Probe::new(feature, remedy, &result));
     }
+    probes.push(Probe::new(
+        "programs at interfaces (tcx or clsact)",
+        remedy,
+        &scratch.watch(&mut object),
+    ));
     probes
 }
 
@@ -181,6 +187,18 @@ impl Scratch {
             &Cgroup::open(hierarchy, Some(&folder))?,
             &links,
         )
+    }
+
+    /// Attaches at the only interface of a network namespace of our own, and detaches.
+    fn watch(&self, object: &mut Object) -> Result<()> {
+        let folder = self.pins.netns(0);
+        pins::create_folder(&folder)?;
+        own_netns()?.run(|| {
+            let all = netlink::run(async |handle| interfaces::list(&handle).await)?;
+            all.iter()
+                .try_for_each(|interface| watch::ensure(object, interface, &folder))?;
+            watch::retain(&all, &[], &folder)
+        })
     }
 
     fn cgroup(&self, hierarchy: &Hierarchy) -> PathBuf {

@@ -304,6 +304,8 @@ mod tests {
         let interface = |index, name: &str| PodInterface {
             index,
             name: name.to_owned(),
+            is_port: false,
+            forwards: false,
         };
         let network = PodNetwork {
             ipv6: false,

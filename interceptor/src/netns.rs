@@ -22,6 +22,7 @@ use nix::{
 
 pub mod addresses;
 pub mod changes;
+pub mod clsact;
 pub mod connections;
 pub mod interfaces;
 pub mod netlink;

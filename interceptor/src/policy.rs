@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::{
     netns::{
-        interfaces::PodInterface,
+        interfaces::{self, PodInterface},
         network::PodNetwork,
         routes::{Answer, Way},
         stand_in_routes::Sources,
@@ -52,7 +52,10 @@ impl CompiledPolicy {
         let groups = compile_groups(id, settings);
         let excluded = indices(&network.interfaces, &settings.excluded_interfaces);
         let rerouted = indices(&network.interfaces, &settings.rerouted_interfaces);
-        let has_interfaces = !excluded.is_empty() || !rerouted.is_empty();
+        let watched = interfaces::watched(&network.interfaces, settings);
+        let watched: Vec<_> = watched.iter().map(|interface| interface.index).collect();
+        let listed = [&excluded, &rerouted, &watched];
+        let has_interfaces = listed.iter().any(|list| !list.is_empty());
         Self {
             policy: Policy {
                 id,
@@ -78,7 +81,7 @@ impl CompiledPolicy {
             prefixes,
             routes: compile_routes(id, &network.routes, sources, &excluded),
             groups,
-            interfaces: compile_interfaces(id, network, &excluded, &rerouted),
+            interfaces: compile_interfaces(id, network, &excluded, &rerouted, &watched),
         }
     }
 }
@@ -159,11 +162,7 @@ fn compile_groups(policy: PolicyId, settings: &Settings) -> Vec<GroupKey> {
 fn indices(interfaces: &[PodInterface], patterns: &[InterfacePattern]) -> Vec<u32> {
     interfaces
         .iter()
-        .filter(|interface| {
-            patterns
-                .iter()
-                .any(|pattern| pattern.matches(&interface.name))
-        })
+        .filter(|interface| interface.is_in(patterns))
         .map(|interface| interface.index)
         .collect()
 }
@@ -332,6 +331,7 @@ fn compile_interfaces(
     network: &PodNetwork,
     excluded: &[u32],
     rerouted: &[u32],
+    watched: &[u32],
 ) -> Vec<(InterfaceKey, Interface)> {
     let mut interfaces: BTreeMap<_, _> = network
         .interfaces
@@ -340,7 +340,8 @@ fn compile_interfaces(
             let index = interface.index;
             let flags = InterfaceFlags::NONE
                 .with(InterfaceFlags::EXCLUDED, excluded.contains(&index))
-                .with(InterfaceFlags::REROUTED, rerouted.contains(&index));
+                .with(InterfaceFlags::REROUTED, rerouted.contains(&index))
+                .with(InterfaceFlags::WATCHED, watched.contains(&index));
             let interface = Interface {
                 flags,
                 ..Interface::NONE

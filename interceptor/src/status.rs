@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::{
     attachment::{attached, policy_of},
-    bpf::{hooks, link, maps::Maps, pins::Pins},
+    bpf::{hooks, link, maps::Maps, pins::Pins, watch},
     cgroup::{Cgroup, Hierarchy},
     host,
-    netns::{Netns, NetnsSpec, netlink, network::PodNetwork},
+    netns::{Netns, NetnsSpec, interfaces, netlink, network::PodNetwork},
     processes,
     record::Record,
 };
@@ -100,6 +100,7 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
             ));
         }
     }
+    warnings.extend(unwatched(pins, netns, attached)?);
     warnings.extend(cgroup_problem(netns, attached));
     Ok(warnings)
 }
@@ -114,6 +115,29 @@ fn has_network_changed(netns: NetnsCookie, attached: &Record) -> Result<bool> {
         })
     })?;
     Ok(now.digest() != attached.network)
+}
+
+/// Names the interfaces by which TCP is forwarded unseen: those that are new, or that forward only
+/// now.
+fn unwatched(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Option<String>> {
+    let Some(netns) = open(cookie, attached) else {
+        return Ok(None);
+    };
+    let interfaces = netns.run(|| netlink::run(async |handle| interfaces::list(&handle).await))?;
+    let folder = pins.netns(cookie);
+    let mut unseen = Vec::new();
+    for interface in interfaces::watched(&interfaces, &attached.settings) {
+        if !watch::is_watched(&interface, &folder)? {
+            unseen.push(interface.name);
+        }
+    }
+    Ok((!unseen.is_empty()).then(|| {
+        format!(
+            "TCP that comes in by {} and is forwarded through the pod is not captured: attach the \
+             pod again, or use `interceptor run`, which follows changes",
+            unseen.join(", ")
+        )
+    }))
 }
 
 /// A namespace that can no longer be opened by the path it had cannot be looked at.

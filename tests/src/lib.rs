@@ -13,6 +13,7 @@ pub mod command;
 pub mod conntrack;
 pub mod demo;
 pub mod dialler;
+pub mod inner;
 pub mod interceptor;
 pub mod janitor;
 pub mod lab;

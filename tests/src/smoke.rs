@@ -5,6 +5,7 @@
 //!  pod                              outside
 //!  app, proxy, app's server         client, remote server
 //!  veth0 10.1.0.2, fd00:1::2 ────── veth1 10.1.0.1, fd00:1::1
+//!  veth1 10.5.0.1, fd00:5::1 ────── inside: veth2 10.5.0.2, fd00:5::2
 //! ```
 
 mod captured;

@@ -7,6 +7,8 @@
 //!  eth0 10.1.0.2, 10.1.0.3, fd00:1::2, ::3 ─────── eth0 10.1.0.1, fd00:1::1
 //!  eth1 10.3.0.2, fd00:3::2 ────────────────────── eth1 10.3.0.1, fd00:3::1
 //!                                                  lo   10.2.0.9, 10.96.0.10, fd00:2::9, ...
+//!  br0  172.17.0.1, fd00:17::1
+//!    └─ inner, where it is wanted: 172.17.0.2, fd00:17::2
 //! ```
 
 mod actors;
@@ -26,6 +28,7 @@ use crate::{
     agent::protocol::{Family, Handle, Protocol},
     cgroup::Cgroup,
     conntrack,
+    inner::put_inside,
     interceptor::Attachment,
     netns::Netns,
     rules,
@@ -48,6 +51,8 @@ pub struct Setup {
     pub settings: Settings,
     /// Addresses and routes.
     pub layout: Layout,
+    /// Somebody on a bridge inside the pod, which forwards for them.
+    pub inner: bool,
     /// Settings of the pod's network namespace.
     pub sysctls: &'static [(&'static str, &'static str)],
     /// What the proxy listens on, on both its ports.
@@ -67,6 +72,7 @@ impl Default for Setup {
         Self {
             settings: Settings::default(),
             layout: Layout::default(),
+            inner: false,
             sysctls: &[],
             proxy: &Bind::BOTH_WILDCARDS,
             dns: false,
@@ -98,6 +104,7 @@ pub struct World {
     old_connections: Vec<Handle>,
     pod: Netns,
     peer: Netns,
+    inner: Option<Netns>,
     cgroup: Cgroup,
     mechanism: Mechanism,
     setup: Setup,
@@ -109,6 +116,11 @@ impl World {
         let cgroup = Cgroup::new()?;
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;
+        let inner = if setup.inner {
+            Some(Netns::new("inner", Some(&cgroup.child("inner")?))?)
+        } else {
+            None
+        };
         let mut world = Self {
             interception: None,
             actors: Default::default(),
@@ -117,6 +129,7 @@ impl World {
             old_connections: Vec::new(),
             pod,
             peer,
+            inner,
             cgroup,
             mechanism,
             setup: setup.clone(),
@@ -130,6 +143,9 @@ impl World {
 
     fn lay_out(&self) -> Result<()> {
         self.setup.layout.apply(&self.pod, &self.peer)?;
+        if let Some(inner) = &self.inner {
+            put_inside(&self.pod, &self.peer, inner)?;
+        }
         // Apps may serve any port; a kernel must not doubt the addresses it is sent.
         self.pod
             .sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;

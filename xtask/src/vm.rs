@@ -52,8 +52,9 @@ const KERNELS: [Kernel; 3] = [
     },
 ];
 
-/// Modules that the smoke test needs and the kernels do not have built in.
-const MODULES: [&str; 2] = ["dummy", "veth"];
+/// Modules that the smoke test needs and the kernels do not have built in. (The last two are loaded
+/// by the kernel itself where there is a `modprobe`.)
+const MODULES: [&str; 4] = ["dummy", "veth", "sch_ingress", "cls_bpf"];
 
 /// What the smoke test's binary is called, on the host and in the guest.
 const SMOKE: &str = "vm-smoke";

@@ -104,6 +104,7 @@ impl Attempt {
             port: self.port,
             listener: listener as u8,
             source: self.pod.source_index(way),
+            interface: 0,
         }
     }
 }

@@ -72,6 +72,8 @@ macro_rules! read {
     };
 }
 
+pub(super) use read;
+
 /// Writes a member of a context: `write!(context, bpf_sock_addr, user_port, value)`.
 macro_rules! write {
     ($context:expr, $type:ident, $member:ident $([$index:literal])?, $value:expr) => {

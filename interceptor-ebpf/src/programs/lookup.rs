@@ -49,8 +49,9 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     // packets in a client's name by `lo`.
     let from_pod = interface == LOOPBACK || pod.way(packet.remote_address()).is_own;
     let delivered = if StandInRange::contains(local.address) {
-        // Neighbours on the link can send to the IPv6 range, which is local: it is the pod's own.
-        from_pod && deliver_captured(&context, pod, local)
+        let came_by = if from_pod { 0 } else { interface };
+        // Neighbours on a link that is not watched can send there; only we may.
+        (from_pod || pod.watches(came_by)) && deliver_captured(&context, pod, local, came_by)
     } else if from_pod {
         // `connect` has decided.
         return SK_PASS;
@@ -75,17 +76,25 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     if delivered { SK_PASS } else { SK_DROP }
 }
 
-/// A connection that `connect` has taken to a stand-in: REDIRECT would have sent it to localhost.
+/// A connection that was taken to a stand-in: by `connect`, where REDIRECT would have sent it to
+/// localhost, or as it came by an interface, where it would have sent it to that one's address.
 #[inline(always)]
-fn deliver_captured(context: &SkLookupContext, pod: Pod, stand_in: StandIn) -> bool {
+fn deliver_captured(context: &SkLookupContext, pod: Pod, stand_in: StandIn, came_by: u32) -> bool {
     let Some(destination) = stand_ins::resolve(pod.netns, stand_in) else {
         return false;
     };
     let Some(listener) = Listener::from_byte(destination.listener) else {
         return false;
     };
-    let localhost = stand_in.address.localhost();
-    deliver(context, pod, listener, localhost, LOOPBACK)
+    if destination.interface != came_by {
+        return false;
+    }
+    if came_by == 0 {
+        let localhost = stand_in.address.localhost();
+        return deliver(context, pod, listener, localhost, LOOPBACK);
+    }
+    let exact = pod.redirect_address(came_by, destination.address);
+    deliver(context, pod, listener, exact, came_by)
 }
 
 /// Hands the connection, which REDIRECT would have made one to `exact` by way of `interface`, to the

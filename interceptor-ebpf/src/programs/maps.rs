@@ -22,8 +22,8 @@ use interceptor_ebpf::{
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNKNOWN);
 
-/// The network namespace that this instance of `icept_lookup` and `icept_iter` serves: their hooks
-/// have no helper that tells.
+/// The network namespace that this instance of the programs of a network namespace serves: their
+/// hooks have no helper that tells.
 #[unsafe(no_mangle)]
 pub(crate) static NETNS: Global<NetnsCookie> = Global::new(0);
 

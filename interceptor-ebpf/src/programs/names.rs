@@ -2,7 +2,7 @@
 //! they have behind iptables.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{DNS_PORT, Listener, StandIn, StandInRange};
+use interceptor_ebpf::{Address, DNS_PORT, Destination, Listener, StandIn, StandInRange};
 
 use super::{
     context::{Answer, Family, IPPROTO_UDP, SockAddr},
@@ -47,8 +47,7 @@ fn peer_name(mut call: SockAddr) -> Answer {
     Answer::Proceed
 }
 
-/// The proxy's accepted socket is where REDIRECT sends local connections: localhost, on the
-/// listener's port. TPROXY leaves it where the connection was going. A UDP socket that had to send from
+/// The proxy's accepted socket is where REDIRECT sends connections. A UDP socket that had to send from
 /// localhost has the address that routing would have picked.
 #[inline(always)]
 fn socket_name(mut call: SockAddr) -> Answer {
@@ -61,12 +60,35 @@ fn socket_name(mut call: SockAddr) -> Answer {
         && let Some(destination) = stand_ins::resolve(pod.netns, stand_in)
         && let Some(listener) = Listener::from_byte(destination.listener)
     {
-        match listener {
-            Listener::Transparent => call.set(destination.address, destination.port),
-            _ => call.set(stand_in.address.localhost(), listener.port(pod.policy)),
-        }
+        let (address, port) = redirected(pod, stand_in, destination, listener);
+        call.set(address, port);
     }
     Answer::Proceed
+}
+
+/// Where REDIRECT sends a connection, on the listener's port: what the pod makes to localhost, what
+/// comes from beyond it to the interface's address. TPROXY leaves it where it was going.
+#[inline(always)]
+fn redirected(
+    pod: Pod,
+    stand_in: StandIn,
+    destination: Destination,
+    listener: Listener,
+) -> (Address, u16) {
+    let Destination {
+        address,
+        port,
+        interface,
+        ..
+    } = destination;
+    match (interface, listener) {
+        (_, Listener::Transparent) => (address, port),
+        (0, _) => (stand_in.address.localhost(), listener.port(pod.policy)),
+        _ => {
+            let redirected = pod.redirect_address(interface, address);
+            (redirected, listener.port(pod.policy))
+        }
+    }
 }
 
 /// The stand-in that the call is about to tell, if it is one. Everybody else's names cost this

@@ -104,6 +104,20 @@ impl Pod {
             .map_or(InterfaceFlags::NONE, |interface| interface.flags)
     }
 
+    /// The IPv4 address that an interface speaks from; unspecified if it has none.
+    #[inline(always)]
+    pub(crate) fn v4_address_of(self, interface: u32) -> Address {
+        self.interface(interface)
+            .map_or(Address::UNSPECIFIED_V4, |interface| interface.v4)
+    }
+
+    /// Whether our programs see the packets of an interface.
+    #[inline(always)]
+    pub(crate) fn watches(self, interface: u32) -> bool {
+        self.interface_flags(interface)
+            .contains(InterfaceFlags::WATCHED)
+    }
+
     #[inline(always)]
     fn interface(self, index: u32) -> Option<&'static Interface> {
         let policy = self.policy.id;

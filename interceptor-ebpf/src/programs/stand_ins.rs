@@ -18,11 +18,15 @@ pub(crate) fn find_or_allot(netns: NetnsCookie, destination: Destination) -> Opt
         Some(number) => *number,
         None => allot(key)?,
     };
-    Some(StandIn::new(
-        number,
-        destination.source,
-        destination.address,
-    ))
+    Some(StandIn::of(number, &destination))
+}
+
+/// The stand-in that `destination` has, if it has one.
+#[inline(always)]
+pub(crate) fn find(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
+    // SAFETY: the map does not preallocate.
+    let number = unsafe { FORWARD.get(ForwardKey::new(netns, destination)) }?;
+    Some(StandIn::of(*number, &destination))
 }
 
 /// Allots the next number. The stand-in whose place it takes, the pod's oldest, is forgotten:

@@ -1,11 +1,11 @@
-//! The hooks that a cgroup gets, and what the kernel calls them.
+//! The hooks, and what the kernel calls them.
 
 use aya_obj::generated::bpf_attach_type::{
     self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_CONNECT,
     BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT,
     BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS,
     BPF_CGROUP_UDP4_RECVMSG, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_RECVMSG,
-    BPF_CGROUP_UDP6_SENDMSG, BPF_SK_LOOKUP,
+    BPF_CGROUP_UDP6_SENDMSG, BPF_SK_LOOKUP, BPF_TCX_EGRESS, BPF_TCX_INGRESS,
 };
 
 /// A program of the object and where it attaches.
@@ -37,6 +37,13 @@ pub const CGROUP_HOOKS: [Hook; 13] = [
 
 /// The hook that every captured network namespace gets.
 pub const LOOKUP: Hook = hook("icept_lookup", BPF_SK_LOOKUP);
+
+/// The hooks that an interface gets by which connections may come in that would be forwarded:
+/// answers are seen to before the first connection is captured.
+pub const INTERFACE_HOOKS: [Hook; 2] = [
+    hook("icept_egress", BPF_TCX_EGRESS),
+    hook("icept_ingress", BPF_TCX_INGRESS),
+];
 
 /// The `iter/tcp` program that finds the listeners which are open already.
 pub const ITER_PROGRAM: &str = "icept_iter";

@@ -20,9 +20,7 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path
     if is_alive(hook, &pin)? {
         return Ok(());
     }
-    if pin.exists() {
-        fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-    }
+    remove_pin(&pin)?;
     let link = sys::link_create(program, target, hook.attach_type as u32)
         .with_context(|| format!("cannot attach {}", hook.program))?;
     sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))
@@ -30,11 +28,15 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path
 
 /// Puts `program` in the place of the one that the link pinned in `folder` runs, if there is one.
 pub fn replace(hook: Hook, program: &impl AsFd, folder: &Path) -> Result<()> {
-    let pin = folder.join(hook.program);
-    if !is_alive(hook, &pin)? {
+    replace_at(hook, program, &folder.join(hook.program))
+}
+
+/// The same, of the link that is pinned at `pin`.
+pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
+    if !is_alive(hook, pin)? {
         return Ok(());
     }
-    sys::link_update(&open(&pin)?, program)
+    sys::link_update(&open(pin)?, program)
         .with_context(|| format!("cannot replace the program of {}", pin.display()))
 }
 
@@ -45,10 +47,23 @@ pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     }
     let target = match hook.attach_type {
         bpf_attach_type::BPF_SK_LOOKUP => netns_inode(pin)?,
+        bpf_attach_type::BPF_TCX_INGRESS | bpf_attach_type::BPF_TCX_EGRESS => {
+            let index = sys::link_interface(&open(pin)?)
+                .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?;
+            index.into()
+        }
         _ => sys::link_cgroup_id(&open(pin)?)
             .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?,
     };
     Ok(target != 0)
+}
+
+/// Takes a pin away, if it is there, and the link with it.
+pub fn remove_pin(pin: &Path) -> Result<()> {
+    if pin.exists() {
+        fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    }
+    Ok(())
 }
 
 fn open(pin: &Path) -> Result<OwnedFd> {

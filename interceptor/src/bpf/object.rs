@@ -113,6 +113,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockopt(program) => program.load(),
         Program::Iter(program) => program.load("tcp", &Btf::from_sys_fs()?),
         Program::RawTracePoint(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         Program::SkLookup(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),

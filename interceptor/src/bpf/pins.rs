@@ -6,6 +6,7 @@
 //!   programs/<build>/icept_connect4 …     shared by all pods
 //!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached at
 //!   netns/<netns cookie>/icept_lookup     the link of each captured network namespace
+//!                       /icept_ingress-2 … and those of its interfaces that are watched
 //! ```
 
 use std::{

@@ -10,6 +10,7 @@ use super::{
     link,
     object::Object,
     pins::{self, Pins},
+    watch,
 };
 
 /// Opens the shared programs where they are pinned. If those of this build are not, they are loaded,
@@ -65,8 +66,10 @@ fn replace(pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
         }
     }
     for netns in pins.netns_cookies()? {
-        let program = Object::load(pins, netns)?.program_fd(LOOKUP.program)?;
-        link::replace(LOOKUP, &program, &pins.netns(netns))?;
+        let mut object = Object::load(pins, netns)?;
+        let (program, folder) = (object.program_fd(LOOKUP.program)?, pins.netns(netns));
+        link::replace(LOOKUP, &program, &folder)?;
+        watch::replace(&mut object, &folder)?;
     }
     Ok(())
 }

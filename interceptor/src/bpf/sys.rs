@@ -15,6 +15,8 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
 
 /// `BPF_F_ALLOW_MULTI`: how links are attached, and others should be.
 const ALLOW_MULTI: u32 = 1 << 1;
+/// `BPF_F_BEFORE`, with nothing named: before all others.
+const BEFORE: u32 = 1 << 3;
 /// How many programs a query can name.
 const QUERY_SIZE: usize = 64;
 
@@ -66,6 +68,20 @@ pub(super) fn link_create(
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
 }
 
+/// Attaches a program to an interface of the calling thread's network namespace, before all others.
+pub(super) fn link_create_at_interface(
+    program: &impl AsFd,
+    index: u32,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attributes = no_attributes();
+    attributes.link_create.__bindgen_anon_1.prog_fd = as_u32(program);
+    attributes.link_create.__bindgen_anon_2.target_ifindex = index;
+    attributes.link_create.attach_type = attach_type;
+    attributes.link_create.flags = BEFORE;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
+}
+
 /// Replaces the program of a link, with no moment in which none runs.
 pub(super) fn link_update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
     let mut attributes = no_attributes();
@@ -107,6 +123,13 @@ pub(super) fn link_netns_inode(link: &impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: the kernel has filled in the variant of a netns link, all of it numbers.
     Ok(unsafe { info.__bindgen_anon_1.netns.netns_ino })
+}
+
+/// The index of the interface that a link is attached to; 0 when it is gone.
+pub(super) fn link_interface(link: &impl AsFd) -> io::Result<u32> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel has filled in the variant of an interface's link, all of it numbers.
+    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
 }
 
 /// The ID of the cgroup that a link is attached to; 0 when it is gone.

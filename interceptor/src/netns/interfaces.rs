@@ -1,17 +1,34 @@
 //! The interfaces of a network namespace.
 
+use std::fs;
+
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::Handle;
 
-/// An interface, by both its names.
+use super::addresses::LOOPBACK_INDEX;
+use crate::settings::{InterfacePattern, Settings, ports::PortSelection};
+
+/// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodInterface {
     /// The interface's index.
     pub index: u32,
     /// Its name (`eth0`).
     pub name: String,
+    /// Whether it is a port of another, as of a bridge, which takes in its packets.
+    pub is_port: bool,
+    /// Whether what comes in by it for others is forwarded.
+    pub forwards: bool,
+}
+
+impl PodInterface {
+    /// Whether any of `patterns` is its name.
+    #[must_use]
+    pub fn is_in(&self, patterns: &[InterfacePattern]) -> bool {
+        patterns.iter().any(|pattern| pattern.matches(&self.name))
+    }
 }
 
 /// All interfaces, in the kernel's order.
@@ -27,15 +44,52 @@ pub async fn list(netlink: &Handle) -> Result<Vec<PodInterface>> {
 }
 
 fn interface(message: &LinkMessage) -> Option<PodInterface> {
-    let index = message.header.index;
-    message
+    let name = message
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(PodInterface {
-                index,
-                name: name.clone(),
-            }),
+            LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
-        })
+        })?;
+    let is_port = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::Controller(_)));
+    Some(PodInterface {
+        index: message.header.index,
+        forwards: forwards(&name),
+        name,
+        is_port,
+    })
+}
+
+/// Whether the calling thread's network namespace forwards what comes in by an interface: IPv4 asks
+/// that interface (`IN_DEV_FORWARD`), IPv6 all of them, and since 6.17 that one too.
+fn forwards(name: &str) -> bool {
+    [
+        format!("ipv4/conf/{name}/forwarding"),
+        "ipv6/conf/all/forwarding".to_owned(),
+        format!("ipv6/conf/{name}/force_forwarding"),
+    ]
+    .iter()
+    // One that cannot be read is not there: a kernel without IPv6, or an older one.
+    .filter_map(|sysctl| fs::read_to_string(format!("/proc/sys/net/{sysctl}")).ok())
+    .any(|value| value.trim() != "0")
+}
+
+/// The interfaces by which connections may come in that no socket of the pod would meet, and that
+/// the rules of `settings` look at: those of `-k`, and where inbound connections are captured all
+/// interfaces of a pod that forwards from one to another.
+#[must_use]
+pub fn watched(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInterface> {
+    let candidates = interfaces
+        .iter()
+        .filter(|interface| interface.index != LOOPBACK_INDEX && !interface.is_port);
+    let forwards = candidates.clone().count() > 1
+        && candidates.clone().any(|interface| interface.forwards)
+        && settings.inbound_ports != PortSelection::None;
+    candidates
+        .filter(|interface| forwards || interface.is_in(&settings.rerouted_interfaces))
+        .cloned()
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -10,6 +11,7 @@ use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{
     Address, SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
 };
+use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily,
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
@@ -30,6 +32,8 @@ const LOCAL_TABLE: u32 = 255;
 pub struct Sources {
     v4: BTreeMap<u8, IpAddr>,
     v6: BTreeMap<u8, IpAddr>,
+    /// Whether what comes from beyond the pod has its part too: in IPv6 the one without a source.
+    beyond: bool,
 }
 
 impl Sources {
@@ -65,6 +69,11 @@ impl Sources {
         *self != before
     }
 
+    /// Gives what comes from beyond the pod its part. Answers whether it had none.
+    pub const fn add_beyond(&mut self) -> bool {
+        !mem::replace(&mut self.beyond, true)
+    }
+
     fn family(&mut self, of: IpAddr) -> &mut BTreeMap<u8, IpAddr> {
         match of {
             IpAddr::V4(_) => &mut self.v4,
@@ -91,6 +100,7 @@ pub async fn read(netlink: &Handle) -> Result<Sources> {
                 _ => {}
             }
         }
+        sources.beyond |= destination == Some(beyond().addr().into());
         if let (Some(destination), Some(source)) = (destination, source)
             && let Some(index) = part_at(destination)
         {
@@ -136,7 +146,24 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .await
             .with_context(|| format!("cannot route the stand-ins that come from {source} to lo"))?;
     }
+    if sources.beyond {
+        let range = beyond();
+        // Nobody in the pod has business there: the source is of no account.
+        let route = local_v4(range.addr(), range.prefix_len(), Ipv4Addr::LOCALHOST);
+        netlink
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .with_context(|| format!("cannot route the stand-ins of {range} to lo"))?;
+    }
     Ok(())
+}
+
+/// The range of what comes from beyond the pod, in IPv4.
+fn beyond() -> Ipv4Net {
+    StandInRange::V4_BEYOND.parse().expect("a constant prefix")
 }
 
 /// Takes every part away, but IPv6's while connections are open through it: without their route they
@@ -169,15 +196,7 @@ fn has_open_v6_connections() -> Result<bool> {
 fn part(index: u8, source: IpAddr) -> RouteMessage {
     let first = IpAddr::from(StandInRange::of_source(index, Address::from(source)));
     match (first, source) {
-        (IpAddr::V4(first), IpAddr::V4(source)) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(first, STAND_IN_V4_PREFIX_LEN)
-            .pref_source(source)
-            .output_interface(LOOPBACK_INDEX)
-            .kind(RouteType::Local)
-            .scope(RouteScope::Host)
-            .protocol(PROTOCOL)
-            .table_id(LOCAL_TABLE)
-            .build(),
+        (IpAddr::V4(first), IpAddr::V4(source)) => local_v4(first, STAND_IN_V4_PREFIX_LEN, source),
         (IpAddr::V6(first), IpAddr::V6(source)) => part_v6(first).pref_source(source).build(),
         _ => unreachable!("a part is of its source's family"),
     }
@@ -199,6 +218,18 @@ fn part_v6(first: Ipv6Addr) -> RouteMessageBuilder<Ipv6Addr> {
         .kind(RouteType::Local)
         .protocol(PROTOCOL)
         .table_id(LOCAL_TABLE)
+}
+
+fn local_v4(network: Ipv4Addr, length: u8, source: Ipv4Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network, length)
+        .pref_source(source)
+        .output_interface(LOOPBACK_INDEX)
+        .kind(RouteType::Local)
+        .scope(RouteScope::Host)
+        .protocol(PROTOCOL)
+        .table_id(LOCAL_TABLE)
+        .build()
 }
 
 async fn ours(netlink: &Handle) -> Result<Vec<RouteMessage>> {

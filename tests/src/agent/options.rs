@@ -26,6 +26,8 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::BindAddressNoPort => (SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, ON),
         O::Transparent => (SOL_IP, libc::IP_TRANSPARENT, ON),
         O::TransparentV6 => (SOL_IPV6, libc::IPV6_TRANSPARENT, ON),
+        // IPOPT_NOOP
+        O::IpOptions => (SOL_IP, libc::IP_OPTIONS, [1; 4]),
         O::Mark(mark) => (SOL_SOCKET, libc::SO_MARK, mark.to_ne_bytes()),
         O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
         O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),

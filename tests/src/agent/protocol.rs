@@ -66,6 +66,8 @@ pub enum SocketOption {
     Transparent,
     /// `IPV6_TRANSPARENT`
     TransparentV6,
+    /// `IP_OPTIONS`: four that do nothing, in every packet.
+    IpOptions,
     /// `SO_MARK`
     Mark(u32),
     /// `TCP_FASTOPEN_CONNECT`

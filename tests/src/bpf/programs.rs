@@ -28,6 +28,8 @@ pub enum Place {
     SockOps,
     /// The choice of a socket for what comes in.
     SkLookup,
+    /// The packets that come in by an interface.
+    Ingress,
 }
 
 impl Place {
@@ -53,6 +55,16 @@ impl Place {
             Self::SocketCreate => (9, 2),
             Self::SockOps => (13, 3),
             Self::SkLookup => (30, 36),
+            Self::Ingress => (3, 46),
+        }
+    }
+
+    /// The answer that lets things go on.
+    const fn go_on(self) -> i32 {
+        match self {
+            // TCX_NEXT
+            Self::Ingress => -1,
+            _ => 1,
         }
     }
 }
@@ -94,7 +106,7 @@ impl Program {
     /// Loads one, under a name that `bpftool` shows.
     pub fn load(name: &str, place: Place, deed: Deed) -> io::Result<Self> {
         let counter = Map::counter()?;
-        let mut code = code(&counter, deed);
+        let mut code = code(&counter, deed, place.go_on());
         let mut license = *b"GPL\0";
         let (kind, attach_type) = place.types();
         let mut attributes = Load {
@@ -156,9 +168,18 @@ impl Program {
 
     /// Attaches it to a cgroup or a network namespace by a link.
     pub fn link(&self, target: &impl AsFd) -> io::Result<Link> {
+        self.link_to(number(target))
+    }
+
+    /// Attaches it to an interface of the calling thread's network namespace, named by its index.
+    pub fn link_to_interface(&self, index: u32) -> io::Result<Link> {
+        self.link_to(index)
+    }
+
+    fn link_to(&self, target: u32) -> io::Result<Link> {
         let mut attributes = CreateLink {
             program: number(&self.fd),
-            target: number(target),
+            target,
             attach_type: self.place.types().1,
             flags: 0,
         };
@@ -166,8 +187,8 @@ impl Program {
     }
 }
 
-/// Counts, does its deed and answers 1: proceed.
-fn code(counter: &Map, deed: Deed) -> Vec<u64> {
+/// Counts, does its deed and gives its answer.
+fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
     let (r0, r1, r2, r6) = (0, 1, 2, 6);
     // r6 = r1 (the context)
     let mut code = vec![instruction(0xbf, r6, r1, 0)];
@@ -183,8 +204,8 @@ fn code(counter: &Map, deed: Deed) -> Vec<u64> {
         code.push(instruction(0xb7, r2, 0, flags));
         code.push(instruction(0x85, 0, 0, 59));
     }
-    // r0 = 1; exit
-    code.push(instruction(0xb7, r0, 0, 1));
+    // r0 = answer; exit
+    code.push(instruction(0xb7, r0, 0, answer));
     code.push(instruction(0x95, 0, 0, 0));
     code
 }

@@ -24,6 +24,7 @@ pub struct Dial {
     protocol: Protocol,
     options: Vec<SocketOption>,
     way: Way,
+    is_through: bool,
 }
 
 /// How to connect.
@@ -55,6 +56,7 @@ impl Dial {
             protocol: Protocol::Tcp,
             options: Vec::new(),
             way: Way::Blocking,
+            is_through: false,
         }
     }
 
@@ -90,6 +92,13 @@ impl Dial {
     #[must_use]
     pub const fn way(mut self, way: Way) -> Self {
         self.way = way;
+        self
+    }
+
+    /// To somebody on the other side of the pod, not to the pod.
+    #[must_use]
+    pub const fn through(mut self) -> Self {
+        self.is_through = true;
         self
     }
 
@@ -198,7 +207,7 @@ impl Dial {
             }
         };
         let said: Introduction = serde_json::from_str(&line).context(line)?;
-        run.see_introduction(&said, self.who.is_outside());
+        run.see_introduction(&said, self.who.is_outside() && !self.is_through);
         self.see_echo(run, actor, socket)?;
         Ok(true)
     }

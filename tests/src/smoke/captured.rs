@@ -70,6 +70,7 @@ pub(super) fn expect_captured(stage: &Stage) -> Result<()> {
     each_way(|way| {
         outbound_is_captured(stage, way).context("outbound")?;
         inbound_is_captured(stage, way).context("inbound")?;
+        forwarded_is_captured(stage, way).context("forwarded")?;
         the_rest_is_left_alone(stage, way)
     })
 }
@@ -79,6 +80,7 @@ pub(super) fn expect_refused(stage: &Stage) -> Result<()> {
     each_way(|way| {
         let remote = SocketAddr::new(way.remote, REMOTE_PORT);
         way.is_refused(&stage.pod, APP, remote)?;
+        way.is_refused(&stage.inner, CLIENT, remote)?;
         let app = SocketAddr::new(way.pod, APP_PORT);
         way.is_refused(&stage.outside, CLIENT, app)?;
         the_rest_is_left_alone_but_for_the_proxy(stage, way)
@@ -90,6 +92,7 @@ pub(super) fn expect_let_go(stage: &Stage) -> Result<()> {
     each_way(|way| {
         let remote = SocketAddr::new(way.remote, REMOTE_PORT);
         way.reaches(&stage.pod, APP, remote, &stage.remote)?;
+        way.reaches(&stage.inner, CLIENT, remote, &stage.remote)?;
         let app = SocketAddr::new(way.pod, APP_PORT);
         way.reaches(&stage.outside, CLIENT, app, &stage.app)
     })
@@ -158,6 +161,13 @@ fn inbound_is_captured(stage: &Stage, way: &Way) -> Result<()> {
         way.proxy_is_told(&stage.proxy.inbound, &dialled, to)?;
     }
     Ok(())
+}
+
+fn forwarded_is_captured(stage: &Stage, way: &Way) -> Result<()> {
+    let to = SocketAddr::new(way.remote, REMOTE_PORT);
+    let dialled = way.dial(&stage.inner, CLIENT, to)?;
+    ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)?;
+    way.proxy_is_told(&stage.proxy.inbound, &dialled, to)
 }
 
 fn the_rest_is_left_alone(stage: &Stage, way: &Way) -> Result<()> {

@@ -69,7 +69,8 @@ impl Namespace {
         })
     }
 
-    fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+    /// Sets `net/a/b`.
+    pub(super) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys").join(name);
         self.enter(|| fs::write(&path, value).with_context(|| name.to_owned()))
     }

@@ -1,4 +1,4 @@
-//! The two namespaces, and who listens there.
+//! The namespaces, and who listens there.
 
 use std::fs;
 
@@ -24,6 +24,8 @@ const INBOUND_PORT: u16 = 15006;
 pub(super) struct Stage {
     pub(super) pod: Namespace,
     pub(super) outside: Namespace,
+    /// Somebody whom the pod forwards for.
+    pub(super) inner: Namespace,
     pub(super) app: Socket,
     pub(super) excluded: Socket,
     pub(super) remote: Socket,
@@ -40,7 +42,7 @@ pub(super) struct Proxy {
 impl Stage {
     /// Sets it up; the proxy does not listen yet.
     pub(super) fn new() -> Result<Self> {
-        let (pod, outside) = (Namespace::new()?, Namespace::new()?);
+        let (pod, outside, inner) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         lay_cable(&pod, &outside)?;
         for command in [
             "addr add 10.1.0.2/24 dev veth0",
@@ -51,6 +53,7 @@ impl Stage {
         ] {
             pod.ip(command)?;
         }
+        put_inside(&pod, &outside, &inner)?;
         Ok(Self {
             app: tcp::listen(&pod, "[::]", APP_PORT)?,
             excluded: tcp::listen(&pod, "[::]", EXCLUDED_PORT)?,
@@ -58,6 +61,7 @@ impl Stage {
             proxy: Proxy::default(),
             pod,
             outside,
+            inner,
         })
     }
 
@@ -102,6 +106,32 @@ fn lay_cable(pod: &Namespace, outside: &Namespace) -> Result<()> {
         outside.ip(command)?;
     }
     Ok(())
+}
+
+/// A second cable, and forwarding. The names are the next that are free.
+fn put_inside(pod: &Namespace, outside: &Namespace, inner: &Namespace) -> Result<()> {
+    pod.ip("link add type veth")?;
+    pod.ip(&format!("link set dev veth2 netns {}", inner.thread()))?;
+    for command in [
+        "addr add 10.5.0.1/24 dev veth1",
+        "-6 addr add fd00:5::1/64 dev veth1",
+        "link set veth1 up",
+    ] {
+        pod.ip(command)?;
+    }
+    for command in [
+        "addr add 10.5.0.2/24 dev veth2",
+        "-6 addr add fd00:5::2/64 dev veth2",
+        "link set veth2 up",
+        "route add default via 10.5.0.1",
+        "-6 route add default via fd00:5::1",
+    ] {
+        inner.ip(command)?;
+    }
+    outside.ip("route add 10.5.0.0/24 via 10.1.0.2")?;
+    outside.ip("-6 route add fd00:5::/64 via fd00:1::2")?;
+    pod.sysctl("net/ipv4/ip_forward", "1")?;
+    pod.sysctl("net/ipv6/conf/all/forwarding", "1")
 }
 
 impl Proxy {

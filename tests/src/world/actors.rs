@@ -8,6 +8,7 @@ use super::World;
 use crate::{
     actor::{Actor, User},
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
+    netns::Netns,
     rules::DNS_PORT,
     settings::Mode,
 };
@@ -37,6 +38,10 @@ pub enum Who {
     Client,
     /// The servers outside the pod, on `[::]`.
     Remote,
+    /// Somebody on a bridge inside the pod.
+    Inner,
+    /// The servers there, on `[::]`.
+    InnerServer,
 }
 
 impl Who {
@@ -44,7 +49,7 @@ impl Who {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::App,
         Self::Root,
         Self::Proxy,
@@ -56,6 +61,8 @@ impl Who {
         Self::Agent,
         Self::Client,
         Self::Remote,
+        Self::Inner,
+        Self::InnerServer,
     ];
 
     const fn name(self) -> &'static str {
@@ -70,6 +77,7 @@ impl Who {
             Self::Agent => "agent",
             Self::Client => "client",
             Self::Remote => "remote",
+            Self::Inner | Self::InnerServer => "inner",
         }
     }
 
@@ -79,14 +87,19 @@ impl Who {
             Self::Proxy | Self::ProxyServer | Self::Agent => User::new(1337, 1337),
             Self::ProxyUid => User::new(1337, 0),
             Self::ProxyGid | Self::RootProxyServer => User::new(0, 1337),
-            Self::Root | Self::Client | Self::Remote => User::new(0, 0),
+            Self::Root | Self::Client | Self::Remote | Self::Inner | Self::InnerServer => {
+                User::new(0, 0)
+            }
         }
     }
 
     /// Whether it is outside the pod.
     #[must_use]
     pub const fn is_outside(self) -> bool {
-        matches!(self, Self::Client | Self::Remote)
+        matches!(
+            self,
+            Self::Client | Self::Remote | Self::Inner | Self::InnerServer
+        )
     }
 }
 
@@ -159,8 +172,12 @@ impl World {
 
     fn start(&self, who: Who) -> Result<Actor> {
         if who.is_outside() {
-            let cgroup = self.cgroup.child("peer")?;
-            return Actor::start(who.name(), who.user(), self.peer.namespace(), Some(&cgroup));
+            let (netns, folder) = match who {
+                Who::Inner | Who::InnerServer => (self.inner()?, "inner"),
+                _ => (&self.peer, "peer"),
+            };
+            let cgroup = self.cgroup.child(folder)?;
+            return Actor::start(who.name(), who.user(), netns.namespace(), Some(&cgroup));
         }
         let cgroup = format!("pod/{who:?}");
         self.start_in_pod(who.name(), who.user(), &cgroup)
@@ -172,11 +189,19 @@ impl World {
         Actor::start(name, user, self.pod.namespace(), Some(&cgroup))
     }
 
+    fn inner(&self) -> Result<&Netns> {
+        self.inner.as_ref().context("nobody is inside the pod")
+    }
+
     pub(super) fn serve(&self) -> Result<()> {
         for (who, ports) in [
             (Who::AppServer, APP_PORTS.as_slice()),
             (Who::Remote, REMOTE_PORTS.as_slice()),
+            (Who::InnerServer, APP_PORTS.as_slice()),
         ] {
+            if who == Who::InnerServer && self.inner.is_none() {
+                continue;
+            }
             for port in ports {
                 serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
             }

@@ -5,6 +5,7 @@ mod dns;
 use interceptor_tests::{
     agent::protocol::{Family, Protocol, Reply, Request},
     scenario::address,
+    settings::{Mode, Settings},
     world::{Mechanism, Setup, Who, World},
 };
 
@@ -41,5 +42,26 @@ fn link_local_destinations_hang_behind_iptables_and_are_proxied_here() {
         assert!(!hangs.contains("proxy:"), "{who:?} dials {to}: {hangs}");
         let proxied = dial(&captured, who, to);
         assert!(proxied.contains(expected), "{who:?} dials {to}: {proxied}");
+    }
+}
+
+/// TPROXY's rules take whatever belongs to a connection for the proxy's, also the answers to one that
+/// they have let through.
+#[test]
+fn what_tproxy_lets_through_the_pod_hangs_behind_iptables_and_passes_here() {
+    let setup = Setup {
+        inner: true,
+        ..Setup::with(Settings {
+            mode: Mode::Tproxy,
+            ..Settings::default()
+        })
+    };
+    for (mechanism, expected) in [
+        (Mechanism::Iptables, "EINPROGRESS"),
+        (Mechanism::Interceptor, "remote:15020"),
+    ] {
+        let world = World::new(mechanism, &setup).expect("a world");
+        let answer = dial(&world, Who::Inner, "10.2.0.9:15020");
+        assert!(answer.contains(expected), "{mechanism:?}: {answer}");
     }
 }

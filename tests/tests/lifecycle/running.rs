@@ -8,8 +8,11 @@ use std::{
 };
 
 use interceptor_tests::{
+    actor::Actor,
+    inner::put_inside,
     interceptor,
-    lab::{Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, wait_until},
+    lab::{Lab, NOTHING, ROOT, STOCK, Traces, Who, all_captured, all_direct, dial, wait_until},
+    netns::Netns,
     spawn::spawn,
 };
 use nix::{
@@ -176,4 +179,19 @@ fn status_says_that_the_network_has_changed_since_an_attach() {
     assert!(has_changed(&lab));
     lab.attach(STOCK).expect("attached again");
     assert!(!has_changed(&lab));
+}
+
+/// A bridge that is made inside the pod, and forwarding that begins.
+#[test]
+fn run_follows_what_the_pod_forwards() {
+    let (lab, _) = lab();
+    let _run = captured(&lab);
+    let inner = Netns::new("inner", Some(lab.cgroup.path())).expect("a netns");
+    put_inside(&lab.pod, &lab.peer, &inner).expect("somebody inside");
+    let dialler = Actor::start("inner", ROOT, inner.namespace(), None).expect("an actor");
+    wait_until("its connections' capture", || {
+        Ok(dial(&dialler, "10.2.0.9:80")? == "proxy:15006 for 10.2.0.9:80")
+    })
+    .expect("followed");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }

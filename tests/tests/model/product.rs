@@ -126,6 +126,8 @@ fn network(settings: &Settings) -> PodNetwork {
     let interfaces = (1..).zip(INTERFACES).map(|(index, name)| PodInterface {
         index,
         name: name.to_owned(),
+        is_port: false,
+        forwards: false,
     });
     PodNetwork {
         ipv6: settings.dual_stack,

@@ -1,6 +1,7 @@
 //! Pods beside one another, beside other people's programs, and with proxies that come and go.
 
 mod attach_points;
+mod forwarded;
 mod listeners;
 mod neighbours;
 mod other_programs;

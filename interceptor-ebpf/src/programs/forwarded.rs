@@ -1,0 +1,204 @@
+//! Connections that come from beyond the pod and would be forwarded through it: from a virtual
+//! machine, or a container on a bridge inside the pod.
+//!
+//! No socket of the pod makes them, and no search for a listener meets them. So as they come in by an
+//! interface, their destination gives way to its stand-in, which is the pod's own address: they are
+//! delivered, and `sk_lookup` hands them to the proxy. As the proxy's answers leave, the stand-in
+//! gives way to the destination.
+//!
+//! What is kept is the stand-ins, and the proxy's sockets: a packet in the middle of a connection is
+//! taken if there is a socket for it. So connections that are older than the interception go on.
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use interceptor_ebpf::{
+    Destination, Flow, Inbound, InterfaceFlags, Listener, PolicyFlags, SOURCELESS, StandIn,
+    StandInRange, Verdict, decide,
+};
+
+use super::{
+    log,
+    maps::NETNS,
+    packet::{End, Fate, Ip, Packet, Tcp},
+    pod::Pod,
+    stand_ins,
+};
+
+/// Where what is forwarded may go instead.
+const LISTENERS: [Listener; 3] = [Listener::Inbound, Listener::Outbound, Listener::Transparent];
+
+/// A packet comes in by a watched interface.
+#[classifier]
+pub(crate) fn icept_ingress(context: TcContext) -> i32 {
+    ingress(&Packet::new(context.skb.skb)) as i32
+}
+
+/// A packet leaves by one.
+#[classifier]
+pub(crate) fn icept_egress(context: TcContext) -> i32 {
+    egress(&Packet::new(context.skb.skb)) as i32
+}
+
+#[inline(always)]
+fn ingress(packet: &Packet) -> Fate {
+    if packet.is_for_others() {
+        return Fate::GoOn;
+    }
+    let Some(pod) = Pod::of(NETNS.load()) else {
+        return Fate::GoOn;
+    };
+    if !pod.watches(packet.interface()) {
+        return Fate::GoOn;
+    }
+    let Some(ip) = packet.ip() else {
+        return Fate::GoOn;
+    };
+    // Stand-ins are the pod's own addresses: whoever sends to one has made it up.
+    if StandInRange::contains(ip.to) {
+        return Fate::Drop;
+    }
+    if !ip.is_tcp {
+        return Fate::GoOn;
+    }
+    if !ip.is_plain {
+        return unless_own(pod, &ip);
+    }
+    match packet.tcp(&ip) {
+        Some(tcp) if tcp.is_first => begin(packet, pod, &ip, tcp),
+        Some(tcp) => go_on(packet, pod, &ip, tcp),
+        None => unless_own(pod, &ip),
+    }
+}
+
+/// TCP that cannot be told what becomes of it is not forwarded: fragments (iptables puts them
+/// together first) and TCP behind extension headers.
+#[inline(always)]
+fn unless_own(pod: Pod, ip: &Ip) -> Fate {
+    if pod.way(ip.to).is_own {
+        Fate::GoOn
+    } else {
+        Fate::Drop
+    }
+}
+
+/// The first packet of a connection.
+#[inline(always)]
+fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
+    if pod.way(ip.to).is_own || ip.to.is_never_tcp() {
+        // What is for the pod itself, `sk_lookup` meets.
+        return Fate::GoOn;
+    }
+    let interface = packet.interface();
+    let lists = pod.interface_flags(interface);
+    let flow = Flow::Inbound(Inbound {
+        destination: ip.to,
+        port: tcp.to,
+        by_excluded_interface: lists.contains(InterfaceFlags::EXCLUDED),
+        by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
+    });
+    let verdict = decide(pod.policy, &pod, &flow);
+    log::verdict(pod.policy, &flow, &verdict);
+    let Verdict::Capture(listener, _) = verdict else {
+        return Fate::GoOn;
+    };
+    let is_tproxy = pod.policy.flags.contains(PolicyFlags::TPROXY);
+    let listener = match listener {
+        Listener::Inbound if is_tproxy => Listener::Transparent,
+        listener => listener,
+    };
+    let destination = destination(ip, tcp, listener, interface);
+    match stand_ins::find_or_allot(pod.netns, destination) {
+        Some(stand_in) => take(packet, ip, tcp, stand_in),
+        None => Fate::Drop,
+    }
+}
+
+/// A packet in the middle of a connection. Which listener that went to is up to the settings of its
+/// time.
+#[inline(always)]
+fn go_on(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
+    for listener in LISTENERS {
+        let destination = destination(ip, tcp, listener, packet.interface());
+        if let Some(stand_in) = stand_ins::find(pod.netns, destination)
+            && packet.has_socket(ip, tcp, stand_in)
+        {
+            return take(packet, ip, tcp, stand_in);
+        }
+    }
+    Fate::GoOn
+}
+
+#[inline(always)]
+fn destination(ip: &Ip, tcp: Tcp, listener: Listener, interface: u32) -> Destination {
+    Destination {
+        address: ip.to,
+        port: tcp.to,
+        listener: listener as u8,
+        source: SOURCELESS,
+        interface,
+    }
+}
+
+/// Takes the packet to the stand-in of its destination.
+#[inline(always)]
+fn take(packet: &Packet, ip: &Ip, tcp: Tcp, stand_in: StandIn) -> Fate {
+    if packet.rewrite(ip, tcp, End::Destination, stand_in) {
+        Fate::GoOn
+    } else {
+        Fate::Drop
+    }
+}
+
+/// What comes from a stand-in comes from its destination, or stays here.
+#[inline(always)]
+fn egress(packet: &Packet) -> Fate {
+    if let Some(sender) = packet.arp_sender() {
+        return if StandInRange::contains(sender) {
+            ask_as_interface(packet)
+        } else {
+            Fate::GoOn
+        };
+    }
+    match packet.ip() {
+        Some(ip) if StandInRange::contains(ip.from) => answer(packet, &ip),
+        _ => Fate::GoOn,
+    }
+}
+
+#[inline(always)]
+fn answer(packet: &Packet, ip: &Ip) -> Fate {
+    if !(ip.is_tcp && ip.is_plain) {
+        return Fate::Drop;
+    }
+    let Some(tcp) = packet.tcp(ip) else {
+        return Fate::Drop;
+    };
+    let stand_in = StandIn {
+        address: ip.from,
+        port: tcp.from,
+    };
+    let Some(destination) = stand_ins::resolve(NETNS.load(), stand_in) else {
+        return Fate::Drop;
+    };
+    let original = StandIn {
+        address: destination.address,
+        port: destination.port,
+    };
+    if destination.interface != 0 && packet.rewrite(ip, tcp, End::Source, original) {
+        Fate::GoOn
+    } else {
+        Fate::Drop
+    }
+}
+
+/// The kernel asks for a neighbour's hardware address in the name of the packet that waits for it
+/// (`arp_solicit`), and not every neighbour answers to a stand-in.
+#[inline(always)]
+fn ask_as_interface(packet: &Packet) -> Fate {
+    let address = Pod::of(NETNS.load())
+        .map(|pod| pod.v4_address_of(packet.interface()))
+        .filter(|address| packet.set_arp_sender(*address));
+    match address {
+        Some(_) => Fate::GoOn,
+        None => Fate::Drop,
+    }
+}

@@ -1,0 +1,193 @@
+//! The programs at a pod's interfaces, which see what would be forwarded through it.
+//!
+//! Where the kernel has links for them (`tcx`, Linux 6.6) they are pinned like all others. Else they
+//! are filters of the `clsact` qdisc, which stay without a pin; a mark among the pins tells where.
+
+use std::{fs, io, mem::ManuallyDrop, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::programs::{
+    SchedClassifier, TcAttachType,
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+};
+use aya_obj::generated::bpf_attach_type;
+use nix::errno::Errno;
+
+use super::{
+    hooks::{Hook, INTERFACE_HOOKS},
+    link,
+    object::Object,
+    pins, sys,
+};
+use crate::netns::{clsact, interfaces::PodInterface};
+
+/// Where our filters are among those of an interface: before all others.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 0x1ce);
+
+/// Marks an interface that has our filters.
+const FILTERS: &str = "filters";
+/// Marks one whose qdisc is ours.
+const QDISC: &str = "clsact";
+
+/// Has the programs see the packets of an interface of the calling thread's network namespace, whose
+/// pins are in `folder`.
+pub fn ensure(object: &mut Object, interface: &PodInterface, folder: &Path) -> Result<()> {
+    INTERFACE_HOOKS.into_iter().try_for_each(|hook| {
+        ensure_hook(object, hook, interface, folder)
+            .with_context(|| format!("cannot attach {} at {}", hook.program, interface.name))
+    })
+}
+
+fn ensure_hook(
+    object: &mut Object,
+    hook: Hook,
+    interface: &PodInterface,
+    folder: &Path,
+) -> Result<()> {
+    let pin = folder.join(pin(hook.program, interface.index));
+    if link::is_alive(hook, &pin)? {
+        return Ok(());
+    }
+    link::remove_pin(&pin)?;
+    let program = object.program_fd(hook.program)?;
+    match sys::link_create_at_interface(&program, interface.index, hook.attach_type as u32) {
+        Ok(link) => Ok(sys::obj_pin(&link, &pin)?),
+        // A kernel without such links.
+        Err(error) if is(&error, Errno::EINVAL) => ensure_filter(object, hook, interface, folder),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether `interface` has both programs.
+pub fn is_watched(interface: &PodInterface, folder: &Path) -> Result<bool> {
+    if folder.join(pin(FILTERS, interface.index)).exists() {
+        return Ok(true);
+    }
+    for hook in INTERFACE_HOOKS {
+        if !link::is_alive(hook, &folder.join(pin(hook.program, interface.index)))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Takes the programs away from all interfaces of the calling thread's network namespace but those
+/// in `watched`.
+pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], folder: &Path) -> Result<()> {
+    for (name, index) in marked(folder)? {
+        if watched.iter().any(|interface| interface.index == index) {
+            continue;
+        }
+        // One that is gone has taken its filters with it.
+        let interface = interfaces.iter().find(|interface| interface.index == index);
+        match (name.as_str(), interface) {
+            (FILTERS, Some(interface)) => remove_filters(interface)?,
+            (QDISC, Some(interface)) => clsact::remove(interface)?,
+            _ => {}
+        }
+        let pin = folder.join(pin(&name, index));
+        if pin.is_dir() {
+            pins::remove_tree(&pin)?;
+        } else {
+            link::remove_pin(&pin)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the program of `hook` in the place of another build's, wherever a link runs that.
+pub fn replace(object: &mut Object, folder: &Path) -> Result<()> {
+    for (name, index) in marked(folder)? {
+        if let Some(hook) = INTERFACE_HOOKS
+            .into_iter()
+            .find(|hook| hook.program == name)
+        {
+            let program = object.program_fd(hook.program)?;
+            link::replace_at(hook, &program, &folder.join(pin(&name, index)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of what is pinned, or marked, for an interface.
+fn pin(name: &str, index: u32) -> String {
+    format!("{name}-{index}")
+}
+
+/// Everything that is pinned and marked for interfaces, filters before their qdiscs.
+fn marked(folder: &Path) -> Result<Vec<(String, u32)>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
+    };
+    let mut marked: Vec<_> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let (name, index) = name.rsplit_once('-')?;
+            Some((name.to_owned(), index.parse().ok()?))
+        })
+        .collect();
+    marked.sort_by_key(|(name, _)| name == QDISC);
+    Ok(marked)
+}
+
+/// Adds the program as a filter, or puts it in the place of the one that is there, which may be of
+/// another build.
+fn ensure_filter(
+    object: &mut Object,
+    hook: Hook,
+    interface: &PodInterface,
+    folder: &Path,
+) -> Result<()> {
+    add_qdisc(interface, folder)?;
+    pins::create_folder(&folder.join(pin(FILTERS, interface.index)))?;
+    let program: &mut SchedClassifier = object.program(hook.program)?.try_into()?;
+    let (name, direction) = (interface.name.as_str(), direction(hook));
+    let there = SchedClassifierLink::attached(name, direction, PRIORITY, HANDLE, None)?;
+    let options = NlOptions {
+        priority: PRIORITY,
+        handle: HANDLE,
+        classid: None,
+    };
+    let id = program.attach_to_link(there).or_else(|_| {
+        let options = TcAttachOptions::Netlink(options);
+        program.attach_with_options(name, direction, options)
+    })?;
+    // It would detach when dropped.
+    let _stays = ManuallyDrop::new(program.take_link(id)?);
+    Ok(())
+}
+
+fn add_qdisc(interface: &PodInterface, folder: &Path) -> Result<()> {
+    match tc::qdisc_add_clsact(&interface.name) {
+        Ok(()) => pins::create_folder(&folder.join(pin(QDISC, interface.index))),
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
+            Ok(())
+        }
+        Err(error) => Err(error).context("cannot add the clsact qdisc"),
+    }
+}
+
+fn remove_filters(interface: &PodInterface) -> Result<()> {
+    for hook in INTERFACE_HOOKS {
+        match tc::qdisc_detach_program(&interface.name, direction(hook), hook.program) {
+            Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.with_context(|| {
+                format!("cannot detach {} from {}", hook.program, interface.name)
+            })?,
+        }
+    }
+    Ok(())
+}
+
+const fn direction(hook: Hook) -> TcAttachType {
+    match hook.attach_type {
+        bpf_attach_type::BPF_TCX_INGRESS => TcAttachType::Ingress,
+        _ => TcAttachType::Egress,
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}

@@ -1,0 +1,268 @@
+//! TCP that is forwarded through the pod: from and to somebody on a bridge inside it.
+
+use interceptor_tests::{
+    agent::protocol::{Protocol, SocketOption},
+    scenario::{Dial, Scenario, Way, differential},
+    settings::{Mode, Settings},
+    world::{Setup, Who},
+};
+
+type Rows<'a> = &'a [(Who, &'a str, &'static str)];
+
+fn setup(settings: Settings) -> Setup {
+    Setup {
+        inner: true,
+        ..Setup::with(settings)
+    }
+}
+
+/// Whether `to` is on the other side of the pod, or the pod itself.
+fn is_through(to: &str) -> bool {
+    const POD: [&str; 8] = [
+        "10.1.0.2:",
+        "10.1.0.3:",
+        "10.3.0.2:",
+        "172.17.0.1:",
+        "[fd00:1::2]:",
+        "[fd00:1::3]:",
+        "[fd00:3::2]:",
+        "[fd00:17::1]:",
+    ];
+    !POD.iter().any(|own| to.starts_with(own))
+}
+
+fn scenario((who, to, outcome): &(Who, &str, &'static str)) -> Scenario {
+    let mut dial = Dial::new(*who, to);
+    if is_through(to) {
+        dial = dial.through();
+    }
+    Scenario::dial(&format!("{who:?}"), outcome, dial)
+}
+
+fn compare(settings: Settings, rows: Rows<'_>) {
+    let scenarios: Vec<_> = rows.iter().map(scenario).collect();
+    differential(&setup(settings), &scenarios);
+}
+
+#[test]
+fn it_is_inbound_without_rerouted_interfaces() {
+    compare(
+        Settings::default(),
+        &[
+            (Who::Inner, "10.2.0.9:80", "proxy:15006"),
+            (Who::Inner, "10.2.0.9:81", "proxy:15006"),
+            (Who::Inner, "10.2.0.9:15020", "remote:15020"),
+            (Who::Inner, "10.2.0.9:15008", "remote:15008"),
+            (Who::Inner, "10.1.0.2:8080", "proxy:15006"),
+            (Who::Inner, "172.17.0.1:8080", "proxy:15006"),
+            (Who::Inner, "172.17.0.1:15020", "app:15020"),
+            (Who::Inner, "[fd00:2::9]:80", "proxy:15006"),
+            (Who::Inner, "[fd00:2::9]:15020", "remote:15020"),
+            (Who::Inner, "[fd00:17::1]:8080", "proxy:15006"),
+            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Who::Client, "172.17.0.2:15020", "inner:15020"),
+            (Who::Client, "[fd00:17::2]:8080", "proxy:15006"),
+            (Who::Client, "[fd00:17::2]:15020", "inner:15020"),
+            (Who::App, "172.17.0.2:8080", "proxy:15001"),
+            (Who::Proxy, "172.17.0.2:8080", "inner:8080"),
+            (Who::App, "10.2.0.9:80", "proxy:15001"),
+        ],
+    );
+}
+
+#[test]
+fn ip_options_and_other_ways_to_connect() {
+    let forms: [fn(Dial) -> Dial; 4] = [
+        |dial| dial.with(SocketOption::IpOptions),
+        |dial| dial.way(Way::NonBlocking),
+        |dial| dial.way(Way::FastOpen),
+        |dial| dial.over(Protocol::Mptcp),
+    ];
+    let scenarios: Vec<_> = forms
+        .into_iter()
+        .flat_map(|form| {
+            let rows = [
+                ("10.2.0.9:80", "proxy:15006"),
+                ("10.2.0.9:15020", "remote:15020"),
+            ];
+            rows.map(|(to, outcome)| {
+                let dial = form(Dial::new(Who::Inner, to)).through();
+                Scenario::dial("inner", outcome, dial)
+            })
+        })
+        .collect();
+    differential(&setup(Settings::default()), &scenarios);
+}
+
+#[test]
+fn lists_of_inbound_ports_are_looked_at() {
+    let settings = Settings {
+        inbound_ports: "80,15020",
+        ..Settings::default()
+    };
+    compare(
+        settings,
+        &[
+            (Who::Inner, "10.2.0.9:80", "proxy:15006"),
+            (Who::Inner, "10.2.0.9:443", "remote:443"),
+            (Who::Inner, "[fd00:2::9]:15020", "proxy:15006"),
+            (Who::Client, "172.17.0.2:80", "proxy:15006"),
+            (Who::Client, "172.17.0.2:443", "inner:443"),
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_captured_where_nothing_inbound_is() {
+    let settings = Settings {
+        inbound_ports: "",
+        ..Settings::default()
+    };
+    compare(
+        settings,
+        &[
+            (Who::Inner, "10.2.0.9:80", "remote:80"),
+            (Who::Client, "[fd00:17::2]:8080", "inner:8080"),
+        ],
+    );
+}
+
+#[test]
+fn what_comes_by_an_excluded_interface_passes() {
+    let settings = Settings {
+        excluded_interfaces: "br0",
+        ..Settings::default()
+    };
+    compare(
+        settings,
+        &[
+            (Who::Inner, "10.2.0.9:80", "remote:80"),
+            (Who::Inner, "[fd00:2::9]:80", "remote:80"),
+            (Who::Inner, "172.17.0.1:8080", "app:8080"),
+            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+        ],
+    );
+}
+
+#[test]
+fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
+    let settings = Settings {
+        mode: Mode::Tproxy,
+        ..Settings::default()
+    };
+    let setup = Setup {
+        // A bridge that has the IP rules look at its packets loses what TPROXY has found.
+        sysctls: &[
+            ("net.bridge.bridge-nf-call-iptables", "0"),
+            ("net.bridge.bridge-nf-call-ip6tables", "0"),
+        ],
+        ..setup(settings)
+    };
+    let rows = [
+        (Who::Inner, "10.2.0.9:80", "proxy:15006"),
+        (Who::Inner, "[fd00:2::9]:80", "proxy:15006"),
+        (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+        (Who::Client, "[fd00:17::2]:8080", "proxy:15006"),
+    ];
+    let scenarios: Vec<_> = rows.iter().map(scenario).collect();
+    differential(&setup, &scenarios);
+}
+
+/// Whatever it is: neither inbound ports nor outbound exclusions are looked at.
+#[test]
+fn it_is_outbound_from_a_rerouted_interface() {
+    let settings = Settings {
+        rerouted_interfaces: "br0",
+        excluded_interfaces: "br0",
+        outbound_excluded_cidrs: "10.2.0.9/32,fd00:2::9/128",
+        outbound_excluded_ports: "443",
+        ..Settings::default()
+    };
+    compare(
+        settings,
+        &[
+            (Who::Inner, "10.2.0.9:80", "proxy:15001"),
+            (Who::Inner, "10.2.0.9:443", "proxy:15001"),
+            (Who::Inner, "10.2.0.9:15020", "proxy:15001"),
+            (Who::Inner, "10.2.0.9:15008", "proxy:15001"),
+            (Who::Inner, "10.2.0.9:53", "proxy:15001"),
+            (Who::Inner, "10.66.1.1:80", "proxy:15001"),
+            (Who::Inner, "10.1.0.2:8080", "proxy:15001"),
+            (Who::Inner, "172.17.0.1:15020", "proxy:15001"),
+            (Who::Inner, "[fd00:2::9]:80", "proxy:15001"),
+            (Who::Inner, "[fd00:17::1]:8080", "proxy:15001"),
+            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Who::App, "10.2.0.9:443", "remote:443"),
+        ],
+    );
+}
+
+#[test]
+fn a_list_of_cidrs_picks_what_is_rerouted_and_the_rest_passes() {
+    let settings = Settings {
+        rerouted_interfaces: "br0,eth1",
+        outbound_cidrs: "10.96.0.0/16,fd00:96::/32,172.17.0.2/32",
+        outbound_ports: "443",
+        ..Settings::default()
+    };
+    compare(
+        settings,
+        &[
+            (Who::Inner, "10.96.0.10:80", "proxy:15001"),
+            (Who::Inner, "10.2.0.9:80", "remote:80"),
+            (Who::Inner, "10.2.0.9:443", "remote:443"),
+            (Who::Inner, "[fd00:96::10]:80", "proxy:15001"),
+            (Who::Inner, "[fd00:2::9]:80", "remote:80"),
+            (Who::Inner, "172.17.0.1:8080", "app:8080"),
+            (Who::Inner, "10.1.0.2:8080", "app:8080"),
+            (Who::Client, "10.3.0.2:8080", "app:8080"),
+            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+        ],
+    );
+}
+
+/// Where nothing is forwarded, a rerouted interface's traffic is captured all the same.
+#[test]
+fn rerouted_interfaces_need_no_forwarding() {
+    let settings = Settings {
+        rerouted_interfaces: "br+",
+        inbound_ports: "",
+        ..Settings::default()
+    };
+    let setup = Setup {
+        sysctls: &[
+            ("net.ipv4.ip_forward", "0"),
+            ("net.ipv6.conf.all.forwarding", "0"),
+        ],
+        ..setup(settings)
+    };
+    let rows = [
+        (Who::Inner, "10.2.0.9:80", "proxy:15001"),
+        (Who::Inner, "[fd00:2::9]:80", "proxy:15001"),
+        (Who::Inner, "172.17.0.1:8080", "proxy:15001"),
+    ];
+    let scenarios: Vec<_> = rows.iter().map(scenario).collect();
+    differential(&setup, &scenarios);
+}
+
+#[test]
+fn while_the_proxy_is_down_it_is_refused() {
+    let rows = [
+        (Who::Inner, "10.2.0.9:80"),
+        (Who::Inner, "[fd00:2::9]:80"),
+        (Who::Client, "172.17.0.2:8080"),
+    ];
+    let scenarios = rows.map(|(who, to)| {
+        Scenario::new(
+            format!("{who:?} dials {to} while the proxy is down"),
+            move |run| {
+                run.world().stop_proxy()?;
+                Dial::new(who, to).through().go(run)?;
+                run.expect_outcome("ECONNREFUSED");
+                Ok(())
+            },
+        )
+    });
+    differential(&setup(Settings::default()), &scenarios);
+}
