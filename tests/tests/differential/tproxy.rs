@@ -437,20 +437,6 @@ fn with_fast_open_always() {
     differential(&setup, &scenarios);
 }
 
-/// The app keeps nothing of a connection until it stands.
-#[test]
-fn with_syn_cookies() {
-    let setup = Setup {
-        sysctls: &[("net.ipv4.tcp_syncookies", "2")],
-        ..setup()
-    };
-    let scenarios = [
-        through("10.1.0.1:0", "10.1.0.2:8080", "10.1.0.1:0"),
-        through("[fd00:1::1]:0", "[fd00:1::2]:8080", "[fd00:1::1]:0"),
-    ];
-    differential(&setup, &scenarios);
-}
-
 /// In the name of the pod itself, after the proxy has called its own pod.
 #[test]
 fn in_the_pods_own_name() {
@@ -672,6 +658,29 @@ fn a_listener_that_is_not_transparent_gets_nothing_from_iptables() {
                 "EINPROGRESS"
             };
             assert!(answer.starts_with(expected), "{to}: {answer}");
+        }
+    }
+}
+
+/// Known difference: with SYN cookies nothing is kept of a connection until its third packet, which
+/// TPROXY does not take to the proxy but to the app. That resets it, or takes the cookie if it has
+/// given some itself. Here the third packet goes where the first went.
+#[test]
+fn with_syn_cookies_iptables_does_not_reach_the_proxy() {
+    for (world, is_captured) in worlds().iter().zip([false, true]) {
+        let cookies = world.pod().sysctl("net.ipv4.tcp_syncookies", "2");
+        cookies.expect("a sysctl");
+        for (client, to) in [
+            ("10.1.0.1:0", "10.1.0.2:8080"),
+            ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
+        ] {
+            let answer = answer(world, to).expect("a call");
+            let is_proxy = answer.starts_with("proxy:15006");
+            assert_eq!(is_proxy, is_captured, "{to}: {answer}");
+            let mut run = Run::new(world);
+            let upstream = in_the_name_of(client, to, MARK);
+            upstream.go(&mut run).expect("a call");
+            assert_eq!(run.outcome(), "app:8080", "{to}");
         }
     }
 }
