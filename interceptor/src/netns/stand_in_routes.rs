@@ -167,7 +167,8 @@ fn beyond() -> Ipv4Net {
 }
 
 /// Takes every part away, but IPv6's while connections are open through it: without their route they
-/// would hang. (IPv4's lies in 127.0.0.0/8, which is local in any case.) Answers whether it stays.
+/// would hang. (IPv4's lies in 127.0.0.0/8, which is local in any case; what came from beyond the pod
+/// ends, since nothing takes its packets here any more.) Answers whether it stays.
 pub async fn remove(netlink: &Handle) -> Result<bool> {
     let keep_v6 = has_open_v6_connections()?;
     for route in ours(netlink).await? {
