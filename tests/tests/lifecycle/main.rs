@@ -3,6 +3,7 @@
 mod at_once;
 mod attaching;
 mod detaching;
+mod explaining;
 mod gone;
 mod killed;
 mod replacing;

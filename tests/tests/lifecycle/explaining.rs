@@ -1,0 +1,51 @@
+//! `interceptor explain`: what it says is what happens.
+
+use interceptor_tests::{
+    interceptor,
+    lab::{APP, CAPTURED, Lab, STOCK, Who},
+};
+
+/// The port of the listener that gets a connection, as it is explained.
+fn explained(lab: &Lab, who: Who, to: &str) -> String {
+    let netns = lab.pod.path().display().to_string();
+    let owner = format!("uid={},gid={}", APP.uid, APP.gid);
+    let direction = match who {
+        Who::App => ["--from", &owner],
+        Who::Client => ["--inbound", "--interface=eth0"],
+    };
+    let question = ["-o", "json", "tcp", to];
+    let arguments = ["explain", "--netns", &netns];
+    let arguments = arguments.iter().chain(&direction).chain(&question);
+    let explained = interceptor::try_run(arguments).expect("explain");
+    assert!(explained.status.success(), "{explained:?}");
+    let json: serde_json::Value = serde_json::from_slice(&explained.stdout).expect("JSON");
+    assert!(json["rule"]["specification"].is_string(), "{json}");
+    json["outcome"]["captured"]["port"].to_string()
+}
+
+#[test]
+fn what_is_explained_is_what_happens() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    for (who, to, captured, _) in CAPTURED {
+        assert_eq!(lab.dial(who, to).expect("a dial"), captured);
+        let port = explained(&lab, who, to);
+        assert!(
+            captured.starts_with(&format!("proxy:{port} ")),
+            "{to}: {port}"
+        );
+    }
+    assert_eq!(explained(&lab, Who::Client, "10.1.0.2:15020"), "null");
+}
+
+#[test]
+fn a_pod_that_is_not_captured_is_said() {
+    let lab = Lab::new().expect("a lab");
+    let netns = lab.pod.path().display().to_string();
+    let arguments = ["explain", "--netns", &netns, "tcp", "10.2.0.9:80"];
+    let explained = interceptor::try_run(arguments).expect("explain");
+    assert_eq!(explained.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&explained.stderr);
+    assert!(said.contains("is not captured"), "{said}");
+}
