@@ -1,21 +1,22 @@
 //! The addresses of a network namespace.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::Address;
 use ipnet::IpNet;
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
+    route::{RouteAddress, RouteAttribute, RouteType},
 };
 use nix::errno::Errno;
-use rtnetlink::Handle;
+use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{
-    netlink::errno,
-    routes::{Way, ask_one},
-};
+use super::netlink::errno;
 
 /// `lo`, in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -118,7 +119,7 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
 /// answers look old for good.
 async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
     for _ in 0..TRIES {
-        if matches!(ask_one(netlink, address).await?, Way::Loopback { .. }) {
+        if has_local_route(netlink, address).await? {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
@@ -127,6 +128,28 @@ async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
         "the kernel has not made {address} local within {:?}",
         PAUSE * TRIES
     )
+}
+
+/// Whether the table `local` has the address. (That `lo` is the way there is no sign: it is so by the
+/// address's prefix already.)
+async fn has_local_route(netlink: &Handle, address: IpAddr) -> Result<bool> {
+    let routes: Vec<_> = netlink
+        .route()
+        .get(RouteMessageBuilder::<Ipv6Addr>::new().build())
+        .execute()
+        .try_collect()
+        .await
+        .context("cannot list the routes")?;
+    Ok(routes.iter().any(|route| {
+        let destination = match address {
+            IpAddr::V4(v4) => RouteAddress::Inet(v4),
+            IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+        };
+        route.header.kind == RouteType::Local
+            && route
+                .attributes
+                .contains(&RouteAttribute::Destination(destination))
+    }))
 }
 
 /// Takes `::6/128` away from `lo`, if it is ours.
