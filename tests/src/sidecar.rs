@@ -10,9 +10,9 @@
 
 mod builtin;
 mod client;
-mod envoy;
+pub(crate) mod envoy;
 mod exchange;
-mod launch;
+pub(crate) mod launch;
 mod scene;
 mod server;
 

@@ -43,7 +43,7 @@ pub enum Namespace {
 
 impl Place {
     /// Goes there. The order matters: another user may neither choose its cgroup nor its namespace.
-    pub(super) fn enter(&self) -> Result<()> {
+    pub(crate) fn enter(&self) -> Result<()> {
         self.die_with_parent()?;
         if let Some(cgroup) = &self.cgroup {
             let procs = cgroup.join("cgroup.procs");

@@ -37,7 +37,7 @@ const NOWHERE: &str = "BlackHoleCluster";
 #[derive(Clone, Debug)]
 pub struct Envoy {
     /// The program.
-    pub(super) binary: PathBuf,
+    pub(crate) binary: PathBuf,
     /// How many workers it has. Each has its own listening sockets.
     pub(super) concurrency: u32,
 }
@@ -60,7 +60,7 @@ impl Envoy {
     }
 
     /// Its command line. The configuration is part of it: there is no file to be left behind.
-    pub(super) fn arguments(&self, mode: Mode) -> Vec<String> {
+    pub(crate) fn arguments(&self, mode: Mode) -> Vec<String> {
         [
             "--config-yaml",
             &configuration(mode).to_string(),
@@ -75,14 +75,14 @@ impl Envoy {
     }
 
     /// How many listening sockets it has on each port: one a worker for each family.
-    pub(super) const fn listeners(&self) -> usize {
+    pub(crate) const fn listeners(&self) -> usize {
         2 * self.concurrency as usize
     }
 }
 
 /// How many connections each worker has taken on a port, asked of an Envoy in the thread's network
 /// namespace.
-pub(super) fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
+pub(crate) fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
     let mut admin = TcpStream::connect((Ipv4Addr::LOCALHOST, ADMIN_PORT))?;
     admin.set_read_timeout(Some(PATIENCE))?;
     let name = format!("_{port}.worker_[0-9]+.downstream_cx_total");

@@ -30,21 +30,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LISTEN: &str = "0A";
 
 /// A program that runs. Killed when dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
 }
 
 /// Where and as whom a program runs.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) netns: &'a Netns,
-    pub(super) cgroup: &'a Path,
-    pub(super) user: User,
+pub(crate) struct Place<'a> {
+    pub(crate) netns: &'a Netns,
+    pub(crate) cgroup: &'a Path,
+    pub(crate) user: User,
 }
 
-impl Process {
-    /// Starts `program`.
-    pub(super) fn start(place: Place<'_>, program: &Path, arguments: &[String]) -> Result<Self> {
+impl Place<'_> {
+    /// What becomes `program` there.
+    pub(crate) fn command(&self, program: &Path, arguments: &[String]) -> Result<Command> {
         ensure!(
             program.is_file(),
             "{}: there is no such program",
@@ -53,17 +53,24 @@ impl Process {
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT, "sh"])
-            .args([place.cgroup, program, place.netns.path()])
-            .args([place.user.uid, place.user.gid].map(|id| id.to_string()))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .args([self.cgroup, program, self.netns.path()])
+            .args([self.user.uid, self.user.gid].map(|id| id.to_string()))
+            .args(arguments);
+        Ok(command)
+    }
+}
+
+impl Process {
+    /// Starts `program`.
+    pub(crate) fn start(place: Place<'_>, program: &Path, arguments: &[String]) -> Result<Self> {
+        let mut command = place.command(program, arguments)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = spawn(command).with_context(|| program.display().to_string())?;
         Ok(Self { child })
     }
 
     /// Waits until `netns`, in which it is, has so many listeners on each of `ports`.
-    pub(super) fn await_listeners(
+    pub(crate) fn await_listeners(
         &mut self,
         netns: &Netns,
         ports: &[u16],
