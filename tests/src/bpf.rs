@@ -4,6 +4,7 @@
 pub mod maps;
 pub mod pins;
 pub mod programs;
+pub mod stats;
 
 use std::{
     ffi::CString,
