@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod bench;
 mod bpf_linker;
 mod build;
 mod build_ebpf;
@@ -46,6 +47,11 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Measure what interception costs, against none and against iptables; needs root
+    Bench {
+        #[command(flatten)]
+        options: bench::Options,
+    },
     /// Show an intercepted pod at work; needs root
     Demo {
         /// Where the connections go
@@ -80,6 +86,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),
+        Task::Bench { options } => bench::run(&options),
         Task::Demo { proxy } => demo::run(proxy),
         Task::TestVm { kernel, command } => vm::run(kernel, &command),
     }

@@ -1,0 +1,68 @@
+//! The processes that make and take the load: lean, without logging, each in the network namespace,
+//! the cgroup and with the user that its sockets are to have.
+
+mod client;
+mod protocol;
+mod server;
+mod worker;
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use anyhow::Result;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    sys::{
+        resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit},
+        time::TimeVal,
+    },
+    unistd::Pid,
+};
+pub(crate) use protocol::{Order, Outcome, Role};
+pub use worker::LOAD;
+pub(crate) use worker::Worker;
+
+/// The life of a load process; `role` is its command line.
+pub fn run(role: &str) -> Result<()> {
+    let role: Role = serde_json::from_str(role)?;
+    // As many connections as there may be: not all that are root may raise the limit itself.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    role.place.enter()?;
+    if let Some(cpu) = role.cpu {
+        stay(cpu)?;
+    }
+    if role.serves.is_empty() {
+        client::run()
+    } else {
+        server::run(&role.serves)
+    }
+}
+
+/// Keeps this process on a processor.
+fn stay(cpu: usize) -> io::Result<Outcome> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    Ok(Outcome::Done)
+}
+
+/// Processor time that this process has used, in the kernel too.
+fn used() -> io::Result<Outcome> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let seconds = |time: TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs())
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    let all = seconds(usage.user_time()) + seconds(usage.system_time());
+    Ok(Outcome::Used(all.as_secs_f64()))
+}
+
+fn answer(outcome: &Outcome) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, outcome)?;
+    stdout.write_all(b"\n")?;
+    Ok(stdout.flush()?)
+}

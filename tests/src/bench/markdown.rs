@@ -1,0 +1,129 @@
+//! The page for the docs.
+
+use super::{Results, Row, Section, table};
+
+/// The whole page.
+pub(super) fn page(results: &Results) -> String {
+    let sections: Vec<String> = results.sections.iter().map(section).collect();
+    format!(
+        "# What interception costs\n\n{}{}\n{}\n{}",
+        introduction(results),
+        environment(results),
+        targets(results),
+        sections.concat()
+    )
+}
+
+fn introduction(results: &Results) -> String {
+    let warning = if results.is_quick {
+        "**A quick run: too short to be believed to the percent.**\n\n"
+    } else {
+        ""
+    };
+    format!(
+        "Written by `cargo xtask bench`; [results.json](results.json) has the same numbers. Three \
+         pods laid out alike: *direct*, where nobody intercepts and the app dials the proxy's port \
+         itself, which is the limit; *iptables-nft*, with Istio's rules in the kernel's own \
+         iptables; *interceptor*. They take turns in short rounds, in another order each time. A \
+         ratio is one of numbers of the same round; told are the median of the rounds and, in \
+         parentheses, the quartiles. Every pod has proven before that its proxy gets the connections \
+         with their original destination, and that conntrack follows them behind iptables and \
+         nowhere else.\n\n{warning}"
+    )
+}
+
+fn environment(results: &Results) -> String {
+    let environment = &results.environment;
+    let mut lines = vec![
+        format!(
+            "- {} × {}, {}",
+            environment.processors, environment.processor, environment.memory
+        ),
+        format!("- {}", environment.kernel),
+        format!("- load when it began: {}", environment.load),
+    ];
+    lines.extend(
+        environment
+            .mitigations
+            .iter()
+            .map(|line| format!("- {line}")),
+    );
+    lines.extend(environment.versions.iter().map(|line| format!("- {line}")));
+    lines.join("\n") + "\n"
+}
+
+fn targets(results: &Results) -> String {
+    let rows: Vec<String> = results
+        .targets
+        .iter()
+        .map(|target| format!("| {} |\n", table::cells(target).join(" | ")))
+        .collect();
+    format!(
+        "## Targets\n\n| what | target | interceptor | iptables-nft | verdict |\n\
+         |---|---|---|---|---|\n{}",
+        rows.concat()
+    )
+}
+
+fn section(section: &Section) -> String {
+    let charts: Vec<String> = section
+        .charts
+        .iter()
+        .map(|chart| format!("![{}]({}.svg)\n\n", chart.title, chart.name))
+        .collect();
+    let notes: Vec<String> = section
+        .notes
+        .iter()
+        .map(|note| format!("- {note}\n"))
+        .collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    format!(
+        "## {}\n\n{}\n\n{}{}{gap}{}\n",
+        section.title,
+        section.method,
+        charts.concat(),
+        rows(&section.rows),
+        notes.concat()
+    )
+}
+
+/// A table whose columns are those who have a number in any row.
+fn rows(rows: &[Row]) -> String {
+    let mut columns: Vec<&str> = Vec::new();
+    for value in rows.iter().flat_map(|row| &row.values) {
+        if !columns.contains(&value.of.as_str()) {
+            columns.push(&value.of);
+        }
+    }
+    let lines: Vec<String> = rows.iter().map(|row| line(row, &columns)).collect();
+    let header = ["what"].iter().chain(&columns).chain(&["ratios"]);
+    let header: Vec<&str> = header.copied().collect();
+    format!(
+        "| {} |\n|{}\n{}",
+        header.join(" | "),
+        "---|".repeat(header.len()),
+        lines.concat()
+    )
+}
+
+fn line(row: &Row, columns: &[&str]) -> String {
+    let values = columns.iter().map(|column| {
+        row.value(column).map_or_else(String::new, |summary| {
+            table::spread(&summary, Some(row.unit))
+        })
+    });
+    let ratios: Vec<String> = row
+        .ratios
+        .iter()
+        .map(|ratio| {
+            let spread = table::spread(&ratio.summary, None);
+            format!("{} / {}: {spread}", ratio.of, ratio.to)
+        })
+        .collect();
+    let cells: Vec<String> = [row.what.clone()]
+        .into_iter()
+        .chain(values)
+        .chain([ratios.join("<br>")])
+        .collect();
+    format!("| {} |\n", cells.join(" | "))
+}

@@ -1,0 +1,367 @@
+//! What is to be reached, and whether it was.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Contestant, Section, Summary, Unit, Workload};
+
+const DIRECT: &str = Contestant::Direct.name();
+const IPTABLES: &str = Contestant::Iptables.name();
+const OURS: &str = Contestant::Interceptor.name();
+
+/// Something to be reached, and what came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Target {
+    /// What is measured.
+    pub what: String,
+    /// What is to be reached.
+    pub wanted: String,
+    /// What Interceptor has reached.
+    pub measured: Option<Summary>,
+    /// What iptables has, where that says something.
+    pub iptables: Option<Summary>,
+    /// What it is counted in; none for a ratio.
+    pub unit: Option<Unit>,
+    /// Whether it was reached.
+    pub verdict: Verdict,
+}
+
+/// Whether a target was reached: by the median.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It was.
+    Met,
+    /// It was not.
+    Missed,
+    /// The workload was not part of the run.
+    NotMeasured,
+    /// There is nothing to be reached: it is only told.
+    Told,
+}
+
+impl Verdict {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "MISSED",
+            Self::NotMeasured => "not measured",
+            Self::Told => "told",
+        }
+    }
+}
+
+/// What a number must be.
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    Below(f64),
+    Above(f64),
+    None,
+}
+
+impl Bound {
+    fn judge(self, number: f64) -> Verdict {
+        let is_met = match self {
+            Self::AtMost(limit) => number <= limit,
+            Self::AtLeast(limit) => number >= limit,
+            Self::Below(limit) => number < limit,
+            Self::Above(limit) => number > limit,
+            Self::None => return Verdict::Told,
+        };
+        if is_met {
+            Verdict::Met
+        } else {
+            Verdict::Missed
+        }
+    }
+
+    fn text(self, unit: Option<Unit>) -> String {
+        let unit = unit.map_or_else(String::new, |unit| format!(" {}", unit.symbol()));
+        match self {
+            Self::AtMost(limit) => format!("≤ {limit}{unit}"),
+            Self::AtLeast(limit) => format!("≥ {limit}{unit}"),
+            Self::Below(limit) => format!("< {limit}{unit}"),
+            Self::Above(limit) => format!("> {limit}{unit}"),
+            Self::None => "–".to_owned(),
+        }
+    }
+}
+
+/// Where the number for a target is found.
+struct Wanted {
+    what: &'static str,
+    workload: Workload,
+    row: &'static str,
+    of: &'static str,
+    /// What it is divided by; nothing if the number itself counts.
+    to: Option<&'static str>,
+    bound: Bound,
+}
+
+const fn wanted(
+    what: &'static str,
+    workload: Workload,
+    row: &'static str,
+    to: &'static str,
+    bound: Bound,
+) -> Wanted {
+    Wanted {
+        what,
+        workload,
+        row,
+        of: OURS,
+        to: Some(to),
+        bound,
+    }
+}
+
+const TARGETS: [Wanted; 24] = [
+    wanted(
+        "connect p50, outbound / direct",
+        Workload::Setup,
+        "outbound, connect p50",
+        DIRECT,
+        Bound::AtMost(1.05),
+    ),
+    wanted(
+        "connect p50, inbound / direct",
+        Workload::Setup,
+        "inbound, connect p50",
+        DIRECT,
+        Bound::AtMost(1.05),
+    ),
+    wanted(
+        "connect p50 with 10,000 CIDRs / with none",
+        Workload::Policy,
+        "connect p50, 10000 CIDRs",
+        "none",
+        Bound::AtMost(1.05),
+    ),
+    wanted(
+        "connect p50 with 1,000 ports / with none",
+        Workload::Policy,
+        "connect p50, 1000 ports",
+        "none",
+        Bound::AtMost(1.05),
+    ),
+    wanted(
+        "sustained rate, client closes first / direct",
+        Workload::Sustained,
+        "rate",
+        DIRECT,
+        Bound::AtLeast(0.98),
+    ),
+    wanted(
+        "kept connection, 1 B, outbound / direct",
+        Workload::Talk,
+        "outbound, 1 B there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "kept connection, 1 KiB, outbound / direct",
+        Workload::Talk,
+        "outbound, 1 KiB there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "kept connection, 16 KiB, outbound / direct",
+        Workload::Talk,
+        "outbound, 16 KiB there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "bulk, outbound / direct",
+        Workload::Talk,
+        "outbound, bulk",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "kept connection, 1 B, inbound / direct",
+        Workload::Talk,
+        "inbound, 1 B there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "kept connection, 1 KiB, inbound / direct",
+        Workload::Talk,
+        "inbound, 1 KiB there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "kept connection, 16 KiB, inbound / direct",
+        Workload::Talk,
+        "inbound, 16 KiB there and back",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    wanted(
+        "bulk, inbound / direct",
+        Workload::Talk,
+        "inbound, bulk",
+        DIRECT,
+        Bound::AtLeast(0.99),
+    ),
+    Wanted {
+        what: "all hooks of a connection, outbound (bpf_stats)",
+        workload: Workload::Hooks,
+        row: "outbound, all hooks of a connection",
+        of: OURS,
+        to: None,
+        bound: Bound::AtMost(1500.0),
+    },
+    Wanted {
+        what: "all hooks of a connection, inbound (bpf_stats)",
+        workload: Workload::Hooks,
+        row: "inbound, all hooks of a connection",
+        of: OURS,
+        to: None,
+        bound: Bound::AtMost(1500.0),
+    },
+    Wanted {
+        what: "connect by a process outside the mesh (bpf_stats)",
+        workload: Workload::Hooks,
+        row: "not in a mesh pod, all hooks of a connection",
+        of: OURS,
+        to: None,
+        bound: Bound::None,
+    },
+    wanted(
+        "attach one pod / iptables-restore",
+        Workload::Attaching,
+        "the stock settings",
+        IPTABLES,
+        Bound::AtMost(0.1),
+    ),
+    wanted(
+        "the same with 10,000 CIDRs",
+        Workload::Attaching,
+        "10,000 CIDRs",
+        IPTABLES,
+        Bound::AtMost(0.1),
+    ),
+    Wanted {
+        what: "getsockopt outside mesh pods / without us",
+        workload: Workload::Getsockopt,
+        row: "one call",
+        of: "outside mesh pods",
+        to: Some("without us"),
+        bound: Bound::AtMost(1.01),
+    },
+    Wanted {
+        what: "getsockopt inside a mesh pod / without us",
+        workload: Workload::Getsockopt,
+        row: "one call",
+        of: "inside a mesh pod",
+        to: Some("without us"),
+        bound: Bound::None,
+    },
+    wanted(
+        "HTTP, kept connections, requests/s / iptables",
+        Workload::Http,
+        "kept connections, requests",
+        IPTABLES,
+        Bound::Above(1.0),
+    ),
+    wanted(
+        "HTTP, kept connections, p99 / iptables",
+        Workload::Http,
+        "kept connections, p99",
+        IPTABLES,
+        Bound::Below(1.0),
+    ),
+    wanted(
+        "HTTP, new connections, requests/s / iptables",
+        Workload::Http,
+        "a connection for each request, requests",
+        IPTABLES,
+        Bound::Above(1.0),
+    ),
+    wanted(
+        "HTTP, new connections, p99 / iptables",
+        Workload::Http,
+        "a connection for each request, p99",
+        IPTABLES,
+        Bound::Below(1.0),
+    ),
+];
+
+/// Holds what was measured against the targets.
+pub(super) fn judge(sections: &[Section]) -> Vec<Target> {
+    TARGETS
+        .iter()
+        .map(|wanted| wanted.judge(sections))
+        .collect()
+}
+
+impl Wanted {
+    fn judge(&self, sections: &[Section]) -> Target {
+        let title = self.workload.title();
+        let row = sections
+            .iter()
+            .find(|section| section.title == title)
+            .and_then(|section| section.row(self.row));
+        let find = |of| {
+            row.and_then(|row| match self.to {
+                Some(to) => row.ratio(of, to),
+                None => row.value(of),
+            })
+        };
+        let measured = find(self.of);
+        let unit = if self.to.is_some() {
+            None
+        } else {
+            Some(Unit::Nanoseconds)
+        };
+        let verdict = measured.map_or(Verdict::NotMeasured, |measured| {
+            self.bound.judge(measured.median)
+        });
+        Target {
+            what: self.what.to_owned(),
+            wanted: self.bound.text(unit),
+            measured,
+            iptables: find(IPTABLES),
+            unit,
+            verdict,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Row, *};
+
+    fn section(ours: f64) -> Section {
+        let numbers = [(DIRECT, 10.0), (IPTABLES, 15.0), (OURS, ours)]
+            .map(|(name, number)| (name.to_owned(), vec![number]));
+        let row = Row::against_first("outbound, connect p50", Unit::Microseconds, &numbers);
+        Section {
+            title: Workload::Setup.title().to_owned(),
+            rows: vec![row],
+            ..Section::default()
+        }
+    }
+
+    #[test]
+    fn a_target_is_met_or_missed_by_the_median() {
+        assert_eq!(judge(&[section(10.4)])[0].verdict, Verdict::Met);
+        let missed = &judge(&[section(10.6)])[0];
+        assert_eq!(missed.verdict, Verdict::Missed);
+        let iptables = missed.iptables.expect("its ratio");
+        assert!((iptables.median - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_met() {
+        let targets = judge(&[section(10.0)]);
+        assert_eq!(targets[1].verdict, Verdict::NotMeasured);
+        assert_eq!(targets.len(), TARGETS.len());
+    }
+}

@@ -1,0 +1,107 @@
+//! What is measured.
+
+mod attaching;
+mod crowd;
+mod getsockopt;
+mod growing;
+mod hooks;
+mod http;
+mod memory;
+mod policy;
+mod processor;
+mod setup;
+mod sustained;
+mod talk;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::{Scale, Section};
+
+/// Something to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Attaching a pod. (First: it is the first attach that loads programs.)
+    Attaching,
+    /// Attaching more and more pods.
+    Growing,
+    /// Setting up connections.
+    Setup,
+    /// Setting up connections for longer than `TIME_WAIT` lasts.
+    Sustained,
+    /// More connections at once than there are ephemeral ports.
+    Crowd,
+    /// Requests and bulk on a kept connection.
+    Talk,
+    /// HTTP through Envoy.
+    Http,
+    /// Processor time.
+    Processor,
+    /// The programs' own time.
+    Hooks,
+    /// Policies of many CIDRs and ports.
+    Policy,
+    /// Memory.
+    Memory,
+    /// `getsockopt(2)`.
+    Getsockopt,
+}
+
+impl Workload {
+    /// All, in the order in which they run.
+    pub const ALL: [Self; 12] = [
+        Self::Attaching,
+        Self::Growing,
+        Self::Setup,
+        Self::Sustained,
+        Self::Crowd,
+        Self::Talk,
+        Self::Http,
+        Self::Processor,
+        Self::Hooks,
+        Self::Policy,
+        Self::Memory,
+        Self::Getsockopt,
+    ];
+
+    /// Its heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Attaching => "Attaching a pod",
+            Self::Growing => "Attaching many pods",
+            Self::Setup => "Setting up connections",
+            Self::Sustained => "Setting up connections, for longer than TIME_WAIT",
+            Self::Crowd => "More connections at once than ephemeral ports",
+            Self::Talk => "Talking on a kept connection",
+            Self::Http => "HTTP through Envoy",
+            Self::Processor => "Processor time",
+            Self::Hooks => "Time in the programs",
+            Self::Policy => "Policies of many CIDRs and ports",
+            Self::Memory => "Memory",
+            Self::Getsockopt => "getsockopt",
+        }
+    }
+
+    /// Measures it.
+    pub(super) fn run(self, scale: &Scale) -> Result<Section> {
+        let section = match self {
+            Self::Attaching => attaching::run(scale),
+            Self::Growing => growing::run(scale),
+            Self::Setup => setup::run(scale),
+            Self::Sustained => sustained::run(scale),
+            Self::Crowd => crowd::run(),
+            Self::Talk => talk::run(scale),
+            Self::Http => http::run(scale),
+            Self::Processor => processor::run(scale),
+            Self::Hooks => hooks::run(scale),
+            Self::Policy => policy::run(scale),
+            Self::Memory => memory::run(scale),
+            Self::Getsockopt => getsockopt::run(scale),
+        }?;
+        Ok(Section {
+            title: self.title().to_owned(),
+            ..section
+        })
+    }
+}
