@@ -2,6 +2,7 @@
 //!
 //! The library is what the command `interceptor` is made of; `ARCHITECTURE.md` is the map.
 
+pub mod agent;
 pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
