@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod check;
 pub mod cli;
+pub mod cni;
 pub mod digest;
 pub mod explain;
 pub mod host;

@@ -75,9 +75,14 @@ pub struct DelRequest {
     pub pod: Option<PodName>,
 }
 
-/// The sandboxes that there are; every other one that the agent knows is gone.
+/// The sandboxes that a network has; every other one of that network is gone.
+///
+/// A node has several networks where Multus is: one that is not named here may be another's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcRequest {
+    /// The network's name, as in its configuration.
+    #[serde(default)]
+    pub network: String,
     /// The runtime's names for them.
     pub container_ids: Vec<String>,
 }
