@@ -12,8 +12,11 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::cni::PLUGIN;
+
 mod attach;
 mod check;
+mod cni;
 mod detach;
 mod dry_run;
 mod explain;
@@ -44,6 +47,8 @@ enum Command {
     Status(status::Status),
     Explain(explain::Explain),
     Check(check::Check),
+    #[command(alias = "interceptor-cni")]
+    Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
@@ -51,7 +56,7 @@ enum Command {
 
 /// Names that the binary may be called by to be that command of it. (Called `pilot-agent`, it is
 /// given the command's name.)
-const NAMES: [&str; 2] = ["istio-iptables", "istio-clean-iptables"];
+const NAMES: [&str; 3] = ["istio-iptables", "istio-clean-iptables", PLUGIN];
 
 /// The arguments with the command that the binary's own name stands for.
 fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -91,6 +96,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
+        Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
@@ -126,5 +132,7 @@ mod tests {
         }
         let clean = called(&["istio-clean-iptables", "--anything", "-h"]);
         assert!(matches!(clean, Command::IstioCleanIptables(_)));
+        let plugin = called(&["/opt/cni/bin/interceptor-cni"]);
+        assert!(matches!(plugin, Command::Cni(_)));
     }
 }
