@@ -64,11 +64,7 @@ const ANNOTATIONS: [Annotation; 9] = [
         "istio-inbound-ports",
         "*",
     ),
-    annotation(
-        EXCLUDE_INBOUND_PORTS,
-        "istio-local-exclude-ports",
-        "15020",
-    ),
+    annotation(EXCLUDE_INBOUND_PORTS, "istio-local-exclude-ports", "15020"),
     annotation(
         "traffic.sidecar.istio.io/includeOutboundPorts",
         "istio-outbound-ports",
@@ -202,8 +198,14 @@ fn parse(
         .try_get_matches_from(arguments)
         .and_then(|matches| IstioFlags::from_arg_matches(&matches))
         .map_err(|error| format!("its istio-init's arguments are not valid: {error}"))?;
-    let parsed = Settings::from_flags_and(&flags, variables, None)
-        .map_err(|error| format!("{} {:?}: {}", name(&error.setting), error.value, error.problem))?;
+    let parsed = Settings::from_flags_and(&flags, variables, None).map_err(|error| {
+        format!(
+            "{} {:?}: {}",
+            name(&error.setting),
+            error.value,
+            error.problem
+        )
+    })?;
     Ok(Intent {
         settings: parsed.settings,
         notes: parsed.notes,
