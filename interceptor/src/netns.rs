@@ -30,6 +30,7 @@ pub mod network;
 pub mod routes;
 pub mod stand_in_routes;
 mod sys;
+pub mod tables;
 pub mod tproxy;
 
 /// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
