@@ -13,7 +13,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -92,18 +92,22 @@ pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Resu
     }
     boundaries.retain(|prefix| ipv6 || prefix.addr().is_ipv4());
     let boundaries = sorted(boundaries);
-    let mut answers = Vec::new();
-    for (index, prefix) in boundaries.iter().enumerate() {
-        if let Some(destination) = representative(*prefix, &boundaries[index + 1..]) {
+    let questions = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
+        let destination = representative(*prefix, &boundaries[index + 1..])?;
+        Some((*prefix, destination))
+    });
+    stream::iter(questions)
+        .map(async |(prefix, destination)| {
             let way = ask_one(netlink, destination).await?;
-            answers.push(Answer {
-                prefix: *prefix,
-                way,
-            });
-        }
-    }
-    Ok(answers)
+            Ok(Answer { prefix, way })
+        })
+        .buffered(QUESTIONS_AT_ONCE)
+        .try_collect()
+        .await
 }
+
+/// How many answers may wait in the socket's buffer, which has room for some hundreds.
+const QUESTIONS_AT_ONCE: usize = 32;
 
 /// Puts prefixes into the order in which each comes right before those inside it.
 fn sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
