@@ -165,7 +165,8 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Whether `image` is of one of these repositories, whatever its tag or digest.
+/// Whether `image` is of one of these repositories, whatever its tag or digest. A repository without
+/// a registry is meant in whichever registry it is.
 fn is_ours(image: &str, repositories: &[String]) -> bool {
     let name = image.split('@').next().unwrap_or_default();
     // A port is followed by a path, a tag is not.
@@ -173,7 +174,10 @@ fn is_ours(image: &str, repositories: &[String]) -> bool {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
     };
-    repositories.iter().any(|ours| ours == repository)
+    repositories.iter().any(|ours| {
+        let registry = repository.strip_suffix(ours.as_str());
+        registry.is_some_and(|registry| registry.is_empty() || registry.ends_with('/'))
+    })
 }
 
 /// A runtime that brings its own kernel would be attached, and nothing be captured: programs of the
@@ -317,6 +321,7 @@ pub(super) mod tests {
         for image in [
             "docker.io/istio/proxyv2:1.30.0",
             "example.com:5000/interceptor-else:1",
+            "example.com:5000/no-interceptor:1",
         ] {
             let decision = decided(with_istio_init(image));
             assert_eq!(decision, Decision::Skip(Skip::IstioInit), "{image}");
@@ -326,6 +331,7 @@ pub(super) mod tests {
             "example.com:5000/interceptor:1.2",
             "example.com:5000/interceptor:1.2@sha256:00",
             "example.com:5000/interceptor@sha256:00",
+            "mirror.example.com/example.com:5000/interceptor:1",
         ] {
             assert!(is_captured(with_istio_init(image)), "{image}");
         }
