@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use interceptor_tests::interceptor;
+use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 
 use super::{Rendered, host_path};
 
@@ -38,6 +39,33 @@ fn every_value_that_the_agent_must_have_is_there() {
             let there = values.contains_key(&value);
             assert!(there || optional, "{}: {value}", rendered.folder);
         }
+    }
+}
+
+fn known_variables(command: &[&str]) -> String {
+    let output = interceptor::try_run(command.iter().chain(&["--help"])).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_agent_knows_every_variable_that_it_is_given() {
+    let help = known_variables(&["agent"]);
+    for rendered in Rendered::platforms() {
+        for variable in rendered.agent().env.unwrap() {
+            let shown = format!("[env: {}=", variable.name);
+            assert!(help.contains(&shown), "{}: {help}", variable.name);
+        }
+    }
+}
+
+#[test]
+fn uninstall_knows_every_variable_that_it_is_given() {
+    let help = known_variables(&["uninstall"]);
+    let job: Job = Rendered::of("examples/uninstall").only("Job");
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    for variable in pod.containers[0].env.iter().flatten() {
+        let shown = format!("[env: {}=", variable.name);
+        assert!(help.contains(&shown), "{}: {help}", variable.name);
     }
 }
 
