@@ -13,8 +13,11 @@ mod demo;
 mod deny;
 mod envoy;
 mod fmt;
+mod image;
+mod kubectl;
 mod lint;
 mod paths;
+mod pip;
 mod test;
 mod toolchain;
 mod vm;
@@ -36,6 +39,8 @@ enum Task {
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
     Build,
+    /// Build a static binary, and an OCI image of it as one archive; takes no container engine
+    Image(image::Image),
     /// Format the sources
     Fmt,
     /// Check format, lints (host and BPF), documentation and dependencies
@@ -77,6 +82,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf => build_ebpf::run(),
         Task::Build => build::run().map(drop),
+        Task::Image(image) => image::run(&image),
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),

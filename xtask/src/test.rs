@@ -6,7 +6,7 @@ use crate::{
     apt::{self, Need},
     build,
     command::{cargo, display, exec, say},
-    envoy,
+    envoy, kubectl,
 };
 
 /// Prepares the machine and runs the tests; `arguments` are cargo's.
@@ -17,13 +17,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     );
     prepare()?;
     let envoy = envoy::ensure()?;
+    let kubectl = kubectl::ensure()?;
     let interceptor = build::run()?;
     let mut test = cargo("test");
     // One failure must not hide the next.
     test.args(["--workspace", "--no-fail-fast"]).args(arguments);
     exec(
         test.env("ENVOY_BIN", &envoy)
-            .env("INTERCEPTOR_BIN", &interceptor),
+            .env("INTERCEPTOR_BIN", &interceptor)
+            .env("KUBECTL_BIN", &kubectl),
     )?;
     say(&format!("passed: `{}`", display(&test)));
     say(&format!(
