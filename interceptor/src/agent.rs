@@ -1,3 +1,5 @@
 //! The node agent.
 
+pub mod install;
+pub mod leaving;
 pub mod protocol;
