@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        uninstall(&self.options(&[])).unwrap()
+        uninstall(&self.options(&[]).folders).unwrap()
     }
 
     #[track_caller]
@@ -270,6 +270,17 @@ fn uninstalled_the_node_is_as_before_and_twice_is_once() {
     assert_eq!(bare.uninstall(), Vec::<String>::new());
 }
 
+/// A pod of CRI-O's is taken down by the configuration that it was set up with.
+#[test]
+fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    node.once(&[]).unwrap();
+    let options = node.options(&["--keep-cni-plugin"]);
+    uninstall(&options.folders).unwrap();
+    assert!(node.binary().exists());
+    assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
+}
+
 #[test]
 fn istio_cni_is_stepped_aside_for_and_named() {
     let both = CALICO.replace("portmap", "istio-cni");
@@ -354,7 +365,7 @@ async fn until(
     states: &mut watch::Receiver<InstallState>,
     wanted: impl FnMut(&InstallState) -> bool,
 ) -> InstallState {
-    let wait = timeout(Duration::from_secs(60), states.wait_for(wanted));
+    let wait = timeout(Duration::from_mins(1), states.wait_for(wanted));
     wait.await.unwrap().unwrap().clone()
 }
 
