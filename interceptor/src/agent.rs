@@ -3,7 +3,9 @@
 #[cfg(test)]
 mod fixtures;
 pub mod index;
+pub mod install;
 pub mod intent;
+pub mod leaving;
 pub mod pod;
 pub mod protocol;
 pub mod selection;

@@ -24,6 +24,7 @@ mod istio_iptables;
 mod output;
 mod run;
 mod status;
+mod uninstall;
 
 /// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
@@ -50,6 +51,7 @@ enum Command {
     #[command(alias = "interceptor-cni")]
     Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
+    Uninstall(uninstall::Uninstall),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
@@ -98,6 +100,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Check(check) => check.run(),
         Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
+        Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }

@@ -39,6 +39,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// What the tests call.
 pub(crate) fn prepare() -> Result<()> {
     apt::ensure(&[
+        Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
         Need::new("bpftool", "bpftool"),
         Need::new("ip", "iproute2"),
         Need::new("iptables", "iptables"),
