@@ -12,7 +12,7 @@ use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFla
 
 use crate::{
     bpf::{
-        fib, grace,
+        dispatcher, fib, grace,
         hooks::{self, Hook},
         link, listeners,
         maps::{Maps, prefix_key},
@@ -146,13 +146,13 @@ impl Attachment<'_> {
 
     fn establish(&self, pins: &Pins, before: Option<&Before>) -> Result<Attached> {
         pins.create()?;
-        let mut object = Object::load(pins, self.netns.cookie())?;
+        let mut object = Object::load(pins)?;
         let mut maps = Maps::open(&pins.maps())?;
         let programs = programs::shared(&mut object, pins)?;
-        let lookup = object.program_fd(hooks::LOOKUP.program)?;
+        let dispatcher = dispatcher::load(&object, self.netns.cookie())?;
         self.note_listeners(before, &mut maps)?;
         self.attach_cgroup(pins, &programs)?;
-        self.attach_netns(pins, &lookup)?;
+        self.attach_netns(pins, &dispatcher)?;
         if before.is_none_or(|before| before.record.settings != *self.settings) {
             self.note_open_listeners(before, &mut object)?;
         }
@@ -252,10 +252,10 @@ impl Attachment<'_> {
         })
     }
 
-    fn attach_netns(&self, pins: &Pins, lookup: &OwnedFd) -> Result<()> {
+    fn attach_netns(&self, pins: &Pins, dispatcher: &OwnedFd) -> Result<()> {
         let folder = pins.netns(self.netns.cookie());
         pins::create_folder(&folder)?;
-        link::ensure(hooks::LOOKUP, lookup, self.netns, &folder)
+        link::ensure(hooks::LOOKUP, dispatcher, self.netns, &folder)
     }
 
     /// Has our programs see what would be forwarded through the pod.

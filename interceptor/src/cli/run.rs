@@ -48,7 +48,7 @@ impl Run {
             eprintln!("interceptor: {name} is captured; Ctrl-C detaches it");
             let log = async {
                 if self.log {
-                    log::print(&Pins::new(), netns.cookie()).await
+                    log::print(&Pins::new()).await
                 } else {
                     future::pending().await
                 }
