@@ -2,11 +2,17 @@
 
 use std::path::Path;
 
-/// Where `cargo xtask build-ebpf` leaves the object, from this crate's folder.
-const OBJECT: &str = "../target/ebpf/interceptor.o";
+/// Where `cargo xtask build-ebpf` leaves the objects, from this crate's folder.
+const FOLDER: &str = "../target/ebpf";
 
 fn main() {
-    let object = Path::new(env!("CARGO_MANIFEST_DIR")).join(OBJECT);
+    let object = if cfg!(feature = "other-layout") {
+        "interceptor-other-layout.o"
+    } else {
+        "interceptor.o"
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    let object = folder.join(object);
     println!("cargo::rerun-if-changed={}", object.display());
     if object.exists() {
         println!(

@@ -4,11 +4,13 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
+use aya_obj::generated::BPF_NOEXIST;
 use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
+use tracing::warn;
 
 use crate::{
     bpf::{
@@ -35,6 +37,7 @@ use crate::{
     processes,
     record::Record,
     settings::{DnsCapture, Settings},
+    upgrade,
 };
 
 /// How often the routes are asked for again because they changed meanwhile, as they do for a moment
@@ -121,6 +124,7 @@ impl Attachment<'_> {
     pub fn attach(&self) -> Result<Attached> {
         let pins = Pins::new();
         let _lock = host::lock()?;
+        upgrade::take_over(&pins)?;
         processes::check_covered(self.netns, self.cgroup, self.hierarchy)?;
         let before = Before::read(&pins, self.netns.cookie())?;
         self.change(&pins, before.as_ref())
@@ -214,16 +218,9 @@ impl Attachment<'_> {
         if before.is_none() {
             // Left by an attach that was killed.
             maps.remove_netns_state(self.netns.cookie())?;
-            maps.next_stand_in
-                .insert(self.netns.cookie(), random_number()? >> 1, 0)
-                .context("cannot make room for the pod's stand-ins")?;
+            make_room(self.netns.cookie(), maps)?;
         }
-        for port in listener_ports(self.settings) {
-            maps.listener_ports
-                .insert(ListenerPortKey::new(self.netns.cookie(), port), 1, 0)
-                .context("cannot make room for the proxy's listeners")?;
-        }
-        Ok(())
+        note_ports(self.netns, self.settings, maps)
     }
 
     /// Those that listened before are noted too, unless they have been.
@@ -377,11 +374,87 @@ impl Attachment<'_> {
     }
 }
 
+/// Puts into force in these maps what the pod is attached with in those of another build. Changes
+/// nothing but the maps, and the pod's routes as a refresh does.
+pub(crate) fn adopt(
+    netns: &Netns,
+    record: &Record,
+    pins: &Pins,
+    object: &mut Object,
+    maps: &mut Maps,
+) -> Result<()> {
+    let hierarchy = Hierarchy::find()?;
+    let attachment = Attachment {
+        netns,
+        // The links stay where they are.
+        cgroup: &Cgroup::open(&hierarchy, None)?,
+        hierarchy: &hierarchy,
+        settings: &record.settings,
+        log: false,
+    };
+    let Prepared { network, sources } = attachment.prepare_network(object)?;
+    let compiled = CompiledPolicy::new(random_id()?, &record.settings, &network, &sources);
+    let adopted = Record {
+        ipv6: network.ipv6,
+        network: network.digest(),
+        ..record.clone()
+    };
+    attachment.put_in_force(maps, &compiled, &adopted)?;
+    // Where they are filters, they are replaced here: the policy is there before.
+    attachment.watch(pins, object, &network).map(drop)
+}
+
+/// Begins to count a pod's stand-ins somewhere, unless they are counted.
+pub(crate) fn make_room(netns: NetnsCookie, maps: &mut Maps) -> Result<()> {
+    let next = random_number()? >> 1;
+    match maps.next_stand_in.insert(netns, next, BPF_NOEXIST.into()) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        result => result.context("cannot make room for the pod's stand-ins"),
+    }
+}
+
+/// Notes who listens on the proxy's ports, from now on and already.
+pub(crate) fn note_all_listeners(
+    netns: &Netns,
+    settings: &Settings,
+    object: &mut Object,
+    maps: &mut Maps,
+) -> Result<()> {
+    note_ports(netns, settings, maps)?;
+    netns.run(|| listeners::note_open(object))
+}
+
+fn note_ports(netns: &Netns, settings: &Settings, maps: &mut Maps) -> Result<()> {
+    for port in listener_ports(settings) {
+        maps.listener_ports
+            .insert(ListenerPortKey::new(netns.cookie(), port), 1, 0)
+            .context("cannot make room for the proxy's listeners")?;
+    }
+    Ok(())
+}
+
+/// Takes over what another build has attached, pod by pod, if there is anything. Answers whether
+/// there was. Every change begins with it; this is for who would rather have it done at once.
+pub fn take_over() -> Result<bool> {
+    let pins = Pins::new();
+    let _lock = host::lock()?;
+    let is_changed = upgrade::take_over(&pins)?;
+    if is_changed {
+        tidy(&pins, true)?;
+    }
+    Ok(is_changed)
+}
+
 /// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.
 /// `None` if it is not attached.
 pub fn refresh(netns: &Netns) -> Result<Option<Attached>> {
     let pins = Pins::new();
     let _lock = host::lock()?;
+    upgrade::take_over(&pins)?;
     let Some(before) = Before::read(&pins, netns.cookie())? else {
         return Ok(None);
     };
@@ -436,6 +509,7 @@ pub fn detach(netns: &Netns) -> Result<Detached> {
     if !pins.exist() {
         return undo(&pins, netns);
     }
+    upgrade::take_over(&pins)?;
     let unfinished = pins.begin_change()?;
     let detached = undo(&pins, netns)?;
     tidy(&pins, unfinished)?;
@@ -498,6 +572,10 @@ fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
 pub fn detach_all() -> Result<usize> {
     let pins = Pins::new();
     let _lock = host::lock()?;
+    if let Err(error) = upgrade::take_over(&pins) {
+        warn!("{error:#}");
+        pins.remove_all()?;
+    }
     let mut count = 0;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
         for (cookie, policy) in attached(&maps)? {
@@ -514,7 +592,12 @@ pub fn detach_all() -> Result<usize> {
 
 /// Opens an attached network namespace: by the path that it had, if that still leads there, else by
 /// way of a process that is in it.
-fn open_attached(pins: &Pins, maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
+pub(crate) fn open_attached(
+    pins: &Pins,
+    maps: &Maps,
+    cookie: NetnsCookie,
+    policy: PolicyId,
+) -> Option<Netns> {
     let by_path = Record::load(maps, policy)
         .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
         .ok()

@@ -17,4 +17,5 @@ pub mod record;
 pub mod rules;
 pub mod settings;
 pub mod status;
+pub mod upgrade;
 pub mod validation;

@@ -17,23 +17,55 @@ use crate::{
 
 /// The package and its binary.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the object goes in the target folder; `interceptor/build.rs` has the other side.
-const OBJECT: &str = "ebpf/interceptor.o";
+/// Where the objects go in the target folder; `interceptor/build.rs` has the other side.
+const FOLDER: &str = "ebpf";
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
     "bpfel-unknown-none"
 };
 
-/// Builds the object.
+/// Which object is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// What is shipped.
+    Product,
+    /// The same with another layout of the policies, for the tests of upgrades.
+    OtherLayout,
+}
+
+impl Variant {
+    /// The feature that makes it.
+    pub(crate) const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Product => &[],
+            Self::OtherLayout => &["--features", "other-layout"],
+        }
+    }
+
+    const fn object(self) -> &'static str {
+        match self {
+            Self::Product => "interceptor.o",
+            Self::OtherLayout => "interceptor-other-layout.o",
+        }
+    }
+}
+
+/// Builds the object that is shipped.
 pub(crate) fn run() -> Result<()> {
+    run_variant(Variant::Product)
+}
+
+/// Builds an object.
+pub(crate) fn run_variant(variant: Variant) -> Result<()> {
     let toolchain = Toolchain::find()?;
     let llvm_major = toolchain.llvm_major()?;
     let linker = bpf_linker::ensure(&llvm_major)?;
     let mut compile = cargo(toolchain, "build");
+    compile.args(variant.features());
     exec(compile.env("PATH", bpf_linker::path_with(&linker)?))?;
     let built = target_dir().join(TARGET).join("release").join(PACKAGE);
-    install(&without_dwarf(&built, &llvm_major)?)
+    install(variant, &without_dwarf(&built, &llvm_major)?)
 }
 
 /// A cargo command on the BPF programs.
@@ -92,8 +124,8 @@ fn without_dwarf(object: &Path, llvm_major: &str) -> Result<Vec<u8>> {
 }
 
 /// Writes the object when it is another one: its time of change makes cargo rebuild what embeds it.
-fn install(new: &[u8]) -> Result<()> {
-    let object = paths::target().join(OBJECT);
+fn install(variant: Variant, new: &[u8]) -> Result<()> {
+    let object = paths::target().join(FOLDER).join(variant.object());
     if fs::read(&object).is_ok_and(|old| old == new) {
         return Ok(());
     }

@@ -35,7 +35,11 @@ enum Task {
     /// Compile the BPF programs into target/ebpf/interceptor.o, for the interceptor crate to embed
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
-    Build,
+    Build {
+        /// Before that, the one with another layout of the policies, which tests of upgrades meet
+        #[arg(long)]
+        other_layout: bool,
+    },
     /// Format the sources
     Fmt,
     /// Check format, lints (host and BPF), documentation and dependencies
@@ -76,7 +80,12 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf => build_ebpf::run(),
-        Task::Build => build::run().map(drop),
+        Task::Build { other_layout } => {
+            if other_layout {
+                build::other_layout()?;
+            }
+            build::run().map(drop)
+        }
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),

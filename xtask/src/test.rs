@@ -17,13 +17,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     );
     prepare()?;
     let envoy = envoy::ensure()?;
+    let other_layout = build::other_layout()?;
     let interceptor = build::run()?;
     let mut test = cargo("test");
     // One failure must not hide the next.
     test.args(["--workspace", "--no-fail-fast"]).args(arguments);
     exec(
         test.env("ENVOY_BIN", &envoy)
-            .env("INTERCEPTOR_BIN", &interceptor),
+            .env("INTERCEPTOR_BIN", &interceptor)
+            .env("INTERCEPTOR_OTHER_BIN", &other_layout),
     )?;
     say(&format!("passed: `{}`", display(&test)));
     say(&format!(
