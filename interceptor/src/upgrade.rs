@@ -24,15 +24,13 @@
 //! it before step 4: its traffic, and that of all others, stays with the other build's programs.
 
 use anyhow::{Context as _, Result, bail};
-use interceptor_ebpf::{NetnsCookie, PolicyId};
+use interceptor_ebpf::{ListenerKey, NetnsCookie, PolicyId};
 use tracing::info;
 
 use crate::{
     attachment,
-    bpf::{
-        foreign::Foreign, hooks, layout, link, maps::Maps, object::Object, pins::Pins,
-        programs::Shared,
-    },
+    bpf::{foreign::Foreign, hooks, layout, link, pins::Pins},
+    dataplane::{self, Loaded},
     netns::Netns,
     record::Record,
 };
@@ -46,11 +44,9 @@ pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
     }
     info!("taking over from another build");
     pins.begin_change()?;
-    pins.create()?;
     let mut upgrade = Upgrade {
         pins,
-        object: Object::load(pins)?,
-        maps: Maps::open(&pins.maps())?,
+        loaded: Loaded::prepare(pins)?,
     };
     upgrade
         .run(&foreign)
@@ -61,43 +57,45 @@ pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
 /// This build's side.
 struct Upgrade<'a> {
     pins: &'a Pins,
-    object: Object,
-    maps: Maps,
+    loaded: Loaded,
 }
 
 impl Upgrade<'_> {
     fn run(&mut self, foreign: &Foreign) -> Result<()> {
-        let shared = Shared::open(&mut self.object, self.pins)?;
         for (cookie, policy) in foreign.attached(self.pins)? {
             self.adopt(cookie, policy)?;
         }
-        for (cookie, _) in attachment::attached(&self.maps)? {
-            attachment::make_room(cookie, &mut self.maps)?;
+        for (cookie, _) in dataplane::attached(&self.loaded.maps)? {
+            attachment::make_room(cookie, &mut self.loaded.maps)?;
         }
-        shared.replace_noting(self.pins)?;
+        self.loaded.programs.replace_noting(self.pins)?;
         if foreign.has_own(layout::LISTENER_PORTS) {
             self.note_listeners()?;
         }
-        shared.replace_others(&mut self.object, self.pins)?;
+        let Loaded {
+            object, programs, ..
+        } = &mut self.loaded;
+        programs.replace_others(object, self.pins)?;
         foreign.remove(self.pins)
     }
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
     fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
         let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-        let is_adopted = attachment::policy_of(&self.maps, cookie)?.is_some();
+        let is_adopted = attachment::policy_of(&self.loaded.maps, cookie)?.is_some();
         if is_adopted || !link::is_alive(hooks::LOOKUP, &pin)? {
             return Ok(());
         }
-        let record = Record::load(&self.maps, policy)?;
+        let record = Record::load(&self.loaded.maps, policy)?;
         let netns = self.open(cookie, policy)?;
-        attachment::adopt(&netns, &record, self.pins, &mut self.object, &mut self.maps)
+        attachment::adopt(&netns, &record, self.pins, &mut self.loaded)
             .with_context(|| format!("{}", netns.path().display()))
     }
 
     fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Netns> {
-        let Some(netns) = attachment::open_attached(self.pins, &self.maps, cookie, policy) else {
-            let record = Record::load(&self.maps, policy)?;
+        let maps = &self.loaded.maps;
+        let Some(netns) = dataplane::open_attached(self.pins, maps, cookie, policy) else {
+            let record = Record::load(maps, policy)?;
             bail!(
                 "the network namespace with the cookie {cookie}, attached as {}, is not there any \
                  more, and no process is in it: wait until the kernel has let go of it, or detach \
@@ -110,16 +108,12 @@ impl Upgrade<'_> {
 
     /// Notes the listeners of all pods in this build's maps. Repeated, it begins anew.
     fn note_listeners(&mut self) -> Result<()> {
-        for (cookie, policy) in attachment::attached(&self.maps)? {
+        for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
             let netns = self.open(cookie, policy)?;
-            let record = Record::load(&self.maps, policy)?;
-            self.maps.remove_listeners(|key| key.netns == cookie)?;
-            attachment::note_all_listeners(
-                &netns,
-                &record.settings,
-                &mut self.object,
-                &mut self.maps,
-            )?;
+            let record = Record::load(&self.loaded.maps, policy)?;
+            let is_its = |key: &ListenerKey| key.netns == cookie;
+            self.loaded.maps.remove_listeners(is_its)?;
+            attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
         }
         Ok(())
     }

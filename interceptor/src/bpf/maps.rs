@@ -73,14 +73,19 @@ impl Maps {
                  over: `interceptor agent`, or any attach, of this build takes over all of them"
             );
         }
-        if NAMES
-            .iter()
-            .all(|name| folder.join(layout::pin(name)).exists())
-        {
+        if Self::are_complete(folder) {
             Self::open(folder).map(Some)
         } else {
             Ok(None)
         }
+    }
+
+    /// Whether all maps are pinned in `folder`.
+    #[must_use]
+    pub fn are_complete(folder: &Path) -> bool {
+        NAMES
+            .iter()
+            .all(|name| folder.join(layout::pin(name)).exists())
     }
 
     /// Opens the maps that are pinned in `folder`.

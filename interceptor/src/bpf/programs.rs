@@ -19,17 +19,8 @@ use super::{
 
 /// The shared programs of this build, loaded and pinned.
 pub struct Shared {
-    /// Those that attach to cgroups.
-    pub cgroup: Vec<(Hook, OwnedFd)>,
+    cgroup: Vec<(Hook, OwnedFd)>,
     lookup: OwnedFd,
-}
-
-/// Opens the shared programs where they are pinned, or loads them; those of network namespaces call
-/// this build's from now on.
-pub fn shared(object: &mut Object, pins: &Pins) -> Result<Vec<(Hook, OwnedFd)>> {
-    let shared = Shared::open(object, pins)?;
-    dispatcher::share(object, &shared.lookup)?;
-    Ok(shared.cgroup)
 }
 
 impl Shared {
@@ -45,6 +36,17 @@ impl Shared {
         Ok(Self { cgroup, lookup })
     }
 
+    /// Those that attach to cgroups.
+    #[must_use]
+    pub fn at_cgroups(&self) -> &[(Hook, OwnedFd)] {
+        &self.cgroup
+    }
+
+    /// Has the programs of network namespaces call this build's from now on.
+    pub fn share(&self, object: &Object) -> Result<()> {
+        dispatcher::share(object, &self.lookup)
+    }
+
     /// Puts those that note listeners in the place of another build's, wherever that is attached.
     pub fn replace_noting(&self, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Notes)
@@ -55,7 +57,7 @@ impl Shared {
     /// that the old ones allot until then are known, too, because their tables are the same.
     pub fn replace_others(&self, object: &mut Object, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Answers)?;
-        dispatcher::share(object, &self.lookup)?;
+        self.share(object)?;
         for netns in pins.netns_cookies()? {
             let (dispatcher, folder) = (dispatcher::load(object, netns)?, pins.netns(netns));
             link::replace(LOOKUP, &dispatcher, &folder)?;
