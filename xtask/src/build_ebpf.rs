@@ -17,40 +17,68 @@ use crate::{
 
 /// The package and its binary.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the object goes in the target folder; `interceptor/build.rs` has the other side.
-const OBJECT: &str = "ebpf/interceptor.o";
+/// Where the objects go in the target folder; `interceptor/build.rs` has the other side.
+const FOLDER: &str = "ebpf";
 /// The architecture of this machine, by Rust's name.
-const THIS_MACHINES: &str = env::consts::ARCH;
+pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
     "bpfel-unknown-none"
 };
 
-/// Builds the object for this machine.
+/// Which object is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant<'a> {
+    /// What is shipped, for machines of this architecture, by Rust's name.
+    For(&'a str),
+    /// For this machine and with another layout of the policies, for the tests of upgrades.
+    OtherLayout,
+}
+
+impl<'a> Variant<'a> {
+    /// The feature that makes it.
+    pub(crate) const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::For(_) => &[],
+            Self::OtherLayout => &["--features", "other-layout"],
+        }
+    }
+
+    const fn architecture(self) -> &'a str {
+        match self {
+            Self::For(architecture) => architecture,
+            Self::OtherLayout => THIS_MACHINES,
+        }
+    }
+
+    fn path(self) -> PathBuf {
+        let name = match self {
+            Self::For(THIS_MACHINES) => "interceptor.o".to_owned(),
+            Self::For(architecture) => format!("interceptor-{architecture}.o"),
+            Self::OtherLayout => "interceptor-other-layout.o".to_owned(),
+        };
+        paths::target().join(FOLDER).join(name)
+    }
+}
+
+/// Builds the object that is shipped, for this machine.
 pub(crate) fn run() -> Result<()> {
-    build(THIS_MACHINES, &paths::target().join(OBJECT))
+    run_variant(Variant::For(THIS_MACHINES)).map(drop)
 }
 
-/// Builds the object for machines of that architecture; returns its path.
-pub(crate) fn run_for(architecture: &str) -> Result<PathBuf> {
-    let name = match architecture {
-        THIS_MACHINES => OBJECT.to_owned(),
-        other => OBJECT.replace(".o", &format!("-{other}.o")),
-    };
-    let object = paths::target().join(name);
-    build(architecture, &object)?;
-    Ok(object)
-}
-
-fn build(architecture: &str, object: &Path) -> Result<()> {
+/// Builds an object; returns its path.
+pub(crate) fn run_variant(variant: Variant<'_>) -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let llvm_major = toolchain.llvm_major()?;
     let linker = bpf_linker::ensure(&llvm_major)?;
-    let mut compile = cargo_for(architecture, toolchain, "build");
+    let mut compile = cargo_for(variant.architecture(), toolchain, "build");
+    compile.args(variant.features());
     exec(compile.env("PATH", bpf_linker::path_with(&linker)?))?;
     let built = target_dir().join(TARGET).join("release").join(PACKAGE);
-    install(object, &without_dwarf(&built, &llvm_major)?)
+    let object = variant.path();
+    install(&object, &without_dwarf(&built, &llvm_major)?)?;
+    Ok(object)
 }
 
 /// A cargo command on the BPF programs.

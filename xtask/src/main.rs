@@ -38,7 +38,11 @@ enum Task {
     /// Compile the BPF programs into target/ebpf/interceptor.o, for the interceptor crate to embed
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
-    Build,
+    Build {
+        /// Before that, the one with another layout of the policies, which tests of upgrades meet
+        #[arg(long)]
+        other_layout: bool,
+    },
     /// Build a static binary, and an OCI image of it as one archive; takes no container engine
     Image(image::Image),
     /// Format the sources
@@ -81,7 +85,12 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf => build_ebpf::run(),
-        Task::Build => build::run().map(drop),
+        Task::Build { other_layout } => {
+            if other_layout {
+                build::other_layout()?;
+            }
+            build::run().map(drop)
+        }
         Task::Image(image) => image::run(&image),
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),

@@ -18,6 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     prepare()?;
     let envoy = envoy::ensure()?;
     let kubectl = kubectl::ensure()?;
+    let other_layout = build::other_layout()?;
     let interceptor = build::run()?;
     let mut test = cargo("test");
     // One failure must not hide the next.
@@ -25,7 +26,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     exec(
         test.env("ENVOY_BIN", &envoy)
             .env("INTERCEPTOR_BIN", &interceptor)
-            .env("KUBECTL_BIN", &kubectl),
+            .env("KUBECTL_BIN", &kubectl)
+            .env("INTERCEPTOR_OTHER_BIN", &other_layout),
     )?;
     say(&format!("passed: `{}`", display(&test)));
     say(&format!(

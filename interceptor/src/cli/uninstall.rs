@@ -5,7 +5,8 @@ use clap::Args;
 
 use crate::{
     agent::install::{self, CniFolders},
-    attachment, host, status,
+    dataplane::Dataplane,
+    host, status,
 };
 
 /// Take the agent's CNI plugin off this node
@@ -52,7 +53,7 @@ fn detach() -> Result<()> {
             netns.display()
         );
     }
-    let count = attachment::detach_all()?;
+    let count = Dataplane::new().detach_all()?;
     eprintln!("interceptor: {count} network namespaces are no longer captured");
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::Architecture;
 use crate::{
     apt::{self, Need},
-    build_ebpf,
+    build_ebpf::{self, Variant},
     command::{cargo, exec, read, say},
     paths,
     toolchain::Toolchain,
@@ -16,7 +16,7 @@ use crate::{
 /// Builds the binary, with the BPF object inside.
 pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
     ensure_c_compiler(architecture)?;
-    let object = build_ebpf::run_for(architecture.name())?;
+    let object = build_ebpf::run_variant(Variant::For(architecture.name()))?;
     let target = architecture.target();
     let mut compile = compiler(architecture)?;
     compile
