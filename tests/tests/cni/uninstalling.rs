@@ -1,6 +1,12 @@
 //! `interceptor uninstall --node`, where the agent is gone.
 
-use std::fs;
+use std::{
+    fs, iter,
+    path::Path,
+    process::{self, Stdio},
+    thread,
+    time::Duration,
+};
 
 use ::interceptor::agent::install::{self, InstallOptions};
 use clap::Parser;
@@ -14,6 +20,62 @@ const CALICO: &str =
 struct Command {
     #[command(flatten)]
     install: InstallOptions,
+}
+
+const BRIDGE: &str = r#"{"cniVersion":"0.4.0","name":"mynet","type":"bridge"}"#;
+
+/// The networks in `conf` that a runtime would read, in its order: each is whole.
+fn networks(conf: &Path) -> Vec<Value> {
+    let files = fs::read_dir(conf).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let read = files.iter().filter(|file| {
+        let extension = file.extension().unwrap_or_default();
+        extension == "conf" || extension == "conflist"
+    });
+    let texts = read.map(|file| fs::read_to_string(file).expect("a text"));
+    texts
+        .map(|text| serde_json::from_str(&text).expect("a whole network"))
+        .collect()
+}
+
+/// Whenever it is killed, the node has a network, and the next call ends what was begun.
+#[test]
+fn killed_at_any_point_it_leaves_a_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [bin, conf] = ["bin", "net.d"].map(|name| folder.path().join(name));
+    fs::create_dir(&conf).expect("a folder");
+    fs::write(conf.join("10-net.conf"), BRIDGE).expect("a file");
+    let folders = [
+        "--cni-bin-dir".into(),
+        bin,
+        "--cni-conf-dir".into(),
+        conf.clone(),
+    ];
+    let arguments = iter::once("agent".into()).chain(folders.clone());
+    let options = Command::parse_from(arguments).install;
+    for step in 0..40 {
+        install::once(&options).expect("an installation");
+        let mut command = process::Command::new(interceptor::binary());
+        command.args(["uninstall", "--node"]).args(&folders);
+        let mut uninstall = command.stderr(Stdio::null()).spawn().expect("a process");
+        thread::sleep(Duration::from_micros(250 * step));
+        uninstall.kill().expect("a process to kill");
+        uninstall.wait().expect("an end");
+        let networks = networks(&conf);
+        let first = networks.first().expect("a network");
+        assert!(first.to_string().contains("\"bridge\""), "{first}");
+    }
+    install::uninstall(&options.folders).expect("an uninstallation");
+    let names = fs::read_dir(&conf).expect("a folder");
+    let names: Vec<_> = names
+        .map(|file| file.expect("a file").file_name())
+        .collect();
+    assert_eq!(names, ["10-net.conf"]);
+    assert_eq!(
+        fs::read_to_string(conf.join("10-net.conf")).expect("a file"),
+        BRIDGE
+    );
 }
 
 #[test]

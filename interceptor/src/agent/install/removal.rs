@@ -47,12 +47,21 @@ fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
     if !file.network.has_ours() {
         return Ok(None);
     }
-    if file.network.types().iter().all(|name| *name == PLUGIN) {
+    if file.network.types().iter().all(|name| *name == PLUGIN) || stands_in(&file) {
         files::remove(path).map_err(NotInstalled::io(path))?;
         return Ok(Some(format!("removed {shown}")));
     }
     file.replace(&file.network.clone().without_ours())?;
     Ok(Some(format!("took {PLUGIN} out of {shown}")))
+}
+
+/// Is it a list that we have made of a `.conf` which is there? Then we were killed before the one or
+/// the other was gone.
+fn stands_in(list: &ConfFile) -> bool {
+    ["conf", "json"].into_iter().any(|extension| {
+        let single = ConfFile::read(&list.path.with_extension(extension), Shape::Single);
+        list.shape == Shape::List && single.is_ok_and(|single| list.is_only_ours(&single.network))
+    })
 }
 
 /// Brings back the `.conf` that was saved at `saved`, if it was, and removes the list that stood in
