@@ -7,3 +7,4 @@ mod neighbours;
 mod other_programs;
 mod places;
 mod stand_ins;
+mod user_namespaces;
