@@ -113,10 +113,14 @@ pub struct Attachment<'a> {
 impl Attachment<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
     pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
+        // First of all: what has no name there is refused before anything is changed.
+        let translated = self.netns.ids()?.map(|ids| ids.translate(self.settings));
+        let translated = translated.transpose()?;
         let netlink = Session::open()?;
         let before = Before::read(&loaded.maps, self.netns.cookie())?;
         let mut step = Step {
             wanted: self,
+            in_kernel: translated.as_ref().unwrap_or(self.settings),
             pins,
             loaded,
             netlink: &netlink,
@@ -149,6 +153,8 @@ impl Attachment<'_> {
 /// Going from what was before to what is to be.
 struct Step<'a> {
     wanted: &'a Attachment<'a>,
+    /// The settings, with users and groups as the kernel knows them.
+    in_kernel: &'a Settings,
     pins: &'a Pins,
     loaded: &'a mut Loaded,
     netlink: &'a Session,
@@ -277,8 +283,7 @@ impl Step<'_> {
     }
 
     fn compile(&self, network: &PodNetwork, sources: &Sources) -> Result<CompiledPolicy> {
-        let settings = self.wanted.settings;
-        let mut compiled = CompiledPolicy::new(random_id()?, settings, network, sources);
+        let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
         compiled.policy.flags = flags.with(PolicyFlags::LOG, self.wanted.log);
         Ok(compiled)

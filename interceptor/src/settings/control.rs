@@ -177,6 +177,7 @@ mod tests {
         assert_eq!((proof.port, proof.timeout), (7, Duration::from_mins(2)));
         let cases = [
             ("--probe-timeout=soon", "--probe-timeout"),
+            ("--probe-timeout=-1s", "--probe-timeout"),
             ("--iptables-probe-port=0", "1 to 65535"),
             ("--dry-run=perhaps", "true or false"),
         ];
