@@ -1,5 +1,7 @@
 //! The node agent.
 
+#[cfg(test)]
+mod fixtures;
 pub mod index;
 pub mod intent;
 pub mod pod;

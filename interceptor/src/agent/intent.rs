@@ -212,3 +212,184 @@ fn parse(
         from,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::fixtures::{injected, pod, with_istio_init},
+        *,
+    };
+    use crate::settings::tests::settings;
+
+    fn intent(annotations: &[(&str, &str)], proxy: &Value) -> Result<Intent, String> {
+        let mut manifest = injected();
+        let status = json!({"sidecar.istio.io/status": "{}"});
+        manifest["metadata"]["annotations"] = status;
+        for (name, value) in annotations {
+            manifest["metadata"]["annotations"][*name] = json!(value);
+        }
+        for (member, value) in proxy.as_object().unwrap() {
+            manifest["spec"]["containers"][1][member] = value.clone();
+        }
+        let pod = pod(manifest);
+        of_annotations(&pod, pod.container("istio-proxy").unwrap())
+    }
+
+    #[track_caller]
+    fn check(annotations: &[(&str, &str)], proxy: &Value, flags: &[&str]) {
+        let intent = intent(annotations, proxy).unwrap();
+        assert_eq!(intent.settings, settings(flags, &[]).unwrap());
+        assert_eq!(intent.from, From::Start);
+    }
+
+    /// The rules that istio-cni programs for a pod without annotations.
+    const DEFAULTS: [&str; 12] = [
+        "-m",
+        "REDIRECT",
+        "-i",
+        "*",
+        "-b",
+        "*",
+        "-d",
+        "15020,15021,15090",
+        "-o",
+        "15020",
+        "-u",
+        "1337",
+    ];
+
+    #[test]
+    fn the_defaults_are_istio_cnis() {
+        check(&[], &json!({}), &DEFAULTS);
+        // Root is nobody's proxy.
+        let root = json!({"securityContext": {"runAsUser": 0, "runAsGroup": 0}});
+        check(&[], &root, &DEFAULTS);
+    }
+
+    #[test]
+    fn every_annotation_is_heeded() {
+        let annotations = [
+            ("sidecar.istio.io/interceptionMode", "TPROXY"),
+            (
+                "traffic.sidecar.istio.io/includeOutboundIPRanges",
+                "10.0.0.0/8,fd00::/8",
+            ),
+            (
+                "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+                "10.1.0.0/16",
+            ),
+            ("traffic.sidecar.istio.io/includeInboundPorts", "80,443"),
+            ("traffic.sidecar.istio.io/includeOutboundPorts", "3306"),
+            ("traffic.sidecar.istio.io/excludeOutboundPorts", "25"),
+            ("traffic.sidecar.istio.io/excludeInterfaces", "net1"),
+            ("istio.io/reroute-virtual-interfaces", "tap0"),
+        ];
+        let flags = [
+            "-m",
+            "TPROXY",
+            "-i",
+            "10.0.0.0/8,fd00::/8",
+            "-x",
+            "10.1.0.0/16",
+            "-b",
+            "80,443",
+            "-d",
+            "15020,15021,15090",
+            "-q",
+            "3306",
+            "-o",
+            "25",
+            "-c",
+            "net1",
+            "-k",
+            "tap0",
+            "-u",
+            "5",
+            "-g",
+            "6",
+            "--redirect-dns",
+            "--capture-all-dns",
+            "--dual-stack",
+        ];
+        let proxy = json!({
+            "securityContext": {"runAsUser": 5, "runAsGroup": 6},
+            "env": [
+                {"name": "ISTIO_META_DNS_CAPTURE", "value": "true"},
+                {"name": "ISTIO_DUAL_STACK", "value": "1"}
+            ]
+        });
+        check(&annotations, &proxy, &flags);
+    }
+
+    #[test]
+    fn excluded_inbound_ports_are_added_to_and_outbound_ones_replaced() {
+        let annotations = [
+            (
+                "traffic.sidecar.istio.io/excludeInboundPorts",
+                "9090, 15021",
+            ),
+            ("traffic.sidecar.istio.io/excludeOutboundPorts", ""),
+        ];
+        let mut flags = DEFAULTS;
+        (flags[7], flags[9]) = ("9090,15021,15020,15090", "");
+        check(&annotations, &json!({}), &flags);
+    }
+
+    #[test]
+    fn the_newer_name_of_the_interfaces_wins() {
+        let both = [
+            ("traffic.sidecar.istio.io/kubevirtInterfaces", "old0"),
+            ("istio.io/reroute-virtual-interfaces", "new0"),
+        ];
+        let rerouted = |annotations| {
+            let intent = intent(annotations, &json!({})).unwrap();
+            intent.settings.rerouted_interfaces[0].to_string()
+        };
+        assert_eq!(rerouted(&both), "new0");
+        assert_eq!(rerouted(&both[..1]), "old0");
+    }
+
+    #[test]
+    fn a_variable_whose_value_is_elsewhere_is_not_set() {
+        let source = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+        let proxy = json!({"env": [{"name": "ISTIO_META_DNS_CAPTURE", "valueFrom": source}]});
+        check(&[], &proxy, &DEFAULTS);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_by_its_annotation() {
+        for (annotation, value) in [
+            (
+                "traffic.sidecar.istio.io/includeOutboundIPRanges",
+                "10.0.0.0",
+            ),
+            ("traffic.sidecar.istio.io/excludeInboundPorts", "http"),
+            (
+                "traffic.sidecar.istio.io/excludeInterfaces",
+                "a-name-that-is-too-long",
+            ),
+            ("sidecar.istio.io/interceptionMode", "tproxy"),
+        ] {
+            let problem = intent(&[(annotation, value)], &json!({})).unwrap_err();
+            assert!(problem.contains(annotation), "{problem}");
+            assert!(problem.contains(value), "{problem}");
+        }
+    }
+
+    #[test]
+    fn our_own_istio_init_is_taken_at_its_word() {
+        let pod = pod(with_istio_init("interceptor"));
+        let intent = of_init_container(pod.container("istio-init").unwrap()).unwrap();
+        let flags = ["-i", "*", "-b", "*", "-d", "15090,15021,15020"];
+        assert_eq!(intent.settings, settings(&flags, &[]).unwrap());
+        assert_eq!(intent.from, From::IstioInit);
+        let odd = Container {
+            arguments: vec!["-b".to_owned(), "http".to_owned()],
+            ..Container::default()
+        };
+        let problem = of_init_container(&odd).unwrap_err();
+        assert!(problem.contains("istio-init"), "{problem}");
+    }
+}
