@@ -239,18 +239,24 @@ mod tests {
         const VALUES: [(&str, &[&str]); 10] = [
             ("-b", &["", "*", "80", "80,443", "1:1023", "15008", ","]),
             ("-d", &["", "80", "80,15020", "1:1023"]),
-            ("-i", &[
-                "",
-                "*",
-                "10.0.0.0/8",
-                "10.1.0.0/16",
-                "127.0.0.1/8",
-                "0.0.0.0/0",
-                "::/0",
-                "::1/128",
-                "10.1.0.0/16,::/0",
-            ]),
-            ("-x", &["", "10.1.0.0/16", "10.0.0.0/8", "10.1.0.9/32,::1/128"]),
+            (
+                "-i",
+                &[
+                    "",
+                    "*",
+                    "10.0.0.0/8",
+                    "10.1.0.0/16",
+                    "127.0.0.1/8",
+                    "0.0.0.0/0",
+                    "::/0",
+                    "::1/128",
+                    "10.1.0.0/16,::/0",
+                ],
+            ),
+            (
+                "-x",
+                &["", "10.1.0.0/16", "10.0.0.0/8", "10.1.0.9/32,::1/128"],
+            ),
             ("-q", &["", "80", "53,80"]),
             ("-o", &["", "80", "53", "53,80"]),
             ("-c", &["", "eth1", "eth1,eth2", "eth+"]),
@@ -311,19 +317,21 @@ mod tests {
         let transport = select(&[Transport::Tcp, Transport::Udp][..]);
         let flags = (any::<bool>(), any::<bool>());
         (ends, port, interface, id(), id(), transport, flags).prop_map(
-            move |((source, destination), port, interface, uid, gid, transport, flags)| Connection {
-                is_inbound: flags.0,
-                interface,
-                outbound: Outbound {
-                    destination: address(destination),
-                    port,
-                    transport,
-                    source: address(source),
-                    via_loopback: interface == "lo",
-                    by_excluded_interface: false,
-                    is_marked: flags.1,
-                    owner: Owner { uid, gid },
-                },
+            move |((source, destination), port, interface, uid, gid, transport, flags)| {
+                Connection {
+                    is_inbound: flags.0,
+                    interface,
+                    outbound: Outbound {
+                        destination: address(destination),
+                        port,
+                        transport,
+                        source: address(source),
+                        via_loopback: interface == "lo",
+                        by_excluded_interface: false,
+                        is_marked: flags.1,
+                        owner: Owner { uid, gid },
+                    },
+                }
             },
         )
     }
@@ -349,7 +357,11 @@ mod tests {
 
         /// The listener that gets a connection, if it is captured.
         fn captured(&self, connection: &Connection) -> Option<Listener> {
-            match decide(&self.compiled.policy, &self.compiled, &self.flow(connection)) {
+            match decide(
+                &self.compiled.policy,
+                &self.compiled,
+                &self.flow(connection),
+            ) {
                 Verdict::Capture(listener, _) => Some(listener),
                 Verdict::Pass(_) => None,
             }
