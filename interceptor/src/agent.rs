@@ -8,5 +8,6 @@ pub mod intent;
 pub mod leaving;
 pub mod pod;
 pub mod protocol;
+pub mod proxy_config;
 pub mod selection;
 pub mod tightening;

@@ -159,10 +159,21 @@ impl Index {
 
     fn begin(&mut self, pod: Pod, decision: Decision, around: &Surroundings) -> Vec<Action> {
         if let Some(captured) = self.found.remove(&pod.uid) {
+            // Should the pod get another sandbox, it is to be captured there as it was here, even if
+            // its object asks for something else by now.
+            let from = match &decision {
+                Decision::Capture(intent) => intent.from,
+                Decision::Skip(_) | Decision::Refuse(_) => From::Start,
+            };
+            let intent = Intent {
+                settings: captured.settings.clone(),
+                notes: Vec::new(),
+                from,
+            };
             let entry = Entry {
                 pod: pod.clone(),
                 state: State::Captured(captured),
-                intent: None,
+                intent: Some(Box::new(intent)),
                 told: None,
             };
             return self.change(entry, pod, decision, around);
@@ -318,7 +329,7 @@ impl Index {
         match self.pods.get_mut(uid) {
             Some(entry) if entry.is_captured_in(netns) => {
                 entry.state = State::NEW;
-                vec![Action::Attach(uid.clone())]
+                entry.first_actions()
             }
             _ => Vec::new(),
         }
@@ -698,5 +709,83 @@ mod tests {
         );
         assert_eq!(told(&actions), ["InterceptionRefused"]);
         assert_eq!(index.counts().failed, 1);
+    }
+
+    #[test]
+    fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started() {
+        let before = captured(LiveChanges::Ignored);
+        let settings = before.intent(&uid()).unwrap().settings.clone();
+        for changed in [
+            with_annotation("traffic.sidecar.istio.io/excludeOutboundPorts", "80,443"),
+            with_annotation("sidecar.istio.io/inject", "false"),
+            with_annotation(PORTS, "http"),
+        ] {
+            let mut index = index(LiveChanges::Ignored);
+            let settings = settings.clone();
+            index.found(
+                uid(),
+                Captured {
+                    netns: 7,
+                    settings: settings.clone(),
+                },
+            );
+            apply(&mut index, &changed);
+            assert_eq!(index.lost(&uid(), 7), [Action::Attach(uid())]);
+            assert!(index.is_due(&uid()));
+            assert_eq!(index.intent(&uid()).unwrap().settings, settings);
+        }
+    }
+
+    /// A pod whose istio-init is ours, with these statuses of its init containers and of its others.
+    fn waiting_pod(init: Value, rest: Value) -> Value {
+        let mut manifest = with_istio_init("example.com:5000/interceptor:1");
+        manifest["status"]["initContainerStatuses"] = init;
+        manifest["status"]["containerStatuses"] = rest;
+        manifest
+    }
+
+    fn in_state(name: &str, state: Value) -> Value {
+        let mut status = running(name);
+        status["state"] = state;
+        status
+    }
+
+    #[test]
+    fn an_istio_init_that_ended_before_a_reboot_has_not_run_yet() {
+        let ended = |name: &str| in_state(name, json!({"terminated": {"exitCode": 0}}));
+        let waits = in_state("reviews", json!({"waiting": {"reason": "PodInitializing"}}));
+        let both = json!([ended("migrate"), ended("istio-init")]);
+        let mut index = index(LiveChanges::Ignored);
+        assert_eq!(apply(&mut index, &waiting_pod(both, json!([waits]))), []);
+        assert!(!index.is_due(&uid()));
+        let again = json!([ended("migrate"), running("istio-init")]);
+        let actions = apply(&mut index, &waiting_pod(again, json!([waits])));
+        assert_eq!(actions, [Action::Attach(uid())]);
+    }
+
+    #[test]
+    fn an_istio_init_has_run_where_the_app_does() {
+        let ended = in_state("istio-init", json!({"terminated": {"exitCode": 0}}));
+        let crashes = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        for app in [running("reviews"), in_state("reviews", crashes)] {
+            let mut index = index(LiveChanges::Ignored);
+            let actions = apply(&mut index, &waiting_pod(json!([ended]), json!([app])));
+            assert_eq!(actions, [Action::Attach(uid())], "{app}");
+        }
+    }
+
+    #[test]
+    fn a_new_sandbox_waits_for_its_istio_init_too() {
+        let mut index = index(LiveChanges::Ignored);
+        let runs = waiting_pod(json!([running("istio-init")]), json!([]));
+        assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
+        attach(&mut index, 7);
+        let ended = in_state("istio-init", json!({"terminated": {"exitCode": 0}}));
+        assert_eq!(
+            apply(&mut index, &waiting_pod(json!([ended]), json!([]))),
+            []
+        );
+        assert_eq!(index.lost(&uid(), 7), []);
+        assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
     }
 }

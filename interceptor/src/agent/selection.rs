@@ -356,4 +356,65 @@ pub(super) mod tests {
         let decision = decide(&pod(gateway), &gvisor, &selection());
         assert!(matches!(decision, Decision::Skip(_)));
     }
+
+    #[test]
+    fn the_steps_come_in_the_order_of_istio_cni() {
+        // Each pod has its own reason and those of all before it in this list.
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"] = json!({});
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::NotInjected));
+        manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+        assert_eq!(
+            decided(manifest.clone()),
+            Decision::Skip(Skip::InjectionOff)
+        );
+        manifest["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);
+        let router = Skip::NoSidecar("router".to_owned());
+        assert_eq!(decided(manifest.clone()), Decision::Skip(router));
+        let disabled = json!([{"name": "DISABLE_ENVOY", "value": "1"}]);
+        manifest["spec"]["containers"][1]["env"] = disabled;
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::Proxyless));
+        let theirs = json!([{"name": "istio-init", "image": "istio/proxyv2:1"}]);
+        manifest["spec"]["initContainers"] = theirs;
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::IstioInit));
+        manifest["metadata"]["namespace"] = json!("kube-system");
+        assert_eq!(decided(manifest), Decision::Skip(Skip::Namespace));
+    }
+
+    #[test]
+    fn what_is_neither_yes_nor_no_keeps_no_pod_out() {
+        let elsewhere = json!({"configMapKeyRef": {"name": "x", "key": "y"}});
+        for variable in [
+            json!({"name": "DISABLE_ENVOY", "value": "perhaps"}),
+            json!({"name": "DISABLE_ENVOY", "value": "0"}),
+            json!({"name": "DISABLE_ENVOY", "valueFrom": elsewhere}),
+        ] {
+            let mut manifest = injected();
+            manifest["spec"]["containers"][1]["env"] = json!([variable]);
+            assert!(is_captured(manifest), "{variable}");
+        }
+        for arguments in [
+            json!([]),
+            json!(["proxy"]),
+            json!(["proxy", ""]),
+            json!(["x", "router"]),
+        ] {
+            let mut manifest = injected();
+            manifest["spec"]["containers"][1]["args"] = arguments.clone();
+            assert!(is_captured(manifest), "{arguments}");
+        }
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"]["sidecar.istio.io/status"] = json!("");
+        assert!(is_captured(manifest));
+    }
+
+    #[test]
+    fn the_mode_none_counts_wherever_it_is_said() {
+        let annotations = json!({
+            "sidecar.istio.io/status": "{}",
+            "proxy.istio.io/config": "interceptionMode: NONE"
+        });
+        let none = skipped(|pod| pod["metadata"]["annotations"] = annotations);
+        assert_eq!(none, Skip::ModeNone);
+    }
 }
