@@ -62,13 +62,13 @@ const ANNOTATIONS: [Annotation; 9] = [
         "traffic.sidecar.istio.io/includeOutboundIPRanges",
         "istio-service-cidr",
         "*",
-        any,
+        unspaced_prefixes,
     ),
     annotation(
         "traffic.sidecar.istio.io/excludeOutboundIPRanges",
         "istio-service-exclude-cidr",
         "",
-        any,
+        unspaced_prefixes,
     ),
     annotation(
         "traffic.sidecar.istio.io/includeInboundPorts",
@@ -134,7 +134,10 @@ pub fn mode(pod: &Pod) -> String {
         .unwrap_or_else(|| "REDIRECT".to_owned())
 }
 
-const fn any(_: &str) -> Result<(), &'static str> {
+fn unspaced_prefixes(list: &str) -> Result<(), &'static str> {
+    if list.contains(char::is_whitespace) {
+        return Err("give CIDRs, separated by commas without spaces");
+    }
     Ok(())
 }
 
@@ -234,7 +237,7 @@ fn named_by_annotation(setting: &str) -> String {
         .map(|annotation| annotation.name);
     match named.collect::<Vec<_>>()[..] {
         [] => setting.to_owned(),
-        ref names => format!("annotation {}", names.join(" or ")),
+        ref annotations => format!("annotation {}", annotations.join(" or ")),
     }
 }
 
@@ -496,6 +499,11 @@ mod tests {
     #[test]
     fn what_istio_cni_refuses_of_what_the_flags_take_is_refused() {
         let cases = [
+            (
+                "traffic.sidecar.istio.io/includeOutboundIPRanges",
+                "10.0.0.0/8, 11.0.0.0/8",
+                "without spaces",
+            ),
             (
                 "traffic.sidecar.istio.io/includeInboundPorts",
                 "80:90",

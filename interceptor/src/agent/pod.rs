@@ -129,8 +129,7 @@ fn kept(map: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
 }
 
 fn has_started(status: &k8s::ContainerStatus) -> bool {
-    let states = [status.state.as_ref(), status.last_state.as_ref()];
-    states
+    [status.state.as_ref(), status.last_state.as_ref()]
         .into_iter()
         .flatten()
         .any(|state| state.running.is_some() || state.terminated.is_some())
