@@ -4,7 +4,7 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -114,13 +114,12 @@ impl Attachment<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
     pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
         // First of all: what has no name there is refused before anything is changed.
-        let translated = self.netns.ids()?.map(|ids| ids.translate(self.settings));
-        let translated = translated.transpose()?;
+        let in_kernel = self.settings_in_kernel()?;
         let netlink = Session::open()?;
         let before = Before::read(&loaded.maps, self.netns.cookie())?;
         let mut step = Step {
             wanted: self,
-            in_kernel: translated.as_ref().unwrap_or(self.settings),
+            in_kernel: &in_kernel,
             pins,
             loaded,
             netlink: &netlink,
@@ -133,6 +132,15 @@ impl Attachment<'_> {
             step.establish()?;
         }
         Ok(attached)
+    }
+
+    /// The settings, with users and groups as the kernel knows them: those of a pod with a user
+    /// namespace of its own have other numbers there.
+    fn settings_in_kernel(&self) -> Result<Cow<'_, Settings>> {
+        match self.netns.ids()? {
+            Some(ids) => ids.translate(self.settings).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(self.settings)),
+        }
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
@@ -396,8 +404,10 @@ pub(crate) fn adopt(
         log: false,
     };
     netns.enter(|| {
+        let in_kernel = wanted.settings_in_kernel()?;
         let mut step = Step {
             wanted: &wanted,
+            in_kernel: &in_kernel,
             pins,
             loaded,
             netlink: &Session::open()?,
