@@ -30,7 +30,7 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 pub(crate) enum Variant {
     /// What is shipped.
     Product,
-    /// The same with another layout of the policies, for the tests of upgrades.
+    /// The same with another layout of policies and listeners, for the tests of upgrades.
     OtherLayout,
 }
 
