@@ -24,7 +24,7 @@
 //! it before step 4: its traffic, and that of all others, stays with the other build's programs.
 
 use anyhow::{Context as _, Result, bail};
-use interceptor_ebpf::{ListenerKey, NetnsCookie, PolicyId};
+use interceptor_ebpf::{NetnsCookie, PolicyId};
 use tracing::info;
 
 use crate::{
@@ -106,14 +106,20 @@ impl Upgrade<'_> {
         Ok(netns)
     }
 
-    /// Notes the listeners of all pods in this build's maps. Repeated, it begins anew.
+    /// Notes the listeners of all pods in this build's maps. If one that was killed has noted them, or
+    /// this build is the one that it would have taken over from, these maps may be in use: those that
+    /// are noted go when they are noted once more.
     fn note_listeners(&mut self) -> Result<()> {
         for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
             let netns = self.open(cookie, policy)?;
             let record = Record::load(&self.loaded.maps, policy)?;
-            let is_its = |key: &ListenerKey| key.netns == cookie;
-            self.loaded.maps.remove_listeners(is_its)?;
+            let before = self.loaded.maps.listeners_of(cookie)?;
             attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
+            let maps = &mut self.loaded.maps;
+            // There may not have been room for all of them twice.
+            if maps.listeners_of(cookie)?.len() >= 2 * before.len() {
+                maps.forget_sockets(&before)?;
+            }
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ pub(crate) fn run() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the binary with another layout of the policies, which tests of upgrades meet; returns its
-/// path. (To cargo it is the same binary, so it is put aside before that is built.)
+/// Builds the binary with another layout of policies and listeners, which tests of upgrades meet;
+/// returns its path. (To cargo it is the same binary, so it is put aside before that is built.)
 pub(crate) fn other_layout() -> Result<PathBuf> {
     let binary = build(Variant::OtherLayout)?;
     let aside = binary.with_file_name("interceptor-other-layout");

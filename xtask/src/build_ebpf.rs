@@ -32,7 +32,7 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 pub(crate) enum Variant<'a> {
     /// What is shipped, for machines of this architecture, by Rust's name.
     For(&'a str),
-    /// For this machine and with another layout of the policies, for the tests of upgrades.
+    /// For this machine and with another layout of policies and listeners, for the tests of upgrades.
     OtherLayout,
 }
 

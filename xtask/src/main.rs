@@ -39,7 +39,7 @@ enum Task {
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
     Build {
-        /// Before that, the one with another layout of the policies, which tests of upgrades meet
+        /// Before that, the one with another layout of its maps, which tests of upgrades meet
         #[arg(long)]
         other_layout: bool,
     },

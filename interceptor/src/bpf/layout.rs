@@ -9,8 +9,9 @@
 //! - **stand-ins**: with another group, what is open stays connected, but questions for original
 //!   destinations of connections that are open are answered with ENOENT (`getpeername`: with the
 //!   stand-in), and a connection that is being made as the programs change is refused;
-//! - **listeners** are found anew by walking the sockets, where that group is another; until a pod's
-//!   turn has come, connections to its proxy are refused;
+//! - **listeners** are found anew by walking the sockets, where that group is another, before the
+//!   programs that ask for them change; connections to one that begins to listen between this and
+//!   that are refused for that long;
 //! - **asked**: with another map, UDP sockets that are connected to a DNS server are answered in the
 //!   agent's name until they connect again;
 //! - **calls**: with another group, each network namespace's own program is replaced by itself.

@@ -127,6 +127,20 @@ impl Maps {
         ignore_missing(self.next_stand_in.remove(&netns))
     }
 
+    /// Where the listeners of a network namespace are noted.
+    pub fn listeners_of(&self, netns: NetnsCookie) -> Result<Vec<ListenerKey>> {
+        let keys = self.listeners.keys();
+        keys.filter(|key| key.as_ref().map_or(true, |key| key.netns == netns))
+            .collect::<Result<_, _>>()
+            .context("cannot list the listeners")
+    }
+
+    /// Takes the sockets out that are noted under `keys`.
+    pub fn forget_sockets(&mut self, keys: &[ListenerKey]) -> Result<()> {
+        keys.iter()
+            .try_for_each(|key| ignore_missing(self.listeners.remove(key)))
+    }
+
     /// Takes the noted listeners out that `matches` picks.
     pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerKey) -> bool) -> Result<()> {
         remove_matching(&mut self.listener_hints, &matches)?;

@@ -24,7 +24,7 @@ const CHANGES: usize = 6;
 /// How often a command is killed.
 const KILLS: usize = 40;
 
-/// The build that is tested, and one whose policies are laid out in another way.
+/// The build that is tested, and one whose policies and listeners are laid out in another way.
 fn builds() -> [PathBuf; 2] {
     let builds = [interceptor::binary(), interceptor::other_binary()];
     for build in &builds {
@@ -63,6 +63,29 @@ fn open(lab: &Lab) -> Vec<(&'static str, Handle)> {
         .into()
 }
 
+/// The app and somebody outside, who dial all the while.
+fn diallers(lab: &Lab) -> [Dialler; 2] {
+    let start = |user, netns, place: &str, to| {
+        let cgroup = lab.cgroup.child(place).expect("a cgroup");
+        let plan = Plan::endless(to).expect("a plan");
+        Dialler::start(user, netns, &cgroup, &plan).expect("a dialler")
+    };
+    [
+        start(APP, &lab.pod, "pod/app", "10.2.0.9:80"),
+        start(ROOT, &lab.peer, "peer", "[fd00:1::2]:8080"),
+    ]
+}
+
+/// Every connection reached the proxy, which was told where it was going.
+#[track_caller]
+fn expect_all_captured(diallers: [Dialler; 2]) {
+    for (proxy, dialler) in ["proxy:15001", "proxy:15006"].into_iter().zip(diallers) {
+        let outcomes = dialler.stop().expect("answers");
+        assert_eq!(outcomes.names(), [proxy], "{outcomes:#?}");
+        assert!(outcomes.dials() as usize > CHANGES, "{outcomes:#?}");
+    }
+}
+
 /// They go on, and their ends have the names that they had.
 #[track_caller]
 fn expect_open(lab: &Lab, open: &[(&str, Handle)]) {
@@ -96,13 +119,7 @@ fn no_connection_is_missed_while_builds_change_places() {
     let labs = [attached(&alone), attached(&alone)];
     let lab = &labs[0];
     let open = open(lab);
-    let start = |user, netns, place: &str, to| {
-        let cgroup = lab.cgroup.child(place).expect("a cgroup");
-        let plan = Plan::endless(to).expect("a plan");
-        Dialler::start(user, netns, &cgroup, &plan).expect("a dialler")
-    };
-    let out = start(APP, &lab.pod, "pod/app", "10.2.0.9:80");
-    let into = start(ROOT, &lab.peer, "peer", "[fd00:1::2]:8080");
+    let diallers = diallers(lab);
     let [own, other] = builds();
     for turn in 0..CHANGES {
         let build = if turn % 2 == 0 { &other } else { &own };
@@ -111,11 +128,7 @@ fn no_connection_is_missed_while_builds_change_places() {
         expect_open(lab, &open);
         assert_eq!(pinned(), [1, 1]);
     }
-    for (proxy, dialler) in [("proxy:15001", out), ("proxy:15006", into)] {
-        let outcomes = dialler.stop().expect("answers");
-        assert_eq!(outcomes.names(), [proxy], "{outcomes:#?}");
-        assert!(outcomes.dials() as usize > CHANGES, "{outcomes:#?}");
-    }
+    expect_all_captured(diallers);
     drop(labs);
     expect_nothing_left();
 }
@@ -130,6 +143,7 @@ fn an_upgrade_that_is_killed() {
     let [own, other] = builds();
     let work = || said(&mut attach(lab, &other)).map(drop);
     let mut killing = Killing::measured(work).expect("an upgrade");
+    let diallers = diallers(lab);
     for kill in 0..KILLS {
         let (next, after) = if kill % 2 == 0 {
             (&own, &other)
@@ -146,6 +160,7 @@ fn an_upgrade_that_is_killed() {
         assert_eq!(pinned(), [1, 1], "{killing:?}");
     }
     assert!(killing.at_work() as usize >= KILLS / 10, "{killing:?}");
+    expect_all_captured(diallers);
     drop(labs);
     expect_nothing_left();
 }
