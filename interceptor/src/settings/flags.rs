@@ -20,7 +20,7 @@ pub struct Setting {
     variables: &'static [&'static str],
     default: &'static str,
     help: &'static str,
-    /// Whether its value may begin with a dash: a number that is refused should be refused as such.
+    /// Whether its value may begin with a dash, as a negative duration does.
     takes_hyphen: bool,
 }
 

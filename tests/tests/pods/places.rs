@@ -20,7 +20,7 @@ use interceptor_tests::{
         programs::{Deed, Mode, Place, Program},
     },
     lab::{APP, Lab, STOCK, Who, all_captured, call, dial},
-    world::{Bind, serve},
+    world::{Bind, serve, serve_udp},
 };
 
 const SERVICE: &str = "10.96.0.1:80";
@@ -113,7 +113,6 @@ fn a_load_balancer_at_the_root_does_not_change_what_the_proxy_sees() {
 fn what_both_programs_see_is_captured_once() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
-    serve(&lab.proxy, Bind::V4_WILDCARD, 15053).expect("an agent");
     let pod = lab.cgroup.child("pod").expect("a cgroup");
     for loopback in ["", "127.0.0.6/32", "127.1.0.0/16"] {
         let settings = settings(STOCK, loopback);
@@ -126,6 +125,36 @@ fn what_both_programs_see_is_captured_once() {
             Reply::Name(BACKEND.parse().expect("an address"))
         );
         lab.app.must(&Request::CloseAll).expect("closed");
+    }
+}
+
+/// So it is with datagrams, of a socket that asks several servers too.
+#[test]
+fn a_query_that_both_programs_see_is_captured_once() {
+    let lab = Lab::new().expect("a lab");
+    let agent = "127.0.0.1:15053".parse().expect("an address");
+    serve_udp(&lab.proxy, agent).expect("an agent");
+    let pod = lab.cgroup.child("pod").expect("a cgroup");
+    let flags = [STOCK, &["--redirect-dns", "--capture-all-dns"]].concat();
+    attach(&lab, &settings(&flags, ""), &pod).expect("attached");
+    let socket = lab.app.socket(Family::V4, Protocol::Udp).expect("a socket");
+    for server in ["10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:53"] {
+        let address = server.parse().expect("an address");
+        let data = "who is there?".to_owned();
+        let query = Request::SendTo {
+            socket,
+            address,
+            data,
+        };
+        lab.app.must(&query).expect("sent");
+        let peek = false;
+        let reply = lab.app.must(&Request::ReceiveFrom { socket, peek });
+        let reply = reply.expect("a reply");
+        let Reply::Datagrams(datagrams) = &reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(datagrams[0].sender, address);
+        assert!(datagrams[0].data.contains("proxy:15053"), "{reply:?}");
     }
 }
 
