@@ -15,4 +15,5 @@ pub mod offsets;
 pub mod pins;
 pub mod programs;
 mod sys;
+pub mod usage;
 pub mod watch;

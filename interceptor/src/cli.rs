@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cni::PLUGIN;
 
+mod agent;
 mod attach;
 mod check;
 mod cni;
@@ -42,6 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Agent(Box<agent::Agent>),
     Attach(attach::Attach),
     Run(run::Run),
     Detach(detach::Detach),
@@ -76,12 +78,8 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 /// Runs the command line that this process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    match run(&Cli::parse_from(command_line(env::args_os()))) {
+    let cli = Cli::parse_from(command_line(env::args_os()));
+    match log(&cli.command).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("interceptor: {error:#}");
@@ -90,8 +88,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn log(command: &Command) -> Result<()> {
+    if let Command::Agent(agent) = command {
+        return agent.log();
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
+        Command::Agent(agent) => agent.run().map(|()| ExitCode::SUCCESS),
         Command::Attach(attach) => attach.run().map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),

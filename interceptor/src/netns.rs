@@ -31,6 +31,7 @@ pub mod listening;
 pub mod netlink;
 pub mod network;
 pub mod routes;
+pub mod sock_diag;
 pub mod stand_in_routes;
 mod sys;
 pub mod tables;
