@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod apiserver;
 pub mod bpf;
 pub mod cgroup;
 pub mod command;
