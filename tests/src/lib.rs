@@ -21,6 +21,7 @@ pub mod lab;
 pub mod machine;
 pub mod model;
 pub mod netns;
+pub mod node;
 pub mod original;
 pub mod random;
 pub mod rules;
