@@ -15,6 +15,7 @@
 )]
 
 mod address;
+mod call;
 mod decide;
 mod flow;
 mod kernel;
@@ -25,6 +26,7 @@ mod route;
 mod stand_in;
 
 pub use address::Address;
+pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
 pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};

@@ -1,5 +1,6 @@
 //! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
 
+pub mod dispatcher;
 pub mod fib;
 pub mod grace;
 pub mod hooks;
@@ -12,4 +13,5 @@ pub mod offsets;
 pub mod pins;
 pub mod programs;
 mod sys;
+pub mod usage;
 pub mod watch;

@@ -25,11 +25,14 @@ pub mod changes;
 pub mod clsact;
 pub mod connections;
 pub mod interfaces;
+pub mod listening;
 pub mod netlink;
 pub mod network;
 pub mod routes;
+pub mod sock_diag;
 pub mod stand_in_routes;
 mod sys;
+pub mod tables;
 pub mod tproxy;
 
 /// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
@@ -195,11 +198,15 @@ impl Netns {
         Ok(())
     }
 
+    /// The same as [`Netns::run`], for work whose errors speak for themselves.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        enter(&self.file, work).and_then(|result| result)
+    }
+
     /// Runs `work` in the namespace, on a thread of its own that ends with it: the calling thread
     /// never leaves its namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        enter(&self.file, work)
-            .and_then(|result| result)
+        self.enter(work)
             .with_context(|| format!("in the network namespace {}", self.path.display()))
     }
 }

@@ -10,22 +10,18 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, SockHash},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SockHash},
 };
 use interceptor_ebpf::{
-    Asked, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint, ListenerKey,
-    ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags,
-    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    Asked, Call, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
+    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey,
+    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
+    StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNKNOWN);
-
-/// The network namespace that this instance of the programs of a network namespace serves: their
-/// hooks have no helper that tells.
-#[unsafe(no_mangle)]
-pub(crate) static NETNS: Global<NetnsCookie> = Global::new(0);
 
 /// How many pods one machine holds.
 const PODS: u32 = 4096;
@@ -97,6 +93,14 @@ pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.
 #[map(name = "icept_listeners")]
 pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 16, 0);
+
+/// What the small program of a network namespace tells the shared one.
+#[map(name = "icept_calls")]
+pub(crate) static CALLS: PerCpuArray<Call> = PerCpuArray::pinned(1, 0);
+
+/// The shared programs that those small ones call.
+#[map(name = "icept_shared")]
+static SHARED: ProgramArray = ProgramArray::pinned(1, 0);
 
 /// The offsets that the programs were loaded with: kept for userspace, which takes long to find them.
 #[map(name = "icept_offsets")]

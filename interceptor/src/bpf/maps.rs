@@ -65,11 +65,17 @@ impl Maps {
     /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
     /// there before the first pod and go after the last.
     pub fn open_if_complete(folder: &Path) -> Result<Option<Self>> {
-        if NAMES.iter().all(|name| folder.join(name).exists()) {
+        if Self::are_complete(folder) {
             Self::open(folder).map(Some)
         } else {
             Ok(None)
         }
+    }
+
+    /// Whether all maps are pinned in `folder`.
+    #[must_use]
+    pub fn are_complete(folder: &Path) -> bool {
+        NAMES.iter().all(|name| folder.join(name).exists())
     }
 
     /// Opens the maps that are pinned in `folder`.

@@ -1,6 +1,6 @@
 //! The BPF object that is part of this binary, and the programs in it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{Program, ProgramError},
 };
-use interceptor_ebpf::{KernelOffsets, NetnsCookie};
+use interceptor_ebpf::KernelOffsets;
 
 use super::{log, offsets, pins::Pins};
 use crate::digest;
@@ -16,19 +16,19 @@ use crate::digest;
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
 
-/// The object, loaded for one network namespace: its maps exist, its programs are loaded on demand.
+/// The object: its maps exist, its programs are loaded on demand, each once. It serves any number of
+/// network namespaces.
 pub struct Object {
     ebpf: Ebpf,
 }
 
 impl Object {
-    /// Makes or opens the shared maps and gets ready to load programs. Those that serve one network
-    /// namespace will serve `netns`.
+    /// Makes or opens the shared maps and gets ready to load programs.
     ///
     /// # Minimum kernel version
     ///
     /// 5.18, for `bpf_set_retval` in the connect hooks; see `interceptor check`.
-    pub fn load(pins: &Pins, netns: NetnsCookie) -> Result<Self> {
+    pub fn load(pins: &Pins) -> Result<Self> {
         let known = known_offsets(pins);
         let offsets = match known {
             Some(offsets) => offsets,
@@ -38,7 +38,6 @@ impl Object {
             // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
             .btf(None)
             .override_global("OFFSETS", &offsets, true)
-            .override_global("NETNS", &netns, true)
             .default_map_pin_directory(pins.maps())
             .map_pin_path(log::MAP, pins.maps().join(log::MAP))
             .map_pin_path(ASKED, pins.maps().join(ASKED))
@@ -82,6 +81,14 @@ impl Object {
         fd.as_fd()
             .try_clone_to_owned()
             .context("cannot copy a program's descriptor")
+    }
+
+    /// A descriptor of the map called `name`, one of those that only programs use.
+    pub(super) fn map_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        match self.ebpf.map(name) {
+            Some(Map::PerCpuArray(map) | Map::ProgramArray(map)) => Ok(map.fd().as_fd()),
+            _ => bail!("the BPF object has no map {name} of the right kind"),
+        }
     }
 
     /// What tells this build's programs from another's.

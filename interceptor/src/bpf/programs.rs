@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use tracing::info;
 
 use super::{
+    dispatcher,
     hooks::{CGROUP_HOOKS, Hook, LOOKUP},
     link,
     object::Object,
@@ -24,10 +25,12 @@ pub fn shared(object: &mut Object, pins: &Pins) -> Result<Vec<(Hook, OwnedFd)>> 
         .into_iter()
         .map(|hook| Ok((hook, open_or_load(object, hook, &folder)?)))
         .collect::<Result<Vec<_>>>()?;
+    let lookup = open_or_load(object, LOOKUP, &folder)?;
+    dispatcher::share(object, &lookup)?;
     let others = others(pins, &build)?;
     if !others.is_empty() {
         info!("replacing the programs of another build");
-        replace(pins, &programs)?;
+        replace(object, pins, &programs)?;
         for other in others {
             pins::remove_tree(&pins.programs().join(other))?;
         }
@@ -59,17 +62,16 @@ fn others(pins: &Pins, build: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-fn replace(pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
+fn replace(object: &mut Object, pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
     for cgroup in pins.cgroup_ids()? {
         for (hook, program) in programs {
             link::replace(*hook, program, &pins.cgroup(cgroup))?;
         }
     }
     for netns in pins.netns_cookies()? {
-        let mut object = Object::load(pins, netns)?;
-        let (program, folder) = (object.program_fd(LOOKUP.program)?, pins.netns(netns));
-        link::replace(LOOKUP, &program, &folder)?;
-        watch::replace(&mut object, &folder)?;
+        let (dispatcher, folder) = (dispatcher::load(object, netns)?, pins.netns(netns));
+        link::replace(LOOKUP, &dispatcher, &folder)?;
+        watch::replace(object, &folder)?;
     }
     Ok(())
 }

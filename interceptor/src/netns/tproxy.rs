@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{Address, StandInRange};
 use netlink_packet_route::{
     AddressFamily,
@@ -27,6 +26,7 @@ use super::{
     addresses::{self, LOOPBACK_INDEX},
     connections,
     netlink::errno,
+    tables,
 };
 use crate::settings::{Mode, Settings, ports::PortSelection};
 
@@ -124,7 +124,7 @@ pub enum Retired {
 pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
     let mut rules = our_rules(netlink).await?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
-    let mut routes = our_routes(netlink).await?;
+    let mut routes = tables::routes_of(netlink, PROTOCOL.into()).await?;
     routes.retain(|route| needed.is_none_or(|needed| !needed.needs_route(route)));
     if rules.is_empty() && routes.is_empty() {
         return Ok(Retired::Nothing);
@@ -265,38 +265,10 @@ async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<
 }
 
 async fn our_rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
-    let mut ours = Vec::new();
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let rules: Vec<_> = netlink
-            .rule()
-            .get(version)
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the routing rules")?;
-        let rules = rules.into_iter();
-        ours.extend(rules.filter(|rule| SysctlSet::of_rule(rule).is_some()));
-    }
-    Ok(ours)
-}
-
-async fn our_routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
-    let mut ours = Vec::new();
-    for question in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
-        let routes: Vec<_> = netlink
-            .route()
-            .get(question)
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the routes")?;
-        let routes = routes.into_iter();
-        ours.extend(routes.filter(|route| route.header.protocol == PROTOCOL.into()));
-    }
-    Ok(ours)
+    let mut rules = tables::rules(netlink, IpVersion::V4).await?;
+    rules.extend(tables::rules(netlink, IpVersion::V6).await?);
+    rules.retain(|rule| SysctlSet::of_rule(rule).is_some());
+    Ok(rules)
 }
 
 /// `local default dev lo table TABLE`

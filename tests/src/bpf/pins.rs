@@ -14,6 +14,12 @@ pub fn folder() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/interceptor/v1")
 }
 
+/// The pin of the map of this name.
+#[must_use]
+pub fn map(name: &str) -> PathBuf {
+    folder().join("maps").join(name)
+}
+
 /// The links of the cgroup at `path` and of the network namespace with this cookie: which there
 /// are, and which they are.
 pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {

@@ -106,23 +106,8 @@ impl Program {
     /// Loads one, under a name that `bpftool` shows.
     pub fn load(name: &str, place: Place, deed: Deed) -> io::Result<Self> {
         let counter = Map::counter()?;
-        let mut code = code(&counter, deed, place.go_on());
-        let mut license = *b"GPL\0";
-        let (kind, attach_type) = place.types();
-        let mut attributes = Load {
-            kind,
-            instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
-            code: address(&mut code),
-            license: address(&mut license),
-            name: padded(name),
-            attach_type,
-            ..Load::default()
-        };
-        Ok(Self {
-            fd: bpf_fd(PROG_LOAD, &mut attributes)?,
-            counter,
-            place,
-        })
+        let fd = load(name, place, code(&counter, deed, place.go_on()))?;
+        Ok(Self { fd, counter, place })
     }
 
     /// Its number.
@@ -187,6 +172,22 @@ impl Program {
     }
 }
 
+/// Loads a program of these instructions.
+pub(super) fn load(name: &str, place: Place, mut code: Vec<u64>) -> io::Result<OwnedFd> {
+    let mut license = *b"GPL\0";
+    let (kind, attach_type) = place.types();
+    let mut attributes = Load {
+        kind,
+        instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
+        code: address(&mut code),
+        license: address(&mut license),
+        name: padded(name),
+        attach_type,
+        ..Load::default()
+    };
+    bpf_fd(PROG_LOAD, &mut attributes)
+}
+
 /// Counts, does its deed and gives its answer.
 fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
     let (r0, r1, r2, r6) = (0, 1, 2, 6);
@@ -211,7 +212,7 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
 }
 
 /// `struct bpf_insn` with no offset.
-fn instruction(operation: u8, destination: u8, source: u8, immediate: i32) -> u64 {
+pub(super) fn instruction(operation: u8, destination: u8, source: u8, immediate: i32) -> u64 {
     let [a, b, c, d] = immediate.to_ne_bytes();
     u64::from_ne_bytes([operation, source << 4 | destination, 0, 0, a, b, c, d])
 }
