@@ -112,6 +112,10 @@ impl Node {
             let Some(cgroup) = &pod.record.pod_cgroup else {
                 continue;
             };
+            // Pods of another node on this kernel (kind has several) are that node's agent's.
+            if !cgroup.path.starts_with(self.capture.root()) {
+                continue;
+            }
             if let Some(uid) = Kubepods::uid(&cgroup.path) {
                 let netns = pod.netns;
                 let settings = pod.record.settings;
