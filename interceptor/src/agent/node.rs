@@ -121,7 +121,7 @@ impl Node {
             }
         }
         if count > 0 {
-            info!("{count} pods are captured already: taken over as they are");
+            info!(pods = count, "captured already, and taken over as they are");
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Node {
         let there = there.into_iter().map(PodUid).collect();
         let actions = self.index.borrow_mut().retain(&there);
         self.carry_out(actions);
-        info!("the node has {} pods", pods.len());
+        info!(pods = pods.len(), "the node's pods are known");
         self.health.right(Part::Pods);
     }
 

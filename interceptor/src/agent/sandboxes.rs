@@ -1,13 +1,15 @@
 //! Finding a pod's cgroup and network namespace by its UID, without asking the runtime.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
+use anyhow::Result;
+
 use super::kubepods::Kubepods;
-use crate::netns::NetnsId;
+use crate::{host, netns::NetnsId};
 
 /// How deep processes of a pod may be: below the container's cgroup some have their own.
 const DEPTH: u32 = 4;
@@ -89,10 +91,10 @@ impl Sandboxes {
     /// The oldest that is not in the host's tells: it is the sandbox's own, or the first container's
     /// where the runtime has none. Later ones may have made network namespaces for themselves, as a
     /// container engine in a pod does.
-    pub fn processes(&self, cgroup: &Path) -> io::Result<Processes> {
+    pub fn processes(&self, cgroup: &Path) -> Result<Processes> {
         let mut pids = Vec::new();
         collect(cgroup, DEPTH, &mut pids);
-        let hosts = NetnsId::of(&self.proc.join("1/ns/net"))?;
+        let hosts = host::netns()?;
         // Those that end meanwhile do not count.
         let seen: Vec<_> = pids.iter().filter_map(|pid| self.look_at(pid)).collect();
         if seen.is_empty() {

@@ -115,12 +115,7 @@ impl Node {
             return Ok(Processes::None);
         };
         let sandboxes = self.sandboxes.clone();
-        blocking(move || {
-            sandboxes
-                .processes(&cgroup)
-                .context("cannot look at the host's processes")
-        })
-        .await
+        blocking(move || sandboxes.processes(&cgroup)).await
     }
 
     /// The pod's network namespace is known by a process.
@@ -233,7 +228,7 @@ impl Node {
         let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
         self.metrics.uncaptured(ran.unwrap_or_default());
         let netns = held.netns.path().display();
-        info!(pod, %uid, %netns, "captured");
+        info!(%pod, %uid, %netns, "captured");
         if by == By::Cni {
             return;
         }
@@ -250,9 +245,9 @@ impl Node {
             Ok(0) => {}
             Ok(count) => {
                 self.metrics.closed(count);
-                info!(pod, %uid, count, "connections closed that were open before the pod was captured");
+                info!(%pod, %uid, count, "connections closed that were open before the pod was captured");
             }
-            Err(error) => warn!(pod, %uid, "open connections go on past the proxy: {error:#}"),
+            Err(error) => warn!(%pod, %uid, "open connections go on past the proxy: {error:#}"),
         }
     }
 
