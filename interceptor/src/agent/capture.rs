@@ -112,7 +112,7 @@ impl Capture {
     /// What is attached on this node, by whomever.
     pub async fn attached(&self) -> Result<Vec<AttachedPod>> {
         let capture = self.clone();
-        blocking(move || capture.with(|dataplane| dataplane.attached())).await
+        blocking(move || capture.with(Dataplane::attached)).await
     }
 
     /// Detaches a network namespace that no pod has any more.

@@ -70,6 +70,10 @@ pub struct Notice {
 
 /// What a pod is to the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most pods that are kept are captured"
+)]
 pub enum State {
     /// It is none of ours.
     Skipped(Skip),
