@@ -23,6 +23,8 @@
 //! A pod whose network namespace cannot be entered, by its path or by a process in it, stops all of
 //! it before step 4: its traffic, and that of all others, stays with the other build's programs.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context as _, Result, bail};
 use interceptor_ebpf::{NetnsCookie, PolicyId};
 use tracing::info;
@@ -34,6 +36,10 @@ use crate::{
     netns::Netns,
     record::Record,
 };
+
+/// How long a network namespace that is going is waited for.
+const TRIES: u32 = 40;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Takes over from other builds, if there is anything of theirs. Answers whether there was. Called
 /// under the lock, and followed by what ends every change.
@@ -81,29 +87,38 @@ impl Upgrade<'_> {
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
     fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
-        let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-        let is_adopted = attachment::policy_of(&self.loaded.maps, cookie)?.is_some();
-        if is_adopted || !link::is_alive(hooks::LOOKUP, &pin)? {
+        if attachment::policy_of(&self.loaded.maps, cookie)?.is_some() {
             return Ok(());
         }
+        let Some(netns) = self.open(cookie, policy)? else {
+            return Ok(());
+        };
         let record = Record::load(&self.loaded.maps, policy)?;
-        let netns = self.open(cookie, policy)?;
         attachment::adopt(&netns, &record, self.pins, &mut self.loaded)
             .with_context(|| format!("{}", netns.path().display()))
     }
 
-    fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Netns> {
+    /// Opens an attached network namespace; `None` if it is gone. One that is going, which nothing
+    /// leads to any more, is waited for.
+    fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Option<Netns>> {
+        let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
         let maps = &self.loaded.maps;
-        let Some(netns) = dataplane::open_attached(self.pins, maps, cookie, policy) else {
-            let record = Record::load(maps, policy)?;
-            bail!(
-                "the network namespace with the cookie {cookie}, attached as {}, is not there any \
-                 more, and no process is in it: wait until the kernel has let go of it, or detach \
-                 everything with `interceptor detach --all`",
-                record.netns.display()
-            );
-        };
-        Ok(netns)
+        for _ in 0..TRIES {
+            if !link::is_alive(hooks::LOOKUP, &pin)? {
+                return Ok(None);
+            }
+            if let Some(netns) = dataplane::open_attached(self.pins, maps, cookie, policy) {
+                return Ok(Some(netns));
+            }
+            thread::sleep(BETWEEN_TRIES);
+        }
+        let record = Record::load(maps, policy)?;
+        bail!(
+            "the network namespace with the cookie {cookie}, attached as {}, is not there any more, \
+             and no process is in it: wait until the kernel has let go of it, or detach everything \
+             with `interceptor detach --all`",
+            record.netns.display()
+        )
     }
 
     /// Notes the listeners of all pods in this build's maps. If one that was killed has noted them, or
@@ -111,7 +126,9 @@ impl Upgrade<'_> {
     /// are noted go when they are noted once more.
     fn note_listeners(&mut self) -> Result<()> {
         for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
-            let netns = self.open(cookie, policy)?;
+            let Some(netns) = self.open(cookie, policy)? else {
+                continue;
+            };
             let record = Record::load(&self.loaded.maps, policy)?;
             let before = self.loaded.maps.listeners_of(cookie)?;
             attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
