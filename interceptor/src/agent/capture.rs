@@ -4,10 +4,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use tokio::task::spawn_blocking;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::sandboxes::PodCgroup;
 use crate::{
@@ -26,6 +27,8 @@ pub struct Capture {
     hierarchy: Arc<Hierarchy>,
     root: Option<PathBuf>,
     dataplane: Arc<Mutex<Dataplane>>,
+    /// Who waits for a change before it waits here, and keeps no thread from others.
+    turn: Arc<Semaphore>,
 }
 
 /// What is to be attached, and where.
@@ -46,6 +49,8 @@ pub struct Captured {
     pub netns: Arc<Netns>,
     /// What has been done for it.
     pub attached: Attached,
+    /// How long that took.
+    pub took: Duration,
 }
 
 impl Capture {
@@ -61,6 +66,7 @@ impl Capture {
             hierarchy: Arc::new(hierarchy),
             root: root.map(Path::to_owned),
             dataplane: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -73,7 +79,7 @@ impl Capture {
     /// Attaches a pod. In force when this returns.
     pub async fn attach(&self, order: Order) -> Result<Captured> {
         let capture = self.clone();
-        blocking(move || capture.attach_now(&order)).await
+        self.in_turn(move || capture.attach_now(&order)).await
     }
 
     fn attach_now(&self, order: &Order) -> Result<Captured> {
@@ -86,10 +92,12 @@ impl Capture {
             settings: &order.settings,
             log: false,
         };
+        let begun = Instant::now();
         let attached = self.with(|dataplane| dataplane.attach(&wanted))?;
         Ok(Captured {
             netns: Arc::new(netns),
             attached,
+            took: begun.elapsed(),
         })
     }
 
@@ -106,19 +114,21 @@ impl Capture {
     /// attached any more.
     pub async fn refresh(&self, netns: Arc<Netns>) -> Result<Option<Attached>> {
         let capture = self.clone();
-        blocking(move || capture.with(|dataplane| dataplane.refresh(&netns))).await
+        self.in_turn(move || capture.with(|dataplane| dataplane.refresh(&netns)))
+            .await
     }
 
     /// What is attached on this node, by whomever.
     pub async fn attached(&self) -> Result<Vec<AttachedPod>> {
         let capture = self.clone();
-        blocking(move || capture.with(Dataplane::attached)).await
+        self.in_turn(move || capture.with(Dataplane::attached))
+            .await
     }
 
     /// Detaches a network namespace that no pod has any more.
     pub async fn remove(&self, pod: AttachedPod) -> Result<()> {
         let capture = self.clone();
-        blocking(move || {
+        self.in_turn(move || {
             let netns = Netns::open(&NetnsSpec::File(pod.record.netns));
             match netns.ok().filter(|netns| netns.cookie() == pod.netns) {
                 Some(netns) => capture.with(|dataplane| dataplane.detach(&netns)).map(drop),
@@ -132,7 +142,15 @@ impl Capture {
     /// Takes away what is kept for network namespaces that are gone.
     pub async fn tidy(&self) -> Result<()> {
         let capture = self.clone();
-        blocking(move || capture.with(Dataplane::tidy)).await
+        self.in_turn(move || capture.with(Dataplane::tidy)).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.turn.acquire().await?;
+        blocking(work).await
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Error, Result};
@@ -188,14 +188,13 @@ impl Node {
             cgroup: self.sandboxes.cgroup(&uid.0),
             settings: settings.clone(),
         };
-        let begun = Instant::now();
         let result = self.capture.attach(order).await;
         let captured = result.inspect_err(|_| {
             if by == By::Ourselves {
                 self.metrics.repair(false);
             }
         })?;
-        self.metrics.attached(begun.elapsed());
+        self.metrics.attached(captured.took);
         let now = Held {
             netns: captured.netns,
             settings,
