@@ -8,7 +8,7 @@
 use ipnet::IpNet;
 
 use crate::settings::{
-    Settings,
+    Mode, Settings,
     ports::{PortRange, PortSelection},
     prefixes::PrefixSelection,
 };
@@ -45,14 +45,25 @@ pub fn tightens(old: &Settings, new: &Settings) -> bool {
         && (captures_self_calls(outbound_prefixes) || !captures_self_calls(&old.outbound_prefixes))
         && covers(&old.outbound_prefixes_exclude, outbound_prefixes_exclude)
         && contains(&Ports::of(outbound_ports), &Ports::of(&old.outbound_ports))
-        && contains(
-            &Ports::of(&old.outbound_ports_exclude),
-            &Ports::of(outbound_ports_exclude),
-        )
+        && excludes_no_more(outbound_ports_exclude, old)
         && excluded_interfaces
             .iter()
             .all(|pattern| old.excluded_interfaces.contains(pattern))
         && (*dual_stack || !old.dual_stack)
+}
+
+/// Whether `-o` lets by nothing that `old` did not.
+///
+/// Behind TPROXY it also decides how the proxy's calls to the pod itself come back to it: as they come
+/// by lo where OUTPUT has let them by, else as REDIRECT takes them there. So it must stay as it is.
+fn excludes_no_more(ports: &[PortRange], old: &Settings) -> bool {
+    match old.mode {
+        Mode::Redirect => contains(
+            &Ports::of(&old.outbound_ports_exclude),
+            &Ports::of(ports),
+        ),
+        Mode::Tproxy => ports == old.outbound_ports_exclude,
+    }
 }
 
 /// Whether all that is neither a list of what is captured nor of what is not is as it was: where
@@ -192,6 +203,13 @@ mod tests {
             assert!(change(loose, tight), "{loose:?} to {tight:?}");
             assert!(!change(tight, loose), "{tight:?} to {loose:?}");
         }
+    }
+
+    #[test]
+    fn behind_tproxy_an_excluded_port_takes_the_proxys_calls_another_way() {
+        let tproxy = |ports| ["-m", "TPROXY", "-b", "80", "-o", ports];
+        assert!(!change(&tproxy("53,80"), &tproxy("53")));
+        assert!(change(&tproxy("53"), &tproxy("53")));
     }
 
     #[test]
