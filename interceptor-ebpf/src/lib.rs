@@ -36,8 +36,8 @@ pub use keys::{
     SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{
-    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags,
-    PrefixFlags, V4Prefix,
+    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
+    PortFlags, PrefixFlags, V4Prefix,
 };
 pub use route::{Route, RouteFlags};
 pub use stand_in::{

@@ -5,6 +5,8 @@ pub mod capture;
 pub mod cgroup_events;
 mod closing;
 pub mod events;
+#[cfg(test)]
+mod fixtures;
 pub mod follow;
 pub mod health;
 pub mod http;
@@ -20,6 +22,7 @@ pub mod options;
 mod plugin;
 pub mod pod;
 pub mod protocol;
+pub mod proxy_config;
 pub mod run;
 pub mod sandboxes;
 pub mod selection;

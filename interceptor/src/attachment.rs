@@ -4,8 +4,11 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
+use std::{borrow::Cow, io};
+
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
+use aya_obj::generated::BPF_NOEXIST;
 use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
         pins::{self, Pins},
         watch,
     },
+    cgroup::{Cgroup, Hierarchy},
     dataplane::Loaded,
     netns::{
         Netns,
@@ -109,10 +113,13 @@ pub struct Attachment<'a> {
 impl Attachment<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
     pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
+        // First of all: what has no name there is refused before anything is changed.
+        let in_kernel = self.settings_in_kernel()?;
         let netlink = Session::open()?;
         let before = Before::read(&loaded.maps, self.netns.cookie())?;
         let mut step = Step {
             wanted: self,
+            in_kernel: &in_kernel,
             pins,
             loaded,
             netlink: &netlink,
@@ -125,6 +132,15 @@ impl Attachment<'_> {
             step.establish()?;
         }
         Ok(attached)
+    }
+
+    /// The settings, with users and groups as the kernel knows them: those of a pod with a user
+    /// namespace of its own have other numbers there.
+    fn settings_in_kernel(&self) -> Result<Cow<'_, Settings>> {
+        match self.netns.ids()? {
+            Some(ids) => ids.translate(self.settings).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(self.settings)),
+        }
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
@@ -145,6 +161,8 @@ impl Attachment<'_> {
 /// Going from what was before to what is to be.
 struct Step<'a> {
     wanted: &'a Attachment<'a>,
+    /// The settings, with users and groups as the kernel knows them.
+    in_kernel: &'a Settings,
     pins: &'a Pins,
     loaded: &'a mut Loaded,
     netlink: &'a Session,
@@ -188,16 +206,9 @@ impl Step<'_> {
         pins::create_folder(&self.pins.netns(netns))?;
         let maps = &mut self.loaded.maps;
         if is_new {
-            maps.next_stand_in
-                .insert(netns, random_number()? >> 1, 0)
-                .context("cannot make room for the pod's stand-ins")?;
+            make_room(netns, maps)?;
         }
-        for port in listener_ports(self.wanted.settings) {
-            maps.listener_ports
-                .insert(ListenerPortKey::new(netns, port), 1, 0)
-                .context("cannot make room for the proxy's listeners")?;
-        }
-        Ok(())
+        note_ports(netns, self.wanted.settings, maps)
     }
 
     /// Attaches the programs at the cgroups and at the network namespace.
@@ -280,8 +291,7 @@ impl Step<'_> {
     }
 
     fn compile(&self, network: &PodNetwork, sources: &Sources) -> Result<CompiledPolicy> {
-        let settings = self.wanted.settings;
-        let mut compiled = CompiledPolicy::new(random_id()?, settings, network, sources);
+        let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
         compiled.policy.flags = flags.with(PolicyFlags::LOG, self.wanted.log);
         Ok(compiled)
@@ -371,6 +381,81 @@ impl Step<'_> {
         self.netlink
             .run(async |handle| tproxy::retire(&handle, needed).await)
     }
+}
+
+/// Puts into force in this build's maps what a pod is attached with in another's. Changes nothing
+/// else but the pod's routes, as a refresh does.
+pub(crate) fn adopt(
+    netns: &Netns,
+    record: &Record,
+    pins: &Pins,
+    loaded: &mut Loaded,
+) -> Result<()> {
+    let places = Places {
+        // Nothing is attached here: the links stay where they are.
+        root: Cgroup::open(&Hierarchy::find()?, None)?,
+        first: None,
+        pod: None,
+    };
+    let wanted = Attachment {
+        netns,
+        places: &places,
+        settings: &record.settings,
+        log: false,
+    };
+    netns.enter(|| {
+        let in_kernel = wanted.settings_in_kernel()?;
+        let mut step = Step {
+            wanted: &wanted,
+            in_kernel: &in_kernel,
+            pins,
+            loaded,
+            netlink: &Session::open()?,
+            before: None,
+        };
+        let Prepared { network, sources } = step.prepare_network()?;
+        let compiled = step.compile(&network, &sources)?;
+        let adopted = Record {
+            ipv6: network.ipv6,
+            network: network.digest(),
+            ..record.clone()
+        };
+        step.put_in_force(&compiled, &adopted)?;
+        // Where they are filters, they are replaced here: the policy is there before.
+        step.watch(&network).map(drop)
+    })
+}
+
+/// Begins to count a pod's stand-ins somewhere, unless they are counted.
+pub(crate) fn make_room(netns: NetnsCookie, maps: &mut Maps) -> Result<()> {
+    let next = random_number()? >> 1;
+    match maps.next_stand_in.insert(netns, next, BPF_NOEXIST.into()) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        result => result.context("cannot make room for the pod's stand-ins"),
+    }
+}
+
+/// Notes who listens on the proxy's ports, from now on and already.
+pub(crate) fn note_all_listeners(
+    netns: &Netns,
+    settings: &Settings,
+    loaded: &mut Loaded,
+) -> Result<()> {
+    note_ports(netns.cookie(), settings, &mut loaded.maps)?;
+    netns.enter(|| listeners::note_open(&mut loaded.object))
+}
+
+fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {
+    for port in listener_ports(settings) {
+        maps.listener_ports
+            .insert(ListenerPortKey::new(netns, port), 1, 0)
+            .context("cannot make room for the proxy's listeners")?;
+    }
+    Ok(())
 }
 
 /// The ports whose listeners are the proxy's.

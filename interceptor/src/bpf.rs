@@ -2,8 +2,10 @@
 
 pub mod dispatcher;
 pub mod fib;
+pub mod foreign;
 pub mod grace;
 pub mod hooks;
+pub mod layout;
 pub mod link;
 pub mod listeners;
 pub mod log;

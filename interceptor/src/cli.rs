@@ -25,6 +25,7 @@ mod istio_iptables;
 mod output;
 mod run;
 mod status;
+mod uninstall;
 
 /// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
@@ -52,6 +53,7 @@ enum Command {
     #[command(alias = "interceptor-cni")]
     Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
+    Uninstall(uninstall::Uninstall),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
@@ -109,6 +111,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Check(check) => check.run(),
         Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
+        Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }

@@ -9,16 +9,18 @@ mod tidy;
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, PolicyFlags, PolicyId};
 pub(crate) use loaded::Loaded;
+use tracing::warn;
 
 use crate::{
     attachment::{Attached, Attachment, Before},
     bpf::{hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
     detachment::{self, Detached},
-    host,
+    host::{self, Lock},
     netns::{Netns, NetnsSpec},
     processes,
     record::Record,
+    upgrade,
 };
 
 /// The interception on this machine.
@@ -44,9 +46,26 @@ impl Dataplane {
         Self::default()
     }
 
+    /// Keeps other commands out, and takes over what another build has pinned.
+    fn lock(&mut self) -> Result<Lock> {
+        let lock = host::lock()?;
+        self.take_over()?;
+        Ok(lock)
+    }
+
+    /// Takes over what another build has pinned, pod by pod. Every change begins with it, and it is
+    /// done at once if there is nothing.
+    fn take_over(&mut self) -> Result<()> {
+        if upgrade::take_over(&self.pins)? {
+            self.loaded = None;
+            self.sweep(true)?;
+        }
+        Ok(())
+    }
+
     /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
     pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
-        let _lock = host::lock()?;
+        let _lock = self.lock()?;
         self.change(wanted)
     }
 
@@ -57,7 +76,7 @@ impl Dataplane {
         wanted: &Attachment<'_>,
         hierarchy: &Hierarchy,
     ) -> Result<Attached> {
-        let _lock = host::lock()?;
+        let _lock = self.lock()?;
         processes::check_covered(wanted.netns, wanted.places, hierarchy)?;
         let attached = self.change(wanted)?;
         self.tidy_locked()?;
@@ -67,7 +86,7 @@ impl Dataplane {
     /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
     /// routes. `None` if it is not attached.
     pub fn refresh(&mut self, netns: &Netns) -> Result<Option<Attached>> {
-        let _lock = host::lock()?;
+        let _lock = self.lock()?;
         let Some(before) = self.before(netns.cookie())? else {
             return Ok(None);
         };
@@ -130,7 +149,7 @@ impl Dataplane {
 
     /// Detaches `netns`.
     pub fn detach(&mut self, netns: &Netns) -> Result<Detached> {
-        let _lock = host::lock()?;
+        let _lock = self.lock()?;
         if !self.pins.exist() {
             return detachment::undo(&self.pins, netns);
         }
@@ -143,10 +162,14 @@ impl Dataplane {
     /// Detaches every network namespace and removes everything of ours. Answers how many there were.
     pub fn detach_all(&mut self) -> Result<usize> {
         let _lock = host::lock()?;
+        if let Err(error) = self.take_over() {
+            warn!("{error:#}");
+            self.pins.remove_all()?;
+        }
         let mut count = 0;
         if let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? {
             for (cookie, policy) in attached(&maps)? {
-                match self.open_attached(&maps, cookie, policy) {
+                match open_attached(&self.pins, &maps, cookie, policy) {
                     Some(netns) => detachment::undo(&self.pins, &netns).map(drop)?,
                     None => detachment::remove_netns(&self.pins, &mut maps, cookie)?,
                 }
@@ -158,22 +181,9 @@ impl Dataplane {
         Ok(count)
     }
 
-    /// Opens an attached network namespace: by the path that it had, if that still leads there, else
-    /// by way of a process that is in it.
-    fn open_attached(&self, maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
-        let by_path = Record::load(maps, policy)
-            .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
-            .ok()
-            .filter(|netns| netns.cookie() == cookie);
-        by_path.or_else(|| {
-            let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-            Netns::find(link::netns_inode(&pin).ok()?, cookie)
-        })
-    }
-
     /// What is attached. Network namespaces that are gone are among it until it is tidied up.
-    pub fn attached(&self) -> Result<Vec<AttachedPod>> {
-        let _lock = host::lock()?;
+    pub fn attached(&mut self) -> Result<Vec<AttachedPod>> {
+        let _lock = self.lock()?;
         let Some(maps) = Maps::open_if_complete(&self.pins.maps())? else {
             return Ok(Vec::new());
         };
@@ -189,7 +199,7 @@ impl Dataplane {
     /// Takes away what nothing needs any more: what is kept for network namespaces that are gone,
     /// links to cgroups that no pod is attached at, and with the last pod everything.
     pub fn tidy(&mut self) -> Result<()> {
-        let _lock = host::lock()?;
+        let _lock = self.lock()?;
         self.tidy_locked()
     }
 
@@ -200,6 +210,24 @@ impl Dataplane {
         }
         Ok(())
     }
+}
+
+/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
+/// way of a process that is in it.
+pub(crate) fn open_attached(
+    pins: &Pins,
+    maps: &Maps,
+    cookie: NetnsCookie,
+    policy: PolicyId,
+) -> Option<Netns> {
+    let by_path = Record::load(maps, policy)
+        .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
+        .ok()
+        .filter(|netns| netns.cookie() == cookie);
+    by_path.or_else(|| {
+        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+        Netns::find(link::netns_inode(&pin).ok()?, cookie)
+    })
 }
 
 /// Every attached network namespace with its policy.

@@ -134,9 +134,15 @@ fn check_lasts() -> Result<()> {
     )
 }
 
+/// The host's network namespace.
+pub fn netns() -> Result<NetnsId> {
+    let path = HostProcess::find()?.file("ns/net");
+    NetnsId::of(Path::new(&path)).with_context(|| format!("cannot look at {path}"))
+}
+
 /// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.
 pub fn check_not_hosts(netns: &Netns) -> Result<()> {
-    let hosts = NetnsId::of(Path::new(&HostProcess::find()?.file("ns/net")));
+    let hosts = self::netns();
     if hosts.is_ok_and(|hosts| netns.id().is_ok_and(|id| id == hosts)) {
         bail!(
             "--netns {} is the host's network namespace: give a pod's own",

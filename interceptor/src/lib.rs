@@ -22,4 +22,5 @@ pub mod record;
 pub mod rules;
 pub mod settings;
 pub mod status;
+pub mod upgrade;
 pub mod validation;

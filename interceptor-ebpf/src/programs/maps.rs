@@ -26,6 +26,13 @@ pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UN
 /// How many pods one machine holds.
 const PODS: u32 = 4096;
 
+/// How many addresses and ports have listeners that are noted.
+const HINTS: u32 = if cfg!(feature = "other-layout") {
+    PODS * 4
+} else {
+    PODS * 8
+};
+
 /// How many stand-ins all pods of one machine have together. (The buckets alone take 16 bytes each.)
 const STAND_INS_IN_ALL: u32 = 1 << 18;
 
@@ -88,7 +95,7 @@ pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
 /// Where the sockets of an address and port were last put and found in `LISTENERS`.
 #[map(name = "icept_lhints")]
 pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
-    HashMap::pinned(PODS * 8, BPF_F_NO_PREALLOC);
+    HashMap::pinned(HINTS, BPF_F_NO_PREALLOC);
 
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.
 #[map(name = "icept_listeners")]

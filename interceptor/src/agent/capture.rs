@@ -79,7 +79,6 @@ impl Capture {
     fn attach_now(&self, order: &Order) -> Result<Captured> {
         let netns = Netns::open(&NetnsSpec::File(order.netns.clone()))?;
         host::check_not_hosts(&netns)?;
-        netns.check_user_namespace()?;
         let places = self.places(order.cgroup.as_ref())?;
         let wanted = Attachment {
             netns: &netns,
@@ -113,7 +112,7 @@ impl Capture {
     /// What is attached on this node, by whomever.
     pub async fn attached(&self) -> Result<Vec<AttachedPod>> {
         let capture = self.clone();
-        blocking(move || capture.with(|dataplane| dataplane.attached())).await
+        blocking(move || capture.with(Dataplane::attached)).await
     }
 
     /// Detaches a network namespace that no pod has any more.

@@ -45,6 +45,7 @@ pub struct Events {
 
 impl Events {
     /// Of this node's agent.
+    #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter {
             controller: CONTROLLER.to_owned(),

@@ -15,7 +15,7 @@ use tracing::error;
 
 use super::{capture::blocking, health::Health, metrics::Metrics};
 
-/// What Prometheus is told (the text format of OpenMetrics 1.0).
+/// What Prometheus is told (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Listens where the probes and Prometheus ask.

@@ -34,9 +34,9 @@ pub use removal::uninstall;
 /// its name, and no runtime takes it for a pod's first network.
 const ALONE: &str = "YYY-interceptor-cni.conf";
 
-/// Where the CNI plugin goes, and how it behaves. Named as istio-cni's chart names them.
+/// The node's folders that CNI lives in. Named as istio-cni's chart names them.
 #[derive(Args, Clone, Debug)]
-pub struct InstallOptions {
+pub struct CniFolders {
     /// The runtime's folder of plugins, as this process sees it
     #[arg(
         long,
@@ -54,6 +54,22 @@ pub struct InstallOptions {
         value_name = "DIR"
     )]
     pub cni_conf_dir: PathBuf,
+
+    /// Leave the plugin's binary when uninstalling. CRI-O and Multus take a pod down by the
+    /// configuration that it was set up with: pods of theirs need it until they have ended
+    #[arg(long, env = "KEEP_CNI_PLUGIN")]
+    pub keep_cni_plugin: bool,
+}
+
+/// Where the CNI plugin goes, and how it behaves. Named as istio-cni's chart names them.
+#[derive(Args, Clone, Debug)]
+pub struct InstallOptions {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "its text would replace the command's in --help"
+    )]
+    pub folders: CniFolders,
 
     /// The network's file. By default the one that runtimes take: the first that is valid
     #[arg(long, env = "CNI_CONF_FILE_NAME", value_name = "NAME")]
@@ -153,7 +169,7 @@ impl InstallOptions {
 
     fn alone(&self) -> PathBuf {
         let name = self.cni_conf_file_name.as_deref().unwrap_or(ALONE);
-        self.cni_conf_dir.join(name)
+        self.folders.cni_conf_dir.join(name)
     }
 }
 
@@ -250,8 +266,8 @@ impl fmt::Display for Passed<'_> {
 /// Looks at what is there, and makes it right.
 pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     // The binary first: a list that names a plugin which is not there starts no pod.
-    binary::install(&options.cni_bin_dir.join(PLUGIN))?;
-    let folder = Folder::open(&options.cni_conf_dir)?;
+    binary::install(&options.folders.cni_bin_dir.join(PLUGIN))?;
+    let folder = Folder::open(&options.folders.cni_conf_dir)?;
     if !options.chained {
         return write_alone(options);
     }

@@ -1,12 +1,12 @@
 //! Whether SIGTERM means that the node is to be left as it was.
 //!
-//! A pod of a DaemonSet is ended to be replaced, far more often than because the DaemonSet goes.
+//! A pod of a `DaemonSet` is ended to be replaced, far more often than because the set goes.
 //! To uninstall by mistake lets pods start uncaptured; to stay by mistake leaves what `interceptor
 //! uninstall --node` removes. So only a sure yes is a yes.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 
-/// What the API says of our DaemonSet.
+/// What the API says of our `DaemonSet`.
 #[derive(Debug)]
 pub enum Asked<'a> {
     /// It is there, in this state.

@@ -7,6 +7,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder},
     metrics::{MetricType, gauge::ConstGauge},
 };
+use tracing::debug;
 
 use crate::bpf::usage::{self, MapUsage};
 
@@ -17,7 +18,10 @@ pub(super) struct MapMetrics;
 impl Collector for MapMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // What cannot be looked at has no numbers; the other metrics are told all the same.
-        let maps = usage::read().unwrap_or_default();
+        let maps = usage::read().unwrap_or_else(|error| {
+            debug!("cannot count what is in the maps: {error:#}");
+            Vec::new()
+        });
         let entries = "Entries of the BPF maps";
         let metric = encoder.encode_descriptor("map_entries", entries, None, MetricType::Gauge)?;
         each(metric, &maps, |map| map.entries)?;

@@ -33,7 +33,7 @@ use super::{
     surroundings::Surroundings,
     watch,
 };
-use crate::{netns::Netns, settings::Settings};
+use crate::{host, netns::Netns, settings::Settings};
 
 /// The node. One thread has it; what blocks is done by others.
 pub struct Node {
@@ -85,8 +85,12 @@ impl Node {
     ) -> Result<Self> {
         let at = &options.node;
         let capture = Capture::new(at.cgroup_root.as_deref())?;
-        let sandboxes =
-            Sandboxes::new(&at.host_proc, capture.root(), at.kubepods_cgroup.as_deref());
+        let sandboxes = Sandboxes::new(
+            &at.host_proc,
+            host::netns()?,
+            capture.root(),
+            at.kubepods_cgroup.as_deref(),
+        );
         Ok(Self {
             sandboxes: Arc::new(sandboxes),
             cgroups: CgroupEvents::new()?,
@@ -125,7 +129,7 @@ impl Node {
             }
         }
         if count > 0 {
-            info!("{count} pods are captured already: taken over as they are");
+            info!(pods = count, "captured already, and taken over as they are");
         }
         Ok(())
     }
@@ -158,7 +162,7 @@ impl Node {
         let there = there.into_iter().map(PodUid).collect();
         let actions = self.index.borrow_mut().retain(&there);
         self.carry_out(actions);
-        info!("the node has {} pods", pods.len());
+        info!(pods = pods.len(), "the node's pods are known");
         self.health.right(Part::Pods);
     }
 
@@ -285,7 +289,9 @@ impl Node {
                 match told {
                     Told::Populated(uid) => {
                         let tended = self.tended(&PodUid(uid.to_string()));
-                        tended.iter().for_each(|tended| tended.nudge.notify_one());
+                        if let Some(tended) = tended {
+                            tended.nudge.notify_one();
+                        }
                     }
                     Told::Made | Told::Overflow => {
                         self.watch_folders();
@@ -328,10 +334,10 @@ fn first_start(pod: &k8s::Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
     let all = init.chain(status.container_statuses.iter().flatten());
-    let states = all
+    let all = all
         .flat_map(|status| [&status.state, &status.last_state])
         .flatten();
-    let starts = states.filter_map(|state| {
+    let starts = all.filter_map(|state| {
         let running = state
             .running
             .as_ref()

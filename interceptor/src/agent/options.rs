@@ -1,5 +1,5 @@
 //! What the agent is told on its command line. Every option is an environment variable too, by which
-//! a DaemonSet sets it.
+//! a `DaemonSet` sets it.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -186,12 +186,6 @@ pub struct PodOptions {
     )]
     #[arg(value_name = "REPOSITORIES")]
     pub image_repositories: Vec<String>,
-
-    /// Count connections for each pod as well. One time series more for each pod, direction and
-    /// verdict
-    #[arg(long, env = "POD_METRICS", action = clap::ArgAction::Set, default_value_t = false)]
-    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub pod_metrics: bool,
 }
 
 /// What becomes of a pod whose runtime brings its own kernel.

@@ -144,7 +144,9 @@ impl Plugin {
             return Ok(uid);
         }
         let mut problem = String::new();
-        for _ in 0..TRIES {
+        // Before the plugin gives up, so that the reason is told.
+        let wait = self.0.options.install.cni_wait_seconds;
+        for _ in 0..TRIES.min(wait.saturating_sub(2)).max(1) {
             match self.ask(request).await {
                 Ok(pod) => {
                     let learnt = self.0.learn(&pod).await;

@@ -44,7 +44,7 @@ pub struct Pod {
     pub is_over: bool,
     /// Whether any container has been started.
     pub has_started: bool,
-    /// The init containers that have been started, by name: they run or have run.
+    /// The init containers that have been started in the pod's present sandbox, by name.
     pub started_init_containers: Vec<String>,
 }
 
@@ -95,11 +95,7 @@ impl Pod {
             containers: containers(&spec.containers),
             is_over: matches!(phase, Some("Succeeded" | "Failed")),
             has_started: init.iter().chain(rest).any(has_started),
-            started_init_containers: init
-                .iter()
-                .filter(|status| has_started(status))
-                .map(|status| status.name.clone())
-                .collect(),
+            started_init_containers: started_init_containers(init, rest),
         })
     }
 
@@ -133,11 +129,39 @@ fn kept(map: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
 }
 
 fn has_started(status: &k8s::ContainerStatus) -> bool {
-    let states = [status.state.as_ref(), status.last_state.as_ref()];
-    states
+    [status.state.as_ref(), status.last_state.as_ref()]
         .into_iter()
         .flatten()
         .any(|state| state.running.is_some() || state.terminated.is_some())
+}
+
+/// Init containers that have ended may have done so in the sandbox before, as after a reboot, and
+/// run again. So they count where they run, or where the containers do that come after all of them.
+fn started_init_containers(
+    init: &[k8s::ContainerStatus],
+    rest: &[k8s::ContainerStatus],
+) -> Vec<String> {
+    let is_initialized = rest
+        .iter()
+        .any(|status| is_running(status) || crashes(status));
+    init.iter()
+        .filter(|status| is_initialized || is_running(status))
+        .map(|status| status.name.clone())
+        .collect()
+}
+
+fn is_running(status: &k8s::ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    state.is_some_and(|state| state.running.is_some())
+}
+
+/// Kubelet says so only while it starts a container again and again in one sandbox.
+fn crashes(status: &k8s::ContainerStatus) -> bool {
+    let waiting = status
+        .state
+        .as_ref()
+        .and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
 }
 
 /// The names of the containers that anything here looks into.

@@ -117,8 +117,8 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         result = install(&node) => result,
         () = listen_to_pods(&node) => Ok(()),
         () = protocol::serve(listener, Plugin(node.clone())) => Ok(()),
-        () = keep_tidy(&node) => Ok(()),
-        () = untaint(&node) => Ok(()),
+        never = keep_tidy(&node) => never,
+        result = untaint(&node) => result,
     }
 }
 
@@ -179,7 +179,7 @@ async fn install(node: &Node) -> Result<()> {
 }
 
 /// Takes away what is kept for network namespaces that are gone, a moment after it was asked for.
-async fn keep_tidy(node: &Node) {
+async fn keep_tidy(node: &Node) -> ! {
     loop {
         node.tidy.notified().await;
         sleep(ENDING).await;
@@ -189,7 +189,7 @@ async fn keep_tidy(node: &Node) {
     }
 }
 
-async fn untaint(node: &Node) {
+async fn untaint(node: &Node) -> Result<()> {
     if node.options.node.taint {
         node.health.until_ready().await;
         let (name, key) = (&node.options.node_name, &node.options.node.taint_key);
@@ -198,7 +198,7 @@ async fn untaint(node: &Node) {
     std::future::pending().await
 }
 
-/// Ends, and takes the plugin off the node if the DaemonSet is gone or going. Pods stay captured.
+/// Ends, and takes the plugin off the node if the `DaemonSet` is gone or going. Pods stay captured.
 async fn leave(options: &AgentOptions, client: Client) {
     if options.node.no_cni {
         info!("told to end: pods stay captured");
@@ -218,14 +218,14 @@ async fn leave(options: &AgentOptions, client: Client) {
 
 async fn uninstall(options: AgentOptions) {
     info!("told to end, and the DaemonSet goes: the CNI plugin is taken off, pods stay captured");
-    let uninstalled = blocking(move || Ok(install::uninstall(&options.install)?));
+    let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
         Err(error) => error!("the CNI plugin is still on the node: {error:#}"),
     }
 }
 
-/// Our DaemonSet, by the pod that we are. `None` only if the API server says that there is none.
+/// Our `DaemonSet`, by the pod that we are. `None` only if the API server says that there is none.
 async fn daemon_set(options: &AgentOptions, client: Client) -> Result<Option<DaemonSet>> {
     let install = &options.install;
     let (Some(name), Some(namespace)) = (&install.pod_name, &install.pod_namespace) else {

@@ -1,9 +1,9 @@
 //! Finding a pod's cgroup and network namespace by its UID, without asking the runtime.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use super::kubepods::Kubepods;
@@ -16,6 +16,7 @@ const DEPTH: u32 = 4;
 #[derive(Debug)]
 pub struct Sandboxes {
     proc: PathBuf,
+    hosts: NetnsId,
     root: PathBuf,
     given: Option<Kubepods>,
     found: Mutex<Vec<Kubepods>>,
@@ -48,10 +49,11 @@ pub enum Processes {
 
 impl Sandboxes {
     /// Pods whose cgroups are below `root`, or below `kubepods` if that is given, and whose
-    /// processes `proc` shows.
-    pub fn new(proc: &Path, root: &Path, kubepods: Option<&Path>) -> Self {
+    /// processes `proc` shows. `hosts` is the host's network namespace.
+    pub fn new(proc: &Path, hosts: NetnsId, root: &Path, kubepods: Option<&Path>) -> Self {
         Self {
             proc: proc.to_owned(),
+            hosts,
             root: root.to_owned(),
             given: kubepods.map(Kubepods::named),
             found: Mutex::default(),
@@ -63,10 +65,7 @@ impl Sandboxes {
         if let Some(given) = &self.given {
             return vec![given.clone()];
         }
-        let mut found = self
-            .found
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.retain(|kubepods| kubepods.path().is_dir());
         if found.is_empty() {
             *found = Kubepods::find(&self.root);
@@ -89,21 +88,21 @@ impl Sandboxes {
     /// The oldest that is not in the host's tells: it is the sandbox's own, or the first container's
     /// where the runtime has none. Later ones may have made network namespaces for themselves, as a
     /// container engine in a pod does.
-    pub fn processes(&self, cgroup: &Path) -> io::Result<Processes> {
+    #[must_use]
+    pub fn processes(&self, cgroup: &Path) -> Processes {
         let mut pids = Vec::new();
         collect(cgroup, DEPTH, &mut pids);
-        let hosts = NetnsId::of(&self.proc.join("1/ns/net"))?;
         // Those that end meanwhile do not count.
         let seen: Vec<_> = pids.iter().filter_map(|pid| self.look_at(pid)).collect();
         if seen.is_empty() {
-            return Ok(Processes::None);
+            return Processes::None;
         }
-        let pods = seen.into_iter().filter(|process| process.id != hosts);
-        let oldest = pods.min_by_key(|process| process.started);
-        Ok(oldest.map_or(Processes::InHosts, |process| Processes::In {
+        let inside = seen.into_iter().filter(|process| process.id != self.hosts);
+        let oldest = inside.min_by_key(|process| process.started);
+        oldest.map_or(Processes::InHosts, |process| Processes::In {
             netns: process.netns,
             id: process.id,
-        }))
+        })
     }
 
     fn look_at(&self, pid: &str) -> Option<Seen> {
@@ -148,7 +147,15 @@ fn collect(cgroup: &Path, depth: u32, pids: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::process;
+
     use super::*;
+
+    /// As if our own network namespace were the host's.
+    fn sandboxes() -> Sandboxes {
+        let own = NetnsId::of(Path::new("/proc/self/ns/net")).unwrap();
+        Sandboxes::new(Path::new("/proc"), own, Path::new("/nowhere"), None)
+    }
 
     #[test]
     fn a_process_may_be_called_anything() {
@@ -159,19 +166,23 @@ mod tests {
 
     #[test]
     fn who_is_not_there_has_no_network() {
-        let sandboxes = Sandboxes::new(Path::new("/proc"), Path::new("/nowhere"), None);
+        let sandboxes = sandboxes();
         assert_eq!(sandboxes.cgroup("a-uid"), None);
         let nobody = tempfile::tempdir().unwrap();
-        assert_eq!(sandboxes.processes(nobody.path()).unwrap(), Processes::None);
+        assert_eq!(sandboxes.processes(nobody.path()), Processes::None);
     }
 
     #[test]
     fn processes_of_the_hosts_network_do_not_tell_the_pods() {
         let cgroup = tempfile::tempdir().unwrap();
         fs::create_dir(cgroup.path().join("container")).unwrap();
-        fs::write(cgroup.path().join("container/cgroup.procs"), "1\n0\n").unwrap();
-        let sandboxes = Sandboxes::new(Path::new("/proc"), Path::new("/nowhere"), None);
-        let found = sandboxes.processes(cgroup.path()).unwrap();
+        fs::write(
+            cgroup.path().join("container/cgroup.procs"),
+            format!("{}\n0\n", process::id()),
+        )
+        .unwrap();
+        let sandboxes = sandboxes();
+        let found = sandboxes.processes(cgroup.path());
         assert_eq!(found, Processes::InHosts);
     }
 }

@@ -165,7 +165,8 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Whether `image` is of one of these repositories, whatever its tag or digest.
+/// Whether `image` is of one of these repositories, whatever its tag or digest. A repository without
+/// a registry is meant in whichever registry it is.
 fn is_ours(image: &str, repositories: &[String]) -> bool {
     let name = image.split('@').next().unwrap_or_default();
     // A port is followed by a path, a tag is not.
@@ -173,7 +174,10 @@ fn is_ours(image: &str, repositories: &[String]) -> bool {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
     };
-    repositories.iter().any(|ours| ours == repository)
+    repositories.iter().any(|ours| {
+        let registry = repository.strip_suffix(ours.as_str());
+        registry.is_some_and(|registry| registry.is_empty() || registry.ends_with('/'))
+    })
 }
 
 /// A runtime that brings its own kernel would be attached, and nothing be captured: programs of the
@@ -197,5 +201,220 @@ fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Str
             "its runtime class {class:?} is not known: whether it shares the node's kernel cannot \
              be told. Create the RuntimeClass, or let the agent read runtimeclasses"
         )),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::fixtures::{injected, pod, with_istio_init},
+        *,
+    };
+
+    pub(in super::super) fn selection() -> Selection {
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        Selection {
+            excluded_namespaces: set(&["kube-system"]),
+            runtime_handlers: set(&["runc", "crun"]),
+            images: vec!["example.com:5000/interceptor".to_owned()],
+        }
+    }
+
+    fn decided(manifest: Value) -> Decision {
+        decide(&pod(manifest), &Runtime::Default, &selection())
+    }
+
+    fn skipped(change: impl FnOnce(&mut Value)) -> Skip {
+        let mut manifest = injected();
+        change(&mut manifest);
+        match decided(manifest) {
+            Decision::Skip(skip) => skip,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is_captured(manifest: Value) -> bool {
+        matches!(decided(manifest), Decision::Capture(_))
+    }
+
+    #[test]
+    fn an_injected_pod_is_captured() {
+        assert!(is_captured(injected()));
+    }
+
+    #[test]
+    fn a_native_sidecar_is_a_proxy_too() {
+        let mut manifest = injected();
+        let proxy = manifest["spec"]["containers"][1].take();
+        manifest["spec"]["containers"] = json!([manifest["spec"]["containers"][0]]);
+        let mut sidecar = proxy;
+        sidecar["restartPolicy"] = json!("Always");
+        manifest["spec"]["initContainers"]
+            .as_array_mut()
+            .unwrap()
+            .push(sidecar);
+        assert!(is_captured(manifest));
+    }
+
+    #[test]
+    fn what_istio_cni_leaves_alone_is_left_alone() {
+        let proxy = |pod: &mut Value, member: &str, value: Value| {
+            pod["spec"]["containers"][1][member] = value;
+        };
+        let annotate = |pod: &mut Value, name: &str, value: &str| {
+            pod["metadata"]["annotations"][name] = json!(value);
+        };
+        assert_eq!(
+            skipped(|pod| pod["spec"]["hostNetwork"] = json!(true)),
+            Skip::HostNetwork
+        );
+        assert_eq!(
+            skipped(|pod| pod["metadata"]["namespace"] = json!("kube-system")),
+            Skip::Namespace
+        );
+        assert_eq!(
+            skipped(|pod| {
+                let disabled = json!([{"name": "DISABLE_ENVOY", "value": "true"}]);
+                proxy(pod, "env", disabled);
+            }),
+            Skip::Proxyless
+        );
+        assert_eq!(
+            skipped(|pod| proxy(pod, "name", json!("envoy"))),
+            Skip::NoProxy
+        );
+        assert_eq!(
+            skipped(|pod| proxy(pod, "args", json!(["proxy", "router"]))),
+            Skip::NoSidecar("router".to_owned())
+        );
+        assert_eq!(
+            skipped(|pod| annotate(pod, "sidecar.istio.io/inject", "false")),
+            Skip::InjectionOff
+        );
+        assert_eq!(
+            skipped(|pod| {
+                let annotations = pod["metadata"]["annotations"].as_object_mut().unwrap();
+                annotations.remove("sidecar.istio.io/status");
+            }),
+            Skip::NotInjected
+        );
+        assert_eq!(
+            skipped(|pod| annotate(pod, "sidecar.istio.io/interceptionMode", "NONE")),
+            Skip::ModeNone
+        );
+    }
+
+    #[test]
+    fn the_label_wins_over_the_annotation() {
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"]["sidecar.istio.io/inject"] = json!("false");
+        manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("true");
+        assert!(is_captured(manifest.clone()));
+        manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("perhaps");
+        assert!(is_captured(manifest));
+    }
+
+    #[test]
+    fn somebody_elses_istio_init_does_the_work_and_ours_asks_for_it() {
+        for image in [
+            "docker.io/istio/proxyv2:1.30.0",
+            "example.com:5000/interceptor-else:1",
+            "example.com:5000/no-interceptor:1",
+        ] {
+            let decision = decided(with_istio_init(image));
+            assert_eq!(decision, Decision::Skip(Skip::IstioInit), "{image}");
+        }
+        for image in [
+            "example.com:5000/interceptor",
+            "example.com:5000/interceptor:1.2",
+            "example.com:5000/interceptor:1.2@sha256:00",
+            "example.com:5000/interceptor@sha256:00",
+            "mirror.example.com/example.com:5000/interceptor:1",
+        ] {
+            assert!(is_captured(with_istio_init(image)), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_may_bring_its_own_kernel_is_refused() {
+        let captured = |runtime: Runtime| decide(&pod(injected()), &runtime, &selection());
+        let handler = |name: &str| captured(Runtime::Handler(name.to_owned()));
+        assert!(matches!(handler("crun"), Decision::Capture(_)));
+        for decision in [
+            handler("runsc"),
+            handler("kata-qemu"),
+            captured(Runtime::Unknown("gone".to_owned())),
+        ] {
+            assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
+        }
+        // Only what would have been captured is refused.
+        let mut gateway = injected();
+        gateway["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);
+        let gvisor = Runtime::Handler("runsc".to_owned());
+        let decision = decide(&pod(gateway), &gvisor, &selection());
+        assert!(matches!(decision, Decision::Skip(_)));
+    }
+
+    #[test]
+    fn the_steps_come_in_the_order_of_istio_cni() {
+        // Each pod has its own reason and those of all before it in this list.
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"] = json!({});
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::NotInjected));
+        manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+        assert_eq!(
+            decided(manifest.clone()),
+            Decision::Skip(Skip::InjectionOff)
+        );
+        manifest["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);
+        let router = Skip::NoSidecar("router".to_owned());
+        assert_eq!(decided(manifest.clone()), Decision::Skip(router));
+        let disabled = json!([{"name": "DISABLE_ENVOY", "value": "1"}]);
+        manifest["spec"]["containers"][1]["env"] = disabled;
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::Proxyless));
+        let theirs = json!([{"name": "istio-init", "image": "istio/proxyv2:1"}]);
+        manifest["spec"]["initContainers"] = theirs;
+        assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::IstioInit));
+        manifest["metadata"]["namespace"] = json!("kube-system");
+        assert_eq!(decided(manifest), Decision::Skip(Skip::Namespace));
+    }
+
+    #[test]
+    fn what_is_neither_yes_nor_no_keeps_no_pod_out() {
+        let elsewhere = json!({"configMapKeyRef": {"name": "x", "key": "y"}});
+        for variable in [
+            json!({"name": "DISABLE_ENVOY", "value": "perhaps"}),
+            json!({"name": "DISABLE_ENVOY", "value": "0"}),
+            json!({"name": "DISABLE_ENVOY", "valueFrom": elsewhere}),
+        ] {
+            let mut manifest = injected();
+            manifest["spec"]["containers"][1]["env"] = json!([variable]);
+            assert!(is_captured(manifest), "{variable}");
+        }
+        for arguments in [
+            json!([]),
+            json!(["proxy"]),
+            json!(["proxy", ""]),
+            json!(["x", "router"]),
+        ] {
+            let mut manifest = injected();
+            manifest["spec"]["containers"][1]["args"] = arguments.clone();
+            assert!(is_captured(manifest), "{arguments}");
+        }
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"]["sidecar.istio.io/status"] = json!("");
+        assert!(is_captured(manifest));
+    }
+
+    #[test]
+    fn the_mode_none_counts_wherever_it_is_said() {
+        let annotations = json!({
+            "sidecar.istio.io/status": "{}",
+            "proxy.istio.io/config": "interceptionMode: NONE"
+        });
+        let none = skipped(|pod| pod["metadata"]["annotations"] = annotations);
+        assert_eq!(none, Skip::ModeNone);
     }
 }

@@ -26,6 +26,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Nothing is known yet. Namespaces are asked for only if that matters.
+    #[must_use]
     pub fn new(client: Client, asks_namespaces: bool) -> Self {
         Self {
             client,

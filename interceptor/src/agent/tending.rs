@@ -6,6 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,11 @@ use super::{
     pod::PodUid,
     sandboxes::Processes,
 };
-use crate::{attachment::Attached, dataplane::AttachedPod, netns::NetnsId};
+use crate::{
+    attachment::Attached,
+    dataplane::AttachedPod,
+    netns::{Netns, NetnsId},
+};
 
 /// How often a runtime's process is looked at again that has not entered the pod's network namespace
 /// yet, each time after twice as long. (`runc init` is put into the cgroup first.)
@@ -36,7 +41,7 @@ const FIRST_ENTERING: Duration = Duration::from_millis(10);
 /// What is to be done next.
 enum Next {
     /// The pod is captured: follow its network.
-    Follow(Held),
+    Follow(Arc<Netns>),
     /// Nothing until something changes.
     Wait,
     /// Look again after this time, unless something changes before.
@@ -68,10 +73,10 @@ impl Node {
                     () = tended.nudge.notified() => {}
                     () = sleep(wait) => {}
                 },
-                Next::Follow(held) => tokio::select! {
+                Next::Follow(netns) => tokio::select! {
                     () = tended.nudge.notified() => {}
-                    result = follow(&self.capture, &self.metrics, &held.netns) => {
-                        self.not_followed(uid, tended, &held, result).await;
+                    result = follow(&self.capture, &self.metrics, &netns) => {
+                        self.not_followed(uid, tended, &netns, result).await;
                     }
                 },
             }
@@ -115,12 +120,7 @@ impl Node {
             return Ok(Processes::None);
         };
         let sandboxes = self.sandboxes.clone();
-        blocking(move || {
-            sandboxes
-                .processes(&cgroup)
-                .context("cannot look at the host's processes")
-        })
-        .await
+        blocking(move || Ok(sandboxes.processes(&cgroup))).await
     }
 
     /// The pod's network namespace is known by a process.
@@ -136,14 +136,14 @@ impl Node {
         let wanted = self.settings(uid);
         match (held, wanted) {
             (Some(held), Some(wanted)) if is_held(&held) && held.settings == wanted => {
-                Next::Follow(held)
+                Next::Follow(held.netns)
             }
             // Captured it stays, whatever became of the pod's object.
-            (Some(held), None) if is_held(&held) => Next::Follow(held),
+            (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
             (None, None) => Next::Wait,
             (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
             (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves).await {
-                Ok(held) => Next::Follow(held),
+                Ok(held) => Next::Follow(held.netns),
                 Err(error) => self.failed(uid, &error),
             },
         }
@@ -160,7 +160,7 @@ impl Node {
         });
         match &*held {
             // Between ADD and the first process.
-            Some(held) if stands => Next::Follow(held.clone()),
+            Some(held) if stands => Next::Follow(held.netns.clone()),
             // Kept open, it would not end.
             Some(_) => {
                 *held = None;
@@ -233,7 +233,7 @@ impl Node {
         let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
         self.metrics.uncaptured(ran.unwrap_or_default());
         let netns = held.netns.path().display();
-        info!(pod, %uid, %netns, "captured");
+        info!(%pod, %uid, %netns, "captured");
         if by == By::Cni {
             return;
         }
@@ -250,9 +250,9 @@ impl Node {
             Ok(0) => {}
             Ok(count) => {
                 self.metrics.closed(count);
-                info!(pod, %uid, count, "connections closed that were open before the pod was captured");
+                info!(%pod, %uid, count, "connections closed that were open before the pod was captured");
             }
-            Err(error) => warn!(pod, %uid, "open connections go on past the proxy: {error:#}"),
+            Err(error) => warn!(%pod, %uid, "open connections go on past the proxy: {error:#}"),
         }
     }
 
@@ -266,22 +266,19 @@ impl Node {
         self: &Rc<Self>,
         uid: &PodUid,
         tended: &Tended,
-        held: &Held,
+        netns: &Netns,
         result: Result<()>,
     ) {
-        match result {
+        if let Err(error) = result {
             // The kernel has dropped messages: begin anew.
-            Err(error) => {
-                debug!(%uid, "changes of the pod's network are asked for anew: {error:#}")
-            }
-            Ok(()) => {
-                warn!(%uid, "the pod was detached by somebody else: it is attached again");
-                *tended.held.lock().await = None;
-                let lost = self.index.borrow_mut().lost(uid, held.netns.cookie());
-                self.carry_out(lost);
-                self.reconsider(uid).await;
-            }
+            debug!(%uid, "changes of the pod's network are asked for anew: {error:#}");
+            return;
         }
+        warn!(%uid, "the pod was detached by somebody else: it is attached again");
+        *tended.held.lock().await = None;
+        let lost = self.index.borrow_mut().lost(uid, netns.cookie());
+        self.carry_out(lost);
+        self.reconsider(uid).await;
     }
 
     /// Takes away what is attached for a pod whose processes are gone.

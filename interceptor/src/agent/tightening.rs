@@ -42,6 +42,7 @@ pub fn tightens(old: &Settings, new: &Settings) -> bool {
     goes_alike(old, new)
         && contains(&inbound(new), &inbound(old))
         && selects(outbound_prefixes, &old.outbound_prefixes)
+        && (captures_self_calls(outbound_prefixes) || !captures_self_calls(&old.outbound_prefixes))
         && covers(&old.outbound_prefixes_exclude, outbound_prefixes_exclude)
         && contains(&Ports::of(outbound_ports), &Ports::of(&old.outbound_ports))
         && contains(
@@ -116,6 +117,18 @@ fn selects(all: &PrefixSelection, some: &PrefixSelection) -> bool {
     }
 }
 
+/// Whether the rules that let an app call its own pod are left out (`HasLoopBackIP`): the address of
+/// an included prefix is a loopback one. So `*`, which includes all, lets such calls by, while
+/// `127.0.0.1/32` captures them.
+fn captures_self_calls(selection: &PrefixSelection) -> bool {
+    match selection {
+        PrefixSelection::All => false,
+        PrefixSelection::Listed(prefixes) => {
+            prefixes.iter().any(|prefix| prefix.addr().is_loopback())
+        }
+    }
+}
+
 /// Whether each of `some` is within one of `all`.
 fn covers(all: &[IpNet], some: &[IpNet]) -> bool {
     some.iter()
@@ -124,8 +137,19 @@ fn covers(all: &[IpNet], some: &[IpNet]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use interceptor_ebpf::{
+        Address, Flow, Inbound, Listener, NetnsState, Outbound, Owner, Transport, Verdict, decide,
+    };
+    use proptest::{prelude::*, sample::select};
+
     use super::*;
-    use crate::settings::tests::settings;
+    use crate::{
+        netns::{network::PodNetwork, stand_in_routes::Sources},
+        policy::CompiledPolicy,
+        settings::{InterfacePattern, tests::settings},
+    };
 
     fn change(old: &[&str], new: &[&str]) -> bool {
         tightens(&settings(old, &[]).unwrap(), &settings(new, &[]).unwrap())
@@ -199,5 +223,194 @@ mod tests {
     fn another_familys_prefix_is_not_covered() {
         assert!(!change(&["-i", "10.0.0.0/8"], &["-i", "::/0"]));
         assert!(change(&["-i", "fd00::/8"], &["-i", "::/0"]));
+    }
+
+    #[test]
+    fn a_loopback_prefix_captures_what_the_wildcard_lets_by() {
+        for wider in ["*", "127.0.0.0/8,0.0.0.0/0", "0.0.0.0/0"] {
+            let tightens = change(&["-i", "127.0.0.1/32"], &["-i", wider]);
+            assert_eq!(tightens, wider.starts_with("127"), "{wider}");
+        }
+    }
+
+    /// Settings that pods ask for, and what their rules trip over. Two of them have most in common,
+    /// as before and after a change.
+    fn changes() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
+        const VALUES: [(&str, &[&str]); 10] = [
+            ("-b", &["", "*", "80", "80,443", "1:1023", "15008", ","]),
+            ("-d", &["", "80", "80,15020", "1:1023"]),
+            (
+                "-i",
+                &[
+                    "",
+                    "*",
+                    "10.0.0.0/8",
+                    "10.1.0.0/16",
+                    "127.0.0.1/8",
+                    "0.0.0.0/0",
+                    "::/0",
+                    "::1/128",
+                    "10.1.0.0/16,::/0",
+                ],
+            ),
+            (
+                "-x",
+                &["", "10.1.0.0/16", "10.0.0.0/8", "10.1.0.9/32,::1/128"],
+            ),
+            ("-q", &["", "80", "53,80"]),
+            ("-o", &["", "80", "53", "53,80"]),
+            ("-c", &["", "eth1", "eth1,eth2", "eth+"]),
+            ("-k", &["", "", "", "eth1"]),
+            ("-m", &["", "", "", "TPROXY"]),
+            ("--dual-stack", &["true", "false"]),
+        ];
+        let pairs: Vec<_> = VALUES
+            .iter()
+            .map(|(flag, values)| {
+                let same = select(*values).prop_map(|value| (value, value));
+                let pair = prop_oneof![2 => same, 1 => (select(*values), select(*values))];
+                pair.prop_map(move |(old, new)| {
+                    let argument = |value: &str| match *flag {
+                        "--dual-stack" => vec![format!("{flag}={value}")],
+                        flag => vec![flag.to_owned(), value.to_owned()],
+                    };
+                    (argument(old), argument(new))
+                })
+            })
+            .collect();
+        (pairs, any::<bool>()).prop_map(|(pairs, dns)| {
+            let dns = dns.then(|| ["--redirect-dns", "--capture-all-dns"].map(str::to_owned));
+            let dns: Vec<_> = dns.into_iter().flatten().collect();
+            let (old, new): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let all = |arguments: Vec<Vec<String>>| {
+                let arguments = arguments.into_iter().flatten();
+                arguments.chain(dns.iter().cloned()).collect()
+            };
+            (all(old), all(new))
+        })
+    }
+
+    /// A connection, but for what the settings make of its interface.
+    #[derive(Clone, Copy, Debug)]
+    struct Connection {
+        is_inbound: bool,
+        interface: &'static str,
+        outbound: Outbound,
+    }
+
+    fn connections() -> impl Strategy<Value = Connection> {
+        const ENDS: [(&str, &str); 8] = [
+            ("10.1.0.2", "10.1.0.9"),
+            ("10.1.0.2", "10.9.0.9"),
+            ("10.1.0.2", "198.51.100.9"),
+            ("10.1.0.2", "10.1.0.2"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.6", "10.1.0.2"),
+            ("fd00:1::2", "fd00:2::9"),
+            ("::1", "::1"),
+        ];
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let ends = select(&ENDS[..]);
+        let port = select(&[80, 443, 53, 8080, 15008, 15020][..]);
+        let interface = select(&["lo", "eth0", "eth1", "eth2"][..]);
+        let id = || select(&[0, 1000, 1337][..]);
+        let transport = select(&[Transport::Tcp, Transport::Udp][..]);
+        let flags = (any::<bool>(), any::<bool>());
+        (ends, port, interface, id(), id(), transport, flags).prop_map(
+            move |((source, destination), port, interface, uid, gid, transport, flags)| {
+                Connection {
+                    is_inbound: flags.0,
+                    interface,
+                    outbound: Outbound {
+                        destination: address(destination),
+                        port,
+                        transport,
+                        source: address(source),
+                        via_loopback: interface == "lo",
+                        by_excluded_interface: false,
+                        is_marked: flags.1,
+                        owner: Owner { uid, gid },
+                    },
+                }
+            },
+        )
+    }
+
+    /// Settings, compiled for a pod whose first address is an IPv4 one.
+    struct InForce {
+        settings: Settings,
+        compiled: CompiledPolicy,
+    }
+
+    impl InForce {
+        fn new(settings: Settings) -> Self {
+            let network = PodNetwork {
+                ipv6: settings.dual_stack,
+                interfaces: Vec::new(),
+                addresses: Vec::new(),
+                routes: Vec::new(),
+                state: NetnsState::default(),
+            };
+            let compiled = CompiledPolicy::new(1, &settings, &network, &Sources::default());
+            Self { settings, compiled }
+        }
+
+        /// The listener that gets a connection, if it is captured.
+        fn captured(&self, connection: &Connection) -> Option<Listener> {
+            match decide(
+                &self.compiled.policy,
+                &self.compiled,
+                &self.flow(connection),
+            ) {
+                Verdict::Capture(listener, _) => Some(listener),
+                Verdict::Pass(_) => None,
+            }
+        }
+
+        fn flow(&self, connection: &Connection) -> Flow {
+            let is_in = |patterns: &[InterfacePattern]| {
+                let mut patterns = patterns.iter();
+                patterns.any(|pattern| pattern.matches(connection.interface))
+            };
+            let by_excluded_interface = is_in(&self.settings.excluded_interfaces);
+            if connection.is_inbound {
+                Flow::Inbound(Inbound {
+                    destination: connection.outbound.destination,
+                    port: connection.outbound.port,
+                    by_excluded_interface,
+                    by_rerouted_interface: is_in(&self.settings.rerouted_interfaces),
+                })
+            } else {
+                Flow::Outbound(Outbound {
+                    by_excluded_interface,
+                    ..connection.outbound
+                })
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_was_captured_stays_captured_where_settings_tighten(
+            (old, new) in changes(),
+            connections in proptest::collection::vec(connections(), 40),
+        ) {
+            let parse = |arguments: &[String]| {
+                let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+                settings(&arguments, &[]).unwrap()
+            };
+            let (old, new) = (parse(&old), parse(&new));
+            if !tightens(&old, &new) {
+                return Ok(());
+            }
+            let (old, new) = (InForce::new(old), InForce::new(new));
+            for connection in connections {
+                if let Some(listener) = old.captured(&connection) {
+                    prop_assert_eq!(new.captured(&connection), Some(listener), "{:?}", connection);
+                }
+            }
+        }
     }
 }

@@ -36,10 +36,12 @@ pub enum Told {
 /// Watches the pods of `node` for ever, beginning after some part of `jitter`: thousands of agents
 /// may start at once.
 pub fn pods(client: Client, node: &str, jitter: Duration) -> impl Stream<Item = Told> + use<> {
-    let config = watcher::Config::default()
+    let mut config = watcher::Config::default()
         .fields(&format!("spec.nodeName={node}"))
         // Resource version 0: what the API server has at hand, without asking etcd.
         .any_semantic();
+    // A limit would ask etcd all the same, and a node has a few hundred pods.
+    config.page_size = None;
     let events = watcher(Api::all(client), config).default_backoff();
     let mut listed = Vec::new();
     let told = events

@@ -1,6 +1,10 @@
 //! The BPF object that is part of this binary, and the programs in it.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::LazyLock,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -10,7 +14,7 @@ use aya::{
 };
 use interceptor_ebpf::KernelOffsets;
 
-use super::{log, offsets, pins::Pins};
+use super::{layout, offsets, pins::Pins};
 use crate::digest;
 
 /// The object, made by `cargo xtask build-ebpf`.
@@ -34,13 +38,15 @@ impl Object {
             Some(offsets) => offsets,
             None => offsets::read()?,
         };
-        let ebpf = EbpfLoader::new()
+        let folder = pins.maps();
+        let mut loader = EbpfLoader::new();
+        for (map, pin) in layout::pins() {
+            loader.map_pin_path(map, folder.join(pin));
+        }
+        let ebpf = loader
             // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
             .btf(None)
             .override_global("OFFSETS", &offsets, true)
-            .default_map_pin_directory(pins.maps())
-            .map_pin_path(log::MAP, pins.maps().join(log::MAP))
-            .map_pin_path(ASKED, pins.maps().join(ASKED))
             .load(OBJECT)
             .context("cannot load the BPF object")?;
         let mut object = Self { ebpf };
@@ -98,18 +104,33 @@ impl Object {
     }
 }
 
-/// The map of UDP sockets that ask DNS servers, whose kind cannot say itself that it is shared.
-const ASKED: &str = "icept_asked";
-
 /// The map that keeps the offsets, which take long to find, for as long as anything is attached.
 const OFFSETS: &str = "icept_offsets";
 
 fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {
-    let map = MapData::from_pin(pins.maps().join(OFFSETS)).ok()?;
+    let map = MapData::from_pin(pins.maps().join(layout::pin(OFFSETS))).ok()?;
     let map: Array<_, KernelOffsets> = Map::Array(map).try_into().ok()?;
     let offsets = map.get(&0, 0).ok()?;
     // Zeros: made by a command that was killed before it wrote them.
     (offsets.sock_socket != 0).then_some(offsets)
+}
+
+/// The maps that the object declares.
+static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
+    aya_obj::Object::parse(OBJECT).map_or_else(|_| HashMap::new(), |object| object.maps)
+});
+
+/// How the map called `name` is defined: its type, the sizes of its keys and values, how many entries
+/// it takes, and its flags.
+pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
+    let map = MAPS.get(name)?;
+    Some([
+        map.map_type(),
+        map.key_size(),
+        map.value_size(),
+        map.max_entries(),
+        map.map_flags(),
+    ])
 }
 
 /// Loads a program, whatever its type. aya has no common call for that.
@@ -125,4 +146,15 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// The maps of the object that are to be pinned.
+#[cfg(test)]
+pub(super) fn pinned_maps() -> Vec<&'static str> {
+    /// Of one command alone. (The compiler's begin with a dot.)
+    const PRIVATE: &str = "icept_fib_gen";
+    let names = MAPS.keys().map(String::as_str);
+    names
+        .filter(|name| *name != PRIVATE && !name.starts_with('.'))
+        .collect()
 }

@@ -88,6 +88,40 @@ pub(super) fn prog_array_set(map: &impl AsFd, index: u32, program: &impl AsFd) -
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
 }
 
+/// The key after `key` in a map, or the first; `None` after the last. Keys are as long as the map's.
+pub(super) fn map_next_key(
+    map: &impl AsFd,
+    key: Option<&[u8]>,
+    length: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut next = vec![0; length];
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = as_u32(map);
+    attributes.__bindgen_anon_2.key = key.map_or(0, |key| key.as_ptr() as u64);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.next_key = next.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(|_| Some(next)),
+    }
+}
+
+/// The value of `key`, as long as the map's values are; `None` if there is none.
+pub(super) fn map_lookup(
+    map: &impl AsFd,
+    key: &[u8],
+    length: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; length];
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = as_u32(map);
+    attributes.__bindgen_anon_2.key = key.as_ptr() as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(|_| Some(value)),
+    }
+}
+
 /// Attaches a program to a cgroup or network namespace. Links to cgroups never shut others out.
 pub(super) fn link_create(
     program: &impl AsFd,

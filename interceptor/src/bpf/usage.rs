@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::maps::{MapError, MapInfo};
 
-use super::{maps::Maps, pins::Pins};
+use super::{layout, maps::Maps, pins::Pins};
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub fn read() -> Result<Vec<MapUsage>> {
         return Ok(Vec::new());
     };
     let usage = |name, keys: &mut dyn Iterator<Item = Result<(), MapError>>| -> Result<MapUsage> {
-        let pin = pins.maps().join(name);
+        let pin = pins.maps().join(layout::pin(name));
         let info = MapInfo::from_pin(&pin);
         let capacity = info.with_context(|| format!("cannot look at {}", pin.display()))?;
         let capacity = capacity.max_entries();

@@ -145,7 +145,6 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
         host::check_not_hosts(netns)?;
-        netns.check_user_namespace()?;
         let wanted = Attachment {
             netns,
             places: &self.places,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::error::{CniError, Code};
 use crate::agent::protocol::{PodName, SOCKET};
 
-/// The length of what a DaemonSet's controller appends to its own name for a pod's.
+/// The length of what a `DaemonSet`'s controller appends to its own name for a pod's.
 const SUFFIX: usize = 5;
 
 /// What to do with a pod when no agent is there to ask.
@@ -27,7 +27,7 @@ pub enum WithoutAgent {
 pub struct AgentPods {
     /// Their namespace.
     pub namespace: String,
-    /// What their names begin with: their DaemonSet's name and a hyphen.
+    /// What their names begin with: their `DaemonSet`'s name and a hyphen.
     pub prefix: String,
 }
 

@@ -1,11 +1,6 @@
 //! What all pods share, opened once.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::Path,
-};
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::{Context as _, Result};
 
@@ -16,7 +11,7 @@ use crate::{
         maps::Maps,
         object::Object,
         pins::{self, Pins},
-        programs,
+        programs::Shared,
     },
     cgroup::Cgroup,
 };
@@ -25,7 +20,7 @@ use crate::{
 pub(crate) struct Loaded {
     pub(crate) object: Object,
     pub(crate) maps: Maps,
-    programs: Vec<(Hook, OwnedFd)>,
+    pub(crate) programs: Shared,
     /// What tells this build's programs from another's.
     build: String,
     /// Which folders these are pinned in. Another command may have put others in their place.
@@ -63,10 +58,17 @@ impl Loaded {
     }
 
     fn open(pins: &Pins) -> Result<Self> {
+        let loaded = Self::prepare(pins)?;
+        loaded.programs.share(&loaded.object)?;
+        Ok(loaded)
+    }
+
+    /// Opens or makes it, beside what another build may have in force.
+    pub(crate) fn prepare(pins: &Pins) -> Result<Self> {
         pins.create()?;
         let mut object = Object::load(pins)?;
         let maps = Maps::open(&pins.maps())?;
-        let programs = programs::shared(&mut object, pins)?;
+        let programs = Shared::open(&mut object, pins)?;
         let build = Object::build();
         let pinned = pinned(pins, &build).context("cannot look at the pins")?;
         Ok(Self {
@@ -95,7 +97,7 @@ impl Loaded {
         if self.linked.get(&cgroup.id()).is_some_and(is_known) {
             return Ok(());
         }
-        let programs = self.programs.iter();
+        let programs = self.programs.at_cgroups().iter();
         let wanted: Vec<_> = programs.filter(|(hook, _)| hooks.contains(hook)).collect();
         // Whoever is in the way of any is named before the first is attached.
         for (hook, _) in &wanted {

@@ -204,15 +204,29 @@ impl SysctlSet {
         for (_, name) in names.filter(|(bit, _)| self.0 & (1 << bit) != 0) {
             // Where nothing may be written, nothing has been that would have to be undone.
             if read_sysctl(name)?.is_some_and(|now| now != value) {
-                let path = sysctl_path(name);
-                fs::write(&path, value).with_context(|| {
-                    let path = path.display();
-                    format!("cannot set {path}, which TPROXY takes: is /proc/sys read-only here?")
-                })?;
+                write_sysctl(name, value)?;
             }
         }
         Ok(())
     }
+}
+
+/// Sets a sysctl of the calling thread's network namespace. In a container /proc/sys is read-only;
+/// the host's, by way of its first process, shows the same network namespace.
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
+    const HOSTS: &str = "/proc/1/root";
+
+    let path = sysctl_path(name);
+    let result = match fs::write(&path, value) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            fs::write(format!("{HOSTS}{}", path.display()), value)
+        }
+        result => result,
+    };
+    result.with_context(|| {
+        let path = path.display();
+        format!("cannot set {path}, which TPROXY takes: is it read-only, here and for process 1?")
+    })
 }
 
 /// The value of a sysctl, if there is one of that name: without IPv6 there is not.

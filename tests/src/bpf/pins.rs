@@ -14,10 +14,17 @@ pub fn folder() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/interceptor/v1")
 }
 
-/// The pin of the map of this name.
+/// The pin of the map of this name: alone, or with the name of its layout.
 #[must_use]
 pub fn map(name: &str) -> PathBuf {
-    folder().join("maps").join(name)
+    let folder = folder().join("maps");
+    let is_of = |pin: &PathBuf| {
+        let pin = pin.file_name().and_then(|pin| pin.to_str());
+        pin.is_some_and(|pin| pin.split('-').next() == Some(name))
+    };
+    let pins = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let found = pins.map(|pin| pin.path()).find(is_of);
+    found.unwrap_or_else(|| folder.join(name))
 }
 
 /// The links of the cgroup at `path` and of the network namespace with this cookie: which there

@@ -5,6 +5,7 @@ mod first;
 mod full_tables;
 mod last;
 mod swept;
+mod upgrade;
 
 use std::process::Command;
 

@@ -88,7 +88,8 @@ pub async fn keep(options: &InstallOptions, state: &watch::Sender<InstallState>)
     let mut peace = Peace::default();
     loop {
         // Before the pass: what changes during it is noticed.
-        let watched = [&options.cni_conf_dir, &options.cni_bin_dir].map(|path| watch.add(path));
+        let watched = [&options.folders.cni_conf_dir, &options.folders.cni_bin_dir]
+            .map(|path| watch.add(path));
         let result = pass(options).await?;
         peace.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
         let now = judge(&result, &peace, options);
@@ -127,7 +128,7 @@ fn judge(
             reason: error.to_string(),
         },
         Ok(installed) if peace.broken().is_some() => InstallState::Not {
-            reason: contested(installed.file(), &options.cni_conf_dir),
+            reason: contested(installed.file(), &options.folders.cni_conf_dir),
         },
         Ok(installed) => InstallState::Installed(installed.file().to_owned()),
     }

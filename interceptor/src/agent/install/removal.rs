@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    InstallOptions, NotInstalled, files,
+    CniFolders, NotInstalled, files,
     folder::{ConfFile, Folder, SAVED, shape_of},
 };
 use crate::cni::{PLUGIN, conflist::Shape};
@@ -12,10 +12,10 @@ use crate::cni::{PLUGIN, conflist::Shape};
 /// Answers with what it has done. Twice is once.
 ///
 /// Networks first: a runtime that finds the plugin named but not there starts no pod.
-pub fn uninstall(options: &InstallOptions) -> Result<Vec<String>, NotInstalled> {
+pub fn uninstall(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
     let mut done = Vec::new();
-    if options.cni_conf_dir.exists() {
-        let folder = Folder::open(&options.cni_conf_dir)?;
+    if folders.cni_conf_dir.exists() {
+        let folder = Folder::open(&folders.cni_conf_dir)?;
         let paths = files::list(&folder.path).map_err(NotInstalled::io(&folder.path))?;
         for path in &paths {
             done.extend(bring_back(path)?);
@@ -24,7 +24,10 @@ pub fn uninstall(options: &InstallOptions) -> Result<Vec<String>, NotInstalled> 
             done.extend(clean(path)?);
         }
     }
-    let binary = options.cni_bin_dir.join(PLUGIN);
+    if folders.keep_cni_plugin {
+        return Ok(done);
+    }
+    let binary = folders.cni_bin_dir.join(PLUGIN);
     if files::remove(&binary).map_err(NotInstalled::io(&binary))? {
         done.push(format!("removed {}", binary.display()));
     }
@@ -44,12 +47,21 @@ fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
     if !file.network.has_ours() {
         return Ok(None);
     }
-    if file.network.types().iter().all(|name| *name == PLUGIN) {
+    if file.network.types().iter().all(|name| *name == PLUGIN) || stands_in(&file) {
         files::remove(path).map_err(NotInstalled::io(path))?;
         return Ok(Some(format!("removed {shown}")));
     }
     file.replace(&file.network.clone().without_ours())?;
     Ok(Some(format!("took {PLUGIN} out of {shown}")))
+}
+
+/// Is it a list that we have made of a `.conf` which is there? Then we were killed before the one or
+/// the other was gone.
+fn stands_in(list: &ConfFile) -> bool {
+    ["conf", "json"].into_iter().any(|extension| {
+        let single = ConfFile::read(&list.path.with_extension(extension), Shape::Single);
+        list.shape == Shape::List && single.is_ok_and(|single| list.is_only_ours(&single.network))
+    })
 }
 
 /// Brings back the `.conf` that was saved at `saved`, if it was, and removes the list that stood in

@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        uninstall(&self.options(&[])).unwrap()
+        uninstall(&self.options(&[]).folders).unwrap()
     }
 
     #[track_caller]
@@ -226,11 +226,7 @@ fn an_uninstall_that_was_broken_off_is_taken_up() {
     )
     .unwrap();
     node.uninstall();
-    assert!(
-        node.names()
-            .iter()
-            .all(|name| !node.read(name).contains(PLUGIN))
-    );
+    assert_eq!(node.names(), ["10-bridge.conf"]);
     assert_eq!(node.read("10-bridge.conf"), BRIDGE);
 }
 
@@ -268,6 +264,17 @@ fn uninstalled_the_node_is_as_before_and_twice_is_once() {
     let bare = Node::new(&[]);
     fs::remove_dir(bare.conf("")).unwrap();
     assert_eq!(bare.uninstall(), Vec::<String>::new());
+}
+
+/// A pod of CRI-O's is taken down by the configuration that it was set up with.
+#[test]
+fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    node.once(&[]).unwrap();
+    let options = node.options(&["--keep-cni-plugin"]);
+    uninstall(&options.folders).unwrap();
+    assert!(node.binary().exists());
+    assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
 }
 
 #[test]
@@ -354,7 +361,7 @@ async fn until(
     states: &mut watch::Receiver<InstallState>,
     wanted: impl FnMut(&InstallState) -> bool,
 ) -> InstallState {
-    let wait = timeout(Duration::from_secs(60), states.wait_for(wanted));
+    let wait = timeout(Duration::from_mins(1), states.wait_for(wanted));
     wait.await.unwrap().unwrap().clone()
 }
 

@@ -226,8 +226,8 @@ fn understand(line: &[u8]) -> Result<Envelope, String> {
 async fn answer(envelope: Envelope, handler: &impl Handler) -> Answer {
     let wait = Duration::from_millis(envelope.wait_ms).min(LONGEST_WAIT);
     let wait = wait.saturating_sub(EARLIER).max(wait / 2);
-    let handled = timeout(wait, handle(envelope.request, handler)).await;
-    handled.unwrap_or_else(|_| Answer::Failed {
+    let answer = timeout(wait, handle(envelope.request, handler)).await;
+    answer.unwrap_or_else(|_| Answer::Failed {
         reason: format!(
             "the agent is not done within {} s; the runtime will ask again",
             wait.as_secs_f32()
