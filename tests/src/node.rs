@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  pod: cni-ID                                     node
-//!  app :8080, istio-proxy :15001 :15006            the API server, the agent, remote :80
+//!  app :8080, proxy :15001 :15006                  the API server, the agent, remote :80
 //!  eth0 10.1.0.2, fd00:1::2 ────────────────────── vethX 10.1.0.1, fd00:1::1
 //!                                                  lo    10.2.0.9, fd00:2::9
 //!
@@ -24,7 +24,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use agent::AgentProcess;
+pub use agent::{AgentProcess, daemon_set};
 use anyhow::Result;
 use folder::Folder;
 pub use kubelet::Driver;
@@ -51,7 +51,7 @@ pub const REMOTE: &str = "10.2.0.9:80";
 /// Who answers there when nothing is captured.
 pub const STRAIGHT: &str = "remote:80";
 /// Who answers there when the pod is captured.
-pub const CAPTURED: &str = "istio-proxy:15001 for 10.2.0.9:80";
+pub const CAPTURED: &str = "proxy:15001 for 10.2.0.9:80";
 
 /// A node. All of it goes when dropped, the pods before it.
 pub struct Node {
@@ -125,6 +125,9 @@ impl Node {
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace},
             }))?;
         }
+        self.api.put(daemon_set(false))?;
+        self.api.put(agent::own_pod(name))?;
+        self.api.allow_only(agent::rules()?);
         Ok(())
     }
 

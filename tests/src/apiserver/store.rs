@@ -117,7 +117,6 @@ impl Store {
         // Else who has heard of everything would not need to.
         self.version += 1;
         self.forgotten = self.version;
-        self.history.clear();
         self.parts.clear();
     }
 
@@ -169,24 +168,30 @@ impl Store {
         Ok(self.cut(version, items, limit))
     }
 
-    /// What has happened after `version`, as watch events of those who select so.
+    /// Whether it can still be told what has happened after `version`.
+    pub(super) fn ensure_known(&self, version: u64) -> Result<(), Failure> {
+        if version < self.forgotten {
+            return Err(Failure::expired(version, self.forgotten));
+        }
+        Ok(())
+    }
+
+    /// What has happened after `version`, as watch events of those who select so. A watch that is
+    /// under way misses nothing, whatever has been forgotten.
     pub(super) fn since(
         &self,
         version: u64,
         target: &Target<'_>,
         selector: &Selector,
-    ) -> Result<Vec<Value>, Failure> {
-        if version < self.forgotten {
-            return Err(Failure::expired(version, self.forgotten));
-        }
+    ) -> Vec<Value> {
         let changes = self
             .history
             .iter()
             .filter(|change| change.version > version);
-        Ok(changes
+        changes
             .filter(|change| change.resource == target.resource)
             .filter_map(|change| change.event(target, selector))
-            .collect())
+            .collect()
     }
 }
 

@@ -65,6 +65,12 @@ pub(super) fn start(
     if parameters.wants_initial_events() {
         lines.push_back(bookmark(target, version, true));
     }
+    // A version that is gone is told in the watch, as the watch cache does.
+    let known = store.ensure_known(version);
+    let over = known.is_err();
+    if let Err(failure) = known {
+        lines.push_back(event("ERROR", &failure.to_object()));
+    }
     let signal = state.subscribe();
     let begun = *signal.borrow();
     let seconds = parameters.timeout_seconds.unwrap_or(LONGEST);
@@ -78,7 +84,7 @@ pub(super) fn start(
         bookmarks: parameters.wants_bookmarks().then_some(begun.bookmarks),
         lines,
         end: Instant::now() + Duration::from_secs(seconds),
-        over: false,
+        over,
     };
     let lines = stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
@@ -127,13 +133,8 @@ impl Watch {
             self.over = true;
             return;
         }
-        match inner.store.since(self.version, &target, &self.selector) {
-            Ok(events) => self.lines.extend(events),
-            Err(failure) => {
-                self.lines.push_back(event("ERROR", &failure.to_object()));
-                self.over = true;
-            }
-        }
+        let events = inner.store.since(self.version, &target, &self.selector);
+        self.lines.extend(events);
         self.version = inner.store.version();
         if self.bookmarks.is_some_and(|seen| seen != now.bookmarks) {
             self.bookmarks = Some(now.bookmarks);

@@ -10,10 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 
 use super::Node;
 use crate::{interceptor, lab::wait_until, netns::Netns, spawn::spawn};
@@ -28,6 +30,67 @@ exec nsenter --net="$netns" setpriv --pdeathsig=KILL "$@"
 
 /// How long the agent's HTTP server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The agent's DaemonSet.
+const DAEMON_SET: &str = "interceptor";
+/// The agent's own pod.
+const OWN_POD: &str = "interceptor-abcde";
+/// Their namespace.
+const NAMESPACE: &str = "mesh";
+
+/// The agent's DaemonSet as the API has it: there, or being deleted.
+#[must_use]
+pub fn daemon_set(is_deleted: bool) -> Value {
+    let mut set = json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"namespace": NAMESPACE, "name": DAEMON_SET, "uid": "0"},
+    });
+    if is_deleted {
+        set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    set
+}
+
+/// The agent's own pod as the API has it.
+pub(super) fn own_pod(node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": OWN_POD,
+            "uid": "5c1e4a36-0000-4000-8000-000000000000",
+            "ownerReferences": [{
+                "apiVersion": "apps/v1",
+                "kind": "DaemonSet",
+                "name": DAEMON_SET,
+                "uid": "0",
+                "controller": true,
+            }],
+        },
+        "spec": {"nodeName": node, "hostNetwork": true, "containers": [{"name": "agent"}]},
+        "status": {"phase": "Running"},
+    })
+}
+
+/// What the agent may do: what `deploy/` grants it, the taint's part included.
+pub(super) fn rules() -> Result<Vec<PolicyRule>> {
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
+        {"apiGroups": ["node.k8s.io"], "resources": ["runtimeclasses"], "verbs": ["get"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["daemonsets"],
+            "resourceNames": [DAEMON_SET],
+            "verbs": ["get"],
+        },
+    ]);
+    Ok(serde_json::from_value(rules)?)
+}
 
 /// The agent. Killed when dropped.
 pub struct AgentProcess {
@@ -67,14 +130,9 @@ impl Node {
             .arg(&self.runtime.bin)
             .arg("--socket")
             .arg(self.folder().join("agent.sock"))
-            .args([
-                "--pod-namespace",
-                "mesh",
-                "--pod-name",
-                "interceptor-agent-abcde",
-            ])
+            .args(["--pod-namespace", NAMESPACE, "--pod-name", OWN_POD])
             .args(["--http-address", &http.to_string()])
-            .args(["--log-level", "debug"])
+            .args(["--log-level", "info,interceptor=debug"])
             .args(options)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

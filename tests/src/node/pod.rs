@@ -42,6 +42,8 @@ struct Sandbox {
     pause: Option<Container>,
     netns: Netns,
     result: Value,
+    /// Whether what is attached goes with the test, and not by what is tested.
+    is_tests: bool,
 }
 
 impl Drop for Container {
@@ -53,10 +55,19 @@ impl Drop for Container {
     }
 }
 
+impl Sandbox {
+    /// Leaves it to the agent to take away what is attached. The janitor keeps the network namespace
+    /// no longer: it ends as it does on a node.
+    fn leave_to_agent(&mut self) -> Result<()> {
+        self.is_tests = false;
+        janitor::remember(&Task::Detached(self.netns.path().to_owned()))
+    }
+}
+
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // Nothing in force, nothing to detach.
-        if interceptor::detach(self.netns.path()).is_ok() {
+        if self.is_tests && interceptor::detach(self.netns.path()).is_ok() {
+            // The janitor no longer has to.
             drop(janitor::remember(&Task::Detached(
                 self.netns.path().to_owned(),
             )));
@@ -109,6 +120,32 @@ impl Pod {
             pause,
             netns,
             result,
+            is_tests: true,
+        });
+        Ok(())
+    }
+
+    /// Makes a sandbox without any plugin, whose network leads nowhere: the `number`th of many.
+    pub fn start_light_sandbox(&mut self, node: &Node, number: u8) -> Result<()> {
+        let id = node.new_id();
+        let netns = Netns::mounted(&node.netns_folder().join(format!("cni-{id}")))?;
+        janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+        netns.ip(&format!(
+            "link add eth0 type veth peer name other\n\
+             addr add 10.1.{number}.2/24 dev eth0\n\
+             link set eth0 up\n\
+             link set other up\n\
+             route add default via 10.1.{number}.1"
+        ))?;
+        let cgroup = self.container_cgroup(node, &id)?;
+        let at = Namespace::At(netns.path().to_owned());
+        let actor = Actor::start("pause", User::new(65535, 65535), at, Some(&cgroup))?;
+        self.sandbox = Some(Sandbox {
+            id,
+            pause: Some(Container { actor, cgroup }),
+            netns,
+            result: Value::Null,
+            is_tests: true,
         });
         Ok(())
     }
@@ -127,8 +164,16 @@ impl Pod {
             pod: &self.manifest,
         };
         node.runtime.del(&node.host, &call, &sandbox.result)?;
+        sandbox.leave_to_agent()?;
         self.sandbox = None;
         Ok(())
+    }
+
+    /// Ends it without any plugin, and leaves what is attached to the agent.
+    pub fn vanish(mut self) -> Result<()> {
+        self.containers.clear();
+        let sandbox = self.sandbox.as_mut();
+        sandbox.map_or(Ok(()), Sandbox::leave_to_agent)
     }
 
     /// Has the plugins undo the network once more, as kubelet does until it is sure.
@@ -154,7 +199,7 @@ impl Pod {
 
     /// Starts the proxy, which listens on its ports.
     pub fn start_proxy(&mut self, node: &Node) -> Result<()> {
-        let proxy = self.start_container(node, "istio-proxy", super::PROXY)?;
+        let proxy = self.start_container(node, "proxy", super::PROXY)?;
         for bind in Bind::BOTH_WILDCARDS {
             for port in [15001, 15006] {
                 serve(proxy, bind, port)?;
