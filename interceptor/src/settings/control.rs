@@ -180,7 +180,6 @@ mod tests {
         assert_eq!(over.timeout, Duration::ZERO);
         let cases = [
             ("--probe-timeout=soon", "--probe-timeout"),
-            ("--probe-timeout=-1s", "--probe-timeout"),
             ("--iptables-probe-port=0", "1 to 65535"),
             ("--dry-run=perhaps", "true or false"),
         ];
