@@ -58,10 +58,7 @@ pub fn tightens(old: &Settings, new: &Settings) -> bool {
 /// by lo where OUTPUT has let them by, else as REDIRECT takes them there. So it must stay as it is.
 fn excludes_no_more(ports: &[PortRange], old: &Settings) -> bool {
     match old.mode {
-        Mode::Redirect => contains(
-            &Ports::of(&old.outbound_ports_exclude),
-            &Ports::of(ports),
-        ),
+        Mode::Redirect => contains(&Ports::of(&old.outbound_ports_exclude), &Ports::of(ports)),
         Mode::Tproxy => ports == old.outbound_ports_exclude,
     }
 }

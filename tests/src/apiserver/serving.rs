@@ -87,13 +87,13 @@ impl Asked {
             ref other => other.as_str(),
         };
         let content = head.headers.get(CONTENT_TYPE);
-        let patch = content.and_then(|kind| Kind::of(kind.to_str().ok()?));
+        let patching = content.and_then(|kind| Kind::of(kind.to_str().ok()?));
         Ok(Self {
             verb: verb.to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             path,
             parameters,
-            patch,
+            patch: patching,
             body: if body.is_empty() {
                 Value::Null
             } else {

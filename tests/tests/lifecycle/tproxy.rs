@@ -100,7 +100,15 @@ fn a_container_attaches_too() {
     let attach = lab.attach_command(&tproxy());
     let in_container = "mount --bind -o ro /proc/sys /proc/sys && exec \"$@\"";
     let mut command = bounded("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", in_container, "sh"]);
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        in_container,
+        "sh",
+    ]);
     command.arg(attach.get_program()).args(attach.get_args());
     run(&mut command, "").expect("attached");
     call_app_by_all(&proxy, 1337);
