@@ -48,7 +48,7 @@ fn run(test: impl Future<Output = Result<()>>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| Ok(runtime.block_on(test)))
+        .map(|runtime| runtime.block_on(test))
         .expect("a runtime")
         .expect("the test");
 }

@@ -33,14 +33,14 @@ exec nsenter --net="$netns" \
 /// How long the agent's HTTP server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The agent's DaemonSet.
+/// The agent's `DaemonSet`.
 const DAEMON_SET: &str = "interceptor";
 /// The agent's own pod.
 const OWN_POD: &str = "interceptor-abcde";
 /// Their namespace.
 const NAMESPACE: &str = "mesh";
 
-/// The agent's DaemonSet as the API has it: there, or being deleted.
+/// The agent's `DaemonSet` as the API has it: there, or being deleted.
 #[must_use]
 pub fn daemon_set(is_deleted: bool) -> Value {
     let mut set = json!({

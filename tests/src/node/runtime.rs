@@ -42,7 +42,7 @@ pub struct Call<'a> {
 
 impl Runtime {
     /// Makes the folders below `folder`, with a network that gives pods addresses of 10.1.0.0/16 and
-    /// fd00:1::/64.
+    /// `fd00:1::/64`.
     pub fn new(folder: &Path) -> Result<Self> {
         let runtime = Self {
             conf: folder.join("net.d"),
