@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -132,6 +132,11 @@ fn check_lasts() -> Result<()> {
          container is, and the interception with it. Run in the host's PID namespace (hostPID: \
          true) with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
     )
+}
+
+/// The host's root folder.
+pub fn root() -> Result<PathBuf> {
+    Ok(HostProcess::find()?.file("root").into())
 }
 
 /// The host's network namespace.

@@ -82,6 +82,8 @@ impl Netns {
         // No duplicate address detection: an address can be used at once.
         netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
         netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        // Whatever the machine does, from which a new namespace takes it.
+        netns.sysctl("net.ipv4.ip_forward", "0")?;
         netns.ip("link set lo up")?;
         Ok(netns)
     }

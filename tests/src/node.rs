@@ -50,7 +50,9 @@ pub const PROXY: User = User::new(1337, 1337);
 pub const REMOTE: &str = "10.2.0.9:80";
 /// Who answers there when nothing is captured.
 pub const STRAIGHT: &str = "remote:80";
-/// Who answers there when the pod is captured.
+/// Who answers a dialler there when the pod is captured.
+pub const PROXIED: &str = "proxy:15001";
+/// Who answers there when the pod is captured, and what it is told.
 pub const CAPTURED: &str = "proxy:15001 for 10.2.0.9:80";
 
 /// A node. All of it goes when dropped, the pods before it.

@@ -60,6 +60,9 @@ enum Task {
         /// Where the connections go
         #[arg(long, value_enum, default_value = "builtin")]
         proxy: demo::Proxy,
+        /// Show the node agent instead: pods appear, the agent is killed and upgraded
+        #[arg(long, conflicts_with = "proxy")]
+        agent: bool,
     },
     /// Test on other kernels, in emulated machines
     TestVm {
@@ -95,7 +98,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),
-        Task::Demo { proxy } => demo::run(proxy),
+        Task::Demo { agent: true, .. } => demo::run(demo::What::Agent),
+        Task::Demo { proxy, .. } => demo::run(demo::What::Pod(proxy)),
         Task::TestVm { kernel, command } => vm::run(kernel, &command),
     }
 }

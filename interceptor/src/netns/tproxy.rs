@@ -28,7 +28,10 @@ use super::{
     netlink::errno,
     tables,
 };
-use crate::settings::{Mode, Settings, ports::PortSelection};
+use crate::{
+    host,
+    settings::{Mode, Settings, ports::PortSelection},
+};
 
 /// Marks our routes. Our rules are marked by this number plus that of the [`SysctlSet`] which is to
 /// be turned off with them: what is to be undone is written where it is undone, and no crash comes
@@ -212,20 +215,19 @@ impl SysctlSet {
 }
 
 /// Sets a sysctl of the calling thread's network namespace. In a container /proc/sys is read-only;
-/// the host's, by way of its first process, shows the same network namespace.
+/// the host's shows the same network namespace.
 fn write_sysctl(name: &str, value: &str) -> Result<()> {
-    const HOSTS: &str = "/proc/1/root";
-
     let path = sysctl_path(name);
     let result = match fs::write(&path, value) {
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
-            fs::write(format!("{HOSTS}{}", path.display()), value)
+            let below_root = path.strip_prefix("/").unwrap_or(&path);
+            fs::write(host::root()?.join(below_root), value)
         }
         result => result,
     };
     result.with_context(|| {
         let path = path.display();
-        format!("cannot set {path}, which TPROXY takes: is it read-only, here and for process 1?")
+        format!("cannot set {path}, which TPROXY takes: is it read-only, here and on the host?")
     })
 }
 

@@ -132,7 +132,14 @@ impl<'a> Target<'a> {
 mod tests {
     use super::*;
 
-    fn parsed(path: &str) -> Option<(&'static str, Option<&str>, Option<&str>, Option<&str>)> {
+    type Parts<'a> = (
+        &'static str,
+        Option<&'a str>,
+        Option<&'a str>,
+        Option<&'a str>,
+    );
+
+    fn parsed(path: &str) -> Option<Parts<'_>> {
         let target = Target::parse(path)?;
         let Target {
             namespace,

@@ -37,7 +37,7 @@ struct Asked {
     path: String,
     query: String,
     parameters: Parameters,
-    patch: Option<Kind>,
+    patching: Option<Kind>,
     body: Value,
 }
 
@@ -93,7 +93,7 @@ impl Asked {
             query: head.uri.query().unwrap_or_default().to_owned(),
             path,
             parameters,
-            patch: patching,
+            patching,
             body: if body.is_empty() {
                 Value::Null
             } else {
@@ -205,7 +205,7 @@ fn change(
             let old = current(inner, target)?;
             let new = if verb == "patch" {
                 let kind = asked
-                    .patch
+                    .patching
                     .ok_or_else(|| Failure::bad_request("which kind of patch?"))?;
                 patching::patched(kind, &old, &asked.body)?
             } else {

@@ -20,12 +20,14 @@ use serde_json::{Value, json};
 use super::Node;
 use crate::{interceptor, lab::wait_until, netns::Netns, spawn::spawn};
 
-/// Goes to the cgroup and the node's network, and dies with its parent.
+/// Goes to the cgroup and the node's network, and dies with its parent. The demo catches signals in
+/// a thread, which it does by blocking them in all others: the agent must not inherit that.
 const SCRIPT: &str = r#"
 echo $$ > "$1/cgroup.procs" || exit
 netns=$2
 shift 2
-exec nsenter --net="$netns" setpriv --pdeathsig=KILL "$@"
+exec nsenter --net="$netns" \
+    env --default-signal=INT,TERM setpriv --pdeathsig=KILL "$@"
 "#;
 
 /// How long the agent's HTTP server may take to answer.

@@ -1,7 +1,8 @@
 //! The agent is gone: what it has done stays, and it goes on from there when it is back.
 
 use interceptor_tests::{
-    lab::{call, dial, echoes, wait_until},
+    bpf::pins,
+    lab::{call, cookie, dial, echoes, wait_until},
     node::REMOTE,
 };
 
@@ -36,6 +37,27 @@ fn a_new_agent_takes_over_what_is_captured_as_it_is() {
     assert!(again.log().contains("taken over"), "{}", again.log());
     assert!(echoes(app, socket).expect("an echo"), "{answer}");
     expect_captured(&pod);
+}
+
+/// What is pinned for it goes when the agent is back.
+#[test]
+fn a_pod_that_went_while_the_agent_was_away_is_cleaned_up() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let stays = node.run(of_mesh(&node, "stays")).expect("a pod");
+    expect_captured(&pod);
+    let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
+    let pins = pins::folder().join("netns").join(cookie.to_string());
+    assert!(pins.exists(), "{}", pins.display());
+    agent.kill().expect("killed");
+    pod.vanish().expect("gone");
+    let removed = node.api.remove("v1", "Pod", "shop", "web");
+    assert!(removed.expect("a kind"));
+    let again = node.start_ready_agent(&[]).expect("an agent");
+    let cleaned = wait_until("the pins to go", || Ok(!pins.exists()));
+    cleaned.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
+    expect_captured(&stays);
 }
 
 /// The conflist is there, the pins and the agent are not: the agent's own pod and the system's start,

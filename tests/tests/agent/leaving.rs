@@ -1,4 +1,4 @@
-//! The agent ends: it is uninstalled only if its DaemonSet is gone or going, and pods stay captured.
+//! The agent ends: it is uninstalled only if its `DaemonSet` is gone or going, and pods stay captured.
 
 use interceptor_tests::node::{Node, daemon_set};
 

@@ -3,6 +3,7 @@
 mod appearing;
 mod away;
 mod idle;
+mod killed;
 mod leaving;
 mod lists;
 mod node;
