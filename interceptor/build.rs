@@ -1,12 +1,24 @@
 //! Points the crate at the BPF object that `cargo xtask build-ebpf` makes, to be embedded.
 
-use std::path::Path;
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
-/// Where `cargo xtask build-ebpf` leaves the object, from this crate's folder.
-const OBJECT: &str = "../target/ebpf/interceptor.o";
+/// Names another object: one for the machines that this is cross-compiled for.
+const VARIABLE: &str = "INTERCEPTOR_EBPF";
+/// Where `cargo xtask build-ebpf` leaves the objects, from this crate's folder.
+const FOLDER: &str = "../target/ebpf";
 
 fn main() {
-    let object = Path::new(env!("CARGO_MANIFEST_DIR")).join(OBJECT);
+    let object = if cfg!(feature = "other-layout") {
+        "interceptor-other-layout.o"
+    } else {
+        "interceptor.o"
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    let object = env::var_os(VARIABLE).map_or_else(|| folder.join(object), PathBuf::from);
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", object.display());
     if object.exists() {
         println!(

@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 136 {
+    pub struct KernelOffsets: 152 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -77,6 +77,14 @@ map_type! {
         pub sock_rcv_saddr: u32,
         /// `struct sock_common.skc_v6_rcv_saddr`
         pub sock_v6_rcv_saddr: u32,
+        /// `struct sock_common.skc_net`
+        pub sock_net: u32,
+        /// `struct net.net_cookie`
+        pub net_cookie: u32,
+        /// `struct sk_buff.dev`
+        pub packet_device: u32,
+        /// `struct net_device.nd_net`
+        pub device_net: u32,
     }
 }
 
@@ -163,5 +171,9 @@ impl KernelOffsets {
         sock_family: UNKNOWN_OFFSET,
         sock_rcv_saddr: UNKNOWN_OFFSET,
         sock_v6_rcv_saddr: UNKNOWN_OFFSET,
+        sock_net: UNKNOWN_OFFSET,
+        net_cookie: UNKNOWN_OFFSET,
+        packet_device: UNKNOWN_OFFSET,
+        device_net: UNKNOWN_OFFSET,
     };
 }

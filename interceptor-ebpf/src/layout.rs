@@ -6,7 +6,7 @@
 macro_rules! map_type {
     (
         $(#[$attribute:meta])*
-        pub struct $name:ident: $size:literal {
+        pub struct $name:ident: $size:tt {
             $($(#[$field_attribute:meta])* $visibility:vis $field:ident: $type:ty,)*
         }
     ) => {

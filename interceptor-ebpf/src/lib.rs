@@ -15,6 +15,7 @@
 )]
 
 mod address;
+mod call;
 mod decide;
 mod flow;
 mod kernel;
@@ -25,6 +26,7 @@ mod route;
 mod stand_in;
 
 pub use address::Address;
+pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
 pub use decide::{Lists, Reason, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
@@ -34,8 +36,8 @@ pub use keys::{
     SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
 };
 pub use policy::{
-    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OwnerIds, Policy, PolicyFlags, PortFlags,
-    PrefixFlags, V4Prefix,
+    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
+    PortFlags, PrefixFlags, V4Prefix,
 };
 pub use route::{Route, RouteFlags};
 pub use stand_in::{

@@ -12,13 +12,22 @@ pub const MAX_OWNERS: usize = 16;
 /// Where captured DNS queries go: the agent beside the proxy. istio-iptables has no setting for it.
 pub const DNS_PORT: u16 = 15053;
 
+const POLICY_SIZE: usize = 216 + OTHER * size_of::<u32>();
+
+/// How much is between the ID and the rest.
+pub const OTHER: usize = if cfg!(feature = "other-layout") { 8 } else { 0 };
+
 map_type! {
     /// What holds for one network namespace. Ports, prefixes and routes are in maps of their own
-    /// under this policy's `id`: a policy comes into force, lists and all, by one map update.
+    /// under this policy's `id`: a policy comes into force, lists and all, by one map update. In every
+    /// build the `id` comes first, by which another build finds what the policy was made from.
     #[derive(PartialEq, Eq)]
-    pub struct Policy: 216 {
+    pub struct Policy: POLICY_SIZE {
         /// The key that this policy's ports, prefixes, routes and settings are under.
         pub id: PolicyId,
+        /// Only in the build that tests meet with another layout.
+        #[cfg(feature = "other-layout")]
+        pub other: [u32; OTHER],
         /// What is on.
         pub flags: PolicyFlags,
         /// Where captured outbound connections go (15001), in host byte order.

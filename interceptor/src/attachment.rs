@@ -1,38 +1,37 @@
-//! Attaching a network namespace, replacing what it is attached with, and detaching it.
+//! Attaching a network namespace, and replacing what it is attached with.
 //!
 //! Everything is put in place before the policy, and the policy comes into force by one update of
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{borrow::Cow, io};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
+use aya_obj::generated::BPF_NOEXIST;
 use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
     bpf::{
-        fib, grace,
-        hooks::{self, Hook},
-        link, listeners,
+        dispatcher, fib, grace, hooks, link, listeners,
         maps::{Maps, prefix_key},
-        object::Object,
         pins::{self, Pins},
-        programs, watch,
+        watch,
     },
     cgroup::{Cgroup, Hierarchy},
-    host,
+    dataplane::Loaded,
     netns::{
-        Netns, NetnsSpec,
-        addresses::{self, add_passthrough_v6, remove_passthrough_v6},
+        Netns,
+        addresses::{self, add_passthrough_v6},
         interfaces::{self, PodInterface},
-        netlink,
+        listening,
+        netlink::Session,
         network::PodNetwork,
         stand_in_routes::{self, Sources},
         tproxy::{self, Delivery, Retired},
     },
+    places::Places,
     policy::CompiledPolicy,
-    processes,
     record::Record,
     settings::{DnsCapture, Settings},
 };
@@ -55,20 +54,17 @@ pub enum Attached {
 }
 
 /// What a network namespace is attached with already.
-struct Before {
-    policy: Policy,
-    record: Record,
+pub(crate) struct Before {
+    pub(crate) policy: Policy,
+    pub(crate) record: Record,
 }
 
 impl Before {
-    fn read(pins: &Pins, netns: NetnsCookie) -> Result<Option<Self>> {
-        let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
+    pub(crate) fn read(maps: &Maps, netns: NetnsCookie) -> Result<Option<Self>> {
+        let Some(policy) = policy_of(maps, netns)? else {
             return Ok(None);
         };
-        let Some(policy) = policy_of(&maps, netns)? else {
-            return Ok(None);
-        };
-        let record = Record::load(&maps, policy.id)?;
+        let record = Record::load(maps, policy.id)?;
         Ok(Some(Self { policy, record }))
     }
 
@@ -107,9 +103,7 @@ pub struct Attachment<'a> {
     /// The pod.
     pub netns: &'a Netns,
     /// Where its sockets are seen.
-    pub cgroup: &'a Cgroup,
-    /// The hierarchy that the cgroup is in.
-    pub hierarchy: &'a Hierarchy,
+    pub places: &'a Places,
     /// What is captured.
     pub settings: &'a Settings,
     /// Whether every verdict is told to [`crate::bpf::log`].
@@ -117,224 +111,210 @@ pub struct Attachment<'a> {
 }
 
 impl Attachment<'_> {
-    /// Attaches the pod. In force when this returns; if it fails, nothing has changed for the pod.
-    pub fn attach(&self) -> Result<Attached> {
-        let pins = Pins::new();
-        let _lock = host::lock()?;
-        processes::check_covered(self.netns, self.cgroup, self.hierarchy)?;
-        let before = Before::read(&pins, self.netns.cookie())?;
-        self.change(&pins, before.as_ref())
-    }
-
-    /// Goes from what was before to what is to be, under the lock.
-    fn change(&self, pins: &Pins, before: Option<&Before>) -> Result<Attached> {
-        if Maps::open_if_complete(&pins.maps())?.is_none() {
-            // Left by a command that was killed: programs with maps that nobody can reach.
-            pins.remove_all()?;
-        }
-        let unfinished = pins.begin_change()?;
-        let result = self
-            .establish(pins, before)
-            .and_then(|attached| self.settle(pins, attached));
-        if result.is_err() && before.is_none() {
-            // Nothing half-done stays; the first error is the one that tells.
-            let _undone = undo(pins, self.netns);
-        }
-        tidy(pins, unfinished || result.is_err())?;
-        result
-    }
-
-    fn establish(&self, pins: &Pins, before: Option<&Before>) -> Result<Attached> {
-        pins.create()?;
-        let mut object = Object::load(pins, self.netns.cookie())?;
-        let mut maps = Maps::open(&pins.maps())?;
-        let programs = programs::shared(&mut object, pins)?;
-        let lookup = object.program_fd(hooks::LOOKUP.program)?;
-        self.note_listeners(before, &mut maps)?;
-        self.attach_cgroup(pins, &programs)?;
-        self.attach_netns(pins, &lookup)?;
-        if before.is_none_or(|before| before.record.settings != *self.settings) {
-            self.note_open_listeners(before, &mut object)?;
-        }
-        let prepared = self.prepare_network(&mut object)?;
-        let Prepared { network, sources } = &prepared;
-        let watched = self.watch(pins, &mut object, network)?;
-        let record = self.record(network);
-        let mut compiled = CompiledPolicy::new(random_id()?, self.settings, network, sources);
-        let flags = compiled.policy.flags;
-        compiled.policy.flags = flags.with(PolicyFlags::LOG, self.log);
-        if let Some(before) = before
-            && before.record == record
-            && let Some(policy) = before.renewed(&compiled.policy)
-        {
-            maps.policies
-                .insert(self.netns.cookie(), policy, 0)
-                .context("cannot renew the policy")?;
-            self.unwatch(pins, network, &watched)?;
-            return Ok(Attached::Unchanged);
-        }
-        self.put_in_force(&mut maps, &compiled, &record)?;
-        self.unwatch(pins, network, &watched)?;
-        match before {
-            Some(before) => {
-                self.forget(before, &mut maps)?;
-                let alike = Record {
-                    network: before.record.network,
-                    ..record
-                };
-                Ok(if before.record == alike {
-                    Attached::Refreshed
-                } else {
-                    Attached::Replaced
-                })
-            }
-            None => Ok(Attached::New),
-        }
-    }
-
-    /// Takes away what only other TPROXY settings took. That changes the routing tables, whose state
-    /// the policy is to know.
-    fn settle(&self, pins: &Pins, attached: Attached) -> Result<Attached> {
-        let retired = self.netns.run(|| {
-            netlink::run(async |handle| {
-                let addresses = addresses::list(&handle).await?;
-                let ipv6 = addresses::captures_ipv6(&addresses, self.settings.dual_stack)?;
-                tproxy::retire(&handle, Delivery::of(self.settings, ipv6)).await
-            })
-        })?;
-        if retired == Retired::Removed {
-            let now = Before::read(pins, self.netns.cookie())?;
-            self.establish(pins, now.as_ref())?;
+    /// Attaches the pod, whose network namespace the calling thread is in.
+    pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
+        // First of all: what has no name there is refused before anything is changed.
+        let in_kernel = self.settings_in_kernel()?;
+        let netlink = Session::open()?;
+        let before = Before::read(&loaded.maps, self.netns.cookie())?;
+        let mut step = Step {
+            wanted: self,
+            in_kernel: &in_kernel,
+            pins,
+            loaded,
+            netlink: &netlink,
+            before,
+        };
+        let (attached, ipv6) = step.establish()?;
+        if step.retire(ipv6)? == Retired::Removed {
+            // The policy is to know the state of the routing tables.
+            step.before = Before::read(&step.loaded.maps, self.netns.cookie())?;
+            step.establish()?;
         }
         Ok(attached)
     }
 
-    /// From now on, who listens on the proxy's ports is noted.
-    fn note_listeners(&self, before: Option<&Before>, maps: &mut Maps) -> Result<()> {
-        if before.is_none() {
-            // Left by an attach that was killed.
-            maps.remove_netns_state(self.netns.cookie())?;
-            maps.next_stand_in
-                .insert(self.netns.cookie(), random_number()? >> 1, 0)
-                .context("cannot make room for the pod's stand-ins")?;
+    /// The settings, with users and groups as the kernel knows them: those of a pod with a user
+    /// namespace of its own have other numbers there.
+    fn settings_in_kernel(&self) -> Result<Cow<'_, Settings>> {
+        match self.netns.ids()? {
+            Some(ids) => ids.translate(self.settings).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(self.settings)),
         }
-        for port in listener_ports(self.settings) {
-            maps.listener_ports
-                .insert(ListenerPortKey::new(self.netns.cookie(), port), 1, 0)
-                .context("cannot make room for the proxy's listeners")?;
-        }
-        Ok(())
-    }
-
-    /// Those that listened before are noted too, unless they have been.
-    fn note_open_listeners(&self, before: Option<&Before>, object: &mut Object) -> Result<()> {
-        let known = before.map(Before::listener_ports);
-        if known.is_some_and(|known| {
-            listener_ports(self.settings)
-                .iter()
-                .all(|port| known.contains(port))
-        }) {
-            return Ok(());
-        }
-        self.netns.run(|| listeners::note_open(object))
-    }
-
-    fn attach_cgroup(&self, pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
-        let path = self.cgroup.path();
-        for (hook, _) in programs {
-            link::check_not_shut_out(*hook, path, &self.hierarchy.mount)?;
-        }
-        let folder = pins.cgroup(self.cgroup.id());
-        pins::create_folder(&folder)?;
-        programs.iter().try_for_each(|(hook, program)| {
-            link::ensure(*hook, program, self.cgroup, &folder)
-                .with_context(|| format!("at the cgroup {}", path.display()))
-        })
-    }
-
-    fn attach_netns(&self, pins: &Pins, lookup: &OwnedFd) -> Result<()> {
-        let folder = pins.netns(self.netns.cookie());
-        pins::create_folder(&folder)?;
-        link::ensure(hooks::LOOKUP, lookup, self.netns, &folder)
-    }
-
-    /// Has our programs see what would be forwarded through the pod.
-    fn watch(
-        &self,
-        pins: &Pins,
-        object: &mut Object,
-        network: &PodNetwork,
-    ) -> Result<Vec<PodInterface>> {
-        let watched = interfaces::watched(&network.interfaces, self.settings);
-        let folder = pins.netns(self.netns.cookie());
-        self.netns.run(|| {
-            watched
-                .iter()
-                .try_for_each(|interface| watch::ensure(object, interface, &folder))
-        })?;
-        Ok(watched)
-    }
-
-    /// Takes the programs away from where the policy in force does not need them.
-    fn unwatch(&self, pins: &Pins, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
-        let folder = pins.netns(self.netns.cookie());
-        self.netns
-            .run(|| watch::retain(&network.interfaces, watched, &folder))
-    }
-
-    /// Asks for the pod's network and puts into it what capturing takes.
-    fn prepare_network(&self, object: &mut Object) -> Result<Prepared> {
-        self.netns.run(|| {
-            let dual_stack = self.settings.dual_stack;
-            let (ipv6, mut sources) = netlink::run(async |handle| {
-                let addresses = addresses::list(&handle).await?;
-                let ipv6 = addresses::captures_ipv6(&addresses, dual_stack)?;
-                if ipv6 {
-                    add_passthrough_v6(&handle).await?;
-                }
-                if let Some(delivery) = Delivery::of(self.settings, ipv6) {
-                    tproxy::install(&handle, delivery).await?;
-                }
-                Ok((ipv6, stand_in_routes::read(&handle).await?))
-            })?;
-            let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
-            loop {
-                // Before the routes are asked: what changes meanwhile makes the copy stale, not
-                // wrong.
-                let state = fib::state(object)?;
-                let network =
-                    netlink::run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
-                let watches = !interfaces::watched(&network.interfaces, self.settings).is_empty();
-                let answers = network.routes.iter();
-                let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
-                if (watches && sources.add_beyond()) || new_source {
-                    // Which changes the tables: ask once more.
-                    netlink::run(async |handle| stand_in_routes::install(&handle, &sources).await)?;
-                } else if tries.next().is_none() || fib::state(object)? == state {
-                    return Ok(Prepared { network, sources });
-                }
-            }
-        })
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
+        let Places { root, first, pod } = self.places.names();
         Record {
             settings: self.settings.clone(),
             netns: self.netns.path().to_owned(),
-            cgroup: self.cgroup.path().to_owned(),
-            cgroup_id: self.cgroup.id(),
+            cgroup: root.path,
+            cgroup_id: root.id,
+            first_cgroup: first,
+            pod_cgroup: pod,
             ipv6: network.ipv6,
             network: network.digest(),
         }
     }
+}
+
+/// Going from what was before to what is to be.
+struct Step<'a> {
+    wanted: &'a Attachment<'a>,
+    /// The settings, with users and groups as the kernel knows them.
+    in_kernel: &'a Settings,
+    pins: &'a Pins,
+    loaded: &'a mut Loaded,
+    netlink: &'a Session,
+    before: Option<Before>,
+}
+
+impl Step<'_> {
+    /// Answers whether IPv6 is captured, too.
+    fn establish(&mut self) -> Result<(Attached, bool)> {
+        self.note_listeners()?;
+        self.link()?;
+        self.note_open_listeners()?;
+        let Prepared { network, sources } = self.prepare_network().with_context(|| {
+            let netns = self.wanted.netns.path().display();
+            format!("in the network namespace {netns}")
+        })?;
+        let watched = self.watch(&network)?;
+        let record = self.wanted.record(&network);
+        let compiled = self.compile(&network, &sources)?;
+        let attached = if self.renew(&record, &compiled.policy)? {
+            Attached::Unchanged
+        } else {
+            self.put_in_force(&compiled, &record)?;
+            self.outcome(&record)
+        };
+        self.unwatch(&network, &watched)?;
+        if attached != Attached::Unchanged {
+            self.forget()?;
+        }
+        Ok((attached, network.ipv6))
+    }
+
+    fn netns(&self) -> NetnsCookie {
+        self.wanted.netns.cookie()
+    }
+
+    /// From now on, who listens on the proxy's ports is noted.
+    fn note_listeners(&mut self) -> Result<()> {
+        let (netns, is_new) = (self.netns(), self.before.is_none());
+        // First of all: by its folder the namespace is known to whoever finds this unfinished.
+        pins::create_folder(&self.pins.netns(netns))?;
+        let maps = &mut self.loaded.maps;
+        if is_new {
+            make_room(netns, maps)?;
+        }
+        note_ports(netns, self.wanted.settings, maps)
+    }
+
+    /// Attaches the programs at the cgroups and at the network namespace.
+    fn link(&mut self) -> Result<()> {
+        for (cgroup, hooks) in self.wanted.places.each() {
+            self.loaded.link(self.pins, cgroup, &hooks)?;
+        }
+        let folder = self.pins.netns(self.netns());
+        if link::is_alive(hooks::LOOKUP, &folder.join(hooks::LOOKUP.program))? {
+            return Ok(());
+        }
+        let dispatcher = dispatcher::load(&self.loaded.object, self.netns())?;
+        link::ensure(hooks::LOOKUP, &dispatcher, self.wanted.netns, &folder)
+    }
+
+    /// Those that listened before are noted too, unless they have been.
+    fn note_open_listeners(&mut self) -> Result<()> {
+        let known = self.before.as_ref().map(Before::listener_ports);
+        let ports = listener_ports(self.wanted.settings);
+        if known.is_some_and(|known| ports.iter().all(|port| known.contains(port))) {
+            return Ok(());
+        }
+        // Most pods are attached before anybody listens.
+        let is_ours = |listening: Vec<u16>| listening.iter().any(|port| ports.contains(port));
+        if listening::tcp_ports().is_ok_and(|listening| !is_ours(listening)) {
+            return Ok(());
+        }
+        listeners::note_open(&mut self.loaded.object)
+    }
+
+    /// Asks for the pod's network and puts into it what capturing takes.
+    fn prepare_network(&mut self) -> Result<Prepared> {
+        let settings = self.wanted.settings;
+        let (ipv6, mut sources) = self.netlink.run(async |handle| {
+            let addresses = addresses::list(&handle).await?;
+            let ipv6 = addresses::captures_ipv6(&addresses, settings.dual_stack)?;
+            if ipv6 {
+                add_passthrough_v6(&handle).await?;
+            }
+            if let Some(delivery) = Delivery::of(settings, ipv6) {
+                tproxy::install(&handle, delivery).await?;
+            }
+            Ok((ipv6, stand_in_routes::read(&handle).await?))
+        })?;
+        let object = &mut self.loaded.object;
+        let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
+        loop {
+            // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
+            let state = fib::state(object)?;
+            let network = self
+                .netlink
+                .run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
+            let watches = !interfaces::watched(&network.interfaces, settings).is_empty();
+            let answers = network.routes.iter();
+            let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
+            if (watches && sources.add_beyond()) || new_source {
+                // Which changes the tables: ask once more.
+                let install = async |handle| stand_in_routes::install(&handle, &sources).await;
+                self.netlink.run(install)?;
+            } else if tries.next().is_none() || fib::state(object)? == state {
+                return Ok(Prepared { network, sources });
+            }
+        }
+    }
+
+    /// Has our programs see what would be forwarded through the pod.
+    fn watch(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
+        let watched = interfaces::watched(&network.interfaces, self.wanted.settings);
+        let folder = self.pins.netns(self.netns());
+        for interface in &watched {
+            watch::ensure(&mut self.loaded.object, interface, &folder)?;
+        }
+        Ok(watched)
+    }
+
+    /// Takes the programs away from where the policy in force does not need them.
+    fn unwatch(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
+        let folder = self.pins.netns(self.netns());
+        watch::retain(&network.interfaces, watched, &folder)
+    }
+
+    fn compile(&self, network: &PodNetwork, sources: &Sources) -> Result<CompiledPolicy> {
+        let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
+        let flags = compiled.policy.flags;
+        compiled.policy.flags = flags.with(PolicyFlags::LOG, self.wanted.log);
+        Ok(compiled)
+    }
+
+    /// Renews the policy in force, if it says the same. Answers whether it does.
+    fn renew(&mut self, record: &Record, policy: &Policy) -> Result<bool> {
+        let before = self.before.as_ref();
+        let alike = before.filter(|before| before.record == *record);
+        let Some(renewed) = alike.and_then(|before| before.renewed(policy)) else {
+            return Ok(false);
+        };
+        let policies = &mut self.loaded.maps.policies;
+        policies
+            .insert(self.wanted.netns.cookie(), renewed, 0)
+            .context("cannot renew the policy")?;
+        Ok(true)
+    }
 
     /// The last step is the one that counts.
-    fn put_in_force(
-        &self,
-        maps: &mut Maps,
-        compiled: &CompiledPolicy,
-        record: &Record,
-    ) -> Result<()> {
+    fn put_in_force(&mut self, compiled: &CompiledPolicy, record: &Record) -> Result<()> {
+        let netns = self.netns();
+        let maps = &mut self.loaded.maps;
         let full = "the policy does not fit into the maps";
         for (key, page) in &compiled.ports {
             maps.ports.insert(key, page, 0).context(full)?;
@@ -355,18 +335,37 @@ impl Attachment<'_> {
         }
         record.store(maps, compiled.policy.id)?;
         maps.policies
-            .insert(self.netns.cookie(), compiled.policy, 0)
+            .insert(netns, compiled.policy, 0)
             .context(full)
     }
 
+    fn outcome(&self, record: &Record) -> Attached {
+        let Some(before) = &self.before else {
+            return Attached::New;
+        };
+        let alike = Record {
+            network: before.record.network,
+            ..record.clone()
+        };
+        if before.record == alike {
+            Attached::Refreshed
+        } else {
+            Attached::Replaced
+        }
+    }
+
     /// Takes away what only the policy before needed.
-    fn forget(&self, before: &Before, maps: &mut Maps) -> Result<()> {
+    fn forget(&mut self) -> Result<()> {
+        let netns = self.netns();
+        let Some(before) = &self.before else {
+            return Ok(());
+        };
         grace::wait_for_running_programs();
+        let maps = &mut self.loaded.maps;
         maps.remove_policy_lists(|id| id == before.policy.id)?;
-        let ports = listener_ports(self.settings);
+        let ports = listener_ports(self.wanted.settings);
         for port in before.listener_ports() {
             if !ports.contains(&port) {
-                let netns = self.netns.cookie();
                 let _gone = maps
                     .listener_ports
                     .remove(&ListenerPortKey::new(netns, port));
@@ -375,26 +374,88 @@ impl Attachment<'_> {
         }
         Ok(())
     }
+
+    /// Takes away what only other TPROXY settings took.
+    fn retire(&self, ipv6: bool) -> Result<Retired> {
+        let needed = Delivery::of(self.wanted.settings, ipv6);
+        self.netlink
+            .run(async |handle| tproxy::retire(&handle, needed).await)
+    }
 }
 
-/// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.
-/// `None` if it is not attached.
-pub fn refresh(netns: &Netns) -> Result<Option<Attached>> {
-    let pins = Pins::new();
-    let _lock = host::lock()?;
-    let Some(before) = Before::read(&pins, netns.cookie())? else {
-        return Ok(None);
+/// Puts into force in this build's maps what a pod is attached with in another's. Changes nothing
+/// else but the pod's routes, as a refresh does.
+pub(crate) fn adopt(
+    netns: &Netns,
+    record: &Record,
+    pins: &Pins,
+    loaded: &mut Loaded,
+) -> Result<()> {
+    let places = Places {
+        // Nothing is attached here: the links stay where they are.
+        root: Cgroup::open(&Hierarchy::find()?, None)?,
+        first: None,
+        pod: None,
     };
-    let hierarchy = Hierarchy::find()?;
-    let cgroup = Cgroup::open(&hierarchy, Some(&before.record.cgroup))?;
-    let attachment = Attachment {
+    let wanted = Attachment {
         netns,
-        cgroup: &cgroup,
-        hierarchy: &hierarchy,
-        settings: &before.record.settings,
-        log: before.policy.flags.contains(PolicyFlags::LOG),
+        places: &places,
+        settings: &record.settings,
+        log: false,
     };
-    attachment.change(&pins, Some(&before)).map(Some)
+    netns.enter(|| {
+        let in_kernel = wanted.settings_in_kernel()?;
+        let mut step = Step {
+            wanted: &wanted,
+            in_kernel: &in_kernel,
+            pins,
+            loaded,
+            netlink: &Session::open()?,
+            before: None,
+        };
+        let Prepared { network, sources } = step.prepare_network()?;
+        let compiled = step.compile(&network, &sources)?;
+        let adopted = Record {
+            ipv6: network.ipv6,
+            network: network.digest(),
+            ..record.clone()
+        };
+        step.put_in_force(&compiled, &adopted)?;
+        // Where they are filters, they are replaced here: the policy is there before.
+        step.watch(&network).map(drop)
+    })
+}
+
+/// Begins to count a pod's stand-ins somewhere, unless they are counted.
+pub(crate) fn make_room(netns: NetnsCookie, maps: &mut Maps) -> Result<()> {
+    let next = random_number()? >> 1;
+    match maps.next_stand_in.insert(netns, next, BPF_NOEXIST.into()) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        result => result.context("cannot make room for the pod's stand-ins"),
+    }
+}
+
+/// Notes who listens on the proxy's ports, from now on and already.
+pub(crate) fn note_all_listeners(
+    netns: &Netns,
+    settings: &Settings,
+    loaded: &mut Loaded,
+) -> Result<()> {
+    note_ports(netns.cookie(), settings, &mut loaded.maps)?;
+    netns.enter(|| listeners::note_open(&mut loaded.object))
+}
+
+fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {
+    for port in listener_ports(settings) {
+        maps.listener_ports
+            .insert(ListenerPortKey::new(netns, port), 1, 0)
+            .context("cannot make room for the proxy's listeners")?;
+    }
+    Ok(())
 }
 
 /// The ports whose listeners are the proxy's.
@@ -418,152 +479,4 @@ fn random_id() -> Result<PolicyId> {
 struct Prepared {
     network: PodNetwork,
     sources: Sources,
-}
-
-/// What became of a detach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detached {
-    /// Whether the network namespace was attached.
-    pub was_attached: bool,
-    /// Whether routes stay for open connections; the next attach or detach takes them away.
-    pub keeps_routes: bool,
-}
-
-/// Detaches `netns`.
-pub fn detach(netns: &Netns) -> Result<Detached> {
-    let pins = Pins::new();
-    let _lock = host::lock()?;
-    if !pins.exist() {
-        return undo(&pins, netns);
-    }
-    let unfinished = pins.begin_change()?;
-    let detached = undo(&pins, netns)?;
-    tidy(&pins, unfinished)?;
-    Ok(detached)
-}
-
-/// Takes away all that an attach makes. The policy goes first: from then on nothing is captured,
-/// and the rest is not looked at.
-fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
-    let mut was_attached = false;
-    if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
-        was_attached = policy_of(&maps, netns.cookie())?.is_some();
-        remove_policy(&mut maps, netns.cookie())?;
-        unwatch_all(netns, &pins.netns(netns.cookie()))?;
-        remove_netns(pins, &mut maps, netns.cookie())?;
-    }
-    let keeps_routes = netns.run(|| {
-        netlink::run(async |handle| {
-            remove_passthrough_v6(&handle).await?;
-            let retired = tproxy::retire(&handle, None).await?;
-            let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
-            Ok(keeps_stand_ins || retired == Retired::Kept)
-        })
-    })?;
-    Ok(Detached {
-        was_attached,
-        keeps_routes,
-    })
-}
-
-/// Takes our programs away from the interfaces of a network namespace, whose pins are in `folder`.
-fn unwatch_all(netns: &Netns, folder: &Path) -> Result<()> {
-    netns.run(|| {
-        let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-        watch::retain(&interfaces, &[], folder)
-    })
-}
-
-/// Takes away what is kept outside the network namespace, which may be gone.
-fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
-    remove_policy(maps, netns)?;
-    pins::remove_tree(&pins.netns(netns))?;
-    maps.remove_netns_state(netns)
-}
-
-/// From here on nothing is captured.
-fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
-    let policy = policy_of(maps, netns)?;
-    if let Some(Policy { id, .. }) = policy {
-        maps.policies
-            .remove(&netns)
-            .context("cannot remove the policy")?;
-        grace::wait_for_running_programs();
-        maps.remove_policy_lists(|other| other == id)?;
-    }
-    Ok(())
-}
-
-/// Detaches every network namespace and removes everything of ours. Answers how many there were.
-pub fn detach_all() -> Result<usize> {
-    let pins = Pins::new();
-    let _lock = host::lock()?;
-    let mut count = 0;
-    if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
-        for (cookie, policy) in attached(&maps)? {
-            match open_attached(&pins, &maps, cookie, policy) {
-                Some(netns) => undo(&pins, &netns).map(drop)?,
-                None => remove_netns(&pins, &mut maps, cookie)?,
-            }
-            count += 1;
-        }
-    }
-    pins.remove_all()?;
-    Ok(count)
-}
-
-/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
-/// way of a process that is in it.
-fn open_attached(pins: &Pins, maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
-    let by_path = Record::load(maps, policy)
-        .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
-        .ok()
-        .filter(|netns| netns.cookie() == cookie);
-    by_path.or_else(|| {
-        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
-        Netns::find(link::netns_inode(&pin).ok()?, cookie)
-    })
-}
-
-/// Every attached network namespace with its policy.
-pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
-    maps.policies
-        .iter()
-        .map(|entry| entry.map(|(cookie, policy)| (cookie, policy.id)))
-        .collect::<Result<_, _>>()
-        .context("cannot list the policies")
-}
-
-/// Ends a change: takes away what nothing needs any more. That is network namespaces that are gone,
-/// links to cgroups that no pod is attached at, with the last pod everything, and if `unfinished`
-/// lists of policies that never came into force or were not taken away.
-fn tidy(pins: &Pins, unfinished: bool) -> Result<()> {
-    let Some(mut maps) = Maps::open_if_complete(&pins.maps())? else {
-        return pins.remove_all();
-    };
-    for cookie in pins.netns_cookies()? {
-        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
-        let attached = policy_of(&maps, cookie)?.is_some();
-        if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
-            remove_netns(pins, &mut maps, cookie)?;
-        }
-    }
-    let policies = attached(&maps)?;
-    if policies.is_empty() {
-        return pins.remove_all();
-    }
-    if unfinished {
-        let in_force: Vec<_> = policies.iter().map(|(_, policy)| *policy).collect();
-        maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
-    }
-    let used = policies
-        .iter()
-        .map(|(_, policy)| Ok(Record::load(&maps, *policy)?.cgroup_id))
-        .collect::<Result<Vec<_>>>()?;
-    for id in pins.cgroup_ids()? {
-        if !used.contains(&id) {
-            pins::remove_tree(&pins.cgroup(id))?;
-        }
-    }
-    pins.finish_change()
 }

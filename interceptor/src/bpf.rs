@@ -1,8 +1,11 @@
 //! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
 
+pub mod dispatcher;
 pub mod fib;
+pub mod foreign;
 pub mod grace;
 pub mod hooks;
+pub mod layout;
 pub mod link;
 pub mod listeners;
 pub mod log;
@@ -12,4 +15,5 @@ pub mod offsets;
 pub mod pins;
 pub mod programs;
 mod sys;
+pub mod usage;
 pub mod watch;

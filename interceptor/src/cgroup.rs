@@ -1,4 +1,4 @@
-//! The cgroup that a pod is attached at.
+//! The cgroups that pods are attached at.
 
 use std::{
     fs::{self, File},
@@ -70,6 +70,8 @@ pub struct Cgroup {
     file: File,
     path: PathBuf,
     id: u64,
+    /// Where its hierarchy is mounted.
+    mount: PathBuf,
 }
 
 impl Cgroup {
@@ -79,7 +81,7 @@ impl Cgroup {
     /// would see the sockets of this container only.
     pub fn open(hierarchy: &Hierarchy, path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else {
-            let root = Self::open_path(&hierarchy.mount)?;
+            let root = Self::open_path(hierarchy, &hierarchy.mount)?;
             if hierarchy.mount.join(NOT_THE_ROOT).exists() {
                 bail!(
                     "{} is the root of a cgroup namespace, not of the host's cgroup hierarchy: \
@@ -90,10 +92,10 @@ impl Cgroup {
             }
             return Ok(root);
         };
-        Self::open_path(path)
+        Self::open_path(hierarchy, path)
     }
 
-    fn open_path(path: &Path) -> Result<Self> {
+    fn open_path(hierarchy: &Hierarchy, path: &Path) -> Result<Self> {
         let path = fs::canonicalize(path)
             .with_context(|| format!("--cgroup {}: no such cgroup", path.display()))?;
         let file = File::open(&path)
@@ -109,13 +111,25 @@ impl Cgroup {
         }
         // The ID of a cgroup is its inode number (kernfs, 64-bit).
         let id = file.metadata()?.ino();
-        Ok(Self { file, path, id })
+        let mount = hierarchy.mount.clone();
+        Ok(Self {
+            file,
+            path,
+            id,
+            mount,
+        })
     }
 
     /// The canonical path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its hierarchy is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
     }
 
     /// The kernel's name for it, not used again while the machine is up.

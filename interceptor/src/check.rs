@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{
+        dispatcher,
         hooks::{self, Hook},
         link,
         object::Object,
@@ -163,7 +164,7 @@ impl Scratch {
 
     fn load(&self) -> Result<Object> {
         self.pins.create()?;
-        Object::load(&self.pins, 0)
+        Object::load(&self.pins)
     }
 
     fn attach(&self, object: &mut Object, hook: Hook, hierarchy: Option<&Hierarchy>) -> Result<()> {
@@ -172,7 +173,9 @@ impl Scratch {
         pins::create_folder(&links)?;
         if hook == hooks::LOOKUP {
             let netns = own_netns()?;
-            return link::ensure(hook, &program, &netns, &links);
+            dispatcher::share(object, &program)?;
+            let dispatcher = dispatcher::load(object, netns.cookie())?;
+            return link::ensure(hook, &dispatcher, &netns, &links);
         }
         let Some(hierarchy) = hierarchy else {
             return Ok(());

@@ -12,8 +12,12 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::cni::PLUGIN;
+
+mod agent;
 mod attach;
 mod check;
+mod cni;
 mod detach;
 mod dry_run;
 mod explain;
@@ -21,6 +25,7 @@ mod istio_iptables;
 mod output;
 mod run;
 mod status;
+mod uninstall;
 
 /// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
@@ -38,20 +43,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Agent(Box<agent::Agent>),
     Attach(attach::Attach),
     Run(run::Run),
     Detach(detach::Detach),
     Status(status::Status),
     Explain(explain::Explain),
     Check(check::Check),
+    #[command(alias = "interceptor-cni")]
+    Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
+    Uninstall(uninstall::Uninstall),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
 
 /// Names that the binary may be called by to be that command of it. (Called `pilot-agent`, it is
 /// given the command's name.)
-const NAMES: [&str; 2] = ["istio-iptables", "istio-clean-iptables"];
+const NAMES: [&str; 3] = ["istio-iptables", "istio-clean-iptables", PLUGIN];
 
 /// The arguments with the command that the binary's own name stands for.
 fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -69,12 +78,8 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 /// Runs the command line that this process was called with.
 #[must_use]
 pub fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    match run(&Cli::parse_from(command_line(env::args_os()))) {
+    let cli = Cli::parse_from(command_line(env::args_os()));
+    match log(&cli.command).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("interceptor: {error:#}");
@@ -83,15 +88,30 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn log(command: &Command) -> Result<()> {
+    if let Command::Agent(agent) = command {
+        return agent.log();
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
+        Command::Agent(agent) => agent.run().map(|()| ExitCode::SUCCESS),
         Command::Attach(attach) => attach.run().map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
+        Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
+        Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }
@@ -126,5 +146,7 @@ mod tests {
         }
         let clean = called(&["istio-clean-iptables", "--anything", "-h"]);
         assert!(matches!(clean, Command::IstioCleanIptables(_)));
+        let plugin = called(&["/opt/cni/bin/interceptor-cni"]);
+        assert!(matches!(plugin, Command::Cni(_)));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -134,9 +134,20 @@ fn check_lasts() -> Result<()> {
     )
 }
 
+/// The host's root folder.
+pub fn root() -> Result<PathBuf> {
+    Ok(HostProcess::find()?.file("root").into())
+}
+
+/// The host's network namespace.
+pub fn netns() -> Result<NetnsId> {
+    let path = HostProcess::find()?.file("ns/net");
+    NetnsId::of(Path::new(&path)).with_context(|| format!("cannot look at {path}"))
+}
+
 /// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.
 pub fn check_not_hosts(netns: &Netns) -> Result<()> {
-    let hosts = NetnsId::of(Path::new(&HostProcess::find()?.file("ns/net")));
+    let hosts = self::netns();
     if hosts.is_ok_and(|hosts| netns.id().is_ok_and(|id| id == hosts)) {
         bail!(
             "--netns {} is the host's network namespace: give a pod's own",

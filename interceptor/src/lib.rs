@@ -2,19 +2,25 @@
 //!
 //! The library is what the command `interceptor` is made of; `ARCHITECTURE.md` is the map.
 
+pub mod agent;
 pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
 pub mod check;
 pub mod cli;
+pub mod cni;
+pub mod dataplane;
+pub mod detachment;
 pub mod digest;
 pub mod explain;
 pub mod host;
 pub mod netns;
+pub mod places;
 pub mod policy;
 pub mod processes;
 pub mod record;
 pub mod rules;
 pub mod settings;
 pub mod status;
+pub mod upgrade;
 pub mod validation;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use ids::IdMaps;
 use interceptor_ebpf::NetnsCookie;
 use nix::{
     sched::{CloneFlags, setns},
@@ -24,16 +25,17 @@ pub mod addresses;
 pub mod changes;
 pub mod clsact;
 pub mod connections;
+pub mod ids;
 pub mod interfaces;
+pub mod listening;
 pub mod netlink;
 pub mod network;
 pub mod routes;
+pub mod sock_diag;
 pub mod stand_in_routes;
 mod sys;
+pub mod tables;
 pub mod tproxy;
-
-/// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
-const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// How a user names a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,26 +182,20 @@ impl Netns {
         })
     }
 
-    /// Makes sure that the UIDs and GIDs of its processes are what the settings name them by: those
-    /// of the initial user namespace.
-    pub fn check_user_namespace(&self) -> Result<()> {
-        let owner = sys::owning_user_namespace(&self.file)
-            .context("cannot tell the user namespace that the network namespace belongs to")?;
-        if File::from(owner).metadata()?.ino() != INITIAL_USER_NAMESPACE {
-            bail!(
-                "--netns {} belongs to a user namespace of its own (hostUsers: false), whose UIDs \
-                 and GIDs are not translated yet: the proxy would not be told from the app",
-                self.path.display()
-            );
-        }
-        Ok(())
+    /// What its user namespace calls which users and groups; nothing if it is the initial one.
+    pub fn ids(&self) -> Result<Option<IdMaps>> {
+        IdMaps::of(&self.file).with_context(|| format!("--netns {}", self.path.display()))
+    }
+
+    /// The same as [`Netns::run`], for work whose errors speak for themselves.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        enter(&self.file, work).and_then(|result| result)
     }
 
     /// Runs `work` in the namespace, on a thread of its own that ends with it: the calling thread
     /// never leaves its namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        enter(&self.file, work)
-            .and_then(|result| result)
+        self.enter(work)
             .with_context(|| format!("in the network namespace {}", self.path.display()))
     }
 }

@@ -59,6 +59,8 @@ impl CompiledPolicy {
         Self {
             policy: Policy {
                 id,
+                #[cfg(feature = "other-layout")]
+                other: [u32::MAX; interceptor_ebpf::OTHER],
                 flags: flags(settings, network.ipv6)
                     .with(PolicyFlags::HAS_PORTS, !ports.is_empty())
                     .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty())

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     netns::{Netns, NetnsId},
+    places::Places,
 };
 
 /// How many processes an error names.
@@ -27,9 +28,10 @@ struct Process {
     cgroup: PathBuf,
 }
 
-/// Makes sure that programs attached at `cgroup` see every process that is in `netns` now: attached
+/// Makes sure that programs attached at `places` see every process that is in `netns` now: attached
 /// and capturing nothing must be impossible.
-pub fn check_covered(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<()> {
+pub fn check_covered(netns: &Netns, places: &Places, hierarchy: &Hierarchy) -> Result<()> {
+    let cgroup = &places.root;
     if outside(netns, cgroup, hierarchy)?.is_empty() {
         return Ok(());
     }

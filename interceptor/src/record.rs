@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result};
 use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{bpf::maps::Maps, settings::Settings};
+use crate::{
+    bpf::maps::Maps,
+    places::{CgroupName, Places},
+    settings::Settings,
+};
 
 /// What a policy was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,12 @@ pub struct Record {
     pub cgroup: PathBuf,
     /// The same cgroup, as the kernel names it.
     pub cgroup_id: u64,
+    /// The cgroup below it where destinations are looked at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_cgroup: Option<CgroupName>,
+    /// The pod's own cgroup, where questions for the original destination are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_cgroup: Option<CgroupName>,
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
     /// Digest of the pod's addresses and routes.
@@ -27,6 +37,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// The cgroups that it is attached at.
+    #[must_use]
+    pub fn places(&self) -> Places<CgroupName> {
+        Places {
+            root: CgroupName {
+                path: self.cgroup.clone(),
+                id: self.cgroup_id,
+            },
+            first: self.first_cgroup.clone(),
+            pod: self.pod_cgroup.clone(),
+        }
+    }
+
     /// Writes the record under `policy`.
     pub fn store(&self, maps: &mut Maps, policy: PolicyId) -> Result<()> {
         let text = serde_json::to_vec(self).context("cannot write the settings as JSON")?;

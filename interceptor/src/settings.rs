@@ -97,14 +97,18 @@ pub struct Parsed {
 
 /// A setting that is not valid. Says which flag or variable, its value, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} {value:?}: {problem}")]
+#[error("{setting}{}: {problem}", quoted(value.as_deref()))]
 pub struct SettingError {
     /// The flag, and the variable if it came from there.
     pub setting: String,
-    /// The value as given.
-    pub value: String,
+    /// The value as given; nothing if none was.
+    pub value: Option<String>,
     /// What is wrong and what is allowed.
     pub problem: String,
+}
+
+fn quoted(value: Option<&str>) -> String {
+    value.map_or_else(String::new, |value| format!(" {value:?}"))
 }
 
 /// The process's environment. What is not UTF-8 is no valid value either, and is named as such.
@@ -416,7 +420,7 @@ pub(crate) mod tests {
     fn an_error_names_the_setting_the_value_and_what_is_allowed() {
         let error = settings(&[], &[("ISTIO_SERVICE_CIDR", "10.0.0.0")]).unwrap_err();
         assert_eq!(error.setting, "ISTIO_SERVICE_CIDR (--istio-service-cidr)");
-        assert_eq!(error.value, "10.0.0.0");
+        assert_eq!(error.value.as_deref(), Some("10.0.0.0"));
         assert!(error.problem.contains("10.0.0.0/16"), "{error}");
         let error = settings(&[], &[("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR", "")]).unwrap_err();
         assert_eq!(error.setting, "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR");

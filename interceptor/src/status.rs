@@ -5,11 +5,13 @@ use interceptor_ebpf::{ListenerKey, NetnsCookie, NetnsState, Policy};
 use serde::Serialize;
 
 use crate::{
-    attachment::{attached, policy_of},
+    attachment::policy_of,
     bpf::{hooks, link, maps::Maps, pins::Pins, watch},
     cgroup::{Cgroup, Hierarchy},
+    dataplane::attached,
     host,
     netns::{Netns, NetnsSpec, interfaces, netlink, network::PodNetwork},
+    places::CgroupName,
     processes,
     record::Record,
 };
@@ -90,14 +92,16 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
         ]);
     }
     let mut warnings = Vec::new();
-    for hook in hooks::CGROUP_HOOKS {
-        let pin = pins.cgroup(attached.cgroup_id).join(hook.program);
-        if !link::is_alive(hook, &pin)? {
-            warnings.push(format!(
-                "{} is not attached at {}: attach the pod again",
-                hook.program,
-                attached.cgroup.display()
-            ));
+    for (cgroup, hooks) in attached.places().each() {
+        for hook in hooks {
+            let pin = pins.cgroup(cgroup.id).join(hook.program);
+            if !link::is_alive(hook, &pin)? {
+                warnings.push(format!(
+                    "{} is not attached at {}: attach the pod again",
+                    hook.program,
+                    cgroup.path.display()
+                ));
+            }
         }
     }
     warnings.extend(unwatched(pins, netns, attached)?);
@@ -150,15 +154,17 @@ fn open(netns: NetnsCookie, attached: &Record) -> Option<Netns> {
 /// into the pod since and are not below it.
 fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
     let hierarchy = Hierarchy::find().ok()?;
-    let cgroup = match Cgroup::open(&hierarchy, Some(&attached.cgroup)) {
-        Ok(cgroup) if cgroup.id() == attached.cgroup_id => cgroup,
-        _ => {
-            return Some(format!(
-                "the cgroup {} is gone, and new sockets are not captured: attach the pod again",
-                attached.cgroup.display()
-            ));
-        }
+    let open_place = |place: &CgroupName| match Cgroup::open(&hierarchy, Some(&place.path)) {
+        Ok(cgroup) if cgroup.id() == place.id => Ok(cgroup),
+        _ => Err(format!(
+            "the cgroup {} is gone, and new sockets are not captured: attach the pod again",
+            place.path.display()
+        )),
     };
-    let problem = processes::check_covered(&open(netns, attached)?, &cgroup, &hierarchy).err()?;
+    let places = match attached.places().try_map(open_place) {
+        Ok(places) => places,
+        Err(problem) => return Some(problem),
+    };
+    let problem = processes::check_covered(&open(netns, attached)?, &places, &hierarchy).err()?;
     Some(format!("{problem:#}"))
 }

@@ -1,6 +1,7 @@
 //! The kernel's BPF, as the tests look at it and meddle with it: by plain `bpf(2)`, so that nothing
 //! is shared with what they test.
 
+pub mod calls;
 pub mod maps;
 pub mod pins;
 pub mod programs;

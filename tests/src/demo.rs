@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a pod behind Interceptor and the same pod behind Istio's iptables rules, the
 //! same connections in both, and one table of what came of them.
 
+pub mod agent;
 mod interruption;
 mod outcome;
 mod rows;

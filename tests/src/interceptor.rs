@@ -30,6 +30,19 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// The binary whose policies are laid out in another way: `INTERCEPTOR_OTHER_BIN`, else what
+/// `cargo xtask build --other-layout` makes.
+#[must_use]
+pub fn other_binary() -> PathBuf {
+    env::var_os("INTERCEPTOR_OTHER_BIN").map_or_else(
+        || {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            workspace.join("target/release/interceptor-other-layout")
+        },
+        PathBuf::from,
+    )
+}
+
 /// Runs the binary and takes whatever comes of it.
 pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
     let binary = binary();

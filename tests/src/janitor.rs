@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{BufRead, Write as _},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::mount::{MntFlags, umount2};
 use serde::{Deserialize, Serialize};
 
 use crate::{cgroup, command::own_binary, interceptor};
@@ -27,6 +28,10 @@ pub enum Task {
     Detach(PathBuf),
     /// Interceptor has been detached from the namespace that was at this path.
     Detached(PathBuf),
+    /// Unmount what is mounted here, and remove the file.
+    Unmount(PathBuf),
+    /// Remove this folder of the test's own.
+    RemoveFolder(PathBuf),
 }
 
 static JANITOR: Mutex<Option<ChildStdin>> = Mutex::new(None);
@@ -58,6 +63,7 @@ fn start() -> Result<ChildStdin> {
 /// The janitor's life.
 pub fn run(input: impl BufRead) -> Result<()> {
     let mut cgroups = Vec::new();
+    let (mut mounts, mut folders) = (Vec::new(), Vec::new());
     let mut namespaces = BTreeMap::new();
     for line in input.lines() {
         match serde_json::from_str(&line?)? {
@@ -69,6 +75,8 @@ pub fn run(input: impl BufRead) -> Result<()> {
                 }
             }
             Task::Detached(path) => drop(namespaces.remove(&path)),
+            Task::Unmount(path) => mounts.push(path),
+            Task::RemoveFolder(path) => folders.push(path),
         }
     }
     for file in namespaces.values() {
@@ -77,6 +85,13 @@ pub fn run(input: impl BufRead) -> Result<()> {
     for path in cgroups {
         // A test that ended well has removed it itself.
         let _removed = cgroup::remove(&path);
+    }
+    for path in mounts {
+        let _unmounted = umount2(&path, MntFlags::MNT_DETACH);
+        let _removed = fs::remove_file(&path);
+    }
+    for path in folders {
+        let _removed = fs::remove_dir_all(&path);
     }
     Ok(())
 }

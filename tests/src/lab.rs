@@ -16,7 +16,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Result;
 pub use killing::Killing;
 pub use talk::{call, dial, echoes, said, wait_until};
-pub use traces::Traces;
+pub use traces::{Traces, cookie};
 
 use crate::{
     actor::{Actor, User},
@@ -145,7 +145,7 @@ impl Lab {
             proxy: start("proxy", PROXY, &pod, "pod/proxy")?,
             client: start("client", ROOT, &peer, "peer")?,
             remote: start("remote", ROOT, &peer, "peer")?,
-            cookie: traces::cookie(&pod)?,
+            cookie: cookie(&pod)?,
             pod,
             peer,
             cgroup,

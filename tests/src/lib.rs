@@ -7,6 +7,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod apiserver;
 pub mod bench;
 pub mod bpf;
 pub mod cgroup;
@@ -21,6 +22,7 @@ pub mod lab;
 pub mod machine;
 pub mod model;
 pub mod netns;
+pub mod node;
 pub mod original;
 pub mod random;
 pub mod rules;

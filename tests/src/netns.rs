@@ -9,12 +9,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
 
 use crate::{
     actor::{Actor, User},
     agent::Namespace,
     command::{bounded, require_root, run},
+    janitor::{self, Task},
 };
 
 /// How long a test waits for the kernel to settle a new interface.
@@ -23,8 +27,26 @@ const SETTLED: Duration = Duration::from_secs(20);
 /// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
 /// the test process dies.
 pub struct Netns {
-    holder: Actor,
     path: PathBuf,
+    _holder: Holder,
+}
+
+/// What keeps a network namespace.
+enum Holder {
+    /// A process that is in it.
+    Process { _actor: Actor },
+    /// A file that it is mounted on.
+    Mount(PathBuf),
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Self::Mount(path) = self {
+            // Whoever is still in it keeps it.
+            let _gone = umount2(path.as_path(), MntFlags::MNT_DETACH);
+            let _removed = fs::remove_file(path);
+        }
+    }
 }
 
 impl Netns {
@@ -33,10 +55,35 @@ impl Netns {
         require_root()?;
         let holder = Actor::start(name, User::new(0, 0), Namespace::New, cgroup)?;
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
-        let netns = Self { holder, path };
+        Self::set_up(path, Holder::Process { _actor: holder })
+    }
+
+    /// Makes one that is mounted at `path`, as container runtimes do: it needs no process.
+    pub fn mounted(path: &Path) -> Result<Self> {
+        require_root()?;
+        File::create_new(path).with_context(|| path.display().to_string())?;
+        janitor::remember(&Task::Unmount(path.to_owned()))?;
+        let holder = Holder::Mount(path.to_owned());
+        let make = || -> Result<()> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let (own, none) = ("/proc/thread-self/ns/net", None::<&str>);
+            Ok(mount(Some(own), path, none, MsFlags::MS_BIND, none)?)
+        };
+        thread::scope(|scope| scope.spawn(make).join())
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
+        Self::set_up(path.to_owned(), holder)
+    }
+
+    fn set_up(path: PathBuf, holder: Holder) -> Result<Self> {
+        let netns = Self {
+            path,
+            _holder: holder,
+        };
         // No duplicate address detection: an address can be used at once.
         netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
         netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        // Whatever the machine does, from which a new namespace takes it.
+        netns.sysctl("net.ipv4.ip_forward", "0")?;
         netns.ip("link set lo up")?;
         Ok(netns)
     }
@@ -76,10 +123,10 @@ impl Netns {
     /// Joins `device` here and `other_device` in `other` by a cable. Both get hardware addresses
     /// made of `number`, so that link-local addresses are the same in every run.
     pub fn cable(&self, device: &str, other: &Self, other_device: &str, number: u8) -> Result<()> {
-        let pid = other.holder.pid();
+        let netns = other.path.display();
         self.ip(&format!(
             "link add {device} address 02:00:00:00:{number:02x}:02 type veth \
-             peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {pid}\n\
+             peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {netns}\n\
              link set {device} up"
         ))?;
         other.ip(&format!("link set {other_device} up"))?;
@@ -111,7 +158,12 @@ impl Netns {
 
     /// Runs `work` in a thread that is in the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let file = File::open(&self.path).with_context(|| self.path.display().to_string())?;
+        Self::enter_at(&self.path, work)
+    }
+
+    /// The same in the namespace at `path`.
+    pub fn enter_at<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
         let enter_and_work = || {
             setns(file, CloneFlags::CLONE_NEWNET)?;
             work()

@@ -59,7 +59,8 @@ impl Victim {
         if self.cgroup.exists() {
             left.push(self.cgroup.display().to_string());
         }
-        let alive = |pid: &&u32| Path::new("/proc").join(pid.to_string()).exists();
+        // One that has ended has no namespaces: it only waits for init, which may take its time.
+        let alive = |pid: &&u32| namespace(**pid).is_some();
         left.extend(
             self.processes
                 .iter()

@@ -5,19 +5,34 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build_ebpf,
+    build_ebpf::{self, THIS_MACHINES, Variant},
     command::{cargo, exec},
     paths,
 };
 
 /// Builds the BPF object and the binary around it; returns the binary's path.
 pub(crate) fn run() -> Result<PathBuf> {
-    build_ebpf::run()?;
-    exec(cargo("build").args(["--release", "--package", "interceptor"]))?;
-    let binary = paths::cargo_target().join("release/interceptor");
+    let binary = build(Variant::For(THIS_MACHINES))?;
     let size = fs::metadata(&binary)
         .with_context(|| format!("cannot find {}", binary.display()))?
         .len();
     println!("{} ({} KiB)", binary.display(), size / 1024);
     Ok(binary)
+}
+
+/// Builds the binary with another layout of policies and listeners, which tests of upgrades meet;
+/// returns its path. (To cargo it is the same binary, so it is put aside before that is built.)
+pub(crate) fn other_layout() -> Result<PathBuf> {
+    let binary = build(Variant::OtherLayout)?;
+    let aside = binary.with_file_name("interceptor-other-layout");
+    fs::copy(&binary, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
+    Ok(aside)
+}
+
+fn build(variant: Variant<'_>) -> Result<PathBuf> {
+    build_ebpf::run_variant(variant)?;
+    let mut build = cargo("build");
+    build.args(["--release", "--package", "interceptor"]);
+    exec(build.args(variant.features()))?;
+    Ok(paths::cargo_target().join("release/interceptor"))
 }

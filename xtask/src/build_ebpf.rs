@@ -17,34 +17,83 @@ use crate::{
 
 /// The package and its binary.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the object goes in the target folder; `interceptor/build.rs` has the other side.
-const OBJECT: &str = "ebpf/interceptor.o";
+/// Where the objects go in the target folder; `interceptor/build.rs` has the other side.
+const FOLDER: &str = "ebpf";
+/// The architecture of this machine, by Rust's name.
+pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
     "bpfel-unknown-none"
 };
 
-/// Builds the object.
+/// Which object is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant<'a> {
+    /// What is shipped, for machines of this architecture, by Rust's name.
+    For(&'a str),
+    /// For this machine and with another layout of policies and listeners, for the tests of upgrades.
+    OtherLayout,
+}
+
+impl<'a> Variant<'a> {
+    /// The feature that makes it.
+    pub(crate) const fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::For(_) => &[],
+            Self::OtherLayout => &["--features", "other-layout"],
+        }
+    }
+
+    const fn architecture(self) -> &'a str {
+        match self {
+            Self::For(architecture) => architecture,
+            Self::OtherLayout => THIS_MACHINES,
+        }
+    }
+
+    fn path(self) -> PathBuf {
+        let name = match self {
+            Self::For(THIS_MACHINES) => "interceptor.o".to_owned(),
+            Self::For(architecture) => format!("interceptor-{architecture}.o"),
+            Self::OtherLayout => "interceptor-other-layout.o".to_owned(),
+        };
+        paths::target().join(FOLDER).join(name)
+    }
+}
+
+/// Builds the object that is shipped, for this machine.
 pub(crate) fn run() -> Result<()> {
+    run_variant(Variant::For(THIS_MACHINES)).map(drop)
+}
+
+/// Builds an object; returns its path.
+pub(crate) fn run_variant(variant: Variant<'_>) -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let llvm_major = toolchain.llvm_major()?;
     let linker = bpf_linker::ensure(&llvm_major)?;
-    let mut compile = cargo(toolchain, "build");
+    let mut compile = cargo_for(variant.architecture(), toolchain, "build");
+    compile.args(variant.features());
     exec(compile.env("PATH", bpf_linker::path_with(&linker)?))?;
     let built = target_dir().join(TARGET).join("release").join(PACKAGE);
-    install(&without_dwarf(&built, &llvm_major)?)
+    let object = variant.path();
+    install(&object, &without_dwarf(&built, &llvm_major)?)?;
+    Ok(object)
 }
 
 /// A cargo command on the BPF programs.
 pub(crate) fn cargo(toolchain: Toolchain, subcommand: &str) -> Command {
+    cargo_for(THIS_MACHINES, toolchain, subcommand)
+}
+
+fn cargo_for(architecture: &str, toolchain: Toolchain, subcommand: &str) -> Command {
     let mut command = toolchain.cargo(subcommand);
     command
         .args(["-Z", "build-std=core", "-Z", "trim-paths"])
         .args(["--release", "--target", TARGET])
         .args(["--package", PACKAGE, "--bin", PACKAGE, "--target-dir"])
         .arg(target_dir())
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags());
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(architecture));
     // The workspace's release profile is the host's.
     for (setting, value) in [
         ("CODEGEN_UNITS", "1"),
@@ -62,10 +111,10 @@ pub(crate) fn cargo(toolchain: Toolchain, subcommand: &str) -> Command {
     command
 }
 
-fn rustflags() -> String {
+fn rustflags(architecture: &str) -> String {
     [
         // aya-ebpf asks which architecture's registers and kernel types a probe sees.
-        &format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        &format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Clink-arg=--btf",
         // The default has no atomics that return the old value. Kernel 5.12.
         "-Ctarget-cpu=v3",
@@ -92,15 +141,14 @@ fn without_dwarf(object: &Path, llvm_major: &str) -> Result<Vec<u8>> {
 }
 
 /// Writes the object when it is another one: its time of change makes cargo rebuild what embeds it.
-fn install(new: &[u8]) -> Result<()> {
-    let object = paths::target().join(OBJECT);
-    if fs::read(&object).is_ok_and(|old| old == new) {
+fn install(object: &Path, new: &[u8]) -> Result<()> {
+    if fs::read(object).is_ok_and(|old| old == new) {
         return Ok(());
     }
     if let Some(dir) = object.parent() {
         fs::create_dir_all(dir)?;
     }
-    fs::write(&object, new).with_context(|| format!("cannot write {}", object.display()))?;
+    fs::write(object, new).with_context(|| format!("cannot write {}", object.display()))?;
     say(&format!("new BPF object: {}", object.display()));
     Ok(())
 }

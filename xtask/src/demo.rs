@@ -20,8 +20,17 @@ pub(crate) enum Proxy {
     Envoy,
 }
 
+/// What is shown.
+#[derive(Clone, Copy)]
+pub(crate) enum What {
+    /// A pod with this proxy.
+    Pod(Proxy),
+    /// The node agent.
+    Agent,
+}
+
 /// Builds all and becomes the demo: signals and the exit code are the demo's own.
-pub(crate) fn run(proxy: Proxy) -> Result<()> {
+pub(crate) fn run(what: What) -> Result<()> {
     ensure!(
         apt::is_root()?,
         "the demo loads BPF programs: run this as root"
@@ -33,11 +42,16 @@ pub(crate) fn run(proxy: Proxy) -> Result<()> {
     let mut demo = cargo("run");
     demo.arg("--quiet")
         .args(package)
-        .args(["--bin", "demo", "--", "--proxy"])
+        .args(["--bin", "demo", "--"])
         .env("INTERCEPTOR_BIN", build::run()?);
-    match proxy {
-        Proxy::Builtin => demo.arg("builtin"),
-        Proxy::Envoy => demo.arg("envoy").env("ENVOY_BIN", envoy::ensure()?),
+    match what {
+        What::Pod(Proxy::Builtin) => demo.args(["--proxy", "builtin"]),
+        What::Pod(Proxy::Envoy) => demo
+            .args(["--proxy", "envoy"])
+            .env("ENVOY_BIN", envoy::ensure()?),
+        What::Agent => demo
+            .arg("--agent")
+            .env("INTERCEPTOR_OTHER_BIN", build::other_layout()?),
     };
     Err(demo.exec()).with_context(|| format!("cannot run `{}`", display(&demo)))
 }

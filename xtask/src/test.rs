@@ -6,7 +6,7 @@ use crate::{
     apt::{self, Need},
     build,
     command::{cargo, display, exec, say},
-    envoy,
+    envoy, kubectl,
 };
 
 /// Prepares the machine and runs the tests; `arguments` are cargo's.
@@ -17,13 +17,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     );
     prepare()?;
     let envoy = envoy::ensure()?;
+    let kubectl = kubectl::ensure()?;
+    let other_layout = build::other_layout()?;
     let interceptor = build::run()?;
     let mut test = cargo("test");
     // One failure must not hide the next.
     test.args(["--workspace", "--no-fail-fast"]).args(arguments);
     exec(
         test.env("ENVOY_BIN", &envoy)
-            .env("INTERCEPTOR_BIN", &interceptor),
+            .env("INTERCEPTOR_BIN", &interceptor)
+            .env("KUBECTL_BIN", &kubectl)
+            .env("INTERCEPTOR_OTHER_BIN", &other_layout),
     )?;
     say(&format!("passed: `{}`", display(&test)));
     say(&format!(
@@ -37,6 +41,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// What the tests call.
 pub(crate) fn prepare() -> Result<()> {
     apt::ensure(&[
+        Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
         Need::new("bpftool", "bpftool"),
         Need::new("ip", "iproute2"),
         Need::new("iptables", "iptables"),

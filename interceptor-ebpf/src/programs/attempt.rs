@@ -1,7 +1,7 @@
 //! What a socket of a pod is about to reach: the facts that an outbound verdict hangs on.
 
 use interceptor_ebpf::{
-    Address, Destination, InterfaceFlags, Listener, Outbound, PolicyFlags, Route, Transport,
+    Address, Destination, InterfaceFlags, Listener, Outbound, PolicyFlags, Transport,
 };
 
 use super::{
@@ -86,7 +86,7 @@ impl Attempt {
                 let flags = self.pod.interface_flags(bound);
                 flags.contains(InterfaceFlags::EXCLUDED)
             }
-            _ => way.route.is_some_and(Route::is_by_excluded_interface),
+            _ => way.is_by_excluded_interface(),
         }
     }
 

@@ -617,9 +617,21 @@ impl SkLookup {
         read!(self.context, bpf_sk_lookup, u32 ingress_ifindex)
     }
 
+    /// Where the context lies, counted from `other`. (The verifier takes the difference of two
+    /// pointers for a plain number, but only if it is this very instruction.)
     #[inline(always)]
-    pub(crate) fn protocol(&self) -> u32 {
-        read!(self.context, bpf_sk_lookup, u32 protocol)
+    pub(crate) fn distance_from<T>(&self, other: *const T) -> u64 {
+        let mut distance = self.context as u64;
+        // SAFETY: arithmetic only.
+        unsafe {
+            asm!(
+                "{distance} -= {other}",
+                distance = inout(reg) distance,
+                other = in(reg) other,
+                options(pure, nomem, nostack),
+            );
+        }
+        distance
     }
 
     #[inline(always)]

@@ -17,7 +17,6 @@ use interceptor_ebpf::{
 
 use super::{
     log,
-    maps::NETNS,
     packet::{End, Fate, Ip, Packet, Tcp},
     pod::Pod,
     stand_ins,
@@ -43,7 +42,7 @@ fn ingress(packet: &Packet) -> Fate {
     if packet.is_for_others() {
         return Fate::GoOn;
     }
-    let Some(pod) = Pod::of(NETNS.load()) else {
+    let Some(pod) = Pod::of(packet.netns()) else {
         return Fate::GoOn;
     };
     if !pod.watches(packet.interface()) {
@@ -176,7 +175,7 @@ fn answer(packet: &Packet, ip: &Ip) -> Fate {
         address: ip.from,
         port: tcp.from,
     };
-    let Some(destination) = stand_ins::resolve(NETNS.load(), stand_in) else {
+    let Some(destination) = stand_ins::resolve(packet.netns(), stand_in) else {
         return Fate::Drop;
     };
     let original = StandIn {
@@ -194,7 +193,7 @@ fn answer(packet: &Packet, ip: &Ip) -> Fate {
 /// (`arp_solicit`), and not every neighbour answers to a stand-in.
 #[inline(always)]
 fn ask_as_interface(packet: &Packet) -> Fate {
-    let address = Pod::of(NETNS.load())
+    let address = Pod::of(packet.netns())
         .map(|pod| pod.v4_address_of(packet.interface()))
         .filter(|address| packet.set_arp_sender(*address));
     match address {

@@ -8,7 +8,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use interceptor_ebpf::{Address, Owner, UNKNOWN_OFFSET};
+use interceptor_ebpf::{Address, NetnsCookie, Owner, UNKNOWN_OFFSET};
 use zerocopy::FromBytes;
 
 use super::context::AF_INET6;
@@ -216,6 +216,11 @@ impl IteratedSocket {
     }
 
     #[inline(always)]
+    pub(crate) fn netns(self) -> NetnsCookie {
+        NetPointer(self.0.follow(offset!(sock_net))).cookie()
+    }
+
+    #[inline(always)]
     pub(crate) fn state(self) -> u8 {
         self.0.read(offset!(sock_state))
     }
@@ -256,6 +261,26 @@ impl NetPointer {
                 .follow(offset!(task_nsproxy))
                 .follow(offset!(nsproxy_net)),
         )
+    }
+
+    /// The network namespace of the device that a packet is at.
+    ///
+    /// # Safety
+    ///
+    /// `packet` must be the context of a hook that is shown packets.
+    #[inline(always)]
+    pub(crate) unsafe fn of_packet(packet: *const c_void) -> Self {
+        // The kernel's side of the context is the `struct sk_buff`. An address that is handed to the
+        // helper is a plain number, to which an offset may be added; the context itself is not.
+        let packet = KernelPointer(unlearned(packet as u64));
+        let device = packet.follow(offset!(packet_device));
+        Self(device.follow(offset!(device_net)))
+    }
+
+    /// 0, which is no cookie, if it cannot be read.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> NetnsCookie {
+        self.0.read(offset!(net_cookie))
     }
 
     #[inline(always)]

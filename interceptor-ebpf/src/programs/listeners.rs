@@ -10,7 +10,7 @@ use interceptor_ebpf::{
 
 use super::{
     context::{IteratedTcp, SockOps, bpf_iter__tcp},
-    maps::{LISTENER_HINTS, LISTENER_PORTS, LISTENERS, NETNS},
+    maps::{LISTENER_HINTS, LISTENER_PORTS, LISTENERS},
 };
 
 const TCP_LISTEN: u8 = 10;
@@ -56,8 +56,9 @@ pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
 
 #[inline(always)]
 fn note_old_listener(iterated: IteratedTcp) {
-    let (netns, socket, pointer) = (NETNS.load(), iterated.socket(), iterated.pointer());
+    let (socket, pointer) = (iterated.socket(), iterated.pointer());
     let port = socket.local_port();
+    let netns = socket.netns();
     if pointer.is_null() || socket.state() != TCP_LISTEN || !is_wanted(netns, port) {
         return;
     }

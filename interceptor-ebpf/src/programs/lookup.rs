@@ -1,9 +1,13 @@
-//! `sk_lookup`: a new connection finds its listening socket. One instance per pod.
+//! `sk_lookup`: a new connection finds its listening socket.
+//!
+//! The hook has no helper that tells the network namespace. So each has a small program of its own,
+//! which userspace writes out with the cookie in it (`interceptor/src/bpf/dispatcher.rs`); it passes
+//! everything but TCP, and calls this one, which all share.
 //!
 //! What this hook cannot deliver it drops, which the client sees as a refused connection: it is the
 //! last line, and nothing captured goes past it.
 
-use core::ffi::c_void;
+use core::{array, ffi::c_void};
 
 use aya_ebpf::{
     bindings::bpf_sk_lookup,
@@ -15,15 +19,15 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, SLOTS_PER_LISTENER, StandIn,
-    StandInRange, Verdict, decide,
+    Address, Call, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, NetnsCookie,
+    SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
 };
 
 use super::{
-    context::{IPPROTO_TCP, LOOPBACK, SkLookup, Sock},
+    context::{LOOPBACK, SkLookup, Sock},
     listeners::candidates,
     log,
-    maps::{LISTENER_HINTS, LISTENERS, NETNS},
+    maps::{CALLS, LISTENER_HINTS, LISTENERS},
     pod::Pod,
     stand_ins,
 };
@@ -34,10 +38,10 @@ const SK_PASS: u32 = 1;
 #[sk_lookup]
 pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     let packet = SkLookup::new(context.lookup);
-    if packet.protocol() != IPPROTO_TCP {
-        return SK_PASS;
-    }
-    let Some(pod) = Pod::of(NETNS.load()) else {
+    let Some(netns) = caller(&packet) else {
+        return SK_DROP;
+    };
+    let Some(pod) = Pod::of(netns) else {
         return SK_PASS;
     };
     let local = StandIn {
@@ -74,6 +78,17 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         }
     };
     if delivered { SK_PASS } else { SK_DROP }
+}
+
+/// The network namespace whose program has called. `None` if another look-up came between.
+#[inline(always)]
+fn caller(packet: &SkLookup) -> Option<NetnsCookie> {
+    let slot = CALLS.get_ptr(0)?;
+    let caller = packet.distance_from(slot);
+    // SAFETY: the slot is there for as long as the map is. Each word is read by one instruction,
+    // whoever else writes it.
+    let words = array::from_fn(|word| unsafe { (&raw const (*slot).words[word]).read_volatile() });
+    Call { words }.netns(caller)
 }
 
 /// A connection that was taken to a stand-in: by `connect`, where REDIRECT would have sent it to

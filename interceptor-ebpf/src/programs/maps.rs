@@ -10,25 +10,28 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, SockHash},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SockHash},
 };
 use interceptor_ebpf::{
-    Asked, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint, ListenerKey,
-    ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags,
-    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    Asked, Call, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
+    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey,
+    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
+    StandInNumber,
 };
 
 /// Where the running kernel keeps what we read of it.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNKNOWN);
 
-/// The network namespace that this instance of the programs of a network namespace serves: their
-/// hooks have no helper that tells.
-#[unsafe(no_mangle)]
-pub(crate) static NETNS: Global<NetnsCookie> = Global::new(0);
-
 /// How many pods one machine holds.
 const PODS: u32 = 4096;
+
+/// How many addresses and ports have listeners that are noted.
+const HINTS: u32 = if cfg!(feature = "other-layout") {
+    PODS * 4
+} else {
+    PODS * 8
+};
 
 /// How many stand-ins all pods of one machine have together. (The buckets alone take 16 bytes each.)
 const STAND_INS_IN_ALL: u32 = 1 << 18;
@@ -92,11 +95,19 @@ pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
 /// Where the sockets of an address and port were last put and found in `LISTENERS`.
 #[map(name = "icept_lhints")]
 pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
-    HashMap::pinned(PODS * 8, BPF_F_NO_PREALLOC);
+    HashMap::pinned(HINTS, BPF_F_NO_PREALLOC);
 
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.
 #[map(name = "icept_listeners")]
 pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 16, 0);
+
+/// What the small program of a network namespace tells the shared one.
+#[map(name = "icept_calls")]
+pub(crate) static CALLS: PerCpuArray<Call> = PerCpuArray::pinned(1, 0);
+
+/// The shared programs that those small ones call.
+#[map(name = "icept_shared")]
+static SHARED: ProgramArray = ProgramArray::pinned(1, 0);
 
 /// The offsets that the programs were loaded with: kept for userspace, which takes long to find them.
 #[map(name = "icept_offsets")]

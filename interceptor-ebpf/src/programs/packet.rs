@@ -18,9 +18,12 @@ use aya_ebpf::{
         bpf_tcp_check_syncookie,
     },
 };
-use interceptor_ebpf::{Address, StandIn};
+use interceptor_ebpf::{Address, NetnsCookie, StandIn};
 
-use super::context::{IPPROTO_TCP, Sock, read};
+use super::{
+    context::{IPPROTO_TCP, Sock, read},
+    kernel_memory::NetPointer,
+};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
@@ -144,6 +147,13 @@ impl Packet {
     #[inline(always)]
     pub(crate) const fn new(context: *mut __sk_buff) -> Self {
         Self { context }
+    }
+
+    /// The network namespace of that interface.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> NetnsCookie {
+        // SAFETY: this is the context of a hook of an interface.
+        unsafe { NetPointer::of_packet(self.context.cast()) }.cookie()
     }
 
     /// The interface that it came in by, or leaves by.

@@ -183,4 +183,11 @@ impl Way {
             _ => 0,
         }
     }
+
+    /// Whether it leads out by an interface that is excluded (`-c`). What was copied and may have
+    /// changed lets nothing by.
+    #[inline(always)]
+    pub(crate) fn is_by_excluded_interface(self) -> bool {
+        self.is_current && self.route.is_some_and(Route::is_by_excluded_interface)
+    }
 }

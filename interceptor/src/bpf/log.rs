@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
-use interceptor_ebpf::{NetnsCookie, Reason};
+use interceptor_ebpf::Reason;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -15,8 +15,8 @@ pub const MAP: &str = "AYA_LOGS";
 
 /// Prints every verdict to standard error, for as long as it is polled. The records of all pods are
 /// in one buffer, so one reader at a time sees them.
-pub async fn print(pins: &Pins, netns: NetnsCookie) -> Result<()> {
-    let mut object = Object::load(pins, netns)?;
+pub async fn print(pins: &Pins) -> Result<()> {
+    let mut object = Object::load(pins)?;
     let logger = EbpfLogger::init_with_logger(object.ebpf_mut(), Printer)
         .context("cannot read the log of the BPF programs")?;
     // SAFETY: the logger owns its descriptor, which stays the same until it is dropped.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Pod,
     maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
@@ -12,6 +12,8 @@ use interceptor_ebpf::{
     NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
     SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
 };
+
+use super::{foreign, layout};
 
 /// Every shared map.
 pub struct Maps {
@@ -65,11 +67,25 @@ impl Maps {
     /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
     /// there before the first pod and go after the last.
     pub fn open_if_complete(folder: &Path) -> Result<Option<Self>> {
-        if NAMES.iter().all(|name| folder.join(name).exists()) {
+        if foreign::has_policies(folder)? {
+            bail!(
+                "pods are attached by another build, or one of two builds was stopped while it took \
+                 over: `interceptor agent`, or any attach, of this build takes over all of them"
+            );
+        }
+        if Self::are_complete(folder) {
             Self::open(folder).map(Some)
         } else {
             Ok(None)
         }
+    }
+
+    /// Whether all maps are pinned in `folder`.
+    #[must_use]
+    pub fn are_complete(folder: &Path) -> bool {
+        NAMES
+            .iter()
+            .all(|name| folder.join(layout::pin(name)).exists())
     }
 
     /// Opens the maps that are pinned in `folder`.
@@ -111,6 +127,20 @@ impl Maps {
         ignore_missing(self.next_stand_in.remove(&netns))
     }
 
+    /// Where the listeners of a network namespace are noted.
+    pub fn listeners_of(&self, netns: NetnsCookie) -> Result<Vec<ListenerKey>> {
+        let keys = self.listeners.keys();
+        keys.filter(|key| key.as_ref().map_or(true, |key| key.netns == netns))
+            .collect::<Result<_, _>>()
+            .context("cannot list the listeners")
+    }
+
+    /// Takes the sockets out that are noted under `keys`.
+    pub fn forget_sockets(&mut self, keys: &[ListenerKey]) -> Result<()> {
+        keys.iter()
+            .try_for_each(|key| ignore_missing(self.listeners.remove(key)))
+    }
+
     /// Takes the noted listeners out that `matches` picks.
     pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerKey) -> bool) -> Result<()> {
         remove_matching(&mut self.listener_hints, &matches)?;
@@ -127,18 +157,18 @@ impl Maps {
     }
 }
 
-fn open(folder: &Path, name: &str) -> Result<MapData> {
-    let pin = folder.join(name);
+fn open(folder: &Path, name: &'static str) -> Result<MapData> {
+    let pin = folder.join(layout::pin(name));
     MapData::from_pin(&pin).with_context(|| format!("cannot open the map {}", pin.display()))
 }
 
-fn hash_map<K: Pod, V: Pod>(folder: &Path, name: &str) -> Result<HashMap<MapData, K, V>> {
+fn hash_map<K: Pod, V: Pod>(folder: &Path, name: &'static str) -> Result<HashMap<MapData, K, V>> {
     Map::HashMap(open(folder, name)?)
         .try_into()
         .with_context(|| format!("the map {name} has another layout"))
 }
 
-fn lpm_trie<K: Pod, V: Pod>(folder: &Path, name: &str) -> Result<LpmTrie<MapData, K, V>> {
+fn lpm_trie<K: Pod, V: Pod>(folder: &Path, name: &'static str) -> Result<LpmTrie<MapData, K, V>> {
     Map::LpmTrie(open(folder, name)?)
         .try_into()
         .with_context(|| format!("the map {name} has another layout"))

@@ -1,6 +1,10 @@
 //! The BPF object that is part of this binary, and the programs in it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::LazyLock,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -8,40 +12,41 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{Program, ProgramError},
 };
-use interceptor_ebpf::{KernelOffsets, NetnsCookie};
+use interceptor_ebpf::KernelOffsets;
 
-use super::{log, offsets, pins::Pins};
+use super::{layout, offsets, pins::Pins};
 use crate::digest;
 
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
 
-/// The object, loaded for one network namespace: its maps exist, its programs are loaded on demand.
+/// The object: its maps exist, its programs are loaded on demand, each once. It serves any number of
+/// network namespaces.
 pub struct Object {
     ebpf: Ebpf,
 }
 
 impl Object {
-    /// Makes or opens the shared maps and gets ready to load programs. Those that serve one network
-    /// namespace will serve `netns`.
+    /// Makes or opens the shared maps and gets ready to load programs.
     ///
     /// # Minimum kernel version
     ///
     /// 5.18, for `bpf_set_retval` in the connect hooks; see `interceptor check`.
-    pub fn load(pins: &Pins, netns: NetnsCookie) -> Result<Self> {
+    pub fn load(pins: &Pins) -> Result<Self> {
         let known = known_offsets(pins);
         let offsets = match known {
             Some(offsets) => offsets,
             None => offsets::read()?,
         };
-        let ebpf = EbpfLoader::new()
+        let folder = pins.maps();
+        let mut loader = EbpfLoader::new();
+        for (map, pin) in layout::pins() {
+            loader.map_pin_path(map, folder.join(pin));
+        }
+        let ebpf = loader
             // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
             .btf(None)
             .override_global("OFFSETS", &offsets, true)
-            .override_global("NETNS", &netns, true)
-            .default_map_pin_directory(pins.maps())
-            .map_pin_path(log::MAP, pins.maps().join(log::MAP))
-            .map_pin_path(ASKED, pins.maps().join(ASKED))
             .load(OBJECT)
             .context("cannot load the BPF object")?;
         let mut object = Self { ebpf };
@@ -84,6 +89,14 @@ impl Object {
             .context("cannot copy a program's descriptor")
     }
 
+    /// A descriptor of the map called `name`, one of those that only programs use.
+    pub(super) fn map_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        match self.ebpf.map(name) {
+            Some(Map::PerCpuArray(map) | Map::ProgramArray(map)) => Ok(map.fd().as_fd()),
+            _ => bail!("the BPF object has no map {name} of the right kind"),
+        }
+    }
+
     /// What tells this build's programs from another's.
     #[must_use]
     pub fn build() -> String {
@@ -91,18 +104,33 @@ impl Object {
     }
 }
 
-/// The map of UDP sockets that ask DNS servers, whose kind cannot say itself that it is shared.
-const ASKED: &str = "icept_asked";
-
 /// The map that keeps the offsets, which take long to find, for as long as anything is attached.
 const OFFSETS: &str = "icept_offsets";
 
 fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {
-    let map = MapData::from_pin(pins.maps().join(OFFSETS)).ok()?;
+    let map = MapData::from_pin(pins.maps().join(layout::pin(OFFSETS))).ok()?;
     let map: Array<_, KernelOffsets> = Map::Array(map).try_into().ok()?;
     let offsets = map.get(&0, 0).ok()?;
     // Zeros: made by a command that was killed before it wrote them.
     (offsets.sock_socket != 0).then_some(offsets)
+}
+
+/// The maps that the object declares.
+static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
+    aya_obj::Object::parse(OBJECT).map_or_else(|_| HashMap::new(), |object| object.maps)
+});
+
+/// How the map called `name` is defined: its type, the sizes of its keys and values, how many entries
+/// it takes, and its flags.
+pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
+    let map = MAPS.get(name)?;
+    Some([
+        map.map_type(),
+        map.key_size(),
+        map.value_size(),
+        map.max_entries(),
+        map.map_flags(),
+    ])
 }
 
 /// Loads a program, whatever its type. aya has no common call for that.
@@ -118,4 +146,15 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// The maps of the object that are to be pinned.
+#[cfg(test)]
+pub(super) fn pinned_maps() -> Vec<&'static str> {
+    /// Of one command alone. (The compiler's begin with a dot.)
+    const PRIVATE: &str = "icept_fib_gen";
+    let names = MAPS.keys().map(String::as_str);
+    names
+        .filter(|name| *name != PRIVATE && !name.starts_with('.'))
+        .collect()
 }

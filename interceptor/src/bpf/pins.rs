@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/interceptor/v1/
-//!   maps/icept_policies …                 shared by all pods
+//!   maps/icept_policies-1a2b3c4d …        shared by all pods, and by builds that define them alike
 //!   programs/<build>/icept_connect4 …     shared by all pods
 //!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached at
 //!   netns/<netns cookie>/icept_lookup     the link of each captured network namespace
@@ -169,8 +169,8 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// The entries of a folder whose names are numbers.
-fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
+/// The names of what is in a folder, which may not be there.
+pub fn names_in(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
@@ -178,6 +178,12 @@ fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
     .with_context(|| format!("cannot list {}", folder.display()))?;
     Ok(entries
         .iter()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .collect())
+}
+
+/// Those that are numbers.
+fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
+    let names = names_in(folder)?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }

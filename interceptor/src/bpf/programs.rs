@@ -1,11 +1,15 @@
-//! The programs that all cgroups share, and their replacement by those of another build.
+//! The programs that all pods share, and their replacement by those of another build.
 
-use std::{fs, os::fd::OwnedFd, path::Path};
+use std::{os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result};
-use tracing::info;
+use aya_obj::generated::bpf_attach_type::{
+    BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SOCK_OPS,
+    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
+};
 
 use super::{
+    dispatcher,
     hooks::{CGROUP_HOOKS, Hook, LOOKUP},
     link,
     object::Object,
@@ -13,26 +17,102 @@ use super::{
     watch,
 };
 
-/// Opens the shared programs where they are pinned. If those of this build are not, they are loaded,
-/// and take the place of another build's wherever that is attached, each by one update of a link:
-/// every connection meets the one or the other.
-pub fn shared(object: &mut Object, pins: &Pins) -> Result<Vec<(Hook, OwnedFd)>> {
-    let build = Object::build();
-    let folder = pins.programs().join(&build);
-    pins::create_folder(&folder)?;
-    let programs = CGROUP_HOOKS
-        .into_iter()
-        .map(|hook| Ok((hook, open_or_load(object, hook, &folder)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let others = others(pins, &build)?;
-    if !others.is_empty() {
-        info!("replacing the programs of another build");
-        replace(pins, &programs)?;
-        for other in others {
-            pins::remove_tree(&pins.programs().join(other))?;
+/// The shared programs of this build, loaded and pinned.
+pub struct Shared {
+    cgroup: Vec<(Hook, OwnedFd)>,
+    lookup: OwnedFd,
+}
+
+impl Shared {
+    /// Opens them where they are pinned, or loads them. That puts none in force.
+    pub fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
+        let folder = pins.programs().join(Object::build());
+        pins::create_folder(&folder)?;
+        let cgroup = CGROUP_HOOKS
+            .into_iter()
+            .map(|hook| Ok((hook, open_or_load(object, hook, &folder)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let lookup = open_or_load(object, LOOKUP, &folder)?;
+        Ok(Self { cgroup, lookup })
+    }
+
+    /// Those that attach to cgroups.
+    #[must_use]
+    pub fn at_cgroups(&self) -> &[(Hook, OwnedFd)] {
+        &self.cgroup
+    }
+
+    /// Has the programs of network namespaces call this build's from now on.
+    pub fn share(&self, object: &Object) -> Result<()> {
+        dispatcher::share(object, &self.lookup)
+    }
+
+    /// Puts those that note listeners in the place of another build's, wherever that is attached.
+    pub fn replace_noting(&self, pins: &Pins) -> Result<()> {
+        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Notes)
+    }
+
+    /// The same for all others. What answers for connections goes before what makes them, as when a
+    /// pod is attached: a stand-in that the new programs allot is known to whoever meets it. Those
+    /// that the old ones allot until then are known, too, because their tables are the same.
+    pub fn replace_others(&self, object: &mut Object, pins: &Pins) -> Result<()> {
+        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Answers)?;
+        self.share(object)?;
+        for netns in pins.netns_cookies()? {
+            let (dispatcher, folder) = (dispatcher::load(object, netns)?, pins.netns(netns));
+            link::replace(LOOKUP, &dispatcher, &folder)?;
+            watch::replace(object, &folder)?;
+        }
+        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Captures)?;
+        remove_unknown(pins)
+    }
+
+    /// Each by one update of a link: every connection meets the one or the other.
+    fn replace_at_cgroups(&self, pins: &Pins, picks: impl Fn(Hook) -> bool) -> Result<()> {
+        for (hook, program) in self.cgroup.iter().filter(|(hook, _)| picks(*hook)) {
+            for cgroup in pins.cgroup_ids()? {
+                link::replace(*hook, program, &pins.cgroup(cgroup))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes away links of programs that this build does not have.
+fn remove_unknown(pins: &Pins) -> Result<()> {
+    for cgroup in pins.cgroup_ids()? {
+        let folder = pins.cgroup(cgroup);
+        for name in pins::names_in(&folder)? {
+            if !CGROUP_HOOKS.iter().any(|hook| hook.program == name) {
+                link::remove_pin(&folder.join(name))?;
+            }
         }
     }
-    Ok(programs)
+    Ok(())
+}
+
+/// What a program at a cgroup does for captured connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Notes the listeners that they are to reach.
+    Notes,
+    /// Answers for those that there are.
+    Answers,
+    /// Captures new ones.
+    Captures,
+}
+
+impl Step {
+    const fn of(hook: Hook) -> Self {
+        match hook.attach_type {
+            BPF_CGROUP_SOCK_OPS => Self::Notes,
+            BPF_CGROUP_INET4_CONNECT
+            | BPF_CGROUP_INET6_CONNECT
+            | BPF_CGROUP_UDP4_SENDMSG
+            | BPF_CGROUP_UDP6_SENDMSG => Self::Captures,
+            _ => Self::Answers,
+        }
+    }
 }
 
 fn open_or_load(object: &mut Object, hook: Hook, folder: &Path) -> Result<OwnedFd> {
@@ -44,32 +124,4 @@ fn open_or_load(object: &mut Object, hook: Hook, folder: &Path) -> Result<OwnedF
     let program = object.program_fd(hook.program)?;
     link::pin_program(&program, &pin)?;
     Ok(program)
-}
-
-/// The other builds whose programs are pinned.
-fn others(pins: &Pins, build: &str) -> Result<Vec<String>> {
-    let folder = pins.programs();
-    let entries =
-        fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    Ok(entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name != build)
-        .collect())
-}
-
-fn replace(pins: &Pins, programs: &[(Hook, OwnedFd)]) -> Result<()> {
-    for cgroup in pins.cgroup_ids()? {
-        for (hook, program) in programs {
-            link::replace(*hook, program, &pins.cgroup(cgroup))?;
-        }
-    }
-    for netns in pins.netns_cookies()? {
-        let mut object = Object::load(pins, netns)?;
-        let (program, folder) = (object.program_fd(LOOKUP.program)?, pins.netns(netns));
-        link::replace(LOOKUP, &program, &folder)?;
-        watch::replace(&mut object, &folder)?;
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! for every program type alike, and the query that names other people's programs.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io, mem,
     os::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_link_info};
 
 /// `BPF_F_ALLOW_MULTI`: how links are attached, and others should be.
 const ALLOW_MULTI: u32 = 1 << 1;
@@ -53,6 +53,73 @@ fn no_attributes() -> bpf_attr {
 
 fn as_u32(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+/// The licence that the programs of the object name, too.
+const LICENCE: &CStr = c"Dual MIT/GPL";
+
+/// Loads a program of these instructions.
+pub(super) fn prog_load(
+    name: &str,
+    kind: u32,
+    attach_type: u32,
+    code: &[bpf_insn],
+) -> io::Result<OwnedFd> {
+    let mut attributes = no_attributes();
+    // SAFETY: all variants are plain numbers, and all bytes are zero.
+    let load = unsafe { &mut attributes.__bindgen_anon_3 };
+    load.prog_type = kind;
+    load.expected_attach_type = attach_type;
+    load.insns = code.as_ptr() as u64;
+    load.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
+    load.license = LICENCE.as_ptr() as u64;
+    let letters = load.prog_name.iter_mut().zip(name.bytes());
+    letters.for_each(|(to, letter)| *to = letter.cast_signed());
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
+}
+
+/// Puts `program` into a map of programs, in the place of the one that is there.
+pub(super) fn prog_array_set(map: &impl AsFd, index: u32, program: &impl AsFd) -> io::Result<()> {
+    let value = as_u32(program);
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = as_u32(map);
+    attributes.__bindgen_anon_2.key = std::ptr::from_ref(&index) as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = std::ptr::from_ref(&value) as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// The key after `key` in a map, or the first; `None` after the last. Keys are as long as the map's.
+pub(super) fn map_next_key(
+    map: &impl AsFd,
+    key: Option<&[u8]>,
+    length: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut next = vec![0; length];
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = as_u32(map);
+    attributes.__bindgen_anon_2.key = key.map_or(0, |key| key.as_ptr() as u64);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.next_key = next.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(|_| Some(next)),
+    }
+}
+
+/// The value of `key`, as long as the map's values are; `None` if there is none.
+pub(super) fn map_lookup(
+    map: &impl AsFd,
+    key: &[u8],
+    length: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; length];
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = as_u32(map);
+    attributes.__bindgen_anon_2.key = key.as_ptr() as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(|_| Some(value)),
+    }
 }
 
 /// Attaches a program to a cgroup or network namespace. Links to cgroups never shut others out.

@@ -9,8 +9,10 @@ use super::{dry_run, output::Format};
 use crate::{
     attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
+    dataplane::Dataplane,
     host,
     netns::{Netns, NetnsSpec},
+    places::Places,
     settings::{IstioFlags, ResolvConf, Settings},
 };
 
@@ -129,27 +131,26 @@ impl Place {
         host::ensure_bpffs()?;
         let hierarchy = Hierarchy::find()?;
         let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
-        Ok(Ground { hierarchy, cgroup })
+        let places = Places::at(cgroup);
+        Ok(Ground { hierarchy, places })
     }
 }
 
 /// What an attach stands on: a machine and rights that allow it.
 pub(super) struct Ground {
     hierarchy: Hierarchy,
-    cgroup: Cgroup,
+    places: Places,
 }
 
 impl Ground {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
         host::check_not_hosts(netns)?;
-        netns.check_user_namespace()?;
-        let attachment = Attachment {
+        let wanted = Attachment {
             netns,
-            cgroup: &self.cgroup,
-            hierarchy: &self.hierarchy,
+            places: &self.places,
             settings,
             log,
         };
-        attachment.attach()
+        Dataplane::new().attach_checked(&wanted, &self.hierarchy)
     }
 }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    attachment::{self, Detached},
+    dataplane::Dataplane,
+    detachment::Detached,
     host,
     netns::{Netns, NetnsSpec},
 };
@@ -31,12 +32,12 @@ impl Detach {
         host::check_root()?;
         host::ensure_bpffs()?;
         let Some(spec) = &self.netns else {
-            let count = attachment::detach_all()?;
+            let count = Dataplane::new().detach_all()?;
             eprintln!("interceptor: {count} network namespaces are no longer captured");
             return Ok(());
         };
         let netns = Netns::open(spec)?;
-        tell(netns.path(), attachment::detach(&netns)?);
+        tell(netns.path(), Dataplane::new().detach(&netns)?);
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use super::{
     output::Format,
 };
 use crate::{
-    attachment, host,
+    dataplane::Dataplane,
+    host,
     netns::{Netns, NetnsSpec, addresses, netlink},
     settings::{
         IstioFlags, ResolvConf, Settings,
@@ -98,7 +99,7 @@ fn clean_up() -> Result<()> {
     host::check_root()?;
     host::ensure_bpffs()?;
     let netns = own_netns()?;
-    detach::tell(netns.path(), attachment::detach(&netns)?);
+    detach::tell(netns.path(), Dataplane::new().detach(&netns)?);
     Ok(())
 }
 

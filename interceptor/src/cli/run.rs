@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::attach::Target;
 use crate::{
-    attachment::{self, Attached},
+    attachment::Attached,
     bpf::{log, pins::Pins},
+    dataplane::Dataplane,
     netns::{Netns, changes::Changes},
     settings::IstioFlags,
 };
@@ -48,7 +49,7 @@ impl Run {
             eprintln!("interceptor: {name} is captured; Ctrl-C detaches it");
             let log = async {
                 if self.log {
-                    log::print(&Pins::new(), netns.cookie()).await
+                    log::print(&Pins::new()).await
                 } else {
                     future::pending().await
                 }
@@ -59,7 +60,7 @@ impl Run {
                 result = log => result,
                 result = follow(&netns) => result,
             };
-            attachment::detach(&netns)?;
+            Dataplane::new().detach(&netns)?;
             followed?;
             eprintln!("interceptor: {name} is no longer captured");
             Ok(())
@@ -70,10 +71,11 @@ impl Run {
 /// Follows the pod's addresses and routes for as long as it is attached.
 async fn follow(netns: &Netns) -> Result<()> {
     let name = netns.path().display();
+    let mut dataplane = Dataplane::new();
     let mut changes = Changes::watch(netns)?;
     loop {
         // First of all what has changed between the attach and the watch.
-        match attachment::refresh(netns) {
+        match dataplane.refresh(netns) {
             Ok(Some(Attached::Refreshed)) => {
                 eprintln!("interceptor: {name}: changed addresses or routes are followed");
             }

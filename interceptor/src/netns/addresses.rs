@@ -1,9 +1,6 @@
 //! The addresses of a network namespace.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
@@ -11,12 +8,12 @@ use interceptor_ebpf::Address;
 use ipnet::IpNet;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
-    route::{RouteAddress, RouteAttribute, RouteType},
+    route::{RouteAttribute, RouteType},
 };
 use nix::errno::Errno;
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion};
 
-use super::netlink::errno;
+use super::{netlink::errno, tables};
 
 /// `lo`, in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -95,8 +92,8 @@ fn is_local_scope(address: IpAddr) -> bool {
 const PROTOCOL: AddressProtocol = AddressProtocol::Other(153);
 
 /// How often it is looked whether an address is local, and how long is waited in between.
-const TRIES: u32 = 500;
-const PAUSE: Duration = Duration::from_millis(10);
+const TRIES: u32 = 5_000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Adds `::6/128` to `lo`, as istio-iptables does: Envoy's inbound passthrough binds it. It may be
 /// there already.
@@ -133,22 +130,10 @@ async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
 /// Whether the table `local` has the address. (That `lo` is the way there is no sign: it is so by the
 /// address's prefix already.)
 async fn has_local_route(netlink: &Handle, address: IpAddr) -> Result<bool> {
-    let routes: Vec<_> = netlink
-        .route()
-        .get(RouteMessageBuilder::<Ipv6Addr>::new().build())
-        .execute()
-        .try_collect()
-        .await
-        .context("cannot list the routes")?;
+    let destination = RouteAttribute::Destination(address.into());
+    let routes = tables::routes(netlink, IpVersion::V6).await?;
     Ok(routes.iter().any(|route| {
-        let destination = match address {
-            IpAddr::V4(v4) => RouteAddress::Inet(v4),
-            IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-        };
-        route.header.kind == RouteType::Local
-            && route
-                .attributes
-                .contains(&RouteAttribute::Destination(destination))
+        route.header.kind == RouteType::Local && route.attributes.contains(&destination)
     }))
 }
 

@@ -4,18 +4,40 @@ use std::io;
 
 use anyhow::{Context as _, Result};
 use rtnetlink::{Handle, new_connection};
+use tokio::runtime::{self, Runtime};
+
+/// A netlink connection of the network namespace that the calling thread was in when it was opened.
+#[derive(Debug)]
+pub struct Session {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl Session {
+    /// Opens one.
+    pub fn open() -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime for netlink")?;
+        let handle = runtime.block_on(async {
+            let (connection, handle, _) =
+                new_connection().context("cannot open a netlink socket")?;
+            tokio::spawn(connection);
+            anyhow::Ok(handle)
+        })?;
+        Ok(Self { runtime, handle })
+    }
+
+    /// Runs `work` with it.
+    pub fn run<T>(&self, work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
+        self.runtime.block_on(work(self.handle.clone()))
+    }
+}
 
 /// Runs `work` with a netlink connection of the network namespace that the calling thread is in.
 pub fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime for netlink")?;
-    runtime.block_on(async {
-        let (connection, handle, _) = new_connection().context("cannot open a netlink socket")?;
-        tokio::spawn(connection);
-        work(handle).await
-    })
+    Session::open()?.run(work)
 }
 
 /// The errno that the kernel answered a request with, if it was an answer.

@@ -13,11 +13,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteType},
     rule::{RuleAttribute, RuleMessage},
 };
 use nix::errno::Errno;
@@ -26,7 +26,10 @@ use rtnetlink::{
     packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
 };
 
-use super::addresses::{LOOPBACK_INDEX, PodAddress};
+use super::{
+    addresses::{LOOPBACK_INDEX, PodAddress},
+    tables::{self, ip_address},
+};
 
 /// What routing does with the destinations of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,18 +92,22 @@ pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Resu
     }
     boundaries.retain(|prefix| ipv6 || prefix.addr().is_ipv4());
     let boundaries = sorted(boundaries);
-    let mut answers = Vec::new();
-    for (index, prefix) in boundaries.iter().enumerate() {
-        if let Some(destination) = representative(*prefix, &boundaries[index + 1..]) {
+    let questions = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
+        let destination = representative(*prefix, &boundaries[index + 1..])?;
+        Some((*prefix, destination))
+    });
+    stream::iter(questions)
+        .map(async |(prefix, destination)| {
             let way = ask_one(netlink, destination).await?;
-            answers.push(Answer {
-                prefix: *prefix,
-                way,
-            });
-        }
-    }
-    Ok(answers)
+            Ok(Answer { prefix, way })
+        })
+        .buffered(QUESTIONS_AT_ONCE)
+        .try_collect()
+        .await
 }
+
+/// How many answers may wait in the socket's buffer, which has room for some hundreds.
+const QUESTIONS_AT_ONCE: usize = 32;
 
 /// Puts prefixes into the order in which each comes right before those inside it.
 fn sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
@@ -198,35 +205,15 @@ fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
 
 /// The destinations of all routes and rules, whatever their table.
 async fn table_boundaries(netlink: &Handle, version: IpVersion) -> Result<Vec<IpNet>> {
-    let route = match version {
-        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    };
-    let family = route.header.address_family;
-    let routes: Vec<_> = netlink
-        .route()
-        .get(route)
-        .execute()
-        .try_collect()
-        .await
-        .context("cannot list the routes")?;
-    let rules: Vec<_> = netlink
-        .rule()
-        .get(version)
-        .execute()
-        .try_collect()
-        .await
-        .context("cannot list the routing rules")?;
+    let v4 = matches!(version, IpVersion::V4);
+    let routes = tables::routes(netlink, version.clone()).await?;
+    let rules = tables::rules(netlink, version).await?;
     let from_routes = routes.iter().filter_map(route_destination);
     let from_rules = rules.iter().filter_map(rule_destination);
     Ok(from_routes
         .chain(from_rules)
-        .filter(|prefix| is_of_family(*prefix, family))
+        .filter(|prefix| prefix.addr().is_ipv4() == v4)
         .collect())
-}
-
-fn is_of_family(prefix: IpNet, family: AddressFamily) -> bool {
-    prefix.addr().is_ipv4() == (family == AddressFamily::Inet)
 }
 
 fn route_destination(route: &RouteMessage) -> Option<IpNet> {
@@ -249,14 +236,6 @@ fn rule_destination(rule: &RuleMessage) -> Option<IpNet> {
             _ => None,
         })?;
     IpNet::new(destination, rule.header.dst_len).ok()
-}
-
-const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
 }
 
 /// Asks the kernel about one destination.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{
     Address, SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandInRange,
 };
@@ -18,7 +17,11 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{addresses::LOOPBACK_INDEX, connections};
+use super::{
+    addresses::LOOPBACK_INDEX,
+    connections,
+    tables::{self, ip_address},
+};
 
 /// Marks our routes (`ip route show table local proto 153`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
@@ -90,7 +93,7 @@ impl Sources {
 /// Reads the parts that are installed.
 pub async fn read(netlink: &Handle) -> Result<Sources> {
     let mut sources = Sources::default();
-    for route in ours(netlink).await? {
+    for route in tables::routes_of(netlink, PROTOCOL).await? {
         let mut destination = None;
         let mut source = None;
         for attribute in &route.attributes {
@@ -114,15 +117,6 @@ pub async fn read(netlink: &Handle) -> Result<Sources> {
 fn part_at(address: IpAddr) -> Option<u8> {
     let address = Address::from(address);
     (0..SOURCES).find(|index| StandInRange::of_source(*index, address) == address)
-}
-
-const fn ip_address(address: &netlink_packet_route::route::RouteAddress) -> Option<IpAddr> {
-    use netlink_packet_route::route::RouteAddress::{Inet, Inet6};
-    match address {
-        Inet(v4) => Some(IpAddr::V4(*v4)),
-        Inet6(v6) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    }
 }
 
 /// Installs every part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is local
@@ -171,7 +165,7 @@ fn beyond() -> Ipv4Net {
 /// ends, since nothing takes its packets here any more.) Answers whether it stays.
 pub async fn remove(netlink: &Handle) -> Result<bool> {
     let keep_v6 = has_open_v6_connections()?;
-    for route in ours(netlink).await? {
+    for route in tables::routes_of(netlink, PROTOCOL).await? {
         if keep_v6 && route.header.address_family == AddressFamily::Inet6 {
             continue;
         }
@@ -231,24 +225,6 @@ fn local_v4(network: Ipv4Addr, length: u8, source: Ipv4Addr) -> RouteMessage {
         .protocol(PROTOCOL)
         .table_id(LOCAL_TABLE)
         .build()
-}
-
-async fn ours(netlink: &Handle) -> Result<Vec<RouteMessage>> {
-    let mut ours = Vec::new();
-    for question in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
-        let routes: Vec<_> = netlink
-            .route()
-            .get(question)
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the routes")?;
-        ours.extend(routes.into_iter().filter(|r| r.header.protocol == PROTOCOL));
-    }
-    Ok(ours)
 }
 
 #[cfg(test)]

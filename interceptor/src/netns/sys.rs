@@ -5,7 +5,17 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
+use anyhow::{Context as _, Result, ensure};
 use interceptor_ebpf::NetnsCookie;
+use nix::{
+    fcntl::OFlag,
+    sched::{CloneFlags, setns},
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Pid, fork, pause, pipe2, read, write},
+};
 
 /// `NS_GET_NSTYPE` (`ioctl_nsfs(2)`): which kind of namespace a file stands for, as its
 /// `CLONE_NEW…` flag.
@@ -23,6 +33,54 @@ pub(super) fn owning_user_namespace(file: &impl AsFd) -> nix::Result<OwnedFd> {
         let fd = get_userns(file.as_fd().as_raw_fd())?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// A process of ours in another user namespace, which does nothing. Ends when dropped.
+pub(super) struct Resident {
+    pid: Pid,
+}
+
+impl Resident {
+    pub(super) const fn id(&self) -> i32 {
+        self.pid.as_raw()
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _killed = kill(self.pid, Signal::SIGKILL);
+        let _waited = waitpid(self.pid, None);
+    }
+}
+
+/// Puts a process into a user namespace: only a process with one thread may enter one, and this one
+/// may have more.
+pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Resident> {
+    let (mut said, saying) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: the child makes system calls only, and allocates nothing.
+    let pid = match unsafe { fork()? } {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => reside(namespace, &saying),
+    };
+    let resident = Resident { pid };
+    drop(saying);
+    let mut entered = [0];
+    let length = read(&mut said, &mut entered).context("the process in it has ended")?;
+    ensure!(length == 1, "setns(CLONE_NEWUSER) failed");
+    Ok(resident)
+}
+
+/// The child's part: says that it is there, and waits to be killed, which it is with its parent too.
+fn reside(namespace: &impl AsFd, saying: &OwnedFd) -> ! {
+    let dies_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
+    // Changing credentials has undone it (`commit_creds`).
+    let dies_with_parent = dies_with_parent.and(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL));
+    if dies_with_parent.and(entered).is_ok() && write(saying, &[1]).is_ok() {
+        pause();
+    }
+    // SAFETY: ends the process at once, and runs nothing of the parent's.
+    unsafe { libc::_exit(1) }
 }
 
 /// `SO_NETNS_COOKIE`: the cookie of the network namespace that a socket belongs to.

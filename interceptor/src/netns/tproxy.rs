@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
 use interceptor_ebpf::{Address, StandInRange};
 use netlink_packet_route::{
     AddressFamily,
@@ -27,8 +26,12 @@ use super::{
     addresses::{self, LOOPBACK_INDEX},
     connections,
     netlink::errno,
+    tables,
 };
-use crate::settings::{Mode, Settings, ports::PortSelection};
+use crate::{
+    host,
+    settings::{Mode, Settings, ports::PortSelection},
+};
 
 /// Marks our routes. Our rules are marked by this number plus that of the [`SysctlSet`] which is to
 /// be turned off with them: what is to be undone is written where it is undone, and no crash comes
@@ -124,7 +127,7 @@ pub enum Retired {
 pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
     let mut rules = our_rules(netlink).await?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
-    let mut routes = our_routes(netlink).await?;
+    let mut routes = tables::routes_of(netlink, PROTOCOL.into()).await?;
     routes.retain(|route| needed.is_none_or(|needed| !needed.needs_route(route)));
     if rules.is_empty() && routes.is_empty() {
         return Ok(Retired::Nothing);
@@ -204,15 +207,28 @@ impl SysctlSet {
         for (_, name) in names.filter(|(bit, _)| self.0 & (1 << bit) != 0) {
             // Where nothing may be written, nothing has been that would have to be undone.
             if read_sysctl(name)?.is_some_and(|now| now != value) {
-                let path = sysctl_path(name);
-                fs::write(&path, value).with_context(|| {
-                    let path = path.display();
-                    format!("cannot set {path}, which TPROXY takes: is /proc/sys read-only here?")
-                })?;
+                write_sysctl(name, value)?;
             }
         }
         Ok(())
     }
+}
+
+/// Sets a sysctl of the calling thread's network namespace. In a container /proc/sys is read-only;
+/// the host's shows the same network namespace.
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
+    let path = sysctl_path(name);
+    let result = match fs::write(&path, value) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            let below_root = path.strip_prefix("/").unwrap_or(&path);
+            fs::write(host::root()?.join(below_root), value)
+        }
+        result => result,
+    };
+    result.with_context(|| {
+        let path = path.display();
+        format!("cannot set {path}, which TPROXY takes: is it read-only, here and on the host?")
+    })
 }
 
 /// The value of a sysctl, if there is one of that name: without IPv6 there is not.
@@ -265,38 +281,10 @@ async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<
 }
 
 async fn our_rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
-    let mut ours = Vec::new();
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let rules: Vec<_> = netlink
-            .rule()
-            .get(version)
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the routing rules")?;
-        let rules = rules.into_iter();
-        ours.extend(rules.filter(|rule| SysctlSet::of_rule(rule).is_some()));
-    }
-    Ok(ours)
-}
-
-async fn our_routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
-    let mut ours = Vec::new();
-    for question in [
-        RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    ] {
-        let routes: Vec<_> = netlink
-            .route()
-            .get(question)
-            .execute()
-            .try_collect()
-            .await
-            .context("cannot list the routes")?;
-        let routes = routes.into_iter();
-        ours.extend(routes.filter(|route| route.header.protocol == PROTOCOL.into()));
-    }
-    Ok(ours)
+    let mut rules = tables::rules(netlink, IpVersion::V4).await?;
+    rules.extend(tables::rules(netlink, IpVersion::V6).await?);
+    rules.retain(|rule| SysctlSet::of_rule(rule).is_some());
+    Ok(rules)
 }
 
 /// `local default dev lo table TABLE`

@@ -175,6 +175,9 @@ mod tests {
         let good = [("PROBE_TIMEOUT", "2m"), ("IPTABLES_PROBE_PORT", "7")];
         let proof = control(&[], &good).unwrap().proof;
         assert_eq!((proof.port, proof.timeout), (7, Duration::from_mins(2)));
+        // Its own dash does not make a value a flag.
+        let over = control(&["--probe-timeout", "-1s"], &good).unwrap().proof;
+        assert_eq!(over.timeout, Duration::ZERO);
         let cases = [
             ("--probe-timeout=soon", "--probe-timeout"),
             ("--iptables-probe-port=0", "1 to 65535"),

@@ -20,6 +20,8 @@ pub struct Setting {
     variables: &'static [&'static str],
     default: &'static str,
     help: &'static str,
+    /// Whether its value may begin with a dash, as a negative duration does.
+    takes_hyphen: bool,
 }
 
 impl Setting {
@@ -31,6 +33,7 @@ impl Setting {
             variables: &[],
             default,
             help: "",
+            takes_hyphen: false,
         }
     }
 
@@ -64,6 +67,11 @@ impl Setting {
 
     const fn help(mut self, help: &'static str) -> Self {
         self.help = help;
+        self
+    }
+
+    const fn takes_hyphen(mut self) -> Self {
+        self.takes_hyphen = true;
         self
     }
 
@@ -115,7 +123,9 @@ impl Setting {
             None => argument,
         };
         match self.value {
-            Some(name) => argument.value_name(name),
+            Some(name) => argument
+                .value_name(name)
+                .allow_hyphen_values(self.takes_hyphen),
             None => argument
                 .value_name("BOOL")
                 .num_args(0..=1)
@@ -398,6 +408,7 @@ pub(super) const PROBE_PORT: Setting = Setting::value("iptables-probe-port", "PO
 
 pub(super) const PROBE_TIMEOUT: Setting = Setting::value("probe-timeout", "DURATION")
     .variables(&["PROBE_TIMEOUT"])
+    .takes_hyphen()
     .default("5s")
     .help("How long the proof may take");
 

@@ -14,9 +14,12 @@ use super::{
 pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
     for (setting, instead) in &GONE {
         if let Some(given) = source.find(setting) {
-            return Err(given.error(format!(
+            let error = given.error(format!(
                 "today's istio-iptables has no such flag: {instead}"
-            )));
+            ));
+            // It had a value only if one was given.
+            let value = error.value.filter(|value| !value.is_empty());
+            return Err(SettingError { value, ..error });
         }
     }
     Ok(())

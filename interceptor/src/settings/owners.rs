@@ -28,6 +28,12 @@ impl Ids {
     pub fn as_slice(&self) -> &[u32] {
         &self.0
     }
+
+    /// The same list of IDs that are called otherwise.
+    pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
+        let ids = self.0.iter().copied().map(name);
+        ids.collect::<Result<_, _>>().map(Self)
+    }
 }
 
 impl From<&Ids> for OwnerIds {
@@ -44,6 +50,16 @@ pub enum OwnerGroups {
     AllBut(Ids),
     /// Only these are; none, if the list is empty.
     Only(Ids),
+}
+
+impl OwnerGroups {
+    /// The same groups, called otherwise.
+    pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
+        match self {
+            Self::AllBut(ids) => ids.try_map(name).map(Self::AllBut),
+            Self::Only(ids) => ids.try_map(name).map(Self::Only),
+        }
+    }
 }
 
 /// The proxy's UIDs as given; if empty, the UID of the user `$ENVOY_USER`, else 1337.

@@ -25,7 +25,7 @@ impl Given {
     pub(super) fn error(&self, problem: impl Into<String>) -> SettingError {
         SettingError {
             setting: self.setting.clone(),
-            value: self.value.clone(),
+            value: Some(self.value.clone()),
             problem: problem.into(),
         }
     }

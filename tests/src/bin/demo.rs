@@ -20,6 +20,10 @@ struct Options {
     /// The proxy that connections are handed to
     #[arg(long, value_enum, default_value = "builtin")]
     proxy: Kind,
+
+    /// Show the node agent instead: pods appear, the agent is killed and upgraded
+    #[arg(long, conflicts_with = "proxy")]
+    agent: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,6 +51,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<bool> {
     catch_interruptions()?;
+    if options.agent {
+        return demo::agent::run();
+    }
     let proxy = match options.proxy {
         Kind::Builtin => Proxy::Builtin,
         Kind::Envoy => Proxy::Envoy(Envoy::new(1)?),

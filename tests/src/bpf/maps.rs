@@ -1,10 +1,6 @@
 //! Maps.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use super::{Attributes, address, bpf, bpf_fd, info, number, open, pins};
 
@@ -19,7 +15,7 @@ pub struct Map {
 impl Map {
     /// Interceptor's map of this name; `None` if there is none.
     pub fn of_interceptor(name: &str) -> io::Result<Option<Self>> {
-        match Self::at(&pins::folder().join("maps").join(name)) {
+        match Self::at(&pins::map(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             map => map.map(Some),
         }
@@ -49,6 +45,17 @@ impl Map {
             kind: ARRAY,
             key_size: 4,
             value_size: 8,
+            max_entries: 1,
+        };
+        Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
+    }
+
+    /// A new map of one program, to be called.
+    pub(super) fn of_programs() -> io::Result<Self> {
+        let mut attributes = Create {
+            kind: PROG_ARRAY,
+            key_size: 4,
+            value_size: 4,
             max_entries: 1,
         };
         Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
@@ -92,6 +99,23 @@ impl Map {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             result => result.map(|_| Some(value)),
         }
+    }
+
+    /// Puts `value` under `key`. Not for maps that have a value for each processor.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let mut key = self.checked(key)?;
+        let mut value = value.to_vec();
+        if value.len() != self.value_size {
+            return Err(io::Error::other("a value of another size"));
+        }
+        let mut attributes = Element {
+            map: number(&self.fd),
+            padding: 0,
+            key: address(&mut key),
+            value: address(&mut value),
+            flags: 0,
+        };
+        bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
     /// Removes the entry of `key`.
@@ -163,19 +187,15 @@ impl Map {
     }
 }
 
-/// Interceptor's map of this name.
-#[must_use]
-pub fn path(name: &str) -> PathBuf {
-    pins::folder().join("maps").join(name)
-}
-
 const MAP_CREATE: u32 = 0;
 const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_UPDATE_ELEM: u32 = 2;
 const MAP_DELETE_ELEM: u32 = 3;
 const MAP_GET_NEXT_KEY: u32 = 4;
 const MAP_UPDATE_BATCH: u32 = 26;
 
 const ARRAY: u32 = 2;
+const PROG_ARRAY: u32 = 3;
 
 #[repr(C)]
 struct Create {

@@ -14,6 +14,19 @@ pub fn folder() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/interceptor/v1")
 }
 
+/// The pin of the map of this name: alone, or with the name of its layout.
+#[must_use]
+pub fn map(name: &str) -> PathBuf {
+    let folder = folder().join("maps");
+    let is_of = |pin: &PathBuf| {
+        let pin = pin.file_name().and_then(|pin| pin.to_str());
+        pin.is_some_and(|pin| pin.split('-').next() == Some(name))
+    };
+    let pins = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let found = pins.map(|pin| pin.path()).find(is_of);
+    found.unwrap_or_else(|| folder.join(name))
+}
+
 /// The links of the cgroup at `path` and of the network namespace with this cookie: which there
 /// are, and which they are.
 pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {

@@ -74,6 +74,13 @@ impl Place {
 pub enum Deed {
     /// Nothing.
     CountOnly,
+    /// The one IPv4 address that is connected to takes the other's place.
+    Rewrite {
+        /// What the app has named.
+        from: [u8; 4],
+        /// What it gets.
+        to: [u8; 4],
+    },
     /// `bpf_sock_ops_cb_flags_set`, which sets all flags at once, with these.
     SetCallbackFlags(i32),
 }
@@ -106,23 +113,8 @@ impl Program {
     /// Loads one, under a name that `bpftool` shows.
     pub fn load(name: &str, place: Place, deed: Deed) -> io::Result<Self> {
         let counter = Map::counter()?;
-        let mut code = code(&counter, deed, place.go_on());
-        let mut license = *b"GPL\0";
-        let (kind, attach_type) = place.types();
-        let mut attributes = Load {
-            kind,
-            instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
-            code: address(&mut code),
-            license: address(&mut license),
-            name: padded(name),
-            attach_type,
-            ..Load::default()
-        };
-        Ok(Self {
-            fd: bpf_fd(PROG_LOAD, &mut attributes)?,
-            counter,
-            place,
-        })
+        let fd = load(name, place, code(&counter, deed, place.go_on()))?;
+        Ok(Self { fd, counter, place })
     }
 
     /// Its number.
@@ -187,6 +179,22 @@ impl Program {
     }
 }
 
+/// Loads a program of these instructions.
+pub(super) fn load(name: &str, place: Place, mut code: Vec<u64>) -> io::Result<OwnedFd> {
+    let mut license = *b"GPL\0";
+    let (kind, attach_type) = place.types();
+    let mut attributes = Load {
+        kind,
+        instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
+        code: address(&mut code),
+        license: address(&mut license),
+        name: padded(name),
+        attach_type,
+        ..Load::default()
+    };
+    bpf_fd(PROG_LOAD, &mut attributes)
+}
+
 /// Counts, does its deed and gives its answer.
 fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
     let (r0, r1, r2, r6) = (0, 1, 2, 6);
@@ -204,6 +212,14 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
         code.push(instruction(0xb7, r2, 0, flags));
         code.push(instruction(0x85, 0, 0, 59));
     }
+    if let Deed::Rewrite { from, to } = deed {
+        // r2 = context.user_ip4; if r2 == from { context.user_ip4 = to }
+        const USER_IP4: i16 = 4;
+        code.push(at(instruction(0x61, r2, r6, 0), USER_IP4));
+        code.push(at(instruction(0x56, r2, 0, i32::from_ne_bytes(from)), 2));
+        code.push(instruction(0xb4, r2, 0, i32::from_ne_bytes(to)));
+        code.push(at(instruction(0x63, r6, r2, 0), USER_IP4));
+    }
     // r0 = answer; exit
     code.push(instruction(0xb7, r0, 0, answer));
     code.push(instruction(0x95, 0, 0, 0));
@@ -211,9 +227,16 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
 }
 
 /// `struct bpf_insn` with no offset.
-fn instruction(operation: u8, destination: u8, source: u8, immediate: i32) -> u64 {
+pub(super) fn instruction(operation: u8, destination: u8, source: u8, immediate: i32) -> u64 {
     let [a, b, c, d] = immediate.to_ne_bytes();
     u64::from_ne_bytes([operation, source << 4 | destination, 0, 0, a, b, c, d])
+}
+
+/// The same with an offset.
+fn at(instruction: u64, offset: i16) -> u64 {
+    let mut bytes = instruction.to_ne_bytes();
+    bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }
 
 fn padded(name: &str) -> [u8; 16] {

@@ -128,7 +128,7 @@ fn records_that_name(netns: &Path) -> Result<Vec<String>> {
 }
 
 /// `SO_NETNS_COOKIE`
-pub(super) fn cookie(netns: &Netns) -> Result<u64> {
+pub fn cookie(netns: &Netns) -> Result<u64> {
     netns.enter(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;

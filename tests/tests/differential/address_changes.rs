@@ -2,6 +2,7 @@
 
 use interceptor_tests::{
     scenario::{Dial, Scenario, differential},
+    settings::Settings,
     world::{Setup, Who},
 };
 
@@ -151,6 +152,35 @@ fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
         pod("addr add fd00:1::7/64 dev eth0"),
         dial("proxy:15001", Who::App, "[fd00:1::7]:80"),
         dial("app:80", Who::App, "[fd00:1::2]:80"),
+    ];
+    differential(&setup, &scenarios);
+}
+
+/// Which interface a destination leaves by is a fact of the moment as well: `-c` excludes the
+/// interface, not the destinations that were behind it.
+#[test]
+fn what_has_left_an_excluded_interface_is_captured() {
+    let setup = Setup::with(Settings {
+        excluded_interfaces: "eth1",
+        ..Settings::default()
+    });
+    let scenarios = [
+        dial("remote:80", Who::App, "10.4.0.1:80"),
+        dial("remote:80", Who::App, "[fd00:4::1]:80"),
+        pod("route replace 10.4.0.0/16 via 10.1.0.1 dev eth0\n\
+             route replace fd00:4::/64 via fd00:1::1 dev eth0"),
+        // Bound: the source that routing picked before is the other interface's.
+        dial_from("proxy:15001", Who::App, "10.1.0.2:0", "10.4.0.1:80"),
+        dial_from("proxy:15001", Who::App, "[fd00:1::2]:0", "[fd00:4::1]:80"),
+        dial_from(
+            "proxy:15001",
+            Who::App,
+            "[::ffff:10.1.0.2]:0",
+            "[::ffff:10.4.0.1]:80",
+        ),
+        // The proxy's own pass, wherever they leave.
+        dial_from("remote:80", Who::Proxy, "10.1.0.2:0", "10.4.0.1:80"),
+        dial_from("remote:80", Who::Proxy, "[fd00:1::2]:0", "[fd00:4::1]:80"),
     ];
     differential(&setup, &scenarios);
 }

@@ -92,6 +92,31 @@ fn detach_restores_everything() {
     }
 }
 
+/// In a container that is not privileged /proc/sys may not be written.
+#[test]
+fn a_container_attaches_too() {
+    let lab = lab();
+    let proxy = proxy(&lab);
+    let attach = lab.attach_command(&tproxy());
+    let in_container = "mount --bind -o ro /proc/sys /proc/sys && exec \"$@\"";
+    let mut command = bounded("unshare");
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        in_container,
+        "sh",
+    ]);
+    command.arg(attach.get_program()).args(attach.get_args());
+    run(&mut command, "").expect("attached");
+    call_app_by_all(&proxy, 1337);
+    hang_up(&proxy);
+    lab.detach().expect("detached");
+    assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
+}
+
 /// Whatever of it was there before stays, and serves as well.
 #[test]
 fn what_was_there_stays() {

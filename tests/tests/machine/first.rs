@@ -151,9 +151,9 @@ const WRECKS: [Wreck; 5] = [
     },
     Wreck {
         name: "some maps",
-        make: |layout| {
+        make: |_| {
             let maps = ["icept_policies", "icept_stand_ins", "icept_listeners"];
-            remove(&maps.map(|map| layout.join("maps").join(map)));
+            remove(&maps.map(pins::map));
         },
     },
     Wreck {

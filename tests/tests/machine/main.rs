@@ -1,9 +1,11 @@
 //! What can only be told of the whole machine: each of these tests has it for itself.
 
+mod dispatchers;
 mod first;
 mod full_tables;
 mod last;
 mod swept;
+mod upgrade;
 
 use std::process::Command;
 

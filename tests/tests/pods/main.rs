@@ -5,4 +5,6 @@ mod forwarded;
 mod listeners;
 mod neighbours;
 mod other_programs;
+mod places;
 mod stand_ins;
+mod user_namespaces;

@@ -1,0 +1,33 @@
+//! The node agent: has every pod of the mesh on its node captured before its first container
+//! starts.
+
+pub mod capture;
+pub mod cgroup_events;
+mod closing;
+pub mod events;
+#[cfg(test)]
+mod fixtures;
+pub mod follow;
+pub mod health;
+pub mod http;
+pub mod index;
+pub mod install;
+pub mod intent;
+pub mod kubepods;
+pub mod leaving;
+mod map_metrics;
+pub mod metrics;
+pub mod node;
+pub mod options;
+mod plugin;
+pub mod pod;
+pub mod protocol;
+pub mod proxy_config;
+pub mod run;
+pub mod sandboxes;
+pub mod selection;
+pub mod surroundings;
+pub mod taint;
+mod tending;
+pub mod tightening;
+pub mod watch;

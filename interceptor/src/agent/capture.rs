@@ -1,0 +1,174 @@
+//! Changing what is attached, off the agent's own thread: entering network namespaces and loading
+//! programs blocks.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use super::sandboxes::PodCgroup;
+use crate::{
+    attachment::{Attached, Attachment},
+    cgroup::{Cgroup, Hierarchy},
+    dataplane::{AttachedPod, Dataplane},
+    host,
+    netns::{Netns, NetnsSpec},
+    places::Places,
+    settings::Settings,
+};
+
+/// The interception on this node.
+#[derive(Clone)]
+pub struct Capture {
+    hierarchy: Arc<Hierarchy>,
+    root: Option<PathBuf>,
+    dataplane: Arc<Mutex<Dataplane>>,
+    /// Who waits for a change before it waits here, and keeps no thread from others.
+    turn: Arc<Semaphore>,
+}
+
+/// What is to be attached, and where.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The pod's network namespace, as the runtime or a process names it.
+    pub netns: PathBuf,
+    /// The pod's cgroups, if kubelet has made them.
+    pub cgroup: Option<PodCgroup>,
+    /// How.
+    pub settings: Settings,
+}
+
+/// A pod that is attached.
+#[derive(Debug)]
+pub struct Captured {
+    /// Its network namespace, kept open.
+    pub netns: Arc<Netns>,
+    /// What has been done for it.
+    pub attached: Attached,
+    /// How long that took.
+    pub took: Duration,
+}
+
+impl Capture {
+    /// Fails where nothing can be attached. `root` is a cgroup that every pod is below: by default
+    /// the hierarchy's root.
+    pub fn new(root: Option<&Path>) -> Result<Self> {
+        host::check_root()?;
+        host::ensure_bpffs()?;
+        let hierarchy = Hierarchy::find()?;
+        // Says so at once if it is no cgroup, or not the host's root.
+        let _usable = Cgroup::open(&hierarchy, root)?;
+        Ok(Self {
+            hierarchy: Arc::new(hierarchy),
+            root: root.map(Path::to_owned),
+            dataplane: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    /// Where kubelet's cgroups are below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(&self.hierarchy.mount)
+    }
+
+    /// Attaches a pod. In force when this returns.
+    pub async fn attach(&self, order: Order) -> Result<Captured> {
+        let capture = self.clone();
+        self.in_turn(move || capture.attach_now(&order)).await
+    }
+
+    fn attach_now(&self, order: &Order) -> Result<Captured> {
+        let netns = Netns::open(&NetnsSpec::File(order.netns.clone()))?;
+        host::check_not_hosts(&netns)?;
+        let places = self.places(order.cgroup.as_ref())?;
+        let wanted = Attachment {
+            netns: &netns,
+            places: &places,
+            settings: &order.settings,
+            log: false,
+        };
+        let begun = Instant::now();
+        let attached = self.with(|dataplane| dataplane.attach(&wanted))?;
+        Ok(Captured {
+            netns: Arc::new(netns),
+            attached,
+            took: begun.elapsed(),
+        })
+    }
+
+    fn places(&self, cgroup: Option<&PodCgroup>) -> Result<Places> {
+        let open = |path: &Path| Cgroup::open(&self.hierarchy, Some(path));
+        Ok(Places {
+            root: Cgroup::open(&self.hierarchy, self.root.as_deref())?,
+            first: cgroup.map(|cgroup| open(&cgroup.kubepods)).transpose()?,
+            pod: cgroup.map(|cgroup| open(&cgroup.pod)).transpose()?,
+        })
+    }
+
+    /// Follows what has changed of an attached pod's addresses and routes. `None` if it is not
+    /// attached any more.
+    pub async fn refresh(&self, netns: Arc<Netns>) -> Result<Option<Attached>> {
+        let capture = self.clone();
+        self.in_turn(move || capture.with(|dataplane| dataplane.refresh(&netns)))
+            .await
+    }
+
+    /// What is attached on this node, by whomever.
+    pub async fn attached(&self) -> Result<Vec<AttachedPod>> {
+        let capture = self.clone();
+        self.in_turn(move || capture.with(Dataplane::attached))
+            .await
+    }
+
+    /// Detaches a network namespace that no pod has any more.
+    pub async fn remove(&self, pod: AttachedPod) -> Result<()> {
+        let capture = self.clone();
+        self.in_turn(move || {
+            let netns = Netns::open(&NetnsSpec::File(pod.record.netns));
+            match netns.ok().filter(|netns| netns.cookie() == pod.netns) {
+                Some(netns) => capture.with(|dataplane| dataplane.detach(&netns)).map(drop),
+                // Nobody leads there. It goes by itself, if it has not gone.
+                None => capture.with(Dataplane::tidy),
+            }
+        })
+        .await
+    }
+
+    /// Takes away what is kept for network namespaces that are gone.
+    pub async fn tidy(&self) -> Result<()> {
+        let capture = self.clone();
+        self.in_turn(move || capture.with(Dataplane::tidy)).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.turn.acquire().await?;
+        blocking(work).await
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+        // One change at a time holds the machine-wide lock in any case. A change that panicked is
+        // completed by the next, as one that was killed is.
+        let mut dataplane = self
+            .dataplane
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        work(&mut dataplane)
+    }
+}
+
+/// Runs `work` on a thread that may block.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work)
+        .await
+        .context("the work was broken off")?
+}

@@ -1,0 +1,104 @@
+//! Being told when cgroups are made, and when the first process of one starts or its last ends.
+//!
+//! The kernel tells both by inotify: a new cgroup is a new folder, and `cgroup.events` is modified
+//! whenever its `populated` changes (`cgroup_update_populated`).
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd, RawFd},
+    path::Path,
+    rc::Rc,
+};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A cgroup was made in a watched folder.
+    Made,
+    /// The cgroup of the pod with this UID has its first process, or has lost its last.
+    Populated(Rc<str>),
+    /// More has happened than the kernel could note.
+    Overflow,
+}
+
+/// `nix` does not say that it is one.
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// The watched cgroups.
+pub struct CgroupEvents {
+    inotify: AsyncFd<Descriptor>,
+    pods: RefCell<HashMap<WatchDescriptor, Rc<str>>>,
+}
+
+impl CgroupEvents {
+    /// Watches nothing yet.
+    pub fn new() -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // SAFETY: the descriptor is the inotify's own, the same until it is dropped.
+        let inotify =
+            unsafe { AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE)? };
+        Ok(Self {
+            inotify,
+            pods: RefCell::default(),
+        })
+    }
+
+    /// Tells of cgroups that are made in `folder`. Once more does no harm.
+    pub fn watch_folder(&self, folder: &Path) -> io::Result<()> {
+        let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
+        self.inotify.get_ref().0.add_watch(folder, made)?;
+        Ok(())
+    }
+
+    /// Tells of the processes of the pod `uid`, whose cgroup is at `path`. Ends with the cgroup.
+    pub fn watch_pod(&self, uid: &str, path: &Path) -> io::Result<()> {
+        let file = path.join("cgroup.events");
+        let Descriptor(inotify) = self.inotify.get_ref();
+        let descriptor = inotify.add_watch(&file, AddWatchFlags::IN_MODIFY)?;
+        self.pods.borrow_mut().insert(descriptor, uid.into());
+        Ok(())
+    }
+
+    /// Tells no more of the pod `uid`.
+    pub fn forget_pod(&self, uid: &str) {
+        self.pods.borrow_mut().retain(|descriptor, pod| {
+            let keep = **pod != *uid;
+            if !keep {
+                // Gone already, if the cgroup is.
+                let _gone = self.inotify.get_ref().0.rm_watch(*descriptor);
+            }
+            keep
+        });
+    }
+
+    /// What happens next.
+    pub async fn next(&self) -> io::Result<Vec<Told>> {
+        let read = |Descriptor(inotify): &_| Ok(inotify.read_events()?);
+        let events = self.inotify.async_io(Interest::READABLE, read).await?;
+        let mut told = Vec::new();
+        for event in events {
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                told.push(Told::Overflow);
+            } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                self.pods.borrow_mut().remove(&event.wd);
+            } else if event.mask.contains(AddWatchFlags::IN_CREATE) {
+                told.push(Told::Made);
+            } else if let Some(uid) = self.pods.borrow().get(&event.wd) {
+                told.push(Told::Populated(uid.clone()));
+            }
+        }
+        told.dedup();
+        Ok(told)
+    }
+}

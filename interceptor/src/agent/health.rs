@@ -1,0 +1,112 @@
+//! Whether the agent does what it is there for, and if not, why.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+
+/// What has to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// No other agent serves the node.
+    Alone,
+    /// The node's pods are known.
+    Pods,
+    /// The plugin is in the network's configuration.
+    Cni,
+}
+
+/// What is not right, with the reason.
+#[derive(Clone)]
+pub struct Health {
+    problems: Arc<Mutex<BTreeMap<Part, String>>>,
+    ready: Arc<watch::Sender<bool>>,
+    metrics: Metrics,
+}
+
+impl Health {
+    /// Nothing is known to be right yet.
+    #[must_use]
+    pub fn new(metrics: Metrics, waiting_for: &[(Part, &str)]) -> Self {
+        let problems = waiting_for
+            .iter()
+            .map(|(part, why)| (*part, (*why).to_owned()));
+        Self {
+            problems: Arc::new(Mutex::new(problems.collect())),
+            ready: Arc::new(watch::Sender::new(waiting_for.is_empty())),
+            metrics,
+        }
+    }
+
+    /// It is right.
+    pub fn right(&self, part: Part) {
+        self.change(|problems| {
+            problems.remove(&part);
+        });
+    }
+
+    /// It is not right, for this reason.
+    pub fn wrong(&self, part: Part, why: impl Into<String>) {
+        self.change(|problems| {
+            problems.insert(part, why.into());
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Part, String>)) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut problems);
+        let ready = problems.is_empty();
+        self.metrics.ready(ready);
+        self.ready.send_if_modified(|before| {
+            let changed = *before != ready;
+            *before = ready;
+            changed
+        });
+    }
+
+    /// What is not right.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.values().cloned().collect()
+    }
+
+    /// Waits until everything is right.
+    pub async fn until_ready(&self) {
+        let mut ready = self.ready.subscribe();
+        // It ends with its sender, which this is.
+        let _ready = ready.wait_for(|ready| *ready).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_ready_once_nothing_is_wrong() {
+        let metrics = Metrics::new();
+        let health = Health::new(metrics.clone(), &[(Part::Pods, "no list of pods yet")]);
+        assert_eq!(health.problems(), ["no list of pods yet"]);
+        health.right(Part::Pods);
+        assert!(health.problems().is_empty());
+        assert!(
+            metrics
+                .text()
+                .unwrap()
+                .contains("interceptor_cni_install_ready 1")
+        );
+        health.wrong(Part::Cni, "another plugin rewrites the list");
+        assert_eq!(health.problems(), ["another plugin rewrites the list"]);
+        assert!(
+            metrics
+                .text()
+                .unwrap()
+                .contains("interceptor_cni_install_ready 0")
+        );
+    }
+}

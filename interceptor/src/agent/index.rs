@@ -1,0 +1,795 @@
+//! What the agent knows of its node's pods, and what is to be done about them. Nothing here does
+//! anything: what happens goes in, [`Action`]s come out.
+//!
+//! A pod that is captured stays captured while it runs: what its object says later can change how,
+//! if that is switched on, but never whether.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use interceptor_ebpf::NetnsCookie;
+
+use super::{
+    intent::{From, Intent},
+    pod::{Pod, PodName, PodUid},
+    selection::{Decision, Runtime, Selection, Skip, decide},
+    tightening::tightens,
+};
+use crate::settings::Settings;
+
+/// How long after its first failure a pod is tried again; it doubles with each.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// How long it comes to at most.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Whether what is said of a running pod later is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveChanges {
+    /// Nothing changes while a pod runs.
+    Ignored,
+    /// What captures more is followed, what captures less only where the namespace permits it.
+    Followed,
+}
+
+/// What is known of a pod's surroundings when it is looked at.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The runtime that it runs by.
+    pub runtime: Runtime,
+    /// Whether its namespace permits that less is captured while a pod runs.
+    pub may_loosen: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Attach the pod, as soon as it has a sandbox; or anew, with other settings.
+    Attach(PodUid),
+    /// Stop to look after the pod; what is attached for it goes with its network namespace.
+    Forget(PodUid, Option<NetnsCookie>),
+    /// Tell people.
+    Tell(Notice),
+}
+
+/// Something about a pod for people to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The pod.
+    pub pod: PodName,
+    /// Its UID.
+    pub uid: PodUid,
+    /// Whether somebody should look into it.
+    pub is_warning: bool,
+    /// What, in one word, for machines.
+    pub reason: &'static str,
+    /// What, for people.
+    pub note: String,
+}
+
+/// What a pod is to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most pods that are kept are captured"
+)]
+pub enum State {
+    /// It is none of ours.
+    Skipped(Skip),
+    /// It should be captured and cannot be.
+    Refused(String),
+    /// It is to be captured, now or when its istio-init runs.
+    Pending {
+        /// How often it has failed.
+        failures: u32,
+        /// Why it failed last.
+        reason: Option<String>,
+    },
+    /// It is captured.
+    Captured(Captured),
+}
+
+/// What a pod is captured with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Its network namespace.
+    pub netns: NetnsCookie,
+    /// The settings in force.
+    pub settings: Settings,
+}
+
+/// How many pods are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Captured.
+    pub captured: usize,
+    /// To be captured, and nothing has failed.
+    pub pending: usize,
+    /// To be captured, and cannot be, or not yet.
+    pub failed: usize,
+    /// Left alone.
+    pub skipped: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Pod,
+    state: State,
+    /// How it is to be captured, if it is.
+    intent: Option<Box<Intent>>,
+    /// What was told last, not to be told again.
+    told: Option<(&'static str, String)>,
+}
+
+/// The node's pods.
+#[derive(Debug)]
+pub struct Index {
+    selection: Selection,
+    live_changes: LiveChanges,
+    pods: BTreeMap<PodUid, Entry>,
+    /// What was attached before this agent started, for pods that it has not seen yet.
+    found: BTreeMap<PodUid, Captured>,
+}
+
+impl Index {
+    /// An empty one.
+    #[must_use]
+    pub const fn new(selection: Selection, live_changes: LiveChanges) -> Self {
+        Self {
+            selection,
+            live_changes,
+            pods: BTreeMap::new(),
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of what another agent has attached.
+    pub fn found(&mut self, uid: PodUid, captured: Captured) {
+        self.found.insert(uid, captured);
+    }
+
+    /// Takes note of a pod that is new or has changed.
+    pub fn apply(&mut self, pod: Pod, surroundings: &Surroundings) -> Vec<Action> {
+        if pod.is_over {
+            return self.remove(&pod.uid);
+        }
+        let decision = decide(&pod, &surroundings.runtime, &self.selection);
+        match self.pods.remove(&pod.uid) {
+            Some(entry) => self.change(entry, pod, decision, surroundings),
+            None => self.begin(pod, decision, surroundings),
+        }
+    }
+
+    fn begin(&mut self, pod: Pod, decision: Decision, around: &Surroundings) -> Vec<Action> {
+        if let Some(captured) = self.found.remove(&pod.uid) {
+            // Should the pod get another sandbox, it is to be captured there as it was here, even if
+            // its object asks for something else by now.
+            let from = match &decision {
+                Decision::Capture(intent) => intent.from,
+                Decision::Skip(_) | Decision::Refuse(_) => From::Start,
+            };
+            let intent = Intent {
+                settings: captured.settings.clone(),
+                notes: Vec::new(),
+                from,
+            };
+            let entry = Entry {
+                pod: pod.clone(),
+                state: State::Captured(captured),
+                intent: Some(Box::new(intent)),
+                told: None,
+            };
+            return self.change(entry, pod, decision, around);
+        }
+        let mut entry = Entry::new(pod, decision);
+        let actions = entry.first_actions();
+        self.insert(entry);
+        actions
+    }
+
+    fn change(
+        &mut self,
+        mut entry: Entry,
+        pod: Pod,
+        decision: Decision,
+        around: &Surroundings,
+    ) -> Vec<Action> {
+        let had_begun = entry.is_due();
+        let ran = entry.pod.has_started;
+        entry.pod = pod;
+        let actions = match (&entry.state, decision) {
+            (State::Captured(captured), Decision::Capture(intent)) => {
+                let captured = captured.clone();
+                self.change_captured(&mut entry, &captured, intent, around)
+            }
+            (State::Captured(_), Decision::Skip(reason)) => {
+                entry.keep(&format!("its object says by now that {reason}"))
+            }
+            (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason),
+            (State::Pending { .. }, Decision::Capture(intent)) => {
+                entry.intent = Some(intent);
+                if entry.is_due() && !had_begun {
+                    vec![Action::Attach(entry.pod.uid.clone())]
+                } else {
+                    Vec::new()
+                }
+            }
+            // Nobody looks at a running pod's annotations later, here as with istio-cni.
+            (State::Skipped(_), Decision::Capture(_))
+                if ran && self.live_changes == LiveChanges::Ignored =>
+            {
+                Vec::new()
+            }
+            // It was to be captured when it started.
+            (State::Pending { .. }, Decision::Skip(_) | Decision::Refuse(_)) if ran => Vec::new(),
+            (_, decision) => entry.decide_anew(decision),
+        };
+        self.insert(entry);
+        actions
+    }
+
+    fn change_captured(
+        &self,
+        entry: &mut Entry,
+        captured: &Captured,
+        intent: Box<Intent>,
+        around: &Surroundings,
+    ) -> Vec<Action> {
+        let (old, new) = (&captured.settings, &intent.settings);
+        if old == new {
+            entry.intent = Some(intent);
+            return Vec::new();
+        }
+        let follows =
+            self.live_changes == LiveChanges::Followed && (tightens(old, new) || around.may_loosen);
+        if !follows {
+            let why = match self.live_changes {
+                LiveChanges::Ignored => "live changes are off",
+                LiveChanges::Followed => {
+                    "less would be captured, which its namespace does not permit"
+                }
+            };
+            let note = format!(
+                "the pod stays captured as it is, though it asks for other settings by now: {why}. \
+                 {}",
+                difference(old, new)
+            );
+            return entry.tell(true, "SettingsKept", note);
+        }
+        let note = format!(
+            "the settings follow the annotations: {}",
+            difference(old, new)
+        );
+        entry.intent = Some(intent);
+        let mut actions = vec![Action::Attach(entry.pod.uid.clone())];
+        actions.extend(entry.tell(false, "SettingsChanged", note));
+        actions
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        self.pods.insert(entry.pod.uid.clone(), entry);
+    }
+
+    /// Takes note that a pod is gone.
+    pub fn remove(&mut self, uid: &PodUid) -> Vec<Action> {
+        let captured = match self.pods.remove(uid).map(|entry| entry.state) {
+            Some(State::Captured(captured)) => Some(captured),
+            Some(_) => None,
+            None => match self.found.remove(uid) {
+                Some(captured) => Some(captured),
+                None => return Vec::new(),
+            },
+        };
+        let netns = captured.map(|captured| captured.netns);
+        vec![Action::Forget(uid.clone(), netns)]
+    }
+
+    /// Takes note that there are these pods and no others.
+    pub fn retain(&mut self, there: &BTreeSet<PodUid>) -> Vec<Action> {
+        let known = self.pods.keys().chain(self.found.keys());
+        let gone: Vec<_> = known.filter(|uid| !there.contains(uid)).cloned().collect();
+        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+    }
+
+    /// Takes note that a pod is attached.
+    pub fn attached(&mut self, uid: &PodUid, captured: Captured) -> Vec<Action> {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return vec![Action::Forget(uid.clone(), Some(captured.netns))];
+        };
+        let had_failed = matches!(&entry.state, State::Pending { failures, .. } if *failures > 0);
+        entry.state = State::Captured(captured);
+        if had_failed {
+            return entry.tell(false, "Intercepted", "the pod is captured now".to_owned());
+        }
+        Vec::new()
+    }
+
+    /// Takes note that attaching a pod has failed. Answers when to try again, if it is to be.
+    pub fn failed(&mut self, uid: &PodUid, why: &str) -> (Option<Duration>, Vec<Action>) {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return (None, Vec::new());
+        };
+        let failures = match &entry.state {
+            State::Pending { failures, .. } => failures + 1,
+            // It is captured with the settings that it had.
+            _ => 1,
+        };
+        if !matches!(entry.state, State::Captured(_)) {
+            entry.state = State::Pending {
+                failures,
+                reason: Some(why.to_owned()),
+            };
+        }
+        let wait = FIRST_RETRY
+            .saturating_mul(1 << failures.min(16).saturating_sub(1))
+            .min(LAST_RETRY);
+        let note = format!("the pod cannot be captured yet: {why}");
+        (Some(wait), entry.tell(true, "InterceptionFailed", note))
+    }
+
+    /// Takes note that a pod's network namespace is gone. If the pod is still there, it gets another.
+    pub fn lost(&mut self, uid: &PodUid, netns: NetnsCookie) -> Vec<Action> {
+        match self.pods.get_mut(uid) {
+            Some(entry) if entry.is_captured_in(netns) => {
+                entry.state = State::NEW;
+                entry.first_actions()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The pod of this name. (Of several, of which all but one are ending, the one that is not
+    /// captured yet.)
+    #[must_use]
+    pub fn find(&self, name: &PodName) -> Option<&PodUid> {
+        let mut named = self.pods.values().filter(|entry| entry.pod.name == *name);
+        let first = named.next()?;
+        let newer = named.find(|entry| !matches!(entry.state, State::Captured(_)));
+        Some(&newer.unwrap_or(first).pod.uid)
+    }
+
+    /// What the agent knows of a pod.
+    #[must_use]
+    pub fn pod(&self, uid: &PodUid) -> Option<&Pod> {
+        self.pods.get(uid).map(|entry| &entry.pod)
+    }
+
+    /// What a pod is to the agent.
+    #[must_use]
+    pub fn state(&self, uid: &PodUid) -> Option<&State> {
+        self.pods.get(uid).map(|entry| &entry.state)
+    }
+
+    /// How a pod is to be captured, if it is.
+    #[must_use]
+    pub fn intent(&self, uid: &PodUid) -> Option<&Intent> {
+        self.pods.get(uid)?.intent.as_deref()
+    }
+
+    /// Whether a pod is to be captured now: its istio-init, if it has one of ours, runs.
+    #[must_use]
+    pub fn is_due(&self, uid: &PodUid) -> bool {
+        self.pods.get(uid).is_some_and(Entry::is_due)
+    }
+
+    /// How many pods are in each state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for entry in self.pods.values() {
+            let count = match &entry.state {
+                State::Captured(_) => &mut counts.captured,
+                State::Pending { failures: 0, .. } => &mut counts.pending,
+                State::Pending { .. } | State::Refused(_) => &mut counts.failed,
+                State::Skipped(_) => &mut counts.skipped,
+            };
+            *count += 1;
+        }
+        counts
+    }
+}
+
+impl State {
+    const NEW: Self = Self::Pending {
+        failures: 0,
+        reason: None,
+    };
+}
+
+impl Entry {
+    fn new(pod: Pod, decision: Decision) -> Self {
+        let (state, intent) = match decision {
+            Decision::Capture(intent) => (State::NEW, Some(intent)),
+            Decision::Skip(reason) => (State::Skipped(reason), None),
+            Decision::Refuse(reason) => (State::Refused(reason), None),
+        };
+        Self {
+            pod,
+            state,
+            intent,
+            told: None,
+        }
+    }
+
+    fn first_actions(&mut self) -> Vec<Action> {
+        match &self.state {
+            State::Refused(reason) => {
+                let note = format!("the pod must not run, for it cannot be captured: {reason}");
+                self.tell(true, "InterceptionRefused", note)
+            }
+            State::Pending { .. } if self.is_due() => vec![Action::Attach(self.pod.uid.clone())],
+            _ => Vec::new(),
+        }
+    }
+
+    fn decide_anew(&mut self, decision: Decision) -> Vec<Action> {
+        let told = self.told.take();
+        *self = Self::new(self.pod.clone(), decision);
+        self.told = told;
+        self.first_actions()
+    }
+
+    fn is_due(&self) -> bool {
+        match (&self.state, &self.intent) {
+            (State::Pending { .. } | State::Captured(_), Some(intent)) => match intent.from {
+                From::Start => true,
+                From::IstioInit => {
+                    let started = &self.pod.started_init_containers;
+                    started.iter().any(|name| name == "istio-init")
+                }
+            },
+            _ => false,
+        }
+    }
+
+    fn is_captured_in(&self, wanted: NetnsCookie) -> bool {
+        matches!(&self.state, State::Captured(Captured { netns, .. }) if *netns == wanted)
+    }
+
+    /// A captured pod stays captured.
+    fn keep(&mut self, why: &str) -> Vec<Action> {
+        let note = format!("the pod stays captured as long as it runs: {why}");
+        self.tell(true, "InterceptionKept", note)
+    }
+
+    fn tell(&mut self, is_warning: bool, reason: &'static str, note: String) -> Vec<Action> {
+        let telling = Some((reason, note));
+        if self.told == telling {
+            return Vec::new();
+        }
+        self.told.clone_from(&telling);
+        let note = telling.map(|(_, note)| note).unwrap_or_default();
+        vec![Action::Tell(Notice {
+            pod: self.pod.name.clone(),
+            uid: self.pod.uid.clone(),
+            is_warning,
+            reason,
+            note,
+        })]
+    }
+}
+
+/// What differs, as `name: old -> new`.
+fn difference(old: &Settings, new: &Settings) -> String {
+    let json = |settings| serde_json::to_value(settings).unwrap_or_default();
+    let (old, new) = (json(old), json(new));
+    let members = old.as_object().into_iter().flatten();
+    let changed = members.filter_map(|(name, old)| {
+        let new = new.get(name)?;
+        (old != new).then(|| format!("{name}: {old} -> {new}"))
+    });
+    changed.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{
+            fixtures::{injected, pod, running, with_istio_init},
+            selection::tests::selection,
+        },
+        *,
+    };
+
+    const PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+
+    fn index(live_changes: LiveChanges) -> Index {
+        Index::new(selection(), live_changes)
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            runtime: Runtime::Default,
+            may_loosen: false,
+        }
+    }
+
+    fn uid() -> PodUid {
+        PodUid("6d0e".to_owned())
+    }
+
+    fn apply(index: &mut Index, manifest: &Value) -> Vec<Action> {
+        index.apply(pod(manifest.clone()), &around())
+    }
+
+    /// Carries out the attach that the index asks for.
+    fn attach(index: &mut Index, netns: NetnsCookie) -> Vec<Action> {
+        let settings = index.intent(&uid()).unwrap().settings.clone();
+        index.attached(&uid(), Captured { netns, settings })
+    }
+
+    fn captured(live_changes: LiveChanges) -> Index {
+        let mut index = index(live_changes);
+        assert_eq!(apply(&mut index, &injected()), [Action::Attach(uid())]);
+        assert_eq!(attach(&mut index, 7), []);
+        index
+    }
+
+    fn with_annotation(name: &str, value: &str) -> Value {
+        let mut manifest = injected();
+        manifest["metadata"]["annotations"][name] = json!(value);
+        manifest
+    }
+
+    fn told(actions: &[Action]) -> Vec<&'static str> {
+        let told = actions.iter().filter_map(|action| match action {
+            Action::Tell(notice) => Some(notice.reason),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_pod_is_attached_once() {
+        let mut index = captured(LiveChanges::Ignored);
+        assert_eq!(apply(&mut index, &injected()), []);
+        assert_eq!(index.counts().captured, 1);
+    }
+
+    #[test]
+    fn a_pod_that_is_over_or_gone_is_forgotten() {
+        let mut over = injected();
+        over["status"]["phase"] = json!("Succeeded");
+        let forgotten = [Action::Forget(uid(), Some(7))];
+        let mut index = captured(LiveChanges::Ignored);
+        assert_eq!(apply(&mut index, &over), forgotten);
+        assert_eq!(apply(&mut index, &over), []);
+        let mut index = captured(LiveChanges::Ignored);
+        assert_eq!(index.remove(&uid()), forgotten);
+        let mut index = captured(LiveChanges::Ignored);
+        assert_eq!(index.retain(&BTreeSet::from([uid()])), []);
+        assert_eq!(index.retain(&BTreeSet::new()), forgotten);
+    }
+
+    #[test]
+    fn what_was_attached_before_is_not_attached_again() {
+        let mut index = index(LiveChanges::Ignored);
+        let before = captured(LiveChanges::Ignored);
+        let settings = before.intent(&uid()).unwrap().settings.clone();
+        index.found(uid(), Captured { netns: 7, settings });
+        assert_eq!(apply(&mut index, &injected()), []);
+        assert_eq!(index.counts().captured, 1);
+    }
+
+    #[test]
+    fn what_was_attached_for_a_pod_that_is_gone_is_forgotten() {
+        let mut index = index(LiveChanges::Ignored);
+        let before = captured(LiveChanges::Ignored);
+        let settings = before.intent(&uid()).unwrap().settings.clone();
+        index.found(uid(), Captured { netns: 7, settings });
+        assert_eq!(
+            index.retain(&BTreeSet::new()),
+            [Action::Forget(uid(), Some(7))]
+        );
+    }
+
+    #[test]
+    fn a_pod_of_our_istio_init_waits_for_that_container() {
+        let mut index = index(LiveChanges::Ignored);
+        let mut manifest = with_istio_init("example.com:5000/interceptor:1");
+        assert_eq!(apply(&mut index, &manifest), []);
+        manifest["status"]["initContainerStatuses"] = json!([running("migrate")]);
+        assert_eq!(apply(&mut index, &manifest), []);
+        assert!(!index.is_due(&uid()));
+        manifest["status"]["initContainerStatuses"] = json!([running("istio-init")]);
+        assert_eq!(apply(&mut index, &manifest), [Action::Attach(uid())]);
+        assert_eq!(apply(&mut index, &manifest), []);
+    }
+
+    #[test]
+    fn nothing_that_a_running_pod_says_detaches_it() {
+        for live_changes in [LiveChanges::Ignored, LiveChanges::Followed] {
+            let mut index = captured(live_changes);
+            let mut bare = injected();
+            bare["metadata"]["annotations"] = json!({});
+            for manifest in [
+                with_annotation("sidecar.istio.io/inject", "false"),
+                bare,
+                with_annotation(PORTS, "http"),
+                with_annotation("sidecar.istio.io/interceptionMode", "NONE"),
+            ] {
+                let actions = apply(&mut index, &manifest);
+                assert_eq!(told(&actions), ["InterceptionKept"]);
+                assert_eq!(actions.len(), 1);
+                // Once is enough.
+                assert_eq!(apply(&mut index, &manifest), []);
+                assert_eq!(index.counts().captured, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn changes_are_ignored_unless_they_are_to_be_followed() {
+        let mut index = captured(LiveChanges::Ignored);
+        let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
+        let actions = apply(&mut index, &tighter);
+        assert_eq!(told(&actions), ["SettingsKept"]);
+        assert_eq!(apply(&mut index, &tighter), []);
+    }
+
+    #[test]
+    fn followed_changes_tighten_at_once_and_loosen_where_they_may() {
+        let mut index = captured(LiveChanges::Followed);
+        let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
+        let actions = apply(&mut index, &tighter);
+        assert_eq!(actions[0], Action::Attach(uid()));
+        assert_eq!(told(&actions), ["SettingsChanged"]);
+        attach(&mut index, 7);
+        let looser = injected();
+        assert_eq!(told(&apply(&mut index, &looser)), ["SettingsKept"]);
+        let permitted = Surroundings {
+            may_loosen: true,
+            ..around()
+        };
+        let actions = index.apply(pod(looser), &permitted);
+        assert_eq!(actions[0], Action::Attach(uid()));
+        let Action::Tell(notice) = &actions[1] else {
+            panic!("{actions:?}");
+        };
+        assert!(notice.note.contains("outbound_ports: "), "{notice:?}");
+    }
+
+    #[test]
+    fn a_new_sandbox_of_the_same_pod_is_attached() {
+        let mut index = captured(LiveChanges::Ignored);
+        assert_eq!(index.lost(&uid(), 6), []);
+        assert_eq!(index.lost(&uid(), 7), [Action::Attach(uid())]);
+        attach(&mut index, 8);
+        assert_eq!(index.counts().captured, 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
+        let mut index = index(LiveChanges::Ignored);
+        apply(&mut index, &injected());
+        let (first, actions) = index.failed(&uid(), "no sandbox");
+        assert_eq!(told(&actions), ["InterceptionFailed"]);
+        let (second, actions) = index.failed(&uid(), "no sandbox");
+        assert_eq!(actions, []);
+        assert!(second > first);
+        for _ in 0..100 {
+            index.failed(&uid(), "no sandbox");
+        }
+        assert_eq!(index.failed(&uid(), "no sandbox").0, Some(LAST_RETRY));
+        assert_eq!(index.counts().failed, 1);
+        assert_eq!(told(&attach(&mut index, 7)), ["Intercepted"]);
+        assert_eq!(index.counts().failed, 0);
+    }
+
+    #[test]
+    fn a_pod_that_ends_while_it_is_attached_is_forgotten() {
+        let mut index = index(LiveChanges::Ignored);
+        apply(&mut index, &injected());
+        let settings = index.intent(&uid()).unwrap().settings.clone();
+        index.remove(&uid());
+        let actions = index.attached(&uid(), Captured { netns: 7, settings });
+        assert_eq!(actions, [Action::Forget(uid(), Some(7))]);
+    }
+
+    #[test]
+    fn a_running_pod_that_was_left_alone_stays_so() {
+        let mut index = index(LiveChanges::Ignored);
+        let mut manifest = injected();
+        manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+        manifest["status"]["containerStatuses"] = json!([running("reviews")]);
+        assert_eq!(apply(&mut index, &manifest), []);
+        manifest["metadata"]["labels"] = json!({});
+        assert_eq!(apply(&mut index, &manifest), []);
+        assert_eq!(index.counts().skipped, 1);
+    }
+
+    #[test]
+    fn a_refused_pod_is_told_of() {
+        let mut index = index(LiveChanges::Ignored);
+        let actions = index.apply(
+            pod(injected()),
+            &Surroundings {
+                runtime: Runtime::Handler("runsc".to_owned()),
+                may_loosen: false,
+            },
+        );
+        assert_eq!(told(&actions), ["InterceptionRefused"]);
+        assert_eq!(index.counts().failed, 1);
+    }
+
+    #[test]
+    fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started() {
+        let before = captured(LiveChanges::Ignored);
+        let settings = before.intent(&uid()).unwrap().settings.clone();
+        for changed in [
+            with_annotation("traffic.sidecar.istio.io/excludeOutboundPorts", "80,443"),
+            with_annotation("sidecar.istio.io/inject", "false"),
+            with_annotation(PORTS, "http"),
+        ] {
+            let mut index = index(LiveChanges::Ignored);
+            let settings = settings.clone();
+            index.found(
+                uid(),
+                Captured {
+                    netns: 7,
+                    settings: settings.clone(),
+                },
+            );
+            apply(&mut index, &changed);
+            assert_eq!(index.lost(&uid(), 7), [Action::Attach(uid())]);
+            assert!(index.is_due(&uid()));
+            assert_eq!(index.intent(&uid()).unwrap().settings, settings);
+        }
+    }
+
+    /// A pod whose istio-init is ours, with these statuses of its init containers and of its others.
+    fn waiting_pod(init: Value, rest: Value) -> Value {
+        let mut manifest = with_istio_init("example.com:5000/interceptor:1");
+        manifest["status"]["initContainerStatuses"] = init;
+        manifest["status"]["containerStatuses"] = rest;
+        manifest
+    }
+
+    fn in_state(name: &str, state: Value) -> Value {
+        let mut status = running(name);
+        status["state"] = state;
+        status
+    }
+
+    #[test]
+    fn an_istio_init_that_ended_before_a_reboot_has_not_run_yet() {
+        let ended = |name: &str| in_state(name, json!({"terminated": {"exitCode": 0}}));
+        let waits = in_state("reviews", json!({"waiting": {"reason": "PodInitializing"}}));
+        let both = json!([ended("migrate"), ended("istio-init")]);
+        let mut index = index(LiveChanges::Ignored);
+        assert_eq!(apply(&mut index, &waiting_pod(both, json!([waits]))), []);
+        assert!(!index.is_due(&uid()));
+        let again = json!([ended("migrate"), running("istio-init")]);
+        let actions = apply(&mut index, &waiting_pod(again, json!([waits])));
+        assert_eq!(actions, [Action::Attach(uid())]);
+    }
+
+    #[test]
+    fn an_istio_init_has_run_where_the_app_does() {
+        let ended = in_state("istio-init", json!({"terminated": {"exitCode": 0}}));
+        let crashes = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        for app in [running("reviews"), in_state("reviews", crashes)] {
+            let mut index = index(LiveChanges::Ignored);
+            let actions = apply(&mut index, &waiting_pod(json!([ended]), json!([app])));
+            assert_eq!(actions, [Action::Attach(uid())], "{app}");
+        }
+    }
+
+    #[test]
+    fn a_new_sandbox_waits_for_its_istio_init_too() {
+        let mut index = index(LiveChanges::Ignored);
+        let runs = waiting_pod(json!([running("istio-init")]), json!([]));
+        assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
+        attach(&mut index, 7);
+        let ended = in_state("istio-init", json!({"terminated": {"exitCode": 0}}));
+        assert_eq!(
+            apply(&mut index, &waiting_pod(json!([ended]), json!([]))),
+            []
+        );
+        assert_eq!(index.lost(&uid(), 7), []);
+        assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
+    }
+}

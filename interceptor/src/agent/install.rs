@@ -1,0 +1,313 @@
+//! The CNI plugin on the node: its binary, and its entry in the network's configuration.
+//!
+//! One pass ([`once`]) looks at what is there and makes it right; it can be killed at any point, and
+//! the next goes on. [`keep`] makes passes for as long as the agent lives. Nothing of others is
+//! changed but the list that we are in, and nothing is ever half written.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use thiserror::Error;
+
+use super::protocol::{PodName, SOCKET};
+use crate::cni::{
+    PLUGIN,
+    conf::{AgentPods, PluginSettings, WithoutAgent},
+    conflist::{self, Shape, Unusable},
+};
+
+mod binary;
+mod files;
+mod folder;
+mod keeper;
+mod removal;
+mod watch;
+
+use folder::{ConfFile, Folder};
+pub use keeper::{InstallState, keep};
+pub use removal::uninstall;
+
+/// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by
+/// its name, and no runtime takes it for a pod's first network.
+const ALONE: &str = "YYY-interceptor-cni.conf";
+
+/// The node's folders that CNI lives in. Named as istio-cni's chart names them.
+#[derive(Args, Clone, Debug)]
+pub struct CniFolders {
+    /// The runtime's folder of plugins, as this process sees it
+    #[arg(
+        long,
+        env = "CNI_BIN_DIR",
+        default_value = "/opt/cni/bin",
+        value_name = "DIR"
+    )]
+    pub cni_bin_dir: PathBuf,
+
+    /// The runtime's folder of network configurations, as this process sees it
+    #[arg(
+        long,
+        env = "CNI_CONF_DIR",
+        default_value = "/etc/cni/net.d",
+        value_name = "DIR"
+    )]
+    pub cni_conf_dir: PathBuf,
+
+    /// Leave the plugin's binary when uninstalling. CRI-O and Multus take a pod down by the
+    /// configuration that it was set up with: pods of theirs need it until they have ended
+    #[arg(long, env = "KEEP_CNI_PLUGIN")]
+    pub keep_cni_plugin: bool,
+}
+
+/// Where the CNI plugin goes, and how it behaves. Named as istio-cni's chart names them.
+#[derive(Args, Clone, Debug)]
+pub struct InstallOptions {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "its text would replace the command's in --help"
+    )]
+    pub folders: CniFolders,
+
+    /// The network's file. By default the one that runtimes take: the first that is valid
+    #[arg(long, env = "CNI_CONF_FILE_NAME", value_name = "NAME")]
+    pub cni_conf_file_name: Option<String>,
+
+    /// Be called after the plugins of the pod's network. With false, be a network of its own, which
+    /// Multus calls
+    #[arg(
+        long,
+        env = "CHAINED",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    pub chained: bool,
+
+    /// Namespaces whose pods never ask the agent, and so start without it
+    #[arg(
+        long,
+        env = "EXCLUDE_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "kube-system",
+        value_name = "NAMESPACES"
+    )]
+    pub exclude_namespaces: Vec<String>,
+
+    /// Install even where istio-cni is in the network's configuration. Both would capture the same
+    /// pods, each in its own way
+    #[arg(long, env = "BESIDE_ISTIO_CNI")]
+    pub beside_istio_cni: bool,
+
+    /// What the plugin does with a pod when no agent answers: it cannot know whether the pod is of
+    /// the mesh
+    #[arg(
+        long,
+        env = "WITHOUT_AGENT",
+        value_enum,
+        default_value = "fail",
+        value_name = "WHAT"
+    )]
+    pub without_agent: WithoutAgent,
+
+    /// How long the plugin waits for the agent, in seconds
+    #[arg(
+        long,
+        env = "CNI_WAIT_SECONDS",
+        default_value_t = 60,
+        value_name = "SECONDS"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=220))]
+    pub cni_wait_seconds: u32,
+
+    /// Where the plugin's log goes, as the runtime sees it
+    #[arg(long, env = "CNI_LOG_FILE", value_name = "FILE")]
+    pub cni_log_file: Option<PathBuf>,
+
+    /// Where the agent listens for the plugin. The same path for this process and for the runtime
+    #[arg(long, env = "INTERCEPTOR_SOCKET", default_value = SOCKET, value_name = "FILE")]
+    pub socket: PathBuf,
+
+    /// The agent's own pod, whose like are never asked about
+    #[arg(
+        long,
+        env = "POD_NAME",
+        requires = "pod_namespace",
+        value_name = "NAME"
+    )]
+    pub pod_name: Option<String>,
+
+    /// The namespace of the agent's own pod
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub pod_namespace: Option<String>,
+}
+
+impl InstallOptions {
+    /// What the plugin is told.
+    #[must_use]
+    pub fn settings(&self) -> PluginSettings {
+        let namespaces = self.exclude_namespaces.iter().map(|name| name.trim());
+        let namespaces = namespaces.filter(|name| !name.is_empty());
+        PluginSettings {
+            socket: self.socket.clone(),
+            exclude_namespaces: namespaces.map(str::to_owned).collect(),
+            agent_pods: self.own_pod().as_ref().map(AgentPods::like),
+            without_agent: self.without_agent,
+            wait_seconds: self.cni_wait_seconds,
+            log_file: self.cni_log_file.clone(),
+        }
+    }
+
+    fn own_pod(&self) -> Option<PodName> {
+        Some(PodName {
+            namespace: self.pod_namespace.clone()?,
+            name: self.pod_name.clone()?,
+        })
+    }
+
+    fn alone(&self) -> PathBuf {
+        let name = self.cni_conf_file_name.as_deref().unwrap_or(ALONE);
+        self.folders.cni_conf_dir.join(name)
+    }
+}
+
+/// What a pass has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// It was there, as it should be, in this file.
+    Already(PathBuf),
+    /// It has been put there.
+    Now(PathBuf),
+}
+
+impl Installed {
+    /// The file that the plugin is in.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Already(file) | Self::Now(file) => file,
+        }
+    }
+}
+
+/// Why the plugin is not installed.
+#[derive(Debug, Error)]
+pub enum NotInstalled {
+    /// The pod network is not there yet.
+    #[error(
+        "no network is configured in {}{}: waiting until a network plugin writes its configuration there",
+        folder.display(),
+        Passed(passed)
+    )]
+    NoNetwork {
+        /// Where.
+        folder: PathBuf,
+        /// Files that no runtime takes, and why.
+        passed: Vec<String>,
+    },
+    /// It would be two for one pod.
+    #[error(
+        "istio-cni is in {}, and would capture the same pods: stepping aside for it. Remove istio-cni, or set --beside-istio-cni",
+        .0.display()
+    )]
+    IstioCni(PathBuf),
+    /// It is no network, or takes no chained plugin.
+    #[error("{} is left alone: {why}", file.display())]
+    Unusable {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: Unusable,
+    },
+    /// The list that one plugin would become is there, and not ours.
+    #[error(
+        "{} cannot become the list {}, which is another's: remove one of them, or name the one to use (--cni-conf-file-name)",
+        single.display(),
+        list.display()
+    )]
+    InTheWay {
+        /// The one plugin's file.
+        single: PathBuf,
+        /// The other file.
+        list: PathBuf,
+    },
+    /// Somebody has written it at the same time.
+    #[error("{} is being written by another: trying again", .0.display())]
+    Changing(PathBuf),
+    /// The file system says no.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl NotInstalled {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io {
+            path: path.to_owned(),
+            error,
+        }
+    }
+}
+
+struct Passed<'a>(&'a [String]);
+
+impl fmt::Display for Passed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|why| write!(f, " ({why})"))
+    }
+}
+
+/// Looks at what is there, and makes it right.
+pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
+    // The binary first: a list that names a plugin which is not there starts no pod.
+    binary::install(&options.folders.cni_bin_dir.join(PLUGIN))?;
+    let folder = Folder::open(&options.folders.cni_conf_dir)?;
+    if !options.chained {
+        return write_alone(options);
+    }
+    let file = folder.network(options.cni_conf_file_name.as_deref())?;
+    if file.network.has_istios() && !options.beside_istio_cni {
+        return Err(step_aside(file)?);
+    }
+    let settings = options.settings();
+    if file.network.has_ours_with(&settings) {
+        return Ok(Installed::Already(file.path));
+    }
+    let path = file.path.clone();
+    let with_ours = file.network.clone().with_ours(&settings);
+    let with_ours = with_ours.map_err(|why| NotInstalled::Unusable { file: path, why })?;
+    match file.shape {
+        Shape::List => file.replace(&with_ours)?,
+        Shape::Single => return file.wrap(&with_ours).map(Installed::Now),
+    }
+    Ok(Installed::Now(file.path))
+}
+
+/// A stand-alone network. Its file is ours alone.
+fn write_alone(options: &InstallOptions) -> Result<Installed, NotInstalled> {
+    let path = options.alone();
+    let text = conflist::alone(&options.settings()).to_text();
+    let there = fs::read_to_string(&path);
+    if there.is_ok_and(|there| there == text) {
+        return Ok(Installed::Already(path));
+    }
+    files::write(&path, &text).map_err(NotInstalled::io(&path))?;
+    Ok(Installed::Now(path))
+}
+
+/// Takes our plugin out of a list that istio-cni has come into.
+fn step_aside(file: ConfFile) -> Result<NotInstalled, NotInstalled> {
+    if file.network.has_ours() {
+        file.replace(&file.network.clone().without_ours())?;
+    }
+    Ok(NotInstalled::IstioCni(file.path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! What is in the BPF maps, counted when it is asked for.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+use tracing::debug;
+
+use crate::bpf::usage::{self, MapUsage};
+
+/// Asks the kernel at each scrape, and keeps nothing.
+#[derive(Debug)]
+pub(super) struct MapMetrics;
+
+impl Collector for MapMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // What cannot be looked at has no numbers; the other metrics are told all the same.
+        let maps = usage::read().unwrap_or_else(|error| {
+            debug!("cannot count what is in the maps: {error:#}");
+            Vec::new()
+        });
+        let entries = "Entries of the BPF maps";
+        let metric = encoder.encode_descriptor("map_entries", entries, None, MetricType::Gauge)?;
+        each(metric, &maps, |map| map.entries)?;
+        let capacity = "Entries that the BPF maps have room for";
+        let metric =
+            encoder.encode_descriptor("map_capacity", capacity, None, MetricType::Gauge)?;
+        each(metric, &maps, |map| map.capacity)
+    }
+}
+
+fn each(
+    mut metric: MetricEncoder<'_>,
+    maps: &[MapUsage],
+    number: impl Fn(&MapUsage) -> u32,
+) -> fmt::Result {
+    maps.iter().try_for_each(|map| {
+        let labels = [("map", map.name)];
+        ConstGauge::new(number(map)).encode(metric.encode_family(&labels)?)
+    })
+}

@@ -1,0 +1,259 @@
+//! What is counted, for Prometheus.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+use super::map_metrics::MapMetrics;
+
+/// Attaching: 0.5 ms to 16 s.
+const ATTACHING: (f64, f64, u16) = (0.0005, 2.0, 16);
+
+/// Uncaptured: 1 ms to an hour and more.
+const UNCAPTURED: (f64, f64, u16) = (0.001, 4.0, 13);
+
+/// In which state a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PodState {
+    /// It is captured as it should be.
+    Captured,
+    /// It is to be captured, and has not been yet.
+    Pending,
+    /// It is to be captured, and could not be.
+    Failed,
+    /// It is not to be captured.
+    Skipped,
+}
+
+impl PodState {
+    const ALL: [Self; 4] = [Self::Captured, Self::Pending, Self::Failed, Self::Skipped];
+
+    fn label(self) -> StateLabel {
+        let state = match self {
+            Self::Captured => "captured",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        };
+        StateLabel { state }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    result: &'static str,
+}
+
+/// The counters. All are shared with the copies of this.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    pods: Family<StateLabel, Gauge>,
+    attach: Histogram,
+    uncaptured: Histogram,
+    requests: Family<RequestLabels, Counter>,
+    repairs: Family<ResultLabel, Counter>,
+    closed: Counter,
+    stale: Gauge,
+    ready: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing has been counted.
+    #[must_use]
+    pub fn new() -> Self {
+        let exponential = |(start, factor, length)| {
+            let buckets = prometheus_client::metrics::histogram::exponential_buckets;
+            Histogram::new(buckets(start, factor, length))
+        };
+        let mut metrics = Self {
+            registry: Arc::default(),
+            pods: Family::default(),
+            attach: exponential(ATTACHING),
+            uncaptured: exponential(UNCAPTURED),
+            requests: Family::default(),
+            repairs: Family::default(),
+            closed: Counter::default(),
+            stale: Gauge::default(),
+            ready: Gauge::default(),
+        };
+        for state in PodState::ALL {
+            metrics.pods.get_or_create(&state.label()).set(0);
+        }
+        metrics.registry = Arc::new(metrics.registered());
+        metrics
+    }
+
+    fn registered(&self) -> Registry {
+        let mut all = Registry::default();
+        let ours = all.sub_registry_with_prefix("interceptor");
+        ours.register(
+            "pods",
+            "The node's pods, by what became of them",
+            self.pods.clone(),
+        );
+        ours.register(
+            "attach_duration_seconds",
+            "How long attaching a pod took",
+            self.attach.clone(),
+        );
+        ours.register(
+            "uncaptured_seconds",
+            "How long containers of a pod of the mesh had run when it was captured",
+            self.uncaptured.clone(),
+        );
+        ours.register(
+            "cni_requests",
+            "Requests of the CNI plugin",
+            self.requests.clone(),
+        );
+        ours.register(
+            "repairs",
+            "Running pods that were to be captured where they stand",
+            self.repairs.clone(),
+        );
+        ours.register(
+            "closed_connections",
+            "Connections that were closed because they had passed a pod's proxy by",
+            self.closed.clone(),
+        );
+        ours.register(
+            "routes_stale",
+            "Pods whose changed addresses or routes could not be followed yet",
+            self.stale.clone(),
+        );
+        let ready = "Whether the CNI plugin is installed and pods are known";
+        ours.register("cni_install_ready", ready, self.ready.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        ours.register("build", "The running release", build);
+        ours.register_collector(Box::new(MapMetrics));
+        // The name that existing alerts know.
+        all.register("istio_cni_install_ready", ready, self.ready.clone());
+        all
+    }
+
+    /// How many pods are in each state.
+    pub fn pods(&self, counts: &[(PodState, usize)]) {
+        for (state, count) in counts {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.pods.get_or_create(&state.label()).set(count);
+        }
+    }
+
+    /// Attaching a pod took so long.
+    pub fn attached(&self, took: Duration) {
+        self.attach.observe(took.as_secs_f64());
+    }
+
+    /// A pod's containers ran so long uncaptured.
+    pub fn uncaptured(&self, time: Duration) {
+        self.uncaptured.observe(time.as_secs_f64());
+    }
+
+    /// The CNI plugin has asked, and this became of it.
+    pub fn request(&self, verb: &'static str, result: &'static str) {
+        self.requests
+            .get_or_create(&RequestLabels { verb, result })
+            .inc();
+    }
+
+    /// A running pod was to be captured.
+    pub fn repair(&self, succeeded: bool) {
+        let result = if succeeded { "success" } else { "failure" };
+        self.repairs.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// So many connections of a pod were closed.
+    pub fn closed(&self, count: u64) {
+        self.closed.inc_by(count);
+    }
+
+    /// One pod's routes are stale for as long as what is returned lives.
+    #[must_use]
+    pub fn stale_routes(&self) -> StaleRoutes {
+        self.stale.inc();
+        StaleRoutes(self.stale.clone())
+    }
+
+    /// Whether the agent is ready.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// See [`Metrics::stale_routes`].
+#[derive(Debug)]
+pub struct StaleRoutes(Gauge);
+
+impl Drop for StaleRoutes {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_the_docs_promise() {
+        let metrics = Metrics::new();
+        metrics.pods(&[(PodState::Captured, 2), (PodState::Failed, 1)]);
+        metrics.request("add", "captured");
+        metrics.repair(true);
+        metrics.attached(Duration::from_millis(2));
+        metrics.ready(true);
+        let stale = metrics.stale_routes();
+        let text = metrics.text().unwrap();
+        for line in [
+            "interceptor_pods{state=\"captured\"} 2",
+            "interceptor_pods{state=\"pending\"} 0",
+            "interceptor_pods{state=\"failed\"} 1",
+            "interceptor_cni_requests_total{verb=\"add\",result=\"captured\"} 1",
+            "interceptor_repairs_total{result=\"success\"} 1",
+            "interceptor_attach_duration_seconds_count 1",
+            "interceptor_uncaptured_seconds_count 0",
+            "interceptor_routes_stale 1",
+            "interceptor_cni_install_ready 1",
+            "istio_cni_install_ready 1",
+            "interceptor_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        drop(stale);
+        assert!(
+            metrics
+                .text()
+                .unwrap()
+                .contains("interceptor_routes_stale 0")
+        );
+    }
+}

@@ -1,0 +1,352 @@
+//! The node as the agent knows it, and carrying out what its index says.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+};
+
+use anyhow::Result;
+use interceptor_ebpf::NetnsCookie;
+use k8s_openapi::{api::core::v1 as k8s, jiff::Timestamp};
+use kube::Client;
+use tokio::{
+    sync::{Mutex, Notify},
+    task::spawn_local,
+};
+use tracing::{info, warn};
+
+use super::{
+    capture::Capture,
+    cgroup_events::{CgroupEvents, Told},
+    events::Events,
+    health::{Health, Part},
+    index::{Action, Captured, Index, Notice},
+    intent::From,
+    kubepods::Kubepods,
+    metrics::{Metrics, PodState},
+    options::AgentOptions,
+    pod::{Pod, PodUid},
+    sandboxes::Sandboxes,
+    surroundings::Surroundings,
+    watch,
+};
+use crate::{host, netns::Netns, settings::Settings};
+
+/// The node. One thread has it; what blocks is done by others.
+pub struct Node {
+    pub(super) options: AgentOptions,
+    pub(super) client: Client,
+    pub(super) capture: Capture,
+    pub(super) sandboxes: Arc<Sandboxes>,
+    pub(super) cgroups: CgroupEvents,
+    pub(super) metrics: Metrics,
+    pub(super) health: Health,
+    pub(super) index: RefCell<Index>,
+    /// Something may be left of sandboxes that are gone.
+    pub(super) tidy: Notify,
+    events: Events,
+    surroundings: Surroundings,
+    tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
+}
+
+/// A pod that is looked after: it is captured, or to be.
+#[derive(Default)]
+pub(super) struct Tended {
+    /// Something may have changed.
+    pub(super) nudge: Notify,
+    /// Where the runtime has said that its network namespace is.
+    pub(super) told: RefCell<Option<PathBuf>>,
+    /// What it is captured with. Who changes that has the turn.
+    pub(super) held: Mutex<Option<Held>>,
+    /// When its first container was started.
+    pub(super) first_start: Cell<Option<Timestamp>>,
+    /// Whether its cgroup's processes are told.
+    pub(super) is_watched: Cell<bool>,
+    /// Whether there is no such pod any more: it is looked after until its last process has ended.
+    pub(super) is_gone: Cell<bool>,
+}
+
+/// What a pod is captured with, and where.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) netns: Arc<Netns>,
+    pub(super) settings: Settings,
+}
+
+impl Node {
+    pub(super) fn new(
+        options: AgentOptions,
+        client: Client,
+        metrics: Metrics,
+        health: Health,
+    ) -> Result<Self> {
+        let at = &options.node;
+        let capture = Capture::new(at.cgroup_root.as_deref())?;
+        let sandboxes = Sandboxes::new(
+            &at.host_proc,
+            host::netns()?,
+            capture.root(),
+            at.kubepods_cgroup.as_deref(),
+        );
+        Ok(Self {
+            sandboxes: Arc::new(sandboxes),
+            cgroups: CgroupEvents::new()?,
+            index: RefCell::new(options.index()),
+            events: Events::new(client.clone(), &options.node_name),
+            surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
+            tended: RefCell::default(),
+            tidy: Notify::new(),
+            options,
+            client,
+            capture,
+            metrics,
+            health,
+        })
+    }
+
+    /// Takes over what is attached already.
+    pub(super) async fn take_over(&self) -> Result<()> {
+        let attached = self.capture.attached().await?;
+        let mut count = 0;
+        for pod in attached {
+            // Without a pod's cgroup it was attached by hand, and is nothing of ours.
+            let Some(cgroup) = &pod.record.pod_cgroup else {
+                continue;
+            };
+            // Pods of another node on this kernel (kind has several) are that node's agent's.
+            if !cgroup.path.starts_with(self.capture.root()) {
+                continue;
+            }
+            if let Some(uid) = Kubepods::uid(&cgroup.path) {
+                let netns = pod.netns;
+                let settings = pod.record.settings;
+                let captured = Captured { netns, settings };
+                self.index.borrow_mut().found(PodUid(uid), captured);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            info!(pods = count, "captured already, and taken over as they are");
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the API server tells.
+    pub(super) async fn hear(self: &Rc<Self>, told: watch::Told) {
+        match told {
+            watch::Told::All(pods) => self.hear_all(&pods).await,
+            watch::Told::Pod(pod) => {
+                self.learn(&pod).await;
+            }
+            watch::Told::Gone(pod) => {
+                let uid = pod.metadata.uid.clone().map(PodUid);
+                let actions = uid.map(|uid| self.index.borrow_mut().remove(&uid));
+                self.carry_out(actions.unwrap_or_default());
+            }
+            watch::Told::Failed(_) => {}
+        }
+        self.count();
+    }
+
+    async fn hear_all(self: &Rc<Self>, pods: &[k8s::Pod]) {
+        for pod in pods {
+            self.learn(pod).await;
+        }
+        let there: BTreeSet<_> = pods
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.clone())
+            .collect();
+        let there = there.into_iter().map(PodUid).collect();
+        let actions = self.index.borrow_mut().retain(&there);
+        self.carry_out(actions);
+        info!(pods = pods.len(), "the node's pods are known");
+        self.health.right(Part::Pods);
+    }
+
+    /// Takes note of a pod that is new or has changed.
+    pub(super) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
+        let pod = Pod::of(object)?;
+        let uid = pod.uid.clone();
+        let surroundings = self.surroundings.of(&pod).await;
+        let actions = self.index.borrow_mut().apply(pod, &surroundings);
+        self.carry_out(actions);
+        if self.settings(&uid).is_some() {
+            let tended = self.tend(&uid);
+            tended.first_start.set(first_start(object));
+            // Containers that were started anew may be in a new sandbox.
+            tended.nudge.notify_one();
+        }
+        Some(uid)
+    }
+
+    /// Decides about a pod once more.
+    pub(super) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
+        let pod = self.index.borrow().pod(uid).cloned();
+        if let Some(pod) = pod {
+            let surroundings = self.surroundings.of(&pod).await;
+            let actions = self.index.borrow_mut().apply(pod, &surroundings);
+            self.carry_out(actions);
+        }
+    }
+
+    /// Carries out what the index says.
+    pub(super) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Attach(uid) => self.tend(&uid).nudge.notify_one(),
+                Action::Forget(uid, captured) => self.forget(&uid, captured),
+                Action::Tell(notice) => self.tell(&notice),
+            }
+        }
+    }
+
+    fn forget(self: &Rc<Self>, uid: &PodUid, captured: Option<NetnsCookie>) {
+        if captured.is_some() || self.tended(uid).is_some() {
+            let tended = self.tend(uid);
+            tended.is_gone.set(true);
+            tended.nudge.notify_one();
+        }
+    }
+
+    fn tell(&self, notice: &Notice) {
+        let Notice {
+            pod,
+            uid,
+            is_warning,
+            reason,
+            note,
+        } = notice;
+        if *is_warning {
+            warn!(%pod, %uid, reason, "{note}");
+            self.events.warn(pod, &uid.0, reason, note);
+        } else {
+            info!(%pod, %uid, reason, "{note}");
+            self.events.note(pod, &uid.0, reason, note);
+        }
+    }
+
+    /// How a pod is to be captured now, if it is.
+    pub(super) fn settings(&self, uid: &PodUid) -> Option<Settings> {
+        use super::index::State;
+        let index = self.index.borrow();
+        match (index.state(uid)?, index.intent(uid)) {
+            (State::Pending { .. }, Some(intent)) if index.is_due(uid) => {
+                Some(intent.settings.clone())
+            }
+            (State::Captured(_), Some(intent)) => Some(intent.settings.clone()),
+            (State::Captured(captured), None) => Some(captured.settings.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether a pod that runs may be captured without a CNI call.
+    pub(super) fn may_repair(&self, uid: &PodUid) -> bool {
+        let index = self.index.borrow();
+        let by_init = index
+            .intent(uid)
+            .is_some_and(|intent| intent.from == From::IstioInit);
+        self.options.pods.repair || by_init || self.is_captured(uid)
+    }
+
+    pub(super) fn is_captured(&self, uid: &PodUid) -> bool {
+        use super::index::State;
+        matches!(self.index.borrow().state(uid), Some(State::Captured(_)))
+    }
+
+    pub(super) fn tended(&self, uid: &PodUid) -> Option<Rc<Tended>> {
+        self.tended.borrow().get(uid).cloned()
+    }
+
+    /// Looks after a pod from now on.
+    pub(super) fn tend(self: &Rc<Self>, uid: &PodUid) -> Rc<Tended> {
+        if let Some(tended) = self.tended(uid) {
+            return tended;
+        }
+        let tended = Rc::new(Tended::default());
+        self.tended.borrow_mut().insert(uid.clone(), tended.clone());
+        let (node, uid, looked_after) = (self.clone(), uid.clone(), tended.clone());
+        spawn_local(async move {
+            node.look_after(&uid, &looked_after).await;
+            node.tended.borrow_mut().remove(&uid);
+            node.cgroups.forget_pod(&uid.0);
+        });
+        tended
+    }
+
+    /// Every pod that is looked after.
+    pub(super) fn all_tended(&self) -> Vec<Rc<Tended>> {
+        self.tended.borrow().values().cloned().collect()
+    }
+
+    /// Has kubelet's cgroups told, and passes on what they tell, for ever.
+    pub(super) async fn follow_cgroups(&self) -> Result<()> {
+        self.watch_folders();
+        loop {
+            for told in self.cgroups.next().await? {
+                match told {
+                    Told::Populated(uid) => {
+                        let tended = self.tended(&PodUid(uid.to_string()));
+                        if let Some(tended) = tended {
+                            tended.nudge.notify_one();
+                        }
+                    }
+                    Told::Made | Told::Overflow => {
+                        self.watch_folders();
+                        let waiting = self.all_tended().into_iter();
+                        let waiting = waiting.filter(|tended| !tended.is_watched.get());
+                        waiting.for_each(|tended| tended.nudge.notify_one());
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch_folders(&self) {
+        let kubepods = self.sandboxes.kubepods();
+        if kubepods.is_empty() {
+            let root = self.capture.root();
+            warn!("kubelet has no cgroup below {} yet", root.display());
+            let _unwatched = self.cgroups.watch_folder(root);
+        }
+        for folder in kubepods.iter().flat_map(Kubepods::folders) {
+            // A folder that is gone meanwhile has no pods.
+            let _gone = self.cgroups.watch_folder(&folder);
+        }
+    }
+
+    /// Counts the pods by their states.
+    pub(super) fn count(&self) {
+        let counts = self.index.borrow().counts();
+        self.metrics.pods(&[
+            (PodState::Captured, counts.captured),
+            (PodState::Pending, counts.pending),
+            (PodState::Failed, counts.failed),
+            (PodState::Skipped, counts.skipped),
+        ]);
+    }
+}
+
+/// When the first of a pod's containers was started.
+fn first_start(pod: &k8s::Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let init = status.init_container_statuses.iter().flatten();
+    let all = init.chain(status.container_statuses.iter().flatten());
+    let all = all
+        .flat_map(|status| [&status.state, &status.last_state])
+        .flatten();
+    let starts = all.filter_map(|state| {
+        let running = state
+            .running
+            .as_ref()
+            .and_then(|state| state.started_at.as_ref());
+        let ended = state
+            .terminated
+            .as_ref()
+            .and_then(|state| state.started_at.as_ref());
+        running.or(ended).map(|time| time.0)
+    });
+    starts.min()
+}

@@ -1,0 +1,211 @@
+//! Answering the CNI plugin.
+
+use std::{rc::Rc, time::Duration};
+
+use k8s_openapi::api::core::v1 as k8s;
+use kube::Api;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{
+    index::State,
+    node::Node,
+    options::Unsupported,
+    pod::PodUid,
+    protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
+    tending::By,
+};
+use crate::netns::{Netns, NetnsId, NetnsSpec};
+
+/// How often a pod is asked for that the API server does not know yet, a second apart: as istio-cni
+/// does.
+const TRIES: u32 = 30;
+
+/// How long the API server may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers for the node.
+pub(super) struct Plugin(pub(super) Rc<Node>);
+
+impl Handler for Plugin {
+    async fn add(&self, request: AddRequest) -> Outcome {
+        let outcome = self.added(&request).await;
+        let (pod, netns) = (&request.pod, request.netns.display());
+        let result = match &outcome {
+            Outcome::Captured => "captured",
+            Outcome::Skipped { reason } => {
+                debug!(%pod, reason, "CNI ADD: left alone");
+                "skipped"
+            }
+            Outcome::Failed { reason } => {
+                warn!(%pod, %netns, reason, "CNI ADD: the pod must not start");
+                "failed"
+            }
+        };
+        self.0.metrics.request("add", result);
+        self.0.count();
+        outcome
+    }
+
+    async fn check(&self, request: AddRequest) -> Outcome {
+        let outcome = self.checked(&request).await;
+        let failed = matches!(outcome, Outcome::Failed { .. });
+        self.0
+            .metrics
+            .request("check", if failed { "failed" } else { "ok" });
+        outcome
+    }
+
+    async fn del(&self, request: DelRequest) {
+        self.0.metrics.request("del", "ok");
+        let Some(netns) = &request.netns else {
+            self.0.tidy.notify_one();
+            return;
+        };
+        let id = NetnsId::of(netns).ok();
+        for tended in self.0.all_tended() {
+            let mut held = tended.held.lock().await;
+            let is_its = |path: &_| path == netns;
+            let is_held = held
+                .as_ref()
+                .is_some_and(|held| is_its(held.netns.path()) || held.netns.id().ok() == id);
+            if is_held {
+                // Kept open, it would not end. What is attached stays until it does.
+                *held = None;
+                tended.told.borrow_mut().take();
+                info!(netns = %netns.display(), "CNI DEL: the sandbox goes");
+                tended.nudge.notify_one();
+            }
+        }
+        self.0.tidy.notify_one();
+    }
+
+    async fn gc(&self, _request: GcRequest) {
+        self.0.metrics.request("gc", "ok");
+        // Sandboxes are known by their network namespaces, whatever the runtime calls them.
+        self.0.tidy.notify_one();
+    }
+}
+
+impl Plugin {
+    async fn added(&self, request: &AddRequest) -> Outcome {
+        let uid = match self.find(request).await {
+            Ok(uid) => uid,
+            Err(reason) => return Outcome::Failed { reason },
+        };
+        if let Some(outcome) = self.without_capture(&uid) {
+            return outcome;
+        }
+        let node = &self.0;
+        let tended = node.tend(&uid);
+        *tended.told.borrow_mut() = Some(request.netns.clone());
+        let path = request.netns.clone();
+        match node.capture_at(&uid, &tended, path, By::Cni).await {
+            Ok(_) => {
+                tended.nudge.notify_one();
+                Outcome::Captured
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                let (_, actions) = node.index.borrow_mut().failed(&uid, &reason);
+                node.carry_out(actions);
+                Outcome::Failed { reason }
+            }
+        }
+    }
+
+    /// What becomes of a pod that is not to be captured now.
+    fn without_capture(&self, uid: &PodUid) -> Option<Outcome> {
+        let node = &self.0;
+        let unsupported = node.options.pods.unsupported_runtime;
+        let index = node.index.borrow();
+        let skipped = |reason: String| Some(Outcome::Skipped { reason });
+        match index.state(uid) {
+            Some(State::Skipped(why)) => skipped(why.to_string()),
+            Some(State::Refused(why)) if unsupported == Unsupported::Skip => skipped(why.clone()),
+            Some(State::Refused(why)) => Some(Outcome::Failed {
+                reason: why.clone(),
+            }),
+            Some(State::Pending { .. }) if !index.is_due(uid) => {
+                skipped("it is captured when its istio-init runs".to_owned())
+            }
+            Some(State::Pending { .. } | State::Captured(_)) => None,
+            None => Some(Outcome::Failed {
+                reason: "the pod is gone".to_owned(),
+            }),
+        }
+    }
+
+    /// The pod, by the watch; or asked for, if the watch has not told of it yet.
+    async fn find(&self, request: &AddRequest) -> Result<PodUid, String> {
+        let known = self.0.index.borrow().find(&request.pod).cloned();
+        let is_it = |uid: &PodUid| request.uid.as_ref().is_none_or(|wanted| *wanted == uid.0);
+        if let Some(uid) = known.filter(is_it) {
+            return Ok(uid);
+        }
+        let mut problem = String::new();
+        // Before the plugin gives up, so that the reason is told.
+        let wait = self.0.options.install.cni_wait_seconds;
+        for _ in 0..TRIES.min(wait.saturating_sub(2)).max(1) {
+            match self.ask(request).await {
+                Ok(pod) => {
+                    let learnt = self.0.learn(&pod).await;
+                    return learnt.ok_or_else(|| "the API server sent half a pod".to_owned());
+                }
+                Err(why) => problem = why,
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        let pod = &request.pod;
+        Err(format!(
+            "whether {pod} is of the mesh cannot be told: {problem}"
+        ))
+    }
+
+    async fn ask(&self, request: &AddRequest) -> Result<k8s::Pod, String> {
+        let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
+        let answer = timeout(PATIENCE, pods.get_opt(&request.pod.name)).await;
+        let answer = answer.map_err(|_late| "the API server does not answer".to_owned())?;
+        let pod = answer.map_err(|error| format!("the API server says: {error}"))?;
+        let pod = pod.ok_or_else(|| "the API server does not know it".to_owned())?;
+        if request.uid.as_ref().is_none_or(|uid| is_called(&pod, uid)) {
+            return Ok(pod);
+        }
+        let uid = pod.metadata.uid.unwrap_or_default();
+        Err(format!(
+            "the API server knows another pod of that name, with the UID {uid}"
+        ))
+    }
+
+    async fn checked(&self, request: &AddRequest) -> Outcome {
+        let node = &self.0;
+        let uid = match self.find(request).await {
+            Ok(uid) => uid,
+            Err(reason) => return Outcome::Failed { reason },
+        };
+        if let Some(outcome) = self.without_capture(&uid) {
+            return outcome;
+        }
+        let index = node.index.borrow();
+        let netns = Netns::open(&NetnsSpec::File(request.netns.clone()));
+        match (netns, index.state(&uid)) {
+            (Ok(netns), Some(State::Captured(captured))) if captured.netns == netns.cookie() => {
+                Outcome::Captured
+            }
+            (Err(error), _) => Outcome::Failed {
+                reason: format!("{error:#}"),
+            },
+            _ => Outcome::Failed {
+                reason: "it is not captured there yet".to_owned(),
+            },
+        }
+    }
+}
+
+/// Whether kubelet calls the pod so: by its UID, or if its object only mirrors it (a static pod), by
+/// the digest that is its UID to kubelet.
+fn is_called(pod: &k8s::Pod, uid: &str) -> bool {
+    let mirrored = pod.metadata.annotations.iter().flatten();
+    let mut mirrored = mirrored.filter(|(key, _)| *key == "kubernetes.io/config.mirror");
+    pod.metadata.uid.as_deref() == Some(uid) || mirrored.any(|(_, digest)| digest == uid)
+}

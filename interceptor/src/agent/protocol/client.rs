@@ -1,0 +1,128 @@
+//! The plugin's half.
+
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+
+use super::{Answer, Envelope, LONGEST, Request};
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("no agent listens at {}: {error}", path.display())]
+    Absent {
+        /// Where one should.
+        path: PathBuf,
+        /// What connecting to it gave.
+        error: io::Error,
+    },
+    /// It takes too long.
+    #[error("the agent at {} has not answered within {} s", path.display(), wait.as_secs_f32())]
+    Silent {
+        /// Where it listens.
+        path: PathBuf,
+        /// How long it was waited for.
+        wait: Duration,
+    },
+    /// It has died, most likely.
+    #[error("the agent at {} hung up: {error}", path.display())]
+    HungUp {
+        /// Where it listened.
+        path: PathBuf,
+        /// What reading from or writing to it gave.
+        error: io::Error,
+    },
+    /// It is not ours, or far older.
+    #[error("the agent at {} answers what is no answer: {error}", path.display())]
+    Garbled {
+        /// Where it listens.
+        path: PathBuf,
+        /// What is wrong with the answer.
+        error: serde_json::Error,
+    },
+}
+
+/// Asks the agent at `path`, and waits for `wait` at most, all in all.
+pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Answer, CallError> {
+    let deadline = Instant::now() + wait;
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => CallError::Silent {
+            path: path.to_owned(),
+            wait,
+        },
+        _ => CallError::HungUp {
+            path: path.to_owned(),
+            error,
+        },
+    };
+    let mut stream = connect(path, wait).map_err(|error| match error.kind() {
+        // A full backlog: it is there, and does not accept.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => failed(error),
+        _ => CallError::Absent {
+            path: path.to_owned(),
+            error,
+        },
+    })?;
+    let line = exchange(&mut stream, &Envelope::new(request, wait), deadline).map_err(failed)?;
+    serde_json::from_slice(&line).map_err(|error| CallError::Garbled {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// Connects, with a limit: `connect(2)` to a Unix socket waits for as long as its backlog is full,
+/// but not longer than the socket's timeout for sending.
+fn connect(path: &Path, wait: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(wait))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+fn exchange(
+    stream: &mut UnixStream,
+    envelope: &Envelope,
+    deadline: Instant,
+) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(envelope)?;
+    line.push(b'\n');
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.write_all(&line)?;
+    read_line(stream, deadline)
+}
+
+fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    while line.len() < LONGEST {
+        // The socket's limit is for one call only, and an agent may say little at a time.
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let count = stream.read(&mut buffer)?;
+        let read = &buffer[..count];
+        if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(&read[..end]);
+            return Ok(line);
+        }
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        line.extend_from_slice(read);
+    }
+    let error = format!("an answer of more than {LONGEST} bytes");
+    Err(io::Error::new(ErrorKind::InvalidData, error))
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        // Zero would mean "for ever".
+        Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}

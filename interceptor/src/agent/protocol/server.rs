@@ -1,0 +1,252 @@
+//! The agent's half.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    unistd::geteuid,
+};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{
+    AddRequest, Answer, DelRequest, Envelope, GcRequest, LONGEST, Outcome, PROTOCOL, Request,
+};
+
+/// How long a plugin may take to say what it wants. It has its request ready when it connects.
+const ASKING: Duration = Duration::from_secs(5);
+
+/// How much earlier than the plugin gives up the agent does, so that its reason still arrives.
+const EARLIER: Duration = Duration::from_millis(500);
+
+/// No answer takes longer, whatever the plugin says: runtimes give up after two minutes or four.
+const LONGEST_WAIT: Duration = Duration::from_mins(4);
+
+/// As many plugins are answered at a time; the next wait. kubelet starts pods by the dozen.
+const AT_ONCE: usize = 256;
+
+/// The agent, as the plugin sees it.
+///
+/// All requests are answered by one task: an answer that must block is to be given by another
+/// thread. When the plugin gives up, the future that was to answer it is dropped.
+pub trait Handler {
+    /// Has the pod captured, if it is to be. Waits for a pod that it does not know yet.
+    fn add(&self, request: AddRequest) -> impl Future<Output = Outcome>;
+
+    /// Is the pod captured as it should be?
+    fn check(&self, request: AddRequest) -> impl Future<Output = Outcome>;
+
+    /// A sandbox is going; possibly told twice, and of sandboxes never heard of.
+    fn del(&self, request: DelRequest) -> impl Future<Output = ()>;
+
+    /// These sandboxes are there, others are not.
+    fn gc(&self, request: GcRequest) -> impl Future<Output = ()>;
+}
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another agent is alive.
+    #[error(
+        "another agent listens at {}: one agent serves a node; end the other, or give this one a path of its own",
+        .0.display()
+    )]
+    Taken(PathBuf),
+    /// The file system says no.
+    #[error("cannot listen at {}: {error}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// The agent's socket. Nobody else has it for as long as this lives.
+pub struct Listener {
+    socket: UnixListener,
+    _lock: Flock<File>,
+}
+
+impl Listener {
+    /// Listens at `path`, in the place of an agent that has died. Must be called in a tokio
+    /// runtime.
+    ///
+    /// That it has died is what its lock says, which the kernel drops with the process; a socket's
+    /// file says nothing. Where another agent is alive this fails at once: call it again to wait.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |error: io::Error| BindError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        let lock = lock(path).map_err(failed)?;
+        let lock = lock.ok_or_else(|| BindError::Taken(path.to_owned()))?;
+        let socket = listen(path).map_err(failed)?;
+        Ok(Self {
+            socket,
+            _lock: lock,
+        })
+    }
+}
+
+fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    if let Some(folder) = path.parent() {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o755).create(folder)?;
+    }
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).mode(0o600);
+    let file = file.open(beside(path, "lock"))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// The socket takes the path once only root may use it. Renamed, it replaces the old one in one
+/// step: a plugin finds either.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let new = beside(path, "new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+    fs::rename(&new, path)?;
+    Ok(socket)
+}
+
+/// Answers plugins for ever.
+pub async fn serve(listener: Listener, handler: impl Handler) {
+    let handler = &handler;
+    let plugins = stream::unfold(&listener, |listener| async move {
+        Some((accept(&listener.socket).await, listener))
+    });
+    let answered = plugins.for_each_concurrent(AT_ONCE, |plugin| async move {
+        if let Err(error) = answer_one(plugin, handler).await {
+            debug!("a CNI plugin has not taken its answer: {error}");
+        }
+    });
+    answered.await;
+}
+
+async fn accept(socket: &UnixListener) -> UnixStream {
+    loop {
+        match socket.accept().await {
+            Ok((plugin, _)) => return plugin,
+            // Too many open files, most likely: others will be closed.
+            Err(error) => warn!("cannot accept a CNI plugin: {error}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn answer_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Result<()> {
+    let uid = plugin.peer_cred()?.uid();
+    if uid != 0 && uid != geteuid().as_raw() {
+        warn!("a process of user {uid} has asked as if it were the CNI plugin: refused");
+        return Ok(());
+    }
+    let line = timeout(ASKING, read_line(&mut plugin)).await??;
+    if line.is_empty() {
+        // A probe that only connects.
+        return Ok(());
+    }
+    let answer = match understand(&line) {
+        Ok(envelope) => answer(envelope, handler).await,
+        Err(reason) => Answer::Unknown { reason },
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    timeout(ASKING, plugin.write_all(&line)).await?
+}
+
+async fn read_line(plugin: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(plugin).take(LONGEST as u64);
+    reader.read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+/// What another release's request surely has.
+#[derive(Deserialize)]
+struct Least {
+    protocol: u32,
+    #[serde(default)]
+    release: String,
+    verb: String,
+}
+
+fn understand(line: &[u8]) -> Result<Envelope, String> {
+    let ours = env!("CARGO_PKG_VERSION");
+    let Least {
+        protocol,
+        release,
+        verb,
+    } = serde_json::from_slice(line).map_err(|error| {
+        format!("the agent (release {ours}) was sent what is no request: {error}")
+    })?;
+    if protocol != PROTOCOL {
+        return Err(format!(
+            "the agent (release {ours}) speaks protocol {PROTOCOL}, and the CNI plugin (release \
+             {release}) protocol {protocol}: let the agent install its own plugin"
+        ));
+    }
+    serde_json::from_slice(line).map_err(|error| {
+        format!(
+            "the agent (release {ours}) does not understand the request {verb:?} of the CNI plugin \
+             (release {release}): {error}"
+        )
+    })
+}
+
+async fn answer(envelope: Envelope, handler: &impl Handler) -> Answer {
+    let wait = Duration::from_millis(envelope.wait_ms).min(LONGEST_WAIT);
+    let wait = wait.saturating_sub(EARLIER).max(wait / 2);
+    let answer = timeout(wait, handle(envelope.request, handler)).await;
+    answer.unwrap_or_else(|_| Answer::Failed {
+        reason: format!(
+            "the agent is not done within {} s; the runtime will ask again",
+            wait.as_secs_f32()
+        ),
+    })
+}
+
+async fn handle(request: Request, handler: &impl Handler) -> Answer {
+    match request {
+        Request::Add(request) => handler.add(request).await.into(),
+        Request::Check(request) => handler.check(request).await.into(),
+        Request::Del(request) => {
+            handler.del(request).await;
+            Answer::Heard
+        }
+        Request::Gc(request) => {
+            handler.gc(request).await;
+            Answer::Heard
+        }
+        Request::Status => Answer::Heard,
+    }
+}

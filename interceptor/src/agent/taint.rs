@@ -1,0 +1,81 @@
+//! Taking the taint off the node that keeps pods away until they can be captured there.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// How long to wait after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Takes the taint called `key` off the node `name`, trying until that is done.
+pub async fn remove(client: Client, name: &str, key: &str) {
+    let nodes: Api<Node> = Api::all(client);
+    while let Err(error) = try_remove(&nodes, name, key).await {
+        warn!("cannot take the taint {key} off the node {name} yet: {error}");
+        sleep(RETRY).await;
+    }
+}
+
+async fn try_remove(nodes: &Api<Node>, name: &str, key: &str) -> kube::Result<()> {
+    let node = nodes.get(name).await?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    let Some(patch) = patch(&taints, key) else {
+        return Ok(());
+    };
+    let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
+    let patch = Patch::<Node>::Json(patch);
+    nodes.patch(name, &PatchParams::default(), &patch).await?;
+    info!("the node {name} takes pods: its taint {key} is off");
+    Ok(())
+}
+
+/// A JSON patch that takes it off, and fails if somebody has changed the taints meanwhile.
+fn patch(taints: &[Taint], key: &str) -> Option<Value> {
+    let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
+    (kept.len() < taints.len()).then(|| {
+        json!([
+            { "op": "test", "path": "/spec/taints", "value": taints },
+            { "op": "replace", "path": "/spec/taints", "value": kept },
+        ])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taint(key: &str) -> Taint {
+        Taint {
+            key: key.to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        }
+    }
+
+    #[test]
+    fn only_our_taint_goes_and_only_from_the_taints_that_were_seen() {
+        let patch = patch(&[taint("a"), taint("ours")], "ours").unwrap();
+        let expected = json!([
+            { "op": "test", "path": "/spec/taints", "value": [
+                { "key": "a", "effect": "NoSchedule" },
+                { "key": "ours", "effect": "NoSchedule" },
+            ] },
+            { "op": "replace", "path": "/spec/taints", "value": [
+                { "key": "a", "effect": "NoSchedule" },
+            ] },
+        ]);
+        assert_eq!(patch, expected);
+    }
+
+    #[test]
+    fn a_node_without_our_taint_is_left_alone() {
+        assert_eq!(patch(&[taint("a")], "ours"), None);
+    }
+}

@@ -1,0 +1,319 @@
+//! Looking after one pod: finding its sandbox, having it captured, and following it, for as long as
+//! it is there.
+//!
+//! One task a pod, which sleeps until something of the pod changes.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Error, Result};
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::{
+    capture::{Order, blocking},
+    closing::close_uncaptured,
+    follow::follow,
+    index::Captured,
+    kubepods::Kubepods,
+    node::{Held, Node, Tended},
+    pod::PodUid,
+    sandboxes::Processes,
+};
+use crate::{
+    attachment::Attached,
+    dataplane::AttachedPod,
+    netns::{Netns, NetnsId},
+};
+
+/// How often a runtime's process is looked at again that has not entered the pod's network namespace
+/// yet, each time after twice as long. (`runc init` is put into the cgroup first.)
+const ENTERING: u32 = 8;
+
+/// How long the first of these times is.
+const FIRST_ENTERING: Duration = Duration::from_millis(10);
+
+/// What is to be done next.
+enum Next {
+    /// The pod is captured: follow its network.
+    Follow(Arc<Netns>),
+    /// Nothing until something changes.
+    Wait,
+    /// Look again after this time, unless something changes before.
+    Again(Duration),
+    /// The pod and all its processes are gone.
+    End,
+}
+
+/// By what a pod is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The runtime waits for us before it starts the first container.
+    Cni,
+    /// We have found it ourselves.
+    Ourselves,
+}
+
+impl Node {
+    /// Looks after the pod until it is gone.
+    pub(super) async fn look_after(self: &Rc<Self>, uid: &PodUid, tended: &Tended) {
+        let mut entering = 0;
+        loop {
+            let next = self.look(uid, tended, &mut entering).await;
+            self.count();
+            match next {
+                Next::End => return,
+                Next::Wait => tended.nudge.notified().await,
+                Next::Again(wait) => tokio::select! {
+                    () = tended.nudge.notified() => {}
+                    () = sleep(wait) => {}
+                },
+                Next::Follow(netns) => tokio::select! {
+                    () = tended.nudge.notified() => {}
+                    result = follow(&self.capture, &self.metrics, &netns) => {
+                        self.not_followed(uid, tended, &netns, result).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn look(self: &Rc<Self>, uid: &PodUid, tended: &Tended, entering: &mut u32) -> Next {
+        let cgroup = self.sandboxes.cgroup(&uid.0).map(|cgroup| cgroup.pod);
+        self.watch(uid, tended, cgroup.as_deref());
+        let processes = match self.processes(cgroup).await {
+            Ok(processes) => processes,
+            Err(error) => return self.failed(uid, &error),
+        };
+        match processes {
+            Processes::In { netns, id } => {
+                *entering = 0;
+                self.look_at(uid, tended, netns, id).await
+            }
+            Processes::InHosts if *entering < ENTERING && !tended.is_gone.get() => {
+                *entering += 1;
+                Next::Again(FIRST_ENTERING * 2_u32.pow(*entering - 1))
+            }
+            _ if tended.is_gone.get() => self.end(uid, tended).await,
+            _ => self.without_processes(tended).await,
+        }
+    }
+
+    fn watch(&self, uid: &PodUid, tended: &Tended, cgroup: Option<&Path>) {
+        let Some(cgroup) = cgroup else {
+            tended.is_watched.set(false);
+            return;
+        };
+        if !tended.is_watched.get() {
+            let watched = self.cgroups.watch_pod(&uid.0, cgroup);
+            tended.is_watched.set(watched.is_ok());
+        }
+    }
+
+    async fn processes(&self, cgroup: Option<PathBuf>) -> Result<Processes> {
+        let Some(cgroup) = cgroup else {
+            return Ok(Processes::None);
+        };
+        let sandboxes = self.sandboxes.clone();
+        blocking(move || Ok(sandboxes.processes(&cgroup))).await
+    }
+
+    /// The pod's network namespace is known by a process.
+    async fn look_at(
+        self: &Rc<Self>,
+        uid: &PodUid,
+        tended: &Tended,
+        netns: PathBuf,
+        id: NetnsId,
+    ) -> Next {
+        let held = tended.held.lock().await.clone();
+        let is_held = |held: &Held| held.netns.id().is_ok_and(|held| held == id);
+        let wanted = self.settings(uid);
+        match (held, wanted) {
+            (Some(held), Some(wanted)) if is_held(&held) && held.settings == wanted => {
+                Next::Follow(held.netns)
+            }
+            // Captured it stays, whatever became of the pod's object.
+            (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
+            (None, None) => Next::Wait,
+            (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
+            (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves).await {
+                Ok(held) => Next::Follow(held.netns),
+                Err(error) => self.failed(uid, &error),
+            },
+        }
+    }
+
+    /// Nobody of the pod runs: it has not begun, it is between two sandboxes, or it is at its end.
+    async fn without_processes(&self, tended: &Tended) -> Next {
+        let mut held = tended.held.lock().await;
+        let told = tended.told.borrow().clone();
+        let stands = told.is_some_and(|told| {
+            let there = NetnsId::of(&told).ok();
+            held.as_ref()
+                .is_some_and(|held| held.netns.id().ok() == there)
+        });
+        match &*held {
+            // Between ADD and the first process.
+            Some(held) if stands => Next::Follow(held.netns.clone()),
+            // Kept open, it would not end.
+            Some(_) => {
+                *held = None;
+                self.tidy.notify_one();
+                Next::Wait
+            }
+            None => Next::Wait,
+        }
+    }
+
+    /// Captures the pod in the network namespace at `path`. In force when this returns.
+    pub(super) async fn capture_at(
+        self: &Rc<Self>,
+        uid: &PodUid,
+        tended: &Tended,
+        path: PathBuf,
+        by: By,
+    ) -> Result<Held> {
+        let mut held = tended.held.lock().await;
+        let settings = self
+            .settings(uid)
+            .context("the pod is not to be captured any more")?;
+        let order = Order {
+            netns: path,
+            cgroup: self.sandboxes.cgroup(&uid.0),
+            settings: settings.clone(),
+        };
+        let result = self.capture.attach(order).await;
+        let captured = result.inspect_err(|_| {
+            if by == By::Ourselves {
+                self.metrics.repair(false);
+            }
+        })?;
+        self.metrics.attached(captured.took);
+        let now = Held {
+            netns: captured.netns,
+            settings,
+        };
+        let before = held.replace(now.clone());
+        drop(held);
+        if before.is_some_and(|before| before.netns.cookie() != now.netns.cookie()) {
+            // A new sandbox: the old one goes.
+            self.tidy.notify_one();
+        }
+        self.is_captured_now(uid, &now);
+        if captured.attached == Attached::New {
+            self.is_captured_first(uid, tended, &now, by).await;
+        }
+        Ok(now)
+    }
+
+    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &Held) {
+        let captured = Captured {
+            netns: held.netns.cookie(),
+            settings: held.settings.clone(),
+        };
+        let actions = self.index.borrow_mut().attached(uid, captured);
+        self.carry_out(actions);
+        self.count();
+    }
+
+    async fn is_captured_first(&self, uid: &PodUid, tended: &Tended, held: &Held, by: By) {
+        let pod = self.index.borrow().pod(uid).map(|pod| pod.name.to_string());
+        let pod = pod.unwrap_or_default();
+        let ran = tended
+            .first_start
+            .get()
+            .map(|start| Timestamp::now().duration_since(start));
+        let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
+        self.metrics.uncaptured(ran.unwrap_or_default());
+        let netns = held.netns.path().display();
+        info!(%pod, %uid, %netns, "captured");
+        if by == By::Cni {
+            return;
+        }
+        self.metrics.repair(true);
+        if self.options.pods.close_connections && ran.is_some() {
+            self.close_connections(&pod, uid, held).await;
+        }
+    }
+
+    /// Closes what passed the proxy by when the pod was not captured yet.
+    async fn close_connections(&self, pod: &str, uid: &PodUid, held: &Held) {
+        let netns = held.netns.clone();
+        match blocking(move || close_uncaptured(&netns)).await {
+            Ok(0) => {}
+            Ok(count) => {
+                self.metrics.closed(count);
+                info!(%pod, %uid, count, "connections closed that were open before the pod was captured");
+            }
+            Err(error) => warn!(%pod, %uid, "open connections go on past the proxy: {error:#}"),
+        }
+    }
+
+    fn failed(self: &Rc<Self>, uid: &PodUid, error: &Error) -> Next {
+        let (wait, actions) = self.index.borrow_mut().failed(uid, &format!("{error:#}"));
+        self.carry_out(actions);
+        wait.map_or(Next::Wait, Next::Again)
+    }
+
+    async fn not_followed(
+        self: &Rc<Self>,
+        uid: &PodUid,
+        tended: &Tended,
+        netns: &Netns,
+        result: Result<()>,
+    ) {
+        if let Err(error) = result {
+            // The kernel has dropped messages: begin anew.
+            debug!(%uid, "changes of the pod's network are asked for anew: {error:#}");
+            return;
+        }
+        warn!(%uid, "the pod was detached by somebody else: it is attached again");
+        *tended.held.lock().await = None;
+        let lost = self.index.borrow_mut().lost(uid, netns.cookie());
+        self.carry_out(lost);
+        self.reconsider(uid).await;
+    }
+
+    /// Takes away what is attached for a pod whose processes are gone.
+    async fn end(&self, uid: &PodUid, tended: &Tended) -> Next {
+        // Kept open, its network namespace would not end.
+        let held = tended
+            .held
+            .lock()
+            .await
+            .take()
+            .map(|held| held.netns.cookie());
+        let ended = async {
+            for pod in self.capture.attached().await? {
+                if held == Some(pod.netns) || is_attached_for(&pod, uid) {
+                    self.capture.remove(pod).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        match ended.await {
+            Ok(()) => {
+                debug!(%uid, "the pod is gone");
+                Next::End
+            }
+            Err(error) => {
+                warn!(%uid, "cannot take away what is left of a pod that is gone: {error:#}");
+                Next::Again(Duration::from_secs(30))
+            }
+        }
+    }
+}
+
+/// Whether it is the pod of this UID, by the name that kubelet gave its cgroup.
+fn is_attached_for(attached: &AttachedPod, uid: &PodUid) -> bool {
+    let cgroup = attached.record.pod_cgroup.as_ref();
+    cgroup
+        .and_then(|cgroup| Kubepods::uid(&cgroup.path))
+        .is_some_and(|found| found == uid.0)
+}

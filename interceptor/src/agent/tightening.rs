@@ -1,0 +1,431 @@
+//! Whether new settings capture all that old ones did.
+//!
+//! A pod's annotations may be changed by many who must not be able to take it out of the mesh. So a
+//! change is called a tightening only where every connection that the old settings capture is
+//! captured by the new ones, and taken to the same proxy; all else, and what is hard to tell, is a
+//! loosening.
+
+use ipnet::IpNet;
+
+use crate::settings::{
+    Mode, Settings,
+    ports::{PortRange, PortSelection},
+    prefixes::PrefixSelection,
+};
+
+/// Whether `new` captures everything that `old` does.
+#[must_use]
+pub fn tightens(old: &Settings, new: &Settings) -> bool {
+    let Settings {
+        outbound_port: _,
+        inbound_port: _,
+        tunnel_port: _,
+        mode: _,
+        tproxy_mark: _,
+        tproxy_table: _,
+        proxy_uids: _,
+        proxy_gids: _,
+        inbound_ports: _,
+        inbound_ports_exclude: _,
+        outbound_prefixes,
+        outbound_prefixes_exclude,
+        outbound_ports,
+        outbound_ports_exclude,
+        excluded_interfaces,
+        rerouted_interfaces: _,
+        owner_groups: _,
+        loopback: _,
+        dns: _,
+        drop_invalid: _,
+        dual_stack,
+    } = new;
+    goes_alike(old, new)
+        && contains(&inbound(new), &inbound(old))
+        && selects(outbound_prefixes, &old.outbound_prefixes)
+        && (captures_self_calls(outbound_prefixes) || !captures_self_calls(&old.outbound_prefixes))
+        && covers(&old.outbound_prefixes_exclude, outbound_prefixes_exclude)
+        && contains(&Ports::of(outbound_ports), &Ports::of(&old.outbound_ports))
+        && excludes_no_more(outbound_ports_exclude, old)
+        && excluded_interfaces
+            .iter()
+            .all(|pattern| old.excluded_interfaces.contains(pattern))
+        && (*dual_stack || !old.dual_stack)
+}
+
+/// Whether `-o` lets by nothing that `old` did not.
+///
+/// Behind TPROXY it also decides how the proxy's calls to the pod itself come back to it: as they come
+/// by lo where OUTPUT has let them by, else as REDIRECT takes them there. So it must stay as it is.
+fn excludes_no_more(ports: &[PortRange], old: &Settings) -> bool {
+    match old.mode {
+        Mode::Redirect => contains(&Ports::of(&old.outbound_ports_exclude), &Ports::of(ports)),
+        Mode::Tproxy => ports == old.outbound_ports_exclude,
+    }
+}
+
+/// Whether all that is neither a list of what is captured nor of what is not is as it was: where
+/// connections go, and who passes.
+fn goes_alike(old: &Settings, new: &Settings) -> bool {
+    let with_lists_of_old = Settings {
+        inbound_ports: old.inbound_ports.clone(),
+        inbound_ports_exclude: old.inbound_ports_exclude.clone(),
+        outbound_prefixes: old.outbound_prefixes.clone(),
+        outbound_prefixes_exclude: old.outbound_prefixes_exclude.clone(),
+        outbound_ports: old.outbound_ports.clone(),
+        outbound_ports_exclude: old.outbound_ports_exclude.clone(),
+        excluded_interfaces: old.excluded_interfaces.clone(),
+        dual_stack: old.dual_stack,
+        // Nothing is dropped here.
+        drop_invalid: old.drop_invalid,
+        ..new.clone()
+    };
+    with_lists_of_old == *old
+}
+
+/// A set of ports, a bit each.
+struct Ports(Vec<u64>);
+
+impl Ports {
+    const WORDS: usize = 1 << 10;
+
+    fn of(ranges: &[PortRange]) -> Self {
+        let mut ports = Self(vec![0; Self::WORDS]);
+        for port in ranges.iter().flat_map(|range| range.ports()) {
+            ports.0[usize::from(port >> 6)] |= 1 << (port & 63);
+        }
+        ports
+    }
+
+    fn all_but(ranges: &[PortRange]) -> Self {
+        Self(Self::of(ranges).0.iter().map(|word| !word).collect())
+    }
+}
+
+/// The inbound ports that are captured.
+fn inbound(settings: &Settings) -> Ports {
+    match &settings.inbound_ports {
+        PortSelection::None => Ports::of(&[]),
+        PortSelection::All => Ports::all_but(&settings.inbound_ports_exclude),
+        PortSelection::Listed(ranges) => Ports::of(ranges),
+    }
+}
+
+fn contains(all: &Ports, some: &Ports) -> bool {
+    all.0
+        .iter()
+        .zip(&some.0)
+        .all(|(all, some)| some & !all == 0)
+}
+
+fn selects(all: &PrefixSelection, some: &PrefixSelection) -> bool {
+    match (all, some) {
+        (PrefixSelection::All, _) => true,
+        (PrefixSelection::Listed(_), PrefixSelection::All) => false,
+        (PrefixSelection::Listed(all), PrefixSelection::Listed(some)) => covers(all, some),
+    }
+}
+
+/// Whether the rules that let an app call its own pod are left out (`HasLoopBackIP`): the address of
+/// an included prefix is a loopback one. So `*`, which includes all, lets such calls by, while
+/// `127.0.0.1/32` captures them.
+fn captures_self_calls(selection: &PrefixSelection) -> bool {
+    match selection {
+        PrefixSelection::All => false,
+        PrefixSelection::Listed(prefixes) => {
+            prefixes.iter().any(|prefix| prefix.addr().is_loopback())
+        }
+    }
+}
+
+/// Whether each of `some` is within one of `all`.
+fn covers(all: &[IpNet], some: &[IpNet]) -> bool {
+    some.iter()
+        .all(|some| all.iter().any(|all| all.trunc().contains(&some.trunc())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use interceptor_ebpf::{
+        Address, Flow, Inbound, Listener, NetnsState, Outbound, Owner, Transport, Verdict, decide,
+    };
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+    use crate::{
+        netns::{network::PodNetwork, stand_in_routes::Sources},
+        policy::CompiledPolicy,
+        settings::{InterfacePattern, tests::settings},
+    };
+
+    fn change(old: &[&str], new: &[&str]) -> bool {
+        tightens(&settings(old, &[]).unwrap(), &settings(new, &[]).unwrap())
+    }
+
+    #[test]
+    fn the_same_is_no_loosening() {
+        let stock = [
+            "-b",
+            "*",
+            "-i",
+            "*",
+            "-d",
+            "15090,15021,15020",
+            "-x",
+            "10.0.0.0/8",
+        ];
+        assert!(change(&stock, &stock));
+    }
+
+    #[test]
+    fn more_captured_and_less_excluded_tightens() {
+        let cases: &[(&[&str], &[&str])] = &[
+            (&["-b", "80"], &["-b", "*"]),
+            (&["-b", "80"], &["-b", "80:90"]),
+            (&["-b", ""], &["-b", "80"]),
+            (&["-b", "*", "-d", "1,2"], &["-b", "*", "-d", "2"]),
+            (&["-i", "10.1.0.0/16"], &["-i", "10.0.0.0/8"]),
+            (&["-i", ""], &["-i", "*"]),
+            (
+                &["-i", "*", "-x", "10.0.0.0/8"],
+                &["-i", "*", "-x", "10.1.0.0/16"],
+            ),
+            (&["-q", "80"], &["-q", "79:81"]),
+            (&["-o", "80,81"], &["-o", "81"]),
+            (&["-c", "eth1,eth2"], &["-c", "eth2"]),
+            (&[], &["--dual-stack"]),
+        ];
+        for (loose, tight) in cases {
+            assert!(change(loose, tight), "{loose:?} to {tight:?}");
+            assert!(!change(tight, loose), "{tight:?} to {loose:?}");
+        }
+    }
+
+    #[test]
+    fn behind_tproxy_an_excluded_port_takes_the_proxys_calls_another_way() {
+        let tproxy = |ports| ["-m", "TPROXY", "-b", "80", "-o", ports];
+        assert!(!change(&tproxy("53,80"), &tproxy("53")));
+        assert!(change(&tproxy("53"), &tproxy("53")));
+    }
+
+    #[test]
+    fn one_thing_tighter_does_not_make_up_for_another() {
+        assert!(!change(
+            &["-b", "80", "-i", "*"],
+            &["-b", "*", "-i", "10.0.0.0/8"]
+        ));
+        // Of the listed ports one that was captured is gone, though there are more.
+        assert!(!change(&["-b", "80"], &["-b", "81:90"]));
+        assert!(!change(&["-b", "*", "-d", "80"], &["-b", "81,82"]));
+    }
+
+    #[test]
+    fn another_proxy_is_no_tightening() {
+        for other in [
+            ["-u", "0"],
+            ["-p", "1"],
+            ["-z", "1"],
+            ["-m", "TPROXY"],
+            ["-k", "eth1"],
+        ] {
+            assert!(!change(&[], &other), "{other:?}");
+            assert!(!change(&other, &[]), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn another_familys_prefix_is_not_covered() {
+        assert!(!change(&["-i", "10.0.0.0/8"], &["-i", "::/0"]));
+        assert!(change(&["-i", "fd00::/8"], &["-i", "::/0"]));
+    }
+
+    #[test]
+    fn a_loopback_prefix_captures_what_the_wildcard_lets_by() {
+        for wider in ["*", "127.0.0.0/8,0.0.0.0/0", "0.0.0.0/0"] {
+            let tightens = change(&["-i", "127.0.0.1/32"], &["-i", wider]);
+            assert_eq!(tightens, wider.starts_with("127"), "{wider}");
+        }
+    }
+
+    /// Settings that pods ask for, and what their rules trip over. Two of them have most in common,
+    /// as before and after a change.
+    fn changes() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
+        const VALUES: [(&str, &[&str]); 10] = [
+            ("-b", &["", "*", "80", "80,443", "1:1023", "15008", ","]),
+            ("-d", &["", "80", "80,15020", "1:1023"]),
+            (
+                "-i",
+                &[
+                    "",
+                    "*",
+                    "10.0.0.0/8",
+                    "10.1.0.0/16",
+                    "127.0.0.1/8",
+                    "0.0.0.0/0",
+                    "::/0",
+                    "::1/128",
+                    "10.1.0.0/16,::/0",
+                ],
+            ),
+            (
+                "-x",
+                &["", "10.1.0.0/16", "10.0.0.0/8", "10.1.0.9/32,::1/128"],
+            ),
+            ("-q", &["", "80", "53,80"]),
+            ("-o", &["", "80", "53", "53,80"]),
+            ("-c", &["", "eth1", "eth1,eth2", "eth+"]),
+            ("-k", &["", "", "", "eth1"]),
+            ("-m", &["", "", "", "TPROXY"]),
+            ("--dual-stack", &["true", "false"]),
+        ];
+        let pairs: Vec<_> = VALUES
+            .iter()
+            .map(|(flag, values)| {
+                let same = select(*values).prop_map(|value| (value, value));
+                let pair = prop_oneof![2 => same, 1 => (select(*values), select(*values))];
+                pair.prop_map(move |(old, new)| {
+                    let argument = |value: &str| match *flag {
+                        "--dual-stack" => vec![format!("{flag}={value}")],
+                        flag => vec![flag.to_owned(), value.to_owned()],
+                    };
+                    (argument(old), argument(new))
+                })
+            })
+            .collect();
+        (pairs, any::<bool>()).prop_map(|(pairs, dns)| {
+            let dns = dns.then(|| ["--redirect-dns", "--capture-all-dns"].map(str::to_owned));
+            let dns: Vec<_> = dns.into_iter().flatten().collect();
+            let (old, new): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let all = |arguments: Vec<Vec<String>>| {
+                let arguments = arguments.into_iter().flatten();
+                arguments.chain(dns.iter().cloned()).collect()
+            };
+            (all(old), all(new))
+        })
+    }
+
+    /// A connection, but for what the settings make of its interface.
+    #[derive(Clone, Copy, Debug)]
+    struct Connection {
+        is_inbound: bool,
+        interface: &'static str,
+        outbound: Outbound,
+    }
+
+    fn connections() -> impl Strategy<Value = Connection> {
+        const ENDS: [(&str, &str); 8] = [
+            ("10.1.0.2", "10.1.0.9"),
+            ("10.1.0.2", "10.9.0.9"),
+            ("10.1.0.2", "198.51.100.9"),
+            ("10.1.0.2", "10.1.0.2"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.6", "10.1.0.2"),
+            ("fd00:1::2", "fd00:2::9"),
+            ("::1", "::1"),
+        ];
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let ends = select(&ENDS[..]);
+        let port = select(&[80, 443, 53, 8080, 15008, 15020][..]);
+        let interface = select(&["lo", "eth0", "eth1", "eth2"][..]);
+        let id = || select(&[0, 1000, 1337][..]);
+        let transport = select(&[Transport::Tcp, Transport::Udp][..]);
+        let flags = (any::<bool>(), any::<bool>());
+        (ends, port, interface, id(), id(), transport, flags).prop_map(
+            move |((source, destination), port, interface, uid, gid, transport, flags)| {
+                Connection {
+                    is_inbound: flags.0,
+                    interface,
+                    outbound: Outbound {
+                        destination: address(destination),
+                        port,
+                        transport,
+                        source: address(source),
+                        via_loopback: interface == "lo",
+                        by_excluded_interface: false,
+                        is_marked: flags.1,
+                        owner: Owner { uid, gid },
+                    },
+                }
+            },
+        )
+    }
+
+    /// Settings, compiled for a pod whose first address is an IPv4 one.
+    struct InForce {
+        settings: Settings,
+        compiled: CompiledPolicy,
+    }
+
+    impl InForce {
+        fn new(settings: Settings) -> Self {
+            let network = PodNetwork {
+                ipv6: settings.dual_stack,
+                interfaces: Vec::new(),
+                addresses: Vec::new(),
+                routes: Vec::new(),
+                state: NetnsState::default(),
+            };
+            let compiled = CompiledPolicy::new(1, &settings, &network, &Sources::default());
+            Self { settings, compiled }
+        }
+
+        /// The listener that gets a connection, if it is captured.
+        fn captured(&self, connection: &Connection) -> Option<Listener> {
+            match decide(
+                &self.compiled.policy,
+                &self.compiled,
+                &self.flow(connection),
+            ) {
+                Verdict::Capture(listener, _) => Some(listener),
+                Verdict::Pass(_) => None,
+            }
+        }
+
+        fn flow(&self, connection: &Connection) -> Flow {
+            let is_in = |patterns: &[InterfacePattern]| {
+                let mut patterns = patterns.iter();
+                patterns.any(|pattern| pattern.matches(connection.interface))
+            };
+            let by_excluded_interface = is_in(&self.settings.excluded_interfaces);
+            if connection.is_inbound {
+                Flow::Inbound(Inbound {
+                    destination: connection.outbound.destination,
+                    port: connection.outbound.port,
+                    by_excluded_interface,
+                    by_rerouted_interface: is_in(&self.settings.rerouted_interfaces),
+                })
+            } else {
+                Flow::Outbound(Outbound {
+                    by_excluded_interface,
+                    ..connection.outbound
+                })
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_was_captured_stays_captured_where_settings_tighten(
+            (old, new) in changes(),
+            connections in proptest::collection::vec(connections(), 40),
+        ) {
+            let parse = |arguments: &[String]| {
+                let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+                settings(&arguments, &[]).unwrap()
+            };
+            let (old, new) = (parse(&old), parse(&new));
+            if !tightens(&old, &new) {
+                return Ok(());
+            }
+            let (old, new) = (InForce::new(old), InForce::new(new));
+            for connection in connections {
+                if let Some(listener) = old.captured(&connection) {
+                    prop_assert_eq!(new.captured(&connection), Some(listener), "{:?}", connection);
+                }
+            }
+        }
+    }
+}

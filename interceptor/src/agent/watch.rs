@@ -1,0 +1,140 @@
+//! The node's pods, as the API server tells them.
+//!
+//! What the API server does not tell changes nothing: while there is no answer, or none that is
+//! complete, no pod is taken for gone.
+
+use std::{mem, time::Duration};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::time::sleep;
+use tracing::warn;
+
+/// The annotation in which kubectl keeps the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What the API server tells.
+#[derive(Debug)]
+pub enum Told {
+    /// These are all pods of the node.
+    All(Vec<Pod>),
+    /// The pod is new, or has changed.
+    Pod(Box<Pod>),
+    /// The pod is gone.
+    Gone(Box<Pod>),
+    /// It could not be asked, for this reason. It will be asked again.
+    Failed(String),
+}
+
+/// Watches the pods of `node` for ever, beginning after some part of `jitter`: thousands of agents
+/// may start at once.
+pub fn pods(client: Client, node: &str, jitter: Duration) -> impl Stream<Item = Told> + use<> {
+    let mut config = watcher::Config::default()
+        .fields(&format!("spec.nodeName={node}"))
+        // Resource version 0: what the API server has at hand, without asking etcd.
+        .any_semantic();
+    // A limit would ask etcd all the same, and a node has a few hundred pods.
+    config.page_size = None;
+    let events = watcher(Api::all(client), config).default_backoff();
+    let mut listed = Vec::new();
+    let told = events
+        .map_ok(|event| event.modify(trim))
+        .filter_map(move |event| {
+            let told = told(event, &mut listed);
+            async move { told }
+        });
+    async move {
+        sleep(part_of(jitter)).await;
+        told
+    }
+    .flatten_stream()
+}
+
+fn told(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Option<Told> {
+    match event {
+        Ok(Event::Init) => {
+            listed.clear();
+            None
+        }
+        Ok(Event::InitApply(pod)) => {
+            listed.push(pod);
+            None
+        }
+        Ok(Event::InitDone) => Some(Told::All(mem::take(listed))),
+        Ok(Event::Apply(pod)) => Some(Told::Pod(Box::new(pod))),
+        Ok(Event::Delete(pod)) => Some(Told::Gone(Box::new(pod))),
+        Err(error) => {
+            warn!("the API server does not tell of pods: {error}; trying again");
+            Some(Told::Failed(error.to_string()))
+        }
+    }
+}
+
+/// Takes away what is large and not looked at.
+fn trim(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+fn part_of(jitter: Duration) -> Duration {
+    // Without random numbers all start at once, which is not wrong.
+    let random = getrandom::u32().unwrap_or_default();
+    jitter.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(name.to_owned());
+        pod
+    }
+
+    #[test]
+    fn a_list_counts_only_once_it_is_complete() {
+        let mut listed = Vec::new();
+        assert!(told(Ok(Event::Init), &mut listed).is_none());
+        assert!(told(Ok(Event::InitApply(pod("a"))), &mut listed).is_none());
+        // Broken off, and begun anew.
+        assert!(matches!(
+            told(Err(watcher::Error::NoResourceVersion), &mut listed),
+            Some(Told::Failed(_))
+        ));
+        assert!(told(Ok(Event::Init), &mut listed).is_none());
+        assert!(told(Ok(Event::InitApply(pod("b"))), &mut listed).is_none());
+        let Some(Told::All(pods)) = told(Ok(Event::InitDone), &mut listed) else {
+            panic!("the list is complete");
+        };
+        assert_eq!(pods, [pod("b")]);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_not_kept() {
+        let mut pod = pod("a");
+        pod.metadata.managed_fields = Some(Vec::new());
+        let annotations = [(LAST_APPLIED, "{}"), ("sidecar.istio.io/status", "{}")];
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        pod.metadata.annotations = Some(annotations.into());
+        trim(&mut pod);
+        assert_eq!(pod.metadata.managed_fields, None);
+        let kept: Vec<_> = pod.metadata.annotations.unwrap().into_keys().collect();
+        assert_eq!(kept, ["sidecar.istio.io/status"]);
+    }
+
+    #[test]
+    fn jitter_is_bounded() {
+        let jitter = Duration::from_millis(100);
+        assert!((0..100).all(|_| part_of(jitter) <= jitter));
+    }
+}

@@ -1,0 +1,101 @@
+//! What another build has pinned.
+//!
+//! Its programs are known by their folder, its maps by their names ([`layout`]). Of what is in them,
+//! only what all builds agree on is read: a policy's value begins with its ID.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapData;
+use interceptor_ebpf::{NetnsCookie, PolicyId};
+
+use super::{layout, link, object::Object, pins, pins::Pins, sys};
+
+/// The pins of all builds but this.
+#[derive(Debug, Default)]
+pub struct Foreign {
+    maps: Vec<String>,
+    programs: Vec<String>,
+}
+
+impl Foreign {
+    /// Looks for them.
+    pub fn find(pins: &Pins) -> Result<Self> {
+        let mut maps = pins::names_in(&pins.maps())?;
+        maps.retain(|pin| !layout::is_own(pin));
+        // As they are taken away.
+        maps.sort_by_key(|pin| !layout::is_first(layout::map_of(pin)));
+        let mut programs = pins::names_in(&pins.programs())?;
+        programs.retain(|build| *build != Object::build());
+        Ok(Self { maps, programs })
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.maps.is_empty() && self.programs.is_empty()
+    }
+
+    /// Whether the map called `name` is another one there.
+    #[must_use]
+    pub fn has_own(&self, name: &str) -> bool {
+        self.maps.iter().any(|pin| layout::map_of(pin) == name)
+    }
+
+    /// The network namespaces that are attached there, with what their records are kept under.
+    pub fn attached(&self, pins: &Pins) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+        let mut attached = Vec::new();
+        for pin in &self.maps {
+            if layout::map_of(pin) == layout::POLICIES {
+                let pin = pins.maps().join(pin);
+                let policies = policies(&pin);
+                attached
+                    .extend(policies.with_context(|| format!("cannot read {}", pin.display()))?);
+            }
+        }
+        Ok(attached)
+    }
+
+    /// Takes them away.
+    pub fn remove(&self, pins: &Pins) -> Result<()> {
+        for pin in &self.maps {
+            link::remove_pin(&pins.maps().join(pin))?;
+        }
+        for build in &self.programs {
+            pins::remove_tree(&pins.programs().join(build))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether another build has policies in `folder`.
+pub(super) fn has_policies(folder: &Path) -> Result<bool> {
+    let is_foreign = |pin: &String| layout::map_of(pin) == layout::POLICIES && !layout::is_own(pin);
+    Ok(pins::names_in(folder)?.iter().any(is_foreign))
+}
+
+/// Every entry of a map of policies, whatever else is in its values.
+fn policies(pin: &Path) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+    let map = MapData::from_pin(pin)?;
+    let info = map.info()?;
+    let (key_size, value_size) = (info.key_size() as usize, info.value_size() as usize);
+    ensure!(
+        key_size == size_of::<NetnsCookie>() && value_size >= size_of::<PolicyId>(),
+        "its entries are of no known form"
+    );
+    let mut policies = Vec::new();
+    let mut last = None;
+    // Nobody else changes it: we hold the lock.
+    while let Some(key) = sys::map_next_key(map.fd(), last.as_deref(), key_size)? {
+        if let Some(value) = sys::map_lookup(map.fd(), &key, value_size)?
+            && let (Some(cookie), Some(id)) = (key.first_chunk(), value.first_chunk())
+        {
+            policies.push((
+                NetnsCookie::from_ne_bytes(*cookie),
+                PolicyId::from_ne_bytes(*id),
+            ));
+        }
+        last = Some(key);
+    }
+    Ok(policies)
+}

@@ -1,0 +1,59 @@
+//! `interceptor uninstall`
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    agent::install::{self, CniFolders},
+    dataplane::Dataplane,
+    host, status,
+};
+
+/// Take the agent's CNI plugin off this node
+///
+/// For a node whose agent is gone, as a Job or by hand: the plugin's entry leaves the network's
+/// configuration, and its binary the node. Pods that start from now on are not captured. Those that
+/// are running stay captured until they end, unless --now says otherwise. Twice is once.
+#[derive(Args)]
+pub(super) struct Uninstall {
+    /// This node is meant: the machine whose folders these are
+    #[arg(long, required = true)]
+    node: bool,
+
+    /// Stop capturing running pods as well, and name them. What they send and receive from then on
+    /// passes the proxy by, unencrypted where the mesh would encrypt it
+    #[arg(long)]
+    now: bool,
+
+    #[command(flatten)]
+    folders: CniFolders,
+}
+
+impl Uninstall {
+    pub(super) fn run(&self) -> Result<()> {
+        // First of all: a pod that starts meanwhile is not to be captured again.
+        let done = install::uninstall(&self.folders)?;
+        if done.is_empty() {
+            eprintln!("interceptor: the CNI plugin is not on this node");
+        }
+        for line in done {
+            eprintln!("interceptor: {line}");
+        }
+        if self.now { detach() } else { Ok(()) }
+    }
+}
+
+fn detach() -> Result<()> {
+    host::check_root()?;
+    host::ensure_bpffs()?;
+    for pod in status::read(None)? {
+        let netns = pod.attached.netns;
+        eprintln!(
+            "interceptor: {} is about to be captured no longer: its traffic passes the proxy by",
+            netns.display()
+        );
+    }
+    let count = Dataplane::new().detach_all()?;
+    eprintln!("interceptor: {count} network namespaces are no longer captured");
+    Ok(())
+}

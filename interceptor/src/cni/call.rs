@@ -1,0 +1,216 @@
+//! What a runtime says in the environment.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use super::error::{CniError, Code};
+use crate::agent::protocol::{AddRequest, DelRequest, PodName};
+
+/// What the runtime wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A pod's network has been made; it may be completed.
+    Add,
+    /// Is it still as ADD has made it?
+    Check,
+    /// It is going.
+    Del,
+    /// All but some are gone.
+    Gc,
+    /// Could ADD be done?
+    Status,
+    /// Which versions are spoken?
+    Version,
+}
+
+impl Verb {
+    const ALL: [(&'static str, Self); 6] = [
+        ("ADD", Self::Add),
+        ("CHECK", Self::Check),
+        ("DEL", Self::Del),
+        ("GC", Self::Gc),
+        ("STATUS", Self::Status),
+        ("VERSION", Self::Version),
+    ];
+}
+
+/// A pod as `CNI_ARGS` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: PodName,
+    /// Its UID.
+    pub uid: Option<String>,
+}
+
+/// The variables `CNI_*`.
+#[derive(Debug)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Those among `variables`.
+    #[must_use]
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let texts = variables.into_iter().map(|(name, value)| {
+            let [name, value] = [name, value].map(|text| text.to_string_lossy().into_owned());
+            (name, value)
+        });
+        Self(texts.filter(|(name, _)| name.starts_with("CNI_")).collect())
+    }
+
+    /// A variable, if it is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let value = self.0.get(name).map(String::as_str);
+        value.filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, name: &str) -> Result<&str, CniError> {
+        self.get(name).ok_or_else(|| {
+            CniError::new(
+                Code::Environment,
+                format!("{name} is not set"),
+                "the runtime must set it for this verb",
+            )
+        })
+    }
+
+    /// What is wanted.
+    pub fn verb(&self) -> Result<Verb, CniError> {
+        let command = self.required("CNI_COMMAND")?;
+        let known = Verb::ALL.into_iter().find(|(name, _)| *name == command);
+        known.map(|(_, verb)| verb).ok_or_else(|| {
+            let names = Verb::ALL.map(|(name, _)| name).join(", ");
+            CniError::new(
+                Code::Environment,
+                format!("CNI_COMMAND is {command:?}"),
+                format!("it must be one of {names}"),
+            )
+        })
+    }
+
+    /// Whose sandbox it is; `None` if it is no pod's: a runtime without Kubernetes.
+    pub fn pod(&self) -> Result<Option<Pod>, CniError> {
+        let arguments = self.arguments()?;
+        let get = |name| {
+            arguments
+                .get(name)
+                .copied()
+                .filter(|value| !value.is_empty())
+        };
+        match (get("K8S_POD_NAMESPACE"), get("K8S_POD_NAME")) {
+            (None, None) => Ok(None),
+            (Some(namespace), Some(name)) => Ok(Some(Pod {
+                name: PodName {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                },
+                uid: get("K8S_POD_UID").map(str::to_owned),
+            })),
+            _ => Err(self.bad_arguments(
+                "K8S_POD_NAMESPACE and K8S_POD_NAME must be given together, or neither of them",
+            )),
+        }
+    }
+
+    /// `CNI_ARGS`: `NAME=VALUE` between semicolons.
+    fn arguments(&self) -> Result<BTreeMap<&str, &str>, CniError> {
+        let pairs = self.get("CNI_ARGS").unwrap_or_default().split(';');
+        let pairs = pairs.filter(|pair| !pair.trim().is_empty());
+        pairs
+            .map(|pair| {
+                let bad = || self.bad_arguments("each part must be NAME=VALUE");
+                let (name, value) = pair.split_once('=').ok_or_else(bad)?;
+                Ok((name.trim(), value.trim()))
+            })
+            .collect()
+    }
+
+    fn bad_arguments(&self, why: &str) -> CniError {
+        let arguments = self.get("CNI_ARGS").unwrap_or_default();
+        CniError::new(Code::Environment, format!("CNI_ARGS is {arguments:?}"), why)
+    }
+
+    /// What to ask of the agent about `pod`, but for its addresses.
+    pub fn add_request(&self, pod: Pod) -> Result<AddRequest, CniError> {
+        Ok(AddRequest {
+            container_id: self.required("CNI_CONTAINERID")?.to_owned(),
+            netns: PathBuf::from(self.required("CNI_NETNS")?),
+            ifname: self.required("CNI_IFNAME")?.to_owned(),
+            pod: pod.name,
+            uid: pod.uid,
+            ips: Vec::new(),
+        })
+    }
+
+    /// What to tell the agent of a sandbox that is going; `None` if it has no name.
+    #[must_use]
+    pub fn del_request(&self) -> Option<DelRequest> {
+        Some(DelRequest {
+            container_id: self.get("CNI_CONTAINERID")?.to_owned(),
+            netns: self.get("CNI_NETNS").map(PathBuf::from),
+            ifname: self.get("CNI_IFNAME").unwrap_or_default().to_owned(),
+            pod: self.pod().ok().flatten().map(|pod| pod.name),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::new(
+            variables
+                .iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        )
+    }
+
+    #[test]
+    fn a_pod_is_read_as_containerd_and_cri_o_write_it() {
+        let containerd = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;\
+                          K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=11-22";
+        let pod = environment(&[("CNI_ARGS", containerd)])
+            .pod()
+            .unwrap()
+            .unwrap();
+        assert_eq!(pod.name.to_string(), "shop/web-0");
+        assert_eq!(pod.uid.as_deref(), Some("11-22"));
+    }
+
+    #[test]
+    fn without_kubernetes_there_is_no_pod() {
+        for arguments in [
+            "",
+            ";",
+            "IgnoreUnknown=1;FOO=BAR",
+            "K8S_POD_NAME=;K8S_POD_NAMESPACE=",
+        ] {
+            let pod = environment(&[("CNI_ARGS", arguments)]).pod();
+            assert_eq!(pod, Ok(None), "{arguments}");
+        }
+    }
+
+    /// A pod that is half named could be of the mesh: it does not pass as none.
+    #[test]
+    fn half_a_pod_is_refused() {
+        for arguments in ["K8S_POD_NAME=web", "K8S_POD_NAMESPACE=shop", "K8S_POD_NAME"] {
+            let error = environment(&[("CNI_ARGS", arguments)]).pod().unwrap_err();
+            assert_eq!(error.code, Code::Environment, "{arguments}");
+            assert!(error.to_string().contains(arguments), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_verb_is_named_with_those_that_are_known() {
+        let error = environment(&[("CNI_COMMAND", "UPDATE")])
+            .verb()
+            .unwrap_err();
+        assert_eq!(error.code, Code::Environment);
+        let text = error.to_string();
+        assert!(
+            text.contains("UPDATE") && text.contains("ADD, CHECK, DEL"),
+            "{text}"
+        );
+    }
+}

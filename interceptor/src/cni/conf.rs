@@ -1,0 +1,270 @@
+//! The plugin's configuration: its entry in a network's list, which the agent writes.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::{CniError, Code};
+use crate::agent::protocol::{PodName, SOCKET};
+
+/// The length of what a `DaemonSet`'s controller appends to its own name for a pod's.
+const SUFFIX: usize = 5;
+
+/// What to do with a pod when no agent is there to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutAgent {
+    /// It may not start. The plugin cannot know whether it is of the mesh.
+    #[default]
+    Fail,
+    /// It starts uncaptured, until an agent repairs it.
+    Pass,
+}
+
+/// How the agent's own pods are called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentPods {
+    /// Their namespace.
+    pub namespace: String,
+    /// What their names begin with: their `DaemonSet`'s name and a hyphen.
+    pub prefix: String,
+}
+
+impl AgentPods {
+    /// Those that are called like `pod`, which is one.
+    #[must_use]
+    pub fn like(pod: &PodName) -> Self {
+        let end = pod
+            .name
+            .rfind('-')
+            .map_or(pod.name.len(), |hyphen| hyphen + 1);
+        Self {
+            namespace: pod.namespace.clone(),
+            prefix: pod.name[..end].to_owned(),
+        }
+    }
+
+    fn contain(&self, pod: &PodName) -> bool {
+        let suffix = pod.name.strip_prefix(&self.prefix);
+        self.namespace == pod.namespace && suffix.is_some_and(|suffix| suffix.len() <= SUFFIX)
+    }
+}
+
+/// The plugin's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PluginSettings {
+    /// Where the agent listens.
+    pub socket: PathBuf,
+    /// Namespaces whose pods pass.
+    pub exclude_namespaces: Vec<String>,
+    /// The agent's own pods, which pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_pods: Option<AgentPods>,
+    /// What to do with a pod when no agent is there.
+    pub without_agent: WithoutAgent,
+    /// How long ADD waits, all in all. Runtimes give up after two minutes or more.
+    pub wait_seconds: u32,
+    /// Where the plugin's log goes, beside its standard error, which runtimes show with errors only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<PathBuf>,
+}
+
+impl Default for PluginSettings {
+    fn default() -> Self {
+        Self {
+            socket: SOCKET.into(),
+            exclude_namespaces: vec!["kube-system".to_owned()],
+            agent_pods: None,
+            without_agent: WithoutAgent::Fail,
+            wait_seconds: 60,
+            log_file: None,
+        }
+    }
+}
+
+impl PluginSettings {
+    /// Those in a configuration. What else is in there is not ours to judge.
+    pub fn read(input: &[u8]) -> Result<Self, CniError> {
+        serde_json::from_slice(input).map_err(|error| bad_conf(&error))
+    }
+
+    /// Why `pod` passes without the agent being asked, if it does.
+    #[must_use]
+    pub fn passes(&self, pod: &PodName) -> Option<String> {
+        let PodName { namespace, .. } = pod;
+        if self.exclude_namespaces.contains(namespace) {
+            return Some(format!("the namespace {namespace} is excluded"));
+        }
+        let own = self
+            .agent_pods
+            .as_ref()
+            .is_some_and(|pods| pods.contain(pod));
+        own.then(|| "it is the agent's own".to_owned())
+    }
+
+    /// How long ADD waits.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait_seconds.into())
+    }
+}
+
+/// What the runtime puts into every configuration.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conf {
+    /// The version of the specification.
+    #[serde(default)]
+    pub cni_version: String,
+    /// The network's name.
+    #[serde(default)]
+    pub name: String,
+    /// The result of the plugins before us, to the byte.
+    #[serde(default)]
+    pub prev_result: Option<Box<RawValue>>,
+    /// With GC: the attachments that there are.
+    #[serde(default, rename = "cni.dev/valid-attachments")]
+    pub valid_attachments: Option<Vec<Attachment>>,
+}
+
+/// A sandbox and an interface of it.
+#[derive(Debug, Deserialize)]
+pub struct Attachment {
+    /// The sandbox.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+}
+
+#[derive(Deserialize)]
+struct PrevResult {
+    #[serde(default)]
+    ips: Vec<Ip>,
+}
+
+#[derive(Deserialize)]
+struct Ip {
+    address: String,
+}
+
+impl Conf {
+    /// Reads it.
+    pub fn read(input: &[u8]) -> Result<Self, CniError> {
+        serde_json::from_slice(input).map_err(|error| bad_conf(&error))
+    }
+
+    /// What ADD answers: the result of the plugins before us. Before us there is no plugin when
+    /// Multus calls us by ourselves: then nothing, as there is nothing that we have made.
+    #[must_use]
+    pub fn result(&self) -> String {
+        let nothing = || {
+            let version = &self.cni_version;
+            format!(r#"{{"cniVersion":{version:?},"interfaces":[],"ips":[],"dns":{{}}}}"#)
+        };
+        let result = self.prev_result.as_ref();
+        result.map_or_else(nothing, |result| result.get().to_owned())
+    }
+
+    /// The addresses that the plugins before us gave.
+    #[must_use]
+    pub fn ips(&self) -> Vec<IpAddr> {
+        let result = self.prev_result.as_ref().map(|result| result.get());
+        let result = result.and_then(|text| serde_json::from_str::<PrevResult>(text).ok());
+        let ips = result.map(|result| result.ips).unwrap_or_default();
+        let addresses = ips.iter().filter_map(|ip| ip.address.split('/').next());
+        addresses.filter_map(|text| text.parse().ok()).collect()
+    }
+}
+
+fn bad_conf(error: &serde_json::Error) -> CniError {
+    let code = if error.is_data() {
+        Code::Conf
+    } else {
+        Code::Decode
+    };
+    CniError::new(
+        code,
+        "the network configuration on standard input is wrong",
+        format!("{error}; interceptor-cni's part of it is written by `interceptor agent`"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(namespace: &str, name: &str) -> PodName {
+        PodName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_previous_result_is_passed_on_to_the_byte() {
+        let previous = r#"{ "ips":[{"address":"10.1.0.2/24","version" : "4"}], "x":1.50, "b":{} }"#;
+        let input = format!(r#"{{"cniVersion":"0.3.1","prevResult":{previous},"type":"x"}}"#);
+        let conf = Conf::read(input.as_bytes()).unwrap();
+        assert_eq!(conf.result(), previous);
+        assert_eq!(conf.ips(), ["10.1.0.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn without_a_previous_result_the_result_is_empty_and_of_the_same_version() {
+        for version in super::super::version::SUPPORTED {
+            let input = format!(r#"{{"cniVersion":"{version}","name":"net"}}"#);
+            let result = Conf::read(input.as_bytes()).unwrap().result();
+            let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+            assert_eq!(result["cniVersion"], version);
+            assert_eq!(result["ips"], serde_json::json!([]));
+        }
+    }
+
+    #[test]
+    fn settings_come_back_as_they_were_written() {
+        let settings = PluginSettings {
+            agent_pods: Some(AgentPods::like(&pod("mesh", "interceptor-agent-x7k2p"))),
+            without_agent: WithoutAgent::Pass,
+            log_file: Some("/var/run/interceptor/cni.log".into()),
+            ..PluginSettings::default()
+        };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert!(
+            text.contains(r#""excludeNamespaces":["kube-system"]"#),
+            "{text}"
+        );
+        assert!(text.contains(r#""withoutAgent":"pass""#), "{text}");
+        assert_eq!(PluginSettings::read(text.as_bytes()), Ok(settings));
+    }
+
+    #[test]
+    fn only_the_agents_own_pods_pass_for_it() {
+        let settings = PluginSettings {
+            agent_pods: Some(AgentPods::like(&pod("mesh", "interceptor-agent-x7k2p"))),
+            ..PluginSettings::default()
+        };
+        assert!(
+            settings
+                .passes(&pod("mesh", "interceptor-agent-9zzzq"))
+                .is_some()
+        );
+        assert!(settings.passes(&pod("kube-system", "anything")).is_some());
+        assert_eq!(
+            settings.passes(&pod("shop", "interceptor-agent-x7k2p")),
+            None
+        );
+        assert_eq!(
+            settings.passes(&pod("mesh", "interceptor-agent-debugger")),
+            None
+        );
+        assert_eq!(settings.passes(&pod("mesh", "web")), None);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_differs_from_what_is_wrong() {
+        assert_eq!(PluginSettings::read(b"{").unwrap_err().code, Code::Decode);
+        let wrong = br#"{"withoutAgent":"perhaps"}"#;
+        assert_eq!(PluginSettings::read(wrong).unwrap_err().code, Code::Conf);
+    }
+}

@@ -1,0 +1,206 @@
+//! Editing a network's configuration: our plugin in it, and out of it, and nothing else changed.
+//!
+//! Pure: text in, text out. Fields that we do not know stay, in their order.
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{PLUGIN, conf::PluginSettings, version};
+
+/// Istio's plugin: it would program the same pods.
+const ISTIO: &str = "istio-cni";
+
+/// Why a text is no network's configuration, or none that takes a plugin.
+#[derive(Debug, Error)]
+pub enum Unusable {
+    /// Not JSON, or not an object.
+    #[error("it is not a JSON object: {0}")]
+    Json(#[from] serde_json::Error),
+    /// No runtime takes it.
+    #[error("it has no {0}, which runtimes require")]
+    Lacks(&'static str),
+    /// It cannot have chained plugins, or we do not know how.
+    #[error(
+        "its cniVersion is {0:?}, and interceptor-cni can be chained in {known}; whoever writes the file must choose one of them",
+        known = version::SUPPORTED.join(", ")
+    )]
+    Version(String),
+}
+
+/// How a file's name says it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `.conflist`: plugins that are called one after the other.
+    List,
+    /// `.conf` and `.json`: one plugin.
+    Single,
+}
+
+/// A network's configuration, as a runtime would take it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    shape: Shape,
+    fields: Map<String, Value>,
+}
+
+impl Network {
+    /// Reads one, as strictly as the runtimes do.
+    pub fn parse(shape: Shape, text: &str) -> Result<Self, Unusable> {
+        let network = Self {
+            shape,
+            fields: serde_json::from_str(text)?,
+        };
+        if network.text("name").is_empty() {
+            return Err(Unusable::Lacks("\"name\""));
+        }
+        let plugins = network.plugins();
+        if plugins.is_empty() {
+            return Err(Unusable::Lacks("\"plugins\""));
+        }
+        if plugins.iter().any(|plugin| type_of(plugin).is_empty()) {
+            return Err(Unusable::Lacks("\"type\" in each plugin"));
+        }
+        Ok(network)
+    }
+
+    fn text(&self, field: &str) -> &str {
+        self.fields
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    fn plugins(&self) -> Vec<&Map<String, Value>> {
+        match self.shape {
+            Shape::Single => vec![&self.fields],
+            Shape::List => {
+                let plugins = self.fields.get("plugins").and_then(Value::as_array);
+                plugins
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_object)
+                    .collect()
+            }
+        }
+    }
+
+    fn has(&self, plugin: &str) -> bool {
+        self.plugins()
+            .into_iter()
+            .any(|entry| type_of(entry) == plugin)
+    }
+
+    /// Is our plugin in it?
+    #[must_use]
+    pub fn has_ours(&self) -> bool {
+        self.has(PLUGIN)
+    }
+
+    /// Is it there once, with `settings`? Where in the list does not matter then: two plugins that
+    /// both insist on being the last would rewrite the file for ever.
+    #[must_use]
+    pub fn has_ours_with(&self, settings: &PluginSettings) -> bool {
+        let wanted = entry(settings);
+        let entries = self.plugins().into_iter();
+        let ours: Vec<_> = entries.filter(|plugin| type_of(plugin) == PLUGIN).collect();
+        self.shape == Shape::List && ours == [&wanted]
+    }
+
+    /// Is Istio's?
+    #[must_use]
+    pub fn has_istios(&self) -> bool {
+        self.has(ISTIO)
+    }
+
+    /// The plugins' names, in their order.
+    #[must_use]
+    pub fn types(&self) -> Vec<&str> {
+        self.plugins().into_iter().map(type_of).collect()
+    }
+
+    /// The same with our plugin at its end, with `settings`. One plugin becomes a list of two.
+    pub fn with_ours(self, settings: &PluginSettings) -> Result<Self, Unusable> {
+        let known = self.text("cniVersion");
+        if !version::SUPPORTED.contains(&known) {
+            return Err(Unusable::Version(known.to_owned()));
+        }
+        let mut list = self.into_list().without_ours();
+        let plugins = list.entries().ok_or(Unusable::Lacks("\"plugins\""))?;
+        plugins.push(Value::Object(entry(settings)));
+        Ok(list)
+    }
+
+    /// The same without our plugin. (What is no list, has no entry of ours.)
+    #[must_use]
+    pub fn without_ours(mut self) -> Self {
+        if let Some(plugins) = self.entries() {
+            plugins.retain(|plugin| plugin.as_object().map(type_of) != Some(PLUGIN));
+        }
+        self
+    }
+
+    fn entries(&mut self) -> Option<&mut Vec<Value>> {
+        self.fields.get_mut("plugins").and_then(Value::as_array_mut)
+    }
+
+    /// Its name and version are the list's: the runtime gives them to each plugin.
+    #[must_use]
+    pub fn into_list(self) -> Self {
+        if self.shape == Shape::List {
+            return self;
+        }
+        let mut plugin = self.fields;
+        let mut fields = Map::new();
+        for field in ["cniVersion", "name"] {
+            if let Some(value) = plugin.shift_remove(field) {
+                fields.insert(field.to_owned(), value);
+            }
+        }
+        fields.insert("plugins".to_owned(), vec![Value::Object(plugin)].into());
+        Self {
+            shape: Shape::List,
+            fields,
+        }
+    }
+
+    /// As it is to be in a file.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        // `{:#}` indents.
+        format!("{:#}\n", Value::Object(self.fields.clone()))
+    }
+}
+
+fn type_of(plugin: &Map<String, Value>) -> &str {
+    plugin
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// Our plugin as an entry of a list.
+fn entry(settings: &PluginSettings) -> Map<String, Value> {
+    let mut entry = Map::new();
+    entry.insert("type".to_owned(), PLUGIN.into());
+    // A struct of texts and numbers always is a JSON object.
+    if let Ok(Value::Object(settings)) = serde_json::to_value(settings) {
+        entry.extend(settings);
+    }
+    entry
+}
+
+/// A network of our plugin alone, for Multus, which calls it after a pod's other networks.
+#[must_use]
+pub fn alone(settings: &PluginSettings) -> Network {
+    let mut fields = Map::new();
+    fields.insert("cniVersion".to_owned(), "0.3.1".into());
+    fields.insert("name".to_owned(), PLUGIN.into());
+    fields.extend(entry(settings));
+    Network {
+        shape: Shape::Single,
+        fields,
+    }
+}
+
+#[cfg(test)]
+mod tests;

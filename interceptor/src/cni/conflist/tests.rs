@@ -1,0 +1,212 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const CALICO: &str = r#"{
+  "name": "k8s-pod-network", "cniVersion": "0.3.1", "zeta": {"b": 1, "a": [null, 2.5]},
+  "plugins": [
+    {"type": "calico", "log_level": "info", "mtu": 0, "ipam": {"type": "calico-ipam"}},
+    {"type": "portmap", "snat": true, "capabilities": {"portMappings": true}}
+  ],
+  "disableCheck": true
+}"#;
+
+fn list(text: &str) -> Network {
+    Network::parse(Shape::List, text).unwrap()
+}
+
+fn settings() -> PluginSettings {
+    PluginSettings::default()
+}
+
+fn with_ours(network: &Network) -> Network {
+    network.clone().with_ours(&settings()).unwrap()
+}
+
+#[test]
+fn our_plugin_is_the_last_and_the_rest_stays_in_its_order() {
+    let text = with_ours(&list(CALICO)).to_text();
+    let network = list(&text);
+    assert_eq!(network.types(), ["calico", "portmap", "interceptor-cni"]);
+    let order: Vec<_> = network.fields.keys().collect();
+    assert_eq!(
+        order,
+        ["name", "cniVersion", "zeta", "plugins", "disableCheck"]
+    );
+    let zeta = r#""zeta":{"b":1,"a":[null,2.5]}"#;
+    assert!(
+        serde_json::to_string(&network.fields)
+            .unwrap()
+            .contains(zeta)
+    );
+}
+
+#[test]
+fn twice_is_once_and_new_settings_replace_the_old() {
+    let once = with_ours(&list(CALICO));
+    assert_eq!(with_ours(&once), once);
+    let other = PluginSettings {
+        wait_seconds: 7,
+        ..settings()
+    };
+    let changed = once.with_ours(&other).unwrap();
+    assert_eq!(changed.types(), ["calico", "portmap", "interceptor-cni"]);
+    assert!(changed.has_ours_with(&other) && !changed.has_ours_with(&settings()));
+}
+
+/// A plugin that another has put after ours: ours is to see what it has made.
+#[test]
+fn what_comes_after_our_plugin_is_put_before_it() {
+    let mut network = with_ours(&list(CALICO));
+    network
+        .entries()
+        .unwrap()
+        .push(json!({"type": "bandwidth"}));
+    assert_eq!(
+        with_ours(&network).types(),
+        ["calico", "portmap", "bandwidth", "interceptor-cni"]
+    );
+}
+
+#[test]
+fn the_version_is_never_raised() {
+    for version in version::SUPPORTED {
+        let text = CALICO.replace("0.3.1", version);
+        assert_eq!(with_ours(&list(&text)).text("cniVersion"), version);
+    }
+    for version in ["0.1.0", "0.2.0", "2.0.0", ""] {
+        let text = CALICO.replace("0.3.1", version);
+        let error = list(&text).with_ours(&settings()).unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("{version:?}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn one_plugin_becomes_a_list_of_the_same_name_and_version() {
+    let text =
+        r#"{"cniVersion":"0.4.0","name":"mynet","type":"bridge","ipam":{"type":"host-local"}}"#;
+    let single = Network::parse(Shape::Single, text).unwrap();
+    let wrapped = with_ours(&single);
+    assert_eq!(wrapped.types(), ["bridge", "interceptor-cni"]);
+    assert_eq!(wrapped.text("name"), "mynet");
+    assert_eq!(wrapped.text("cniVersion"), "0.4.0");
+    assert_eq!(wrapped.without_ours(), single.into_list());
+}
+
+#[test]
+fn what_no_runtime_takes_is_not_touched() {
+    for (shape, text, says) in [
+        (Shape::List, "{\"name\":", "JSON"),
+        (Shape::List, "[]", "JSON"),
+        (
+            Shape::List,
+            r#"{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}"#,
+            "name",
+        ),
+        (
+            Shape::List,
+            r#"{"cniVersion":"1.0.0","name":"n","plugins":[]}"#,
+            "plugins",
+        ),
+        (
+            Shape::List,
+            r#"{"cniVersion":"1.0.0","name":"n","type":"x"}"#,
+            "plugins",
+        ),
+        (
+            Shape::List,
+            r#"{"cniVersion":"1.0.0","name":"n","plugins":[{}]}"#,
+            "type",
+        ),
+        (
+            Shape::Single,
+            r#"{"cniVersion":"1.0.0","name":"n"}"#,
+            "type",
+        ),
+    ] {
+        let error = Network::parse(shape, text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn istios_plugin_is_seen() {
+    assert!(!list(CALICO).has_istios());
+    assert!(list(&CALICO.replace("portmap", "istio-cni")).has_istios());
+}
+
+#[test]
+fn alone_it_is_a_network_of_its_own() {
+    let text = alone(&settings()).to_text();
+    let network = Network::parse(Shape::Single, &text).unwrap();
+    assert!(network.has_ours());
+    assert_eq!(PluginSettings::read(text.as_bytes()).unwrap(), settings());
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map("[a-z]{1,6}", inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_fields() -> impl Strategy<Value = Map<String, Value>> {
+    prop::collection::vec(("x-[a-z]{1,6}", any_json()), 0..5)
+        .prop_map(|fields| fields.into_iter().collect())
+}
+
+fn any_plugin() -> impl Strategy<Value = Value> {
+    (any_fields(), "[a-z]{1,8}").prop_map(|(mut fields, name)| {
+        fields.insert("type".to_owned(), name.into());
+        Value::Object(fields)
+    })
+}
+
+fn any_list() -> impl Strategy<Value = Network> {
+    let version = prop::sample::select(&version::SUPPORTED[..]);
+    let plugins = prop::collection::vec(any_plugin(), 1..5);
+    (any_fields(), any_fields(), version, plugins).prop_map(|(before, after, version, plugins)| {
+        let mut fields = before;
+        fields.insert("name".to_owned(), "net".into());
+        fields.insert("cniVersion".to_owned(), version.into());
+        fields.insert("plugins".to_owned(), plugins.into());
+        fields.extend(after);
+        Network {
+            shape: Shape::List,
+            fields,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn put_in_and_taken_out_a_list_is_what_it_was(network in any_list()) {
+        let text = network.to_text();
+        let with = list(&with_ours(&list(&text)).to_text());
+        prop_assert!(with.has_ours());
+        // To the byte: the order of fields counts.
+        prop_assert_eq!(with.without_ours().to_text(), text);
+    }
+
+    #[test]
+    fn nothing_panics_on_any_text(text in "\\PC{0,64}") {
+        for shape in [Shape::List, Shape::Single] {
+            if let Ok(network) = Network::parse(shape, &text) {
+                drop(network.with_ours(&settings()));
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The plugin's log: a line on standard error, and one in a file where the settings name one.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use tracing_subscriber::fmt::{
+    format::Writer,
+    time::{FormatTime as _, SystemTime},
+};
+
+/// The file gives way to a new one at this size; its last predecessor is kept.
+const LARGEST: u64 = 1 << 20;
+
+/// Tells `line`. A log that cannot be written stops nothing.
+pub(super) fn tell(file: Option<&Path>, line: &str) {
+    eprintln!("interceptor-cni: {line}");
+    if let Some(file) = file {
+        let _unwritten = append(file, line);
+    }
+}
+
+fn append(path: &Path, line: &str) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|file| file.len() >= LARGEST) {
+        fs::rename(path, path.with_added_extension("1"))?;
+    }
+    let mut file = File::options().create(true).append(true).open(path)?;
+    // In one call: several plugins write at once.
+    file.write_all(format!("{} {line}\n", now()).as_bytes())
+}
+
+fn now() -> String {
+    let mut now = String::new();
+    match SystemTime.format_time(&mut Writer::new(&mut now)) {
+        Ok(()) => now,
+        Err(_) => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cni.log");
+        let line = "x".repeat(100_000);
+        for _ in 0..50 {
+            append(&path, &line).unwrap();
+        }
+        let sizes = fs::read_dir(folder.path()).unwrap();
+        let sizes: Vec<_> = sizes
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(
+            sizes.iter().all(|size| *size < LARGEST + 200_000),
+            "{sizes:?}"
+        );
+    }
+}

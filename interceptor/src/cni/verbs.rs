@@ -1,0 +1,202 @@
+//! What the verbs do.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    call::{Environment, Pod},
+    conf::{Conf, PluginSettings, WithoutAgent},
+    error::{CniError, Code},
+    log, version,
+};
+use crate::agent::protocol::{self, Answer, CallError, GcRequest, PodName, Request};
+
+/// How long an agent that is not there is waited for: as long as one takes to be replaced.
+const REPLACED: Duration = Duration::from_secs(10);
+
+/// How often it is looked for meanwhile.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long the agent may take for what it is told, or to be asked how it is. Nothing depends on it.
+const TELLING: Duration = Duration::from_secs(5);
+
+/// What a pod is to be done with.
+enum Case {
+    /// Without asking the agent.
+    Passes(String),
+    Asks(Pod),
+}
+
+impl Case {
+    fn of(environment: &Environment, settings: &PluginSettings) -> Result<Self, CniError> {
+        let Some(pod) = environment.pod()? else {
+            return Ok(Self::Passes("CNI_ARGS names no pod".to_owned()));
+        };
+        let passes = settings.passes(&pod.name);
+        Ok(passes.map_or(Self::Asks(pod), Self::Passes))
+    }
+}
+
+/// A pod's network has been made. Answers with its result once the pod is captured, or is not to be.
+pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, CniError> {
+    let settings = PluginSettings::read(input)?;
+    let conf = Conf::read(input)?;
+    let tell = |line: &str| log::tell(settings.log_file.as_deref(), line);
+    match Case::of(environment, &settings)? {
+        Case::Passes(reason) => {
+            tell(&format!("ADD {}: passes: {reason}", name(environment)));
+            Ok(conf.result())
+        }
+        Case::Asks(pod) => {
+            let name = pod.name.clone();
+            let done = ask_to_add(environment, &conf, &settings, pod);
+            match &done {
+                Ok(what) => tell(&format!("ADD {name}: {what}")),
+                Err(error) => tell(&format!("ADD {name}: {error}")),
+            }
+            done.map(|_| conf.result())
+        }
+    }
+}
+
+/// For the log.
+fn name(environment: &Environment) -> String {
+    let pod = environment.pod().ok().flatten();
+    let sandbox = || environment.get("CNI_CONTAINERID").unwrap_or("-").to_owned();
+    pod.map_or_else(sandbox, |pod| pod.name.to_string())
+}
+
+/// Answers with what became of the pod.
+fn ask_to_add(
+    environment: &Environment,
+    conf: &Conf,
+    settings: &PluginSettings,
+    pod: Pod,
+) -> Result<String, CniError> {
+    version::check(&conf.cni_version)?;
+    let mut request = environment.add_request(pod)?;
+    request.ips = conf.ips();
+    let pod = request.pod.clone();
+    match call_patiently(settings, &Request::Add(request)) {
+        Ok(Answer::Captured) => Ok("captured".to_owned()),
+        Ok(Answer::Skipped { reason }) => Ok(format!("not to be captured: {reason}")),
+        Ok(Answer::Failed { reason } | Answer::Unknown { reason }) => {
+            let message = format!("the pod {pod} cannot be captured");
+            Err(CniError::new(Code::NotCaptured, message, reason))
+        }
+        Ok(Answer::Heard) => Err(CniError::new(
+            Code::NotCaptured,
+            format!("the pod {pod} is not known to be captured"),
+            "the agent has heard, and not said what became of it: the two are of releases that \
+             do not fit together",
+        )),
+        Err(CallError::Absent { .. }) if settings.without_agent == WithoutAgent::Pass => {
+            Ok("starts uncaptured: no agent is there, and withoutAgent is \"pass\"".to_owned())
+        }
+        Err(error) => Err(no_answer(&pod, &error)),
+    }
+}
+
+fn no_answer(pod: &PodName, error: &CallError) -> CniError {
+    let cure = match error {
+        CallError::Absent { .. } => {
+            "start it (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod on \
+             this node), exclude the namespace (excludeNamespaces), or let pods start uncaptured \
+             (withoutAgent: \"pass\"); `interceptor uninstall --node` takes the plugin off the node"
+        }
+        CallError::Silent { .. } | CallError::HungUp { .. } | CallError::Garbled { .. } => {
+            "its log on this node says why; the runtime will ask again"
+        }
+    };
+    CniError::new(
+        Code::TryAgain,
+        format!("the pod {pod} is not started, as it may be of the mesh and would be uncaptured"),
+        format!("{error}: {cure}"),
+    )
+}
+
+/// Asks until there is an answer: an agent that is replaced is away for a moment. ADD twice is ADD
+/// once, so one that died over it is followed by the next.
+fn call_patiently(settings: &PluginSettings, request: &Request) -> Result<Answer, CallError> {
+    let start = Instant::now();
+    let wait = settings.wait();
+    loop {
+        let left = wait.saturating_sub(start.elapsed()).max(AGAIN);
+        let error = match protocol::call(&settings.socket, request.clone(), left) {
+            Ok(answer) => return Ok(answer),
+            Err(error @ (CallError::Absent { .. } | CallError::HungUp { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        if start.elapsed() + AGAIN > wait.min(REPLACED) {
+            return Err(error);
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Is the pod still captured? Only the agent's no is a no.
+pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniError> {
+    let settings = PluginSettings::read(input)?;
+    let conf = Conf::read(input)?;
+    let Case::Asks(pod) = Case::of(environment, &settings)? else {
+        return Ok(());
+    };
+    version::check(&conf.cni_version)?;
+    let mut request = environment.add_request(pod)?;
+    request.ips = conf.ips();
+    let pod = request.pod.clone();
+    let wait = settings.wait().min(REPLACED);
+    match protocol::call(&settings.socket, Request::Check(request), wait) {
+        Ok(Answer::Failed { reason }) => Err(CniError::new(
+            Code::CheckFailed,
+            format!("the pod {pod} is not captured as it should be"),
+            reason,
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let line = format!("CHECK {pod}: not known: {error}");
+            log::tell(settings.log_file.as_deref(), &line);
+            Ok(())
+        }
+    }
+}
+
+/// A sandbox is going. It goes whatever we do: what stands in its way keeps its pod terminating for
+/// ever. An agent that does not hear of it finds out by itself.
+pub(super) fn del(environment: &Environment, input: &[u8]) {
+    let settings = PluginSettings::read(input).unwrap_or_default();
+    if matches!(Case::of(environment, &settings), Ok(Case::Passes(_))) {
+        return;
+    }
+    if let Some(request) = environment.del_request() {
+        inform("DEL", &settings, Request::Del(request));
+    }
+}
+
+/// All but the named are gone.
+pub(super) fn gc(input: &[u8]) {
+    let settings = PluginSettings::read(input).unwrap_or_default();
+    let Ok(conf) = Conf::read(input) else {
+        return;
+    };
+    // Without the list nothing is known; an empty list says that there are none.
+    let Some(valid) = conf.valid_attachments else {
+        return;
+    };
+    let container_ids = valid.into_iter().map(|valid| valid.container_id).collect();
+    let network = conf.name;
+    let request = GcRequest {
+        network,
+        container_ids,
+    };
+    inform("GC", &settings, Request::Gc(request));
+}
+
+fn inform(verb: &str, settings: &PluginSettings, request: Request) {
+    if let Err(error) = protocol::call(&settings.socket, request, TELLING) {
+        let line = format!("{verb}: the agent is not told, and will find out: {error}");
+        log::tell(settings.log_file.as_deref(), &line);
+    }
+}

@@ -1,0 +1,240 @@
+//! What is attached on this machine, and changing it: for one pod, or for many from one process.
+//!
+//! What all pods share is opened once, and used for as long as it is what is pinned: other commands
+//! may be at work meanwhile. Each change holds the machine-wide lock.
+
+mod loaded;
+mod tidy;
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::{NetnsCookie, PolicyFlags, PolicyId};
+pub(crate) use loaded::Loaded;
+use tracing::warn;
+
+use crate::{
+    attachment::{Attached, Attachment, Before},
+    bpf::{hooks, link, maps::Maps, pins::Pins},
+    cgroup::{Cgroup, Hierarchy},
+    detachment::{self, Detached},
+    host::{self, Lock},
+    netns::{Netns, NetnsSpec},
+    processes,
+    record::Record,
+    upgrade,
+};
+
+/// The interception on this machine.
+#[derive(Default)]
+pub struct Dataplane {
+    pins: Pins,
+    loaded: Option<Loaded>,
+}
+
+/// A network namespace that is attached.
+#[derive(Clone, Debug)]
+pub struct AttachedPod {
+    /// The kernel's name for the network namespace.
+    pub netns: NetnsCookie,
+    /// What it is attached with.
+    pub record: Record,
+}
+
+impl Dataplane {
+    /// Changes nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps other commands out, and takes over what another build has pinned.
+    fn lock(&mut self) -> Result<Lock> {
+        let lock = host::lock()?;
+        self.take_over()?;
+        Ok(lock)
+    }
+
+    /// Takes over what another build has pinned, pod by pod. Every change begins with it, and it is
+    /// done at once if there is nothing.
+    fn take_over(&mut self) -> Result<()> {
+        if upgrade::take_over(&self.pins)? {
+            self.loaded = None;
+            self.sweep(true)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
+    pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+        let _lock = self.lock()?;
+        self.change(wanted)
+    }
+
+    /// The same for one pod of which nothing is known: first makes sure that no process of it is
+    /// left out, and in the end tidies up.
+    pub fn attach_checked(
+        &mut self,
+        wanted: &Attachment<'_>,
+        hierarchy: &Hierarchy,
+    ) -> Result<Attached> {
+        let _lock = self.lock()?;
+        processes::check_covered(wanted.netns, wanted.places, hierarchy)?;
+        let attached = self.change(wanted)?;
+        self.tidy_locked()?;
+        Ok(attached)
+    }
+
+    /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
+    /// routes. `None` if it is not attached.
+    pub fn refresh(&mut self, netns: &Netns) -> Result<Option<Attached>> {
+        let _lock = self.lock()?;
+        let Some(before) = self.before(netns.cookie())? else {
+            return Ok(None);
+        };
+        let hierarchy = Hierarchy::find()?;
+        let places = before.record.places();
+        let places = places.try_map(|place| Cgroup::open(&hierarchy, Some(&place.path)))?;
+        let wanted = Attachment {
+            netns,
+            places: &places,
+            settings: &before.record.settings,
+            log: before.policy.flags.contains(PolicyFlags::LOG),
+        };
+        self.change(&wanted).map(Some)
+    }
+
+    /// Goes from what was before to what is to be, under the lock.
+    fn change(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+        self.begin()?;
+        let result = wanted.netns.enter(|| {
+            let loaded = Loaded::current(&mut self.loaded, &self.pins)?;
+            wanted.establish(&self.pins, loaded)
+        });
+        match &result {
+            Ok(Attached::Replaced) => self.sweep(false)?,
+            Ok(_) => self.pins.finish_change()?,
+            Err(_) => {
+                if self.before(wanted.netns.cookie())?.is_none() {
+                    // Nothing half-done stays; the first error is the one that tells.
+                    let _undone = detachment::undo(&self.pins, wanted.netns);
+                }
+                self.sweep(true)?;
+            }
+        }
+        result
+    }
+
+    /// Begins a change, after what a command has left that was killed.
+    fn begin(&mut self) -> Result<()> {
+        if self.pins.exist() && !Maps::are_complete(&self.pins.maps()) {
+            // Programs with maps that nobody can reach.
+            self.pins.remove_all()?;
+        }
+        if self.pins.begin_change()? {
+            self.loaded = None;
+            self.sweep(true)?;
+            self.pins.begin_change()?;
+        }
+        Ok(())
+    }
+
+    fn before(&self, netns: NetnsCookie) -> Result<Option<Before>> {
+        match &self.loaded {
+            Some(loaded) if loaded.is_current(&self.pins) => Before::read(&loaded.maps, netns),
+            _ => match Maps::open_if_complete(&self.pins.maps())? {
+                Some(maps) => Before::read(&maps, netns),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Detaches `netns`.
+    pub fn detach(&mut self, netns: &Netns) -> Result<Detached> {
+        let _lock = self.lock()?;
+        if !self.pins.exist() {
+            return detachment::undo(&self.pins, netns);
+        }
+        let unfinished = self.pins.begin_change()?;
+        let detached = detachment::undo(&self.pins, netns)?;
+        self.sweep(unfinished)?;
+        Ok(detached)
+    }
+
+    /// Detaches every network namespace and removes everything of ours. Answers how many there were.
+    pub fn detach_all(&mut self) -> Result<usize> {
+        let _lock = host::lock()?;
+        if let Err(error) = self.take_over() {
+            warn!("{error:#}");
+            self.pins.remove_all()?;
+        }
+        let mut count = 0;
+        if let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? {
+            for (cookie, policy) in attached(&maps)? {
+                match open_attached(&self.pins, &maps, cookie, policy) {
+                    Some(netns) => detachment::undo(&self.pins, &netns).map(drop)?,
+                    None => detachment::remove_netns(&self.pins, &mut maps, cookie)?,
+                }
+                count += 1;
+            }
+        }
+        self.loaded = None;
+        self.pins.remove_all()?;
+        Ok(count)
+    }
+
+    /// What is attached. Network namespaces that are gone are among it until it is tidied up.
+    pub fn attached(&mut self) -> Result<Vec<AttachedPod>> {
+        let _lock = self.lock()?;
+        let Some(maps) = Maps::open_if_complete(&self.pins.maps())? else {
+            return Ok(Vec::new());
+        };
+        attached(&maps)?
+            .into_iter()
+            .map(|(netns, policy)| {
+                let record = Record::load(&maps, policy)?;
+                Ok(AttachedPod { netns, record })
+            })
+            .collect()
+    }
+
+    /// Takes away what nothing needs any more: what is kept for network namespaces that are gone,
+    /// links to cgroups that no pod is attached at, and with the last pod everything.
+    pub fn tidy(&mut self) -> Result<()> {
+        let _lock = self.lock()?;
+        self.tidy_locked()
+    }
+
+    fn tidy_locked(&mut self) -> Result<()> {
+        if self.pins.exist() {
+            let unfinished = self.pins.begin_change()?;
+            self.sweep(unfinished)?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
+/// way of a process that is in it.
+pub(crate) fn open_attached(
+    pins: &Pins,
+    maps: &Maps,
+    cookie: NetnsCookie,
+    policy: PolicyId,
+) -> Option<Netns> {
+    let by_path = Record::load(maps, policy)
+        .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
+        .ok()
+        .filter(|netns| netns.cookie() == cookie);
+    by_path.or_else(|| {
+        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+        Netns::find(link::netns_inode(&pin).ok()?, cookie)
+    })
+}
+
+/// Every attached network namespace with its policy.
+pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+    maps.policies
+        .iter()
+        .map(|entry| entry.map(|(cookie, policy)| (cookie, policy.id)))
+        .collect::<Result<_, _>>()
+        .context("cannot list the policies")
+}

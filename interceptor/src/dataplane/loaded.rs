@@ -1,0 +1,125 @@
+//! What all pods share, opened once.
+
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    bpf::{
+        hooks::Hook,
+        link,
+        maps::Maps,
+        object::Object,
+        pins::{self, Pins},
+        programs::Shared,
+    },
+    cgroup::Cgroup,
+};
+
+/// The object, the maps and the shared programs, and what is known of the cgroups.
+pub(crate) struct Loaded {
+    pub(crate) object: Object,
+    pub(crate) maps: Maps,
+    pub(crate) programs: Shared,
+    /// What tells this build's programs from another's.
+    build: String,
+    /// Which folders these are pinned in. Another command may have put others in their place.
+    pinned: [FileId; 2],
+    /// The folders of the links to cgroups that are known to have all of them.
+    linked: HashMap<u64, (FileId, Vec<Hook>)>,
+}
+
+/// What tells one folder from another that comes to bear its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+impl Loaded {
+    /// What is in `loaded`, if it is still what is pinned; else it is opened, or made.
+    pub(super) fn current<'a>(loaded: &'a mut Option<Self>, pins: &Pins) -> Result<&'a mut Self> {
+        let kept = loaded.take().filter(|loaded| loaded.is_current(pins));
+        let current = match kept {
+            Some(current) => current,
+            None => Self::open(pins)?,
+        };
+        Ok(loaded.insert(current))
+    }
+
+    fn open(pins: &Pins) -> Result<Self> {
+        let loaded = Self::prepare(pins)?;
+        loaded.programs.share(&loaded.object)?;
+        Ok(loaded)
+    }
+
+    /// Opens or makes it, beside what another build may have in force.
+    pub(crate) fn prepare(pins: &Pins) -> Result<Self> {
+        pins.create()?;
+        let mut object = Object::load(pins)?;
+        let maps = Maps::open(&pins.maps())?;
+        let programs = Shared::open(&mut object, pins)?;
+        let build = Object::build();
+        let pinned = pinned(pins, &build).context("cannot look at the pins")?;
+        Ok(Self {
+            object,
+            maps,
+            programs,
+            build,
+            pinned,
+            linked: HashMap::new(),
+        })
+    }
+
+    /// Whether nobody has removed it, or put another build's programs in its place.
+    pub(super) fn is_current(&self, pins: &Pins) -> bool {
+        pinned(pins, &self.build).is_ok_and(|now| now == self.pinned)
+            && fs::read_dir(pins.programs()).is_ok_and(|builds| builds.count() == 1)
+    }
+
+    /// Makes sure that the programs of `hooks` are attached at `cgroup`.
+    pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<()> {
+        let folder = pins.cgroup(cgroup.id());
+        let is_known = |(known, linked): &(FileId, Vec<Hook>)| {
+            FileId::of(&folder).is_ok_and(|now| now == *known)
+                && hooks.iter().all(|hook| linked.contains(hook))
+        };
+        if self.linked.get(&cgroup.id()).is_some_and(is_known) {
+            return Ok(());
+        }
+        let programs = self.programs.at_cgroups().iter();
+        let wanted: Vec<_> = programs.filter(|(hook, _)| hooks.contains(hook)).collect();
+        // Whoever is in the way of any is named before the first is attached.
+        for (hook, _) in &wanted {
+            link::check_not_shut_out(*hook, cgroup.path(), cgroup.mount())?;
+        }
+        pins::create_folder(&folder)?;
+        for (hook, program) in wanted {
+            link::ensure(*hook, program, cgroup, &folder)
+                .with_context(|| format!("at the cgroup {}", cgroup.path().display()))?;
+        }
+        let folder = FileId::of(&folder)?;
+        self.linked.insert(cgroup.id(), (folder, hooks.to_vec()));
+        Ok(())
+    }
+
+    /// Forgets what is known of the cgroups, some of whose links have been taken away.
+    pub(super) fn forget_links(&mut self) {
+        self.linked.clear();
+    }
+}
+
+fn pinned(pins: &Pins, build: &str) -> io::Result<[FileId; 2]> {
+    let programs = pins.programs().join(build);
+    Ok([FileId::of(&pins.maps())?, FileId::of(&programs)?])
+}

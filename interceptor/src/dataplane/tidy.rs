@@ -1,0 +1,85 @@
+//! Ends changes: takes away what nothing needs any more.
+
+use std::collections::HashSet;
+
+use anyhow::Result;
+
+use super::{Dataplane, attached};
+use crate::{
+    attachment::policy_of,
+    bpf::{
+        hooks::{self, CGROUP_HOOKS},
+        link,
+        maps::Maps,
+        pins,
+    },
+    detachment,
+    record::Record,
+};
+
+impl Dataplane {
+    /// Takes away network namespaces that are gone, links to cgroups that no pod is attached at,
+    /// with the last pod everything, and if `unfinished` lists of policies that never came into
+    /// force or were not taken away.
+    pub(super) fn sweep(&mut self, unfinished: bool) -> Result<()> {
+        let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? else {
+            return self.remove_everything();
+        };
+        self.remove_gone(&mut maps)?;
+        let policies = attached(&maps)?;
+        if policies.is_empty() {
+            return self.remove_everything();
+        }
+        if unfinished {
+            let in_force: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
+            maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
+        }
+        let records = policies
+            .iter()
+            .map(|(_, policy)| Record::load(&maps, *policy))
+            .collect::<Result<Vec<_>>>()?;
+        self.remove_unused_links(&records)?;
+        self.pins.finish_change()
+    }
+
+    fn remove_everything(&mut self) -> Result<()> {
+        self.loaded = None;
+        self.pins.remove_all()
+    }
+
+    fn remove_gone(&self, maps: &mut Maps) -> Result<()> {
+        for cookie in self.pins.netns_cookies()? {
+            let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
+            let attached = policy_of(maps, cookie)?.is_some();
+            if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
+                detachment::remove_netns(&self.pins, maps, cookie)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_unused_links(&mut self, records: &[Record]) -> Result<()> {
+        let mut used = HashSet::new();
+        for record in records {
+            for (place, hooks) in record.places().each() {
+                used.extend(hooks.iter().map(|hook| (place.id, hook.program)));
+            }
+        }
+        for id in self.pins.cgroup_ids()? {
+            let folder = self.pins.cgroup(id);
+            if !used.iter().any(|(cgroup, _)| *cgroup == id) {
+                pins::remove_tree(&folder)?;
+                continue;
+            }
+            for hook in CGROUP_HOOKS {
+                if !used.contains(&(id, hook.program)) {
+                    link::remove_pin(&folder.join(hook.program))?;
+                }
+            }
+        }
+        if let Some(loaded) = &mut self.loaded {
+            loaded.forget_links();
+        }
+        Ok(())
+    }
+}

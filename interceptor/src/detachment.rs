@@ -1,0 +1,83 @@
+//! Detaching a network namespace.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::{NetnsCookie, Policy};
+
+use crate::{
+    attachment::policy_of,
+    bpf::{
+        grace,
+        maps::Maps,
+        pins::{self, Pins},
+        watch,
+    },
+    netns::{
+        Netns,
+        addresses::remove_passthrough_v6,
+        interfaces, netlink, stand_in_routes,
+        tproxy::{self, Retired},
+    },
+};
+
+/// What became of a detach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Whether the network namespace was attached.
+    pub was_attached: bool,
+    /// Whether routes stay for open connections; the next attach or detach takes them away.
+    pub keeps_routes: bool,
+}
+
+/// Takes away all that an attach makes. The policy goes first: from then on nothing is captured,
+/// and the rest is not looked at.
+pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
+    let mut was_attached = false;
+    if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
+        was_attached = policy_of(&maps, netns.cookie())?.is_some();
+        remove_policy(&mut maps, netns.cookie())?;
+        unwatch_all(netns, &pins.netns(netns.cookie()))?;
+        remove_netns(pins, &mut maps, netns.cookie())?;
+    }
+    let keeps_routes = netns.run(|| {
+        netlink::run(async |handle| {
+            remove_passthrough_v6(&handle).await?;
+            let retired = tproxy::retire(&handle, None).await?;
+            let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
+            Ok(keeps_stand_ins || retired == Retired::Kept)
+        })
+    })?;
+    Ok(Detached {
+        was_attached,
+        keeps_routes,
+    })
+}
+
+/// Takes our programs away from the interfaces of a network namespace, whose pins are in `folder`.
+fn unwatch_all(netns: &Netns, folder: &Path) -> Result<()> {
+    netns.run(|| {
+        let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
+        watch::retain(&interfaces, &[], folder)
+    })
+}
+
+/// Takes away what is kept outside the network namespace, which may be gone.
+pub(crate) fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
+    remove_policy(maps, netns)?;
+    pins::remove_tree(&pins.netns(netns))?;
+    maps.remove_netns_state(netns)
+}
+
+/// From here on nothing is captured.
+fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
+    let policy = policy_of(maps, netns)?;
+    if let Some(Policy { id, .. }) = policy {
+        maps.policies
+            .remove(&netns)
+            .context("cannot remove the policy")?;
+        grace::wait_for_running_programs();
+        maps.remove_policy_lists(|other| other == id)?;
+    }
+    Ok(())
+}

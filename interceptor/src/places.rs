@@ -1,0 +1,150 @@
+//! Where a pod's sockets are seen: the cgroups that its programs are attached at.
+
+use std::path::PathBuf;
+
+use aya_obj::generated::bpf_attach_type::{
+    BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT,
+    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bpf::hooks::{CGROUP_HOOKS, Hook},
+    cgroup::Cgroup,
+};
+
+/// The cgroups that a pod is attached at.
+///
+/// On a node `root` is the root of the host's hierarchy, below which every socket of the pod's
+/// network namespace is, wherever it was made. `first` is the kubepods cgroup: programs of a cgroup
+/// run before those of the cgroups above it (`compute_effective_progs`), so that there the
+/// destination is seen which the app has named, before a root-level load balancer (Cilium's,
+/// Calico's) rewrites it. What was captured there meets a stand-in at the root, and stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places<T = Cgroup> {
+    /// Every socket of the pod is below it.
+    pub root: T,
+    /// Where destinations are looked at first.
+    pub first: Option<T>,
+    /// The pod's own, which every one of its containers is below: where questions for the original
+    /// destination are answered, so that no other pod's `getsockopt` pays for it.
+    pub pod: Option<T>,
+}
+
+/// A cgroup as a record names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupName {
+    /// Where it is, or was.
+    pub path: PathBuf,
+    /// As the kernel names it: not used again while the machine is up.
+    pub id: u64,
+}
+
+impl<T> Places<T> {
+    /// One cgroup for everything.
+    #[must_use]
+    pub const fn at(root: T) -> Self {
+        Self {
+            root,
+            first: None,
+            pod: None,
+        }
+    }
+
+    /// Each cgroup with the hooks that it gets: first where questions are answered, last where
+    /// connections are captured.
+    pub fn each(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
+        let at_root = |hook: &Hook| self.pod.is_none() || !is_question(*hook);
+        let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_question)));
+        let root = (&self.root, hooks(|hook| at_root(&hook)));
+        let first = self
+            .first
+            .as_ref()
+            .map(|first| (first, hooks(is_destination)));
+        pod.into_iter().chain([root]).chain(first)
+    }
+
+    /// The same places, named otherwise.
+    pub fn try_map<U, E>(&self, name: impl Fn(&T) -> Result<U, E>) -> Result<Places<U>, E> {
+        Ok(Places {
+            root: name(&self.root)?,
+            first: self.first.as_ref().map(&name).transpose()?,
+            pod: self.pod.as_ref().map(&name).transpose()?,
+        })
+    }
+}
+
+impl Places {
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> Places<CgroupName> {
+        let name = |cgroup: &Cgroup| CgroupName {
+            path: cgroup.path().to_owned(),
+            id: cgroup.id(),
+        };
+        Places {
+            root: name(&self.root),
+            first: self.first.as_ref().map(name),
+            pod: self.pod.as_ref().map(name),
+        }
+    }
+}
+
+fn hooks(belongs: impl Fn(Hook) -> bool) -> Vec<Hook> {
+    let all = CGROUP_HOOKS.into_iter();
+    all.filter(|hook| belongs(*hook)).collect()
+}
+
+/// Whether a hook is asked for the original destination, in every `getsockopt` call.
+fn is_question(hook: Hook) -> bool {
+    hook.attach_type == BPF_CGROUP_GETSOCKOPT
+}
+
+/// Whether a hook sees where a socket wants to go.
+fn is_destination(hook: Hook) -> bool {
+    matches!(
+        hook.attach_type,
+        BPF_CGROUP_INET4_CONNECT
+            | BPF_CGROUP_INET6_CONNECT
+            | BPF_CGROUP_UDP4_SENDMSG
+            | BPF_CGROUP_UDP6_SENDMSG
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(places: &Places<&str>, place: &str) -> Vec<&'static str> {
+        let mut each = places.each();
+        let (_, hooks) = each.find(|(at, _)| **at == place).unwrap();
+        hooks.iter().map(|hook| hook.program).collect()
+    }
+
+    #[test]
+    fn one_cgroup_gets_every_hook() {
+        let places = Places::at("root");
+        assert_eq!(programs(&places, "root").len(), CGROUP_HOOKS.len());
+        assert_eq!(places.each().count(), 1);
+    }
+
+    #[test]
+    fn nobody_but_the_pod_pays_for_its_questions() {
+        let places = Places {
+            root: "root",
+            first: Some("kubepods"),
+            pod: Some("pod"),
+        };
+        assert_eq!(programs(&places, "pod"), ["icept_origdst"]);
+        assert!(!programs(&places, "root").contains(&"icept_origdst"));
+        assert_eq!(
+            programs(&places, "kubepods"),
+            [
+                "icept_send4",
+                "icept_send6",
+                "icept_connect4",
+                "icept_connect6"
+            ]
+        );
+    }
+}

@@ -1,0 +1,143 @@
+//! Taking over what another build has pinned: a newer one, an older one, or one that was killed while
+//! it took over from this.
+//!
+//! What both lay out alike they share ([`crate::bpf::layout`]): stand-ins, listeners, the state of
+//! every connection. Policies that are laid out in another way are compiled anew, from their records,
+//! beside those in force. Then the programs change places, each by one update of a link, in an order
+//! in which every connection meets one that knows it. Only then goes what nothing uses any more.
+//!
+//! ```text
+//!  1  maps that are missing            nobody looks at them yet
+//!  2  programs, loaded and pinned      in force nowhere
+//!  3  policies, pod by pod             the other build's are still what counts
+//!  4  sockops                          listeners are noted in both builds' maps from here on
+//!  5  open listeners, where needed
+//!  6  names, answers, sk_lookup, interfaces
+//!  7  connect, sendmsg                 from here on, this build's policies are what counts
+//!  8  the other build's maps and programs are removed, its policies first
+//! ```
+//!
+//! Killed after any step, the next command of either build does the same: it completes this, or goes
+//! back. Until step 7 all of the other build's policies are there, after it all of this one's.
+//!
+//! A pod whose network namespace cannot be entered, by its path or by a process in it, stops all of
+//! it before step 4: its traffic, and that of all others, stays with the other build's programs.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use interceptor_ebpf::{NetnsCookie, PolicyId};
+use tracing::info;
+
+use crate::{
+    attachment,
+    bpf::{foreign::Foreign, hooks, layout, link, pins::Pins},
+    dataplane::{self, Loaded},
+    netns::Netns,
+    record::Record,
+};
+
+/// How long a network namespace that is going is waited for.
+const TRIES: u32 = 40;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+/// Takes over from other builds, if there is anything of theirs. Answers whether there was. Called
+/// under the lock, and followed by what ends every change.
+pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
+    let foreign = Foreign::find(pins)?;
+    if foreign.is_empty() {
+        return Ok(false);
+    }
+    info!("taking over from another build");
+    pins.begin_change()?;
+    let mut upgrade = Upgrade {
+        pins,
+        loaded: Loaded::prepare(pins)?,
+    };
+    upgrade
+        .run(&foreign)
+        .context("cannot take over from another build, whose programs stay in force")?;
+    Ok(true)
+}
+
+/// This build's side.
+struct Upgrade<'a> {
+    pins: &'a Pins,
+    loaded: Loaded,
+}
+
+impl Upgrade<'_> {
+    fn run(&mut self, foreign: &Foreign) -> Result<()> {
+        for (cookie, policy) in foreign.attached(self.pins)? {
+            self.adopt(cookie, policy)?;
+        }
+        for (cookie, _) in dataplane::attached(&self.loaded.maps)? {
+            attachment::make_room(cookie, &mut self.loaded.maps)?;
+        }
+        self.loaded.programs.replace_noting(self.pins)?;
+        if foreign.has_own(layout::LISTENER_PORTS) {
+            self.note_listeners()?;
+        }
+        let Loaded {
+            object, programs, ..
+        } = &mut self.loaded;
+        programs.replace_others(object, self.pins)?;
+        foreign.remove(self.pins)
+    }
+
+    /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
+    fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
+        if attachment::policy_of(&self.loaded.maps, cookie)?.is_some() {
+            return Ok(());
+        }
+        let Some(netns) = self.open(cookie, policy)? else {
+            return Ok(());
+        };
+        let record = Record::load(&self.loaded.maps, policy)?;
+        attachment::adopt(&netns, &record, self.pins, &mut self.loaded)
+            .with_context(|| format!("{}", netns.path().display()))
+    }
+
+    /// Opens an attached network namespace; `None` if it is gone. One that is going, which nothing
+    /// leads to any more, is waited for.
+    fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Option<Netns>> {
+        let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
+        let maps = &self.loaded.maps;
+        for _ in 0..TRIES {
+            if !link::is_alive(hooks::LOOKUP, &pin)? {
+                return Ok(None);
+            }
+            if let Some(netns) = dataplane::open_attached(self.pins, maps, cookie, policy) {
+                return Ok(Some(netns));
+            }
+            thread::sleep(BETWEEN_TRIES);
+        }
+        let record = Record::load(maps, policy)?;
+        bail!(
+            "the network namespace with the cookie {cookie}, attached as {}, is not there any more, \
+             and no process is in it: wait until the kernel has let go of it, or detach everything \
+             with `interceptor detach --all`",
+            record.netns.display()
+        )
+    }
+
+    /// Notes the listeners of all pods in this build's maps. If one that was killed has noted them, or
+    /// this build is the one that it would have taken over from, these maps may be in use: those that
+    /// are noted go when they are noted once more.
+    fn note_listeners(&mut self) -> Result<()> {
+        for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
+            let Some(netns) = self.open(cookie, policy)? else {
+                continue;
+            };
+            let record = Record::load(&self.loaded.maps, policy)?;
+            let before = self.loaded.maps.listeners_of(cookie)?;
+            attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
+            let maps = &mut self.loaded.maps;
+            // There may not have been room for all of them twice.
+            if maps.listeners_of(cookie)?.len() >= 2 * before.len() {
+                maps.forget_sockets(&before)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! A Kubernetes API server that tests drive: objects, lists, watches and rights as the real one has
+//! them, and its bad days on demand.
+//!
+//! What is not served, or not allowed, is refused and recorded, so that a test can tell what was
+//! asked for.
+
+mod parameters;
+mod patching;
+mod resource;
+mod rights;
+mod selector;
+mod serving;
+mod state;
+mod status;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watching;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::rbac::v1::PolicyRule;
+pub use resource::{RESOURCES, Resource};
+use serde_json::{Value, json};
+pub use state::Recorded;
+use state::State;
+use tokio::sync::oneshot;
+
+use crate::netns::Netns;
+
+/// The server. It ends when dropped.
+pub struct ApiServer {
+    address: SocketAddr,
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ApiServer {
+    /// Starts it on a port of the loopback interface in `netns`.
+    pub fn start_in(netns: &Netns) -> Result<Self> {
+        netns.enter(bind).and_then(Self::serve_at)
+    }
+
+    /// Starts it on a port of this process's loopback interface.
+    pub fn start() -> Result<Self> {
+        Self::serve_at(bind()?)
+    }
+
+    fn serve_at(listener: TcpListener) -> Result<Self> {
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let state = Arc::new(State::default());
+        let (stop, stopped) = oneshot::channel();
+        let router = serving::router(Arc::clone(&state));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let serve = move || {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::select! {
+                    served = axum::serve(listener, router) => served,
+                    _ = stopped => Ok(()),
+                }
+            })
+        };
+        let thread = thread::spawn(move || {
+            if let Err(error) = serve() {
+                eprintln!("API server: {error}");
+            }
+        });
+        Ok(Self {
+            address,
+            state,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A kubeconfig that leads to it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> String {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": self.url()}}],
+            "users": [{"name": "agent", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "agent"}}],
+            "current-context": "test",
+        });
+        config.to_string()
+    }
+
+    /// Makes an object, or puts it in the place of the one of that name; those who watch are told.
+    pub fn put(&self, object: Value) -> Result<Value> {
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let resource = Resource::of(text("apiVersion"), text("kind"))
+            .with_context(|| format!("such objects are not served: {object}"))?;
+        Ok(self.state.change(|store| store.put(resource, object)))
+    }
+
+    /// Removes an object. False if there is none.
+    pub fn remove(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<bool> {
+        let resource = Resource::of(api_version, kind).context(kind.to_owned())?;
+        let remove = |store: &mut store::Store| store.remove(resource, namespace, name);
+        Ok(self.state.change(remove))
+    }
+
+    /// An object as it is now.
+    #[must_use]
+    pub fn get(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let resource = Resource::of(api_version, kind)?;
+        let inner = self.state.lock();
+        inner.store.get(resource, namespace, name).cloned()
+    }
+
+    /// The Events that were created, of both kinds, as far as they are about `object`.
+    #[must_use]
+    pub fn events_about(&self, object: &str) -> Vec<Value> {
+        let is_about = |event: &Value| {
+            ["involvedObject", "regarding"]
+                .iter()
+                .any(|field| event[field]["name"] == object)
+        };
+        let recorded = self.recorded().into_iter();
+        recorded
+            .filter(|request| request.verb == "create" && request.path.ends_with("/events"))
+            .map(|request| request.body)
+            .filter(is_about)
+            .collect()
+    }
+
+    /// Allows only what `rules` say from now on.
+    pub fn allow_only(&self, rules: Vec<PolicyRule>) {
+        self.state.lock().rights = Some(rules);
+    }
+
+    /// All requests so far, in the order in which they were answered.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Recorded> {
+        self.state.lock().recorded.clone()
+    }
+
+    /// Those that were refused: for want of rights, or as there is nothing like that.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Recorded> {
+        let refusals = [400, 403, 405, 422];
+        let mut recorded = self.recorded();
+        recorded.retain(|request| refusals.contains(&request.status));
+        recorded
+    }
+
+    /// How many watches are under way.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.state.watches()
+    }
+
+    /// Forgets what has happened, and tells those who watch: 410 Gone.
+    pub fn expire(&self) {
+        self.state.change(store::Store::forget);
+        self.state.signal(|signal| signal.expirations += 1);
+    }
+
+    /// Forgets what has happened. Those who watch go on; who comes back with an old version is told
+    /// 410 Gone.
+    pub fn forget(&self) {
+        self.state.change(store::Store::forget);
+    }
+
+    /// Cuts off all watches, in the middle of what they are told.
+    pub fn disconnect(&self) {
+        self.state.signal(|signal| signal.disconnections += 1);
+    }
+
+    /// Sends a bookmark to those who asked for bookmarks.
+    pub fn bookmark(&self) {
+        self.state.signal(|signal| signal.bookmarks += 1);
+    }
+
+    /// Takes that long for every answer from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.state.lock().faults.delay = delay;
+    }
+
+    /// Answers everything with 503, or no longer.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.state.lock().faults.unavailable = unavailable;
+    }
+
+    /// Refuses watches that begin with all objects, as servers before 1.32 do.
+    pub fn refuse_streaming_lists(&self) {
+        self.state.lock().faults.no_streaming_lists = true;
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // It may have ended by itself, with an error that it has told.
+        let _ended = self.stop.take().map(|stop| stop.send(()));
+        let _panicked = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn bind() -> Result<TcpListener> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
+}

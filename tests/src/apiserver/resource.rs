@@ -1,0 +1,186 @@
+//! What there is, and what a path means.
+
+/// A kind of objects.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its group, nothing for the core's.
+    pub group: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// What it is called in paths and in rules.
+    pub plural: &'static str,
+    /// What its objects call themselves.
+    pub kind: &'static str,
+    /// Whether each is in a namespace.
+    pub namespaced: bool,
+}
+
+const fn namespaced(
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+) -> Resource {
+    Resource {
+        group,
+        version,
+        plural,
+        kind,
+        namespaced: true,
+    }
+}
+
+const fn global(
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+) -> Resource {
+    Resource {
+        group,
+        version,
+        plural,
+        kind,
+        namespaced: false,
+    }
+}
+
+/// All that are served.
+pub const RESOURCES: [Resource; 9] = [
+    namespaced("", "v1", "pods", "Pod"),
+    namespaced("", "v1", "configmaps", "ConfigMap"),
+    namespaced("", "v1", "events", "Event"),
+    global("", "v1", "namespaces", "Namespace"),
+    global("", "v1", "nodes", "Node"),
+    namespaced("apps", "v1", "daemonsets", "DaemonSet"),
+    namespaced("coordination.k8s.io", "v1", "leases", "Lease"),
+    namespaced("events.k8s.io", "v1", "events", "Event"),
+    global("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass"),
+];
+
+impl Resource {
+    /// The one whose objects say that they are of `api_version` and `kind`.
+    #[must_use]
+    pub fn of(api_version: &str, kind: &str) -> Option<&'static Self> {
+        RESOURCES
+            .iter()
+            .find(|resource| resource.api_version() == api_version && resource.kind == kind)
+    }
+
+    /// `apps/v1`, or `v1` in the core.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        let Self { group, version, .. } = self;
+        if group.is_empty() {
+            return (*version).to_owned();
+        }
+        format!("{group}/{version}")
+    }
+}
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target<'a> {
+    /// The kind.
+    pub(super) resource: &'static Resource,
+    /// In which namespace, if only in one.
+    pub(super) namespace: Option<&'a str>,
+    /// The one object, if it is about one.
+    pub(super) name: Option<&'a str>,
+    /// A part of it: `status`.
+    pub(super) part: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// What `path` means: `/api/v1/namespaces/default/pods/web`.
+    #[must_use]
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        let mut parts = path.strip_prefix('/')?.split('/');
+        let group = match parts.next()? {
+            "api" => "",
+            "apis" => parts.next()?,
+            _ => return None,
+        };
+        let version = parts.next()?;
+        let rest: Vec<_> = parts.collect();
+        let (namespace, rest) = match rest[..] {
+            // Of a namespace itself there is no more than its name and a part.
+            ["namespaces", namespace, _, ..] if rest[2] != "status" => {
+                (Some(namespace), &rest[2..])
+            }
+            _ => (None, &rest[..]),
+        };
+        let (plural, name, part) = match *rest {
+            [plural] => (plural, None, None),
+            [plural, name] => (plural, Some(name), None),
+            [plural, name, part] => (plural, Some(name), Some(part)),
+            _ => return None,
+        };
+        let resource = RESOURCES.iter().find(|resource| {
+            (resource.group, resource.version, resource.plural) == (group, version, plural)
+        })?;
+        (resource.namespaced || namespace.is_none()).then_some(Self {
+            resource,
+            namespace,
+            name,
+            part,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Parts<'a> = (
+        &'static str,
+        Option<&'a str>,
+        Option<&'a str>,
+        Option<&'a str>,
+    );
+
+    fn parsed(path: &str) -> Option<Parts<'_>> {
+        let target = Target::parse(path)?;
+        let Target {
+            namespace,
+            name,
+            part,
+            ..
+        } = target;
+        Some((target.resource.kind, namespace, name, part))
+    }
+
+    #[test]
+    fn paths_are_kubernetes_own() {
+        assert_eq!(parsed("/api/v1/pods"), Some(("Pod", None, None, None)));
+        assert_eq!(
+            parsed("/api/v1/namespaces/shop/pods/web"),
+            Some(("Pod", Some("shop"), Some("web"), None))
+        );
+        assert_eq!(
+            parsed("/api/v1/namespaces/shop"),
+            Some(("Namespace", None, Some("shop"), None))
+        );
+        assert_eq!(
+            parsed("/api/v1/nodes/one/status"),
+            Some(("Node", None, Some("one"), Some("status")))
+        );
+        assert_eq!(
+            parsed("/apis/apps/v1/namespaces/mesh/daemonsets/agent"),
+            Some(("DaemonSet", Some("mesh"), Some("agent"), None))
+        );
+    }
+
+    #[test]
+    fn what_is_not_served_is_not_found() {
+        for path in [
+            "/",
+            "/version",
+            "/api/v1/secrets",
+            "/apis/apps/v1/pods",
+            "/api/v2/pods",
+        ] {
+            assert_eq!(parsed(path), None, "{path}");
+        }
+    }
+}

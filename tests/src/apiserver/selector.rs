@@ -1,0 +1,98 @@
+//! Field selectors: `spec.nodeName=one,status.phase!=Failed`.
+
+use serde_json::Value;
+
+/// What an object's fields must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selector(Vec<Requirement>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Requirement {
+    pointer: String,
+    value: String,
+    equal: bool,
+}
+
+/// The fields that the real one selects by, of the kinds that are served.
+const FIELDS: [&str; 8] = [
+    "metadata.name",
+    "metadata.namespace",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+];
+
+impl Selector {
+    /// Reads one; the error is what the real one says.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        parts
+            .map(Requirement::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether `object` is selected.
+    #[must_use]
+    pub(super) fn matches(&self, object: &Value) -> bool {
+        self.0.iter().all(|requirement| requirement.holds(object))
+    }
+}
+
+impl Requirement {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (field, value, equal) = if let Some((field, value)) = text.split_once("!=") {
+            (field, value, false)
+        } else if let Some((field, value)) = text.split_once("==") {
+            (field, value, true)
+        } else if let Some((field, value)) = text.split_once('=') {
+            (field, value, true)
+        } else {
+            return Err(format!("invalid field selector: {text}"));
+        };
+        if !FIELDS.contains(&field) {
+            return Err(format!("field label not supported: {field}"));
+        }
+        Ok(Self {
+            pointer: format!("/{}", field.replace('.', "/")),
+            value: value.to_owned(),
+            equal,
+        })
+    }
+
+    fn holds(&self, object: &Value) -> bool {
+        let value = object.pointer(&self.pointer);
+        let value = value.map_or_else(String::new, |value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        (value == self.value) == self.equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_matches_is_selected() {
+        let selector = Selector::parse("spec.nodeName=one,status.phase!=Failed").unwrap();
+        let pod = |node, phase| json!({"spec": {"nodeName": node}, "status": {"phase": phase}});
+        assert!(selector.matches(&pod("one", "Running")));
+        assert!(!selector.matches(&pod("two", "Running")));
+        assert!(!selector.matches(&pod("one", "Failed")));
+        assert!(!selector.matches(&json!({})));
+        assert!(Selector::default().matches(&json!({})));
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        assert!(Selector::parse("spec.nodename=one").is_err());
+        assert!(Selector::parse("spec.nodeName").is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! What becomes of a request.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Query, Request, State as Shared},
+    http::{Method, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    parameters::{Parameters, Version},
+    patching::{self, Kind},
+    resource::Target,
+    rights,
+    state::{Inner, Recorded, State},
+    status::Failure,
+    store::Listed,
+    watching,
+};
+
+/// More than this nobody sends.
+const LONGEST_BODY: usize = 1 << 20;
+
+/// The server, as axum has it.
+pub(super) fn router(state: Arc<State>) -> Router {
+    Router::new().fallback(serve).with_state(state)
+}
+
+/// A request, read.
+struct Asked {
+    verb: String,
+    path: String,
+    query: String,
+    parameters: Parameters,
+    patching: Option<Kind>,
+    body: Value,
+}
+
+async fn serve(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let delay = state.lock().faults.delay;
+    sleep(delay).await;
+    let asked = match Asked::read(request).await {
+        Ok(asked) => asked,
+        Err(failure) => return failure.into_response(),
+    };
+    let answer = answer(&state, &asked).unwrap_or_else(Failure::into_response);
+    let Asked {
+        verb,
+        path,
+        query,
+        body,
+        ..
+    } = asked;
+    state.lock().recorded.push(Recorded {
+        verb,
+        path,
+        query,
+        body,
+        status: answer.status().as_u16(),
+    });
+    answer
+}
+
+impl Asked {
+    async fn read(request: Request) -> Result<Self, Failure> {
+        let bad = |error: &dyn ToString| Failure::bad_request(error.to_string());
+        let (head, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, LONGEST_BODY).await;
+        let body: Bytes = body.map_err(|error| bad(&error))?;
+        let Query(parameters) =
+            Query::<Parameters>::try_from_uri(&head.uri).map_err(|error| bad(&error))?;
+        let path = head.uri.path().to_owned();
+        let has_name = Target::parse(&path).is_some_and(|target| target.name.is_some());
+        let verb = match head.method {
+            Method::GET if parameters.is_watch() => "watch",
+            Method::GET if has_name => "get",
+            Method::GET => "list",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            ref other => other.as_str(),
+        };
+        let content = head.headers.get(CONTENT_TYPE);
+        let patching = content.and_then(|kind| Kind::of(kind.to_str().ok()?));
+        Ok(Self {
+            verb: verb.to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            path,
+            parameters,
+            patching,
+            body: if body.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&body).map_err(|error| bad(&error))?
+            },
+        })
+    }
+}
+
+fn answer(state: &Arc<State>, asked: &Asked) -> Result<Response, Failure> {
+    let mut inner = state.lock();
+    if inner.faults.unavailable {
+        return Err(Failure::unavailable());
+    }
+    let target = Target::parse(&asked.path);
+    let target = target
+        .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
+    let rights = inner.rights.as_deref();
+    if rights.is_some_and(|rules| !rights::allow(rules, &asked.verb, &target)) {
+        let Asked { verb, path, .. } = asked;
+        return Err(Failure::forbidden(format!(
+            "User \"agent\" cannot {verb} {path}"
+        )));
+    }
+    asked
+        .parameters
+        .validate(!inner.faults.no_streaming_lists)?;
+    match asked.verb.as_str() {
+        "watch" => watching::start(state, &inner, &asked.path, &target, &asked.parameters),
+        "list" => list(&mut inner, &target, &asked.parameters),
+        "get" => get(&inner, &target),
+        verb => {
+            let changed = change(&mut inner, verb, &target, asked)?;
+            drop(inner);
+            state.signal(|signal| signal.changes += 1);
+            Ok(changed)
+        }
+    }
+}
+
+fn get(inner: &Inner, target: &Target<'_>) -> Result<Response, Failure> {
+    current(inner, target).map(|object| Json(object).into_response())
+}
+
+/// The one object that `target` names.
+fn current(inner: &Inner, target: &Target<'_>) -> Result<Value, Failure> {
+    let name = target.name.unwrap_or_default();
+    let namespace = target.namespace.unwrap_or_default();
+    let object = inner.store.get(target.resource, namespace, name);
+    object
+        .cloned()
+        .ok_or_else(|| Failure::not_found(&format!("{} \"{name}\"", target.resource.plural)))
+}
+
+fn list(
+    inner: &mut Inner,
+    target: &Target<'_>,
+    parameters: &Parameters,
+) -> Result<Response, Failure> {
+    let selector = parameters.selector()?;
+    let store = &mut inner.store;
+    let limit = parameters.limit.unwrap_or(0);
+    let listed = if let Some(token) = parameters.token.as_deref().filter(|text| !text.is_empty()) {
+        if matches!(parameters.version()?, Version::At(_)) {
+            return Err(Failure::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        store.next(token, limit)?
+    } else {
+        let current = store.version();
+        // The watch cache, which answers for version 0, tells all at once.
+        let limit = match parameters.version()? {
+            Version::At(asked) if asked > current => {
+                return Err(Failure::too_large(asked, current));
+            }
+            Version::Any => 0,
+            Version::At(_) | Version::Newest => limit,
+        };
+        let items = store.list(target, &selector);
+        store.cut(current, items, limit)
+    };
+    Ok(Json(list_object(target, listed)).into_response())
+}
+
+fn list_object(target: &Target<'_>, listed: Listed) -> Value {
+    let mut metadata = json!({"resourceVersion": listed.version.to_string()});
+    if let Some((token, left)) = listed.rest {
+        metadata["continue"] = json!(token);
+        metadata["remainingItemCount"] = json!(left);
+    }
+    json!({
+        "kind": format!("{}List", target.resource.kind),
+        "apiVersion": target.resource.api_version(),
+        "metadata": metadata,
+        "items": listed.items,
+    })
+}
+
+fn change(
+    inner: &mut Inner,
+    verb: &str,
+    target: &Target<'_>,
+    asked: &Asked,
+) -> Result<Response, Failure> {
+    match verb {
+        "create" => create(inner, target, &asked.body),
+        "patch" | "update" => {
+            let old = current(inner, target)?;
+            let new = if verb == "patch" {
+                let kind = asked
+                    .patching
+                    .ok_or_else(|| Failure::bad_request("which kind of patch?"))?;
+                patching::patched(kind, &old, &asked.body)?
+            } else {
+                asked.body.clone()
+            };
+            ensure_unchanged(&old, &new, target)?;
+            Ok(Json(inner.store.put(target.resource, new)).into_response())
+        }
+        "delete" => {
+            let old = current(inner, target)?;
+            let (namespace, name) = (
+                target.namespace.unwrap_or_default(),
+                target.name.unwrap_or_default(),
+            );
+            inner.store.remove(target.resource, namespace, name);
+            Ok(Json(old).into_response())
+        }
+        _ => Err(Failure::not_allowed()),
+    }
+}
+
+fn create(inner: &mut Inner, target: &Target<'_>, body: &Value) -> Result<Response, Failure> {
+    let mut object = body.clone();
+    let metadata = &mut object["metadata"];
+    if let (None, Some(prefix)) = (metadata["name"].as_str(), metadata["generateName"].as_str()) {
+        metadata["name"] = json!(format!("{prefix}{:05}", inner.store.version()));
+    }
+    let Some(name) = metadata["name"].as_str().map(str::to_owned) else {
+        return Err(Failure::invalid(
+            "metadata.name: Required value: name or generateName is required",
+        ));
+    };
+    let namespace = target.namespace.unwrap_or_default();
+    let own = metadata["namespace"].as_str().unwrap_or(namespace);
+    if own != namespace {
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if !namespace.is_empty() {
+        metadata["namespace"] = json!(namespace);
+    }
+    if inner.store.get(target.resource, namespace, &name).is_some() {
+        return Err(Failure::exists(&format!(
+            "{} \"{name}\"",
+            target.resource.plural
+        )));
+    }
+    let object = inner.store.put(target.resource, object);
+    Ok((StatusCode::CREATED, Json(object)).into_response())
+}
+
+/// Who names a version wants to change that one.
+fn ensure_unchanged(old: &Value, new: &Value, target: &Target<'_>) -> Result<(), Failure> {
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    let named = version(new);
+    if named.is_null() || named == "" || named == version(old) {
+        return Ok(());
+    }
+    let name = target.name.unwrap_or_default();
+    Err(Failure::conflict(&format!(
+        "{} \"{name}\"",
+        target.resource.plural
+    )))
+}

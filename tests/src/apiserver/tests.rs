@@ -1,0 +1,351 @@
+//! The server, as kube's own client and watcher see it.
+
+use std::{pin::pin, time::Duration};
+
+use anyhow::Result;
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    rbac::v1::PolicyRule,
+};
+use kube::{
+    Api, Client, Config, Error, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::ApiServer;
+
+/// How long an event may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn pod(name: &str, node: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-of-{name}")},
+        "spec": {"nodeName": node, "containers": [{"name": "app"}]},
+    })
+}
+
+fn client(server: &ApiServer) -> Client {
+    let mut config = Config::new(server.url().parse().expect("a URL"));
+    // What the server says is looked at, not what comes of asking it again and again.
+    config.default_retry = false;
+    Client::try_from(config).expect("a client")
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().fields("spec.nodeName=one")
+}
+
+fn run(test: impl Future<Output = Result<()>>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map(|runtime| runtime.block_on(test))
+        .expect("a runtime")
+        .expect("the test");
+}
+
+/// What the watcher tells next: `init`, `listed a`, `all`, `a`, `gone a`, `error`.
+async fn next(events: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Unpin)) -> String {
+    let event = timeout(PATIENCE, events.next())
+        .await
+        .expect("in time")
+        .expect("an event");
+    match event {
+        Ok(Event::Init) => "init".to_owned(),
+        Ok(Event::InitApply(pod)) => format!("listed {}", pod.name_any()),
+        Ok(Event::InitDone) => "all".to_owned(),
+        Ok(Event::Apply(pod)) => pod.name_any(),
+        Ok(Event::Delete(pod)) => format!("gone {}", pod.name_any()),
+        Err(_) => "error".to_owned(),
+    }
+}
+
+async fn expect(
+    events: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Unpin),
+    expected: &[&str],
+) {
+    for expected in expected {
+        assert_eq!(next(events).await, *expected);
+    }
+}
+
+/// Until the watch after a list has begun: what happens before it is told all the same, but a fault
+/// would have nothing to hit.
+async fn until_watched(server: &ApiServer) {
+    let watched = async {
+        while server.watches() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, watched).await.expect("a watch");
+}
+
+#[test]
+fn a_watcher_is_told_what_happens_on_its_node() {
+    run(async {
+        let server = ApiServer::start()?;
+        server.put(pod("a", "one"))?;
+        server.put(pod("elsewhere", "two"))?;
+        let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));
+        expect(&mut events, &["init", "listed a", "all"]).await;
+        server.put(pod("b", "one"))?;
+        server.put(pod("elsewhere", "two"))?;
+        server.put(pod("a", "one"))?;
+        server.remove("v1", "Pod", "shop", "b")?;
+        expect(&mut events, &["b", "a", "gone b"]).await;
+        // Out of what is selected.
+        server.put(pod("a", "two"))?;
+        expect(&mut events, &["gone a"]).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_happens_between_list_and_watch_is_told() {
+    run(async {
+        let server = ApiServer::start()?;
+        let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));
+        expect(&mut events, &["init", "all"]).await;
+        assert_eq!(server.watches(), 0);
+        server.put(pod("a", "one"))?;
+        server.remove("v1", "Pod", "shop", "a")?;
+        expect(&mut events, &["a", "gone a"]).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_watch_that_is_cut_off_goes_on_where_it_was() {
+    run(async {
+        let server = ApiServer::start()?;
+        let events = watcher(Api::<Pod>::all(client(&server)), config());
+        let mut events = pin!(events.default_backoff());
+        expect(&mut events, &["init", "all"]).await;
+        server.put(pod("a", "one"))?;
+        expect(&mut events, &["a"]).await;
+        server.disconnect();
+        server.put(pod("b", "one"))?;
+        expect(&mut events, &["b"]).await;
+        let lists = server
+            .recorded()
+            .iter()
+            .filter(|request| request.verb == "list")
+            .count();
+        assert_eq!(lists, 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn who_is_told_410_lists_again() {
+    run(async {
+        let server = ApiServer::start()?;
+        server.put(pod("a", "one"))?;
+        let events = watcher(Api::<Pod>::all(client(&server)), config());
+        let mut events = pin!(events.default_backoff());
+        expect(&mut events, &["init", "listed a", "all"]).await;
+        server.put(pod("b", "one"))?;
+        expect(&mut events, &["b"]).await;
+        server.expire();
+        expect(
+            &mut events,
+            &["error", "init", "listed a", "listed b", "all"],
+        )
+        .await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bookmark_is_a_version_to_go_on_from() {
+    run(async {
+        let server = ApiServer::start()?;
+        let pods = Api::<Pod>::all(client(&server));
+        let old = pods
+            .list(&ListParams::default())
+            .await?
+            .metadata
+            .resource_version;
+        let old = old.expect("a version");
+        let parameters = WatchParams::default().fields("spec.nodeName=one");
+        let mut watch = pin!(pods.watch(&parameters, &old).await?);
+        server.put(pod("elsewhere", "two"))?;
+        server.forget();
+        server.bookmark();
+        let told = timeout(PATIENCE, watch.next()).await?.expect("an event")?;
+        let WatchEvent::Bookmark(bookmark) = told else {
+            panic!("{told:?}");
+        };
+        for (version, is_known) in [(bookmark.metadata.resource_version, true), (old, false)] {
+            let mut watch = pin!(pods.watch(&parameters, &version).await?);
+            server.put(pod("a", "one"))?;
+            let told = timeout(PATIENCE, watch.next()).await?.expect("an event")?;
+            let is_expired = matches!(&told, WatchEvent::Error(status) if status.code == 410);
+            assert_eq!(is_expired, !is_known, "{told:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn lists_come_in_parts_of_one_moment() {
+    run(async {
+        let server = ApiServer::start()?;
+        for name in ["a", "b", "c"] {
+            server.put(pod(name, "one"))?;
+        }
+        let pods = Api::<Pod>::all(client(&server));
+        let first = pods.list(&ListParams::default().limit(2)).await?;
+        let token = first.metadata.continue_.clone().expect("a token");
+        assert_eq!(first.items.len(), 2);
+        assert_eq!(first.metadata.remaining_item_count, Some(1));
+        server.remove("v1", "Pod", "shop", "c")?;
+        let second = pods
+            .list(&ListParams::default().limit(2).continue_token(&token))
+            .await?;
+        let names: Vec<_> = second.items.iter().map(ResourceExt::name_any).collect();
+        assert_eq!(names, ["c"]);
+        assert_eq!(
+            second.metadata.resource_version,
+            first.metadata.resource_version
+        );
+        // The cache tells all at once.
+        let all = pods.list(&ListParams::default().match_any()).await?;
+        assert_eq!(all.items.len(), 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_token_of_a_list_expires() {
+    run(async {
+        let server = ApiServer::start()?;
+        for name in ["a", "b"] {
+            server.put(pod(name, "one"))?;
+        }
+        let pods = Api::<Pod>::all(client(&server));
+        let first = pods.list(&ListParams::default().limit(1)).await?;
+        server.forget();
+        let token = first.metadata.continue_.expect("a token");
+        let refused = pods
+            .list(&ListParams::default().limit(1).continue_token(&token))
+            .await;
+        assert!(matches!(refused, Err(Error::Api(status)) if status.code == 410));
+        Ok(())
+    });
+}
+
+#[test]
+fn lists_can_be_streamed_where_the_server_knows_how() {
+    run(async {
+        let server = ApiServer::start()?;
+        server.put(pod("a", "one"))?;
+        let pods = || Api::<Pod>::all(client(&server));
+        let mut events = pin!(watcher(pods(), config().streaming_lists()));
+        expect(&mut events, &["init", "listed a", "all"]).await;
+        server.put(pod("b", "one"))?;
+        expect(&mut events, &["b"]).await;
+        server.refuse_streaming_lists();
+        let mut events = pin!(watcher(pods(), config().streaming_lists()));
+        assert_eq!(next(&mut events).await, "error");
+        let refused = server.refused();
+        assert_eq!(refused.last().map(|request| request.status), Some(422));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_may_be_slow_or_unavailable() {
+    run(async {
+        let server = ApiServer::start()?;
+        let pods = Api::<Pod>::all(client(&server));
+        server.delay(Duration::from_millis(300));
+        let parameters = ListParams::default();
+        let hasty = timeout(Duration::from_millis(20), pods.list(&parameters));
+        assert!(hasty.await.is_err());
+        server.delay(Duration::ZERO);
+        server.set_unavailable(true);
+        let refused = pods.list(&ListParams::default()).await;
+        assert!(matches!(refused, Err(Error::Api(status)) if status.code == 503));
+        server.set_unavailable(false);
+        assert!(pods.list(&ListParams::default()).await.is_ok());
+        Ok(())
+    });
+}
+
+#[test]
+fn what_no_rule_allows_is_forbidden_and_recorded() {
+    run(async {
+        let server = ApiServer::start()?;
+        server.put(pod("a", "one"))?;
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
+        let rule: PolicyRule = serde_json::from_value(rule)?;
+        server.allow_only(vec![rule]);
+        let pods = Api::<Pod>::namespaced(client(&server), "shop");
+        assert!(pods.list(&ListParams::default()).await.is_ok());
+        let refused = pods.delete("a", &DeleteParams::default()).await;
+        assert!(matches!(refused, Err(Error::Api(status)) if status.code == 403));
+        let refused: Vec<_> = server
+            .refused()
+            .into_iter()
+            .map(|request| request.verb)
+            .collect();
+        assert_eq!(refused, ["delete"]);
+        assert!(server.get("v1", "Pod", "shop", "a").is_some());
+        Ok(())
+    });
+}
+
+#[test]
+fn objects_are_made_and_changed_by_one_at_a_time() {
+    run(async { until_changed(&ApiServer::start()?).await });
+}
+
+async fn until_changed(server: &ApiServer) -> Result<()> {
+    let nodes = Api::<Node>::all(client(server));
+    let node = json!({"metadata": {"name": "one"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    let node: Node = serde_json::from_value(node)?;
+    let made = nodes.create(&PostParams::default(), &node).await?;
+    let again = nodes.create(&PostParams::default(), &node).await;
+    assert!(matches!(again, Err(Error::Api(status)) if status.code == 409));
+    let version = made.resource_version().expect("a version");
+    let patch = |version: &str| {
+        Patch::Merge(json!({"metadata": {"resourceVersion": version}, "spec": {"taints": []}}))
+    };
+    let parameters = PatchParams::default();
+    let stale = nodes.patch("one", &parameters, &patch("1")).await;
+    assert!(matches!(stale, Err(Error::Api(status)) if status.code == 409));
+    let patched = nodes.patch("one", &parameters, &patch(&version)).await?;
+    assert_eq!(patched.spec.and_then(|spec| spec.taints), Some(Vec::new()));
+    assert!(nodes.get_opt("two").await?.is_none());
+    Ok(())
+}
+
+#[test]
+fn a_watch_ends_with_the_server() {
+    run(async {
+        let server = ApiServer::start()?;
+        let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));
+        expect(&mut events, &["init", "all"]).await;
+        let watching = async { next(&mut events).await };
+        let ending = async {
+            until_watched(&server).await;
+            server.put(pod("a", "one"))
+        };
+        let (told, put) = tokio::join!(watching, ending);
+        put?;
+        assert_eq!(told, "a");
+        drop(server);
+        assert_eq!(next(&mut events).await, "error");
+        Ok(())
+    });
+}

@@ -1,0 +1,246 @@
+//! `interceptor agent` on the node.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+use super::Node;
+use crate::{interceptor, lab::wait_until, netns::Netns, spawn::spawn};
+
+/// Goes to the cgroup and the node's network, and dies with its parent. The demo catches signals in
+/// a thread, which it does by blocking them in all others: the agent must not inherit that.
+const SCRIPT: &str = r#"
+echo $$ > "$1/cgroup.procs" || exit
+netns=$2
+shift 2
+exec nsenter --net="$netns" \
+    env --default-signal=INT,TERM setpriv --pdeathsig=KILL "$@"
+"#;
+
+/// How long the agent's HTTP server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The agent's `DaemonSet`.
+const DAEMON_SET: &str = "interceptor";
+/// The agent's own pod.
+const OWN_POD: &str = "interceptor-abcde";
+/// Their namespace.
+const NAMESPACE: &str = "mesh";
+
+/// The agent's `DaemonSet` as the API has it: there, or being deleted.
+#[must_use]
+pub fn daemon_set(is_deleted: bool) -> Value {
+    let mut set = json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"namespace": NAMESPACE, "name": DAEMON_SET, "uid": "0"},
+    });
+    if is_deleted {
+        set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    set
+}
+
+/// The agent's own pod as the API has it.
+pub(super) fn own_pod(node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": OWN_POD,
+            "uid": "5c1e4a36-0000-4000-8000-000000000000",
+            "ownerReferences": [{
+                "apiVersion": "apps/v1",
+                "kind": "DaemonSet",
+                "name": DAEMON_SET,
+                "uid": "0",
+                "controller": true,
+            }],
+        },
+        "spec": {"nodeName": node, "hostNetwork": true, "containers": [{"name": "agent"}]},
+        "status": {"phase": "Running"},
+    })
+}
+
+/// What the agent may do: what `deploy/` grants it, the taint's part included.
+pub(super) fn rules() -> Result<Vec<PolicyRule>> {
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
+        {"apiGroups": ["node.k8s.io"], "resources": ["runtimeclasses"], "verbs": ["get"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["daemonsets"],
+            "resourceNames": [DAEMON_SET],
+            "verbs": ["get"],
+        },
+    ]);
+    Ok(serde_json::from_value(rules)?)
+}
+
+/// The agent. Killed when dropped.
+pub struct AgentProcess {
+    child: Child,
+    http: SocketAddr,
+    host: PathBuf,
+    log: PathBuf,
+}
+
+impl Node {
+    /// Starts the agent with these options more.
+    pub fn start_agent(&self, options: &[&str]) -> Result<AgentProcess> {
+        self.start_agent_of(&interceptor::binary(), options)
+    }
+
+    /// Starts the agent of another build.
+    pub fn start_agent_of(&self, binary: &Path, options: &[&str]) -> Result<AgentProcess> {
+        let http = self.host.enter(free_port)?;
+        let kubeconfig = self.folder().join("kubeconfig");
+        fs::write(&kubeconfig, self.api.kubeconfig())?;
+        let log = self.folder().join(format!("agent-{}.log", self.new_id()));
+        let output = File::create(&log)?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SCRIPT, "sh"])
+            .arg(self.cgroup.child("system.slice/agent")?)
+            .arg(self.host.path())
+            .arg(binary)
+            .args(["agent", "--node-name", &self.name])
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .arg("--cgroup-root")
+            .arg(self.cgroup.path())
+            .arg("--cni-conf-dir")
+            .arg(&self.runtime.conf)
+            .arg("--cni-bin-dir")
+            .arg(&self.runtime.bin)
+            .arg("--socket")
+            .arg(self.folder().join("agent.sock"))
+            .args(["--pod-namespace", NAMESPACE, "--pod-name", OWN_POD])
+            .args(["--http-address", &http.to_string()])
+            .args(["--log-level", "info,interceptor=debug"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        Ok(AgentProcess {
+            child: spawn(command)?,
+            http,
+            host: self.host.path().to_owned(),
+            log,
+        })
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub fn start_ready_agent(&self, options: &[&str]) -> Result<AgentProcess> {
+        let mut agent = self.start_agent(options)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+}
+
+impl AgentProcess {
+    /// Waits until it says that it is ready.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = wait_until("the agent is ready", || {
+            ensure!(self.child.try_wait()?.is_none(), "the agent has ended");
+            Ok(self.get("/readyz").is_ok_and(|(status, _)| status == 200))
+        });
+        ready.with_context(|| self.log())
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        kill(
+            Pid::from_raw(self.child.id().cast_signed()),
+            Signal::SIGTERM,
+        )?;
+        let mut status = None;
+        wait_until("the agent's end", || {
+            status = self.child.try_wait()?;
+            Ok(status.is_some())
+        })
+        .with_context(|| self.log())?;
+        status.context("it has ended")
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// What it answers: status and body.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let ask = || -> Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.http, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = Netns::enter_at(&self.host, ask)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let status = head.split(' ').nth(1).context("no status")?;
+        Ok((status.parse()?, body.to_owned()))
+    }
+
+    /// The value of a metric, by its name and labels as they are written.
+    pub fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let (_, text) = self.get("/metrics")?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.map(str::parse).transpose()?)
+    }
+
+    /// What it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// A port that nobody listens on: the network is the node's own.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,121 @@
+//! A pod as the API has it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// What a pod says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it has a proxy.
+    pub has_proxy: bool,
+    /// The runtime that is to run it.
+    pub runtime_class: Option<String>,
+}
+
+impl Manifest {
+    /// A pod of the mesh, as Istio's injector leaves it.
+    #[must_use]
+    pub fn of_mesh(name: &str, uid: &str) -> Self {
+        let mut manifest = Self::plain(name, uid);
+        manifest.has_proxy = true;
+        manifest.annotate("sidecar.istio.io/status", r#"{"version":"test"}"#)
+    }
+
+    /// A pod that has nothing to do with the mesh.
+    #[must_use]
+    pub fn plain(name: &str, uid: &str) -> Self {
+        Self {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            annotations: BTreeMap::new(),
+            has_proxy: false,
+            runtime_class: None,
+        }
+    }
+
+    /// The same in another namespace.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// The same with one annotation more.
+    #[must_use]
+    pub fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with a runtime class.
+    #[must_use]
+    pub fn with_runtime_class(mut self, class: &str) -> Self {
+        self.runtime_class = Some(class.to_owned());
+        self
+    }
+
+    /// As the API has it, on `node`: its containers run, or wait to.
+    #[must_use]
+    pub fn object(&self, node: &str, runs: bool) -> Value {
+        let mut containers = vec![json!({"name": "app", "image": "example.org/app:1"})];
+        if self.has_proxy {
+            containers.push(json!({
+                "name": "istio-proxy",
+                "image": "docker.io/istio/proxyv2:1.27.0",
+                "args": ["proxy", "sidecar"],
+                "securityContext": {"runAsUser": 1337, "runAsGroup": 1337},
+            }));
+        }
+        let statuses: Vec<_> = containers
+            .iter()
+            .map(|container| status(container, runs))
+            .collect();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "namespace": self.namespace,
+                "name": self.name,
+                "uid": self.uid,
+                "annotations": self.annotations,
+                "labels": {"app": self.name},
+            },
+            "spec": {
+                "nodeName": node,
+                "runtimeClassName": self.runtime_class,
+                "containers": containers,
+            },
+            "status": {
+                "phase": if runs { "Running" } else { "Pending" },
+                "containerStatuses": statuses,
+            },
+        })
+    }
+}
+
+fn status(container: &Value, runs: bool) -> Value {
+    let state = if runs {
+        json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+    } else {
+        json!({"waiting": {"reason": "ContainerCreating"}})
+    };
+    json!({
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": runs,
+        "restartCount": 0,
+        "started": runs,
+        "state": state,
+    })
+}

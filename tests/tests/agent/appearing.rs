@@ -1,0 +1,105 @@
+//! Pods appear, and are captured.
+
+use std::net::SocketAddr;
+
+use interceptor_tests::{
+    lab::dial,
+    node::{CAPTURED, Driver, Manifest, Node, REMOTE, STRAIGHT},
+};
+
+use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
+
+/// Called by the runtime, the agent has the pod captured before there is any process that could
+/// connect: the first connection is refused, as nobody listens for it yet, and not let through.
+#[test]
+fn a_new_pod_is_captured_before_its_first_connection() {
+    for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {
+        let node = Node::new(driver).expect("a node");
+        let agent = node.start_ready_agent(&[]).expect("an agent");
+        let plugins = node.runtime.plugins().expect("plugins");
+        assert_eq!(plugins, ["ptp", "interceptor-cni"]);
+        let mut pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
+        let started = pod.start_sandbox(&node);
+        started.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+        pod.start_app(&node).expect("the app");
+        assert_eq!(dialled(&pod), "ECONNREFUSED", "{}", agent.log());
+        pod.start_proxy(&node).expect("the proxy");
+        expect_captured(&pod);
+        let address = pod.addresses().expect("addresses")[0];
+        let to = SocketAddr::from((address, 8080)).to_string();
+        let answer = dial(&node.client, &to).expect("a call");
+        assert_eq!(answer, format!("proxy:15006 for {to}"));
+    }
+}
+
+/// The proxy's listeners were there before the agent.
+#[test]
+fn a_pod_that_was_there_before_the_agent_is_captured_where_it_stands() {
+    for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {
+        let node = Node::new(driver).expect("a node");
+        let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+        assert_eq!(dialled(&pod), STRAIGHT);
+        let agent = node.start_agent(&[]).expect("an agent");
+        until_captured(&pod, || agent.log());
+    }
+}
+
+/// The pod's object is there, its processes come later, and nobody calls a plugin.
+#[test]
+fn a_new_pod_that_no_plugin_is_called_for_is_found_by_its_processes() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&["--no-cni"]).expect("an agent");
+    assert_eq!(node.runtime.plugins().expect("plugins"), ["ptp"]);
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    until_captured(&pod, || agent.log());
+}
+
+#[test]
+fn only_pods_of_the_mesh_are_captured() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let plain = Manifest::plain("plain", &node.new_uid());
+    let declined = of_mesh(&node, "declined").annotate("sidecar.istio.io/inject", "false");
+    let systems = of_mesh(&node, "systems").in_namespace("kube-system");
+    let others = [plain, declined, systems];
+    let others = others.map(|manifest| node.run(manifest).expect("a pod"));
+    let captured = node.run(of_mesh(&node, "captured")).expect("a pod");
+    until_captured(&captured, || agent.log());
+    for other in &others {
+        let name = &other.manifest.name;
+        assert_eq!(dialled(other), STRAIGHT, "{name}");
+    }
+}
+
+/// As annotations say, end to end: one port is left out, another is captured.
+#[test]
+fn annotations_configure_the_capture() {
+    let node = new_node();
+    let _agent = node.start_ready_agent(&[]).expect("an agent");
+    let excluding =
+        of_mesh(&node, "excluding").annotate("traffic.sidecar.istio.io/excludeOutboundPorts", "80");
+    let including = of_mesh(&node, "including").annotate(
+        "traffic.sidecar.istio.io/includeOutboundIPRanges",
+        "10.2.0.0/16",
+    );
+    let excluding = node.run(excluding).expect("a pod");
+    let including = node.run(including).expect("a pod");
+    assert_eq!(dialled(&excluding), STRAIGHT);
+    let answer = dial(including.app().expect("the app"), REMOTE).expect("a call");
+    assert_eq!(answer, CAPTURED);
+}
+
+/// The plugin asks for a pod that the agent's watch has not told of: the agent asks the API.
+#[test]
+fn a_pod_that_is_not_watched_yet_is_asked_for() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    node.api.set_unavailable(true);
+    node.api.disconnect();
+    let mut pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
+    node.api.set_unavailable(false);
+    let started = pod.start_sandbox(&node);
+    started.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    pod.start_app(&node).expect("the app");
+    assert_eq!(dialled(&pod), "ECONNREFUSED");
+}

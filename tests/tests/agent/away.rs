@@ -1,0 +1,100 @@
+//! The agent is gone: what it has done stays, and it goes on from there when it is back.
+
+use interceptor_tests::{
+    bpf::pins,
+    lab::{call, cookie, dial, echoes, wait_until},
+    node::REMOTE,
+};
+
+use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
+
+#[test]
+fn a_proxy_that_is_replaced_while_no_agent_runs_is_served() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    expect_captured(&pod);
+    agent.kill().expect("killed");
+    expect_captured(&pod);
+    pod.start_proxy(&node).expect("another proxy");
+    expect_captured(&pod);
+    pod.start_app(&node).expect("another app");
+    expect_captured(&pod);
+}
+
+#[test]
+fn a_new_agent_takes_over_what_is_captured_as_it_is() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let app = pod.app().expect("the app");
+    let (socket, answer) = call(app, REMOTE).expect("a call");
+    agent.kill().expect("killed");
+    let again = node.start_ready_agent(&[]).expect("an agent");
+    let captured = || again.metric(r#"interceptor_pods{state="captured"}"#);
+    let counted = wait_until("taken over", || Ok(captured()? == Some(1.0)));
+    counted.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
+    assert!(again.log().contains("taken over"), "{}", again.log());
+    assert!(echoes(app, socket).expect("an echo"), "{answer}");
+    expect_captured(&pod);
+}
+
+/// What is pinned for it goes when the agent is back.
+#[test]
+fn a_pod_that_went_while_the_agent_was_away_is_cleaned_up() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let stays = node.run(of_mesh(&node, "stays")).expect("a pod");
+    expect_captured(&pod);
+    let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
+    let pins = pins::folder().join("netns").join(cookie.to_string());
+    assert!(pins.exists(), "{}", pins.display());
+    agent.kill().expect("killed");
+    pod.vanish().expect("gone");
+    let removed = node.api.remove("v1", "Pod", "shop", "web");
+    assert!(removed.expect("a kind"));
+    let again = node.start_ready_agent(&[]).expect("an agent");
+    let cleaned = wait_until("the pins to go", || Ok(!pins.exists()));
+    cleaned.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
+    expect_captured(&stays);
+}
+
+/// The conflist is there, the pins and the agent are not: the agent's own pod and the system's start,
+/// others wait for the agent, and none starts uncaptured.
+#[test]
+fn after_a_reboot_pods_wait_for_the_agent() {
+    let node = new_node();
+    let mut agent = node
+        .start_ready_agent(&["--cni-wait-seconds", "1"])
+        .expect("an agent");
+    agent.kill().expect("killed");
+    let systems = of_mesh(&node, "systems").in_namespace("kube-system");
+    node.run(systems).expect("it starts without the agent");
+    let own = of_mesh(&node, "interceptor-fghij").in_namespace("mesh");
+    node.run(own).expect("it starts without the agent");
+    let mut pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
+    let refused = pod.start_sandbox(&node).expect_err("no agent");
+    let reason = format!("{refused:#}");
+    assert!(reason.contains("interceptor-cni ADD"), "{reason}");
+    assert!(reason.contains("agent"), "{reason}");
+    let _agent = node.start_ready_agent(&[]).expect("an agent");
+    pod.start_sandbox(&node).expect("with the agent it starts");
+    pod.start_app(&node).expect("the app");
+    assert_eq!(dialled(&pod), "ECONNREFUSED");
+}
+
+#[test]
+fn by_setting_pods_start_without_the_agent_and_are_captured_later() {
+    let node = new_node();
+    let options = ["--cni-wait-seconds", "1", "--without-agent", "pass"];
+    let mut agent = node.start_ready_agent(&options).expect("an agent");
+    agent.kill().expect("killed");
+    let pod = node.run(of_mesh(&node, "web")).expect("it starts");
+    assert_eq!(
+        dial(pod.app().expect("the app"), REMOTE).expect("a call"),
+        "remote:80"
+    );
+    let agent = node.start_ready_agent(&options).expect("an agent");
+    until_captured(&pod, || agent.log());
+}

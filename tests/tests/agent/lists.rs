@@ -1,0 +1,58 @@
+//! The API server has a bad day: what is captured stays so, and what comes is found.
+
+use std::time::Duration;
+
+use interceptor_tests::node::Node;
+
+use super::{expect_captured, new_node, of_mesh, until_captured};
+
+/// A pod is captured, `fault` happens, and another pod comes that only the API tells of.
+fn expect_undisturbed(fault: impl Fn(&Node), recover: impl Fn(&Node)) {
+    let node = new_node();
+    let agent = node.start_ready_agent(&["--no-cni"]).expect("an agent");
+    let first = node.run(of_mesh(&node, "first")).expect("a pod");
+    until_captured(&first, || agent.log());
+    fault(&node);
+    let second = node.run(of_mesh(&node, "second")).expect("a pod");
+    expect_captured(&first);
+    recover(&node);
+    until_captured(&second, || agent.log());
+    expect_captured(&first);
+}
+
+#[test]
+fn versions_that_are_gone_do_not_matter() {
+    expect_undisturbed(|node| node.api.expire(), |_| {});
+}
+
+#[test]
+fn disconnections_do_not_matter() {
+    expect_undisturbed(|node| node.api.disconnect(), |_| {});
+}
+
+#[test]
+fn a_disconnection_with_nothing_remembered_does_not_matter() {
+    let fault = |node: &Node| {
+        node.api.forget();
+        node.api.disconnect();
+    };
+    expect_undisturbed(fault, |_| {});
+}
+
+#[test]
+fn slow_answers_do_not_matter() {
+    let fault = |node: &Node| {
+        node.api.delay(Duration::from_millis(500));
+        node.api.expire();
+    };
+    expect_undisturbed(fault, |node| node.api.delay(Duration::ZERO));
+}
+
+#[test]
+fn a_server_that_is_unavailable_for_a_while_does_not_matter() {
+    let fault = |node: &Node| {
+        node.api.set_unavailable(true);
+        node.api.expire();
+    };
+    expect_undisturbed(fault, |node| node.api.set_unavailable(false));
+}

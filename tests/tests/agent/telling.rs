@@ -1,0 +1,66 @@
+//! What the agent tells of itself is so, and it asks for no more than it may.
+
+use interceptor_tests::lab::wait_until;
+
+use super::{new_node, of_mesh, until_captured};
+
+#[test]
+fn it_is_ready_once_pods_are_known_and_the_plugin_is_installed() {
+    let node = new_node();
+    node.api.set_unavailable(true);
+    let mut agent = node.start_agent(&[]).expect("an agent");
+    let answers = wait_until("an answer", || Ok(agent.get("/healthz").is_ok()));
+    answers.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let (status, why) = agent.get("/readyz").expect("an answer");
+    assert_eq!(status, 503, "{why}");
+    node.api.set_unavailable(false);
+    agent.wait_until_ready().expect("ready");
+    assert_eq!(agent.get("/healthz").expect("an answer").0, 200);
+}
+
+#[test]
+fn metrics_say_what_is_so() {
+    let node = new_node();
+    let there = node.run(of_mesh(&node, "there")).expect("a pod");
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    until_captured(&there, || agent.log());
+    let _new = node.run(of_mesh(&node, "new")).expect("a pod");
+    for (name, expected) in [
+        (r#"interceptor_pods{state="captured"}"#, 2.0),
+        (
+            r#"interceptor_cni_requests_total{verb="add",result="captured"}"#,
+            1.0,
+        ),
+        (r#"interceptor_repairs_total{result="success"}"#, 1.0),
+        ("interceptor_attach_duration_seconds_count", 2.0),
+        ("interceptor_cni_install_ready", 1.0),
+        ("istio_cni_install_ready", 1.0),
+    ] {
+        let told = wait_until(name, || Ok(agent.metric(name)? == Some(expected)));
+        told.unwrap_or_else(|error| {
+            let text = agent
+                .get("/metrics")
+                .map(|(_, text)| text)
+                .unwrap_or_default();
+            panic!("{error}\n{text}")
+        });
+    }
+}
+
+/// The rules are those that it is deployed with: what is not allowed is refused, and told here.
+#[test]
+fn it_asks_for_nothing_that_it_may_not() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&["--taint"]).expect("an agent");
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    until_captured(&pod, || agent.log());
+    node.delete(pod).expect("deleted");
+    agent.terminate().expect("it ends");
+    let refused = node.api.refused();
+    assert!(refused.is_empty(), "{refused:#?}");
+    let recorded = node.api.recorded();
+    let foreign = recorded.iter().filter(|request| {
+        request.path == "/api/v1/pods" && !request.query.contains("spec.nodeName")
+    });
+    assert_eq!(foreign.count(), 0, "{recorded:#?}");
+}

@@ -1,0 +1,75 @@
+//! The small program of each network namespace, and the one that all of them call.
+
+use std::time::{Duration, Instant};
+
+use interceptor::bpf::{dispatcher, object::Object, pins::Pins};
+use interceptor_tests::{
+    bpf::calls::{Between, WORDS},
+    lab::{Lab, STOCK, Who},
+};
+
+use crate::alone;
+
+/// As many as a node has pods.
+const PODS: u64 = 250;
+
+/// In all. (It was 7.5 s, when each was the whole program.)
+const QUICK: Duration = Duration::from_millis(500);
+
+/// Two pods, attached alike.
+fn labs(alone: &interceptor_tests::machine::Exclusive) -> [Lab; 2] {
+    [(); 2].map(|()| {
+        let lab = Lab::alone(alone).expect("a lab");
+        lab.start_proxy().expect("a proxy");
+        lab.attach(STOCK).expect("attached");
+        lab
+    })
+}
+
+fn dial(lab: &Lab) -> [String; 2] {
+    [(Who::App, "10.2.0.9:80"), (Who::Client, "10.1.0.2:8080")]
+        .map(|(who, to)| lab.dial(who, to).expect("a dial"))
+}
+
+const CAPTURED: [&str; 2] = [
+    "proxy:15001 for 10.2.0.9:80",
+    "proxy:15006 for 10.1.0.2:8080",
+];
+const REFUSED: [&str; 2] = ["ECONNREFUSED"; 2];
+
+#[test]
+fn a_look_up_that_another_comes_between_is_refused() {
+    let alone = alone();
+    let labs = labs(&alone);
+    let other = labs[1].cookie();
+    for words in [&[0, 1, 2, 3][..], &[0], &[1], &[2], &[WORDS - 1]] {
+        let _between = Between::overwriting(words, other).expect("a program");
+        assert_eq!(dial(&labs[0]), REFUSED, "{words:?}");
+    }
+    // One that comes between and leaves the call alone does no harm.
+    let between = Between::overwriting(&[], other).expect("a program");
+    assert_eq!(dial(&labs[0]), CAPTURED);
+    between.leave_none().expect("taken away");
+    assert_eq!(dial(&labs[0]), REFUSED, "there is no shared program");
+    labs[0].attach(STOCK).expect("attached");
+    for lab in &labs {
+        assert_eq!(dial(lab), CAPTURED, "the next attach shares it again");
+    }
+}
+
+#[test]
+fn as_many_as_a_node_has_pods_are_loaded_at_once() {
+    let _alone = alone();
+    let pins = Pins::named("interceptor-test-dispatchers");
+    pins.create().expect("folders");
+    let loaded = Object::load(&pins).and_then(|object| {
+        let begin = Instant::now();
+        let programs = (1..=PODS).map(|netns| dispatcher::load(&object, netns));
+        let programs: Vec<_> = programs.collect::<Result<_, _>>()?;
+        Ok((programs.len(), begin.elapsed()))
+    });
+    pins.remove_all().expect("removed");
+    let (count, elapsed) = loaded.expect("loaded");
+    println!("{count} programs in {elapsed:?}");
+    assert!(elapsed < QUICK, "{count} programs in {elapsed:?}");
+}

@@ -1,0 +1,213 @@
+//! Another build takes over: a newer one, or an older one, which is the same the other way round.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::{Handle, Reply, Request},
+    bpf::pins,
+    command::{bounded, output},
+    dialler::{Dialler, Plan},
+    interceptor,
+    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, echoes, said},
+    machine::Exclusive,
+};
+
+use crate::{alone, expect_nothing_left};
+
+/// How often the builds change places in one test.
+const CHANGES: usize = 6;
+/// How often a command is killed.
+const KILLS: usize = 40;
+
+/// The build that is tested, and one whose policies and listeners are laid out in another way.
+fn builds() -> [PathBuf; 2] {
+    let builds = [interceptor::binary(), interceptor::other_binary()];
+    for build in &builds {
+        let shown = build.display();
+        assert!(
+            build.exists(),
+            "{shown} is missing: `cargo xtask build --other-layout` makes it"
+        );
+    }
+    builds
+}
+
+fn attached(alone: &Exclusive) -> Lab {
+    let lab = Lab::alone(alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    lab
+}
+
+/// Attaches as the lab is attached, by this build.
+fn attach(lab: &Lab, build: &Path) -> Command {
+    let mut command = Command::new(build);
+    command.arg("attach").arg("--netns").arg(lab.pod.path());
+    command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    command
+}
+
+/// Connections of the app that stay open: what it dialled, and by which socket.
+fn open(lab: &Lab) -> Vec<(&'static str, Handle)> {
+    ["10.2.0.9:80", "[fd00:2::9]:80"]
+        .map(|to| {
+            let (socket, answer) = call(&lab.app, to).expect("a call");
+            assert_eq!(answer, format!("proxy:15001 for {to}"));
+            (to, socket)
+        })
+        .into()
+}
+
+/// The app and somebody outside, who dial all the while.
+fn diallers(lab: &Lab) -> [Dialler; 2] {
+    let start = |user, netns, place: &str, to| {
+        let cgroup = lab.cgroup.child(place).expect("a cgroup");
+        let plan = Plan::endless(to).expect("a plan");
+        Dialler::start(user, netns, &cgroup, &plan).expect("a dialler")
+    };
+    [
+        start(APP, &lab.pod, "pod/app", "10.2.0.9:80"),
+        start(ROOT, &lab.peer, "peer", "[fd00:1::2]:8080"),
+    ]
+}
+
+/// Every connection reached the proxy, which was told where it was going.
+#[track_caller]
+fn expect_all_captured(diallers: [Dialler; 2]) {
+    for (proxy, dialler) in ["proxy:15001", "proxy:15006"].into_iter().zip(diallers) {
+        let outcomes = dialler.stop().expect("answers");
+        assert_eq!(outcomes.names(), [proxy], "{outcomes:#?}");
+        assert!(outcomes.dials() as usize > CHANGES, "{outcomes:#?}");
+    }
+}
+
+/// They go on, and their ends have the names that they had.
+#[track_caller]
+fn expect_open(lab: &Lab, open: &[(&str, Handle)]) {
+    for (to, socket) in open {
+        assert!(echoes(&lab.app, *socket).expect("an answer"), "{to}");
+        let name = lab.app.call(&Request::PeerName { socket: *socket });
+        let named = Reply::Name(to.parse().expect("an address"));
+        assert_eq!(name.expect("a name"), named);
+    }
+}
+
+/// The layouts that policies are pinned in, and the builds whose programs are.
+fn pinned() -> [usize; 2] {
+    let names = |folder: &str| {
+        let entries = fs::read_dir(pins::folder().join(folder)).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.filter_map(|name| name.into_string().ok())
+    };
+    let policies = names("maps").filter(|name| name.starts_with("icept_policies"));
+    [policies.count(), names("programs").count()]
+}
+
+#[track_caller]
+fn expect_captured(lab: &Lab) {
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}
+
+#[test]
+fn no_connection_is_missed_while_builds_change_places() {
+    let alone = alone();
+    let labs = [attached(&alone), attached(&alone)];
+    let lab = &labs[0];
+    let open = open(lab);
+    let diallers = diallers(lab);
+    let [own, other] = builds();
+    for turn in 0..CHANGES {
+        let build = if turn % 2 == 0 { &other } else { &own };
+        said(&mut attach(lab, build)).expect("taken over");
+        labs.iter().for_each(expect_captured);
+        expect_open(lab, &open);
+        assert_eq!(pinned(), [1, 1]);
+    }
+    expect_all_captured(diallers);
+    drop(labs);
+    expect_nothing_left();
+}
+
+/// At any point, whichever build comes next finds its way; the pods stay captured throughout.
+#[test]
+fn an_upgrade_that_is_killed() {
+    let alone = alone();
+    let labs = [attached(&alone), attached(&alone)];
+    let lab = &labs[0];
+    let open = open(lab);
+    let [own, other] = builds();
+    let work = || said(&mut attach(lab, &other)).map(drop);
+    let mut killing = Killing::measured(work).expect("an upgrade");
+    let diallers = diallers(lab);
+    for kill in 0..KILLS {
+        let (next, after) = if kill % 2 == 0 {
+            (&own, &other)
+        } else {
+            (&other, &own)
+        };
+        killing.kill(attach(lab, next)).expect("a kill");
+        labs.iter().for_each(expect_captured);
+        // Forward, or back.
+        let build = if kill % 4 < 2 { next } else { after };
+        said(&mut attach(lab, build)).expect("taken over");
+        labs.iter().for_each(expect_captured);
+        expect_open(lab, &open);
+        assert_eq!(pinned(), [1, 1], "{killing:?}");
+    }
+    assert!(killing.at_work() as usize >= KILLS / 10, "{killing:?}");
+    expect_all_captured(diallers);
+    drop(labs);
+    expect_nothing_left();
+}
+
+/// By the path that it was attached by, it is not found any more.
+#[test]
+fn a_pod_whose_path_is_gone_is_taken_over() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let other = attached(&alone);
+    let short = Actor::start("short", APP, lab.pod.namespace(), Some(lab.cgroup.path()));
+    let short = short.expect("a process");
+    let mut command = bounded(interceptor::binary());
+    command.arg("attach").arg("--netns");
+    command.arg(format!("/proc/{}/ns/net", short.pid()));
+    command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    said(&mut command).expect("attached");
+    drop(short);
+    said(&mut attach(&other, &builds()[1])).expect("taken over");
+    expect_captured(&lab);
+    expect_captured(&other);
+    said(&mut attach(&other, &builds()[0])).expect("taken over");
+    expect_captured(&lab);
+}
+
+#[test]
+fn what_another_build_has_attached_is_said_and_detached() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    lab.attach(STOCK).expect("attached");
+    let [_, other] = builds();
+    let said = output(bounded(&other).arg("status"), "").expect("a run");
+    assert!(!said.status.success());
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("another build"), "{said}");
+    expect_captured(&lab);
+    let netns = lab.pod.path();
+    let detach: [&[&str]; 2] = [&["--all"], &["--netns", netns.to_str().expect("a path")]];
+    for arguments in detach {
+        lab.attach(STOCK).expect("attached");
+        let mut command = bounded(&other);
+        interceptor_tests::lab::said(command.arg("detach").args(arguments)).expect("detached");
+        let changes = lab.changes_since(&before).expect("traces");
+        assert_eq!(changes, NOTHING, "{arguments:?}");
+        expect_nothing_left();
+    }
+}

@@ -1,0 +1,62 @@
+//! Each right and mount says why it is there, beside it and in `docs/deploy.md`.
+
+use super::{Rendered, rights::capabilities, source};
+
+const DAEMONSET: &str = "deploy/base/daemonset.yaml";
+const DOCUMENT: &str = "docs/deploy.md";
+
+/// The line before the one that is `line`, in the manifest.
+fn line_before(line: &str) -> String {
+    let text = source(DAEMONSET);
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let at = lines.iter().position(|found| *found == line);
+    lines[at.unwrap_or_else(|| panic!("no `{line}` in {DAEMONSET}")) - 1].to_owned()
+}
+
+/// The row of a table in the document that is about `name`.
+fn row(name: &str) -> Option<String> {
+    let document = source(DOCUMENT);
+    let start = format!("| `{name}` |");
+    document
+        .lines()
+        .find(|line| line.starts_with(&start))
+        .map(str::to_owned)
+}
+
+#[test]
+fn every_capability_has_its_comment_and_its_row() {
+    let context = Rendered::base().agent().security_context.unwrap();
+    for capability in capabilities(&context) {
+        assert!(line_before(&format!("- {capability}")).starts_with("# "));
+        assert!(row(&capability).is_some(), "{capability} in {DOCUMENT}");
+    }
+}
+
+#[test]
+fn every_mount_has_its_comment_and_its_row() {
+    for mount in Rendered::base().agent().volume_mounts.unwrap() {
+        let name = mount.name;
+        assert!(
+            line_before(&format!("- name: {name}")).starts_with("# "),
+            "{name}"
+        );
+        assert!(row(&name).is_some(), "{name} in {DOCUMENT}");
+    }
+}
+
+#[test]
+fn every_value_has_its_row() {
+    for value in Rendered::base().kind("ConfigMap") {
+        for key in value["data"].as_object().unwrap().keys() {
+            assert!(row(key).is_some(), "{key} in {DOCUMENT}");
+        }
+    }
+}
+
+#[test]
+fn every_overlay_has_its_row() {
+    for rendered in Rendered::platforms() {
+        let name = rendered.folder.replace("overlays/", "");
+        assert!(row(&name).is_some(), "{name} in {DOCUMENT}");
+    }
+}

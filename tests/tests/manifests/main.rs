@@ -1,0 +1,108 @@
+//! What `deploy/` has, as `kubectl kustomize` renders it.
+
+mod documentation;
+mod names;
+mod rights;
+mod types;
+mod values;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use interceptor_tests::command::run;
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Container, PodSpec, Volume},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// What is rendered from one folder of `deploy/`.
+struct Rendered {
+    folder: String,
+    objects: Vec<Value>,
+}
+
+impl Rendered {
+    fn of(folder: &str) -> Self {
+        // `cargo xtask test` finds one that is recent enough.
+        let kubectl = env::var_os("KUBECTL_BIN").unwrap_or_else(|| "kubectl".into());
+        let path = workspace().join("deploy").join(folder);
+        let yaml = run(Command::new(kubectl).arg("kustomize").arg(path), "").unwrap();
+        let objects = serde_saphyr::from_multiple(&yaml).unwrap();
+        assert!(!objects.is_empty(), "{folder} renders nothing");
+        Self {
+            folder: folder.to_owned(),
+            objects,
+        }
+    }
+
+    /// The base and every overlay, rendered once for all tests.
+    fn platforms() -> &'static [Self] {
+        static PLATFORMS: LazyLock<Vec<Rendered>> = LazyLock::new(Rendered::render_platforms);
+        &PLATFORMS
+    }
+
+    fn base() -> &'static Self {
+        &Self::platforms()[0]
+    }
+
+    fn render_platforms() -> Vec<Self> {
+        let mut folders = vec!["base".to_owned()];
+        for overlay in fs::read_dir(workspace().join("deploy/overlays")).unwrap() {
+            let name = overlay.unwrap().file_name();
+            folders.push(format!("overlays/{}", name.to_str().unwrap()));
+        }
+        folders.sort();
+        folders.iter().map(|folder| Self::of(folder)).collect()
+    }
+
+    fn kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.objects
+            .iter()
+            .filter(move |object| object["kind"] == kind)
+    }
+
+    /// The objects of one kind, typed.
+    fn typed<T: DeserializeOwned>(&self, kind: &str) -> Vec<T> {
+        self.kind(kind)
+            .map(|object| serde_json::from_value(object.clone()).unwrap())
+            .collect()
+    }
+
+    fn only<T: DeserializeOwned>(&self, kind: &str) -> T {
+        let mut found = self.typed(kind);
+        assert_eq!(found.len(), 1, "{}: {kind}", self.folder);
+        found.remove(0)
+    }
+
+    fn pod(&self) -> PodSpec {
+        let agent: DaemonSet = self.only("DaemonSet");
+        agent.spec.unwrap().template.spec.unwrap()
+    }
+
+    fn agent(&self) -> Container {
+        let mut containers = self.pod().containers;
+        assert_eq!(containers.len(), 1);
+        containers.remove(0)
+    }
+}
+
+/// The host's folder of a volume.
+fn host_path<'a>(volumes: &'a [Volume], name: &str) -> &'a str {
+    let volume = volumes.iter().find(|volume| volume.name == name);
+    &volume.unwrap().host_path.as_ref().unwrap().path
+}
+
+/// A file of the repository.
+fn source(path: &str) -> String {
+    fs::read_to_string(workspace().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

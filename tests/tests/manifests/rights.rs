@@ -1,0 +1,152 @@
+//! The rights: enough, and no more.
+
+use std::{iter, process::Command};
+
+use interceptor_tests::{
+    command::run,
+    lab::{self, Lab, STOCK},
+};
+use k8s_openapi::api::{
+    core::v1::SecurityContext,
+    rbac::v1::{ClusterRole, PolicyRule, Role},
+};
+
+use super::{Rendered, host_path};
+
+fn security_context(rendered: &Rendered) -> SecurityContext {
+    rendered.agent().security_context.unwrap()
+}
+
+/// What is added to none.
+pub(super) fn capabilities(context: &SecurityContext) -> Vec<String> {
+    let capabilities = context.capabilities.clone().unwrap();
+    assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
+    capabilities.add.unwrap()
+}
+
+#[test]
+fn no_platform_gets_a_privileged_container_or_other_capabilities() {
+    let base = capabilities(&security_context(Rendered::base()));
+    for rendered in Rendered::platforms() {
+        let context = security_context(rendered);
+        assert_eq!(context.privileged, Some(false), "{}", rendered.folder);
+        assert_eq!(context.read_only_root_filesystem, Some(true));
+        assert_eq!(capabilities(&context), base, "{}", rendered.folder);
+    }
+}
+
+/// `setpriv` leaves a program these and no others, as a runtime does.
+fn with_capabilities(capabilities: &[String], command: &Command) -> Command {
+    let added = capabilities
+        .iter()
+        .map(|name| format!("+{}", name.to_lowercase()));
+    let set = iter::once("-all".to_owned())
+        .chain(added)
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--bounding-set", &set, "--inh-caps", &set]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped
+}
+
+fn attach_with(capabilities: &[String], lab: &Lab) -> anyhow::Result<String> {
+    run(
+        &mut with_capabilities(capabilities, &lab.attach_command(STOCK)),
+        "",
+    )
+}
+
+#[test]
+fn the_daemonsets_capabilities_are_enough_to_capture_a_pod() {
+    let capabilities = capabilities(&security_context(Rendered::base()));
+    let lab = Lab::new().unwrap();
+    attach_with(&capabilities, &lab).unwrap();
+    let _listeners = lab.start_proxy().unwrap();
+    assert_eq!(lab.dial_all().unwrap(), lab::all_captured());
+    for verb in ["status", "detach"] {
+        run(
+            &mut with_capabilities(&capabilities, &lab.command(verb)),
+            "",
+        )
+        .unwrap();
+    }
+    assert_eq!(lab.dial_all().unwrap(), lab::all_direct());
+}
+
+/// `DAC_OVERRIDE` is for the host's folders, which are root's here.
+#[test]
+fn without_any_one_of_them_attaching_is_refused_by_its_name() {
+    let capabilities = capabilities(&security_context(Rendered::base()));
+    let lab = Lab::new().unwrap();
+    for left_out in capabilities.iter().filter(|name| *name != "DAC_OVERRIDE") {
+        let mut others = capabilities.clone();
+        others.retain(|name| name != left_out);
+        let error = attach_with(&others, &lab).unwrap_err().to_string();
+        assert!(error.contains(&format!("CAP_{left_out}")), "{error}");
+    }
+}
+
+/// The rules of all roles, as `group/resource: verbs`.
+fn rules(rendered: &Rendered) -> Vec<String> {
+    let cluster = rendered.typed::<ClusterRole>("ClusterRole");
+    let own = rendered.typed::<Role>("Role");
+    let cluster = cluster.into_iter().filter_map(|role| role.rules);
+    let own = own.into_iter().filter_map(|role| role.rules);
+    let mut rules: Vec<_> = cluster
+        .chain(own)
+        .flatten()
+        .map(|rule| shown(&rule))
+        .collect();
+    rules.sort();
+    rules
+}
+
+fn shown(rule: &PolicyRule) -> String {
+    let group = rule.api_groups.as_ref().unwrap().join(",");
+    let resources = rule.resources.as_ref().unwrap().join(",");
+    let verbs = rule.verbs.join(",");
+    format!("{group}/{resources}: {verbs}")
+}
+
+#[test]
+fn the_agent_may_ask_and_tell_but_change_nothing() {
+    for rendered in Rendered::platforms() {
+        assert_eq!(
+            rules(rendered),
+            [
+                "/namespaces: get",
+                "/pods: get,list,watch",
+                "apps/daemonsets: get",
+                "events.k8s.io/events: create,patch",
+                "node.k8s.io/runtimeclasses: get",
+            ],
+            "{}",
+            rendered.folder
+        );
+    }
+}
+
+#[test]
+fn nodes_may_be_changed_only_where_taints_are_used() {
+    let base = rules(Rendered::base());
+    let mut with_taint = rules(&Rendered::of("examples/taint"));
+    with_taint.retain(|rule| !base.contains(rule));
+    assert_eq!(with_taint, ["/nodes: get,patch"]);
+}
+
+#[test]
+fn only_what_is_written_is_mounted_for_writing() {
+    for rendered in Rendered::platforms() {
+        let volumes = rendered.pod().volumes.unwrap();
+        let mounts = rendered.agent().volume_mounts.unwrap();
+        let mut read_only: Vec<_> = mounts
+            .iter()
+            .filter(|mount| mount.read_only == Some(true))
+            .map(|mount| mount.name.as_str())
+            .collect();
+        read_only.sort_unstable();
+        assert_eq!(read_only, ["cgroup", "netns"], "{}", rendered.folder);
+        assert_eq!(host_path(&volumes, "bpffs"), "/sys/fs/bpf");
+    }
+}

@@ -1,0 +1,88 @@
+//! Every object is what Kubernetes takes, and has no field that it does not know.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::DaemonSet,
+        batch::v1::Job,
+        core::v1::{ConfigMap, Namespace, ResourceQuota, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::Rendered;
+
+/// Multus' own; the specification is left out where the network is a file on the node.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NetworkAttachmentDefinition {
+    api_version: String,
+    kind: String,
+    metadata: ObjectMeta,
+}
+
+/// What is left of an object when its type has read and written it.
+fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Value {
+    let typed: T = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("{}: {error}", object["metadata"]["name"]));
+    serde_json::to_value(typed).unwrap()
+}
+
+fn through_its_type(object: &Value) -> Value {
+    let through = match (
+        object["apiVersion"].as_str().unwrap_or_default(),
+        object["kind"].as_str().unwrap_or_default(),
+    ) {
+        ("v1", "Namespace") => through::<Namespace>,
+        ("v1", "ServiceAccount") => through::<ServiceAccount>,
+        ("v1", "ConfigMap") => through::<ConfigMap>,
+        ("v1", "ResourceQuota") => through::<ResourceQuota>,
+        ("apps/v1", "DaemonSet") => through::<DaemonSet>,
+        ("batch/v1", "Job") => through::<Job>,
+        ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition") => {
+            through::<NetworkAttachmentDefinition>
+        }
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => through::<ClusterRole>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => through::<ClusterRoleBinding>,
+        ("rbac.authorization.k8s.io/v1", "Role") => through::<Role>,
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => through::<RoleBinding>,
+        other => panic!("{other:?} is not among the kinds that are checked: add it here"),
+    };
+    through(object)
+}
+
+fn check(rendered: &Rendered) {
+    for object in &rendered.objects {
+        let name = &object["metadata"]["name"];
+        assert_eq!(
+            &through_its_type(object),
+            object,
+            "{}: {name}: left, what Kubernetes understands; right, what is written",
+            rendered.folder
+        );
+    }
+}
+
+#[test]
+fn base_and_overlays_are_understood_to_the_last_field() {
+    for rendered in Rendered::platforms() {
+        check(rendered);
+    }
+}
+
+#[test]
+fn the_uninstall_job_is_understood_to_the_last_field() {
+    check(&Rendered::of("examples/uninstall"));
+}
+
+#[test]
+fn a_field_that_kubernetes_does_not_know_is_found() {
+    let account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "interceptor", "nmespace": "typo"},
+    });
+    assert_ne!(through_its_type(&account), account);
+}

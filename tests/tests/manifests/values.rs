@@ -1,0 +1,121 @@
+//! The values, and the platforms that set them.
+
+use std::collections::BTreeMap;
+
+use interceptor_tests::interceptor;
+use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
+
+use super::{Rendered, host_path};
+
+fn values(rendered: &Rendered) -> BTreeMap<String, String> {
+    rendered.only::<ConfigMap>("ConfigMap").data.unwrap()
+}
+
+/// The values that the agent's container reads, and whether it starts without one.
+fn read(rendered: &Rendered) -> BTreeMap<String, bool> {
+    let references = rendered.agent().env.unwrap().into_iter();
+    references
+        .filter_map(|variable| variable.value_from?.config_map_key_ref)
+        .map(|reference| (reference.key, reference.optional == Some(true)))
+        .collect()
+}
+
+/// A value that nothing reads would be a setting without effect.
+#[test]
+fn every_value_reaches_the_agent() {
+    for rendered in Rendered::platforms() {
+        let read = read(rendered);
+        for value in values(rendered).keys() {
+            assert!(read.contains_key(value), "{}: {value}", rendered.folder);
+        }
+    }
+}
+
+#[test]
+fn every_value_that_the_agent_must_have_is_there() {
+    for rendered in Rendered::platforms() {
+        let values = values(rendered);
+        for (value, optional) in read(rendered) {
+            let there = values.contains_key(&value);
+            assert!(there || optional, "{}: {value}", rendered.folder);
+        }
+    }
+}
+
+fn known_variables(command: &[&str]) -> String {
+    let output = interceptor::try_run(command.iter().chain(&["--help"])).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_agent_knows_every_variable_that_it_is_given() {
+    let help = known_variables(&["agent"]);
+    for rendered in Rendered::platforms() {
+        for variable in rendered.agent().env.unwrap() {
+            let shown = format!("[env: {}=", variable.name);
+            assert!(help.contains(&shown), "{}: {help}", variable.name);
+        }
+    }
+}
+
+#[test]
+fn uninstall_knows_every_variable_that_it_is_given() {
+    let help = known_variables(&["uninstall"]);
+    let job: Job = Rendered::of("examples/uninstall").only("Job");
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    for variable in pod.containers[0].env.iter().flatten() {
+        let shown = format!("[env: {}=", variable.name);
+        assert!(help.contains(&shown), "{}: {help}", variable.name);
+    }
+}
+
+/// Where each platform has plugins and their configuration: those of Istio's profiles, and k3s' new
+/// place for plugins.
+#[test]
+fn the_platforms_folders_are_theirs() {
+    let mut found = BTreeMap::new();
+    for rendered in Rendered::platforms() {
+        let volumes = rendered.pod().volumes.unwrap();
+        let path = |name| host_path(&volumes, name).to_owned();
+        let paths = [path("cni-bin-dir"), path("cni-net-dir"), path("netns")];
+        found.insert(rendered.folder.clone(), paths);
+    }
+    let expected = [
+        ("base", "/opt/cni/bin", "/etc/cni/net.d"),
+        ("overlays/bottlerocket", "/opt/cni/bin", "/etc/cni/net.d"),
+        ("overlays/eks", "/opt/cni/bin", "/etc/cni/net.d"),
+        ("overlays/gke", "/home/kubernetes/bin", "/etc/cni/net.d"),
+        (
+            "overlays/k3d",
+            "/var/lib/rancher/k3s/data/cni",
+            "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        ),
+        (
+            "overlays/k3s",
+            "/var/lib/rancher/k3s/data/cni",
+            "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        ),
+        (
+            "overlays/microk8s",
+            "/var/snap/microk8s/current/opt/cni/bin",
+            "/var/snap/microk8s/current/args/cni-network",
+        ),
+        ("overlays/minikube", "/opt/cni/bin", "/etc/cni/net.d"),
+        (
+            "overlays/openshift",
+            "/var/lib/cni/bin",
+            "/etc/cni/multus/net.d",
+        ),
+    ];
+    let expected = expected.map(|(folder, binaries, configuration)| {
+        let netns = match folder {
+            "overlays/minikube" => "/var/run/docker/netns",
+            _ => "/var/run/netns",
+        };
+        (
+            folder.to_owned(),
+            [binaries, configuration, netns].map(str::to_owned),
+        )
+    });
+    assert_eq!(found, BTreeMap::from(expected));
+}

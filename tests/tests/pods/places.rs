@@ -1,0 +1,218 @@
+//! Pods attached where a node's are: at kubepods, at the root above it, and at their own cgroup.
+
+use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
+
+use anyhow::Result;
+use clap::Parser;
+use interceptor::{
+    attachment::{Attached, Attachment},
+    cgroup::{Cgroup, Hierarchy},
+    dataplane::Dataplane,
+    netns::{Netns, NetnsSpec},
+    places::Places,
+    settings::{IstioFlags, Settings},
+};
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::{Family, Level, Protocol, Reply, Request},
+    bpf::{
+        pins,
+        programs::{Deed, Mode, Place, Program},
+    },
+    lab::{APP, Lab, STOCK, Who, all_captured, call, dial},
+    world::{Bind, serve, serve_udp},
+};
+
+const SERVICE: &str = "10.96.0.1:80";
+const BACKEND: &str = "10.2.0.9:80";
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    flags: IstioFlags,
+}
+
+fn settings(flags: &[&str], loopback: &str) -> Settings {
+    let flags = Flags::parse_from(["interceptor"].iter().chain(flags)).flags;
+    let environment = |name: &str| {
+        let is_given = name == "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR" && !loopback.is_empty();
+        is_given.then(|| loopback.to_owned())
+    };
+    let parsed = Settings::from_flags_and(&flags, &environment, None);
+    parsed.expect("settings").settings
+}
+
+/// The lab's cgroup is the root, its `pod` is kubepods, and what the pod is in as well.
+fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
+    let hierarchy = Hierarchy::find()?;
+    let open = |path: &Path| Cgroup::open(&hierarchy, Some(path));
+    let places = Places {
+        root: open(lab.cgroup.path())?,
+        first: Some(open(&lab.cgroup.child("pod")?)?),
+        pod: Some(open(pod)?),
+    };
+    let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
+    Dataplane::new().attach(&Attachment {
+        netns: &netns,
+        places: &places,
+        settings,
+        log: false,
+    })
+}
+
+/// What Cilium and Calico do at the root: clients of a service connect to a backend of it.
+fn load_balancer() -> Program {
+    let octets = |text: &str| match text.parse() {
+        Ok(SocketAddr::V4(v4)) => v4.ip().octets(),
+        _ => panic!("an address"),
+    };
+    let deed = Deed::Rewrite {
+        from: octets(SERVICE),
+        to: octets(BACKEND),
+    };
+    Program::load("balancer", Place::Connect4, deed).expect("a program")
+}
+
+/// A socket of the pod that was made elsewhere.
+fn stranger(lab: &Lab) -> Actor {
+    let cgroup = lab.cgroup.child("elsewhere").expect("a cgroup");
+    Actor::start("app", APP, lab.pod.namespace(), Some(&cgroup)).expect("an actor")
+}
+
+#[test]
+fn a_load_balancer_at_the_root_does_not_change_what_the_proxy_sees() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let balancer = load_balancer();
+    balancer
+        .attach(lab.cgroup.path(), Mode::Multiple)
+        .expect("attached");
+    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), "remote:80");
+    // At the root alone, the balancer has been there before us.
+    lab.attach(STOCK).expect("attached");
+    let behind = format!("proxy:15001 for {BACKEND}");
+    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), behind);
+    let pod = lab.cgroup.child("pod").expect("a cgroup");
+    let replaced = attach(&lab, &settings(STOCK, ""), &pod).expect("attached");
+    assert_eq!(replaced, Attached::Replaced);
+    let before = format!("proxy:15001 for {SERVICE}");
+    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), before);
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    // The proxy's own connection goes where the balancer takes it.
+    assert_eq!(
+        dial(&lab.proxy, SERVICE).expect("a dial"),
+        "remote:80",
+        "the proxy"
+    );
+    // A socket that is not below kubepods is seen at the root.
+    assert_eq!(dial(&stranger(&lab), SERVICE).expect("a dial"), behind);
+}
+
+/// What the first program has captured the second leaves as it is, whatever counts as loopback.
+#[test]
+fn what_both_programs_see_is_captured_once() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let pod = lab.cgroup.child("pod").expect("a cgroup");
+    for loopback in ["", "127.0.0.6/32", "127.1.0.0/16"] {
+        let settings = settings(STOCK, loopback);
+        attach(&lab, &settings, &pod).expect("attached");
+        assert_eq!(lab.dial_all().expect("dials"), all_captured(), "{loopback}");
+        let (socket, _) = call(&lab.app, BACKEND).expect("a call");
+        let peer = lab.app.call(&Request::PeerName { socket });
+        assert_eq!(
+            peer.expect("a name"),
+            Reply::Name(BACKEND.parse().expect("an address"))
+        );
+        lab.app.must(&Request::CloseAll).expect("closed");
+    }
+}
+
+/// So it is with datagrams, of a socket that asks several servers too.
+#[test]
+fn a_query_that_both_programs_see_is_captured_once() {
+    let lab = Lab::new().expect("a lab");
+    let agent = "127.0.0.1:15053".parse().expect("an address");
+    serve_udp(&lab.proxy, agent).expect("an agent");
+    let pod = lab.cgroup.child("pod").expect("a cgroup");
+    let flags = [STOCK, &["--redirect-dns", "--capture-all-dns"]].concat();
+    attach(&lab, &settings(&flags, ""), &pod).expect("attached");
+    let socket = lab.app.socket(Family::V4, Protocol::Udp).expect("a socket");
+    for server in ["10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:53"] {
+        let address = server.parse().expect("an address");
+        let data = "who is there?".to_owned();
+        let query = Request::SendTo {
+            socket,
+            address,
+            data,
+        };
+        lab.app.must(&query).expect("sent");
+        let peek = false;
+        let reply = lab.app.must(&Request::ReceiveFrom { socket, peek });
+        let reply = reply.expect("a reply");
+        let Reply::Datagrams(datagrams) = &reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(datagrams[0].sender, address);
+        assert!(datagrams[0].data.contains("proxy:15053"), "{reply:?}");
+    }
+}
+
+/// Nobody else pays for a pod's questions.
+#[test]
+fn original_destinations_are_asked_for_in_the_pods_own_cgroup() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let pod = lab.cgroup.child("pod").expect("a cgroup");
+    let has_question = |cgroup: &Path| {
+        let id = fs::metadata(cgroup).expect("a cgroup").ino();
+        let links = pins::links_of_cgroup(id).expect("links");
+        links.iter().any(|link| link.contains("icept_origdst"))
+    };
+    lab.attach(STOCK).expect("attached");
+    assert!(has_question(lab.cgroup.path()));
+    attach(&lab, &settings(STOCK, ""), &pod).expect("attached");
+    assert!(has_question(&pod) && !has_question(lab.cgroup.path()));
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.detach().expect("detached");
+    assert!(!has_question(&pod));
+}
+
+/// A new sandbox of the same pod: kubelet has made its cgroup anew.
+#[test]
+fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
+    let lab = Lab::new().expect("a lab");
+    let settings = settings(STOCK, "");
+    let pod = lab.cgroup.child("pod/uid").expect("a cgroup");
+    assert_eq!(attach(&lab, &settings, &pod).expect("new"), Attached::New);
+    let again = attach(&lab, &settings, &pod).expect("again");
+    assert_eq!(again, Attached::Unchanged);
+    let old = fs::metadata(&pod).expect("a cgroup").ino();
+    fs::remove_dir(&pod).expect("removed");
+    let pod = lab.cgroup.child("pod/uid").expect("a cgroup");
+    let anew = attach(&lab, &settings, &pod).expect("anew");
+    assert_eq!(anew, Attached::Replaced);
+    let new = fs::metadata(&pod).expect("a cgroup").ino();
+    assert!(pins::links_of_cgroup(old).expect("links").is_empty());
+    assert!(!pins::links_of_cgroup(new).expect("links").is_empty());
+    // A socket made there is asked there.
+    let user = interceptor_tests::lab::PROXY;
+    let proxy = Actor::start("proxy", user, lab.pod.namespace(), Some(&pod)).expect("a proxy");
+    serve(&proxy, Bind::V4_WILDCARD, 15001).expect("a listener");
+    assert_eq!(
+        lab.dial(Who::App, BACKEND).expect("a dial"),
+        format!("proxy:15001 for {BACKEND}")
+    );
+    let socket = proxy.socket(Family::V4, Protocol::Tcp).expect("a socket");
+    let length = 16;
+    let asked = proxy.call(&Request::OriginalDestination {
+        socket,
+        level: Level::Ip,
+        length,
+    });
+    assert_eq!(
+        asked.expect("a reply"),
+        Reply::Error("ENOENT".to_owned()),
+        "an unconnected socket"
+    );
+}

@@ -1,0 +1,106 @@
+//! The static binary: it runs in an image with nothing else, and as a CNI plugin on any host.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Architecture;
+use crate::{
+    apt::{self, Need},
+    build_ebpf::{self, Variant},
+    command::{cargo, exec, read, say},
+    paths,
+    toolchain::Toolchain,
+};
+
+/// Builds the binary, with the BPF object inside.
+pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
+    ensure_c_compiler(architecture)?;
+    let object = build_ebpf::run_variant(Variant::For(architecture.name()))?;
+    let target = architecture.target();
+    let mut compile = compiler(architecture)?;
+    compile
+        .args(["--locked", "--release", "--package", "interceptor"])
+        .args(["--target", target, "--target-dir"])
+        .arg(paths::cargo_target())
+        .env("INTERCEPTOR_EBPF", object)
+        // The C library too: glibc's, which Debian has for both architectures. Its name service
+        // would load the host's modules; only its own files and DNS are asked, in an image that
+        // has no nsswitch.conf.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    exec(compile.env(linker_variable(target), linker(architecture)?))?;
+    let binary = paths::cargo_target()
+        .join(target)
+        .join("release/interceptor");
+    check_static(&binary)?;
+    fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))
+}
+
+/// The cargo whose toolchain has the architecture's standard library; or, where none is installed,
+/// one that builds it.
+fn compiler(architecture: Architecture) -> Result<Command> {
+    let libraries = read(Command::new("rustc").args([
+        "--print=target-libdir",
+        "--target",
+        architecture.target(),
+    ]))?;
+    if Path::new(libraries.trim()).exists() {
+        return Ok(cargo("build"));
+    }
+    say(&format!(
+        "no standard library for {architecture} is installed: building it"
+    ));
+    let mut build = Toolchain::find()?.cargo("build");
+    build.args(["-Z", "build-std=std"]);
+    Ok(build)
+}
+
+/// The compiler is asked for by `ring`, which has assembly and C, and the linker by Rust.
+fn ensure_c_compiler(architecture: Architecture) -> Result<()> {
+    if architecture == Architecture::of_this_machine()? {
+        return apt::ensure(&[Need::new("cc", "gcc"), Need::new("readelf", "binutils")]);
+    }
+    let gnu = architecture.gnu_name();
+    let library = format!("/usr/{}/lib/libc.a", linker_prefix(architecture));
+    apt::ensure(&[
+        Need::new(linker(architecture)?, format!("gcc-{gnu}")),
+        Need::new(
+            library,
+            format!("libc6-dev-{}-cross", architecture.oci_name()),
+        ),
+        Need::new("readelf", "binutils"),
+    ])
+}
+
+fn linker(architecture: Architecture) -> Result<String> {
+    Ok(if architecture == Architecture::of_this_machine()? {
+        "cc".to_owned()
+    } else {
+        format!("{}-gcc", linker_prefix(architecture))
+    })
+}
+
+/// As the compiler's programs and its folder begin.
+fn linker_prefix(architecture: Architecture) -> String {
+    format!("{}-linux-gnu", architecture.name())
+}
+
+fn linker_variable(target: &str) -> String {
+    let target = target.to_uppercase().replace('-', "_");
+    format!("CARGO_TARGET_{target}_LINKER")
+}
+
+/// A binary that asks for a loader would not run in the image, which has none.
+fn check_static(binary: &Path) -> Result<()> {
+    let segments = read(
+        Command::new("readelf")
+            .args(["--wide", "--program-headers"])
+            .arg(binary),
+    )?;
+    ensure!(
+        !segments.contains("INTERP"),
+        "{} is not static: it asks for a loader",
+        binary.display()
+    );
+    Ok(())
+}

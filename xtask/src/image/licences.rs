@@ -1,0 +1,112 @@
+//! The licences of everything that is in the binary: theirs ask that their text goes with it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::{Architecture, root::Licence};
+use crate::{
+    command::{cargo, read},
+    paths,
+};
+
+/// The C library's, which is in the binary too.
+const C_LIBRARY: &str = "/usr/share/doc/libc6-dev/copyright";
+
+/// The project's own licences, and one file for all the crates that are linked.
+pub(super) fn of_binary(architecture: Architecture) -> Result<Vec<Licence>> {
+    let mut licences = ["LICENSE-APACHE", "LICENSE-MIT"]
+        .map(|name| (name, paths::root().join(name)))
+        .into_iter()
+        .chain([("glibc", C_LIBRARY.into())])
+        .map(|(name, path)| {
+            Ok(Licence {
+                name: name.to_owned(),
+                text: text(&path)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let folders = folders_of_crates(architecture)?;
+    let mut third_party = Vec::new();
+    for name in linked_crates(architecture)? {
+        let folder = folders
+            .get(&name)
+            .with_context(|| format!("no folder of {name}"))?;
+        for file in licence_files(folder)? {
+            third_party.extend(format!("\n==== {name}: {}\n\n", file_name(&file)).bytes());
+            third_party.extend(text(&file)?);
+        }
+    }
+    licences.push(Licence {
+        name: "third-party".to_owned(),
+        text: third_party,
+    });
+    Ok(licences)
+}
+
+/// The crates in the binary, as `name version`, sorted.
+fn linked_crates(architecture: Architecture) -> Result<Vec<String>> {
+    let mut tree = cargo("tree");
+    tree.args(["--locked", "--package", "interceptor", "--edges", "normal"])
+        .args(["--target", architecture.target(), "--prefix", "none"]);
+    let mut crates: Vec<_> = read(&mut tree)?
+        .lines()
+        // The workspace's own are followed by their path, proc macros by a note.
+        .filter(|line| !line.contains('('))
+        .filter_map(|line| line.replacen(" v", " ", 1).into())
+        .collect();
+    crates.sort();
+    crates.dedup();
+    Ok(crates)
+}
+
+/// Where the sources of the crates are, by `name version`.
+fn folders_of_crates(architecture: Architecture) -> Result<BTreeMap<String, PathBuf>> {
+    let mut metadata = cargo("metadata");
+    metadata
+        .args(["--locked", "--format-version", "1"])
+        .args(["--filter-platform", architecture.target()]);
+    let metadata = read(&mut metadata)?;
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    packages
+        .iter()
+        .map(|package| {
+            let field = |name: &str| package[name].as_str().with_context(|| format!("no {name}"));
+            let manifest = Path::new(field("manifest_path")?);
+            let folder = manifest.parent().context("no folder")?.to_owned();
+            Ok((format!("{} {}", field("name")?, field("version")?), folder))
+        })
+        .collect()
+}
+
+/// The files of a crate that are licences by their names, sorted.
+fn licence_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .with_context(|| format!("cannot list {}", folder.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.retain(|file| {
+        let name = file_name(file).to_uppercase();
+        let starts = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"];
+        file.is_file() && starts.iter().any(|start| name.starts_with(start))
+    });
+    files.sort();
+    Ok(files)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn text(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

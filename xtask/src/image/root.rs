@@ -1,0 +1,83 @@
+//! The image's root: the binary under the names that it is called by, and the licences.
+
+use anyhow::Result;
+use tar::{Builder, EntryType, Header};
+
+/// The binary; what the image runs.
+pub(super) const BINARY: &str = "/interceptor";
+/// Names that the binary may be called by. With the first, a pod may have the image in the place of
+/// istio-init's: `pilot-agent istio-iptables …` is how that container is run.
+const NAMES: [&str; 4] = [
+    "pilot-agent",
+    "istio-iptables",
+    "interceptor-cni",
+    "interceptor",
+];
+/// Where they are: on the `PATH`.
+pub(super) const NAMES_DIR: &str = "/usr/local/bin";
+const LICENCES_DIR: &str = "licenses";
+
+/// One file of the licences.
+pub(super) struct Licence {
+    pub(super) name: String,
+    pub(super) text: Vec<u8>,
+}
+
+/// The root as a layer. The same content gives the same bytes: nothing of the machine or of the
+/// time is in it.
+pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
+    let mut layer = Builder::new(Vec::new());
+    file(&mut layer, BINARY, 0o755, binary)?;
+    folder(&mut layer, LICENCES_DIR)?;
+    for licence in licences {
+        let path = format!("{LICENCES_DIR}/{}", licence.name);
+        file(&mut layer, &path, 0o644, &licence.text)?;
+    }
+    // Runtimes name a network namespace by either path.
+    link(&mut layer, "run", "/var/run")?;
+    for path in ["usr", "usr/local", NAMES_DIR] {
+        folder(&mut layer, path)?;
+    }
+    for name in NAMES {
+        link(&mut layer, &format!("{NAMES_DIR}/{name}"), BINARY)?;
+    }
+    for path in ["var", "var/run"] {
+        folder(&mut layer, path)?;
+    }
+    Ok(layer.into_inner()?)
+}
+
+type Layer = Builder<Vec<u8>>;
+
+fn file(layer: &mut Layer, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let mut header = header(EntryType::Regular, mode);
+    header.set_size(content.len().try_into()?);
+    Ok(layer.append_data(&mut header, relative(path), content)?)
+}
+
+fn folder(layer: &mut Layer, path: &str) -> Result<()> {
+    let mut header = header(EntryType::Directory, 0o755);
+    let path = format!("{}/", relative(path));
+    Ok(layer.append_data(&mut header, path, &[][..])?)
+}
+
+fn link(layer: &mut Layer, path: &str, target: &str) -> Result<()> {
+    let mut header = header(EntryType::Symlink, 0o777);
+    Ok(layer.append_link(&mut header, relative(path), target)?)
+}
+
+/// Root's, from 1970.
+pub(super) fn header(kind: EntryType, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    header
+}
+
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
