@@ -627,7 +627,7 @@ impl SkLookup {
             asm!(
                 "{distance} -= {other}",
                 distance = inout(reg) distance,
-                other = in(reg) other,
+                other = in(reg) other as u64,
                 options(pure, nomem, nostack),
             );
         }
