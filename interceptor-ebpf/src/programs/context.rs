@@ -619,6 +619,10 @@ impl SkLookup {
 
     /// Where the context lies, counted from `other`. (The verifier takes the difference of two
     /// pointers for a plain number, but only if it is this very instruction.)
+    #[expect(
+        clippy::pointers_in_nomem_asm_block,
+        reason = "the pointer is a number here; nothing is read through it"
+    )]
     #[inline(always)]
     pub(crate) fn distance_from<T>(&self, other: *const T) -> u64 {
         let mut distance = self.context as u64;
@@ -627,7 +631,7 @@ impl SkLookup {
             asm!(
                 "{distance} -= {other}",
                 distance = inout(reg) distance,
-                other = in(reg) other as u64,
+                other = in(reg) other,
                 options(pure, nomem, nostack),
             );
         }
