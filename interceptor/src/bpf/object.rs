@@ -4,9 +4,10 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::LazyLock,
+    thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
@@ -76,9 +77,25 @@ impl Object {
             bail!("the BPF object has no program {name}");
         };
         if program.fd().is_err() {
-            load(program).with_context(|| format!("the kernel refuses the program {name}"))?;
+            load(name, program)?;
         }
         Ok(program)
+    }
+
+    /// Loads the programs called `names` side by side: the verifier takes a third of a second for
+    /// some of them, and one processor each.
+    pub fn load_together(&mut self, names: &[&str]) -> Result<()> {
+        let programs = self.ebpf.programs_mut();
+        let wanted =
+            programs.filter(|(name, program)| names.contains(name) && program.fd().is_err());
+        thread::scope(|scope| {
+            let load = |(name, program)| scope.spawn(move || load(name, program));
+            let loading: Vec<_> = wanted.map(load).collect();
+            loading.into_iter().try_for_each(|loaded| {
+                let panicked = |_| Err(anyhow!("loading a program came to an unexpected end"));
+                loaded.join().unwrap_or_else(panicked)
+            })
+        })
     }
 
     /// A descriptor of the program called `name`, loaded.
@@ -134,8 +151,8 @@ pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
 }
 
 /// Loads a program, whatever its type. aya has no common call for that.
-fn load(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
+fn load(name: &str, program: &mut Program) -> Result<()> {
+    let loaded = match program {
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
@@ -145,7 +162,8 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::SkLookup(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
-    }
+    };
+    loaded.with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 /// The maps of the object that are to be pinned.

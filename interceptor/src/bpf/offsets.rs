@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
+use anyhow::{Context as _, Result, bail};
 use interceptor_ebpf::{KernelOffsets, UNKNOWN_OFFSET};
+
+use super::btf::Btf;
 
 /// The kernel's description of its own types (`CONFIG_DEBUG_INFO_BTF`).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -20,19 +21,17 @@ pub fn read() -> Result<KernelOffsets> {
     let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
     })?;
-    let types =
-        TypeInformation::new(&BtfFile(bytes)).map_err(|error| anyhow!("{VMLINUX}: {error:?}"))?;
+    let types = Btf::parse(&bytes).context(VMLINUX)?;
     for context in CONTEXTS {
-        if offset(&types, context, "sk")? != 0 {
+        if types.offset_of(context, "sk")? != 0 {
             bail!("this kernel's struct {context} does not begin with its socket");
         }
     }
-    from_types(&types)
+    from_types(|owner, member| types.offset_of(owner, member))
 }
 
-fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
-    let needed = |owner, member| offset(types, owner, member);
-    let wanted = |owner, member| offset(types, owner, member).unwrap_or(UNKNOWN_OFFSET);
+fn from_types(needed: impl Fn(&str, &str) -> Result<u32>) -> Result<KernelOffsets> {
+    let wanted = |owner, member| needed(owner, member).unwrap_or(UNKNOWN_OFFSET);
     Ok(KernelOffsets {
         sock_socket: needed("sock", "sk_socket")?,
         socket_file: needed("socket", "file")?,
@@ -75,43 +74,13 @@ fn from_types(types: &TypeInformation) -> Result<KernelOffsets> {
     })
 }
 
-/// The offset in bytes of `member` in `struct owner`.
-fn offset(types: &TypeInformation, owner: &str, member: &str) -> Result<u32> {
-    let describe = |error| anyhow!("the kernel's BTF has no struct {owner}.{member}: {error:?}");
-    let id = struct_id(types, owner)
-        .with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
-    match types.offset_of(id, member).map_err(describe)? {
-        (_, Offset::ByteOffset(offset)) => Ok(offset),
-        (_, Offset::BitOffsetAndSize(..)) => bail!("struct {owner}.{member} is a bit field"),
-    }
-}
-
-/// Functions and typedefs may bear a structure's name, so the kind counts too.
-fn struct_id(types: &TypeInformation, name: &str) -> Option<u32> {
-    types.get().iter().find_map(|(id, variant)| match variant {
-        TypeVariant::Struct(structure) if structure.name().as_deref() == Some(name) => Some(*id),
-        _ => None,
-    })
-}
-
-/// The BTF, read at once: `btfparse` asks for a few bytes at a time, which from sysfs takes seconds.
-struct BtfFile(Vec<u8>);
-
-impl Readable for BtfFile {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let bytes = usize::try_from(offset)
-            .ok()
-            .and_then(|start| self.0.get(start..)?.get(..buffer.len()))
-            .ok_or_else(|| {
-                btfparse::Error::new(btfparse::ErrorKind::IOError, "the file is too short")
-            })?;
-        buffer.copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use anyhow::anyhow;
+    use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
+
     use super::*;
 
     #[test]
@@ -120,5 +89,41 @@ mod tests {
         assert_ne!(offsets.net_fib_seq, UNKNOWN_OFFSET);
         assert_ne!(offsets.inet_sport, UNKNOWN_OFFSET);
         assert_ne!(offsets.net_fib6_sernum, UNKNOWN_OFFSET);
+    }
+
+    struct File(Vec<u8>);
+
+    impl Readable for File {
+        fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+            let start = usize::try_from(offset).unwrap();
+            buffer.copy_from_slice(&self.0[start..start + buffer.len()]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_library_reads_the_same_out_of_it() {
+        let bytes = fs::read(VMLINUX).unwrap();
+        let types = TypeInformation::new(&File(bytes)).unwrap();
+        let structs = |(id, variant): (&u32, &TypeVariant)| match variant {
+            TypeVariant::Struct(found) => Some((found.name().clone()?, *id)),
+            _ => None,
+        };
+        // Later ones would replace the first.
+        let structs: HashMap<_, _> = types.get().iter().rev().filter_map(structs).collect();
+        let library = from_types(|owner, member| {
+            let id = structs
+                .get(owner)
+                .copied()
+                .with_context(|| owner.to_owned())?;
+            match types.offset_of(id, member) {
+                Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
+                other => Err(anyhow!("{owner}.{member}: {other:?}")),
+            }
+        });
+        assert_eq!(
+            format!("{:?}", read().unwrap()),
+            format!("{:?}", library.unwrap())
+        );
     }
 }

@@ -28,6 +28,12 @@ impl Shared {
     pub fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
         let folder = pins.programs().join(Object::build());
         pins::create_folder(&folder)?;
+        let names = CGROUP_HOOKS
+            .iter()
+            .chain([&LOOKUP])
+            .map(|hook| hook.program);
+        let missing: Vec<_> = names.filter(|name| !folder.join(name).exists()).collect();
+        object.load_together(&missing)?;
         let cgroup = CGROUP_HOOKS
             .into_iter()
             .map(|hook| Ok((hook, open_or_load(object, hook, &folder)?)))

@@ -1,0 +1,210 @@
+//! Where members of the kernel's structures are, out of its BTF.
+//!
+//! One pass over the file, and nothing kept of it but where each type begins: the libraries make an
+//! object of each of its 150,000 types, which takes the better part of a second and more memory
+//! than the node agent is to have.
+//!
+//! # Source
+//!
+//! `Documentation/bpf/btf.rst` and `include/uapi/linux/btf.h`.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+const MAGIC: u16 = 0xeb9f;
+/// The size of `struct btf_type`, without what follows it.
+const TYPE: usize = 12;
+/// The size of `struct btf_member`.
+const MEMBER: usize = 12;
+
+/// Kinds of types.
+mod kind {
+    pub(super) const INT: u32 = 1;
+    pub(super) const ARRAY: u32 = 3;
+    pub(super) const STRUCT: u32 = 4;
+    pub(super) const UNION: u32 = 5;
+    pub(super) const ENUM: u32 = 6;
+    pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const VOLATILE: u32 = 9;
+    pub(super) const CONST: u32 = 10;
+    pub(super) const FUNC_PROTO: u32 = 13;
+    pub(super) const VAR: u32 = 14;
+    pub(super) const DATASEC: u32 = 15;
+    pub(super) const DECL_TAG: u32 = 17;
+    pub(super) const ENUM64: u32 = 19;
+    /// The last that is known.
+    pub(super) const LAST: u32 = ENUM64;
+}
+
+/// The kernel's types.
+pub(super) struct Btf<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type begins. The first has the ID 1.
+    starts: Vec<usize>,
+    structs: HashMap<&'a [u8], usize>,
+}
+
+impl<'a> Btf<'a> {
+    pub(super) fn parse(file: &'a [u8]) -> Result<Self> {
+        let magic = file.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
+        ensure!(magic == Some(MAGIC), "this is no BTF of this machine");
+        let header = |at| number(file, at);
+        let body = header(4)?;
+        let section = |offset, length| -> Result<&[u8]> {
+            let start = body + header(offset)?;
+            file.get(start..start + header(length)?)
+                .context("the file is too short")
+        };
+        let mut btf = Self {
+            types: section(8, 12)?,
+            strings: section(16, 20)?,
+            starts: Vec::new(),
+            structs: HashMap::new(),
+        };
+        btf.index()?;
+        Ok(btf)
+    }
+
+    /// Finds where each type begins.
+    fn index(&mut self) -> Result<()> {
+        let mut at = 0;
+        while at < self.types.len() {
+            let found = Type::at(self.types, at)?;
+            if found.kind == kind::STRUCT {
+                self.structs.entry(self.name(found.name)?).or_insert(at);
+            }
+            self.starts.push(at);
+            at += TYPE + found.size_of_rest()?;
+        }
+        Ok(())
+    }
+
+    /// The offset in bytes of the member that `path` leads to in `struct owner`. (Members of
+    /// anonymous structures and unions are members of what these are in, as in C.)
+    pub(super) fn offset_of(&self, owner: &str, path: &str) -> Result<u32> {
+        let start = self.structs.get(owner.as_bytes());
+        let start = *start.with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
+        let mut place = Place { start, bits: 0 };
+        for member in path.split('.') {
+            place = self
+                .member(place, member.as_bytes())?
+                .with_context(|| format!("the kernel's BTF has no struct {owner}.{path}"))?;
+        }
+        ensure!(
+            place.bits % 8 == 0,
+            "struct {owner}.{path} is a bit field in the kernel's BTF"
+        );
+        Ok(place.bits / 8)
+    }
+
+    /// Finds the member called `name` in the structure or union at `place`.
+    fn member(&self, place: Place, name: &[u8]) -> Result<Option<Place>> {
+        let owner = Type::at(self.types, place.start)?;
+        if !matches!(owner.kind, kind::STRUCT | kind::UNION) {
+            return Ok(None);
+        }
+        for index in 0..owner.members {
+            let at = place.start + TYPE + index * MEMBER;
+            let found = self.name(number(self.types, at)?)?;
+            if found != name && !found.is_empty() {
+                continue;
+            }
+            let inner = Place {
+                start: self.resolve(number(self.types, at + 4)?)?,
+                bits: place.bits + owner.bits(read(self.types, at + 8)?),
+            };
+            if found == name {
+                return Ok(Some(inner));
+            }
+            if let Some(member) = self.member(inner, name)? {
+                return Ok(Some(member));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the type begins that `id` stands for, whatever it is qualified with.
+    fn resolve(&self, mut id: usize) -> Result<usize> {
+        // A chain of names and qualifiers ends; a file that says otherwise is broken.
+        for _ in 0..self.starts.len() {
+            let start = id.checked_sub(1).and_then(|index| self.starts.get(index));
+            let start = *start.with_context(|| format!("the kernel's BTF has no type {id}"))?;
+            let found = Type::at(self.types, start)?;
+            if !matches!(found.kind, kind::TYPEDEF | kind::VOLATILE | kind::CONST) {
+                return Ok(start);
+            }
+            id = number(self.types, start + 8)?;
+        }
+        bail!("the kernel's BTF has a type that is a name of itself")
+    }
+
+    fn name(&self, offset: usize) -> Result<&'a [u8]> {
+        let rest = self.strings.get(offset..).unwrap_or_default();
+        let name = rest.split(|byte| *byte == 0).next();
+        name.context("the kernel's BTF has a name without an end")
+    }
+}
+
+/// A type within a structure.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Where the type is told.
+    start: usize,
+    /// Its offset in the structure.
+    bits: u32,
+}
+
+/// `struct btf_type`.
+struct Type {
+    name: usize,
+    kind: u32,
+    /// `vlen`.
+    members: usize,
+    /// `kind_flag`: offsets of members tell the sizes of bit fields, too.
+    has_bit_fields: bool,
+}
+
+impl Type {
+    fn at(types: &[u8], start: usize) -> Result<Self> {
+        let info = read(types, start + 4)?;
+        Ok(Self {
+            name: number(types, start)?,
+            kind: info >> 24 & 0x1f,
+            members: info as usize & 0xffff,
+            has_bit_fields: info >> 31 == 1,
+        })
+    }
+
+    /// How many bytes follow the type that belong to it.
+    fn size_of_rest(&self) -> Result<usize> {
+        Ok(match self.kind {
+            kind::INT | kind::VAR | kind::DECL_TAG => 4,
+            kind::ARRAY => 12,
+            kind::STRUCT | kind::UNION => MEMBER * self.members,
+            kind::DATASEC | kind::ENUM64 => 12 * self.members,
+            kind::ENUM | kind::FUNC_PROTO => 8 * self.members,
+            1..=kind::LAST => 0,
+            unknown => bail!("the kernel's BTF has a type of the unknown kind {unknown}"),
+        })
+    }
+
+    const fn bits(&self, offset: u32) -> u32 {
+        if self.has_bit_fields {
+            offset & 0x00ff_ffff
+        } else {
+            offset
+        }
+    }
+}
+
+fn read(bytes: &[u8], at: usize) -> Result<u32> {
+    let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    let found = found.context("the kernel's BTF ends in the middle of a type")?;
+    Ok(u32::from_ne_bytes(*found))
+}
+
+fn number(bytes: &[u8], at: usize) -> Result<usize> {
+    Ok(read(bytes, at)? as usize)
+}
