@@ -16,6 +16,7 @@ pub mod intent;
 pub mod kubepods;
 pub mod leaving;
 mod map_metrics;
+mod memory;
 pub mod metrics;
 pub mod node;
 pub mod options;

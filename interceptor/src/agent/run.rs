@@ -24,6 +24,7 @@ use super::{
     http,
     install::{self, InstallState},
     leaving::{self, Asked, Leaving},
+    memory,
     metrics::Metrics,
     node::Node,
     options::AgentOptions,
@@ -49,6 +50,7 @@ const ENDING: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
+    memory::share_arenas();
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)

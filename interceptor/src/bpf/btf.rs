@@ -93,7 +93,7 @@ impl<'a> Btf<'a> {
                 .with_context(|| format!("the kernel's BTF has no struct {owner}.{path}"))?;
         }
         ensure!(
-            place.bits % 8 == 0,
+            place.bits.is_multiple_of(8),
             "struct {owner}.{path} is a bit field in the kernel's BTF"
         );
         Ok(place.bits / 8)

@@ -9,6 +9,7 @@ mod lists;
 mod node;
 mod refused;
 mod sandboxes;
+mod scale;
 mod telling;
 
 use interceptor_tests::{
