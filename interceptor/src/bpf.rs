@@ -1,5 +1,6 @@
 //! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
 
+pub mod counts;
 pub mod dispatcher;
 pub mod fib;
 pub mod foreign;

@@ -1,12 +1,14 @@
 //! `connect(2)`: the outbound verdict, carried out.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{Destination, Flow, StandIn, StandInRange, Transport, Verdict, decide};
+use interceptor_ebpf::{
+    Destination, Flow, Refusal, StandIn, StandInRange, Transport, Verdict, decide,
+};
 
 use super::{
     attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr, refuse},
-    dns, log,
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr},
+    count, dns, log,
     pod::Pod,
     stand_ins,
 };
@@ -50,22 +52,23 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
     }
     if StandInRange::contains(address) {
         let port = attempt.port;
-        return connect_to_stand_in(pod, StandIn { address, port });
+        return connect_to_stand_in(&call, pod, StandIn { address, port });
     }
     let way = attempt.way();
     let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, way));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
+    count::outbound(&call, pod.policy, &verdict);
     match verdict {
         Verdict::Pass(_) => Answer::Proceed,
         Verdict::Capture(listener, _) => {
             // `tcp_v6_connect`
             if address.is_v6_link_local() && call.scope() == 0 {
-                return refuse(EINVAL);
+                return count::refuse(&call, Refusal::NoRoute, EINVAL);
             }
             match way.error_for(attempt.bound) {
                 0 => capture(&mut call, pod, attempt.captured_by(listener, way)),
-                errno => refuse(errno.into()),
+                errno => count::refuse(&call, Refusal::NoRoute, errno.into()),
             }
         }
     }
@@ -79,16 +82,16 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
             call.set(stand_in.address, stand_in.port);
             Answer::Proceed
         }
-        None => refuse(ECONNREFUSED),
+        None => count::refuse(call, Refusal::NoRoom, ECONNREFUSED),
     }
 }
 
 /// A stand-in is either our own work, seen again by a hook in an outer cgroup, or dialled by
 /// somebody: that reaches the proxy only as what it was allotted for.
 #[inline(always)]
-fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
+fn connect_to_stand_in(call: &SockAddr, pod: Pod, stand_in: StandIn) -> Answer {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => Answer::Proceed,
-        None => refuse(ECONNREFUSED),
+        None => count::refuse(call, Refusal::UnknownStandIn, ECONNREFUSED),
     }
 }
