@@ -52,7 +52,7 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
     }
     if StandInRange::contains(address) {
         let port = attempt.port;
-        return connect_to_stand_in(&call, pod, StandIn { address, port });
+        return connect_to_stand_in(pod, StandIn { address, port });
     }
     let way = attempt.way();
     let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, way));
@@ -64,11 +64,11 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
         Verdict::Capture(listener, _) => {
             // `tcp_v6_connect`
             if address.is_v6_link_local() && call.scope() == 0 {
-                return count::refuse(&call, Refusal::NoRoute, EINVAL);
+                return count::refuse(Refusal::NoRoute, EINVAL);
             }
             match way.error_for(attempt.bound) {
                 0 => capture(&mut call, pod, attempt.captured_by(listener, way)),
-                errno => count::refuse(&call, Refusal::NoRoute, errno.into()),
+                errno => count::refuse(Refusal::NoRoute, errno.into()),
             }
         }
     }
@@ -82,16 +82,16 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
             call.set(stand_in.address, stand_in.port);
             Answer::Proceed
         }
-        None => count::refuse(call, Refusal::NoRoom, ECONNREFUSED),
+        None => count::refuse(Refusal::NoRoom, ECONNREFUSED),
     }
 }
 
 /// A stand-in is either our own work, seen again by a hook in an outer cgroup, or dialled by
 /// somebody: that reaches the proxy only as what it was allotted for.
 #[inline(always)]
-fn connect_to_stand_in(call: &SockAddr, pod: Pod, stand_in: StandIn) -> Answer {
+fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => Answer::Proceed,
-        None => count::refuse(call, Refusal::UnknownStandIn, ECONNREFUSED),
+        None => count::refuse(Refusal::UnknownStandIn, ECONNREFUSED),
     }
 }

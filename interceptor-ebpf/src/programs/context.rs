@@ -133,6 +133,13 @@ pub(crate) fn set_return_value(errno: u32) {
     unsafe { bpf_set_retval(-(errno as c_int)) };
 }
 
+/// Whether a program that ran before this one, in an inner cgroup, has refused the system call.
+#[inline(always)]
+pub(crate) fn is_refused() -> bool {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_retval() != 0 }
+}
+
 /// The cookie of the network namespace that the context's socket belongs to.
 #[inline(always)]
 fn netns_of(context: *mut c_void) -> NetnsCookie {
@@ -170,13 +177,6 @@ impl SockAddr {
     pub(crate) fn cookie(&self) -> u64 {
         // SAFETY: sock_addr has this helper.
         unsafe { bpf_get_socket_cookie(self.context.cast()) }
-    }
-
-    /// Whether a program that ran before, in an inner cgroup, has refused the call.
-    #[inline(always)]
-    pub(crate) fn is_refused(&self) -> bool {
-        // SAFETY: the helper takes nothing.
-        unsafe { bpf_get_retval() != 0 }
     }
 
     /// The socket's protocol. (An MPTCP socket gets here with its TCP subflow.)

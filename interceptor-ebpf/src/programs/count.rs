@@ -12,7 +12,7 @@ use core::arch::asm;
 use interceptor_ebpf::{COUNTS, Counted, Counts, Direction, Policy, PolicyFlags, Refusal, Verdict};
 
 use super::{
-    context::{Answer, SockAddr, refuse as fail},
+    context::{Answer, SockAddr, is_refused, refuse as fail},
     kernel_memory::unlearned,
     maps,
 };
@@ -26,7 +26,7 @@ pub(crate) fn outbound(call: &SockAddr, policy: &Policy, verdict: &Verdict) {
     let is_counted = policy.flags.contains(PolicyFlags::SEEN_TWICE)
         && match verdict {
             Verdict::Pass(_) => is_seen_again(call, counts),
-            Verdict::Capture(..) => call.is_refused(),
+            Verdict::Capture(..) => is_refused(),
         };
     if !is_counted {
         add(counts, Counted::verdict(Direction::Outbound, verdict));
@@ -60,8 +60,8 @@ pub(crate) fn refusal(direction: Direction, refusal: Refusal) {
 
 /// Refuses a call, and counts it unless it has been refused.
 #[inline(always)]
-pub(crate) fn refuse(call: &SockAddr, why: Refusal, errno: u32) -> Answer {
-    if !call.is_refused() {
+pub(crate) fn refuse(why: Refusal, errno: u32) -> Answer {
+    if !is_refused() {
         refusal(Direction::Outbound, why);
     }
     fail(errno)

@@ -74,7 +74,7 @@ pub(crate) fn connect(mut call: SockAddr) -> Answer {
 fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     // `__ip6_datagram_connect`
     if query.server.address.is_v6_link_local() && call.scope() == 0 {
-        return count::refuse(&call, Refusal::NoRoute, EINVAL);
+        return count::refuse(Refusal::NoRoute, EINVAL);
     }
     let is_kept = call.keep(&ASKED, |asked| {
         asked.server = query.server;
@@ -83,7 +83,7 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
         }
     });
     if !is_kept {
-        return count::refuse(&call, Refusal::NoRoom, ECONNREFUSED);
+        return count::refuse(Refusal::NoRoom, ECONNREFUSED);
     }
     if query.is_unbound {
         // Without it the kernel picks localhost, as it does where it fails: the socket has a port
@@ -136,12 +136,12 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     let is_connected = call.sock().is_connected();
     if query.is_one_more && (query.is_unbound || is_connected) {
         let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
-            return count::refuse(&call, Refusal::NoRoom, ECONNREFUSED);
+            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
         };
         call.set_source(stand_in.address);
     } else {
         if !is_connected && !call.keep(&ASKED, |asked| asked.server = query.server) {
-            return count::refuse(&call, Refusal::NoRoom, ECONNREFUSED);
+            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
         }
         if query.is_unbound {
             call.set_source(query.source);
@@ -192,7 +192,7 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
     if !attempt.destination.is_never_tcp() {
         let errno = way.error_for(attempt.bound);
         if errno != 0 {
-            return count::refuse(&call, Refusal::NoRoute, errno.into());
+            return count::refuse(Refusal::NoRoute, errno.into());
         }
     }
     let server = attempt.captured_by(Listener::Dns, way);

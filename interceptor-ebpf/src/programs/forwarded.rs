@@ -106,13 +106,11 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
         listener => listener,
     };
     let destination = destination(ip, tcp, listener, interface);
-    match stand_ins::find_or_allot(pod.netns, destination) {
-        Some(stand_in) => take(packet, ip, tcp, stand_in),
-        None => {
-            count::refusal(Direction::Inbound, Refusal::NoRoom);
-            Fate::Drop
-        }
-    }
+    let Some(stand_in) = stand_ins::find_or_allot(pod.netns, destination) else {
+        count::refusal(Direction::Inbound, Refusal::NoRoom);
+        return Fate::Drop;
+    };
+    take(packet, ip, tcp, stand_in)
 }
 
 /// A packet in the middle of a connection. Which listener that went to is up to the settings of its

@@ -67,7 +67,7 @@ mod tests {
 
     impl Collector for Known {
         fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            super::encode(encoder, &self.0)
+            encode(encoder, &self.0)
         }
     }
 
