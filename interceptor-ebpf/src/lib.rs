@@ -16,18 +16,21 @@
 
 mod address;
 mod call;
+mod count;
 mod decide;
 mod flow;
 mod kernel;
 mod keys;
 mod layout;
 mod policy;
+mod reason;
 mod route;
 mod stand_in;
 
 pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
-pub use decide::{Lists, Reason, Verdict, decide};
+pub use count::{COUNTS, Counted, Counts, Direction, Outcome, Refusal};
+pub use decide::{Lists, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
@@ -39,6 +42,7 @@ pub use policy::{
     DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
     PortFlags, PrefixFlags, V4Prefix,
 };
+pub use reason::Reason;
 pub use route::{Route, RouteFlags};
 pub use stand_in::{
     SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber,

@@ -184,6 +184,8 @@ flags! {
         HAS_GROUPS = 1 << 12,
         /// Interfaces are excluded, rerouted or watched.
         HAS_INTERFACES = 1 << 13,
+        /// Sockets are seen at two places, one after the other, as on a node.
+        SEEN_TWICE = 1 << 14,
     }
 }
 

@@ -13,6 +13,7 @@ mod socket_events;
 
 mod attempt;
 mod context;
+mod count;
 mod kernel_memory;
 mod log;
 mod maps;

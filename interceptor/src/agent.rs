@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod cgroup_events;
 mod closing;
+mod connection_metrics;
 pub mod events;
 #[cfg(test)]
 mod fixtures;

@@ -181,7 +181,7 @@ impl Step<'_> {
         })?;
         let watched = self.watch(&network)?;
         let record = self.wanted.record(&network);
-        let compiled = self.compile(&network, &sources)?;
+        let compiled = self.compile(&network, &sources, self.wanted.places.first.is_some())?;
         let attached = if self.renew(&record, &compiled.policy)? {
             Attached::Unchanged
         } else {
@@ -290,10 +290,17 @@ impl Step<'_> {
         watch::retain(&network.interfaces, watched, &folder)
     }
 
-    fn compile(&self, network: &PodNetwork, sources: &Sources) -> Result<CompiledPolicy> {
+    fn compile(
+        &self,
+        network: &PodNetwork,
+        sources: &Sources,
+        is_seen_twice: bool,
+    ) -> Result<CompiledPolicy> {
         let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
-        compiled.policy.flags = flags.with(PolicyFlags::LOG, self.wanted.log);
+        compiled.policy.flags = flags
+            .with(PolicyFlags::LOG, self.wanted.log)
+            .with(PolicyFlags::SEEN_TWICE, is_seen_twice);
         Ok(compiled)
     }
 
@@ -414,7 +421,7 @@ pub(crate) fn adopt(
             before: None,
         };
         let Prepared { network, sources } = step.prepare_network()?;
-        let compiled = step.compile(&network, &sources)?;
+        let compiled = step.compile(&network, &sources, record.first_cgroup.is_some())?;
         let adopted = Record {
             ipv6: network.ipv6,
             network: network.digest(),

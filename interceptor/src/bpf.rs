@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
 
 mod btf;
+pub mod counts;
 pub mod dispatcher;
 pub mod fib;
 pub mod foreign;

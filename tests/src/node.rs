@@ -36,7 +36,7 @@ use crate::{
     actor::{Actor, User},
     apiserver::ApiServer,
     cgroup::Cgroup,
-    machine::{self, Shared},
+    machine::{self, Exclusive, Shared},
     netns::Netns,
     world::{Bind, serve},
 };
@@ -74,7 +74,7 @@ pub struct Node {
     driver: Driver,
     folder: Folder,
     ids: AtomicU64,
-    _shared: Shared,
+    _shared: Option<Shared>,
 }
 
 const HOST: &str = "
@@ -83,9 +83,18 @@ addr add fd00:2::9/128 dev lo nodad
 ";
 
 impl Node {
-    /// Makes one.
+    /// Makes one, beside other tests.
     pub fn new(driver: Driver) -> Result<Self> {
         let shared = machine::shared()?;
+        Self::make(driver, Some(shared))
+    }
+
+    /// Makes one for a test that has the machine for itself.
+    pub fn alone(driver: Driver, _exclusive: &Exclusive) -> Result<Self> {
+        Self::make(driver, None)
+    }
+
+    fn make(driver: Driver, shared: Option<Shared>) -> Result<Self> {
         let cgroup = Cgroup::new()?;
         cgroup.child(driver.kubepods())?;
         let host = Netns::new("node", Some(&cgroup.child("system.slice/node")?))?;

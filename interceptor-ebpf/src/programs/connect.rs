@@ -1,12 +1,14 @@
 //! `connect(2)`: the outbound verdict, carried out.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{Destination, Flow, StandIn, StandInRange, Transport, Verdict, decide};
+use interceptor_ebpf::{
+    Destination, Flow, Refusal, StandIn, StandInRange, Transport, Verdict, decide,
+};
 
 use super::{
     attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr, refuse},
-    dns, log,
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr},
+    count, dns, log,
     pod::Pod,
     stand_ins,
 };
@@ -56,16 +58,17 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
     let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, way));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
+    count::outbound(&call, pod.policy, &verdict);
     match verdict {
         Verdict::Pass(_) => Answer::Proceed,
         Verdict::Capture(listener, _) => {
             // `tcp_v6_connect`
             if address.is_v6_link_local() && call.scope() == 0 {
-                return refuse(EINVAL);
+                return count::refuse(Refusal::NoRoute, EINVAL);
             }
             match way.error_for(attempt.bound) {
                 0 => capture(&mut call, pod, attempt.captured_by(listener, way)),
-                errno => refuse(errno.into()),
+                errno => count::refuse(Refusal::NoRoute, errno.into()),
             }
         }
     }
@@ -79,7 +82,7 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
             call.set(stand_in.address, stand_in.port);
             Answer::Proceed
         }
-        None => refuse(ECONNREFUSED),
+        None => count::refuse(Refusal::NoRoom, ECONNREFUSED),
     }
 }
 
@@ -89,6 +92,6 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
 fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => Answer::Proceed,
-        None => refuse(ECONNREFUSED),
+        None => count::refuse(Refusal::UnknownStandIn, ECONNREFUSED),
     }
 }

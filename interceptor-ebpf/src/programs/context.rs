@@ -19,8 +19,8 @@ use aya_ebpf::{
     },
     btf_maps::SkStorage,
     helpers::{
-        bpf_bind, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_setsockopt,
-        generated::bpf_sk_storage_get,
+        bpf_bind, bpf_get_netns_cookie, bpf_get_retval, bpf_get_socket_cookie, bpf_set_retval,
+        bpf_setsockopt, generated::bpf_sk_storage_get,
     },
 };
 use interceptor_ebpf::{Address, NetnsCookie};
@@ -133,6 +133,13 @@ pub(crate) fn set_return_value(errno: u32) {
     unsafe { bpf_set_retval(-(errno as c_int)) };
 }
 
+/// Whether a program that ran before this one, in an inner cgroup, has refused the system call.
+#[inline(always)]
+pub(crate) fn is_refused() -> bool {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_retval() != 0 }
+}
+
 /// The cookie of the network namespace that the context's socket belongs to.
 #[inline(always)]
 fn netns_of(context: *mut c_void) -> NetnsCookie {
@@ -163,6 +170,13 @@ impl SockAddr {
     #[inline(always)]
     pub(crate) fn netns(&self) -> NetnsCookie {
         netns_of(self.context.cast())
+    }
+
+    /// The socket's cookie, which no other ever has.
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        // SAFETY: sock_addr has this helper.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
     /// The socket's protocol. (An MPTCP socket gets here with its TCP subflow.)

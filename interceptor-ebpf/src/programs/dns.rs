@@ -8,14 +8,14 @@
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    Address, DNS_PORT, Destination, Flow, Listener, PolicyFlags, StandInRange, Transport, Verdict,
-    decide,
+    Address, DNS_PORT, Destination, Flow, Listener, PolicyFlags, Refusal, StandInRange, Transport,
+    Verdict, decide,
 };
 
 use super::{
     attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_UDP, SockAddr, refuse},
-    log,
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_UDP, SockAddr},
+    count, log,
     maps::ASKED,
     pod::Pod,
     stand_ins,
@@ -74,7 +74,7 @@ pub(crate) fn connect(mut call: SockAddr) -> Answer {
 fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     // `__ip6_datagram_connect`
     if query.server.address.is_v6_link_local() && call.scope() == 0 {
-        return refuse(EINVAL);
+        return count::refuse(Refusal::NoRoute, EINVAL);
     }
     let is_kept = call.keep(&ASKED, |asked| {
         asked.server = query.server;
@@ -83,7 +83,7 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
         }
     });
     if !is_kept {
-        return refuse(ECONNREFUSED);
+        return count::refuse(Refusal::NoRoom, ECONNREFUSED);
     }
     if query.is_unbound {
         // Without it the kernel picks localhost, as it does where it fails: the socket has a port
@@ -136,12 +136,12 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     let is_connected = call.sock().is_connected();
     if query.is_one_more && (query.is_unbound || is_connected) {
         let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
-            return refuse(ECONNREFUSED);
+            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
         };
         call.set_source(stand_in.address);
     } else {
         if !is_connected && !call.keep(&ASKED, |asked| asked.server = query.server) {
-            return refuse(ECONNREFUSED);
+            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
         }
         if query.is_unbound {
             call.set_source(query.source);
@@ -184,6 +184,7 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
     let flow = Flow::Outbound(attempt.flow(&call, Transport::Udp, way));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
+    count::outbound(&call, pod.policy, &verdict);
     if !matches!(verdict, Verdict::Capture(Listener::Dns, _)) {
         return Answer::Proceed;
     }
@@ -191,7 +192,7 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
     if !attempt.destination.is_never_tcp() {
         let errno = way.error_for(attempt.bound);
         if errno != 0 {
-            return refuse(errno.into());
+            return count::refuse(Refusal::NoRoute, errno.into());
         }
     }
     let server = attempt.captured_by(Listener::Dns, way);

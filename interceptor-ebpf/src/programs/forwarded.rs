@@ -11,12 +11,12 @@
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use interceptor_ebpf::{
-    Destination, Flow, Inbound, InterfaceFlags, Listener, PolicyFlags, SOURCELESS, StandIn,
-    StandInRange, Verdict, decide,
+    Destination, Direction, Flow, Inbound, InterfaceFlags, Listener, PolicyFlags, Refusal,
+    SOURCELESS, StandIn, StandInRange, Verdict, decide,
 };
 
 use super::{
-    log,
+    count, log,
     packet::{End, Fate, Ip, Packet, Tcp},
     pod::Pod,
     stand_ins,
@@ -96,6 +96,7 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
     });
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
+    count::inbound(&verdict);
     let Verdict::Capture(listener, _) = verdict else {
         return Fate::GoOn;
     };
@@ -105,10 +106,11 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
         listener => listener,
     };
     let destination = destination(ip, tcp, listener, interface);
-    match stand_ins::find_or_allot(pod.netns, destination) {
-        Some(stand_in) => take(packet, ip, tcp, stand_in),
-        None => Fate::Drop,
-    }
+    let Some(stand_in) = stand_ins::find_or_allot(pod.netns, destination) else {
+        count::refusal(Direction::Inbound, Refusal::NoRoom);
+        return Fate::Drop;
+    };
+    take(packet, ip, tcp, stand_in)
 }
 
 /// A packet in the middle of a connection. Which listener that went to is up to the settings of its

@@ -19,12 +19,13 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    Address, Call, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, NetnsCookie,
-    SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
+    Address, Call, Direction, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, NetnsCookie,
+    Refusal, SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
 };
 
 use super::{
     context::{LOOPBACK, SkLookup, Sock},
+    count,
     listeners::candidates,
     log,
     maps::{CALLS, LISTENER_HINTS, LISTENERS},
@@ -55,7 +56,11 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     let delivered = if StandInRange::contains(local.address) {
         let came_by = if from_pod { 0 } else { interface };
         // Neighbours on a link that is not watched can send there; only we may.
-        (from_pod || pod.watches(came_by)) && deliver_captured(&context, pod, local, came_by)
+        if from_pod || pod.watches(came_by) {
+            deliver_captured(&context, pod, local, came_by)
+        } else {
+            Err(Refusal::UnknownStandIn)
+        }
     } else if from_pod {
         // `connect` has decided.
         return SK_PASS;
@@ -69,6 +74,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         });
         let verdict = decide(pod.policy, &pod, &flow);
         log::verdict(pod.policy, &flow, &verdict);
+        count::inbound(&verdict);
         match verdict {
             Verdict::Pass(_) => return SK_PASS,
             Verdict::Capture(listener, _) => {
@@ -77,7 +83,16 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
             }
         }
     };
-    if delivered { SK_PASS } else { SK_DROP }
+    let Err(refusal) = delivered else {
+        return SK_PASS;
+    };
+    let direction = if from_pod {
+        Direction::Outbound
+    } else {
+        Direction::Inbound
+    };
+    count::refusal(direction, refusal);
+    SK_DROP
 }
 
 /// The network namespace whose program has called. `None` if another look-up came between.
@@ -94,15 +109,17 @@ fn caller(packet: &SkLookup) -> Option<NetnsCookie> {
 /// A connection that was taken to a stand-in: by `connect`, where REDIRECT would have sent it to
 /// localhost, or as it came by an interface, where it would have sent it to that one's address.
 #[inline(always)]
-fn deliver_captured(context: &SkLookupContext, pod: Pod, stand_in: StandIn, came_by: u32) -> bool {
-    let Some(destination) = stand_ins::resolve(pod.netns, stand_in) else {
-        return false;
-    };
-    let Some(listener) = Listener::from_byte(destination.listener) else {
-        return false;
-    };
+fn deliver_captured(
+    context: &SkLookupContext,
+    pod: Pod,
+    stand_in: StandIn,
+    came_by: u32,
+) -> Result<(), Refusal> {
+    let unknown = Refusal::UnknownStandIn;
+    let destination = stand_ins::resolve(pod.netns, stand_in).ok_or(unknown)?;
+    let listener = Listener::from_byte(destination.listener).ok_or(unknown)?;
     if destination.interface != came_by {
-        return false;
+        return Err(unknown);
     }
     if came_by == 0 {
         let localhost = stand_in.address.localhost();
@@ -121,15 +138,16 @@ fn deliver(
     listener: Listener,
     exact: Address,
     interface: u32,
-) -> bool {
+) -> Result<(), Refusal> {
     let port = listener.port(pod.policy);
-    candidates(exact).into_iter().any(|address| {
+    let is_delivered = candidates(exact).into_iter().any(|address| {
         assign(
             context,
             ListenerKey::new(pod.netns, address, port),
             interface,
         )
-    })
+    });
+    is_delivered.then_some(()).ok_or(Refusal::NoListener)
 }
 
 /// Assigns one of the sockets on an address and port: the one that was found last, else the first

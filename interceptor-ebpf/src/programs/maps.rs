@@ -13,9 +13,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SockHash},
 };
 use interceptor_ebpf::{
-    Asked, Call, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets, ListenerHint,
-    ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage, PortPageKey,
-    PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
+    Asked, Call, Counts, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
+    ListenerHint, ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage,
+    PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
     StandInNumber,
 };
 
@@ -108,6 +108,10 @@ pub(crate) static CALLS: PerCpuArray<Call> = PerCpuArray::pinned(1, 0);
 /// The shared programs that those small ones call.
 #[map(name = "icept_shared")]
 static SHARED: ProgramArray = ProgramArray::pinned(1, 0);
+
+/// How many connections there were of each kind.
+#[map(name = "icept_counts")]
+pub(crate) static COUNTS: PerCpuArray<Counts> = PerCpuArray::pinned(1, 0);
 
 /// The offsets that the programs were loaded with: kept for userspace, which takes long to find them.
 #[map(name = "icept_offsets")]

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::map_metrics::MapMetrics;
+use super::{connection_metrics::ConnectionMetrics, map_metrics::MapMetrics};
 
 /// Attaching: 0.5 ms to 16 s.
 const ATTACHING: (f64, f64, u16) = (0.0005, 2.0, 16);
@@ -147,6 +147,7 @@ impl Metrics {
         ours.register("cni_install_ready", ready, self.ready.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "The running release", build);
+        ours.register_collector(Box::new(ConnectionMetrics));
         ours.register_collector(Box::new(MapMetrics));
         // The name that existing alerts know.
         all.register("istio_cni_install_ready", ready, self.ready.clone());

@@ -14,7 +14,8 @@
 //!   that are refused for that long;
 //! - **asked**: with another map, UDP sockets that are connected to a DNS server are answered in the
 //!   agent's name until they connect again;
-//! - **calls**: with another group, each network namespace's own program is replaced by itself.
+//! - **calls**: with another group, each network namespace's own program is replaced by itself;
+//! - **counts** begin at 0, with another map.
 //!
 //! The records are what all builds have in common: their map's definition never changes, and a
 //! policy's value begins with its [`interceptor_ebpf::PolicyId`], by which its record is found.
@@ -36,10 +37,12 @@ struct Group {
 pub const POLICIES: &str = "icept_policies";
 /// The ports whose listeners are noted.
 pub const LISTENER_PORTS: &str = "icept_lports";
+/// How many connections there were of each kind.
+pub const COUNTS: &str = "icept_counts";
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group {
-        revision: 1,
+        revision: 2,
         maps: &[
             POLICIES,
             "icept_ports",
@@ -68,6 +71,10 @@ const GROUPS: [Group; 7] = [
     Group {
         revision: 1,
         maps: &["icept_offsets"],
+    },
+    Group {
+        revision: 1,
+        maps: &[COUNTS],
     },
     Group {
         revision: 1,

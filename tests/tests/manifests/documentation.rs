@@ -1,5 +1,7 @@
 //! Each right and mount says why it is there, beside it and in `docs/deploy.md`.
 
+use interceptor_ebpf::{Reason, Refusal};
+
 use super::{Rendered, rights::capabilities, source};
 
 const DAEMONSET: &str = "deploy/base/daemonset.yaml";
@@ -58,5 +60,18 @@ fn every_overlay_has_its_row() {
     for rendered in Rendered::platforms() {
         let name = rendered.folder.replace("overlays/", "");
         assert!(row(&name).is_some(), "{name} in {DOCUMENT}");
+    }
+}
+
+#[test]
+fn every_reason_of_the_metrics_has_its_row() {
+    let reasons = Reason::ALL.map(|reason| (reason.name(), reason.words()));
+    for (name, words) in reasons {
+        let row = row(name).unwrap_or_else(|| panic!("{name} in {DOCUMENT}"));
+        assert!(row.contains(words), "{row}: {words}");
+    }
+    for refusal in Refusal::ALL {
+        let name = refusal.name();
+        assert!(row(name).is_some(), "{name} in {DOCUMENT}");
     }
 }

@@ -1,0 +1,104 @@
+//! How many connections were captured, passed or refused, read when it is asked for.
+
+use std::fmt;
+
+use interceptor_ebpf::{Counted, Direction, Outcome};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+};
+use tracing::debug;
+
+use crate::bpf::counts;
+
+/// Asks the kernel at each scrape, and keeps nothing.
+#[derive(Debug)]
+pub(super) struct ConnectionMetrics;
+
+impl Collector for ConnectionMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // What cannot be looked at has no numbers; the other metrics are told all the same.
+        let counts = counts::read().unwrap_or_else(|error| {
+            debug!("cannot read how many connections there were: {error:#}");
+            Vec::new()
+        });
+        encode(encoder, &counts)
+    }
+}
+
+fn encode(mut encoder: DescriptorEncoder<'_>, counts: &[(Counted, u64)]) -> fmt::Result {
+    let help = "Connections of captured pods, by what became of them and why";
+    let mut metric = encoder.encode_descriptor("connections", help, None, MetricType::Counter)?;
+    counts.iter().try_for_each(|(counted, count)| {
+        let labels = labels(*counted);
+        ConstCounter::new(*count).encode(metric.encode_family(&labels)?)
+    })
+}
+
+fn labels(counted: Counted) -> [(&'static str, &'static str); 3] {
+    let direction = match counted.direction {
+        Direction::Outbound => "outbound",
+        Direction::Inbound => "inbound",
+    };
+    let (verdict, reason) = match counted.outcome {
+        Outcome::Passed(reason) => ("passed", reason.name()),
+        Outcome::Captured(reason) => ("captured", reason.name()),
+        Outcome::Refused(refusal) => ("refused", refusal.name()),
+    };
+    [
+        ("direction", direction),
+        ("verdict", verdict),
+        ("reason", reason),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use interceptor_ebpf::{COUNTS, Listener, Reason, Refusal, Verdict};
+    use prometheus_client::{encoding::text, registry::Registry};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Known([(Counted, u64); 3]);
+
+    impl Collector for Known {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            encode(encoder, &self.0)
+        }
+    }
+
+    #[test]
+    fn labels_say_which_way_what_became_of_it_and_why() {
+        let passed = Verdict::Pass(Reason::ProxyOwned);
+        let captured = Verdict::Capture(Listener::Inbound, Reason::InboundPortIncluded);
+        let mut registry = Registry::with_prefix("interceptor");
+        registry.register_collector(Box::new(Known([
+            (Counted::verdict(Direction::Outbound, &passed), 3),
+            (Counted::verdict(Direction::Inbound, &captured), 2),
+            (
+                Counted::refusal(Direction::Outbound, Refusal::NoListener),
+                1,
+            ),
+        ])));
+        let mut told = String::new();
+        text::encode(&mut told, &registry).unwrap();
+        let name = "interceptor_connections_total";
+        for line in [
+            r#"{direction="outbound",verdict="passed",reason="proxy_owned"} 3"#,
+            r#"{direction="inbound",verdict="captured",reason="inbound_port_included"} 2"#,
+            r#"{direction="outbound",verdict="refused",reason="no_listener"} 1"#,
+        ] {
+            assert!(told.contains(&format!("{name}{line}\n")), "{line}\n{told}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_counted_by_the_labels_of_another() {
+        let all: HashSet<_> = Counted::all().map(labels).collect();
+        assert_eq!(all.len(), COUNTS);
+    }
+}

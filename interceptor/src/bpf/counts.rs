@@ -1,0 +1,53 @@
+//! What the programs have counted.
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Map, MapData, PerCpuArray};
+use interceptor_ebpf::{Counted, Counts};
+
+use super::{layout, pins::Pins};
+
+/// How many connections of each kind there were on all processors, those that there were none of left
+/// out. Nothing while nothing is attached.
+pub fn read() -> Result<Vec<(Counted, u64)>> {
+    let pin = Pins::new().maps().join(layout::pin(layout::COUNTS));
+    if !pin.exists() {
+        return Ok(Vec::new());
+    }
+    let map = MapData::from_pin(&pin);
+    let map = map.with_context(|| format!("cannot open the map {}", pin.display()))?;
+    let counts: PerCpuArray<_, Counts> = Map::PerCpuArray(map).try_into()?;
+    let counts = counts.get(&0, 0).context("cannot read the counts")?;
+    Ok(sums(&counts))
+}
+
+fn sums(processors: &[Counts]) -> Vec<(Counted, u64)> {
+    let sum = |counted: Counted| {
+        let numbers = processors
+            .iter()
+            .map(|counts| counts.numbers[counted.index()]);
+        (counted, numbers.sum())
+    };
+    Counted::all()
+        .map(sum)
+        .filter(|(_, sum)| *sum != 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use interceptor_ebpf::{COUNTS, Direction, Refusal};
+
+    use super::*;
+
+    #[test]
+    fn what_each_processor_has_counted_is_added_up() {
+        let refused = Counted::refusal(Direction::Inbound, Refusal::NoRoom);
+        let mut processors = [Counts {
+            passed: 7,
+            numbers: [0; COUNTS],
+        }; 3];
+        processors[0].numbers[refused.index()] = 2;
+        processors[2].numbers[refused.index()] = 3;
+        assert_eq!(sums(&processors), [(refused, 5)]);
+    }
+}

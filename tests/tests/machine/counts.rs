@@ -1,0 +1,196 @@
+//! Connections are counted by what became of them, each once.
+
+use anyhow::Result;
+use clap::Parser;
+use interceptor::{
+    attachment::{Attached, Attachment},
+    bpf::counts,
+    cgroup::{Cgroup, Hierarchy},
+    dataplane::Dataplane,
+    netns::{Netns, NetnsSpec},
+    places::Places,
+    settings::{IstioFlags, Settings},
+};
+use interceptor_ebpf::{
+    Counted,
+    Direction::{self, Inbound, Outbound},
+    Outcome::{self, Captured, Passed, Refused},
+    Reason, Refusal,
+};
+use interceptor_tests::{
+    actor::Actor,
+    agent::protocol::Handle,
+    lab::{APP, Lab, STOCK, Who, dial},
+    node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
+};
+
+use crate::alone;
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    flags: IstioFlags,
+}
+
+/// The lab's cgroup is the root, and its `pod` is kubepods.
+fn attach_at_two_places(lab: &Lab) -> Result<Attached> {
+    let hierarchy = Hierarchy::find()?;
+    let kubepods = lab.cgroup.child("pod")?;
+    let places = Places {
+        root: Cgroup::open(&hierarchy, Some(lab.cgroup.path()))?,
+        first: Some(Cgroup::open(&hierarchy, Some(&kubepods))?),
+        pod: None,
+    };
+    let flags = Flags::parse_from(["interceptor"].iter().chain(STOCK)).flags;
+    let settings = Settings::from_flags_and(&flags, &|_: &str| None, None)?.settings;
+    let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
+    Dataplane::new().attach(&Attachment {
+        netns: &netns,
+        places: &places,
+        settings: &settings,
+        log: false,
+    })
+}
+
+/// A kind of connections, and how many there were.
+type Count = (Direction, Outcome, u64);
+
+/// What is counted while `act` is at it.
+fn counted(act: impl FnOnce()) -> Vec<Count> {
+    let before = counts::read().expect("counts");
+    act();
+    let after = counts::read().expect("counts");
+    let of = |counts: &[(Counted, u64)], kind| {
+        let known = counts.iter().find(|(counted, _)| *counted == kind);
+        known.map_or(0, |(_, count)| *count)
+    };
+    let more = Counted::all().map(|kind| {
+        let more = of(&after, kind) - of(&before, kind);
+        (kind.direction, kind.outcome, more)
+    });
+    more.filter(|(.., more)| *more != 0).collect()
+}
+
+fn expect(lab: &Lab, who: Who, to: &str, answer: &str, times: usize) {
+    for _ in 0..times {
+        assert_eq!(lab.dial(who, to).expect("a dial"), answer);
+    }
+}
+
+/// Connections of every kind.
+fn talk(lab: &Lab, listeners: Vec<Handle>) {
+    let to = "10.2.0.9:80";
+    expect(lab, Who::App, to, "proxy:15001 for 10.2.0.9:80", 3);
+    expect(lab, Who::App, "127.0.0.1:8080", "server:8080", 4);
+    for to in [to, "[fd00:2::9]:80"] {
+        assert_eq!(dial(&lab.proxy, to).expect("a dial"), "remote:80");
+    }
+    let to = "10.1.0.2:8080";
+    expect(lab, Who::Client, to, "proxy:15006 for 10.1.0.2:8080", 5);
+    expect(lab, Who::Client, "10.1.0.2:15021", "ECONNREFUSED", 6);
+    expect(lab, Who::App, "[fe80::1]:80", "EINVAL", 1);
+    expect(lab, Who::App, "127.200.0.1:80", "ECONNREFUSED", 2);
+    lab.close(listeners).expect("closed");
+    expect(lab, Who::App, "10.2.0.9:443", "ECONNREFUSED", 7);
+    expect(lab, Who::Client, to, "ECONNREFUSED", 8);
+}
+
+/// What is counted of them, in the order of the numbers.
+fn told() -> Vec<Count> {
+    vec![
+        (Outbound, Passed(Reason::AppToSelf), 4),
+        (Outbound, Passed(Reason::ProxyOwned), 2),
+        (Outbound, Captured(Reason::PrefixIncluded), 3 + 1 + 7),
+        (Outbound, Refused(Refusal::NoRoute), 1),
+        (Outbound, Refused(Refusal::UnknownStandIn), 2),
+        (Outbound, Refused(Refusal::NoListener), 7),
+        (Inbound, Passed(Reason::InboundPortExcluded), 6),
+        (Inbound, Captured(Reason::InboundPortIncluded), 5 + 8),
+        (Inbound, Refused(Refusal::NoListener), 8),
+    ]
+}
+
+#[test]
+fn connections_are_counted_by_what_became_of_them() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    let listeners = lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(counted(|| talk(&lab, listeners)), told());
+}
+
+/// Of what kubepods' program has captured, passed or refused, the root's counts nothing.
+#[test]
+fn connections_that_are_seen_at_two_places_are_counted_once() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    let listeners = lab.start_proxy().expect("a proxy");
+    attach_at_two_places(&lab).expect("attached");
+    let elsewhere = lab.cgroup.child("elsewhere").expect("a cgroup");
+    let stranger = Actor::start("app", APP, lab.pod.namespace(), Some(&elsewhere));
+    let stranger = stranger.expect("an actor");
+    // A socket that only the root's program sees is counted, too.
+    let seen_once = counted(|| {
+        for _ in 0..3 {
+            let answer = dial(&stranger, "127.0.0.1:8080").expect("a dial");
+            assert_eq!(answer, "server:8080");
+        }
+    });
+    assert_eq!(seen_once, [(Outbound, Passed(Reason::AppToSelf), 3)]);
+    assert_eq!(counted(|| talk(&lab, listeners)), told());
+}
+
+/// A pod that nobody has captured is not looked at.
+#[test]
+fn connections_outside_the_mesh_are_not_counted() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    let _proxy = lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let counts = counted(|| {
+        for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
+            assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:80");
+        }
+    });
+    assert_eq!(counts, []);
+}
+
+/// And the numbers outlive the agent.
+#[test]
+fn the_agent_tells_how_many_connections_there_were() {
+    let alone = alone();
+    let node = Node::alone(Driver::Systemd, &alone).expect("a node");
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = Manifest::of_mesh("web", &node.new_uid());
+    let pod = node.run(pod).expect("a pod");
+    let app = pod.app().expect("the app");
+    for _ in 0..3 {
+        let answer = dial(app, REMOTE).expect("a dial");
+        assert!(answer.starts_with(PROXIED), "{answer}");
+    }
+    let proxy = pod.container("proxy").expect("the proxy");
+    for _ in 0..2 {
+        assert_eq!(dial(proxy, REMOTE).expect("a dial"), STRAIGHT);
+    }
+    let address = format!("{}:8080", pod.addresses().expect("addresses")[0]);
+    let answer = dial(&node.client, &address).expect("a dial");
+    assert!(answer.starts_with("proxy:15006"), "{answer}");
+    let told = [
+        ("outbound", "captured", "prefix_included", 3.0),
+        ("outbound", "passed", "proxy_owned", 2.0),
+        ("inbound", "captured", "inbound_port_included", 1.0),
+    ];
+    for is_last in [false, true] {
+        for (direction, verdict, reason, count) in told {
+            let labels =
+                format!(r#"direction="{direction}",verdict="{verdict}",reason="{reason}""#);
+            let metric = agent.metric(&format!("interceptor_connections_total{{{labels}}}"));
+            assert_eq!(metric.expect("metrics"), Some(count), "{labels}");
+        }
+        // Before the pod, which it would attach again as long as the API has it.
+        agent.terminate().expect("it ends");
+        if !is_last {
+            agent = node.start_ready_agent(&[]).expect("another agent");
+        }
+    }
+}
