@@ -48,6 +48,9 @@ fn ingress(packet: &Packet) -> Fate {
     if !pod.watches(packet.interface()) {
         return Fate::GoOn;
     }
+    if packet.is_tagged_twice() {
+        return Fate::Drop;
+    }
     let Some(ip) = packet.ip() else {
         return Fate::GoOn;
     };
