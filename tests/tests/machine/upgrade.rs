@@ -15,6 +15,7 @@ use interceptor_tests::{
     interceptor,
     lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, echoes, said},
     machine::Exclusive,
+    netns::Netns,
 };
 
 use crate::{alone, expect_nothing_left};
@@ -185,6 +186,37 @@ fn a_pod_whose_path_is_gone_is_taken_over() {
     expect_captured(&other);
     said(&mut attach(&other, &builds()[0])).expect("taken over");
     expect_captured(&lab);
+}
+
+/// A pod that nothing leads to any more stops an upgrade, and `detach --all`, which is then the way
+/// out, leaves nothing of the others.
+#[test]
+fn a_pod_that_cannot_be_found_does_not_keep_others_from_being_detached() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    let [own, other] = builds();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lost");
+    let lost = Netns::mounted(&path).expect("a network namespace");
+    lost.ip("addr add 10.9.0.2/24 dev lo").expect("an address");
+    let mut command = bounded(&own);
+    command.arg("attach").arg("--netns").arg(&path);
+    command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    said(&mut command).expect("attached");
+    lab.attach(STOCK).expect("attached");
+    let held = fs::File::open(&path).expect("held");
+    drop(lost);
+    let failed = output(&mut attach(&lab, &other), "").expect("a run");
+    assert!(!failed.status.success());
+    let failed = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.contains("detach --all"), "{failed}");
+    let answer = said(bounded(&other).args(["detach", "--all"])).expect("detached");
+    assert!(answer.contains(": 1 network"), "{answer}");
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+    drop(held);
+    expect_nothing_left();
 }
 
 #[test]
