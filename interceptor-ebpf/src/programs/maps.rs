@@ -73,7 +73,7 @@ static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
 pub(crate) static NEXT_STAND_IN: HashMap<NetnsCookie, StandInNumber> =
     HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
 
-/// The stand-in that a destination has. A cache: what counts is in `STAND_INS`.
+/// The stand-in that a destination has. For sockets a cache: what counts is in `STAND_INS`.
 #[map(name = "icept_forward")]
 pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
     HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);
