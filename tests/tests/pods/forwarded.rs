@@ -190,6 +190,27 @@ fn programs_are_where_they_are_needed() {
     assert_eq!(watched(), 0);
 }
 
+/// `ip_forward` is inherited, and so are tunnels that are never up: neither makes a pod one that
+/// forwards.
+#[test]
+fn a_pod_with_one_interface_up_is_not_watched() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    forward(&lab.pod, true).expect("a sysctl");
+    lab.pod.ip("link add br0 type bridge").expect("a bridge");
+    let watched = || {
+        lab.attach(STOCK).expect("attached");
+        let traces = lab.traces().expect("traces");
+        let links = traces.links.iter();
+        links.filter(|link| link.contains("icept_ingress")).count()
+    };
+    assert_eq!(watched(), 0);
+    lab.pod.ip("link set br0 up").expect("up");
+    assert_eq!(watched(), 2);
+    lab.pod.ip("link set br0 down").expect("down");
+    assert_eq!(watched(), 0);
+}
+
 #[test]
 fn connections_older_than_the_attach_go_on() {
     let pod = Forwarding::new();
