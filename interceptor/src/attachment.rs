@@ -427,9 +427,7 @@ pub(crate) fn adopt(
             network: network.digest(),
             ..record.clone()
         };
-        step.put_in_force(&compiled, &adopted)?;
-        // Where they are filters, they are replaced here: the policy is there before.
-        step.watch(&network).map(drop)
+        step.put_in_force(&compiled, &adopted)
     })
 }
 

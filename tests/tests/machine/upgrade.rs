@@ -12,8 +12,9 @@ use interceptor_tests::{
     bpf::pins,
     command::{bounded, output},
     dialler::{Dialler, Plan},
+    inner::put_inside,
     interceptor,
-    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, echoes, said},
+    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, dial, echoes, said},
     machine::Exclusive,
     netns::Netns,
 };
@@ -131,6 +132,32 @@ fn no_connection_is_missed_while_builds_change_places() {
     }
     expect_all_captured(diallers);
     drop(labs);
+    expect_nothing_left();
+}
+
+/// What is forwarded through a pod is seen by programs at its interfaces, which change places too.
+#[test]
+fn what_is_forwarded_stays_captured_while_builds_change_places() {
+    const TO: &str = "10.2.0.9:80";
+    const CAPTURED: &str = "proxy:15006 for 10.2.0.9:80";
+
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let cgroup = lab.cgroup.child("inner").expect("a cgroup");
+    let inside = Netns::new("inner", Some(&cgroup)).expect("a network namespace");
+    put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
+    let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
+    lab.attach(STOCK).expect("attached");
+    let (socket, answer) = call(&inner, TO).expect("a call");
+    assert_eq!(answer, CAPTURED);
+    let [own, other] = builds();
+    for build in [&other, &own] {
+        said(&mut attach(&lab, build)).expect("taken over");
+        assert_eq!(dial(&inner, TO).expect("a dial"), CAPTURED);
+        assert!(echoes(&inner, socket).expect("an answer"));
+    }
+    drop((inner, inside, lab));
     expect_nothing_left();
 }
 
