@@ -55,9 +55,10 @@ pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
         pins,
         loaded: Loaded::prepare(pins)?,
     };
-    upgrade
-        .run(&foreign)
-        .context("cannot take over from another build, whose programs stay in force")?;
+    upgrade.run(&foreign).context(
+        "cannot take over from another build, whose programs stay in force, or are partly \
+             replaced",
+    )?;
     Ok(true)
 }
 
