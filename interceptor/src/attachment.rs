@@ -4,7 +4,11 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::{borrow::Cow, io};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -20,7 +24,7 @@ use crate::{
     },
     dataplane::Loaded,
     netns::{
-        Netns,
+        Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
         interfaces::{self, PodInterface},
         listening,
@@ -194,7 +198,10 @@ impl Step<'_> {
             format!("in the network namespace {netns}")
         })?;
         let watched = self.watch(&network)?;
-        let record = wanted.record(&network);
+        let record = Record {
+            netns: self.path(),
+            ..wanted.record(&network)
+        };
         let compiled = self.compile(&network, &sources)?;
         let attached = if self.renew(&record, &compiled.policy)? {
             Attached::Unchanged
@@ -207,6 +214,22 @@ impl Step<'_> {
             self.forget()?;
         }
         Ok((attached, network.ipv6))
+    }
+
+    /// The path that it is known by: the first, as long as that leads there, unless that is by a
+    /// process, which may end, and the one that it is named by now is not.
+    fn path(&self) -> PathBuf {
+        let now = self.netns.path();
+        let by_process = |path: &Path| NetnsSpec::File(path.to_owned()).process().is_some();
+        let is_as_good = |first: &&PathBuf| by_process(now) || !by_process(first);
+        let leads_here = |first: &&PathBuf| {
+            NetnsId::of(first)
+                .ok()
+                .is_some_and(|id| self.netns.id().ok() == Some(id))
+        };
+        let first = self.before.as_ref().map(|before| &before.record.netns);
+        let kept = first.filter(is_as_good).filter(leads_here);
+        kept.map_or_else(|| now.to_owned(), Clone::clone)
     }
 
     const fn cookie(&self) -> NetnsCookie {
@@ -319,11 +342,16 @@ impl Step<'_> {
         let Some(renewed) = alike.and_then(|before| before.renewed(policy)) else {
             return Ok(false);
         };
+        if alike.is_some_and(|before| before.policy == renewed) {
+            return Ok(true);
+        }
         let netns = self.cookie();
         let policies = &mut self.loaded.maps.policies;
         policies
             .insert(netns, renewed, 0)
             .context("cannot renew the policy")?;
+        // The one before may be a new element's memory at once.
+        grace::wait_for_running_programs();
         Ok(true)
     }
 
