@@ -63,10 +63,10 @@ fn ensure_hook(
     }
 }
 
-/// Whether `interface` has both programs.
+/// Whether `interface`, of the calling thread's network namespace, has both programs.
 pub fn is_watched(interface: &PodInterface, folder: &Path) -> Result<bool> {
     if folder.join(pin(FILTERS, interface.index)).exists() {
-        return Ok(true);
+        return clsact::has_filters(interface, PRIORITY, HANDLE.into());
     }
     for hook in INTERFACE_HOOKS {
         if !link::is_alive(hook, &folder.join(pin(hook.program, interface.index)))? {
