@@ -113,14 +113,21 @@ impl Dataplane {
             Ok(Attached::Replaced) => self.sweep(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
-                if self.before(wanted.netns.cookie())?.is_none() {
-                    // Nothing half-done stays; the first error is the one that tells.
-                    let _undone = detachment::undo(&self.pins, wanted.netns);
+                // The first error is the one that tells.
+                if let Err(error) = self.undo_change(wanted.netns) {
+                    warn!("cannot undo a change that has failed: {error:#}");
                 }
-                self.sweep(true)?;
             }
         }
         result
+    }
+
+    /// Takes away what a change that has failed has made: nothing half-done stays.
+    fn undo_change(&mut self, netns: &Netns) -> Result<()> {
+        if self.before(netns.cookie())?.is_none() {
+            detachment::undo(&self.pins, netns)?;
+        }
+        self.sweep(true)
     }
 
     /// Begins a change, after what a command has left that was killed.
