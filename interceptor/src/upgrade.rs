@@ -10,8 +10,8 @@
 //!  1  maps that are missing            nobody looks at them yet
 //!  2  programs, loaded and pinned      in force nowhere
 //!  3  policies, pod by pod             the other build's are still what counts
-//!  4  sockops                          listeners are noted in both builds' maps from here on
-//!  5  open listeners, where needed
+//!  4  sockops                          listeners are noted in this build's maps for the ports there
+//!  5  ports and open listeners         where needed: from here on these maps know all of them
 //!  6  names, answers, sk_lookup, interfaces
 //!  7  connect, sendmsg                 from here on, this build's policies are what counts
 //!     interfaces, where the programs there are filters (before Linux 6.6)
