@@ -4,7 +4,11 @@
 //! one map: a connection is either before it or after it. Every step may be repeated, so that an
 //! attach that was killed is completed by the next.
 
-use std::{borrow::Cow, io};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -18,10 +22,9 @@ use crate::{
         pins::{self, Pins},
         watch,
     },
-    cgroup::{Cgroup, Hierarchy},
     dataplane::Loaded,
     netns::{
-        Netns,
+        Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
         interfaces::{self, PodInterface},
         listening,
@@ -82,6 +85,12 @@ impl Before {
         (renewed == named_alike).then_some(renewed)
     }
 
+    /// Whether IPv6 is captured under the same settings, if it is: iptables' rules are written once,
+    /// and stay whatever addresses the pod gets and loses.
+    fn kept_ipv6(&self, settings: &Settings) -> Option<bool> {
+        (self.record.ipv6 && self.record.settings == *settings).then_some(true)
+    }
+
     /// The ports whose listeners are noted.
     fn listener_ports(&self) -> Vec<u16> {
         listener_ports(&self.record.settings)
@@ -114,33 +123,29 @@ impl Attachment<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
     pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
         // First of all: what has no name there is refused before anything is changed.
-        let in_kernel = self.settings_in_kernel()?;
+        let in_kernel = settings_in_kernel(self.netns, self.settings)?;
         let netlink = Session::open()?;
         let before = Before::read(&loaded.maps, self.netns.cookie())?;
         let mut step = Step {
-            wanted: self,
+            netns: self.netns,
+            settings: self.settings,
             in_kernel: &in_kernel,
+            log: self.log,
+            ipv6: before
+                .as_ref()
+                .and_then(|before| before.kept_ipv6(self.settings)),
             pins,
             loaded,
             netlink: &netlink,
             before,
         };
-        let (attached, ipv6) = step.establish()?;
+        let (attached, ipv6) = step.establish(self)?;
         if step.retire(ipv6)? == Retired::Removed {
             // The policy is to know the state of the routing tables.
             step.before = Before::read(&step.loaded.maps, self.netns.cookie())?;
-            step.establish()?;
+            step.establish(self)?;
         }
         Ok(attached)
-    }
-
-    /// The settings, with users and groups as the kernel knows them: those of a pod with a user
-    /// namespace of its own have other numbers there.
-    fn settings_in_kernel(&self) -> Result<Cow<'_, Settings>> {
-        match self.netns.ids()? {
-            Some(ids) => ids.translate(self.settings).map(Cow::Owned),
-            None => Ok(Cow::Borrowed(self.settings)),
-        }
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
@@ -158,11 +163,24 @@ impl Attachment<'_> {
     }
 }
 
+/// The settings, with users and groups as the kernel knows them: those of a pod with a user
+/// namespace of its own have other numbers there.
+fn settings_in_kernel<'a>(netns: &Netns, settings: &'a Settings) -> Result<Cow<'a, Settings>> {
+    match netns.ids()? {
+        Some(ids) => ids.translate(settings).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(settings)),
+    }
+}
+
 /// Going from what was before to what is to be.
 struct Step<'a> {
-    wanted: &'a Attachment<'a>,
+    netns: &'a Netns,
+    settings: &'a Settings,
     /// The settings, with users and groups as the kernel knows them.
     in_kernel: &'a Settings,
+    log: bool,
+    /// Whether IPv6 is captured, if that is settled.
+    ipv6: Option<bool>,
     pins: &'a Pins,
     loaded: &'a mut Loaded,
     netlink: &'a Session,
@@ -171,17 +189,20 @@ struct Step<'a> {
 
 impl Step<'_> {
     /// Answers whether IPv6 is captured, too.
-    fn establish(&mut self) -> Result<(Attached, bool)> {
+    fn establish(&mut self, wanted: &Attachment<'_>) -> Result<(Attached, bool)> {
         self.note_listeners()?;
-        self.link()?;
+        self.link(wanted.places)?;
         self.note_open_listeners()?;
         let Prepared { network, sources } = self.prepare_network().with_context(|| {
-            let netns = self.wanted.netns.path().display();
+            let netns = self.netns.path().display();
             format!("in the network namespace {netns}")
         })?;
         let watched = self.watch(&network)?;
-        let record = self.wanted.record(&network);
-        let compiled = self.compile(&network, &sources, self.wanted.places.first.is_some())?;
+        let record = Record {
+            netns: self.path(),
+            ..wanted.record(&network)
+        };
+        let compiled = self.compile(&network, &sources, wanted.places.first.is_some())?;
         let attached = if self.renew(&record, &compiled.policy)? {
             Attached::Unchanged
         } else {
@@ -195,39 +216,55 @@ impl Step<'_> {
         Ok((attached, network.ipv6))
     }
 
-    fn netns(&self) -> NetnsCookie {
-        self.wanted.netns.cookie()
+    /// The path that it is known by: the first, as long as that leads there, unless that is by a
+    /// process, which may end, and the one that it is named by now is not.
+    fn path(&self) -> PathBuf {
+        let now = self.netns.path();
+        let by_process = |path: &Path| NetnsSpec::File(path.to_owned()).process().is_some();
+        let is_as_good = |first: &&PathBuf| by_process(now) || !by_process(first);
+        let leads_here = |first: &&PathBuf| {
+            NetnsId::of(first)
+                .ok()
+                .is_some_and(|id| self.netns.id().ok() == Some(id))
+        };
+        let first = self.before.as_ref().map(|before| &before.record.netns);
+        let kept = first.filter(is_as_good).filter(leads_here);
+        kept.map_or_else(|| now.to_owned(), Clone::clone)
+    }
+
+    const fn cookie(&self) -> NetnsCookie {
+        self.netns.cookie()
     }
 
     /// From now on, who listens on the proxy's ports is noted.
     fn note_listeners(&mut self) -> Result<()> {
-        let (netns, is_new) = (self.netns(), self.before.is_none());
+        let (netns, is_new) = (self.cookie(), self.before.is_none());
         // First of all: by its folder the namespace is known to whoever finds this unfinished.
         pins::create_folder(&self.pins.netns(netns))?;
         let maps = &mut self.loaded.maps;
         if is_new {
             make_room(netns, maps)?;
         }
-        note_ports(netns, self.wanted.settings, maps)
+        note_ports(netns, self.settings, maps)
     }
 
     /// Attaches the programs at the cgroups and at the network namespace.
-    fn link(&mut self) -> Result<()> {
-        for (cgroup, hooks) in self.wanted.places.each() {
+    fn link(&mut self, places: &Places) -> Result<()> {
+        for (cgroup, hooks) in places.each() {
             self.loaded.link(self.pins, cgroup, &hooks)?;
         }
-        let folder = self.pins.netns(self.netns());
+        let folder = self.pins.netns(self.cookie());
         if link::is_alive(hooks::LOOKUP, &folder.join(hooks::LOOKUP.program))? {
             return Ok(());
         }
-        let dispatcher = dispatcher::load(&self.loaded.object, self.netns())?;
-        link::ensure(hooks::LOOKUP, &dispatcher, self.wanted.netns, &folder)
+        let dispatcher = dispatcher::load(&self.loaded.object, self.cookie())?;
+        link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder)
     }
 
     /// Those that listened before are noted too, unless they have been.
     fn note_open_listeners(&mut self) -> Result<()> {
         let known = self.before.as_ref().map(Before::listener_ports);
-        let ports = listener_ports(self.wanted.settings);
+        let ports = listener_ports(self.settings);
         if known.is_some_and(|known| ports.iter().all(|port| known.contains(port))) {
             return Ok(());
         }
@@ -241,10 +278,11 @@ impl Step<'_> {
 
     /// Asks for the pod's network and puts into it what capturing takes.
     fn prepare_network(&mut self) -> Result<Prepared> {
-        let settings = self.wanted.settings;
+        let (settings, settled) = (self.settings, self.ipv6);
         let (ipv6, mut sources) = self.netlink.run(async |handle| {
             let addresses = addresses::list(&handle).await?;
-            let ipv6 = addresses::captures_ipv6(&addresses, settings.dual_stack)?;
+            let asked = || addresses::captures_ipv6(&addresses, settings.dual_stack);
+            let ipv6 = settled.map_or_else(asked, Ok)?;
             if ipv6 {
                 add_passthrough_v6(&handle).await?;
             }
@@ -276,8 +314,8 @@ impl Step<'_> {
 
     /// Has our programs see what would be forwarded through the pod.
     fn watch(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
-        let watched = interfaces::watched(&network.interfaces, self.wanted.settings);
-        let folder = self.pins.netns(self.netns());
+        let watched = interfaces::watched(&network.interfaces, self.settings);
+        let folder = self.pins.netns(self.cookie());
         for interface in &watched {
             watch::ensure(&mut self.loaded.object, interface, &folder)?;
         }
@@ -286,7 +324,7 @@ impl Step<'_> {
 
     /// Takes the programs away from where the policy in force does not need them.
     fn unwatch(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
-        let folder = self.pins.netns(self.netns());
+        let folder = self.pins.netns(self.cookie());
         watch::retain(&network.interfaces, watched, &folder)
     }
 
@@ -299,7 +337,7 @@ impl Step<'_> {
         let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
         compiled.policy.flags = flags
-            .with(PolicyFlags::LOG, self.wanted.log)
+            .with(PolicyFlags::LOG, self.log)
             .with(PolicyFlags::SEEN_TWICE, is_seen_twice);
         Ok(compiled)
     }
@@ -311,16 +349,22 @@ impl Step<'_> {
         let Some(renewed) = alike.and_then(|before| before.renewed(policy)) else {
             return Ok(false);
         };
+        if alike.is_some_and(|before| before.policy == renewed) {
+            return Ok(true);
+        }
+        let netns = self.cookie();
         let policies = &mut self.loaded.maps.policies;
         policies
-            .insert(self.wanted.netns.cookie(), renewed, 0)
+            .insert(netns, renewed, 0)
             .context("cannot renew the policy")?;
+        // The one before may be a new element's memory at once.
+        grace::wait_for_running_programs();
         Ok(true)
     }
 
     /// The last step is the one that counts.
     fn put_in_force(&mut self, compiled: &CompiledPolicy, record: &Record) -> Result<()> {
-        let netns = self.netns();
+        let netns = self.cookie();
         let maps = &mut self.loaded.maps;
         let full = "the policy does not fit into the maps";
         for (key, page) in &compiled.ports {
@@ -363,14 +407,14 @@ impl Step<'_> {
 
     /// Takes away what only the policy before needed.
     fn forget(&mut self) -> Result<()> {
-        let netns = self.netns();
+        let netns = self.cookie();
         let Some(before) = &self.before else {
             return Ok(());
         };
         grace::wait_for_running_programs();
         let maps = &mut self.loaded.maps;
         maps.remove_policy_lists(|id| id == before.policy.id)?;
-        let ports = listener_ports(self.wanted.settings);
+        let ports = listener_ports(self.settings);
         for port in before.listener_ports() {
             if !ports.contains(&port) {
                 let _gone = maps
@@ -384,7 +428,7 @@ impl Step<'_> {
 
     /// Takes away what only other TPROXY settings took.
     fn retire(&self, ipv6: bool) -> Result<Retired> {
-        let needed = Delivery::of(self.wanted.settings, ipv6);
+        let needed = Delivery::of(self.settings, ipv6);
         self.netlink
             .run(async |handle| tproxy::retire(&handle, needed).await)
     }
@@ -398,23 +442,15 @@ pub(crate) fn adopt(
     pins: &Pins,
     loaded: &mut Loaded,
 ) -> Result<()> {
-    let places = Places {
-        // Nothing is attached here: the links stay where they are.
-        root: Cgroup::open(&Hierarchy::find()?, None)?,
-        first: None,
-        pod: None,
-    };
-    let wanted = Attachment {
-        netns,
-        places: &places,
-        settings: &record.settings,
-        log: false,
-    };
     netns.enter(|| {
-        let in_kernel = wanted.settings_in_kernel()?;
+        let settings = &record.settings;
+        let in_kernel = settings_in_kernel(netns, settings)?;
         let mut step = Step {
-            wanted: &wanted,
+            netns,
+            settings,
             in_kernel: &in_kernel,
+            log: false,
+            ipv6: Some(record.ipv6),
             pins,
             loaded,
             netlink: &Session::open()?,
@@ -423,13 +459,10 @@ pub(crate) fn adopt(
         let Prepared { network, sources } = step.prepare_network()?;
         let compiled = step.compile(&network, &sources, record.first_cgroup.is_some())?;
         let adopted = Record {
-            ipv6: network.ipv6,
             network: network.digest(),
             ..record.clone()
         };
-        step.put_in_force(&compiled, &adopted)?;
-        // Where they are filters, they are replaced here: the policy is there before.
-        step.watch(&network).map(drop)
+        step.put_in_force(&compiled, &adopted)
     })
 }
 

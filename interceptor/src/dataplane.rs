@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::{
     attachment::{Attached, Attachment, Before},
-    bpf::{hooks, link, maps::Maps, pins::Pins},
+    bpf::{foreign::Foreign, hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
     detachment::{self, Detached},
     host::{self, Lock},
@@ -113,14 +113,21 @@ impl Dataplane {
             Ok(Attached::Replaced) => self.sweep(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
-                if self.before(wanted.netns.cookie())?.is_none() {
-                    // Nothing half-done stays; the first error is the one that tells.
-                    let _undone = detachment::undo(&self.pins, wanted.netns);
+                // The first error is the one that tells.
+                if let Err(error) = self.undo_change(wanted.netns) {
+                    warn!("cannot undo a change that has failed: {error:#}");
                 }
-                self.sweep(true)?;
             }
         }
         result
+    }
+
+    /// Takes away what a change that has failed has made: nothing half-done stays.
+    fn undo_change(&mut self, netns: &Netns) -> Result<()> {
+        if self.before(netns.cookie())?.is_none() {
+            detachment::undo(&self.pins, netns)?;
+        }
+        self.sweep(true)
     }
 
     /// Begins a change, after what a command has left that was killed.
@@ -164,7 +171,7 @@ impl Dataplane {
         let _lock = host::lock()?;
         if let Err(error) = self.take_over() {
             warn!("{error:#}");
-            self.pins.remove_all()?;
+            return self.remove_unread();
         }
         let mut count = 0;
         if let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? {
@@ -179,6 +186,43 @@ impl Dataplane {
         self.loaded = None;
         self.pins.remove_all()?;
         Ok(count)
+    }
+
+    /// The same where another build's pods cannot be taken over: detaches those that can be found
+    /// without reading its maps.
+    fn remove_unread(&mut self) -> Result<usize> {
+        let mut count = 0;
+        for netns in self.find_attached()? {
+            match detachment::clear(&self.pins, &netns) {
+                Ok(()) => count += 1,
+                Err(error) => warn!("{error:#}"),
+            }
+        }
+        self.loaded = None;
+        self.pins.remove_all()?;
+        Ok(count)
+    }
+
+    /// Opens every network namespace that any build has attached, and that can be found: by its
+    /// record, if the maps can be opened, or by a process that is in it.
+    fn find_attached(&self) -> Result<Vec<Netns>> {
+        let maps = Maps::open(&self.pins.maps()).ok();
+        let foreign = Foreign::find(&self.pins)?.attached(&self.pins);
+        let own = maps.as_ref().map(attached);
+        let policies: Vec<_> = [Some(foreign), own]
+            .into_iter()
+            .flatten()
+            .filter_map(|policies| policies.inspect_err(|error| warn!("{error:#}")).ok())
+            .flatten()
+            .collect();
+        let open = |cookie: NetnsCookie| {
+            let named = policies.iter().filter(|(netns, _)| *netns == cookie);
+            let by_record = |(_, policy): &(_, _)| open_by_record(maps.as_ref()?, cookie, *policy);
+            let by_record = named.rev().find_map(by_record);
+            by_record.or_else(|| open_by_process(&self.pins, cookie))
+        };
+        let cookies = self.pins.netns_cookies()?;
+        Ok(cookies.into_iter().filter_map(open).collect())
     }
 
     /// What is attached. Network namespaces that are gone are among it until it is tidied up.
@@ -220,14 +264,18 @@ pub(crate) fn open_attached(
     cookie: NetnsCookie,
     policy: PolicyId,
 ) -> Option<Netns> {
-    let by_path = Record::load(maps, policy)
-        .and_then(|record| Netns::open(&NetnsSpec::File(record.netns)))
-        .ok()
-        .filter(|netns| netns.cookie() == cookie);
-    by_path.or_else(|| {
-        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
-        Netns::find(link::netns_inode(&pin).ok()?, cookie)
-    })
+    open_by_record(maps, cookie, policy).or_else(|| open_by_process(pins, cookie))
+}
+
+fn open_by_record(maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
+    let record = Record::load(maps, policy).ok()?;
+    let netns = Netns::open(&NetnsSpec::File(record.netns)).ok()?;
+    (netns.cookie() == cookie).then_some(netns)
+}
+
+fn open_by_process(pins: &Pins, cookie: NetnsCookie) -> Option<Netns> {
+    let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+    Netns::find(link::netns_inode(&pin).ok()?, cookie)
 }
 
 /// Every attached network namespace with its policy.

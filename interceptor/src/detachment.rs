@@ -40,17 +40,29 @@ pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
         unwatch_all(netns, &pins.netns(netns.cookie()))?;
         remove_netns(pins, &mut maps, netns.cookie())?;
     }
-    let keeps_routes = netns.run(|| {
+    let keeps_routes = restore_network(netns)?;
+    Ok(Detached {
+        was_attached,
+        keeps_routes,
+    })
+}
+
+/// Takes away what is kept inside a network namespace, whichever build has attached it: what is kept
+/// outside can be removed without knowing it.
+pub(crate) fn clear(pins: &Pins, netns: &Netns) -> Result<()> {
+    unwatch_all(netns, &pins.netns(netns.cookie()))?;
+    restore_network(netns).map(drop)
+}
+
+/// Takes away the addresses, routes, rules and sysctls of ours. Answers whether routes stay.
+fn restore_network(netns: &Netns) -> Result<bool> {
+    netns.run(|| {
         netlink::run(async |handle| {
             remove_passthrough_v6(&handle).await?;
             let retired = tproxy::retire(&handle, None).await?;
             let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
             Ok(keeps_stand_ins || retired == Retired::Kept)
         })
-    })?;
-    Ok(Detached {
-        was_attached,
-        keeps_routes,
     })
 }
 

@@ -305,6 +305,7 @@ mod tests {
             index,
             name: name.to_owned(),
             is_port: false,
+            is_up: true,
             forwards: false,
         };
         let network = PodNetwork {

@@ -1,5 +1,7 @@
 //! What is attached, and whether it is as it should be.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerKey, NetnsCookie, NetnsState, Policy};
 use serde::Serialize;
@@ -127,14 +129,8 @@ fn unwatched(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Opti
     let Some(netns) = open(cookie, attached) else {
         return Ok(None);
     };
-    let interfaces = netns.run(|| netlink::run(async |handle| interfaces::list(&handle).await))?;
     let folder = pins.netns(cookie);
-    let mut unseen = Vec::new();
-    for interface in interfaces::watched(&interfaces, &attached.settings) {
-        if !watch::is_watched(&interface, &folder)? {
-            unseen.push(interface.name);
-        }
-    }
+    let unseen = netns.run(|| unwatched_interfaces(&folder, attached))?;
     Ok((!unseen.is_empty()).then(|| {
         format!(
             "TCP that comes in by {} and is forwarded through the pod is not captured: attach the \
@@ -142,6 +138,18 @@ fn unwatched(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Opti
             unseen.join(", ")
         )
     }))
+}
+
+/// Those of the calling thread's network namespace, whose pins are in `folder`.
+fn unwatched_interfaces(folder: &Path, attached: &Record) -> Result<Vec<String>> {
+    let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
+    let mut unseen = Vec::new();
+    for interface in interfaces::watched(&interfaces, &attached.settings) {
+        if !watch::is_watched(&interface, folder)? {
+            unseen.push(interface.name);
+        }
+    }
+    Ok(unseen)
 }
 
 /// A namespace that can no longer be opened by the path it had cannot be looked at.

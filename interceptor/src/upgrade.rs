@@ -10,10 +10,11 @@
 //!  1  maps that are missing            nobody looks at them yet
 //!  2  programs, loaded and pinned      in force nowhere
 //!  3  policies, pod by pod             the other build's are still what counts
-//!  4  sockops                          listeners are noted in both builds' maps from here on
-//!  5  open listeners, where needed
+//!  4  sockops                          listeners are noted in this build's maps for the ports there
+//!  5  ports and open listeners         where needed: from here on these maps know all of them
 //!  6  names, answers, sk_lookup, interfaces
 //!  7  connect, sendmsg                 from here on, this build's policies are what counts
+//!     interfaces, where the programs there are filters (before Linux 6.6)
 //!  8  the other build's maps and programs are removed, its policies first
 //! ```
 //!
@@ -31,7 +32,7 @@ use tracing::info;
 
 use crate::{
     attachment,
-    bpf::{foreign::Foreign, hooks, layout, link, pins::Pins},
+    bpf::{foreign::Foreign, hooks, layout, link, pins::Pins, watch},
     dataplane::{self, Loaded},
     netns::Netns,
     record::Record,
@@ -54,9 +55,10 @@ pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
         pins,
         loaded: Loaded::prepare(pins)?,
     };
-    upgrade
-        .run(&foreign)
-        .context("cannot take over from another build, whose programs stay in force")?;
+    upgrade.run(&foreign).context(
+        "cannot take over from another build, whose programs stay in force, or are partly \
+             replaced",
+    )?;
     Ok(true)
 }
 
@@ -82,7 +84,24 @@ impl Upgrade<'_> {
             object, programs, ..
         } = &mut self.loaded;
         programs.replace_others(object, self.pins)?;
+        self.replace_filters()?;
         foreign.remove(self.pins)
+    }
+
+    /// Puts this build's programs in the place of filters, which only who is in the network namespace
+    /// can.
+    fn replace_filters(&mut self) -> Result<()> {
+        for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
+            let folder = self.pins.netns(cookie);
+            if !watch::has_filters(&folder)? {
+                continue;
+            }
+            if let Some(netns) = self.open(cookie, policy)? {
+                let object = &mut self.loaded.object;
+                netns.run(|| watch::replace_filters(object, &folder))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.

@@ -48,6 +48,9 @@ fn ingress(packet: &Packet) -> Fate {
     if !pod.watches(packet.interface()) {
         return Fate::GoOn;
     }
+    if packet.is_tagged_twice() {
+        return Fate::Drop;
+    }
     let Some(ip) = packet.ip() else {
         return Fate::GoOn;
     };
@@ -117,6 +120,10 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
 /// time.
 #[inline(always)]
 fn go_on(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
+    // Most are for the pod itself, and were never taken.
+    if pod.had(packet.interface(), ip.to) {
+        return Fate::GoOn;
+    }
     for listener in LISTENERS {
         let destination = destination(ip, tcp, listener, packet.interface());
         if let Some(stand_in) = stand_ins::find(pod.netns, destination)

@@ -1,9 +1,10 @@
 //! Every map, and what is set when the object is loaded.
 //!
 //! Maps marked `pinned` are shared by all pods of the machine and outlive every process of ours.
-//! All hash maps are `BPF_F_NO_PREALLOC`: they take memory as they fill, and an element that is
-//! looked up stays valid until the program ends (RCU), which is what makes the references below
-//! sound.
+//! All hash maps are `BPF_F_NO_PREALLOC`: they take memory as they fill, and what is looked up stays
+//! memory of the map until the program ends (RCU), which is what makes the references below sound.
+//! That of an element that goes meanwhile may be another's from Linux 6.1 on (`bpf_mem_alloc`): so
+//! userspace waits for running programs before it adds anew where it has replaced or removed.
 
 use aya_ebpf::{
     Global,
@@ -73,7 +74,7 @@ static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
 pub(crate) static NEXT_STAND_IN: HashMap<NetnsCookie, StandInNumber> =
     HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
 
-/// The stand-in that a destination has. A cache: what counts is in `STAND_INS`.
+/// The stand-in that a destination has. For sockets a cache: what counts is in `STAND_INS`.
 #[map(name = "icept_forward")]
 pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
     HashMap::pinned(STAND_INS_IN_ALL, BPF_F_NO_PREALLOC);

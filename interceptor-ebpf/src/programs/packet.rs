@@ -28,6 +28,11 @@ use super::{
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+
+/// `VLAN_VID_MASK`: the VLAN's number in its tag, beside a priority.
+const VLAN_ID: u32 = 0x0fff;
 
 /// `PACKET_OTHERHOST`: seen, but meant for another station.
 const OTHER_HOST: u32 = 3;
@@ -163,11 +168,22 @@ impl Packet {
     }
 
     /// Whether it is for another station, or for a virtual interface on top of this one, whose own
-    /// hook sees it next: one of a VLAN, a `macvlan`.
+    /// hook sees it next: one of a VLAN, a `macvlan`. VLAN 0 is no VLAN: such a tag only bears a
+    /// priority, and the kernel takes it away behind this hook (`__netif_receive_skb_core`).
     #[inline(always)]
     pub(crate) fn is_for_others(&self) -> bool {
         read!(self.context, __sk_buff, u32 pkt_type) == OTHER_HOST
-            || read!(self.context, __sk_buff, u32 vlan_present) != 0
+            || read!(self.context, __sk_buff, u32 vlan_tci) & VLAN_ID != 0
+    }
+
+    /// Whether another tag comes behind the one of VLAN 0 that the kernel has taken off the packet,
+    /// of VLAN 0 again: it takes that off behind this hook, too, and sees what nobody has seen.
+    #[inline(always)]
+    pub(crate) fn is_tagged_twice(&self) -> bool {
+        matches!(self.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+            && self
+                .load::<[u16; 2]>(0)
+                .is_none_or(|[tag, _]| u32::from(u16::from_be(tag)) & VLAN_ID == 0)
     }
 
     #[inline(always)]

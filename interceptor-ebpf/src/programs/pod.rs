@@ -111,6 +111,14 @@ impl Pod {
             .map_or(Address::UNSPECIFIED_V4, |interface| interface.v4)
     }
 
+    /// Whether an interface had `address` when the pod was attached, as one of those that REDIRECT
+    /// sends to. That costs little, and is not to be relied on where a connection begins.
+    #[inline(always)]
+    pub(crate) fn had(self, interface: u32, address: Address) -> bool {
+        self.interface(interface)
+            .is_some_and(|interface| interface.address_for(address) == address)
+    }
+
     /// Whether our programs see the packets of an interface.
     #[inline(always)]
     pub(crate) fn watches(self, interface: u32) -> bool {

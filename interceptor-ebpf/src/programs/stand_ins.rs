@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use interceptor_ebpf::{
     Address, Destination, ForwardKey, NetnsCookie, StandIn, StandInEntry, StandInNumber,
     StandInRange, slot_key,
@@ -41,10 +42,14 @@ fn allot(key: ForwardKey) -> Option<StandInNumber> {
     }
     let entry = StandInEntry::new(number, key.destination);
     STAND_INS.insert(slot, entry, 0).ok()?;
-    // Only a cache: without it the next connection allots anew. Two processors that get here with
-    // the same destination allot twice, and both stand-ins hold.
-    let _cached = FORWARD.insert(key, number, 0);
-    Some(number)
+    // Without room there the next connection allots anew. Of two processors that get here with the
+    // same destination the first is followed: forwarded packets find their stand-in only here.
+    let Err(_) = FORWARD.insert(key, number, BPF_NOEXIST.into()) else {
+        return Some(number);
+    };
+    // SAFETY: the map does not preallocate.
+    let first = unsafe { FORWARD.get(key) };
+    Some(first.copied().unwrap_or(number))
 }
 
 #[inline(always)]

@@ -36,8 +36,13 @@ pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
     if !is_alive(hook, pin)? {
         return Ok(());
     }
-    sys::link_update(&open(pin)?, program)
-        .with_context(|| format!("cannot replace the program of {}", pin.display()))
+    match sys::link_update(&open(pin)?, program) {
+        // What it was attached to has gone since.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        result => {
+            result.with_context(|| format!("cannot replace the program of {}", pin.display()))
+        }
+    }
 }
 
 /// Whether a link is pinned, and attached to something that still exists.

@@ -1,5 +1,6 @@
 //! The few `bpf(2)` commands that aya 0.14 does not offer: links that can be pinned and updated
-//! for every program type alike, and the query that names other people's programs.
+//! for every program type alike, loading a program that is made as we run, maps whose layout another
+//! build knows, and the query that names other people's programs.
 
 use std::{
     ffi::{CStr, CString},

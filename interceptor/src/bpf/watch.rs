@@ -3,7 +3,7 @@
 //! Where the kernel has links for them (`tcx`, Linux 6.6) they are pinned like all others. Else they
 //! are filters of the `clsact` qdisc, which stay without a pin; a mark among the pins tells where.
 
-use std::{fs, io, mem::ManuallyDrop, path::Path};
+use std::{io, mem::ManuallyDrop, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{
@@ -19,7 +19,11 @@ use super::{
     object::Object,
     pins, sys,
 };
-use crate::netns::{clsact, interfaces::PodInterface};
+use crate::netns::{
+    clsact,
+    interfaces::{self, PodInterface},
+    netlink,
+};
 
 /// Where our filters are among those of an interface: before all others.
 const PRIORITY: u16 = 1;
@@ -59,10 +63,10 @@ fn ensure_hook(
     }
 }
 
-/// Whether `interface` has both programs.
+/// Whether `interface`, of the calling thread's network namespace, has both programs.
 pub fn is_watched(interface: &PodInterface, folder: &Path) -> Result<bool> {
     if folder.join(pin(FILTERS, interface.index)).exists() {
-        return Ok(true);
+        return clsact::has_filters(interface, PRIORITY, HANDLE.into());
     }
     for hook in INTERFACE_HOOKS {
         if !link::is_alive(hook, &folder.join(pin(hook.program, interface.index)))? {
@@ -110,6 +114,28 @@ pub fn replace(object: &mut Object, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether any interface has filters instead of links.
+pub fn has_filters(folder: &Path) -> Result<bool> {
+    Ok(marked(folder)?.iter().any(|(name, _)| name == FILTERS))
+}
+
+/// The same where they are filters, of interfaces of the calling thread's network namespace.
+pub fn replace_filters(object: &mut Object, folder: &Path) -> Result<()> {
+    let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
+    for (name, index) in marked(folder)? {
+        let interface = interfaces.iter().find(|interface| interface.index == index);
+        let Some(interface) = interface.filter(|_| name == FILTERS) else {
+            continue;
+        };
+        for hook in INTERFACE_HOOKS {
+            ensure_filter(object, hook, interface, folder).with_context(|| {
+                format!("cannot replace {} at {}", hook.program, interface.name)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The name of what is pinned, or marked, for an interface.
 fn pin(name: &str, index: u32) -> String {
     format!("{name}-{index}")
@@ -117,13 +143,10 @@ fn pin(name: &str, index: u32) -> String {
 
 /// Everything that is pinned and marked for interfaces, filters before their qdiscs.
 fn marked(folder: &Path) -> Result<Vec<(String, u32)>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
-    };
-    let mut marked: Vec<_> = entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
+    let names = pins::names_in(folder)?;
+    let mut marked: Vec<_> = names
+        .iter()
+        .filter_map(|name| {
             let (name, index) = name.rsplit_once('-')?;
             Some((name.to_owned(), index.parse().ok()?))
         })

@@ -2,36 +2,72 @@
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::tc::TcHandle;
+use netlink_packet_route::tc::{TcHandle, TcMessage};
+use nix::errno::Errno;
+use rtnetlink::{Handle, TrafficFilterGetRequest};
 
-use super::{interfaces::PodInterface, netlink};
+use super::{
+    interfaces::PodInterface,
+    netlink::{self, errno},
+};
 
 /// The handle that the kernel gives it.
 const HANDLE: u32 = 0xffff_0000;
 
 /// Takes the qdisc away from an interface of the calling thread's network namespace, unless somebody
-/// else has filters there.
+/// else has filters there, or has taken it away.
 pub fn remove(interface: &PodInterface) -> Result<()> {
     netlink::run(async |handle| {
         let index = i32::try_from(interface.index)?;
-        let mut filters = handle.traffic_filter(index);
-        for filters in [filters.get().ingress(), filters.get().egress()] {
-            let filters: Vec<_> = filters
-                .execute()
-                .try_collect()
-                .await
-                .with_context(|| format!("cannot list the filters of {}", interface.name))?;
-            if !filters.is_empty() {
-                return Ok(());
-            }
+        let filters = filters(&handle, interface).await?;
+        if filters.iter().any(|direction| !direction.is_empty()) {
+            return Ok(());
         }
         let mut request = handle.qdisc().del(index);
         let header = &mut request.message_mut().header;
         header.handle = TcHandle::from(HANDLE);
         header.parent = TcHandle::CLSACT;
-        request
-            .execute()
-            .await
-            .with_context(|| format!("cannot remove the clsact qdisc of {}", interface.name))
+        match request.execute().await {
+            Err(error) if errno(&error).is_some_and(is_gone) => Ok(()),
+            result => result
+                .with_context(|| format!("cannot remove the clsact qdisc of {}", interface.name)),
+        }
     })
+}
+
+/// Whether an interface of the calling thread's network namespace has a filter at this place in both
+/// directions.
+pub fn has_filters(interface: &PodInterface, priority: u16, filter: u32) -> Result<bool> {
+    let filters = netlink::run(async |handle| filters(&handle, interface).await)?;
+    let is_there = |message: &TcMessage| {
+        // The priority is above the protocol.
+        message.header.handle == filter.into() && message.header.info >> 16 == u32::from(priority)
+    };
+    Ok(filters
+        .iter()
+        .all(|direction| direction.iter().any(is_there)))
+}
+
+/// The filters of what comes in and of what leaves.
+async fn filters(handle: &Handle, interface: &PodInterface) -> Result<[Vec<TcMessage>; 2]> {
+    let index = i32::try_from(interface.index)?;
+    let list = async |request: TrafficFilterGetRequest| {
+        let filters: Result<Vec<_>, _> = request.execute().try_collect().await;
+        match filters {
+            Err(error) if errno(&error).is_some_and(is_gone) => Ok(Vec::new()),
+            filters => {
+                filters.with_context(|| format!("cannot list the filters of {}", interface.name))
+            }
+        }
+    };
+    let request = || handle.traffic_filter(index).get();
+    Ok([
+        list(request().ingress()).await?,
+        list(request().egress()).await?,
+    ])
+}
+
+/// What the kernel answers where there is no such qdisc, or another (`tc_get_qdisc`).
+fn is_gone(errno: i32) -> bool {
+    [Errno::ENOENT, Errno::EINVAL, Errno::ENODEV].contains(&Errno::from_raw(errno))
 }

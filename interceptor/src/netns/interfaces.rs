@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::Handle;
 
 use super::addresses::LOOPBACK_INDEX;
@@ -19,6 +19,9 @@ pub struct PodInterface {
     pub name: String,
     /// Whether it is a port of another, as of a bridge, which takes in its packets.
     pub is_port: bool,
+    /// Whether it is up: nothing comes in by one that is not, such as the tunnels that every network
+    /// namespace gets with a kernel module (`tunl0`, `sit0`).
+    pub is_up: bool,
     /// Whether what comes in by it for others is forwarded.
     pub forwards: bool,
 }
@@ -57,6 +60,7 @@ fn interface(message: &LinkMessage) -> Option<PodInterface> {
         .any(|attribute| matches!(attribute, LinkAttribute::Controller(_)));
     Some(PodInterface {
         index: message.header.index,
+        is_up: message.header.flags.contains(LinkFlags::Up),
         forwards: forwards(&name),
         name,
         is_port,
@@ -79,17 +83,20 @@ fn forwards(name: &str) -> bool {
 
 /// The interfaces by which connections may come in that no socket of the pod would meet, and that
 /// the rules of `settings` look at: those of `-k`, and where inbound connections are captured all
-/// interfaces of a pod that forwards from one to another.
+/// interfaces that are up of a pod that forwards from one to another.
 #[must_use]
 pub fn watched(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInterface> {
     let candidates = interfaces
         .iter()
         .filter(|interface| interface.index != LOOPBACK_INDEX && !interface.is_port);
-    let forwards = candidates.clone().count() > 1
-        && candidates.clone().any(|interface| interface.forwards)
+    let up = || candidates.clone().filter(|interface| interface.is_up);
+    let forwards = up().count() > 1
+        && up().any(|interface| interface.forwards)
         && settings.inbound_ports != PortSelection::None;
     candidates
-        .filter(|interface| forwards || interface.is_in(&settings.rerouted_interfaces))
+        .filter(|interface| {
+            (forwards && interface.is_up) || interface.is_in(&settings.rerouted_interfaces)
+        })
         .cloned()
         .collect()
 }

@@ -119,9 +119,11 @@ fn part_at(address: IpAddr) -> Option<u8> {
     (0..SOURCES).find(|index| StandInRange::of_source(*index, address) == address)
 }
 
-/// Installs every part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is local
-/// in any case.)
+/// Installs every part that is not there, first the one without a source. (IPv4's lies in 127.0.0.0/8,
+/// which is local in any case.) Those that are there stay as they are: the kernel takes no route anew
+/// whose source the pod has lost.
 pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
+    let installed = read(netlink).await?;
     if !sources.v6.is_empty() {
         netlink
             .route()
@@ -132,6 +134,9 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .context("cannot route the stand-ins without a source to lo")?;
     }
     for (index, source) in sources.iter() {
+        if installed.index(source) == Some(index) {
+            continue;
+        }
         netlink
             .route()
             .add(part(index, source))

@@ -14,7 +14,7 @@ use nix::{
         signal::{Signal, kill},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork, pause, pipe2, read, write},
+    unistd::{ForkResult, Pid, fork, getpid, getppid, pause, pipe2, read, write},
 };
 
 /// `NS_GET_NSTYPE` (`ioctl_nsfs(2)`): which kind of namespace a file stands for, as its
@@ -57,10 +57,11 @@ impl Drop for Resident {
 /// may have more.
 pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Resident> {
     let (mut said, saying) = pipe2(OFlag::O_CLOEXEC)?;
+    let parent = getpid();
     // SAFETY: the child makes system calls only, and allocates nothing.
     let pid = match unsafe { fork()? } {
         ForkResult::Parent { child } => child,
-        ForkResult::Child => reside(namespace, &saying),
+        ForkResult::Child => reside(namespace, &saying, parent),
     };
     let resident = Resident { pid };
     drop(saying);
@@ -71,12 +72,14 @@ pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Residen
 }
 
 /// The child's part: says that it is there, and waits to be killed, which it is with its parent too.
-fn reside(namespace: &impl AsFd, saying: &OwnedFd) -> ! {
+fn reside(namespace: &impl AsFd, saying: &OwnedFd, parent: Pid) -> ! {
     let dies_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
     // Changing credentials has undone it (`commit_creds`).
     let dies_with_parent = dies_with_parent.and(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL));
-    if dies_with_parent.and(entered).is_ok() && write(saying, &[1]).is_ok() {
+    // A parent that has died before sends no signal any more: it is somebody else by now.
+    let has_parent = getppid() == parent;
+    if has_parent && dies_with_parent.and(entered).is_ok() && write(saying, &[1]).is_ok() {
         pause();
     }
     // SAFETY: ends the process at once, and runs nothing of the parent's.

@@ -30,6 +30,8 @@ pub enum Place {
     SkLookup,
     /// The packets that come in by an interface.
     Ingress,
+    /// The packets that leave by one.
+    Egress,
 }
 
 impl Place {
@@ -56,6 +58,7 @@ impl Place {
             Self::SockOps => (13, 3),
             Self::SkLookup => (30, 36),
             Self::Ingress => (3, 46),
+            Self::Egress => (3, 47),
         }
     }
 
@@ -63,7 +66,7 @@ impl Place {
     const fn go_on(self) -> i32 {
         match self {
             // TCX_NEXT
-            Self::Ingress => -1,
+            Self::Ingress | Self::Egress => -1,
             _ => 1,
         }
     }
@@ -83,6 +86,8 @@ pub enum Deed {
     },
     /// `bpf_sock_ops_cb_flags_set`, which sets all flags at once, with these.
     SetCallbackFlags(i32),
+    /// `bpf_skb_vlan_push`: the packet bears a priority, in a tag of VLAN 0.
+    TagPriority,
 }
 
 /// How a program is attached to a cgroup.
@@ -197,7 +202,7 @@ pub(super) fn load(name: &str, place: Place, mut code: Vec<u64>) -> io::Result<O
 
 /// Counts, does its deed and gives its answer.
 fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
-    let (r0, r1, r2, r6) = (0, 1, 2, 6);
+    let (r0, r1, r2, r3, r6) = (0, 1, 2, 3, 6);
     // r6 = r1 (the context)
     let mut code = vec![instruction(0xbf, r6, r1, 0)];
     // r1 = the address of the counter: BPF_PSEUDO_MAP_VALUE, in two words
@@ -211,6 +216,14 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
         code.push(instruction(0xbf, r1, r6, 0));
         code.push(instruction(0xb7, r2, 0, flags));
         code.push(instruction(0x85, 0, 0, 59));
+    }
+    if deed == Deed::TagPriority {
+        // r1 = r6; r2 = ETH_P_8021Q; r3 = priority 3, VLAN 0; call bpf_skb_vlan_push
+        let protocol = u16::from_ne_bytes(0x8100_u16.to_be_bytes());
+        code.push(instruction(0xbf, r1, r6, 0));
+        code.push(instruction(0xb7, r2, 0, protocol.into()));
+        code.push(instruction(0xb7, r3, 0, 3 << 13));
+        code.push(instruction(0x85, 0, 0, 18));
     }
     if let Deed::Rewrite { from, to } = deed {
         // r2 = context.user_ip4; if r2 == from { context.user_ip4 = to }

@@ -27,9 +27,13 @@ struct Run {
 
 impl Run {
     fn start(lab: &Lab) -> Self {
+        Self::start_with(lab, STOCK)
+    }
+
+    fn start_with(lab: &Lab, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(interceptor::binary());
         command.arg("run").arg("--netns").arg(lab.pod.path());
-        command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+        command.arg("--cgroup").arg(lab.cgroup.path()).args(flags);
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         let child = spawn(command).expect("interceptor run");
         Self { child }
@@ -168,6 +172,38 @@ fn run_follows_the_pods_addresses_and_routes() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     let own = lab.dial(Who::App, "10.1.0.7:8080").expect("a dial");
     assert_eq!(own, "server:8080");
+}
+
+/// iptables' rules are written once. So what a pod gets later (`docker0`, a tunnel) does not end the
+/// capture of its IPv6, nor does the loss of all its addresses, nor that of one that stand-ins came
+/// from.
+#[test]
+fn ipv6_stays_captured_whatever_addresses_come_and_go() {
+    const ONLY_V6: &[&str] = &["-b", "*", "-d", "15090,15021,15020", "-i", "*"];
+
+    let (lab, _) = lab();
+    lab.pod
+        .ip("addr del 10.1.0.2/24 dev eth0")
+        .expect("no IPv4");
+    let mut run = Run::start_with(&lab, ONLY_V6);
+    let line = run.first_line();
+    assert!(line.contains("is captured"), "{line}");
+    let expect_captured = || {
+        let out = lab.dial(Who::App, "[fd00:2::9]:80").expect("a dial");
+        assert_eq!(out, "proxy:15001 for [fd00:2::9]:80");
+        let into = lab.dial(Who::Client, "[fd00:1::2]:8080").expect("a dial");
+        assert_eq!(into, "proxy:15006 for [fd00:1::2]:8080");
+    };
+    expect_captured();
+    let follow = |change: &str| {
+        lab.pod.ip(change).expect("a change");
+        wait_until(change, || Ok(!has_changed(&lab))).expect("followed");
+    };
+    follow("addr add 172.17.0.1/16 dev lo");
+    expect_captured();
+    follow("addr del 172.17.0.1/16 dev lo\naddr del fd00:1::2/64 dev eth0");
+    follow("addr add fd00:1::2/64 dev eth0 nodad\nroute replace ::/0 via fd00:1::1");
+    expect_captured();
 }
 
 #[test]

@@ -12,9 +12,11 @@ use interceptor_tests::{
     bpf::pins,
     command::{bounded, output},
     dialler::{Dialler, Plan},
+    inner::put_inside,
     interceptor,
-    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, echoes, said},
+    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, dial, echoes, said},
     machine::Exclusive,
+    netns::Netns,
 };
 
 use crate::{alone, expect_nothing_left};
@@ -133,6 +135,32 @@ fn no_connection_is_missed_while_builds_change_places() {
     expect_nothing_left();
 }
 
+/// What is forwarded through a pod is seen by programs at its interfaces, which change places too.
+#[test]
+fn what_is_forwarded_stays_captured_while_builds_change_places() {
+    const TO: &str = "10.2.0.9:80";
+    const CAPTURED: &str = "proxy:15006 for 10.2.0.9:80";
+
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let cgroup = lab.cgroup.child("inner").expect("a cgroup");
+    let inside = Netns::new("inner", Some(&cgroup)).expect("a network namespace");
+    put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
+    let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
+    lab.attach(STOCK).expect("attached");
+    let (socket, answer) = call(&inner, TO).expect("a call");
+    assert_eq!(answer, CAPTURED);
+    let [own, other] = builds();
+    for build in [&other, &own] {
+        said(&mut attach(&lab, build)).expect("taken over");
+        assert_eq!(dial(&inner, TO).expect("a dial"), CAPTURED);
+        assert!(echoes(&inner, socket).expect("an answer"));
+    }
+    drop((inner, inside, lab));
+    expect_nothing_left();
+}
+
 /// At any point, whichever build comes next finds its way; the pods stay captured throughout.
 #[test]
 fn an_upgrade_that_is_killed() {
@@ -185,6 +213,37 @@ fn a_pod_whose_path_is_gone_is_taken_over() {
     expect_captured(&other);
     said(&mut attach(&other, &builds()[0])).expect("taken over");
     expect_captured(&lab);
+}
+
+/// A pod that nothing leads to any more stops an upgrade, and `detach --all`, which is then the way
+/// out, leaves nothing of the others.
+#[test]
+fn a_pod_that_cannot_be_found_does_not_keep_others_from_being_detached() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let before = lab.traces().expect("traces");
+    let [own, other] = builds();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lost");
+    let lost = Netns::mounted(&path).expect("a network namespace");
+    lost.ip("addr add 10.9.0.2/24 dev lo").expect("an address");
+    let mut command = bounded(&own);
+    command.arg("attach").arg("--netns").arg(&path);
+    command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    said(&mut command).expect("attached");
+    lab.attach(STOCK).expect("attached");
+    let held = fs::File::open(&path).expect("held");
+    drop(lost);
+    let failed = output(&mut attach(&lab, &other), "").expect("a run");
+    assert!(!failed.status.success());
+    let failed = String::from_utf8_lossy(&failed.stderr);
+    assert!(failed.contains("detach --all"), "{failed}");
+    let answer = said(bounded(&other).args(["detach", "--all"])).expect("detached");
+    assert!(answer.contains(": 1 network"), "{answer}");
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+    drop(held);
+    expect_nothing_left();
 }
 
 #[test]

@@ -190,6 +190,27 @@ fn programs_are_where_they_are_needed() {
     assert_eq!(watched(), 0);
 }
 
+/// `ip_forward` is inherited, and so are tunnels that are never up: neither makes a pod one that
+/// forwards.
+#[test]
+fn a_pod_with_one_interface_up_is_not_watched() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    forward(&lab.pod, true).expect("a sysctl");
+    lab.pod.ip("link add br0 type bridge").expect("a bridge");
+    let watched = || {
+        lab.attach(STOCK).expect("attached");
+        let traces = lab.traces().expect("traces");
+        let links = traces.links.iter();
+        links.filter(|link| link.contains("icept_ingress")).count()
+    };
+    assert_eq!(watched(), 0);
+    lab.pod.ip("link set br0 up").expect("up");
+    assert_eq!(watched(), 2);
+    lab.pod.ip("link set br0 down").expect("down");
+    assert_eq!(watched(), 0);
+}
+
 #[test]
 fn connections_older_than_the_attach_go_on() {
     let pod = Forwarding::new();
@@ -355,6 +376,39 @@ fn tcp_in_disguise_is_not_forwarded() {
     for (domain, packets) in &disguised {
         assert!(!pod.arrives(*domain, packets), "{packets:?}");
     }
+}
+
+/// A tag of VLAN 0 only bears a priority: the kernel takes it off, and the packet is the interface's
+/// own. Behind two of them nobody could look.
+#[test]
+fn priority_tags_hide_nothing() {
+    let pod = Forwarding::new();
+    let (v4, v6) = (Domain::IPV4, Domain::IPV6);
+    let plain = [(v4, v4_packet(0, &SEGMENT)), (v6, v6_packet(TCP, &SEGMENT))];
+    let arrive = || {
+        let arrives =
+            |(domain, packet): &(Domain, Vec<u8>)| pod.arrives(*domain, &[packet.clone()]);
+        plain.each_ref().map(arrives)
+    };
+    let tag = || {
+        let program = Program::load("tag", Place::Egress, Deed::TagPriority).expect("a program");
+        let link = || Ok(program.link_to_interface(if_nametoindex("eth0")?)?);
+        pod.netns.enter(link).expect("linked")
+    };
+    let outer = tag();
+    let dial_out = || BEYOND.map(|to| dial(&pod.inner, to).expect("a dial"));
+    assert_eq!(dial_out(), ["remote:80"; 2]);
+    pod.lab.attach(STOCK).expect("attached");
+    assert_eq!(dial_out().as_slice(), &captured()[..2]);
+    assert_eq!(arrive(), [true; 2], "an excluded port");
+    let inner = tag();
+    assert_eq!(arrive(), [false; 2], "two tags");
+    drop(outer);
+    assert_eq!(dial_out().as_slice(), &captured()[..2]);
+    pod.lab.detach().expect("detached");
+    let _again = tag();
+    assert_eq!(arrive(), [true; 2], "two tags, detached");
+    drop(inner);
 }
 
 const TCP: u8 = 6;
