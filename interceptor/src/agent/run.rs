@@ -220,6 +220,7 @@ async fn leave(options: &AgentOptions, client: Client) {
 
 async fn uninstall(options: AgentOptions) {
     info!("told to end, and the DaemonSet goes: the CNI plugin is taken off, pods stay captured");
+    install::at_rest().await;
     let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
