@@ -17,6 +17,7 @@ pub mod kubepods;
 pub mod leaving;
 mod map_metrics;
 pub mod metrics;
+pub mod missing;
 pub mod node;
 pub mod options;
 mod plugin;

@@ -13,6 +13,7 @@ use interceptor_ebpf::NetnsCookie;
 
 use super::{
     intent::{From, Intent},
+    missing::Missing,
     pod::{Pod, PodName, PodUid},
     selection::{Decision, Runtime, Selection, Skip, decide},
     tightening::tightens,
@@ -285,11 +286,18 @@ impl Index {
         vec![Action::Forget(uid.clone(), netns)]
     }
 
-    /// Takes note that there are these pods and no others.
-    pub fn retain(&mut self, there: &BTreeSet<PodUid>) -> Vec<Action> {
-        let known = self.pods.keys().chain(self.found.keys());
-        let gone: Vec<_> = known.filter(|uid| !there.contains(uid)).cloned().collect();
-        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+    /// The pods that are known, and are not among these.
+    #[must_use]
+    pub fn missing(&self, there: &BTreeSet<PodUid>) -> Vec<Missing> {
+        let seen = self.pods.values().map(|entry| Missing {
+            uid: entry.pod.uid.clone(),
+            name: Some(entry.pod.name.clone()),
+        });
+        let found = self.found.keys().cloned();
+        let found = found.map(|uid| Missing { uid, name: None });
+        seen.chain(found)
+            .filter(|pod| !there.contains(&pod.uid))
+            .collect()
     }
 
     /// Takes note that a pod is attached.
@@ -559,9 +567,16 @@ mod tests {
         assert_eq!(apply(&mut index, &over), []);
         let mut index = captured(LiveChanges::Ignored);
         assert_eq!(index.remove(&uid()), forgotten);
-        let mut index = captured(LiveChanges::Ignored);
-        assert_eq!(index.retain(&BTreeSet::from([uid()])), []);
-        assert_eq!(index.retain(&BTreeSet::new()), forgotten);
+    }
+
+    #[test]
+    fn a_pod_that_a_list_does_not_name_is_only_missing() {
+        let index = captured(LiveChanges::Ignored);
+        assert_eq!(index.missing(&BTreeSet::from([uid()])), []);
+        let name = index.pod(&uid()).map(|pod| pod.name.clone());
+        let missing = [Missing { uid: uid(), name }];
+        assert_eq!(index.missing(&BTreeSet::new()), missing);
+        assert_eq!(index.counts().captured, 1);
     }
 
     #[test]
@@ -580,10 +595,12 @@ mod tests {
         let before = captured(LiveChanges::Ignored);
         let settings = before.intent(&uid()).unwrap().settings.clone();
         index.found(uid(), Captured { netns: 7, settings });
-        assert_eq!(
-            index.retain(&BTreeSet::new()),
-            [Action::Forget(uid(), Some(7))]
-        );
+        let missing = Missing {
+            uid: uid(),
+            name: None,
+        };
+        assert_eq!(index.missing(&BTreeSet::new()), [missing]);
+        assert_eq!(index.remove(&uid()), [Action::Forget(uid(), Some(7))]);
     }
 
     #[test]

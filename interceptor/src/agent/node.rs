@@ -14,7 +14,7 @@ use k8s_openapi::{api::core::v1 as k8s, jiff::Timestamp};
 use kube::Client;
 use tokio::{
     sync::{Mutex, Notify},
-    task::spawn_local,
+    task::{AbortHandle, spawn_local},
 };
 use tracing::{info, warn};
 
@@ -50,6 +50,8 @@ pub struct Node {
     events: Events,
     surroundings: Surroundings,
     tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
+    /// The search for pods that the last list does not name.
+    pub(super) search: RefCell<Option<AbortHandle>>,
 }
 
 /// A pod that is looked after: it is captured, or to be.
@@ -67,6 +69,14 @@ pub(super) struct Tended {
     pub(super) is_watched: Cell<bool>,
     /// Whether there is no such pod any more: it is looked after until its last process has ended.
     pub(super) is_gone: Cell<bool>,
+}
+
+impl Tended {
+    /// The pod is there, whatever was heard before, and something of it may have changed.
+    pub(super) fn is_there(&self) {
+        self.is_gone.set(false);
+        self.nudge.notify_one();
+    }
 }
 
 /// What a pod is captured with, and where.
@@ -99,6 +109,7 @@ impl Node {
             surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
             tended: RefCell::default(),
             tidy: Notify::new(),
+            search: RefCell::default(),
             options,
             client,
             capture,
@@ -159,9 +170,7 @@ impl Node {
             .iter()
             .filter_map(|pod| pod.metadata.uid.clone())
             .collect();
-        let there = there.into_iter().map(PodUid).collect();
-        let actions = self.index.borrow_mut().retain(&there);
-        self.carry_out(actions);
+        self.look_for_others(&there.into_iter().map(PodUid).collect());
         info!(pods = pods.len(), "the node's pods are known");
         self.health.right(Part::Pods);
     }
@@ -177,7 +186,7 @@ impl Node {
             let tended = self.tend(&uid);
             tended.first_start.set(first_start(object));
             // Containers that were started anew may be in a new sandbox.
-            tended.nudge.notify_one();
+            tended.is_there();
         }
         Some(uid)
     }
@@ -196,7 +205,7 @@ impl Node {
     pub(super) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Attach(uid) => self.tend(&uid).nudge.notify_one(),
+                Action::Attach(uid) => self.tend(&uid).is_there(),
                 Action::Forget(uid, captured) => self.forget(&uid, captured),
                 Action::Tell(notice) => self.tell(&notice),
             }

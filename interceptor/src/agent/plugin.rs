@@ -98,6 +98,8 @@ impl Plugin {
         }
         let node = &self.0;
         let tended = node.tend(&uid);
+        // Taking away what it had is broken off, and done before it is captured.
+        tended.is_there();
         *tended.told.borrow_mut() = Some(request.netns.clone());
         let path = request.netns.clone();
         match node.capture_at(&uid, &tended, path, By::Cni).await {

@@ -282,22 +282,24 @@ impl Node {
 
     /// Takes away what is attached for a pod whose processes are gone.
     async fn end(&self, uid: &PodUid, tended: &Tended) -> Next {
+        // Nobody captures it meanwhile.
+        let mut held = tended.held.lock().await;
         // Kept open, its network namespace would not end.
-        let held = tended
-            .held
-            .lock()
-            .await
-            .take()
-            .map(|held| held.netns.cookie());
+        let netns = held.take().map(|held| held.netns.cookie());
         let ended = async {
             for pod in self.capture.attached().await? {
-                if held == Some(pod.netns) || is_attached_for(&pod, uid) {
+                if !tended.is_gone.get() {
+                    break;
+                }
+                if netns == Some(pod.netns) || is_attached_for(&pod, uid) {
                     self.capture.remove(pod).await?;
                 }
             }
             Ok::<_, Error>(())
         };
         match ended.await {
+            // It was heard of again: what was taken away is attached again.
+            Ok(()) if !tended.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
                 debug!(%uid, "the pod is gone");
                 Next::End

@@ -8,6 +8,7 @@ mod leaving;
 mod lists;
 mod node;
 mod refused;
+mod relists;
 mod sandboxes;
 mod telling;
 
