@@ -15,6 +15,7 @@ use kube::Client;
 use tokio::{
     sync::{Mutex, Notify},
     task::{AbortHandle, spawn_local},
+    time::sleep,
 };
 use tracing::{info, warn};
 
@@ -30,7 +31,7 @@ use super::{
     options::AgentOptions,
     pod::{Pod, PodUid},
     sandboxes::Sandboxes,
-    surroundings::Surroundings,
+    surroundings::{self, Surroundings},
     watch,
 };
 use crate::{host, netns::Netns, settings::Settings};
@@ -50,6 +51,8 @@ pub struct Node {
     events: Events,
     surroundings: Surroundings,
     tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
+    /// Whether runtimes that are not known are asked for again.
+    asks_again: Cell<bool>,
     /// The search for pods that the last list does not name.
     pub(super) search: RefCell<Option<AbortHandle>>,
 }
@@ -109,6 +112,7 @@ impl Node {
             surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
             tended: RefCell::default(),
             tidy: Notify::new(),
+            asks_again: Cell::default(),
             search: RefCell::default(),
             options,
             client,
@@ -179,9 +183,7 @@ impl Node {
     pub(super) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
         let pod = Pod::of(object)?;
         let uid = pod.uid.clone();
-        let surroundings = self.surroundings.of(&pod).await;
-        let actions = self.index.borrow_mut().apply(pod, &surroundings);
-        self.carry_out(actions);
+        self.decide(pod).await;
         if self.settings(&uid).is_some() {
             let tended = self.tend(&uid);
             tended.first_start.set(first_start(object));
@@ -195,9 +197,46 @@ impl Node {
     pub(super) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
         let pod = self.index.borrow().pod(uid).cloned();
         if let Some(pod) = pod {
-            let surroundings = self.surroundings.of(&pod).await;
-            let actions = self.index.borrow_mut().apply(pod, &surroundings);
-            self.carry_out(actions);
+            self.decide(pod).await;
+        }
+    }
+
+    async fn decide(self: &Rc<Self>, pod: Pod) {
+        let surroundings = self.surroundings.of(&pod).await;
+        let mut index = self.index.borrow_mut();
+        let actions = index.apply(pod, &surroundings);
+        let is_undecided = !index.of_unknown_runtimes().is_empty();
+        drop(index);
+        self.carry_out(actions);
+        if is_undecided && !self.asks_again.replace(true) {
+            let node = self.clone();
+            spawn_local(async move { node.ask_again().await });
+        }
+    }
+
+    /// Asks for runtimes that are not known, until they all are: nothing tells when they change.
+    async fn ask_again(self: &Rc<Self>) {
+        loop {
+            sleep(surroundings::MEMORY).await;
+            let undecided = self.index.borrow().of_unknown_runtimes();
+            if undecided.is_empty() {
+                self.asks_again.set(false);
+                return;
+            }
+            self.surroundings.forget_unknown();
+            for uid in undecided {
+                self.reconsider(&uid).await;
+            }
+            self.count();
+        }
+    }
+
+    /// Decides about a pod once more whose runtime was not known, if that is so: it may be by now.
+    pub(super) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
+        let is_undecided = self.index.borrow().of_unknown_runtimes().contains(uid);
+        if is_undecided {
+            self.surroundings.forget_unknown();
+            self.reconsider(uid).await;
         }
     }
 

@@ -291,7 +291,7 @@ impl Node {
                 if !tended.is_gone.get() {
                     break;
                 }
-                if netns == Some(pod.netns) || is_attached_for(&pod, uid) {
+                if netns == Some(pod.netns) || self.is_attached_for(&pod, uid) {
                     self.capture.remove(pod).await?;
                 }
             }
@@ -310,12 +310,13 @@ impl Node {
             }
         }
     }
-}
 
-/// Whether it is the pod of this UID, by the name that kubelet gave its cgroup.
-fn is_attached_for(attached: &AttachedPod, uid: &PodUid) -> bool {
-    let cgroup = attached.record.pod_cgroup.as_ref();
-    cgroup
-        .and_then(|cgroup| Kubepods::uid(&cgroup.path))
-        .is_some_and(|found| found == uid.0)
+    /// Whether it is this node's pod of this UID, by the name that kubelet gave its cgroup.
+    fn is_attached_for(&self, attached: &AttachedPod, uid: &PodUid) -> bool {
+        let cgroup = attached.record.pod_cgroup.as_ref();
+        cgroup
+            .filter(|cgroup| cgroup.path.starts_with(self.capture.root()))
+            .and_then(|cgroup| Kubepods::uid(&cgroup.path))
+            .is_some_and(|found| found == uid.0)
+    }
 }

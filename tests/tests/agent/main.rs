@@ -11,6 +11,7 @@ mod refused;
 mod relists;
 mod sandboxes;
 mod telling;
+mod unsupported;
 
 use interceptor_tests::{
     lab::{dial, wait_until},
