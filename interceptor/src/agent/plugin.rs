@@ -13,6 +13,7 @@ use super::{
     options::Unsupported,
     pod::PodUid,
     protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
+    selection::Refusal,
     tending::By,
 };
 use crate::netns::{Netns, NetnsId, NetnsSpec};
@@ -93,11 +94,17 @@ impl Plugin {
             Ok(uid) => uid,
             Err(reason) => return Outcome::Failed { reason },
         };
+        let node = &self.0;
+        node.reconsider_runtime(&uid).await;
+        if let Ok(netns) = Netns::open(&NetnsSpec::File(request.netns.clone())) {
+            node.index.borrow_mut().new_sandbox(&uid, netns.cookie());
+        }
         if let Some(outcome) = self.without_capture(&uid) {
             return outcome;
         }
-        let node = &self.0;
         let tended = node.tend(&uid);
+        // Taking away what it had is broken off, and done before it is captured.
+        tended.is_there();
         *tended.told.borrow_mut() = Some(request.netns.clone());
         let path = request.netns.clone();
         match node.capture_at(&uid, &tended, path, By::Cni).await {
@@ -120,19 +127,22 @@ impl Plugin {
         let unsupported = node.options.pods.unsupported_runtime;
         let index = node.index.borrow();
         let skipped = |reason: String| Some(Outcome::Skipped { reason });
+        let failed = |reason: &str| {
+            let reason = reason.to_owned();
+            Some(Outcome::Failed { reason })
+        };
         match index.state(uid) {
             Some(State::Skipped(why)) => skipped(why.to_string()),
-            Some(State::Refused(why)) if unsupported == Unsupported::Skip => skipped(why.clone()),
-            Some(State::Refused(why)) => Some(Outcome::Failed {
-                reason: why.clone(),
-            }),
-            Some(State::Pending { .. }) if !index.is_due(uid) => {
-                skipped("it is captured when its istio-init runs".to_owned())
+            Some(State::Refused(Refusal::Runtime(why))) if unsupported == Unsupported::Skip => {
+                skipped(why.clone())
             }
+            Some(State::Refused(why)) => failed(&why.to_string()),
+            Some(State::Pending { .. }) if !index.is_due(uid) => match index.intent(uid) {
+                Some(_waits) => skipped("it is captured when its istio-init runs".to_owned()),
+                None => failed("how it is to be captured is not known"),
+            },
             Some(State::Pending { .. } | State::Captured(_)) => None,
-            None => Some(Outcome::Failed {
-                reason: "the pod is gone".to_owned(),
-            }),
+            None => failed("the pod is gone"),
         }
     }
 

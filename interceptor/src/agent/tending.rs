@@ -282,22 +282,24 @@ impl Node {
 
     /// Takes away what is attached for a pod whose processes are gone.
     async fn end(&self, uid: &PodUid, tended: &Tended) -> Next {
+        // Nobody captures it meanwhile.
+        let mut held = tended.held.lock().await;
         // Kept open, its network namespace would not end.
-        let held = tended
-            .held
-            .lock()
-            .await
-            .take()
-            .map(|held| held.netns.cookie());
+        let netns = held.take().map(|held| held.netns.cookie());
         let ended = async {
             for pod in self.capture.attached().await? {
-                if held == Some(pod.netns) || is_attached_for(&pod, uid) {
+                if !tended.is_gone.get() {
+                    break;
+                }
+                if netns == Some(pod.netns) || self.is_attached_for(&pod, uid) {
                     self.capture.remove(pod).await?;
                 }
             }
             Ok::<_, Error>(())
         };
         match ended.await {
+            // It was heard of again: what was taken away is attached again.
+            Ok(()) if !tended.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
                 debug!(%uid, "the pod is gone");
                 Next::End
@@ -308,12 +310,13 @@ impl Node {
             }
         }
     }
-}
 
-/// Whether it is the pod of this UID, by the name that kubelet gave its cgroup.
-fn is_attached_for(attached: &AttachedPod, uid: &PodUid) -> bool {
-    let cgroup = attached.record.pod_cgroup.as_ref();
-    cgroup
-        .and_then(|cgroup| Kubepods::uid(&cgroup.path))
-        .is_some_and(|found| found == uid.0)
+    /// Whether it is this node's pod of this UID, by the name that kubelet gave its cgroup.
+    fn is_attached_for(&self, attached: &AttachedPod, uid: &PodUid) -> bool {
+        let cgroup = attached.record.pod_cgroup.as_ref();
+        cgroup
+            .filter(|cgroup| cgroup.path.starts_with(self.capture.root()))
+            .and_then(|cgroup| Kubepods::uid(&cgroup.path))
+            .is_some_and(|found| found == uid.0)
+    }
 }

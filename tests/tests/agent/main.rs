@@ -8,9 +8,11 @@ mod leaving;
 mod lists;
 mod node;
 mod refused;
+mod relists;
 mod sandboxes;
 mod scale;
 mod telling;
+mod unsupported;
 
 use interceptor_tests::{
     lab::{dial, wait_until},
