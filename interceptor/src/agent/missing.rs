@@ -70,7 +70,9 @@ impl Node {
             sleep(STALENESS).await;
             let unclaimed = |pod: &&Missing| self.index.borrow().pod(&pod.uid).is_none();
             let gone: Vec<_> = unnamed.iter().filter(unclaimed).collect();
-            gone.into_iter().for_each(|pod| self.is_gone(&pod.uid));
+            for pod in gone {
+                self.is_gone(&pod.uid);
+            }
         }
     }
 

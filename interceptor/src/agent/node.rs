@@ -336,20 +336,34 @@ impl Node {
             for told in self.cgroups.next().await? {
                 match told {
                     Told::Populated(uid) => {
-                        let tended = self.tended(&PodUid(uid.to_string()));
-                        if let Some(tended) = tended {
+                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
                             tended.nudge.notify_one();
                         }
                     }
-                    Told::Made | Told::Overflow => {
+                    Told::Unwatched(uid) => {
+                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
+                            tended.is_watched.set(false);
+                            tended.nudge.notify_one();
+                        }
+                    }
+                    Told::Made => {
                         self.watch_folders();
-                        let waiting = self.all_tended().into_iter();
-                        let waiting = waiting.filter(|tended| !tended.is_watched.get());
-                        waiting.for_each(|tended| tended.nudge.notify_one());
+                        self.nudge(|tended| !tended.is_watched.get());
+                    }
+                    // Which pods it was about is not known.
+                    Told::Overflow => {
+                        self.watch_folders();
+                        self.nudge(|_| true);
                     }
                 }
             }
         }
+    }
+
+    fn nudge(&self, which: impl Fn(&Tended) -> bool) {
+        let tended = self.all_tended().into_iter();
+        let chosen = tended.filter(|tended| which(tended));
+        chosen.for_each(|tended| tended.nudge.notify_one());
     }
 
     fn watch_folders(&self) {

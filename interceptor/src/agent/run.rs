@@ -32,6 +32,7 @@ use super::{
     protocol::{self, BindError, Listener},
     taint, watch,
 };
+use crate::host;
 
 /// How many threads may block at a time. One change is made at a time in any case.
 const THREADS: usize = 4;
@@ -51,6 +52,7 @@ const ENDING: Duration = Duration::from_secs(2);
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
     memory::share_arenas();
+    host::raise_open_files().unwrap_or_else(|error| warn!("{error:#}"));
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)

@@ -5,6 +5,7 @@ mod away;
 mod idle;
 mod killed;
 mod leaving;
+mod limits;
 mod lists;
 mod node;
 mod refused;
