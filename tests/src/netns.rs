@@ -2,8 +2,10 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
     panic,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +21,7 @@ use crate::{
     agent::Namespace,
     command::{bounded, require_root, run},
     janitor::{self, Task},
+    spawn::spawn,
 };
 
 /// How long a test waits for the kernel to settle a new interface.
@@ -37,6 +40,35 @@ enum Holder {
     Process { _actor: Actor },
     /// A file that it is mounted on.
     Mount(PathBuf),
+}
+
+impl Holder {
+    fn mount_point(path: &Path) -> Result<Self> {
+        require_root()?;
+        File::create_new(path).with_context(|| path.display().to_string())?;
+        janitor::remember(&Task::Unmount(path.to_owned()))?;
+        Ok(Self::Mount(path.to_owned()))
+    }
+}
+
+/// Gives the user namespace of `inside`, which is `cat`, its IDs, and has its network namespace at
+/// `path`.
+fn bind_of_users(inside: &mut Child, first: u32, path: &Path) -> Result<()> {
+    let mut stdin = inside.stdin.take().context("stdin")?;
+    let stdout = inside.stdout.as_mut().context("stdout")?;
+    // Once it answers it is in its namespaces.
+    stdin.write_all(b"?")?;
+    stdout.read_exact(&mut [0])?;
+    let of_inside = |file: &str| format!("/proc/{}/{file}", inside.id());
+    for map in ["uid_map", "gid_map"] {
+        fs::write(of_inside(map), format!("0 {first} 65536"))?;
+    }
+    bind(&of_inside("ns/net"), path)
+}
+
+fn bind(from: &str, path: &Path) -> Result<()> {
+    let none = None::<&str>;
+    Ok(mount(Some(from), path, none, MsFlags::MS_BIND, none)?)
 }
 
 impl Drop for Holder {
@@ -60,17 +92,29 @@ impl Netns {
 
     /// Makes one that is mounted at `path`, as container runtimes do: it needs no process.
     pub fn mounted(path: &Path) -> Result<Self> {
-        require_root()?;
-        File::create_new(path).with_context(|| path.display().to_string())?;
-        janitor::remember(&Task::Unmount(path.to_owned()))?;
-        let holder = Holder::Mount(path.to_owned());
+        let holder = Holder::mount_point(path)?;
         let make = || -> Result<()> {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            let (own, none) = ("/proc/thread-self/ns/net", None::<&str>);
-            Ok(mount(Some(own), path, none, MsFlags::MS_BIND, none)?)
+            bind("/proc/thread-self/ns/net", path)
         };
         thread::scope(|scope| scope.spawn(make).join())
             .unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
+        Self::set_up(path.to_owned(), holder)
+    }
+
+    /// The same, and it belongs to a user namespace of its own, whose IDs begin at `first`.
+    pub fn mounted_of_users(path: &Path, first: u32) -> Result<Self> {
+        let holder = Holder::mount_point(path)?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut inside = spawn(command)?;
+        let made = bind_of_users(&mut inside, first, path);
+        // It ends with its stdin.
+        inside.wait()?;
+        made?;
         Self::set_up(path.to_owned(), holder)
     }
 

@@ -4,9 +4,13 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    agent::install::{self, CniFolders},
+    agent::{
+        install::{self, CniFolders},
+        kubepods::Kubepods,
+    },
     dataplane::Dataplane,
-    host, status,
+    host,
+    record::Record,
 };
 
 /// Take the agent's CNI plugin off this node
@@ -46,14 +50,29 @@ impl Uninstall {
 fn detach() -> Result<()> {
     host::check_root()?;
     host::ensure_bpffs()?;
-    for pod in status::read(None)? {
-        let netns = pod.attached.netns;
-        eprintln!(
-            "interceptor: {} is about to be captured no longer: its traffic passes the proxy by",
-            netns.display()
-        );
+    let mut dataplane = Dataplane::new();
+    match dataplane.attached() {
+        Ok(pods) => pods.iter().for_each(|pod| {
+            let pod = name(&pod.record);
+            eprintln!(
+                "interceptor: {pod} is about to be captured no longer: its traffic passes the proxy by"
+            );
+        }),
+        // Whoever cannot be named is detached all the same.
+        Err(error) => eprintln!("interceptor: cannot name what is captured: {error:#}"),
     }
-    let count = Dataplane::new().detach_all()?;
+    let count = dataplane.detach_all()?;
     eprintln!("interceptor: {count} network namespaces are no longer captured");
     Ok(())
+}
+
+/// What people know a pod by: its UID, if the agent has attached it. The path that its network
+/// namespace was found by may be a process's that has ended.
+fn name(record: &Record) -> String {
+    let netns = record.netns.display();
+    let cgroup = record.pod_cgroup.as_ref();
+    match cgroup.and_then(|cgroup| Kubepods::uid(&cgroup.path)) {
+        Some(uid) => format!("pod {uid} ({netns})"),
+        None => netns.to_string(),
+    }
 }

@@ -15,6 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::Node;
@@ -76,22 +77,24 @@ pub(super) fn own_pod(node: &str) -> Value {
     })
 }
 
-/// What the agent may do: what `deploy/` grants it, the taint's part included.
+/// Where `deploy/` grants rights: to the agent, and where taints are used.
+const RIGHTS: [&str; 2] = [
+    include_str!("../../../deploy/base/rbac.yaml"),
+    include_str!("../../../deploy/components/taint/rbac.yaml"),
+];
+
+/// What the agent may do, as `deploy/` grants it. (Bindings have no rules.)
 pub(super) fn rules() -> Result<Vec<PolicyRule>> {
-    let rules = json!([
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
-        {"apiGroups": ["node.k8s.io"], "resources": ["runtimeclasses"], "verbs": ["get"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-        {
-            "apiGroups": ["apps"],
-            "resources": ["daemonsets"],
-            "resourceNames": [DAEMON_SET],
-            "verbs": ["get"],
-        },
-    ]);
-    Ok(serde_json::from_value(rules)?)
+    let mut rules = Vec::new();
+    for text in RIGHTS {
+        for object in serde_saphyr::from_multiple::<Value>(text)? {
+            if let Some(granted) = object.get("rules") {
+                rules.extend(Vec::deserialize(granted)?);
+            }
+        }
+    }
+    ensure!(!rules.is_empty(), "deploy/ grants nothing");
+    Ok(rules)
 }
 
 /// The agent. Killed when dropped.

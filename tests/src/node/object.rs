@@ -19,6 +19,8 @@ pub struct Manifest {
     pub has_proxy: bool,
     /// The runtime that is to run it.
     pub runtime_class: Option<String>,
+    /// Where its IDs begin, as the node names them, if it has a user namespace of its own.
+    pub first_id: Option<u32>,
 }
 
 impl Manifest {
@@ -40,6 +42,7 @@ impl Manifest {
             annotations: BTreeMap::new(),
             has_proxy: false,
             runtime_class: None,
+            first_id: None,
         }
     }
 
@@ -61,6 +64,13 @@ impl Manifest {
     #[must_use]
     pub fn with_runtime_class(mut self, class: &str) -> Self {
         self.runtime_class = Some(class.to_owned());
+        self
+    }
+
+    /// The same with a user namespace of its own, whose IDs begin at `first`.
+    #[must_use]
+    pub const fn with_ids_from(mut self, first: u32) -> Self {
+        self.first_id = Some(first);
         self
     }
 
@@ -92,6 +102,7 @@ impl Manifest {
             },
             "spec": {
                 "nodeName": node,
+                "hostUsers": self.first_id.is_none(),
                 "runtimeClassName": self.runtime_class,
                 "containers": containers,
             },

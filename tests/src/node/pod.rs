@@ -101,7 +101,11 @@ impl Pod {
     /// left if a plugin refuses.
     pub fn start_sandbox(&mut self, node: &Node) -> Result<()> {
         let id = node.new_id();
-        let netns = Netns::mounted(&node.netns_folder().join(format!("cni-{id}")))?;
+        let path = node.netns_folder().join(format!("cni-{id}"));
+        let netns = match self.manifest.first_id {
+            Some(first) => Netns::mounted_of_users(&path, first)?,
+            None => Netns::mounted(&path)?,
+        };
         janitor::remember(&Task::Detach(netns.path().to_owned()))?;
         let call = runtime::Call {
             id: &id,
@@ -186,12 +190,13 @@ impl Pod {
         node.runtime.del(&node.host, &call, &Value::Null)
     }
 
-    /// Starts a container, in the place of the one of that name if there is one.
+    /// Starts a container, in the place of the one of that name if there is one. `user` is as the
+    /// pod names it.
     pub fn start_container(&mut self, node: &Node, name: &str, user: User) -> Result<&Actor> {
         self.containers.remove(name);
         let cgroup = self.container_cgroup(node, &node.new_id())?;
         let at = Namespace::At(self.netns()?.path().to_owned());
-        let actor = Actor::start(name, user, at, Some(&cgroup))?;
+        let actor = Actor::start(name, self.as_node_names(user), at, Some(&cgroup))?;
         let container = Container { actor, cgroup };
         self.containers.insert(name.to_owned(), container);
         self.container(name)
@@ -246,6 +251,13 @@ impl Pod {
     #[must_use]
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
+    }
+
+    const fn as_node_names(&self, user: User) -> User {
+        match self.manifest.first_id {
+            Some(first) => User::new(first + user.uid, first + user.gid),
+            None => user,
+        }
     }
 
     fn container_cgroup(&self, node: &Node, id: &str) -> Result<PathBuf> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use interceptor_tests::{
     lab::dial,
-    node::{CAPTURED, Driver, Manifest, Node, REMOTE, STRAIGHT},
+    node::{CAPTURED, Driver, Manifest, Node, PROXY, REMOTE, STRAIGHT},
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
@@ -87,6 +87,36 @@ fn annotations_configure_the_capture() {
     assert_eq!(dialled(&excluding), STRAIGHT);
     let answer = dial(including.app().expect("the app"), REMOTE).expect("a call");
     assert_eq!(answer, CAPTURED);
+}
+
+/// `hostUsers: false`: the proxy's number is its number there.
+#[test]
+fn in_a_pod_with_users_of_its_own_the_proxy_is_told_by_its_own_number() {
+    const FIRST: u32 = 200_000;
+
+    let node = new_node();
+    let mut there = node
+        .run(of_mesh(&node, "there").with_ids_from(FIRST))
+        .expect("a pod");
+    assert_eq!(dialled(&there), STRAIGHT);
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    until_captured(&there, || agent.log());
+    let manifest = of_mesh(&node, "by-cni").with_ids_from(FIRST + 65536);
+    let mut by_cni = node.run(manifest).expect("a pod");
+    for pod in [&mut there, &mut by_cni] {
+        expect_captured(pod);
+        let proxy = pod.container("proxy").expect("the proxy");
+        assert_eq!(dial(proxy, REMOTE).expect("a call"), STRAIGHT);
+        let address = pod.addresses().expect("addresses")[0];
+        let to = SocketAddr::from((address, 8080)).to_string();
+        let answer = dial(&node.client, &to).expect("a call");
+        assert_eq!(answer, format!("proxy:15006 for {to}"));
+        // The node's 1337 is somebody else there.
+        let own = pod.manifest.first_id.take();
+        let stranger = pod.start_container(&node, "stranger", PROXY);
+        let answer = dial(stranger.expect("a process"), REMOTE).expect("a call");
+        assert_eq!(answer, CAPTURED, "{own:?}");
+    }
 }
 
 /// The plugin asks for a pod that the agent's watch has not told of: the agent asks the API.

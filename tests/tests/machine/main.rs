@@ -1,5 +1,6 @@
 //! What can only be told of the whole machine: each of these tests has it for itself.
 
+mod agents;
 mod counts;
 mod dispatchers;
 mod first;

@@ -27,7 +27,7 @@ const CHANGES: usize = 6;
 const KILLS: usize = 40;
 
 /// The build that is tested, and one whose policies and listeners are laid out in another way.
-fn builds() -> [PathBuf; 2] {
+pub(crate) fn builds() -> [PathBuf; 2] {
     let builds = [interceptor::binary(), interceptor::other_binary()];
     for build in &builds {
         let shown = build.display();
@@ -100,7 +100,7 @@ fn expect_open(lab: &Lab, open: &[(&str, Handle)]) {
 }
 
 /// The layouts that policies are pinned in, and the builds whose programs are.
-fn pinned() -> [usize; 2] {
+pub(crate) fn pinned() -> [usize; 2] {
     let names = |folder: &str| {
         let entries = fs::read_dir(pins::folder().join(folder)).expect("a folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
