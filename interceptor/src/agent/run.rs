@@ -51,7 +51,7 @@ const ENDING: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
-    memory::share_arenas();
+    memory::share_arena();
     host::raise_open_files().unwrap_or_else(|error| warn!("{error:#}"));
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

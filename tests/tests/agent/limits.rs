@@ -13,7 +13,7 @@ fn the_agent_opens_as_many_files_as_it_may() {
     let limited = node.folder().join("limited");
     let binary = interceptor::binary();
     let script = format!(
-        "#!/bin/sh\nulimit -H -n 4000; ulimit -S -n 300; exec {} \"$@\"\n",
+        "#!/bin/sh\nulimit -S -n 300; ulimit -H -n 4000; exec {} \"$@\"\n",
         binary.display()
     );
     fs::write(&limited, script).expect("a script");
