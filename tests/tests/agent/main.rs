@@ -2,10 +2,13 @@
 
 mod appearing;
 mod away;
+mod closing;
 mod idle;
 mod killed;
 mod leaving;
 mod lists;
+mod live;
+mod neighbours;
 mod node;
 mod refused;
 mod sandboxes;
