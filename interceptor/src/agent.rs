@@ -19,6 +19,7 @@ pub mod leaving;
 mod map_metrics;
 mod memory;
 pub mod metrics;
+pub mod missing;
 pub mod node;
 pub mod options;
 mod plugin;

@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
     unistd::geteuid,
 };
 
@@ -27,6 +30,13 @@ const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_SYS_ADMIN", 21),
     ("CAP_SYS_PTRACE", 19),
 ];
+
+/// Lets us open as many files as we may. A node's pods take several each; the limit that processes
+/// begin with is for those that use `select(2)`.
+pub fn raise_open_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot tell RLIMIT_NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise RLIMIT_NOFILE")
+}
 
 /// Makes sure that we may do what attaching takes.
 pub fn check_root() -> Result<()> {

@@ -207,6 +207,12 @@ impl ApiServer {
         self.state.lock().faults.unavailable = unavailable;
     }
 
+    /// Leaves the objects of this name out of lists that need not be the newest (resource version 0),
+    /// as a watch cache does that has not heard of them.
+    pub fn leave_out(&self, name: &str) {
+        self.state.lock().faults.unlisted.insert(name.to_owned());
+    }
+
     /// Refuses watches that begin with all objects, as servers before 1.32 do.
     pub fn refuse_streaming_lists(&self) {
         self.state.lock().faults.no_streaming_lists = true;

@@ -176,10 +176,11 @@ impl Node {
         self.api.remove("v1", "Pod", namespace, name).map(drop)
     }
 
-    /// A UID that no other pod has.
+    /// A UID that no other pod has, on whichever node.
     #[must_use]
     pub fn new_uid(&self) -> String {
-        let number = self.ids.fetch_add(1, Ordering::Relaxed);
+        static UIDS: AtomicU64 = AtomicU64::new(1);
+        let number = UIDS.fetch_add(1, Ordering::Relaxed);
         format!(
             "2f9b1c34-0f3a-4b6e-{:04x}-{number:012x}",
             process::id() & 0xffff

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::sandboxes::PodCgroup;
@@ -16,7 +16,7 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{AttachedPod, Dataplane},
     host,
-    netns::{Netns, NetnsSpec},
+    netns::{Netns, NetnsId, NetnsSpec},
     places::Places,
     settings::Settings,
 };
@@ -36,6 +36,8 @@ pub struct Capture {
 pub struct Order {
     /// The pod's network namespace, as the runtime or a process names it.
     pub netns: PathBuf,
+    /// What must be found there. A process may have ended, and another have its number.
+    pub expected: Option<NetnsId>,
     /// The pod's cgroups, if kubelet has made them.
     pub cgroup: Option<PodCgroup>,
     /// How.
@@ -84,6 +86,7 @@ impl Capture {
 
     fn attach_now(&self, order: &Order) -> Result<Captured> {
         let netns = Netns::open(&NetnsSpec::File(order.netns.clone()))?;
+        check_is(&netns, order.expected)?;
         host::check_not_hosts(&netns)?;
         let places = self.places(order.cgroup.as_ref())?;
         let wanted = Attachment {
@@ -164,6 +167,18 @@ impl Capture {
     }
 }
 
+fn check_is(netns: &Netns, expected: Option<NetnsId>) -> Result<()> {
+    let found = netns.id()?;
+    if expected.is_some_and(|expected| expected != found) {
+        bail!(
+            "{}: not the pod's network namespace any more: its process has ended, and the pod is \
+             looked at again",
+            netns.path().display()
+        );
+    }
+    Ok(())
+}
+
 /// Runs `work` on a thread that may block.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -171,4 +186,22 @@ pub async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .context("the work was broken off")?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_namespace_is_not_taken_for_another_that_its_path_led_to() {
+        let own = Path::new("/proc/self/ns/net");
+        let netns = Netns::open(&NetnsSpec::File(own.to_owned())).unwrap();
+        let id = netns.id().unwrap();
+        check_is(&netns, None).unwrap();
+        check_is(&netns, Some(id)).unwrap();
+        let another = NetnsId::of(Path::new("/proc/self/ns/mnt")).unwrap();
+        assert_ne!(another, id);
+        let error = check_is(&netns, Some(another)).unwrap_err().to_string();
+        assert!(error.contains("/proc/self/ns/net"), "{error}");
+    }
 }

@@ -22,6 +22,8 @@ pub enum Told {
     Made,
     /// The cgroup of the pod with this UID has its first process, or has lost its last.
     Populated(Rc<str>),
+    /// The cgroup of the pod with this UID is gone: it is told of no more.
+    Unwatched(Rc<str>),
     /// More has happened than the kernel could note.
     Overflow,
 }
@@ -91,7 +93,8 @@ impl CgroupEvents {
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                 told.push(Told::Overflow);
             } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                self.pods.borrow_mut().remove(&event.wd);
+                let gone = self.pods.borrow_mut().remove(&event.wd);
+                told.extend(gone.map(Told::Unwatched));
             } else if event.mask.contains(AddWatchFlags::IN_CREATE) {
                 told.push(Told::Made);
             } else if let Some(uid) = self.pods.borrow().get(&event.wd) {
@@ -100,5 +103,33 @@ impl CgroupEvents {
         }
         told.dedup();
         Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn that_a_cgroup_is_gone_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pod = folder.path().join("pod");
+        fs::create_dir(&pod).unwrap();
+        fs::write(pod.join("cgroup.events"), "populated 0").unwrap();
+        let events = CgroupEvents::new().unwrap();
+        events.watch_pod("a-uid", &pod).unwrap();
+        fs::remove_dir_all(&pod).unwrap();
+        let gone = Told::Unwatched("a-uid".into());
+        assert_eq!(events.next().await.unwrap(), [gone]);
+        assert!(events.pods.borrow().is_empty());
+        // Once it is there again it is watched again.
+        fs::create_dir(&pod).unwrap();
+        fs::write(pod.join("cgroup.events"), "populated 0").unwrap();
+        events.watch_pod("a-uid", &pod).unwrap();
+        fs::write(pod.join("cgroup.events"), "populated 1").unwrap();
+        let told = events.next().await.unwrap();
+        assert_eq!(told, [Told::Populated("a-uid".into())]);
     }
 }

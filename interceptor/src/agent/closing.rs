@@ -12,11 +12,12 @@ use crate::{
         Netns,
         sock_diag::{SockDiag, TcpSocket},
     },
+    settings::Settings,
 };
 
 /// Closes those connections of an attached pod that would be captured if they were made now. Answers
-/// how many there were.
-pub(super) fn close_uncaptured(netns: &Netns) -> Result<u64> {
+/// how many there were. The proxy's own stay: what it has accepted meanwhile has been captured.
+pub(super) fn close_uncaptured(netns: &Netns, settings: &Settings) -> Result<u64> {
     let sockets = netns.run(|| Ok(SockDiag::open()?.list()?))?;
     let listening: HashSet<_> = sockets
         .iter()
@@ -24,7 +25,9 @@ pub(super) fn close_uncaptured(netns: &Netns) -> Result<u64> {
         .map(|socket| socket.local.port())
         .collect();
     let mut passed = Vec::new();
-    for socket in sockets.iter().filter(|socket| !socket.listens) {
+    let is_others = |socket: &&TcpSocket| !settings.proxy_uids.as_slice().contains(&socket.uid);
+    let open = sockets.iter().filter(|socket| !socket.listens);
+    for socket in open.filter(is_others) {
         let question = question(socket, &listening);
         if matches!(explain(netns, &question)?.outcome, Outcome::Captured { .. }) {
             passed.push(socket);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::{capture::Capture, metrics::Metrics};
@@ -18,16 +18,54 @@ const RETRY: Duration = Duration::from_millis(200);
 /// The longest wait after failures.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Follows until the pod is no longer attached, or its changes are no longer told.
+/// Follows until the pod is no longer attached.
 ///
 /// One socket in the pod's network namespace, and no wake-up while nothing changes.
-pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Result<()> {
-    let mut changes = Changes::watch(netns)?;
+pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
+    let mut pause = Pause::default();
+    loop {
+        let begun = Instant::now();
+        let Err(error) = watch(capture, metrics, netns).await else {
+            return;
+        };
+        let netns = netns.path().display();
+        debug!(%netns, "changes of the pod's network are asked for anew: {error:#}");
+        sleep(pause.after(begun.elapsed())).await;
+    }
+}
+
+/// Follows until the pod is no longer attached; fails where changes are not told, or no longer.
+async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Result<()> {
+    let mut changes = Changes::watch(netns).inspect_err(|error| {
+        warn!("changed addresses or routes are not told, and looked at now and then: {error:#}");
+    });
     // What has changed between the attach and the watch.
     while renew(capture, metrics, netns).await {
-        changes.next().await?;
+        match &mut changes {
+            Ok(changes) => changes.next().await?,
+            Err(_) => return changes.map(drop),
+        }
     }
     Ok(())
+}
+
+/// How long to wait between attempts to watch.
+#[derive(Debug, Default)]
+struct Pause {
+    last: Duration,
+}
+
+impl Pause {
+    /// The next wait, after an attempt that has gone well for so long.
+    fn after(&mut self, lasted: Duration) -> Duration {
+        self.last = if lasted > LONGEST {
+            // The kernel has dropped messages, of too many changes at once.
+            Duration::ZERO
+        } else {
+            (self.last * 2).clamp(RETRY, LONGEST)
+        };
+        self.last
+    }
 }
 
 /// Tries until the copy is as the pod's network is. Answers whether the pod is attached.
@@ -48,5 +86,21 @@ async fn renew(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> bool
         }
         sleep(wait).await;
         wait = (wait * 2).min(LONGEST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_watched_is_tried_more_and_more_seldom() {
+        let mut pause = Pause::default();
+        assert_eq!(pause.after(Duration::ZERO), RETRY);
+        assert_eq!(pause.after(Duration::ZERO), 2 * RETRY);
+        let last = (0..100).map(|_| pause.after(Duration::ZERO)).last();
+        assert_eq!(last, Some(LONGEST));
+        assert_eq!(pause.after(2 * LONGEST), Duration::ZERO);
+        assert_eq!(pause.after(Duration::ZERO), RETRY);
     }
 }

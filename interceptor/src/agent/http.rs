@@ -1,6 +1,9 @@
 //! Health and metrics over HTTP.
 
-use std::net::SocketAddr;
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context as _, Result};
 use axum::{
@@ -10,7 +13,8 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::TcpListener;
+use nix::errno::Errno;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::error;
 
 use super::{capture::blocking, health::Health, metrics::Metrics};
@@ -20,12 +24,24 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 
 /// Listens where the probes and Prometheus ask.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    let listening = match TcpListener::bind(address).await {
+        Err(error) if is_without_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listening => listening,
+    };
+    listening.with_context(|| {
         format!(
             "cannot listen on {address} for health and metrics: end who listens there, or give \
              another --http-address"
         )
     })
+}
+
+/// The kernel has no IPv6 (`ipv6.disable=1`), or not on this node (`disable_ipv6`).
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 /// Answers for ever.
@@ -53,8 +69,12 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
 }
 
+/// Held while it is counted what is in the maps, which may take a while: whoever asks, and however
+/// often, keeps no more than one of the threads from the pods.
+static COUNTING: Semaphore = Semaphore::const_new(1);
+
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
-    // Counting what is in the maps may take a while.
+    let _turn = COUNTING.acquire().await;
     match blocking(move || Ok(metrics.text()?)).await {
         Ok(text) => ([(CONTENT_TYPE, METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     time::Duration,
 };
 
@@ -13,8 +14,9 @@ use interceptor_ebpf::NetnsCookie;
 
 use super::{
     intent::{From, Intent},
+    missing::Missing,
     pod::{Pod, PodName, PodUid},
-    selection::{Decision, Runtime, Selection, Skip, decide},
+    selection::{Decision, Refusal, Runtime, Selection, Skip, decide},
     tightening::tightens,
 };
 use crate::settings::Settings;
@@ -23,6 +25,9 @@ use crate::settings::Settings;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// How long it comes to at most.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The init container that has a pod captured.
+const ISTIO_INIT: &str = "istio-init";
 
 /// Whether what is said of a running pod later is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +83,10 @@ pub enum State {
     /// It is none of ours.
     Skipped(Skip),
     /// It should be captured and cannot be.
-    Refused(String),
+    Refused(Refusal),
     /// It is to be captured, now or when its istio-init runs.
     Pending {
-        /// How often it has failed.
-        failures: u32,
-        /// Why it failed last.
+        /// Why it failed last, if it has.
         reason: Option<String>,
     },
     /// It is captured.
@@ -118,6 +121,11 @@ struct Entry {
     state: State,
     /// How it is to be captured, if it is.
     intent: Option<Box<Intent>>,
+    /// How often what the intent asks for has failed.
+    failures: u32,
+    /// The istio-init of the sandbox before, by the runtime's name for it: what is told of that one
+    /// late says nothing of the present sandbox.
+    former_init: Option<String>,
     /// What was told last, not to be told again.
     told: Option<(&'static str, String)>,
 }
@@ -178,6 +186,8 @@ impl Index {
                 pod: pod.clone(),
                 state: State::Captured(captured),
                 intent: Some(Box::new(intent)),
+                failures: 0,
+                former_init: None,
                 told: None,
             };
             return self.change(entry, pod, decision, around);
@@ -206,7 +216,7 @@ impl Index {
             (State::Captured(_), Decision::Skip(reason)) => {
                 entry.keep(&format!("its object says by now that {reason}"))
             }
-            (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason),
+            (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason.to_string()),
             (State::Pending { .. }, Decision::Capture(intent)) => {
                 entry.intent = Some(intent);
                 if entry.is_due() && !had_begun {
@@ -239,6 +249,11 @@ impl Index {
         let (old, new) = (&captured.settings, &intent.settings);
         if old == new {
             entry.intent = Some(intent);
+            entry.failures = 0;
+            return Vec::new();
+        }
+        let is_under_way = |wanted: &Intent| wanted.settings == *new;
+        if entry.intent.as_deref().is_some_and(is_under_way) {
             return Vec::new();
         }
         let follows =
@@ -262,6 +277,7 @@ impl Index {
             difference(old, new)
         );
         entry.intent = Some(intent);
+        entry.failures = 0;
         let mut actions = vec![Action::Attach(entry.pod.uid.clone())];
         actions.extend(entry.tell(false, "SettingsChanged", note));
         actions
@@ -285,11 +301,18 @@ impl Index {
         vec![Action::Forget(uid.clone(), netns)]
     }
 
-    /// Takes note that there are these pods and no others.
-    pub fn retain(&mut self, there: &BTreeSet<PodUid>) -> Vec<Action> {
-        let known = self.pods.keys().chain(self.found.keys());
-        let gone: Vec<_> = known.filter(|uid| !there.contains(uid)).cloned().collect();
-        gone.iter().flat_map(|uid| self.remove(uid)).collect()
+    /// The pods that are known, and are not among these.
+    #[must_use]
+    pub fn missing(&self, there: &BTreeSet<PodUid>) -> Vec<Missing> {
+        let seen = self.pods.values().map(|entry| Missing {
+            uid: entry.pod.uid.clone(),
+            name: Some(entry.pod.name.clone()),
+        });
+        let found = self.found.keys().cloned();
+        let found = found.map(|uid| Missing { uid, name: None });
+        seen.chain(found)
+            .filter(|pod| !there.contains(&pod.uid))
+            .collect()
     }
 
     /// Takes note that a pod is attached.
@@ -297,7 +320,7 @@ impl Index {
         let Some(entry) = self.pods.get_mut(uid) else {
             return vec![Action::Forget(uid.clone(), Some(captured.netns))];
         };
-        let had_failed = matches!(&entry.state, State::Pending { failures, .. } if *failures > 0);
+        let had_failed = mem::take(&mut entry.failures) > 0;
         entry.state = State::Captured(captured);
         if had_failed {
             return entry.tell(false, "Intercepted", "the pod is captured now".to_owned());
@@ -310,21 +333,21 @@ impl Index {
         let Some(entry) = self.pods.get_mut(uid) else {
             return (None, Vec::new());
         };
-        let failures = match &entry.state {
-            State::Pending { failures, .. } => failures + 1,
-            // It is captured with the settings that it had.
-            _ => 1,
+        let note = match &mut entry.state {
+            State::Pending { reason } => {
+                *reason = Some(why.to_owned());
+                format!("the pod cannot be captured yet: {why}")
+            }
+            State::Captured(_) => {
+                format!("the pod is captured as it was, and cannot be captured anew yet: {why}")
+            }
+            // It was decided anew while it was attached.
+            State::Skipped(_) | State::Refused(_) => return (None, Vec::new()),
         };
-        if !matches!(entry.state, State::Captured(_)) {
-            entry.state = State::Pending {
-                failures,
-                reason: Some(why.to_owned()),
-            };
-        }
         let wait = FIRST_RETRY
-            .saturating_mul(1 << failures.min(16).saturating_sub(1))
+            .saturating_mul(1 << entry.failures.min(16))
             .min(LAST_RETRY);
-        let note = format!("the pod cannot be captured yet: {why}");
+        entry.failures = entry.failures.saturating_add(1);
         (Some(wait), entry.tell(true, "InterceptionFailed", note))
     }
 
@@ -333,9 +356,27 @@ impl Index {
         match self.pods.get_mut(uid) {
             Some(entry) if entry.is_captured_in(netns) => {
                 entry.state = State::NEW;
+                entry.failures = 0;
                 entry.first_actions()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Takes note that a pod has a sandbox with this network namespace, in which no container has
+    /// started. If it was captured in another one when its istio-init ran, it waits for the next.
+    pub fn new_sandbox(&mut self, uid: &PodUid, netns: NetnsCookie) {
+        let Some(entry) = self.pods.get_mut(uid) else {
+            return;
+        };
+        let is_captured = matches!(entry.state, State::Captured(_));
+        let intent = entry.intent.as_ref();
+        let waits = intent.is_some_and(|intent| intent.from == From::IstioInit);
+        if waits && is_captured && !entry.is_captured_in(netns) {
+            entry.former_init = entry.istio_init().cloned();
+            entry.pod.started_init_containers.clear();
+            entry.state = State::NEW;
+            entry.failures = 0;
         }
     }
 
@@ -367,6 +408,15 @@ impl Index {
         self.pods.get(uid)?.intent.as_deref()
     }
 
+    /// The pods that are refused only because it is not known what they run by.
+    #[must_use]
+    pub fn of_unknown_runtimes(&self) -> Vec<PodUid> {
+        let is_unknown =
+            |entry: &&Entry| matches!(entry.state, State::Refused(Refusal::UnknownRuntime(_)));
+        let unknown = self.pods.values().filter(is_unknown);
+        unknown.map(|entry| entry.pod.uid.clone()).collect()
+    }
+
     /// Whether a pod is to be captured now: its istio-init, if it has one of ours, runs.
     #[must_use]
     pub fn is_due(&self, uid: &PodUid) -> bool {
@@ -380,7 +430,7 @@ impl Index {
         for entry in self.pods.values() {
             let count = match &entry.state {
                 State::Captured(_) => &mut counts.captured,
-                State::Pending { failures: 0, .. } => &mut counts.pending,
+                State::Pending { reason: None } => &mut counts.pending,
                 State::Pending { .. } | State::Refused(_) => &mut counts.failed,
                 State::Skipped(_) => &mut counts.skipped,
             };
@@ -391,10 +441,7 @@ impl Index {
 }
 
 impl State {
-    const NEW: Self = Self::Pending {
-        failures: 0,
-        reason: None,
-    };
+    const NEW: Self = Self::Pending { reason: None };
 }
 
 impl Entry {
@@ -408,6 +455,8 @@ impl Entry {
             pod,
             state,
             intent,
+            failures: 0,
+            former_init: None,
             told: None,
         }
     }
@@ -424,9 +473,11 @@ impl Entry {
     }
 
     fn decide_anew(&mut self, decision: Decision) -> Vec<Action> {
-        let told = self.told.take();
-        *self = Self::new(self.pod.clone(), decision);
-        self.told = told;
+        *self = Self {
+            told: self.told.take(),
+            former_init: self.former_init.take(),
+            ..Self::new(self.pod.clone(), decision)
+        };
         self.first_actions()
     }
 
@@ -434,13 +485,21 @@ impl Entry {
         match (&self.state, &self.intent) {
             (State::Pending { .. } | State::Captured(_), Some(intent)) => match intent.from {
                 From::Start => true,
-                From::IstioInit => {
-                    let started = &self.pod.started_init_containers;
-                    started.iter().any(|name| name == "istio-init")
-                }
+                From::IstioInit => self.has_istio_init_started(),
             },
             _ => false,
         }
+    }
+
+    fn has_istio_init_started(&self) -> bool {
+        let started = &self.pod.started_init_containers;
+        let is_former =
+            self.former_init.is_some() && self.istio_init() == self.former_init.as_ref();
+        started.iter().any(|name| name == ISTIO_INIT) && !is_former
+    }
+
+    fn istio_init(&self) -> Option<&String> {
+        self.pod.init_container_ids.get(ISTIO_INIT)
     }
 
     fn is_captured_in(&self, wanted: NetnsCookie) -> bool {
@@ -559,9 +618,16 @@ mod tests {
         assert_eq!(apply(&mut index, &over), []);
         let mut index = captured(LiveChanges::Ignored);
         assert_eq!(index.remove(&uid()), forgotten);
-        let mut index = captured(LiveChanges::Ignored);
-        assert_eq!(index.retain(&BTreeSet::from([uid()])), []);
-        assert_eq!(index.retain(&BTreeSet::new()), forgotten);
+    }
+
+    #[test]
+    fn a_pod_that_a_list_does_not_name_is_only_missing() {
+        let index = captured(LiveChanges::Ignored);
+        assert_eq!(index.missing(&BTreeSet::from([uid()])), []);
+        let name = index.pod(&uid()).map(|pod| pod.name.clone());
+        let missing = [Missing { uid: uid(), name }];
+        assert_eq!(index.missing(&BTreeSet::new()), missing);
+        assert_eq!(index.counts().captured, 1);
     }
 
     #[test]
@@ -580,10 +646,12 @@ mod tests {
         let before = captured(LiveChanges::Ignored);
         let settings = before.intent(&uid()).unwrap().settings.clone();
         index.found(uid(), Captured { netns: 7, settings });
-        assert_eq!(
-            index.retain(&BTreeSet::new()),
-            [Action::Forget(uid(), Some(7))]
-        );
+        let missing = Missing {
+            uid: uid(),
+            name: None,
+        };
+        assert_eq!(index.missing(&BTreeSet::new()), [missing]);
+        assert_eq!(index.remove(&uid()), [Action::Forget(uid(), Some(7))]);
     }
 
     #[test]
@@ -677,6 +745,49 @@ mod tests {
         assert_eq!(index.counts().failed, 1);
         assert_eq!(told(&attach(&mut index, 7)), ["Intercepted"]);
         assert_eq!(index.counts().failed, 0);
+    }
+
+    #[test]
+    fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
+        let mut index = captured(LiveChanges::Followed);
+        let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
+        assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsChanged"]);
+        let (first, actions) = index.failed(&uid(), "no");
+        assert_eq!(first, Some(FIRST_RETRY));
+        assert_eq!(told(&actions), ["InterceptionFailed"]);
+        assert_eq!(index.failed(&uid(), "no"), (Some(2 * FIRST_RETRY), vec![]));
+        // It is under way: another event about the pod does not begin it anew.
+        assert_eq!(apply(&mut index, &tighter), []);
+        for _ in 0..100 {
+            index.failed(&uid(), "no");
+        }
+        assert_eq!(index.failed(&uid(), "no").0, Some(LAST_RETRY));
+        // Captured it is all the while, and the next change is tried at once.
+        assert_eq!(index.counts().captured, 1);
+        apply(&mut index, &injected());
+        let other = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "26");
+        apply(&mut index, &other);
+        assert_eq!(index.failed(&uid(), "no").0, Some(FIRST_RETRY));
+    }
+
+    #[test]
+    fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
+        let handler = |name: &str| Surroundings {
+            runtime: Runtime::Handler(name.to_owned()),
+            may_loosen: false,
+        };
+        let mut declined = injected();
+        declined["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
+        for (manifest, around) in [(declined, around()), (injected(), handler("runsc"))] {
+            let mut index = index(LiveChanges::Ignored);
+            apply(&mut index, &injected());
+            // While it waits for its turn it is decided anew.
+            index.apply(pod(manifest), &around);
+            let decided = index.state(&uid()).cloned();
+            assert!(!matches!(decided, Some(State::Pending { .. })));
+            assert_eq!(index.failed(&uid(), "not to be captured"), (None, vec![]));
+            assert_eq!(index.state(&uid()).cloned(), decided);
+        }
     }
 
     #[test]
@@ -791,5 +902,49 @@ mod tests {
         );
         assert_eq!(index.lost(&uid(), 7), []);
         assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
+    }
+
+    /// Kubelet tells of the old containers until it has made the new ones.
+    #[test]
+    fn what_is_told_late_of_the_sandbox_before_does_not_have_the_next_captured() {
+        let istio_init = |id: &str| {
+            let mut status = running("istio-init");
+            status["containerID"] = json!(id);
+            status
+        };
+        let mut index = index(LiveChanges::Ignored);
+        let old = waiting_pod(json!([istio_init("old")]), json!([running("reviews")]));
+        assert_eq!(apply(&mut index, &old), [Action::Attach(uid())]);
+        attach(&mut index, 7);
+        index.new_sandbox(&uid(), 7);
+        assert_eq!(index.counts().captured, 1);
+        index.new_sandbox(&uid(), 8);
+        assert!(!index.is_due(&uid()));
+        assert_eq!(apply(&mut index, &old), []);
+        assert!(!index.is_due(&uid()));
+        let new = waiting_pod(json!([istio_init("new")]), json!([]));
+        assert_eq!(apply(&mut index, &new), [Action::Attach(uid())]);
+    }
+
+    #[test]
+    fn a_new_sandbox_of_an_injected_pod_is_captured_before_any_container() {
+        let mut index = captured(LiveChanges::Ignored);
+        index.new_sandbox(&uid(), 8);
+        assert_eq!(index.counts().captured, 1);
+    }
+
+    #[test]
+    fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
+        let with = |runtime: Runtime| Surroundings {
+            runtime,
+            may_loosen: false,
+        };
+        let mut index = index(LiveChanges::Ignored);
+        let unknown = with(Runtime::Unknown("late".to_owned()));
+        index.apply(pod(injected()), &unknown);
+        assert_eq!(index.of_unknown_runtimes(), [uid()]);
+        let gvisor = with(Runtime::Handler("runsc".to_owned()));
+        index.apply(pod(injected()), &gvisor);
+        assert_eq!(index.of_unknown_runtimes(), []);
     }
 }

@@ -27,7 +27,7 @@ mod removal;
 mod watch;
 
 use folder::{ConfFile, Folder};
-pub use keeper::{InstallState, keep};
+pub use keeper::{InstallState, at_rest, keep};
 pub use removal::uninstall;
 
 /// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by

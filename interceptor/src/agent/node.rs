@@ -14,7 +14,8 @@ use k8s_openapi::{api::core::v1 as k8s, jiff::Timestamp};
 use kube::Client;
 use tokio::{
     sync::{Mutex, Notify},
-    task::spawn_local,
+    task::{AbortHandle, spawn_local},
+    time::sleep,
 };
 use tracing::{info, warn};
 
@@ -30,7 +31,7 @@ use super::{
     options::AgentOptions,
     pod::{Pod, PodUid},
     sandboxes::Sandboxes,
-    surroundings::Surroundings,
+    surroundings::{self, Surroundings},
     watch,
 };
 use crate::{host, netns::Netns, settings::Settings};
@@ -50,6 +51,10 @@ pub struct Node {
     events: Events,
     surroundings: Surroundings,
     tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
+    /// Whether runtimes that are not known are asked for again.
+    asks_again: Cell<bool>,
+    /// The search for pods that the last list does not name.
+    pub(super) search: RefCell<Option<AbortHandle>>,
 }
 
 /// A pod that is looked after: it is captured, or to be.
@@ -67,6 +72,14 @@ pub(super) struct Tended {
     pub(super) is_watched: Cell<bool>,
     /// Whether there is no such pod any more: it is looked after until its last process has ended.
     pub(super) is_gone: Cell<bool>,
+}
+
+impl Tended {
+    /// The pod is there, whatever was heard before, and something of it may have changed.
+    pub(super) fn is_there(&self) {
+        self.is_gone.set(false);
+        self.nudge.notify_one();
+    }
 }
 
 /// What a pod is captured with, and where.
@@ -99,6 +112,8 @@ impl Node {
             surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
             tended: RefCell::default(),
             tidy: Notify::new(),
+            asks_again: Cell::default(),
+            search: RefCell::default(),
             options,
             client,
             capture,
@@ -159,9 +174,7 @@ impl Node {
             .iter()
             .filter_map(|pod| pod.metadata.uid.clone())
             .collect();
-        let there = there.into_iter().map(PodUid).collect();
-        let actions = self.index.borrow_mut().retain(&there);
-        self.carry_out(actions);
+        self.look_for_others(&there.into_iter().map(PodUid).collect());
         info!(pods = pods.len(), "the node's pods are known");
         self.health.right(Part::Pods);
     }
@@ -170,14 +183,12 @@ impl Node {
     pub(super) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
         let pod = Pod::of(object)?;
         let uid = pod.uid.clone();
-        let surroundings = self.surroundings.of(&pod).await;
-        let actions = self.index.borrow_mut().apply(pod, &surroundings);
-        self.carry_out(actions);
+        self.decide(pod).await;
         if self.settings(&uid).is_some() {
             let tended = self.tend(&uid);
             tended.first_start.set(first_start(object));
             // Containers that were started anew may be in a new sandbox.
-            tended.nudge.notify_one();
+            tended.is_there();
         }
         Some(uid)
     }
@@ -186,9 +197,46 @@ impl Node {
     pub(super) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
         let pod = self.index.borrow().pod(uid).cloned();
         if let Some(pod) = pod {
-            let surroundings = self.surroundings.of(&pod).await;
-            let actions = self.index.borrow_mut().apply(pod, &surroundings);
-            self.carry_out(actions);
+            self.decide(pod).await;
+        }
+    }
+
+    async fn decide(self: &Rc<Self>, pod: Pod) {
+        let surroundings = self.surroundings.of(&pod).await;
+        let mut index = self.index.borrow_mut();
+        let actions = index.apply(pod, &surroundings);
+        let is_undecided = !index.of_unknown_runtimes().is_empty();
+        drop(index);
+        self.carry_out(actions);
+        if is_undecided && !self.asks_again.replace(true) {
+            let node = self.clone();
+            spawn_local(async move { node.ask_again().await });
+        }
+    }
+
+    /// Asks for runtimes that are not known, until they all are: nothing tells when they change.
+    async fn ask_again(self: &Rc<Self>) {
+        loop {
+            sleep(surroundings::MEMORY).await;
+            let undecided = self.index.borrow().of_unknown_runtimes();
+            if undecided.is_empty() {
+                self.asks_again.set(false);
+                return;
+            }
+            self.surroundings.forget_unknown();
+            for uid in undecided {
+                self.reconsider(&uid).await;
+            }
+            self.count();
+        }
+    }
+
+    /// Decides about a pod once more whose runtime was not known, if that is so: it may be by now.
+    pub(super) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
+        let is_undecided = self.index.borrow().of_unknown_runtimes().contains(uid);
+        if is_undecided {
+            self.surroundings.forget_unknown();
+            self.reconsider(uid).await;
         }
     }
 
@@ -196,7 +244,7 @@ impl Node {
     pub(super) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Attach(uid) => self.tend(&uid).nudge.notify_one(),
+                Action::Attach(uid) => self.tend(&uid).is_there(),
                 Action::Forget(uid, captured) => self.forget(&uid, captured),
                 Action::Tell(notice) => self.tell(&notice),
             }
@@ -288,20 +336,34 @@ impl Node {
             for told in self.cgroups.next().await? {
                 match told {
                     Told::Populated(uid) => {
-                        let tended = self.tended(&PodUid(uid.to_string()));
-                        if let Some(tended) = tended {
+                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
                             tended.nudge.notify_one();
                         }
                     }
-                    Told::Made | Told::Overflow => {
+                    Told::Unwatched(uid) => {
+                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
+                            tended.is_watched.set(false);
+                            tended.nudge.notify_one();
+                        }
+                    }
+                    Told::Made => {
                         self.watch_folders();
-                        let waiting = self.all_tended().into_iter();
-                        let waiting = waiting.filter(|tended| !tended.is_watched.get());
-                        waiting.for_each(|tended| tended.nudge.notify_one());
+                        self.nudge(|tended| !tended.is_watched.get());
+                    }
+                    // Which pods it was about is not known.
+                    Told::Overflow => {
+                        self.watch_folders();
+                        self.nudge(|_| true);
                     }
                 }
             }
         }
+    }
+
+    fn nudge(&self, which: impl Fn(&Tended) -> bool) {
+        let tended = self.all_tended().into_iter();
+        let chosen = tended.filter(|tended| which(tended));
+        chosen.for_each(|tended| tended.nudge.notify_one());
     }
 
     fn watch_folders(&self) {

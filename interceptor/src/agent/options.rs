@@ -2,7 +2,7 @@
 //! a `DaemonSet` sets it.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -16,7 +16,10 @@ use super::{
 
 /// Neither of istio-cni's ports (15014, 8000): both agents may be on a node while one replaces the
 /// other.
-const HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 15028));
+const HTTP: SocketAddr = SocketAddr::new(EVERYWHERE, 15028);
+
+/// Both families: kubelet asks at the node's address, which may be an IPv6 one.
+const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The agent's options.
 #[derive(Args, Clone, Debug)]
@@ -111,7 +114,8 @@ pub struct NodeOptions {
     pub no_cni: bool,
 
     /// The cgroup below which every socket of the pods is. By default the hierarchy's root, which is
-    /// right on every node; in a test a cgroup that stands for it
+    /// right but where the node is a container with a cgroup namespace of its own (kind, k3d): there
+    /// it is /sys/fs/cgroup
     #[arg(long, env = "CGROUP_ROOT", value_name = "CGROUP")]
     pub cgroup_root: Option<PathBuf>,
 

@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -13,13 +13,19 @@ use super::{
     options::Unsupported,
     pod::PodUid,
     protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
+    selection::Refusal,
     tending::By,
 };
 use crate::netns::{Netns, NetnsId, NetnsSpec};
 
-/// How often a pod is asked for that the API server does not know yet, a second apart: as istio-cni
-/// does.
-const TRIES: u32 = 30;
+/// How long a pod is asked for that the API server does not know yet: as istio-cni does.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long it waits between two questions.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is left of the plugin's patience for all that comes after.
+const ROOM: Duration = Duration::from_secs(2);
 
 /// How long the API server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -93,11 +99,17 @@ impl Plugin {
             Ok(uid) => uid,
             Err(reason) => return Outcome::Failed { reason },
         };
+        let node = &self.0;
+        node.reconsider_runtime(&uid).await;
+        if let Ok(netns) = Netns::open(&NetnsSpec::File(request.netns.clone())) {
+            node.index.borrow_mut().new_sandbox(&uid, netns.cookie());
+        }
         if let Some(outcome) = self.without_capture(&uid) {
             return outcome;
         }
-        let node = &self.0;
         let tended = node.tend(&uid);
+        // Taking away what it had is broken off, and done before it is captured.
+        tended.is_there();
         *tended.told.borrow_mut() = Some(request.netns.clone());
         let path = request.netns.clone();
         match node.capture_at(&uid, &tended, path, By::Cni).await {
@@ -120,19 +132,22 @@ impl Plugin {
         let unsupported = node.options.pods.unsupported_runtime;
         let index = node.index.borrow();
         let skipped = |reason: String| Some(Outcome::Skipped { reason });
+        let failed = |reason: &str| {
+            let reason = reason.to_owned();
+            Some(Outcome::Failed { reason })
+        };
         match index.state(uid) {
             Some(State::Skipped(why)) => skipped(why.to_string()),
-            Some(State::Refused(why)) if unsupported == Unsupported::Skip => skipped(why.clone()),
-            Some(State::Refused(why)) => Some(Outcome::Failed {
-                reason: why.clone(),
-            }),
-            Some(State::Pending { .. }) if !index.is_due(uid) => {
-                skipped("it is captured when its istio-init runs".to_owned())
+            Some(State::Refused(Refusal::Runtime(why))) if unsupported == Unsupported::Skip => {
+                skipped(why.clone())
             }
+            Some(State::Refused(why)) => failed(&why.to_string()),
+            Some(State::Pending { .. }) if !index.is_due(uid) => match index.intent(uid) {
+                Some(_waits) => skipped("it is captured when its istio-init runs".to_owned()),
+                None => failed("how it is to be captured is not known"),
+            },
             Some(State::Pending { .. } | State::Captured(_)) => None,
-            None => Some(Outcome::Failed {
-                reason: "the pod is gone".to_owned(),
-            }),
+            None => failed("the pod is gone"),
         }
     }
 
@@ -143,28 +158,30 @@ impl Plugin {
         if let Some(uid) = known.filter(is_it) {
             return Ok(uid);
         }
-        let mut problem = String::new();
         // Before the plugin gives up, so that the reason is told.
-        let wait = self.0.options.install.cni_wait_seconds;
-        for _ in 0..TRIES.min(wait.saturating_sub(2)).max(1) {
-            match self.ask(request).await {
+        let wait = Duration::from_secs(self.0.options.install.cni_wait_seconds.into());
+        let last = Instant::now() + wait.saturating_sub(ROOM).min(LONGEST);
+        let problem = loop {
+            let patience = last.saturating_duration_since(Instant::now());
+            let patience = patience.clamp(Duration::from_secs(1), PATIENCE);
+            match self.ask(request, patience).await {
                 Ok(pod) => {
                     let learnt = self.0.learn(&pod).await;
                     return learnt.ok_or_else(|| "the API server sent half a pod".to_owned());
                 }
-                Err(why) => problem = why,
+                Err(why) if Instant::now() + PAUSE > last => break why,
+                Err(_) => sleep(PAUSE).await,
             }
-            sleep(Duration::from_secs(1)).await;
-        }
+        };
         let pod = &request.pod;
         Err(format!(
             "whether {pod} is of the mesh cannot be told: {problem}"
         ))
     }
 
-    async fn ask(&self, request: &AddRequest) -> Result<k8s::Pod, String> {
+    async fn ask(&self, request: &AddRequest, patience: Duration) -> Result<k8s::Pod, String> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
-        let answer = timeout(PATIENCE, pods.get_opt(&request.pod.name)).await;
+        let answer = timeout(patience, pods.get_opt(&request.pod.name)).await;
         let answer = answer.map_err(|_late| "the API server does not answer".to_owned())?;
         let pod = answer.map_err(|error| format!("the API server says: {error}"))?;
         let pod = pod.ok_or_else(|| "the API server does not know it".to_owned())?;

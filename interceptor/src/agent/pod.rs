@@ -46,6 +46,8 @@ pub struct Pod {
     pub has_started: bool,
     /// The init containers that have been started in the pod's present sandbox, by name.
     pub started_init_containers: Vec<String>,
+    /// The runtime's names for the init containers, by their own.
+    pub init_container_ids: BTreeMap<String, String>,
 }
 
 /// A container of a pod.
@@ -96,6 +98,7 @@ impl Pod {
             is_over: matches!(phase, Some("Succeeded" | "Failed")),
             has_started: init.iter().chain(rest).any(has_started),
             started_init_containers: started_init_containers(init, rest),
+            init_container_ids: container_ids(init),
         })
     }
 
@@ -148,6 +151,14 @@ fn started_init_containers(
         .filter(|status| is_initialized || is_running(status))
         .map(|status| status.name.clone())
         .collect()
+}
+
+fn container_ids(statuses: &[k8s::ContainerStatus]) -> BTreeMap<String, String> {
+    let known = statuses.iter().filter_map(|status| {
+        let id = status.container_id.clone()?;
+        Some((status.name.clone(), id))
+    });
+    known.filter(|(_, id)| !id.is_empty()).collect()
 }
 
 fn is_running(status: &k8s::ContainerStatus) -> bool {

@@ -32,6 +32,7 @@ use super::{
     protocol::{self, BindError, Listener},
     taint, watch,
 };
+use crate::host;
 
 /// How many threads may block at a time. One change is made at a time in any case.
 const THREADS: usize = 4;
@@ -50,7 +51,8 @@ const ENDING: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
-    memory::share_arenas();
+    memory::share_arena();
+    host::raise_open_files().unwrap_or_else(|error| warn!("{error:#}"));
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
@@ -220,6 +222,7 @@ async fn leave(options: &AgentOptions, client: Client) {
 
 async fn uninstall(options: AgentOptions) {
     info!("told to end, and the DaemonSet goes: the CNI plugin is taken off, pods stay captured");
+    install::at_rest().await;
     let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),

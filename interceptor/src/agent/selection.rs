@@ -40,7 +40,25 @@ pub enum Decision {
     /// It is none of ours.
     Skip(Skip),
     /// It should be captured and cannot be: it must not run.
-    Refuse(String),
+    Refuse(Refusal),
+}
+
+/// Why a pod that should be captured cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its runtime is not one of those that share the node's kernel.
+    Runtime(String),
+    /// Whether its runtime shares the node's kernel cannot be told, or not yet.
+    UnknownRuntime(String),
+    /// It asks for what there is not.
+    Request(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Runtime(why) | Self::UnknownRuntime(why) | Self::Request(why)) = self;
+        formatter.write_str(why)
+    }
 }
 
 /// Why a pod is left alone.
@@ -97,7 +115,7 @@ pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
     }
     match intent {
         Ok(intent) => Decision::Capture(Box::new(intent)),
-        Err(problem) => Decision::Refuse(problem),
+        Err(problem) => Decision::Refuse(Refusal::Request(problem)),
     }
 }
 
@@ -183,7 +201,7 @@ fn is_ours(image: &str, repositories: &[String]) -> bool {
 /// A runtime that brings its own kernel would be attached, and nothing be captured: programs of the
 /// node's kernel do not see what goes on in gVisor or a virtual machine. So only those that are
 /// known to share the kernel are let in.
-fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<String> {
+fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Refusal> {
     let allowed = || {
         let names: Vec<_> = handlers.iter().map(String::as_str).collect();
         names.join(", ")
@@ -191,16 +209,16 @@ fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Str
     match runtime {
         Runtime::Default => None,
         Runtime::Handler(handler) if handlers.contains(handler) => None,
-        Runtime::Handler(handler) => Some(format!(
+        Runtime::Handler(handler) => Some(Refusal::Runtime(format!(
             "its runtime handler {handler:?} is not one that is known to share the node's kernel \
              ({}): in a sandbox with a kernel of its own (gVisor, Kata) nothing would be captured. \
              Use istio-init there, or name the handler in the agent's --runtime-handlers",
             allowed()
-        )),
-        Runtime::Unknown(class) => Some(format!(
+        ))),
+        Runtime::Unknown(class) => Some(Refusal::UnknownRuntime(format!(
             "its runtime class {class:?} is not known: whether it shares the node's kernel cannot \
              be told. Create the RuntimeClass, or let the agent read runtimeclasses"
-        )),
+        ))),
     }
 }
 
@@ -342,13 +360,13 @@ pub(super) mod tests {
         let captured = |runtime: Runtime| decide(&pod(injected()), &runtime, &selection());
         let handler = |name: &str| captured(Runtime::Handler(name.to_owned()));
         assert!(matches!(handler("crun"), Decision::Capture(_)));
-        for decision in [
-            handler("runsc"),
-            handler("kata-qemu"),
-            captured(Runtime::Unknown("gone".to_owned())),
-        ] {
-            assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
+        for decision in [handler("runsc"), handler("kata-qemu")] {
+            let is_refused = matches!(decision, Decision::Refuse(Refusal::Runtime(_)));
+            assert!(is_refused, "{decision:?}");
         }
+        let unknown = captured(Runtime::Unknown("gone".to_owned()));
+        let is_refused = matches!(unknown, Decision::Refuse(Refusal::UnknownRuntime(_)));
+        assert!(is_refused, "{unknown:?}");
         // Only what would have been captured is refused.
         let mut gateway = injected();
         gateway["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use k8s_openapi::api::{core::v1::Namespace, node::v1::RuntimeClass};
 use kube::{Api, Client};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{index, pod::Pod, selection::Runtime};
@@ -16,12 +16,18 @@ pub const MAY_LOOSEN: &str = "interceptor.dev/may-loosen";
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a class is not asked for again that was asked for in vain: every event of every pod of it
+/// would, and others would wait for the answer.
+pub(super) const MEMORY: Duration = Duration::from_secs(30);
+
 /// Asks the API server.
 pub struct Surroundings {
     client: Client,
     asks_namespaces: bool,
     /// The handlers never change (the API server refuses it), unless a class is made anew.
     handlers: RefCell<HashMap<String, String>>,
+    /// The classes that were asked for in vain, and when.
+    unknown: RefCell<HashMap<String, Instant>>,
 }
 
 impl Surroundings {
@@ -32,6 +38,7 @@ impl Surroundings {
             client,
             asks_namespaces,
             handlers: RefCell::default(),
+            unknown: RefCell::default(),
         }
     }
 
@@ -52,22 +59,35 @@ impl Surroundings {
         if let Some(handler) = self.handlers.borrow().get(class) {
             return Runtime::Handler(handler.clone());
         }
+        if self.is_known_to_be_unknown(class) {
+            return Runtime::Unknown(class.to_owned());
+        }
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        match timeout(PATIENCE, classes.get(class)).await {
+        let problem = match timeout(PATIENCE, classes.get(class)).await {
             Ok(Ok(found)) => {
                 let mut handlers = self.handlers.borrow_mut();
                 handlers.insert(class.to_owned(), found.handler.clone());
-                Runtime::Handler(found.handler)
+                return Runtime::Handler(found.handler);
             }
-            Ok(Err(error)) => {
-                warn!("cannot ask for the RuntimeClass {class}: {error}");
-                Runtime::Unknown(class.to_owned())
-            }
-            Err(_late) => {
-                warn!("cannot ask for the RuntimeClass {class}: no answer");
-                Runtime::Unknown(class.to_owned())
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_late) => "no answer".to_owned(),
+        };
+        warn!("cannot ask for the RuntimeClass {class}: {problem}");
+        let mut unknown = self.unknown.borrow_mut();
+        unknown.insert(class.to_owned(), Instant::now());
+        Runtime::Unknown(class.to_owned())
+    }
+
+    fn is_known_to_be_unknown(&self, class: &str) -> bool {
+        let unknown = self.unknown.borrow();
+        unknown
+            .get(class)
+            .is_some_and(|asked| asked.elapsed() < MEMORY)
+    }
+
+    /// Asks again for classes that were asked for in vain, when they are needed next.
+    pub(super) fn forget_unknown(&self) {
+        self.unknown.borrow_mut().clear();
     }
 
     /// What is not known is not permitted.

@@ -4,6 +4,7 @@
 //! One task a pod, which sleeps until something of the pod changes.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -11,8 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Error, Result};
+use interceptor_ebpf::NetnsCookie;
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::{
+    task::{JoinHandle, spawn_local},
+    time::sleep,
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -50,36 +55,82 @@ enum Next {
     End,
 }
 
+/// The network that is followed. That goes on while the pod is looked at: begun anew, it would look
+/// at all of the network each time.
+struct Followed {
+    netns: NetnsCookie,
+    /// A task of its own: it has its turn of [`super::capture::Capture`] to end, whoever waits for it.
+    until_detached: JoinHandle<()>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.until_detached.abort();
+    }
+}
+
 /// By what a pod is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     /// The runtime waits for us before it starts the first container.
     Cni,
-    /// We have found it ourselves.
-    Ourselves,
+    /// We have found it ourselves, by a process in this network namespace.
+    Ourselves(NetnsId),
+}
+
+impl By {
+    /// The network namespace that it was found in.
+    const fn expected(self) -> Option<NetnsId> {
+        match self {
+            Self::Cni => None,
+            Self::Ourselves(id) => Some(id),
+        }
+    }
 }
 
 impl Node {
     /// Looks after the pod until it is gone.
     pub(super) async fn look_after(self: &Rc<Self>, uid: &PodUid, tended: &Tended) {
         let mut entering = 0;
+        let mut followed = None;
         loop {
             let next = self.look(uid, tended, &mut entering).await;
             self.count();
             match next {
                 Next::End => return,
-                Next::Wait => tended.nudge.notified().await,
-                Next::Again(wait) => tokio::select! {
-                    () = tended.nudge.notified() => {}
-                    () = sleep(wait) => {}
-                },
-                Next::Follow(netns) => tokio::select! {
-                    () = tended.nudge.notified() => {}
-                    result = follow(&self.capture, &self.metrics, &netns) => {
-                        self.not_followed(uid, tended, &netns, result).await;
+                Next::Wait => {
+                    followed = None;
+                    tended.nudge.notified().await;
+                }
+                Next::Again(wait) => {
+                    followed = None;
+                    tokio::select! {
+                        () = tended.nudge.notified() => {}
+                        () = sleep(wait) => {}
                     }
-                },
+                }
+                Next::Follow(netns) => {
+                    let is_it = |followed: &Followed| followed.netns == netns.cookie();
+                    let mut now = followed
+                        .take()
+                        .filter(is_it)
+                        .unwrap_or_else(|| self.followed(netns));
+                    tokio::select! {
+                        () = tended.nudge.notified() => followed = Some(now),
+                        _ended = &mut now.until_detached => {
+                            self.is_detached(uid, tended, now.netns).await;
+                        }
+                    }
+                }
             }
+        }
+    }
+
+    fn followed(&self, netns: Arc<Netns>) -> Followed {
+        let (capture, metrics) = (self.capture.clone(), self.metrics.clone());
+        Followed {
+            netns: netns.cookie(),
+            until_detached: spawn_local(async move { follow(&capture, &metrics, &netns).await }),
         }
     }
 
@@ -112,6 +163,14 @@ impl Node {
         if !tended.is_watched.get() {
             let watched = self.cgroups.watch_pod(&uid.0, cgroup);
             tended.is_watched.set(watched.is_ok());
+            match watched {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
+                    %uid,
+                    "cannot watch the pod's cgroup, its sandbox may be found late \
+                     (fs.inotify.max_user_watches is shared by all of the node): {error}"
+                ),
+                _ => {}
+            }
         }
     }
 
@@ -140,9 +199,12 @@ impl Node {
             }
             // Captured it stays, whatever became of the pod's object.
             (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
-            (None, None) => Next::Wait,
+            (_, None) => {
+                self.release(tended).await;
+                Next::Wait
+            }
             (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
-            (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves).await {
+            (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves(id)).await {
                 Ok(held) => Next::Follow(held.netns),
                 Err(error) => self.failed(uid, &error),
             },
@@ -171,6 +233,13 @@ impl Node {
         }
     }
 
+    /// Lets go of a network namespace that the pod has no more: kept open, it would not end.
+    async fn release(&self, tended: &Tended) {
+        if tended.held.lock().await.take().is_some() {
+            self.tidy.notify_one();
+        }
+    }
+
     /// Captures the pod in the network namespace at `path`. In force when this returns.
     pub(super) async fn capture_at(
         self: &Rc<Self>,
@@ -185,12 +254,13 @@ impl Node {
             .context("the pod is not to be captured any more")?;
         let order = Order {
             netns: path,
+            expected: by.expected(),
             cgroup: self.sandboxes.cgroup(&uid.0),
             settings: settings.clone(),
         };
         let result = self.capture.attach(order).await;
         let captured = result.inspect_err(|_| {
-            if by == By::Ourselves {
+            if by != By::Cni {
                 self.metrics.repair(false);
             }
         })?;
@@ -230,9 +300,14 @@ impl Node {
             .get()
             .map(|start| Timestamp::now().duration_since(start));
         let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
-        self.metrics.uncaptured(ran.unwrap_or_default());
+        // Containers that are told of were in a sandbox before this one, if the runtime waits for us.
+        let uncaptured = ran.filter(|_| by != By::Cni);
+        self.metrics.uncaptured(uncaptured.unwrap_or_default());
         let netns = held.netns.path().display();
         info!(%pod, %uid, %netns, "captured");
+        for note in self.notes(uid) {
+            warn!(%pod, %uid, "{note}");
+        }
         if by == By::Cni {
             return;
         }
@@ -242,10 +317,17 @@ impl Node {
         }
     }
 
+    /// What the pod asks for in vain.
+    fn notes(&self, uid: &PodUid) -> Vec<String> {
+        let index = self.index.borrow();
+        let intent = index.intent(uid);
+        intent.map_or_else(Vec::new, |intent| intent.notes.clone())
+    }
+
     /// Closes what passed the proxy by when the pod was not captured yet.
     async fn close_connections(&self, pod: &str, uid: &PodUid, held: &Held) {
-        let netns = held.netns.clone();
-        match blocking(move || close_uncaptured(&netns)).await {
+        let held = held.clone();
+        match blocking(move || close_uncaptured(&held.netns, &held.settings)).await {
             Ok(0) => {}
             Ok(count) => {
                 self.metrics.closed(count);
@@ -261,43 +343,34 @@ impl Node {
         wait.map_or(Next::Wait, Next::Again)
     }
 
-    async fn not_followed(
-        self: &Rc<Self>,
-        uid: &PodUid,
-        tended: &Tended,
-        netns: &Netns,
-        result: Result<()>,
-    ) {
-        if let Err(error) = result {
-            // The kernel has dropped messages: begin anew.
-            debug!(%uid, "changes of the pod's network are asked for anew: {error:#}");
-            return;
-        }
+    async fn is_detached(self: &Rc<Self>, uid: &PodUid, tended: &Tended, netns: NetnsCookie) {
         warn!(%uid, "the pod was detached by somebody else: it is attached again");
         *tended.held.lock().await = None;
-        let lost = self.index.borrow_mut().lost(uid, netns.cookie());
+        let lost = self.index.borrow_mut().lost(uid, netns);
         self.carry_out(lost);
         self.reconsider(uid).await;
     }
 
     /// Takes away what is attached for a pod whose processes are gone.
     async fn end(&self, uid: &PodUid, tended: &Tended) -> Next {
+        // Nobody captures it meanwhile.
+        let mut held = tended.held.lock().await;
         // Kept open, its network namespace would not end.
-        let held = tended
-            .held
-            .lock()
-            .await
-            .take()
-            .map(|held| held.netns.cookie());
+        let netns = held.take().map(|held| held.netns.cookie());
         let ended = async {
             for pod in self.capture.attached().await? {
-                if held == Some(pod.netns) || is_attached_for(&pod, uid) {
+                if !tended.is_gone.get() {
+                    break;
+                }
+                if netns == Some(pod.netns) || self.is_attached_for(&pod, uid) {
                     self.capture.remove(pod).await?;
                 }
             }
             Ok::<_, Error>(())
         };
         match ended.await {
+            // It was heard of again: what was taken away is attached again.
+            Ok(()) if !tended.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
                 debug!(%uid, "the pod is gone");
                 Next::End
@@ -308,12 +381,13 @@ impl Node {
             }
         }
     }
-}
 
-/// Whether it is the pod of this UID, by the name that kubelet gave its cgroup.
-fn is_attached_for(attached: &AttachedPod, uid: &PodUid) -> bool {
-    let cgroup = attached.record.pod_cgroup.as_ref();
-    cgroup
-        .and_then(|cgroup| Kubepods::uid(&cgroup.path))
-        .is_some_and(|found| found == uid.0)
+    /// Whether it is this node's pod of this UID, by the name that kubelet gave its cgroup.
+    fn is_attached_for(&self, attached: &AttachedPod, uid: &PodUid) -> bool {
+        let cgroup = attached.record.pod_cgroup.as_ref();
+        cgroup
+            .filter(|cgroup| cgroup.path.starts_with(self.capture.root()))
+            .and_then(|cgroup| Kubepods::uid(&cgroup.path))
+            .is_some_and(|found| found == uid.0)
+    }
 }

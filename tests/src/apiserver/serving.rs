@@ -173,7 +173,15 @@ fn list(
             Version::Any => 0,
             Version::At(_) | Version::Newest => limit,
         };
-        let items = store.list(target, &selector);
+        let mut items = store.list(target, &selector);
+        if matches!(parameters.version()?, Version::Any) {
+            let unlisted = &inner.faults.unlisted;
+            items.retain(|item| {
+                !item["metadata"]["name"]
+                    .as_str()
+                    .is_some_and(|name| unlisted.contains(name))
+            });
+        }
         store.cut(current, items, limit)
     };
     Ok(Json(list_object(target, listed)).into_response())

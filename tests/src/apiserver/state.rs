@@ -1,6 +1,7 @@
 //! What the server's handlers and the test share.
 
 use std::{
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,6 +37,8 @@ pub(super) struct Faults {
     pub(super) unavailable: bool,
     /// Watches that begin with all objects are refused, as by servers before 1.32.
     pub(super) no_streaming_lists: bool,
+    /// Objects of these names are left out of lists that need not be the newest.
+    pub(super) unlisted: BTreeSet<String>,
 }
 
 /// Something that concerns watches that are under way.

@@ -33,6 +33,15 @@ fn the_plugin_stays_if_nobody_knows() {
     );
 }
 
+/// As when the rights are deleted before the agent: who may not ask does not know.
+#[test]
+fn the_plugin_stays_if_the_agent_may_not_ask() {
+    assert_eq!(
+        plugins_after(|node| node.api.allow_only(Vec::new())),
+        WITH_OURS
+    );
+}
+
 #[test]
 fn the_plugin_goes_with_the_daemon_set() {
     let going = |node: &Node| drop(node.api.put(daemon_set(true)).expect("changed"));

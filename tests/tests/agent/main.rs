@@ -6,14 +6,17 @@ mod closing;
 mod idle;
 mod killed;
 mod leaving;
+mod limits;
 mod lists;
 mod live;
 mod neighbours;
 mod node;
 mod refused;
+mod relists;
 mod sandboxes;
 mod scale;
 mod telling;
+mod unsupported;
 
 use interceptor_tests::{
     lab::{dial, wait_until},

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use interceptor_tests::interceptor;
-use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
+use k8s_openapi::api::{apps::v1::DaemonSet, batch::v1::Job, core::v1::ConfigMap};
 
 use super::{Rendered, host_path};
 
@@ -95,6 +95,7 @@ fn the_platforms_folders_are_theirs() {
             "/var/lib/rancher/k3s/data/cni",
             "/var/lib/rancher/k3s/agent/etc/cni/net.d",
         ),
+        ("overlays/kind", "/opt/cni/bin", "/etc/cni/net.d"),
         (
             "overlays/microk8s",
             "/var/snap/microk8s/current/opt/cni/bin",
@@ -118,4 +119,23 @@ fn the_platforms_folders_are_theirs() {
         )
     });
     assert_eq!(found, BTreeMap::from(expected));
+}
+
+/// What only some nodes need, and the base does not set.
+#[test]
+fn overlays_set_what_their_nodes_need() {
+    for rendered in Rendered::platforms() {
+        let set: DaemonSet = rendered.only("DaemonSet");
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        let env = pod.containers[0].env.clone().unwrap_or_default();
+        let value = |name: &str| {
+            let variable = env.iter().find(|variable| variable.name == name);
+            variable.and_then(|variable| variable.value.clone())
+        };
+        let is_container = ["overlays/kind", "overlays/k3d"].contains(&rendered.folder.as_str());
+        let root = is_container.then(|| "/sys/fs/cgroup".to_owned());
+        assert_eq!(value("CGROUP_ROOT"), root, "{}", rendered.folder);
+        let keeps = (rendered.folder == "overlays/openshift").then(|| "true".to_owned());
+        assert_eq!(value("KEEP_CNI_PLUGIN"), keeps, "{}", rendered.folder);
+    }
 }

@@ -127,6 +127,7 @@ fn network(settings: &Settings) -> PodNetwork {
         index,
         name: name.to_owned(),
         is_port: false,
+        is_up: true,
         forwards: false,
     });
     PodNetwork {

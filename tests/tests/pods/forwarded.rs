@@ -386,8 +386,9 @@ fn priority_tags_hide_nothing() {
     let (v4, v6) = (Domain::IPV4, Domain::IPV6);
     let plain = [(v4, v4_packet(0, &SEGMENT)), (v6, v6_packet(TCP, &SEGMENT))];
     let arrive = || {
-        let arrives =
-            |(domain, packet): &(Domain, Vec<u8>)| pod.arrives(*domain, &[packet.clone()]);
+        let arrives = |(domain, packet): &(Domain, Vec<u8>)| {
+            pod.arrives(*domain, std::slice::from_ref(packet))
+        };
         plain.each_ref().map(arrives)
     };
     let tag = || {

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
@@ -110,10 +110,23 @@ pub async fn keep(options: &InstallOptions, state: &watch::Sender<InstallState>)
     }
 }
 
+/// Held during a pass, which goes on when nobody waits for it any more.
+static PASS: Mutex<()> = Mutex::const_new(());
+
+/// Waits for a pass that is under way. Once [`keep`] has been dropped, none begins any more: what is
+/// uninstalled then is not installed again.
+pub async fn at_rest() {
+    drop(PASS.lock().await);
+}
+
 /// Files are slow, and their lock may be another's for a while: other tasks go on meanwhile.
 async fn pass(options: &InstallOptions) -> Result<Result<Installed, NotInstalled>> {
     let options = options.clone();
-    let pass = spawn_blocking(move || once(&options));
+    let turn = PASS.lock().await;
+    let pass = spawn_blocking(move || {
+        let _turn = turn;
+        once(&options)
+    });
     pass.await
         .context("installing the CNI plugin was cut short")
 }

@@ -1,0 +1,77 @@
+//! The API server lists all pods anew, as it does after every interruption.
+
+use std::{fs, thread, time::Duration};
+
+use interceptor_tests::{
+    actor::Actor,
+    agent::Namespace,
+    bpf::pins,
+    lab::{cookie, dial, wait_until},
+    netns::Netns,
+    node::{APP, Call, Node, REMOTE},
+};
+
+use super::{expect_captured, new_node, of_mesh};
+
+/// How often the agent has been told of all pods.
+fn lists(log: &str) -> usize {
+    log.matches("the node's pods are known").count()
+}
+
+fn expire_and_wait(node: &Node, log: impl Fn() -> String) {
+    let before = lists(&log());
+    node.api.expire();
+    let listed = wait_until("a list", || Ok(lists(&log()) > before));
+    listed.unwrap_or_else(|error| panic!("{error}\n{}", log()));
+}
+
+/// The list is older than the pod, and the pod has no process yet: what ADD has attached stays.
+#[test]
+fn a_pod_that_a_stale_list_does_not_name_stays_captured() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
+    let netns = Netns::mounted(&node.folder().join("netns/cni-stale")).expect("a netns");
+    let call = Call {
+        id: "stale",
+        netns: netns.path(),
+        pod: &pod.manifest,
+    };
+    let added = node.runtime.add(&node.host, &call).expect("it is captured");
+    node.api.leave_out("web");
+    expire_and_wait(&node, || agent.log());
+    // What would be done about a pod that is gone is done at once.
+    thread::sleep(Duration::from_secs(1));
+    let place = pod.cgroup().join("app");
+    fs::create_dir(&place).expect("a cgroup");
+    let at = Namespace::At(netns.path().to_owned());
+    let app = Actor::start("app", APP, at, Some(&place)).expect("the app");
+    let answer = dial(&app, REMOTE).expect("a call");
+    // Nobody listens for it: it is captured.
+    assert_eq!(answer, "ECONNREFUSED", "{}", agent.log());
+    drop(app);
+    node.runtime.del(&node.host, &call, &added).expect("undone");
+}
+
+/// It went while the agent was not told.
+#[test]
+fn a_pod_that_is_gone_by_the_next_list_is_cleaned_up() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let stays = node.run(of_mesh(&node, "stays")).expect("a pod");
+    expect_captured(&pod);
+    let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
+    let pins = pins::folder().join("netns").join(cookie.to_string());
+    assert!(pins.exists(), "{}", pins.display());
+    node.api.set_unavailable(true);
+    node.api.disconnect();
+    pod.vanish().expect("gone");
+    let removed = node.api.remove("v1", "Pod", "shop", "web");
+    assert!(removed.expect("a kind"));
+    node.api.forget();
+    node.api.set_unavailable(false);
+    let cleaned = wait_until("the pins to go", || Ok(!pins.exists()));
+    cleaned.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    expect_captured(&stays);
+}

@@ -1,0 +1,60 @@
+//! Which pods start uncaptured if those of other runtimes are to.
+
+use interceptor_tests::node::{Node, STRAIGHT};
+use serde_json::json;
+
+use super::{dialled, expect_captured, new_node, of_mesh};
+
+const SKIP: [&str; 2] = ["--unsupported-runtime", "skip"];
+
+fn put_class(node: &Node, name: &str, handler: &str) {
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": name},
+        "handler": handler,
+    });
+    node.api.put(class).expect("a class");
+}
+
+#[test]
+fn a_pod_whose_runtime_has_a_kernel_of_its_own_starts_if_it_is_to() {
+    let node = new_node();
+    put_class(&node, "gvisor", "runsc");
+    let _agent = node.start_ready_agent(&SKIP).expect("an agent");
+    let manifest = of_mesh(&node, "web").with_runtime_class("gvisor");
+    let pod = node.run(manifest).expect("it starts");
+    assert_eq!(dialled(&pod), STRAIGHT);
+}
+
+#[test]
+fn a_pod_that_is_refused_for_another_reason_does_not_start_all_the_same() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&SKIP).expect("an agent");
+    let ports = "traffic.sidecar.istio.io/includeInboundPorts";
+    let wrong = of_mesh(&node, "wrong").annotate(ports, "http");
+    let unknown = of_mesh(&node, "unknown").with_runtime_class("gone");
+    for (manifest, told) in [(wrong, ports), (unknown, "gone")] {
+        let mut pod = node.schedule(manifest).expect("a pod");
+        let refused = pod.start_sandbox(&node);
+        let reason = format!("{:#}", refused.expect_err(&agent.log()));
+        assert!(reason.contains(told), "{reason}");
+    }
+}
+
+/// The object of the pod does not change, only what is known of its class does.
+#[test]
+fn a_class_that_is_there_by_the_next_attempt_lets_the_pod_start() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let manifest = of_mesh(&node, "web").with_runtime_class("late");
+    let mut pod = node.schedule(manifest).expect("a pod");
+    pod.start_sandbox(&node)
+        .expect_err("the class is not there");
+    put_class(&node, "late", "runc");
+    let started = pod.start_sandbox(&node);
+    started.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    pod.start_proxy(&node).expect("the proxy");
+    pod.start_app(&node).expect("the app");
+    expect_captured(&pod);
+}
