@@ -21,8 +21,8 @@ fn annotate(node: &Node, pod: &mut Pod, key: &str, value: &str) {
 fn until_told(node: &Node, agent: &AgentProcess, reason: &str, what: &[&str]) {
     let told = wait_until(reason, || {
         Ok(node.api.events_about("web").iter().any(|event| {
-            let note = event["note"].as_str().unwrap_or_default();
-            event["reason"] == reason && what.iter().all(|part| note.contains(part))
+            let text = event["note"].as_str().unwrap_or_default();
+            event["reason"] == reason && what.iter().all(|part| text.contains(part))
         }))
     });
     told.unwrap_or_else(|error| {
@@ -65,12 +65,12 @@ fn what_captures_more_is_followed_at_once_and_told() {
     let events = node.api.events_about("web");
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(events[0]["type"], "Normal", "{events:#?}");
-    let note = events[0]["note"].as_str().expect("a note");
+    let text = events[0]["note"].as_str().expect("a note");
     let [both, one] = [
         r#"[{"first":80,"last":80},{"first":81,"last":81}]"#,
         r#"[{"first":81,"last":81}]"#,
     ];
-    assert!(note.ends_with(&format!(": {both} -> {one}")), "{note}");
+    assert!(text.ends_with(&format!(": {both} -> {one}")), "{text}");
     // The next change is told as well, and not the first once more.
     annotate(&node, &mut pod, LEFT_OUT, "");
     until_told(&node, &agent, "SettingsChanged", &[" -> []"]);

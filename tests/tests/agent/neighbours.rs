@@ -13,11 +13,11 @@ const SERVICE: &str = "10.96.0.1:80";
 #[test]
 fn a_load_balancer_at_the_root_does_not_change_what_the_proxy_sees() {
     let node = new_node();
-    let balances = Deed::Rewrite {
+    let rewriting = Deed::Rewrite {
         from: [10, 96, 0, 1],
         to: [10, 2, 0, 9],
     };
-    let balancer = Program::load("balancer", Place::Connect4, balances).expect("a program");
+    let balancer = Program::load("balancer", Place::Connect4, rewriting).expect("a program");
     let root = node.cgroup.path();
     balancer.attach(root, Mode::Multiple).expect("attached");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
