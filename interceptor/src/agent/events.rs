@@ -38,7 +38,8 @@ const LONGEST: usize = 1024;
 /// Tells events.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
     told: Rc<RefCell<VecDeque<Instant>>>,
     at_once: Rc<Semaphore>,
 }
@@ -52,7 +53,8 @@ impl Events {
             instance: Some(node.to_owned()),
         };
         Self {
-            recorder: Recorder::new(client, reporter),
+            client,
+            reporter,
             told: Rc::default(),
             at_once: Rc::new(Semaphore::new(AT_ONCE)),
         }
@@ -85,7 +87,10 @@ impl Events {
             let Ok(_turn) = events.at_once.acquire().await else {
                 return;
             };
-            let publish = events.recorder.publish(&event, &reference);
+            // Of a second event of the same reason a recorder counts the first once more, whose note
+            // is another. (What has been told already does not come here again.)
+            let recorder = Recorder::new(events.client, events.reporter);
+            let publish = recorder.publish(&event, &reference);
             match timeout(PATIENCE, publish).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("cannot tell an event: {error}"),

@@ -2,11 +2,14 @@
 
 mod appearing;
 mod away;
+mod closing;
 mod idle;
 mod killed;
 mod leaving;
 mod limits;
 mod lists;
+mod live;
+mod neighbours;
 mod node;
 mod refused;
 mod relists;
