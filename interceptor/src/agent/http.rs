@@ -74,8 +74,13 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
 static COUNTING: Semaphore = Semaphore::const_new(1);
 
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
-    let _turn = COUNTING.acquire().await;
-    match blocking(move || Ok(metrics.text()?)).await {
+    let turn = COUNTING.acquire().await;
+    let counted = blocking(move || {
+        // Whoever asked may have gone meanwhile; the counting goes on.
+        let _turn = turn;
+        Ok(metrics.text()?)
+    });
+    match counted.await {
         Ok(text) => ([(CONTENT_TYPE, METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
