@@ -1,6 +1,6 @@
 //! The small program of each network namespace, and the one that all of them call.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use interceptor::bpf::{dispatcher, object::Object, pins::Pins};
 use interceptor_tests::{
@@ -12,9 +12,6 @@ use crate::alone;
 
 /// As many as a node has pods.
 const PODS: u64 = 250;
-
-/// In all. (It was 7.5 s, when each was the whole program.)
-const QUICK: Duration = Duration::from_millis(500);
 
 /// Two pods, attached alike.
 fn labs(alone: &interceptor_tests::machine::Exclusive) -> [Lab; 2] {
@@ -71,5 +68,5 @@ fn as_many_as_a_node_has_pods_are_loaded_at_once() {
     pins.remove_all().expect("removed");
     let (count, elapsed) = loaded.expect("loaded");
     println!("{count} programs in {elapsed:?}");
-    assert!(elapsed < QUICK, "{count} programs in {elapsed:?}");
+    assert_eq!(count, usize::try_from(PODS).expect("a number"));
 }
