@@ -109,7 +109,11 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
         listener => listener,
     };
     let destination = destination(ip, tcp, listener, interface);
-    let Some(stand_in) = stand_ins::find_or_allot(pod.netns, destination) else {
+    // It must be found there, too: the packets that follow find their way by nothing else, and would
+    // go past the proxy.
+    let stand_in = stand_ins::find_or_allot(pod.netns, destination)
+        .and_then(|_| stand_ins::find(pod.netns, destination));
+    let Some(stand_in) = stand_in else {
         count::refusal(Direction::Inbound, Refusal::NoRoom);
         return Fate::Drop;
     };

@@ -1,8 +1,11 @@
 //! Tables without room: refused, never straight through; and nobody else is concerned.
 
 use interceptor_tests::{
+    actor::Actor,
     bpf::maps::Map,
-    lab::{Lab, STOCK, Who, dial},
+    inner::put_inside,
+    lab::{Lab, ROOT, STOCK, Who, dial},
+    netns::Netns,
 };
 
 use crate::alone;
@@ -82,6 +85,27 @@ fn without_room_for_destinations_connections_are_captured() {
         assert_eq!(lab.dial(Who::App, to).expect("a dial"), captured);
         assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
     }
+}
+
+/// But by it the packets of a forwarded connection find their way: without it none begins.
+#[test]
+fn without_room_for_destinations_nothing_is_forwarded() {
+    const TO: &str = "10.2.0.9:80";
+
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let cgroup = lab.cgroup.child("inner").expect("a cgroup");
+    let inside = Netns::new("inner", Some(&cgroup)).expect("a network namespace");
+    put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
+    let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
+    lab.attach(STOCK).expect("attached");
+    let known = "proxy:15006 for 10.2.0.9:80";
+    assert_eq!(dial(&inner, TO).expect("a dial"), known);
+    fill("icept_forward");
+    // Nobody answers in time.
+    assert_eq!(dial(&inner, "10.2.0.9:443").expect("a dial"), "EINPROGRESS");
+    assert_eq!(dial(&inner, TO).expect("a dial"), known);
 }
 
 /// No more pods than there is room for: the next attach says so, and those that are there go on.
