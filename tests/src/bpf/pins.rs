@@ -27,11 +27,17 @@ pub fn map(name: &str) -> PathBuf {
     found.unwrap_or_else(|| folder.join(name))
 }
 
+/// The folder of the network namespace with this cookie.
+#[must_use]
+pub fn of_netns(cookie: u64) -> PathBuf {
+    folder().join("netns").join(cookie.to_string())
+}
+
 /// The links of the cgroup at `path` and of the network namespace with this cookie: which there
 /// are, and which they are.
 pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {
     let mut links = links_of_cgroup(fs::metadata(cgroup)?.ino())?;
-    links.extend(links_in(&folder().join("netns").join(cookie.to_string()))?);
+    links.extend(links_in(&of_netns(cookie))?);
     Ok(links)
 }
 

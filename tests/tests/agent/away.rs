@@ -48,7 +48,7 @@ fn a_pod_that_went_while_the_agent_was_away_is_cleaned_up() {
     let stays = node.run(of_mesh(&node, "stays")).expect("a pod");
     expect_captured(&pod);
     let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
-    let pins = pins::folder().join("netns").join(cookie.to_string());
+    let pins = pins::of_netns(cookie);
     assert!(pins.exists(), "{}", pins.display());
     agent.kill().expect("killed");
     pod.vanish().expect("gone");

@@ -62,7 +62,7 @@ fn a_pod_that_is_gone_by_the_next_list_is_cleaned_up() {
     let stays = node.run(of_mesh(&node, "stays")).expect("a pod");
     expect_captured(&pod);
     let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
-    let pins = pins::folder().join("netns").join(cookie.to_string());
+    let pins = pins::of_netns(cookie);
     assert!(pins.exists(), "{}", pins.display());
     node.api.set_unavailable(true);
     node.api.disconnect();

@@ -59,7 +59,7 @@ fn cookie_of(netns: &Path) -> u64 {
 }
 
 fn is_kept(cookie: u64) -> bool {
-    let pinned = pins::folder().join("netns").join(cookie.to_string());
+    let pinned = pins::of_netns(cookie);
     let policies = Map::of_interceptor("icept_policies").expect("the policies");
     let policy = policies.and_then(|map| map.get(&cookie.to_ne_bytes()).expect("a look-up"));
     pinned.exists() || policy.is_some()
