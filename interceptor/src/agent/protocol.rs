@@ -5,7 +5,7 @@
 //! running: fields that one side does not know are ignored, and a request that the agent does not
 //! know is answered by its name. Only what cannot be understood that way is another [`PROTOCOL`].
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +54,6 @@ pub struct AddRequest {
     /// The pod's UID, where the runtime tells it. (containerd and CRI-O do.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// The addresses that the plugins before us gave it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ips: Vec<IpAddr>,
 }
 
 /// A sandbox that is going. All but its name may be gone already.

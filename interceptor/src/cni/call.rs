@@ -130,7 +130,7 @@ impl Environment {
         CniError::new(Code::Environment, format!("CNI_ARGS is {arguments:?}"), why)
     }
 
-    /// What to ask of the agent about `pod`, but for its addresses.
+    /// What to ask of the agent about `pod`.
     pub fn add_request(&self, pod: Pod) -> Result<AddRequest, CniError> {
         Ok(AddRequest {
             container_id: self.required("CNI_CONTAINERID")?.to_owned(),
@@ -138,7 +138,6 @@ impl Environment {
             ifname: self.required("CNI_IFNAME")?.to_owned(),
             pod: pod.name,
             uid: pod.uid,
-            ips: Vec::new(),
         })
     }
 

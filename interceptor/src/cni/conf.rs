@@ -1,6 +1,6 @@
 //! The plugin's configuration: its entry in a network's list, which the agent writes.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -137,17 +137,6 @@ pub struct Attachment {
     pub container_id: String,
 }
 
-#[derive(Deserialize)]
-struct PrevResult {
-    #[serde(default)]
-    ips: Vec<Ip>,
-}
-
-#[derive(Deserialize)]
-struct Ip {
-    address: String,
-}
-
 impl Conf {
     /// Reads it.
     pub fn read(input: &[u8]) -> Result<Self, CniError> {
@@ -164,16 +153,6 @@ impl Conf {
         };
         let result = self.prev_result.as_ref();
         result.map_or_else(nothing, |result| result.get().to_owned())
-    }
-
-    /// The addresses that the plugins before us gave.
-    #[must_use]
-    pub fn ips(&self) -> Vec<IpAddr> {
-        let result = self.prev_result.as_ref().map(|result| result.get());
-        let result = result.and_then(|text| serde_json::from_str::<PrevResult>(text).ok());
-        let ips = result.map(|result| result.ips).unwrap_or_default();
-        let addresses = ips.iter().filter_map(|ip| ip.address.split('/').next());
-        addresses.filter_map(|text| text.parse().ok()).collect()
     }
 }
 
@@ -207,7 +186,6 @@ mod tests {
         let input = format!(r#"{{"cniVersion":"0.3.1","prevResult":{previous},"type":"x"}}"#);
         let conf = Conf::read(input.as_bytes()).unwrap();
         assert_eq!(conf.result(), previous);
-        assert_eq!(conf.ips(), ["10.1.0.2".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -76,8 +76,7 @@ fn ask_to_add(
     pod: Pod,
 ) -> Result<String, CniError> {
     version::check(&conf.cni_version)?;
-    let mut request = environment.add_request(pod)?;
-    request.ips = conf.ips();
+    let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
     match call_patiently(settings, &Request::Add(request)) {
         Ok(Answer::Captured) => Ok("captured".to_owned()),
@@ -144,8 +143,7 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
         return Ok(());
     };
     version::check(&conf.cni_version)?;
-    let mut request = environment.add_request(pod)?;
-    request.ips = conf.ips();
+    let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
     let wait = settings.wait().min(REPLACED);
     match protocol::call(&settings.socket, Request::Check(request), wait) {

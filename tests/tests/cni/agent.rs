@@ -47,12 +47,11 @@ impl Scripted {
             ifname,
             pod,
             uid,
-            ips,
         } = request;
         let uid = uid.unwrap_or_default();
         let netns = netns.display();
         self.heard.note(format!(
-            "{verb} {pod} {uid} {container_id} {netns} {ifname} {ips:?}"
+            "{verb} {pod} {uid} {container_id} {netns} {ifname}"
         ));
         match &self.mood {
             Mood::Answers(outcome) => outcome.clone(),

@@ -29,7 +29,7 @@ fn add_asks_the_agent_and_passes_the_result_on_to_the_byte() {
             .input(input)
             .succeeds(PREVIOUS);
     }
-    let asked = "add shop/web-0 11-22 c1 /var/run/netns/cni-1 eth0 [10.1.0.2]";
+    let asked = "add shop/web-0 11-22 c1 /var/run/netns/cni-1 eth0";
     assert_eq!(agent.heard.all(), [asked; SUPPORTED.len()]);
 }
 
