@@ -118,7 +118,7 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
                 "/namespaces: get",
                 "/pods: get,list,watch",
                 "apps/daemonsets: get",
-                "events.k8s.io/events: create,patch",
+                "events.k8s.io/events: create",
                 "node.k8s.io/runtimeclasses: get",
             ],
             "{}",
