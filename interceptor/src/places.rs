@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aya_obj::generated::bpf_attach_type::{
-    BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT,
+    BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SOCK_OPS,
     BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
 };
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,8 @@ pub struct Places<T = Cgroup> {
     pub root: T,
     /// Where destinations are looked at first.
     pub first: Option<T>,
-    /// The pod's own, which every one of its containers is below: where questions for the original
-    /// destination are answered, so that no other pod's `getsockopt` pays for it.
+    /// The pod's own, which every one of its containers is below: where the proxy is served, so that
+    /// nobody else pays for it.
     pub pod: Option<T>,
 }
 
@@ -51,11 +51,11 @@ impl<T> Places<T> {
         }
     }
 
-    /// Each cgroup with the hooks that it gets: first where questions are answered, last where
+    /// Each cgroup with the hooks that it gets: first where the proxy is served, last where
     /// connections are captured.
     pub fn each(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
-        let at_root = |hook: &Hook| self.pod.is_none() || !is_question(*hook);
-        let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_question)));
+        let at_root = |hook: &Hook| self.pod.is_none() || !is_for_proxy(*hook);
+        let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_for_proxy)));
         let root = (&self.root, hooks(|hook| at_root(&hook)));
         let first = self
             .first
@@ -95,9 +95,14 @@ fn hooks(belongs: impl Fn(Hook) -> bool) -> Vec<Hook> {
     all.filter(|hook| belongs(*hook)).collect()
 }
 
-/// Whether a hook is asked for the original destination, in every `getsockopt` call.
-fn is_question(hook: Hook) -> bool {
-    hook.attach_type == BPF_CGROUP_GETSOCKOPT
+/// Whether a hook serves the proxy: notes where it listens, and tells it the original destination.
+/// Those are the hooks that are called most: for every state of a connection, and in every
+/// `getsockopt`.
+fn is_for_proxy(hook: Hook) -> bool {
+    matches!(
+        hook.attach_type,
+        BPF_CGROUP_SOCK_OPS | BPF_CGROUP_GETSOCKOPT
+    )
 }
 
 /// Whether a hook sees where a socket wants to go.
@@ -129,14 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_pod_pays_for_its_questions() {
+    fn nobody_but_the_pod_pays_for_its_proxy() {
         let places = Places {
             root: "root",
             first: Some("kubepods"),
             pod: Some("pod"),
         };
-        assert_eq!(programs(&places, "pod"), ["icept_origdst"]);
-        assert!(!programs(&places, "root").contains(&"icept_origdst"));
+        let for_proxy = programs(&places, "pod");
+        assert_eq!(for_proxy, ["icept_sockops", "icept_origdst"]);
+        let at_root = programs(&places, "root");
+        assert!(!at_root.iter().any(|program| for_proxy.contains(program)));
         assert_eq!(
             programs(&places, "kubepods"),
             [

@@ -158,24 +158,29 @@ fn a_query_that_both_programs_see_is_captured_once() {
     }
 }
 
-/// Nobody else pays for a pod's questions.
+/// Nobody else pays for a pod's proxy.
 #[test]
-fn original_destinations_are_asked_for_in_the_pods_own_cgroup() {
+fn the_proxy_is_served_in_the_pods_own_cgroup() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let pod = lab.cgroup.child("pod").expect("a cgroup");
-    let has_question = |cgroup: &Path| {
+    let serving = |cgroup: &Path| {
         let id = fs::metadata(cgroup).expect("a cgroup").ino();
         let links = pins::links_of_cgroup(id).expect("links");
-        links.iter().any(|link| link.contains("icept_origdst"))
+        let serves = |name: &&str| links.iter().any(|link| link.contains(*name));
+        let programs = ["icept_origdst", "icept_sockops"].into_iter();
+        programs.filter(serves).count()
     };
     lab.attach(STOCK).expect("attached");
-    assert!(has_question(lab.cgroup.path()));
+    assert_eq!(serving(lab.cgroup.path()), 2);
     attach(&lab, &settings(STOCK, ""), &pod).expect("attached");
-    assert!(has_question(&pod) && !has_question(lab.cgroup.path()));
+    assert_eq!((serving(&pod), serving(lab.cgroup.path())), (2, 0));
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.proxy.must(&Request::CloseAll).expect("closed");
+    lab.start_proxy().expect("a proxy again");
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     lab.detach().expect("detached");
-    assert!(!has_question(&pod));
+    assert_eq!(serving(&pod), 0);
 }
 
 /// A new sandbox of the same pod: kubelet has made its cgroup anew.
