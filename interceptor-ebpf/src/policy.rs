@@ -59,6 +59,34 @@ map_type! {
     }
 }
 
+impl Policy {
+    /// A copy of `word` of which the BPF verifier knows nothing. Else it would follow each of the ways
+    /// in which the value can come about through all that is done with it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unlearned(&self, word: u32) -> u32 {
+        // What is read of a map may be anything to the verifier, and what is taken from 0 borrows
+        // from all bits.
+        word ^ 0_u32.wrapping_sub(self.zero as u32)
+    }
+
+    /// The same of an address, the family of which stays known if it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unlearned_address(&self, address: Address) -> Address {
+        if let Some(v4) = address.v4() {
+            return Address::from_v4(self.unlearned(v4));
+        }
+        let [a, b, c, d] = address.words();
+        Address::from_words([
+            self.unlearned(a),
+            self.unlearned(b),
+            self.unlearned(c),
+            self.unlearned(d),
+        ])
+    }
+}
+
 map_type! {
     /// An IPv4 prefix, both parts in network byte order.
     #[derive(PartialEq, Eq)]

@@ -6,7 +6,6 @@ use interceptor_ebpf::{
 
 use super::{
     context::SockAddr,
-    kernel_memory::unlearned,
     pod::{Pod, Way},
 };
 
@@ -27,7 +26,9 @@ impl Attempt {
     pub(crate) fn of(call: &SockAddr, pod: Pod, bound: Address) -> Self {
         Self {
             pod,
-            destination: unlearned(effective_destination(call.address(), bound)),
+            destination: pod
+                .policy
+                .unlearned_address(effective_destination(call.address(), bound)),
             port: call.port(),
             bound,
         }
@@ -57,7 +58,7 @@ impl Attempt {
             destination: self.destination,
             port: self.port,
             transport,
-            source: unlearned(self.source(way)),
+            source: self.pod.policy.unlearned_address(self.source(way)),
             via_loopback: way.is_own,
             by_excluded_interface: self.is_by_excluded_interface(call, way),
             is_marked: self.is_marked(call),

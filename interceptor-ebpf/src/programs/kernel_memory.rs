@@ -139,9 +139,15 @@ impl SocketPointer {
         if credentials.is_null() {
             return Owner::NONE;
         }
+        let (uid, gid) = (offset!(cred_fsuid), offset!(cred_fsgid));
+        // Side by side, unless the kernel has shuffled its structures.
+        if gid == uid + size_of::<u32>() as u32 {
+            let [uid, gid] = credentials.read(uid);
+            return Owner { uid, gid };
+        }
         Owner {
-            uid: credentials.read(offset!(cred_fsuid)),
-            gid: credentials.read(offset!(cred_fsgid)),
+            uid: credentials.read(uid),
+            gid: credentials.read(gid),
         }
     }
 
