@@ -196,10 +196,13 @@ impl Pod {
         }
     }
 
-    /// What is dialled: where nobody intercepts, the proxy's port.
+    /// What is dialled: where nobody intercepts, the proxy's port at the pod's own address, so that
+    /// the proxy sees the same client. (From and to localhost the kernel has its routes at hand, where
+    /// it makes one for each packet that comes to an address of `eth0` from within:
+    /// `__mkroute_output`.)
     pub(super) fn destination(&self, direction: Direction) -> SocketAddr {
         let (ip, port) = match (self.contestant, direction) {
-            (Contestant::Direct, Direction::Outbound) => ([127, 0, 0, 1], PROXY_PORTS[0]),
+            (Contestant::Direct, Direction::Outbound) => ([10, 1, 0, 2], PROXY_PORTS[0]),
             (Contestant::Direct, Direction::Inbound) => ([10, 1, 0, 2], PROXY_PORTS[1]),
             (_, Direction::Outbound) => ([10, 2, 0, 9], 80),
             (_, Direction::Inbound) => ([10, 1, 0, 2], 8080),
