@@ -214,6 +214,11 @@ flags! {
         HAS_INTERFACES = 1 << 13,
         /// Sockets are seen at two places, one after the other, as on a node.
         SEEN_TWICE = 1 << 14,
+        /// The pod has one IPv4 address besides those of `lo`, `first_source_v4`, at the one interface
+        /// that connections can come in by, and no others are routed to it.
+        ONE_V4 = 1 << 15,
+        /// The same for IPv6, where addresses of the link do not count.
+        ONE_V6 = 1 << 16,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use interceptor_ebpf::{
     Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, Policy, PolicyFlags,
     PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
-    V4Prefix,
+    StandInRange, V4Prefix,
 };
 use ipnet::{IpNet, Ipv6Net};
 use nix::errno::Errno;
@@ -65,7 +65,15 @@ impl CompiledPolicy {
                     .with(PolicyFlags::HAS_PORTS, !ports.is_empty())
                     .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty())
                     .with(PolicyFlags::HAS_GROUPS, !groups.is_empty())
-                    .with(PolicyFlags::HAS_INTERFACES, has_interfaces),
+                    .with(PolicyFlags::HAS_INTERFACES, has_interfaces)
+                    .with(
+                        PolicyFlags::ONE_V4,
+                        has_one_address(network, sources, Address::UNSPECIFIED_V4),
+                    )
+                    .with(
+                        PolicyFlags::ONE_V6,
+                        has_one_address(network, sources, Address::UNSPECIFIED_V6),
+                    ),
                 outbound_port: settings.outbound_port,
                 inbound_port: settings.inbound_port,
                 tunnel_port: settings.tunnel_port,
@@ -328,6 +336,39 @@ fn first_source(sources: &Sources, unspecified: Address) -> Address {
         .map_or(unspecified, Address::from)
 }
 
+/// Whether [`PolicyFlags::ONE_V4`] or [`PolicyFlags::ONE_V6`] holds, for the family of `like`.
+fn has_one_address(network: &PodNetwork, sources: &Sources, like: Address) -> bool {
+    let Some(only) = sources.first(like) else {
+        return false;
+    };
+    let is_like = |address: IpAddr| address.is_ipv4() == like.is_v4();
+    let is_special = |address: IpAddr| {
+        let address = Address::from(address);
+        address.is_loopback()
+            // From which nothing comes.
+            || address.is_unspecified()
+            || address == Address::PASSTHROUGH_V6
+            || address.is_v6_link_local()
+            || (!address.is_v4() && StandInRange::contains(address))
+    };
+    let ways_in = network.interfaces.iter();
+    let ways_in = ways_in.filter(|interface| interface.is_up && interface.name != "lo");
+    let addresses = network.addresses.iter().map(|address| address.net.addr());
+    let mut addresses = addresses.filter(|address| is_like(*address) && !is_special(*address));
+    let mut own = network.routes.iter().filter_map(|answer| {
+        let is_own = matches!(answer.way, Way::Loopback { .. });
+        is_own.then_some(answer.prefix)
+    });
+    ways_in.count() == 1
+        && addresses.next() == Some(only)
+        && addresses.next().is_none()
+        && own.all(|prefix| {
+            let (first, last) = (prefix.network(), prefix.broadcast());
+            let is_special = is_special(first) && is_special(last);
+            !is_like(first) || is_special || prefix == IpNet::from(only)
+        })
+}
+
 fn compile_interfaces(
     policy: PolicyId,
     network: &PodNetwork,
@@ -377,7 +418,10 @@ fn errno_code(errno: Errno) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use interceptor_ebpf::NetnsState;
+
     use super::*;
+    use crate::netns::addresses::PodAddress;
 
     fn inherited(prefixes: &[(&str, PrefixFlags)]) -> Vec<(String, PrefixFlags)> {
         let flags = prefixes
@@ -405,6 +449,46 @@ mod tests {
         let both = included.union(excluded);
         let flags: Vec<_> = all.iter().map(|(_, flags)| *flags).collect();
         assert_eq!(flags, [excluded, both, both, included]);
+    }
+
+    /// What a pod has whose `eth0` has `addresses`, and to which `own` is routed, besides localhost.
+    fn has_one(addresses: &[&str], own: &[&str]) -> bool {
+        let interface = |index, name: &str| PodInterface {
+            index,
+            name: name.to_owned(),
+            is_port: false,
+            is_up: true,
+            forwards: false,
+        };
+        let net = |text: &&str| text.parse::<IpNet>().unwrap();
+        let at = |interface| move |net| PodAddress { net, interface };
+        let localhost = ["127.0.0.1/8"].iter().map(net).map(at(1));
+        let answer = |prefix| Answer {
+            prefix,
+            way: Way::Loopback { source: None },
+        };
+        let always = ["0.0.0.0/32", "127.0.0.0/8", "127.128.0.0/15"];
+        let network = PodNetwork {
+            ipv6: false,
+            interfaces: vec![interface(1, "lo"), interface(2, "eth0")],
+            addresses: localhost
+                .chain(addresses.iter().map(net).map(at(2)))
+                .collect(),
+            routes: always.iter().chain(own).map(net).map(answer).collect(),
+            state: NetnsState::default(),
+        };
+        let mut sources = Sources::default();
+        sources.add_all(addresses.iter().map(|text| net(text).addr()));
+        has_one_address(&network, &sources, Address::UNSPECIFIED_V4)
+    }
+
+    #[test]
+    fn nothing_is_looked_up_where_a_pod_has_one_address() {
+        assert!(has_one(&["10.1.0.2/24"], &["10.1.0.2/32"]));
+        let two = ["10.1.0.2/24", "10.1.0.3/24"];
+        assert!(!has_one(&two, &["10.1.0.2/32", "10.1.0.3/32"]));
+        assert!(!has_one(&["10.1.0.2/24"], &["10.1.0.2/32", "10.5.0.0/16"]));
+        assert!(!has_one(&[], &[]));
     }
 
     #[test]

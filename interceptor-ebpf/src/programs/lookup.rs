@@ -52,7 +52,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     let interface = packet.interface();
     // What a pod sends to its own addresses comes as if by the interface that has them, but TPROXY's
     // packets in a client's name by `lo`.
-    let from_pod = interface == LOOPBACK || pod.way(packet.remote_address()).is_own;
+    let from_pod = interface == LOOPBACK || pod.owns(packet.remote_address());
     let delivered = if StandInRange::contains(local.address) {
         let came_by = if from_pod { 0 } else { interface };
         // Neighbours on a link that is not watched can send there; only we may.

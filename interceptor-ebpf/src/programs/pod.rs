@@ -3,7 +3,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
     Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, NetnsCookie, Policy,
-    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route, SOURCELESS,
+    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route, SOURCELESS, StandInRange,
 };
 
 use super::{
@@ -45,6 +45,41 @@ impl Pod {
         }
     }
 
+    /// Whether `address` is the pod's own now: what [`Self::way`] says, for less where that can be.
+    #[inline(always)]
+    pub(crate) fn owns(self, address: Address) -> bool {
+        if self.has_one_like(address) && self.is_routing_unchanged(address.is_v4()) {
+            address == self.first_source(address)
+        } else {
+            self.way(address).is_own
+        }
+    }
+
+    /// Whether the pod has one address of the family of `address`, and that is not one that every pod
+    /// has.
+    #[inline(always)]
+    fn has_one_like(self, address: Address) -> bool {
+        let flags = self.policy.flags;
+        if address.is_v4() {
+            flags.contains(PolicyFlags::ONE_V4) && !address.is_loopback()
+        } else {
+            let is_special = address.words()[0] == 0
+                || address.is_v6_link_local()
+                || StandInRange::contains(address);
+            flags.contains(PolicyFlags::ONE_V6) && !is_special
+        }
+    }
+
+    /// Of the family of `like`.
+    #[inline(always)]
+    fn first_source(self, like: Address) -> Address {
+        if like.is_v4() {
+            self.policy.first_source_v4
+        } else {
+            self.policy.first_source_v6
+        }
+    }
+
     /// Whether the routes of one family are still what they were when they were copied.
     #[inline(always)]
     fn is_routing_unchanged(self, v4: bool) -> bool {
@@ -68,12 +103,11 @@ impl Pod {
         if way.is_current || (index != 0 && self.has_now(route.source)) {
             return index;
         }
-        let first = if route.source.is_v4() {
-            self.policy.first_source_v4
+        if self.has_now(self.first_source(route.source)) {
+            0
         } else {
-            self.policy.first_source_v6
-        };
-        if self.has_now(first) { 0 } else { SOURCELESS }
+            SOURCELESS
+        }
     }
 
     #[inline(always)]
@@ -90,6 +124,9 @@ impl Pod {
     /// that is new since the pod was attached is taken to have that address only.
     #[inline(always)]
     pub(crate) fn redirect_address(self, interface: u32, destination: Address) -> Address {
+        if self.has_one_like(destination) && destination == self.first_source(destination) {
+            return destination;
+        }
         self.interface(interface)
             .map_or(destination, |interface| interface.address_for(destination))
     }
