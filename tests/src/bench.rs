@@ -43,8 +43,9 @@ pub struct Options {
     pub workloads: Vec<Workload>,
 }
 
-/// Measures.
-pub fn run(options: &Options) -> Result<Results> {
+/// Measures. `keep` is handed what there is after each workload: a long run that fails late has not
+/// been for nothing.
+pub fn run(options: &Options, keep: impl Fn(&Results) -> Result<()>) -> Result<Results> {
     let scale = &options.scale;
     // A full run is alone on the machine: other tests would be measured with it.
     let _alone = if scale.is_quick {
@@ -57,22 +58,24 @@ pub fn run(options: &Options) -> Result<Results> {
     } else {
         None
     };
-    let environment = Environment::read()?;
-    let mut sections = Vec::new();
+    let mut results = Results {
+        is_quick: scale.is_quick,
+        environment: Environment::read()?,
+        targets: targets::judge(&[]),
+        sections: Vec::new(),
+    };
     for workload in Workload::ALL {
         if options.workloads.contains(&workload) {
             eprintln!("bench: {}", workload.title());
             let section = workload.run(scale);
-            sections.push(section.with_context(|| workload.title())?);
+            results
+                .sections
+                .push(section.with_context(|| workload.title())?);
+            results.targets = targets::judge(&results.sections);
+            keep(&results)?;
         }
     }
-    let targets = targets::judge(&sections);
-    Ok(Results {
-        is_quick: scale.is_quick,
-        environment,
-        targets,
-        sections,
-    })
+    Ok(results)
 }
 
 /// Writes `results.json`, `README.md` and the charts into a folder, which is made.

@@ -42,7 +42,7 @@ fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
         scale: Scale::smallest(),
         workloads: workloads.to_vec(),
     };
-    let results = bench::run(&options).expect("results");
+    let results = bench::run(&options, |_| Ok(())).expect("results");
     let folder = tempfile::tempdir().expect("a folder");
     bench::write(&results, folder.path()).expect("written");
 
@@ -64,7 +64,7 @@ fn only_the_direct_way_is_short_of_ports_to_many_destinations() {
         scale: Scale::smallest(),
         workloads: vec![Workload::Crowd],
     };
-    let results = bench::run(&options).expect("results");
+    let results = bench::run(&options, |_| Ok(())).expect("results");
     let row = &results.sections[0].rows[0];
     let open = |contestant: Contestant| row.value(contestant.name()).expect("a number").median;
     assert!(open(Contestant::Direct) <= 500.0);

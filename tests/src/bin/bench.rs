@@ -37,8 +37,7 @@ fn main() -> Result<()> {
             arguments.only
         },
     };
-    let results = bench::run(&options)?;
-    bench::write(&results, &arguments.output)?;
+    let results = bench::run(&options, |results| bench::write(results, &arguments.output))?;
     println!("{}", bench::verdicts(&results));
     println!("{}", arguments.output.join("README.md").display());
     Ok(())
