@@ -30,6 +30,7 @@ pub mod interfaces;
 pub mod listening;
 pub mod netlink;
 pub mod network;
+mod raw_netlink;
 pub mod routes;
 pub mod sock_diag;
 pub mod stand_in_routes;
