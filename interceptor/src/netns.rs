@@ -27,6 +27,7 @@ pub mod clsact;
 pub mod connections;
 pub mod ids;
 pub mod interfaces;
+pub mod istio_rules;
 pub mod listening;
 pub mod netlink;
 pub mod network;
