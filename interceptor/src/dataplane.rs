@@ -144,6 +144,11 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Whether `netns` is attached.
+    pub fn is_attached(&self, netns: &Netns) -> Result<bool> {
+        Ok(self.before(netns.cookie())?.is_some())
+    }
+
     fn before(&self, netns: NetnsCookie) -> Result<Option<Before>> {
         match &self.loaded {
             Some(loaded) if loaded.is_current(&self.pins) => Before::read(&loaded.maps, netns),

@@ -30,7 +30,7 @@ use folder::Folder;
 pub use kubelet::Driver;
 pub use object::Manifest;
 pub use pod::Pod;
-pub use runtime::{Call, Runtime};
+pub use runtime::{Call, ISTIO_CNI, Runtime};
 
 use crate::{
     actor::{Actor, User},

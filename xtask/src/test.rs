@@ -45,6 +45,7 @@ pub(crate) fn prepare() -> Result<()> {
         Need::new("bpftool", "bpftool"),
         Need::new("ip", "iproute2"),
         Need::new("iptables", "iptables"),
+        Need::new("nft", "nftables"),
         Need::new("musl-gcc", "musl-tools"),
         Need::new("nsenter", "util-linux"),
         Need::new("sysctl", "procps"),

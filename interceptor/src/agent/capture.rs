@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use thiserror::Error;
 use tokio::{sync::Semaphore, task::spawn_blocking};
+use tracing::warn;
 
 use super::sandboxes::PodCgroup;
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{AttachedPod, Dataplane},
     host,
-    netns::{Netns, NetnsId, NetnsSpec},
+    netns::{Netns, NetnsId, NetnsSpec, istio_rules},
     places::Places,
     settings::Settings,
 };
@@ -42,7 +44,17 @@ pub struct Order {
     pub cgroup: Option<PodCgroup>,
     /// How.
     pub settings: Settings,
+    /// Whether Istio's rules in it are of no account.
+    pub beside_istio: bool,
 }
+
+/// Why a pod is not attached that could be.
+#[derive(Debug, Error)]
+#[error(
+    "Istio's iptables rules are in its network namespace already, and capture it: the pod is left to \
+     them as long as it runs"
+)]
+pub struct IstiosRules;
 
 /// A pod that is attached.
 #[derive(Debug)]
@@ -88,6 +100,9 @@ impl Capture {
         let netns = Netns::open(&NetnsSpec::File(order.netns.clone()))?;
         check_is(&netns, order.expected)?;
         host::check_not_hosts(&netns)?;
+        if !order.beside_istio && self.is_left_to_istio_now(&netns)? {
+            return Err(IstiosRules.into());
+        }
         let places = self.places(order.cgroup.as_ref())?;
         let wanted = Attachment {
             netns: &netns,
@@ -101,6 +116,24 @@ impl Capture {
             netns: Arc::new(netns),
             attached,
             took: begun.elapsed(),
+        })
+    }
+
+    /// Whether Istio's rules capture a pod, and we do not.
+    pub async fn is_left_to_istio(&self, netns: Netns) -> Result<bool> {
+        let capture = self.clone();
+        blocking(move || capture.is_left_to_istio_now(&netns)).await
+    }
+
+    fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
+        if self.with(|dataplane| dataplane.is_attached(netns))? {
+            return Ok(false);
+        }
+        let rules = netns.run(istio_rules::are_here);
+        // A kernel that cannot be asked is no reason not to start a pod.
+        rules.or_else(|error| {
+            warn!("cannot tell whether Istio's rules are there: {error:#}");
+            Ok(false)
         })
     }
 

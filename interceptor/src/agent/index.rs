@@ -351,6 +351,18 @@ impl Index {
         (Some(wait), entry.tell(true, "InterceptionFailed", note))
     }
 
+    /// Takes note that a pod is left to others as it is. In another sandbox it is to be captured.
+    pub fn left(&mut self, uid: &PodUid, why: &str) -> Vec<Action> {
+        match self.pods.get_mut(uid) {
+            Some(entry) if matches!(entry.state, State::Pending { .. } | State::Captured(_)) => {
+                entry.state = State::NEW;
+                entry.failures = 0;
+                entry.tell(false, "LeftToIstio", why.to_owned())
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes note that a pod's network namespace is gone. If the pod is still there, it gets another.
     pub fn lost(&mut self, uid: &PodUid, netns: NetnsCookie) -> Vec<Action> {
         match self.pods.get_mut(uid) {
@@ -400,6 +412,13 @@ impl Index {
     #[must_use]
     pub fn state(&self, uid: &PodUid) -> Option<&State> {
         self.pods.get(uid).map(|entry| &entry.state)
+    }
+
+    /// Whether a pod is captured in this network namespace.
+    #[must_use]
+    pub fn is_captured_in(&self, uid: &PodUid, netns: NetnsCookie) -> bool {
+        let entry = self.pods.get(uid);
+        entry.is_some_and(|entry| entry.is_captured_in(netns))
     }
 
     /// How a pod is to be captured, if it is.
@@ -946,5 +965,25 @@ mod tests {
         let gvisor = with(Runtime::Handler("runsc".to_owned()));
         index.apply(pod(injected()), &gvisor);
         assert_eq!(index.of_unknown_runtimes(), []);
+    }
+
+    #[test]
+    fn a_pod_that_is_left_to_istio_is_captured_in_its_next_sandbox() {
+        let mut index = captured(LiveChanges::Ignored);
+        let why = "Istio's rules are there";
+        assert_eq!(told(&index.left(&uid(), why)), ["LeftToIstio"]);
+        assert_eq!(index.counts().pending, 1);
+        // Looked at again, it is not told again.
+        assert_eq!(index.left(&uid(), why), []);
+        assert!(index.is_due(&uid()));
+        attach(&mut index, 8);
+        assert!(index.is_captured_in(&uid(), 8));
+        // What is not to be captured is left to nobody.
+        let mut manifest = injected();
+        manifest["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "false"});
+        let mut index = self::index(LiveChanges::Ignored);
+        apply(&mut index, &manifest);
+        assert_eq!(index.left(&uid(), why), []);
+        assert!(matches!(index.state(&uid()), Some(State::Skipped(_))));
     }
 }

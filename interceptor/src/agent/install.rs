@@ -23,11 +23,13 @@ mod binary;
 mod files;
 mod folder;
 mod keeper;
+mod neighbour;
 mod removal;
 mod watch;
 
 use folder::{ConfFile, Folder};
 pub use keeper::{InstallState, at_rest, keep};
+pub use neighbour::IstioCni;
 pub use removal::uninstall;
 
 /// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by
@@ -96,8 +98,8 @@ pub struct InstallOptions {
     )]
     pub exclude_namespaces: Vec<String>,
 
-    /// Install even where istio-cni is in the network's configuration. Both would capture the same
-    /// pods, each in its own way
+    /// Install and repair even where istio-cni is in the network's configuration, or has programmed a
+    /// pod already. Both would capture the same pods, each in its own way
     #[arg(long, env = "BESIDE_ISTIO_CNI")]
     pub beside_istio_cni: bool,
 

@@ -25,6 +25,7 @@ use super::{
     events::Events,
     health::{Health, Part},
     index::{Action, Captured, Index, Notice},
+    install::IstioCni,
     intent::From,
     kubepods::Kubepods,
     metrics::{Metrics, PodState},
@@ -46,6 +47,8 @@ pub struct Node {
     pub(super) metrics: Metrics,
     pub(super) health: Health,
     pub(super) index: RefCell<Index>,
+    /// Whether running pods are left to istio-cni, or whether it is there is not known yet.
+    is_aside: Cell<bool>,
     /// Something may be left of sandboxes that are gone.
     pub(super) tidy: Notify,
     events: Events,
@@ -111,6 +114,7 @@ impl Node {
             events: Events::new(client.clone(), &options.node_name),
             surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
             tended: RefCell::default(),
+            is_aside: Cell::new(!options.node.no_cni),
             tidy: Notify::new(),
             asks_again: Cell::default(),
             search: RefCell::default(),
@@ -296,7 +300,25 @@ impl Node {
         let by_init = index
             .intent(uid)
             .is_some_and(|intent| intent.from == From::IstioInit);
-        self.options.pods.repair || by_init || self.is_captured(uid)
+        let repairs = self.options.pods.repair && !self.is_aside.get();
+        repairs || by_init || self.is_captured(uid)
+    }
+
+    /// Leaves running pods to istio-cni for as long as it is there. Those that are captured stay so.
+    pub(super) fn heed(&self, istio_cni: &IstioCni) {
+        match istio_cni {
+            IstioCni::Unknown => return,
+            IstioCni::In(file) if self.options.pods.repair => warn!(
+                "istio-cni is in {}: pods that run uncaptured are left to it, and repaired once it is \
+                 gone",
+                file.display()
+            ),
+            IstioCni::In(_) | IstioCni::Absent => {}
+        }
+        self.is_aside.set(matches!(istio_cni, IstioCni::In(_)));
+        if !self.is_aside.get() {
+            self.nudge(|_| true);
+        }
     }
 
     pub(super) fn is_captured(&self, uid: &PodUid) -> bool {

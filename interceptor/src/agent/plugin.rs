@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
+    capture::IstiosRules,
     index::State,
     node::Node,
     options::Unsupported,
@@ -117,6 +118,13 @@ impl Plugin {
                 tended.nudge.notify_one();
                 Outcome::Captured
             }
+            // By istio-cni, which was called before us.
+            Err(error) if error.is::<IstiosRules>() => {
+                let reason = error.to_string();
+                let actions = node.index.borrow_mut().left(&uid, &reason);
+                node.carry_out(actions);
+                Outcome::Skipped { reason }
+            }
             Err(error) => {
                 let reason = format!("{error:#}");
                 let (_, actions) = node.index.borrow_mut().failed(&uid, &reason);
@@ -203,18 +211,22 @@ impl Plugin {
         if let Some(outcome) = self.without_capture(&uid) {
             return outcome;
         }
-        let index = node.index.borrow();
-        let netns = Netns::open(&NetnsSpec::File(request.netns.clone()));
-        match (netns, index.state(&uid)) {
-            (Ok(netns), Some(State::Captured(captured))) if captured.netns == netns.cookie() => {
-                Outcome::Captured
+        let netns = match Netns::open(&NetnsSpec::File(request.netns.clone())) {
+            Ok(netns) => netns,
+            Err(error) => {
+                let reason = format!("{error:#}");
+                return Outcome::Failed { reason };
             }
-            (Err(error), _) => Outcome::Failed {
-                reason: format!("{error:#}"),
-            },
-            _ => Outcome::Failed {
-                reason: "it is not captured there yet".to_owned(),
-            },
+        };
+        if node.index.borrow().is_captured_in(&uid, netns.cookie()) {
+            return Outcome::Captured;
+        }
+        if node.capture.is_left_to_istio(netns).await.unwrap_or(false) {
+            let reason = IstiosRules.to_string();
+            return Outcome::Skipped { reason };
+        }
+        Outcome::Failed {
+            reason: "it is not captured there yet".to_owned(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     capture::blocking,
     health::{Health, Part},
     http,
-    install::{self, InstallState},
+    install::{self, InstallState, IstioCni},
     leaving::{self, Asked, Leaving},
     memory,
     metrics::Metrics,
@@ -163,22 +163,28 @@ async fn install(node: &Node) -> Result<()> {
     if node.options.node.no_cni {
         return std::future::pending().await;
     }
-    let (state, mut changes) = channel::channel(InstallState::Starting);
-    let told = async {
-        loop {
-            match &*changes.borrow_and_update() {
-                InstallState::Installed(_) => node.health.right(Part::Cni),
-                InstallState::Not { reason } => node.health.wrong(Part::Cni, reason.clone()),
-                InstallState::Starting => {}
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
+    let (state, states) = channel::channel(InstallState::Starting);
+    let (istio_cni, findings) = channel::channel(IstioCni::Unknown);
+    let installed = each(states, |state| match state {
+        InstallState::Installed(_) => node.health.right(Part::Cni),
+        InstallState::Not { reason } => node.health.wrong(Part::Cni, reason.clone()),
+        InstallState::Starting => {}
+    });
+    let found = each(findings, |istio_cni| node.heed(istio_cni));
     tokio::select! {
-        result = install::keep(&node.options.install, &state) => result,
-        () = told => Ok(()),
+        result = install::keep(&node.options.install, &state, &istio_cni) => result,
+        () = installed => Ok(()),
+        () = found => Ok(()),
+    }
+}
+
+/// Has `work` done for what is told now and each time that it changes.
+async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
+    loop {
+        work(&told.borrow_and_update());
+        if told.changed().await.is_err() {
+            return;
+        }
     }
 }
 

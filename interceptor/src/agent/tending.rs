@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    capture::{Order, blocking},
+    capture::{IstiosRules, Order, blocking},
     closing::close_uncaptured,
     follow::follow,
     index::Captured,
@@ -206,6 +206,7 @@ impl Node {
             (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
             (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves(id)).await {
                 Ok(held) => Next::Follow(held.netns),
+                Err(error) if error.is::<IstiosRules>() => self.leave(uid, tended, &error).await,
                 Err(error) => self.failed(uid, &error),
             },
         }
@@ -257,10 +258,11 @@ impl Node {
             expected: by.expected(),
             cgroup: self.sandboxes.cgroup(&uid.0),
             settings: settings.clone(),
+            beside_istio: self.options.install.beside_istio_cni,
         };
         let result = self.capture.attach(order).await;
-        let captured = result.inspect_err(|_| {
-            if by != By::Cni {
+        let captured = result.inspect_err(|error| {
+            if by != By::Cni && !error.is::<IstiosRules>() {
                 self.metrics.repair(false);
             }
         })?;
@@ -335,6 +337,14 @@ impl Node {
             }
             Err(error) => warn!(%pod, %uid, "open connections go on past the proxy: {error:#}"),
         }
+    }
+
+    /// Leaves the pod to Istio's rules, until it has another sandbox.
+    async fn leave(self: &Rc<Self>, uid: &PodUid, tended: &Tended, why: &Error) -> Next {
+        self.release(tended).await;
+        let actions = self.index.borrow_mut().left(uid, &why.to_string());
+        self.carry_out(actions);
+        Next::Wait
     }
 
     fn failed(self: &Rc<Self>, uid: &PodUid, error: &Error) -> Next {

@@ -11,7 +11,7 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::Dataplane,
     host,
-    netns::{Netns, NetnsSpec},
+    netns::{Netns, NetnsSpec, istio_rules},
     places::Places,
     settings::{IstioFlags, ResolvConf, Settings},
 };
@@ -60,6 +60,10 @@ pub(super) struct Target {
     #[arg(long, value_name = "PATH")]
     resolv_conf: Option<PathBuf>,
 }
+
+/// What comes of attaching where Istio's rules are.
+const TWICE: &str = "Istio's iptables rules are there too, and connections are captured twice: detach \
+                     it, or take the rules away (with Istio's own `istio-iptables --cleanup-only`)";
 
 /// Where a pod's sockets are seen.
 #[derive(Args)]
@@ -145,6 +149,11 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
         host::check_not_hosts(netns)?;
+        match netns.run(istio_rules::are_here) {
+            Ok(false) => {}
+            Ok(true) => eprintln!("interceptor: {}: {TWICE}", netns.path().display()),
+            Err(error) => eprintln!("interceptor: Istio's rules may be there too: {error:#}"),
+        }
         let wanted = Attachment {
             netns,
             places: &self.places,

@@ -1,16 +1,13 @@
-//! The TCP sockets of a network namespace, and ending them (`sock_diag(7)`, netlink by hand: the one
-//! crate for it is not kept up with the others).
+//! The TCP sockets of a network namespace, and ending them (`sock_diag(7)`).
 
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
-};
+use nix::{errno::Errno, sys::socket::SockProtocol};
+
+use super::raw_netlink::{Ask, RawNetlink, number};
 
 /// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` (`include/uapi/linux/sock_diag.h`)
 const BY_FAMILY: u16 = 20;
@@ -21,9 +18,8 @@ const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const SYN_RECEIVED: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
-const HEADER: usize = 16;
 /// `struct inet_diag_sockid`
 const ID: usize = 48;
 
@@ -43,91 +39,54 @@ pub struct TcpSocket {
 }
 
 /// A question to the calling thread's network namespace.
-pub struct SockDiag(OwnedFd);
+pub struct SockDiag(RawNetlink);
 
 impl SockDiag {
     /// Ready to ask.
-    pub fn open() -> nix::Result<Self> {
-        let protocol = SockProtocol::NetlinkSockDiag;
-        let flags = SockFlag::SOCK_CLOEXEC;
-        socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map(Self)
+    pub fn open() -> io::Result<Self> {
+        RawNetlink::open(SockProtocol::NetlinkSockDiag).map(Self)
     }
 
     /// The sockets that listen and those that are connected.
     pub fn list(&self) -> io::Result<Vec<TcpSocket>> {
+        let states = [ESTABLISHED, SYN_SENT, SYN_RECEIVED, CLOSE_WAIT, LISTEN];
         let mut sockets = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let states = [ESTABLISHED, SYN_SENT, SYN_RECEIVED, CLOSE_WAIT, LISTEN];
-            let states = states.iter().fold(0, |all, state| all | 1_u32 << state);
-            let family = u8::try_from(family).map_err(io::Error::other)?;
-            let dump = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-            self.ask(BY_FAMILY, dump, family, states, &[0; ID])?;
-            while self.read(&mut |message| sockets.extend(parse(message)))? {}
-        }
+        self.dump(&states, &mut |message| sockets.extend(parse(message)))?;
         Ok(sockets)
+    }
+
+    /// Has `each` read the `struct inet_diag_msg` of every socket in one of these states.
+    pub(super) fn dump(&self, states: &[u8], each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let states = states.iter().fold(0, |all, state| all | 1_u32 << state);
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let family = u8::try_from(family).map_err(io::Error::other)?;
+            let request = request(family, states, &[0; ID])?;
+            self.0.ask(Ask::Dump, BY_FAMILY, &request, each)?;
+        }
+        Ok(())
     }
 
     /// Ends a connection: both ends learn of it, as if it had been reset.
     pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-        self.ask(DESTROY, flags, socket.family, u32::MAX, &socket.id)?;
-        match self.read(&mut |_| {}) {
+        let request = request(socket.family, u32::MAX, &socket.id)?;
+        match self.0.ask(Ask::Change, DESTROY, &request, &mut |_| {}) {
             // It has ended meanwhile.
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Err(
                 io::Error::other("the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY)"),
             ),
-            result => result.map(drop),
+            result => result,
         }
-    }
-
-    /// `struct inet_diag_req_v2`
-    fn ask(&self, kind: u16, flags: i32, family: u8, states: u32, id: &[u8; ID]) -> io::Result<()> {
-        let flags = u16::try_from(flags).map_err(io::Error::other)?;
-        let length = u32::try_from(HEADER + 8 + ID).map_err(io::Error::other)?;
-        let mut message = Vec::new();
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 8]);
-        let tcp = u8::try_from(libc::IPPROTO_TCP).map_err(io::Error::other)?;
-        message.extend([family, tcp, 0, 0]);
-        message.extend(states.to_ne_bytes());
-        message.extend(id);
-        send(self.0.as_raw_fd(), &message, MsgFlags::empty())?;
-        Ok(())
-    }
-
-    /// Reads one datagram of answers. Says whether there are more.
-    fn read(&self, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
-        let mut buffer = vec![0; 1 << 16];
-        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while let Some(size) = number(rest, 0).and_then(|size| usize::try_from(size).ok())
-            && let Some(message) = rest.get(HEADER..size)
-        {
-            match i32::from(u16::from_ne_bytes([rest[4], rest[5]])) {
-                libc::NLMSG_DONE => return Ok(false),
-                libc::NLMSG_ERROR => return errno(message).map(|()| false),
-                _ => each(message),
-            }
-            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(true)
     }
 }
 
-fn errno(message: &[u8]) -> io::Result<()> {
-    match number(message, 0).map(u32::cast_signed) {
-        Some(0) => Ok(()),
-        Some(error) => Err(io::Error::from_raw_os_error(-error)),
-        None => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+/// `struct inet_diag_req_v2`, of TCP
+fn request(family: u8, states: u32, id: &[u8; ID]) -> io::Result<Vec<u8>> {
+    let tcp = u8::try_from(libc::IPPROTO_TCP).map_err(io::Error::other)?;
+    let mut request = vec![family, tcp, 0, 0];
+    request.extend(states.to_ne_bytes());
+    request.extend(id);
+    Ok(request)
 }
 
 /// `struct inet_diag_msg`

@@ -92,20 +92,31 @@ fn reside(namespace: &impl AsFd, saying: &OwnedFd, parent: Pid) -> ! {
 ///
 /// 5.14
 pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<NetnsCookie> {
-    let mut cookie: NetnsCookie = 0;
-    let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).expect("a small type");
-    // SAFETY: the kernel writes at most `length` bytes, which is what `cookie` has.
+    let mut cookie = NetnsCookie::default().to_ne_bytes();
+    option(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, &mut cookie)?;
+    Ok(NetnsCookie::from_ne_bytes(cookie))
+}
+
+/// `getsockopt(2)`: what the kernel has for an option, and takes of what is in `buffer`.
+pub(super) fn option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads and writes at most `length` bytes, which is what `buffer` has.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
+            level,
+            name,
+            buffer.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
     if result == 0 {
-        Ok(cookie)
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

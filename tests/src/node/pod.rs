@@ -100,6 +100,15 @@ impl Pod {
     /// Makes a sandbox: network namespace, plugins, then the process that holds it. Nothing of it is
     /// left if a plugin refuses.
     pub fn start_sandbox(&mut self, node: &Node) -> Result<()> {
+        self.start_sandbox_after(node, |_| Ok(()))
+    }
+
+    /// The same, and `prepare` is done in its network namespace before any plugin is called.
+    pub fn start_sandbox_after(
+        &mut self,
+        node: &Node,
+        prepare: impl FnOnce(&Netns) -> Result<()>,
+    ) -> Result<()> {
         let id = node.new_id();
         let path = node.netns_folder().join(format!("cni-{id}"));
         let netns = match self.manifest.first_id {
@@ -107,6 +116,7 @@ impl Pod {
             None => Netns::mounted(&path)?,
         };
         janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+        prepare(&netns)?;
         let call = runtime::Call {
             id: &id,
             netns: netns.path(),

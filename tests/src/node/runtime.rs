@@ -22,6 +22,11 @@ const PLUGINS: &str = "/usr/lib/cni";
 /// Those that make the pods' network here.
 const USED: [&str; 2] = ["ptp", "host-local"];
 
+/// The file of the pods' network.
+const NETWORK: &str = "10-test.conflist";
+/// Istio's plugin.
+pub const ISTIO_CNI: &str = "istio-cni";
+
 /// The runtime's folders.
 pub struct Runtime {
     /// Where configurations are.
@@ -60,7 +65,7 @@ impl Runtime {
             })?;
         }
         let network = network(&folder.join("addresses")).to_string();
-        fs::write(runtime.conf.join("10-test.conflist"), network)?;
+        fs::write(runtime.conf.join(NETWORK), network)?;
         Ok(runtime)
     }
 
@@ -84,6 +89,28 @@ impl Runtime {
         let plugins = network["plugins"].as_array().context("no plugins")?;
         let kinds = plugins.iter().filter_map(|plugin| plugin["type"].as_str());
         Ok(kinds.map(str::to_owned).collect())
+    }
+
+    /// Has istio-cni called after the other plugins, as its agent installs it: a plugin that passes on
+    /// what it gets stands for it. What it programs, tests do.
+    pub fn add_istio_cni(&self) -> Result<()> {
+        fs::copy(Path::new(PLUGINS).join("tuning"), self.bin.join(ISTIO_CNI))?;
+        self.edit(|plugins| plugins.push(json!({"type": ISTIO_CNI})))
+    }
+
+    /// Has it called no more.
+    pub fn remove_istio_cni(&self) -> Result<()> {
+        self.edit(|plugins| plugins.retain(|plugin| plugin["type"] != ISTIO_CNI))
+    }
+
+    /// In one step, as agents do it.
+    fn edit(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
+        let mut network = self.network()?;
+        let plugins = network["plugins"].as_array_mut();
+        change(plugins.context("no plugins")?);
+        let new = self.conf.join("new");
+        fs::write(&new, network.to_string())?;
+        Ok(fs::rename(new, self.conf.join(NETWORK))?)
     }
 
     /// Has the pod's network made. What has been made of it goes again if a plugin fails.

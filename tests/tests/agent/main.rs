@@ -4,6 +4,7 @@ mod appearing;
 mod away;
 mod closing;
 mod idle;
+mod istio_cni;
 mod killed;
 mod leaving;
 mod limits;

@@ -2,6 +2,7 @@
 
 mod attach_points;
 mod forwarded;
+mod istio_rules;
 mod listeners;
 mod neighbours;
 mod other_programs;

@@ -77,12 +77,8 @@ impl Folder {
 
     fn first(&self) -> Result<ConfFile, NotInstalled> {
         let mut passed = Vec::new();
-        let paths = files::list(&self.path).map_err(NotInstalled::io(&self.path))?;
-        for path in paths {
-            let Some(shape) = shape_of(&path) else {
-                continue;
-            };
-            match ConfFile::read(&path, shape) {
+        for network in self.networks()? {
+            match network {
                 // Our own network is nobody's first.
                 Ok(file) if file.network.types() == [crate::cni::PLUGIN] => {}
                 Ok(file) => return Ok(file),
@@ -90,6 +86,18 @@ impl Folder {
             }
         }
         Err(self.no_network(passed))
+    }
+
+    /// All that runtimes might read, in their order; and why others are none.
+    pub(super) fn networks(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<ConfFile, NotInstalled>>, NotInstalled> {
+        let paths = files::list(&self.path).map_err(NotInstalled::io(&self.path))?;
+        let networks = paths.into_iter().filter_map(|path| {
+            let shape = shape_of(&path)?;
+            Some(ConfFile::read(&path, shape))
+        });
+        Ok(networks)
     }
 
     fn no_network(&self, passed: Vec<String>) -> NotInstalled {

@@ -18,7 +18,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{InstallOptions, Installed, NotInstalled, files, once, watch::Watch};
+use super::{
+    InstallOptions, Installed, IstioCni, NotInstalled, files, neighbour, once, watch::Watch,
+};
 
 /// Passes are no closer together. Istio's agent throttles to the same.
 const THROTTLE: Duration = Duration::from_secs(1);
@@ -81,16 +83,23 @@ impl Peace {
     }
 }
 
-/// Installs the plugin and keeps it so, for ever; `state` is told how it is. Ends only if folders
-/// cannot be watched at all.
-pub async fn keep(options: &InstallOptions, state: &watch::Sender<InstallState>) -> Result<()> {
+/// Installs the plugin and keeps it so, for ever; `state` is told how it is, and `istio_cni` whether
+/// it is there as well. Ends only if folders cannot be watched at all.
+pub async fn keep(
+    options: &InstallOptions,
+    state: &watch::Sender<InstallState>,
+    istio_cni: &watch::Sender<IstioCni>,
+) -> Result<()> {
     let watch = Watch::new().context("cannot watch folders (inotify)")?;
     let mut peace = Peace::default();
     loop {
         // Before the pass: what changes during it is noticed.
         let watched = [&options.folders.cni_conf_dir, &options.folders.cni_bin_dir]
             .map(|path| watch.add(path));
-        let result = pass(options).await?;
+        // Installing may take a while, and pods wait to be repaired.
+        let looked = in_turn(options, neighbour::look).await?;
+        tell_of_istio_cni(istio_cni, looked.ok());
+        let result = in_turn(options, once).await?;
         peace.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
         let now = judge(&result, &peace, options);
         tell(state, now);
@@ -120,12 +129,15 @@ pub async fn at_rest() {
 }
 
 /// Files are slow, and their lock may be another's for a while: other tasks go on meanwhile.
-async fn pass(options: &InstallOptions) -> Result<Result<Installed, NotInstalled>> {
+async fn in_turn<T: Send + 'static>(
+    options: &InstallOptions,
+    work: fn(&InstallOptions) -> T,
+) -> Result<T> {
     let options = options.clone();
     let turn = PASS.lock().await;
     let pass = spawn_blocking(move || {
         let _turn = turn;
-        once(&options)
+        work(&options)
     });
     pass.await
         .context("installing the CNI plugin was cut short")
@@ -168,6 +180,21 @@ fn has_ciliums_traces(folder: &Path) -> bool {
     let paths = files::list(folder).unwrap_or_default();
     let mut extensions = paths.iter().filter_map(|path| path.extension());
     extensions.any(|extension| extension == "cilium_bak")
+}
+
+/// Once for every change. What cannot be looked at is taken to be as it was; pods that istio-cni has
+/// programmed are left to it in any case.
+pub(super) fn tell_of_istio_cni(state: &watch::Sender<IstioCni>, looked: Option<IstioCni>) {
+    state.send_if_modified(|before| {
+        let unseen = match before {
+            IstioCni::Unknown => IstioCni::Absent,
+            IstioCni::Absent | IstioCni::In(_) => before.clone(),
+        };
+        let now = looked.unwrap_or(unseen);
+        let is_new = *before != now;
+        *before = now;
+        is_new
+    });
 }
 
 /// Once for every change.

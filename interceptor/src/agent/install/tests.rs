@@ -296,6 +296,61 @@ fn istio_cni_is_stepped_aside_for_and_named() {
     assert_eq!(node.types("10-calico.conflist"), ["calico", "istio-cni"]);
 }
 
+#[track_caller]
+fn found(node: &Node, more: &[&str]) -> IstioCni {
+    neighbour::look(&node.options(more)).unwrap()
+}
+
+#[test]
+fn istio_cni_is_found_in_the_pods_network_and_nowhere_else() {
+    let both = CALICO.replace("portmap", "istio-cni");
+    let node = Node::new(&[]);
+    assert_eq!(found(&node, &[]), IstioCni::Absent);
+    node.write("10-calico.conflist", CALICO);
+    // No runtime takes it: it is not the first.
+    node.write("20-other.conflist", &both);
+    assert_eq!(found(&node, &[]), IstioCni::Absent);
+    let file = ["--cni-conf-file-name", "20-other.conflist"];
+    let there = IstioCni::In(node.conf("20-other.conflist"));
+    assert_eq!(found(&node, &file), there);
+    let beside = [&file[..], &["--beside-istio-cni"]].concat();
+    assert_eq!(found(&node, &beside), IstioCni::Absent);
+    // Istio's own copy of the first (`istioOwnedCNIConfig`).
+    node.write("02-istio-cni.conflist", &both);
+    let there = IstioCni::In(node.conf("02-istio-cni.conflist"));
+    assert_eq!(found(&node, &[]), there);
+}
+
+#[test]
+fn among_the_networks_of_multus_istio_cni_is_found_in_whichever_it_is() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    let unchained = ["--chained", "false"];
+    node.once(&unchained).unwrap();
+    assert_eq!(found(&node, &unchained), IstioCni::Absent);
+    let istios = BRIDGE.replace("bridge", "istio-cni");
+    node.write("YYY-istio-cni.conf", &istios);
+    let there = IstioCni::In(node.conf("YYY-istio-cni.conf"));
+    assert_eq!(found(&node, &unchained), there);
+    // Which of both a pod gets is said by the pod.
+    let ours = node.conf("YYY-interceptor-cni.conf");
+    assert_eq!(node.once(&unchained).unwrap(), Installed::Already(ours));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_taken_to_be_as_it_was() {
+    let node = Node::new(&[("10-calico.conflist", "broken")]);
+    let named = node.options(&["--cni-conf-file-name", "10-calico.conflist"]);
+    assert!(neighbour::look(&named).is_err());
+    let (state, told) = watch::channel(IstioCni::Unknown);
+    let tell = |looked| keeper::tell_of_istio_cni(&state, looked);
+    tell(None);
+    assert_eq!(*told.borrow(), IstioCni::Absent);
+    let there = IstioCni::In(node.conf("10-calico.conflist"));
+    tell(Some(there.clone()));
+    tell(None);
+    assert_eq!(*told.borrow(), there);
+}
+
 #[test]
 fn alone_it_has_a_file_of_its_own_and_touches_no_other() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
@@ -373,9 +428,10 @@ fn while_kept(node: &Node, work: impl AsyncFnOnce(watch::Receiver<InstallState>)
         .unwrap();
     runtime.block_on(async {
         let (state, states) = watch::channel(InstallState::Starting);
+        let (istio_cni, _findings) = watch::channel(IstioCni::Unknown);
         let options = node.options(&[]);
         tokio::select! {
-            ended = keep(&options, &state) => ended.unwrap(),
+            ended = keep(&options, &state, &istio_cni) => ended.unwrap(),
             () = work(states) => {}
         }
     });

@@ -1,0 +1,38 @@
+//! Whether pods get istio-cni as well.
+
+use std::path::PathBuf;
+
+use super::{InstallOptions, NotInstalled, folder::Folder};
+
+/// Whether istio-cni programs the node's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IstioCni {
+    /// Nothing has been looked at yet.
+    #[default]
+    Unknown,
+    /// It does not, or that is to be of no account (`--beside-istio-cni`).
+    Absent,
+    /// It does, by this file.
+    In(PathBuf),
+}
+
+/// Looks for istio-cni where our own plugin is to be: in the pods' network, or among those that
+/// Multus calls.
+pub(super) fn look(options: &InstallOptions) -> Result<IstioCni, NotInstalled> {
+    if options.beside_istio_cni {
+        return Ok(IstioCni::Absent);
+    }
+    let folder = Folder::open(&options.folders.cni_conf_dir)?;
+    let file = if options.chained {
+        match folder.network(options.cni_conf_file_name.as_deref()) {
+            Ok(file) => Some(file),
+            Err(NotInstalled::NoNetwork { .. }) => None,
+            Err(error) => return Err(error),
+        }
+        .filter(|file| file.network.has_istios())
+    } else {
+        let mut networks = folder.networks()?.flatten();
+        networks.find(|file| file.network.has_istios())
+    };
+    Ok(file.map_or(IstioCni::Absent, |file| IstioCni::In(file.path)))
+}
