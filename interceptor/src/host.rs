@@ -155,6 +155,13 @@ pub fn netns() -> Result<NetnsId> {
     NetnsId::of(Path::new(&path)).with_context(|| format!("cannot look at {path}"))
 }
 
+/// Our own network namespace: the host's if we have `hostNetwork`, or a node's that is a container
+/// with a network of its own and the machine's processes.
+pub fn own_netns() -> Result<NetnsId> {
+    let path = "/proc/self/ns/net";
+    NetnsId::of(Path::new(path)).with_context(|| format!("cannot look at {path}"))
+}
+
 /// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.
 pub fn check_not_hosts(netns: &Netns) -> Result<()> {
     let hosts = self::netns();

@@ -1,11 +1,12 @@
 //! The test's side of an actor.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -29,13 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// for it. Killed when dropped.
 pub struct Actor {
     name: String,
-    child: Child,
+    /// None if somebody else has started it.
+    child: Option<Child>,
     pipes: Mutex<Pipes>,
 }
 
 struct Pipes {
-    requests: ChildStdin,
-    replies: BufReader<ChildStdout>,
+    requests: File,
+    replies: BufReader<File>,
 }
 
 /// Who an actor is.
@@ -72,20 +74,33 @@ impl Actor {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = spawn(command)?;
-        let pipes = Mutex::new(Pipes {
-            requests: child.stdin.take().context("stdin")?,
-            replies: BufReader::new(child.stdout.take().context("stdout")?),
-        });
-        let name = name.to_owned();
-        let actor = Self { name, child, pipes };
+        let requests = OwnedFd::from(child.stdin.take().context("stdin")?);
+        let replies = OwnedFd::from(child.stdout.take().context("stdout")?);
+        let actor = Self::with(name, Some(child), requests.into(), replies.into());
         actor.receive().with_context(|| format!("{place:?}"))?;
         Ok(actor)
     }
 
-    /// Its process.
+    /// The actor at the other ends of these pipes, which ends with them.
+    pub fn beyond_pipes(name: &str, requests: File, replies: File) -> Result<Self> {
+        let actor = Self::with(name, None, requests, replies);
+        actor.receive().context(actor.name.clone())?;
+        Ok(actor)
+    }
+
+    fn with(name: &str, child: Option<Child>, requests: File, replies: File) -> Self {
+        let pipes = Mutex::new(Pipes {
+            requests,
+            replies: BufReader::new(replies),
+        });
+        let name = name.to_owned();
+        Self { name, child, pipes }
+    }
+
+    /// Its process, if it is a child of the test's.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Has a request carried out. An errno is a [`Reply::Error`]; an `Err` is the harness's own
@@ -153,9 +168,12 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
+        let Some(child) = &mut self.child else {
+            return;
+        };
         // Both fail only for a child that has been waited for.
-        let _killed = self.child.kill();
-        let _status = self.child.wait();
+        let _killed = child.kill();
+        let _status = child.wait();
     }
 }
 

@@ -30,9 +30,14 @@ use sockets::Sockets;
 /// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
 pub fn run(place: &Place) -> Result<()> {
     place.enter()?;
+    run_here(&place.name)
+}
+
+/// The life of an actor that is where it is to be.
+pub fn run_here(name: &str) -> Result<()> {
     answer(&Reply::Done)?;
     let mut agent = Agent {
-        name: place.name.clone(),
+        name: name.to_owned(),
         sockets: Sockets::default(),
         identity: Identity::default(),
         dns: DnsServer::default(),

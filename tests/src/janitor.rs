@@ -11,13 +11,19 @@ use std::{
     path::{Path, PathBuf},
     process::{self, ChildStdin, Command, Stdio},
     sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup, command::own_binary, interceptor};
+use crate::{cgroup, command::own_binary, interceptor, machine};
+
+/// How long namespaces may take to go, and how often that is waited for.
+const GOING: Duration = Duration::from_millis(500);
+const TIDYINGS: u32 = 4;
 
 /// Something to do when the test process has ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +38,9 @@ pub enum Task {
     Unmount(PathBuf),
     /// Remove this folder of the test's own.
     RemoveFolder(PathBuf),
+    /// Have what network namespaces that are gone have left of Interceptor removed: a runtime may
+    /// have made one that the test does not know.
+    TidyUp,
 }
 
 static JANITOR: Mutex<Option<ChildStdin>> = Mutex::new(None);
@@ -65,6 +74,7 @@ pub fn run(input: impl BufRead) -> Result<()> {
     let mut cgroups = Vec::new();
     let (mut mounts, mut folders) = (Vec::new(), Vec::new());
     let mut namespaces = BTreeMap::new();
+    let mut tidies_up = false;
     for line in input.lines() {
         match serde_json::from_str(&line?)? {
             Task::RemoveCgroup(path) => cgroups.push(path),
@@ -77,6 +87,7 @@ pub fn run(input: impl BufRead) -> Result<()> {
             Task::Detached(path) => drop(namespaces.remove(&path)),
             Task::Unmount(path) => mounts.push(path),
             Task::RemoveFolder(path) => folders.push(path),
+            Task::TidyUp => tidies_up = true,
         }
     }
     for file in namespaces.values() {
@@ -93,7 +104,24 @@ pub fn run(input: impl BufRead) -> Result<()> {
     for path in folders {
         let _removed = fs::remove_dir_all(&path);
     }
+    drop(namespaces);
+    if tidies_up {
+        tidy_up();
+    }
     Ok(())
+}
+
+/// Every detach removes what is left of namespaces that are gone. They go some time after their last
+/// process.
+fn tidy_up() {
+    for _ in 0..TIDYINGS {
+        if !Path::new(machine::PINS).exists() {
+            return;
+        }
+        thread::sleep(GOING);
+        // The janitor's own namespace is not captured, of which this complains.
+        let _detached = interceptor::detach(Path::new("/proc/self/ns/net"));
+    }
 }
 
 /// Detaches by the janitor's own descriptor: the namespace has lost its processes.

@@ -16,7 +16,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Result;
 pub use killing::Killing;
 pub use talk::{call, dial, echoes, said, wait_until};
-pub use traces::{Traces, cookie};
+pub use traces::{Traces, cookie, cookie_at};
 
 use crate::{
     actor::{Actor, User},

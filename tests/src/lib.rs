@@ -13,6 +13,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod command;
 pub mod conntrack;
+pub mod containerd;
 pub mod demo;
 pub mod dialler;
 pub mod inner;

@@ -26,7 +26,7 @@ const GATE: &str = "/sys/fs";
 /// Held by those who are in.
 const ROOM: &str = "/sys/kernel";
 /// Interceptor's own, gone with the last pod.
-const PINS: &str = "/sys/fs/bpf/interceptor";
+pub(crate) const PINS: &str = "/sys/fs/bpf/interceptor";
 
 /// How long others may take to end.
 const PATIENCE: Duration = Duration::from_mins(10);

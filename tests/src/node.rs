@@ -24,7 +24,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use agent::{AgentProcess, daemon_set};
+pub use agent::{AgentProcess, Surroundings, daemon_set};
 use anyhow::Result;
 use folder::Folder;
 pub use kubelet::Driver;

@@ -42,12 +42,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 pub(crate) fn prepare() -> Result<()> {
     apt::ensure(&[
         Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
+        Need::new("/bin/busybox", "busybox-static"),
         Need::new("bpftool", "bpftool"),
+        Need::new("containerd", "containerd"),
         Need::new("ip", "iproute2"),
         Need::new("iptables", "iptables"),
         Need::new("nft", "nftables"),
         Need::new("musl-gcc", "musl-tools"),
         Need::new("nsenter", "util-linux"),
+        Need::new("runc", "runc"),
         Need::new("sysctl", "procps"),
     ])
 }

@@ -103,7 +103,7 @@ impl Node {
         let capture = Capture::new(at.cgroup_root.as_deref())?;
         let sandboxes = Sandboxes::new(
             &at.host_proc,
-            host::netns()?,
+            [host::netns()?, host::own_netns()?],
             capture.root(),
             at.kubepods_cgroup.as_deref(),
         );

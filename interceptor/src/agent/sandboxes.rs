@@ -16,7 +16,7 @@ const DEPTH: u32 = 4;
 #[derive(Debug)]
 pub struct Sandboxes {
     proc: PathBuf,
-    hosts: NetnsId,
+    hosts: [NetnsId; 2],
     root: PathBuf,
     given: Option<Kubepods>,
     found: Mutex<Vec<Kubepods>>,
@@ -49,8 +49,8 @@ pub enum Processes {
 
 impl Sandboxes {
     /// Pods whose cgroups are below `root`, or below `kubepods` if that is given, and whose
-    /// processes `proc` shows. `hosts` is the host's network namespace.
-    pub fn new(proc: &Path, hosts: NetnsId, root: &Path, kubepods: Option<&Path>) -> Self {
+    /// processes `proc` shows. `hosts` are the host's network namespace and the agent's own.
+    pub fn new(proc: &Path, hosts: [NetnsId; 2], root: &Path, kubepods: Option<&Path>) -> Self {
         Self {
             proc: proc.to_owned(),
             hosts,
@@ -97,7 +97,9 @@ impl Sandboxes {
         if seen.is_empty() {
             return Processes::None;
         }
-        let inside = seen.into_iter().filter(|process| process.id != self.hosts);
+        let inside = seen
+            .into_iter()
+            .filter(|process| !self.hosts.contains(&process.id));
         let oldest = inside.min_by_key(|process| process.started);
         oldest.map_or(Processes::InHosts, |process| Processes::In {
             netns: process.netns,
@@ -151,10 +153,11 @@ mod tests {
 
     use super::*;
 
-    /// As if our own network namespace were the host's.
+    /// As if another namespace were the host's, and we were the agent.
     fn sandboxes() -> Sandboxes {
-        let own = NetnsId::of(Path::new("/proc/self/ns/net")).unwrap();
-        Sandboxes::new(Path::new("/proc"), own, Path::new("/nowhere"), None)
+        let ids = ["mnt", "net"].map(|kind| Path::new("/proc/self/ns").join(kind));
+        let ids = ids.map(|path| NetnsId::of(&path).unwrap());
+        Sandboxes::new(Path::new("/proc"), ids, Path::new("/nowhere"), None)
     }
 
     #[test]

@@ -2,10 +2,14 @@
 
 use std::env;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use interceptor_tests::agent;
 
 fn main() -> Result<()> {
-    let place = env::args().nth(1).context("tell me my place, as JSON")?;
-    agent::run(&serde_json::from_str(&place)?)
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [place] => agent::run(&serde_json::from_str(place)?),
+        ["here", name] => agent::run_here(name),
+        _ => bail!("tell me my place, as JSON, or that I am there: here NAME"),
+    }
 }

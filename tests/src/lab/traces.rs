@@ -129,7 +129,12 @@ fn records_that_name(netns: &Path) -> Result<Vec<String>> {
 
 /// `SO_NETNS_COOKIE`
 pub fn cookie(netns: &Netns) -> Result<u64> {
-    netns.enter(|| {
+    cookie_at(netns.path())
+}
+
+/// The same of the network namespace at `path`.
+pub fn cookie_at(path: &Path) -> Result<u64> {
+    Netns::enter_at(path, || {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         Ok(cookie_of(&socket)?)

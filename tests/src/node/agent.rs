@@ -21,15 +21,21 @@ use serde_json::{Value, json};
 use super::Node;
 use crate::{interceptor, lab::wait_until, netns::Netns, spawn::spawn};
 
-/// Goes to the cgroup and the node's network, and dies with its parent. The demo catches signals in
-/// a thread, which it does by blocking them in all others: the agent must not inherit that.
+/// Goes to the cgroup and the namespaces.
 const SCRIPT: &str = r#"
 echo $$ > "$1/cgroup.procs" || exit
-netns=$2
-shift 2
-exec nsenter --net="$netns" \
-    env --default-signal=INT,TERM setpriv --pdeathsig=KILL "$@"
+shift
+exec nsenter "$@"
 "#;
+
+/// Becomes a program that dies with its parent. The demo catches signals in a thread, which it does
+/// by blocking them in all others: the agent must not inherit that.
+const BECOME: [&str; 4] = [
+    "env",
+    "--default-signal=INT,TERM",
+    "setpriv",
+    "--pdeathsig=KILL",
+];
 
 /// How long the agent's HTTP server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,6 +103,14 @@ pub(super) fn rules() -> Result<Vec<PolicyRule>> {
     Ok(rules)
 }
 
+/// What the agent has around it.
+pub struct Surroundings {
+    /// Its namespaces, as `nsenter` is told of them.
+    pub namespaces: Vec<String>,
+    /// Where it sees the node's cgroup.
+    pub cgroup_root: PathBuf,
+}
+
 /// The agent. Killed when dropped.
 pub struct AgentProcess {
     child: Child,
@@ -113,6 +127,20 @@ impl Node {
 
     /// Starts the agent of another build.
     pub fn start_agent_of(&self, binary: &Path, options: &[&str]) -> Result<AgentProcess> {
+        let surroundings = Surroundings {
+            namespaces: vec![format!("--net={}", self.host.path().display())],
+            cgroup_root: self.cgroup.path().to_owned(),
+        };
+        self.start_agent_in(&surroundings, binary, options)
+    }
+
+    /// Starts the agent somewhere else than the tests are.
+    pub fn start_agent_in(
+        &self,
+        surroundings: &Surroundings,
+        binary: &Path,
+        options: &[&str],
+    ) -> Result<AgentProcess> {
         let http = self.host.enter(free_port)?;
         let kubeconfig = self.folder().join("kubeconfig");
         fs::write(&kubeconfig, self.api.kubeconfig())?;
@@ -122,13 +150,14 @@ impl Node {
         command
             .args(["-c", SCRIPT, "sh"])
             .arg(self.cgroup.child("system.slice/agent")?)
-            .arg(self.host.path())
+            .args(&surroundings.namespaces)
+            .args(BECOME)
             .arg(binary)
             .args(["agent", "--node-name", &self.name])
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .arg("--cgroup-root")
-            .arg(self.cgroup.path())
+            .arg(&surroundings.cgroup_root)
             .arg("--cni-conf-dir")
             .arg(&self.runtime.conf)
             .arg("--cni-bin-dir")

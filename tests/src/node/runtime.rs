@@ -19,8 +19,8 @@ use crate::{
 
 /// Where Debian has the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
-/// Those that make the pods' network here.
-const USED: [&str; 2] = ["ptp", "host-local"];
+/// Those that make the pods' network here, and the one that containerd calls besides.
+const USED: [&str; 3] = ["ptp", "host-local", "loopback"];
 
 /// The file of the pods' network.
 const NETWORK: &str = "10-test.conflist";

@@ -1,0 +1,240 @@
+//! A real container runtime on the node: containerd and runc, told what to do as kubelet tells them.
+//!
+//! containerd and the agent share a mount namespace and a cgroup namespace, as on a node of kind's:
+//! `/sys/fs/cgroup` has the node's cgroup for its root, and `/run` is a folder of the node's. So
+//! whatever containerd mounts, binds and starts goes with the node's processes.
+//!
+//! Two things are not as on every node. Kubelet's cgroup driver is `cgroupfs`. And the containers
+//! have no limits: where cgroups are hybrid, cgroup2 has none of the controllers, and runc could not
+//! set the share of the processor that containerd gives every sandbox. [`RUNC`] leaves it out. All
+//! else is what a machine has whose cgroups are cgroup2 alone.
+
+mod cri;
+mod image;
+mod messages;
+mod sandbox;
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use cri::Cri;
+use messages::{ImageSpec, ImageStatusRequest, ImageStatusResponse, StatusRequest, StatusResponse};
+pub use sandbox::Sandbox;
+
+use crate::{
+    command::{bounded, run},
+    interceptor,
+    janitor::{self, Task},
+    lab::wait_until,
+    node::{AgentProcess, Node, Surroundings},
+    spawn::spawn,
+};
+
+/// Goes to the node's cgroup, which so becomes the root, and to its network.
+const START: &str = r#"
+echo $$ > "$1/cgroup.procs" || exit
+exec nsenter --net="$2" unshare --mount --cgroup sh -ec "$3" sh "$4"
+"#;
+
+/// Mounts what the node is to see, and becomes containerd.
+const CONTAINERD: &str = r#"
+folder=$1
+umount --recursive /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+own="$folder/run/${folder#/run/}"
+mkdir --parents "$own" /sys/fs/cgroup/system.slice/containerd
+mount --bind "$folder" "$own"
+mount --rbind "$folder/run" /run
+echo $$ > /sys/fs/cgroup/system.slice/containerd/cgroup.procs
+exec env --default-signal=INT,TERM setpriv --pdeathsig=KILL \
+    containerd --config "$folder/containerd.toml"
+"#;
+
+/// runc, but for the share of the processor that containerd gives each sandbox.
+const RUNC: &str = r#"#!/bin/sh
+for word; do
+    [ "$before" = --bundle ] && sed -i 's/"cpu":{"shares":2}/"cpu":{}/' "$word/config.json"
+    before=$word
+done
+exec runc "$@"
+"#;
+
+/// containerd on a node. Killed when dropped; the containers are killed with the node's cgroup.
+pub struct Containerd {
+    child: Child,
+    cri: Cri,
+    folder: PathBuf,
+}
+
+impl Containerd {
+    /// Starts it and waits until it serves, with the image that the containers are made of.
+    pub fn start(node: &Node) -> Result<Self> {
+        let folder = node.folder().to_owned();
+        configure(node)?;
+        janitor::remember(&Task::TidyUp)?;
+        let mut containerd = Self {
+            child: start(node)?,
+            cri: Cri::new(&socket(&folder))?,
+            folder,
+        };
+        containerd.get_ready().with_context(|| containerd.log())?;
+        Ok(containerd)
+    }
+
+    fn get_ready(&mut self) -> Result<()> {
+        wait_until("containerd", || {
+            ensure!(self.child.try_wait()?.is_none(), "containerd has ended");
+            Ok(self.status().is_ok_and(|status| is_ready(&status)))
+        })?;
+        self.import()
+    }
+
+    /// Gives it the image. Its CRI hears of that a little later, and would ask a registry before.
+    fn import(&self) -> Result<()> {
+        let archive = self.folder.join("image.tar");
+        fs::write(&archive, image::archive()?)?;
+        let mut ctr = bounded("ctr");
+        ctr.arg("--address").arg(socket(&self.folder));
+        ctr.args(["--namespace", "k8s.io", "images", "import"]);
+        ctr.args(["--snapshotter", "native"]).arg(&archive);
+        run(&mut ctr, "")?;
+        wait_until("the image", || {
+            let request = ImageStatusRequest {
+                image: Some(spec()),
+            };
+            let path = "/runtime.v1.ImageService/ImageStatus";
+            let status: ImageStatusResponse = self.cri.call_at(path, request)?;
+            Ok(status.image.is_some())
+        })
+    }
+
+    fn status(&self) -> Result<StatusResponse> {
+        self.cri.call("Status", StatusRequest { verbose: true })
+    }
+
+    /// Starts the agent where containerd is, and waits until it is ready and containerd has read the
+    /// network that the agent has added its plugin to.
+    pub fn start_ready_agent(&self, node: &Node, options: &[&str]) -> Result<AgentProcess> {
+        let binary = interceptor::binary();
+        let mut agent = node.start_agent_in(&self.surroundings(node), &binary, options)?;
+        agent.wait_until_ready()?;
+        wait_until("the plugin", || {
+            let status = self.status()?;
+            let network = status.info.get("cniconfig").context("no cniconfig")?;
+            Ok(network.contains("interceptor-cni"))
+        })?;
+        Ok(agent)
+    }
+
+    fn surroundings(&self, node: &Node) -> Surroundings {
+        let of_containerd = |kind: &str| format!("/proc/{}/ns/{kind}", self.child.id());
+        Surroundings {
+            namespaces: vec![
+                format!("--net={}", node.host.path().display()),
+                format!("--mount={}", of_containerd("mnt")),
+                format!("--cgroup={}", of_containerd("cgroup")),
+            ],
+            cgroup_root: "/sys/fs/cgroup".into(),
+        }
+    }
+
+    /// What it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(log(&self.folder)).unwrap_or_default()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn start(node: &Node) -> Result<Child> {
+    let output = File::create(log(node.folder()))?;
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", START, "sh"])
+        .args([node.cgroup.path(), node.host.path()])
+        .arg(CONTAINERD)
+        .arg(node.folder())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    spawn(command).context("containerd")
+}
+
+/// Writes what containerd is to read, and the runc that it is to call.
+fn configure(node: &Node) -> Result<()> {
+    let folder = node.folder();
+    let runc = folder.join("runc");
+    fs::write(&runc, RUNC)?;
+    fs::set_permissions(&runc, fs::Permissions::from_mode(0o755))?;
+    fs::write(folder.join("containerd.toml"), configuration(node, &runc))?;
+    Ok(())
+}
+
+/// No plugin that asks for a module or a folder of the machine's. Nobody may make its processes less
+/// likely to be killed for want of memory who is in a container himself: runc is not to try.
+fn configuration(node: &Node, runc: &Path) -> String {
+    let folder = node.folder().display();
+    let (conf, bin) = (node.runtime.conf.display(), node.runtime.bin.display());
+    let (socket, runc) = (socket(node.folder()), runc.display());
+    let (socket, image) = (socket.display(), image::NAME);
+    format!(
+        r#"version = 2
+root = "{folder}/containerd"
+state = "/run/containerd"
+disabled_plugins = [
+    "io.containerd.internal.v1.opt",
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.overlayfs",
+    "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{image}"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "{conf}"
+bin_dir = "{bin}"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+BinaryName = "{runc}"
+"#
+    )
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("containerd.sock")
+}
+
+fn log(folder: &Path) -> PathBuf {
+    folder.join("containerd.log")
+}
+
+fn spec() -> ImageSpec {
+    ImageSpec {
+        image: image::NAME.to_owned(),
+    }
+}
+
+/// Whether the runtime and the network are ready, which kubelet waits for.
+fn is_ready(status: &StatusResponse) -> bool {
+    let conditions = status.status.as_ref().map(|status| &status.conditions);
+    conditions.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.status))
+}

@@ -1,0 +1,385 @@
+//! A pod's sandbox and its containers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, OpenOptions},
+    net::IpAddr,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
+use serde_json::Value;
+
+use super::{
+    Containerd,
+    messages::{
+        ContainerConfig, ContainerMetadata, CreateContainerRequest, Id, Int64Value,
+        LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+        LinuxSandboxSecurityContext, Mount, NamespaceOption, Nothing, PodSandboxConfig,
+        PodSandboxMetadata, PodSandboxStatusRequest, PodSandboxStatusResponse,
+        RunPodSandboxRequest, StopContainerRequest,
+    },
+    spec,
+};
+use crate::{
+    actor::{Actor, User},
+    command::own_binary,
+    interceptor,
+    janitor::{self, Task},
+    lab::cookie_at,
+    node::{APP, Manifest, Node, PROXY, Pod},
+    world::{Bind, serve},
+};
+
+/// Every container has its processes to itself: `NamespaceMode.CONTAINER`, kubelet's default.
+const OWN_PROCESSES: Option<NamespaceOption> = Some(NamespaceOption { pid: 1 });
+
+/// Reads and writes by pipes of the test's. The shell waits for whoever opens the other ends.
+const ACTOR: &str = r#"exec /actor here "$0" </pipes/requests >/pipes/replies"#;
+
+/// Where the libraries are that the tests' programs need.
+const LIBRARIES: [&str; 3] = ["/lib", "/lib64", "/usr/lib"];
+
+/// A sandbox, and the containers in it.
+pub struct Sandbox<'a> {
+    containerd: &'a Containerd,
+    containers: BTreeMap<String, Container>,
+    config: PodSandboxConfig,
+    id: String,
+    netns: Netns,
+    address: IpAddr,
+    /// Whether what is attached goes with the test, and not by what is tested.
+    is_tests: bool,
+}
+
+/// A network namespace, open: it can be detached when it has no process any more.
+struct Netns {
+    path: PathBuf,
+    _file: File,
+}
+
+/// A container's name, its actor's, and who it runs as.
+#[derive(Clone, Copy)]
+struct Role {
+    container: &'static str,
+    actor: &'static str,
+    user: User,
+}
+
+const THE_APP: Role = Role {
+    container: "app",
+    actor: "app",
+    user: APP,
+};
+const THE_PROXY: Role = Role {
+    container: "istio-proxy",
+    actor: "proxy",
+    user: PROXY,
+};
+
+struct Container {
+    actor: Actor,
+    id: String,
+    attempt: u32,
+}
+
+impl Drop for Sandbox<'_> {
+    fn drop(&mut self) {
+        if !self.is_tests {
+            return;
+        }
+        // An agent that is there would capture a pod again whose processes are.
+        if let Err(error) = self.call("StopPodSandbox") {
+            eprintln!("{error:#}");
+        }
+        // It may have been the agent's to undo; the janitor no longer has to.
+        let _detached = interceptor::detach(&self.netns.path);
+        drop(janitor::remember(&Task::Detached(self.netns.path.clone())));
+    }
+}
+
+impl Netns {
+    /// Opens the one of a process, and has the janitor detach it.
+    fn of(pid: u64) -> Result<Self> {
+        let file = File::open(format!("/proc/{pid}/ns/net"))?;
+        let path = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
+        let path = PathBuf::from(path);
+        janitor::remember(&Task::Detach(path.clone()))?;
+        Ok(Self { path, _file: file })
+    }
+}
+
+impl Containerd {
+    /// Has a sandbox made for a pod whose cgroup is there: its `attempt`th.
+    pub fn run_sandbox(&self, node: &Node, pod: &Pod, attempt: u32) -> Result<Sandbox<'_>> {
+        let config = sandbox_config(node, pod, attempt)?;
+        fs::create_dir_all(&config.log_directory)?;
+        let request = RunPodSandboxRequest {
+            config: Some(config.clone()),
+        };
+        let Id { id } = self.cri.call("RunPodSandbox", request)?;
+        let (pid, address) = self.made(&id)?;
+        Ok(Sandbox {
+            containerd: self,
+            containers: BTreeMap::new(),
+            config,
+            id,
+            netns: Netns::of(pid)?,
+            address,
+            is_tests: true,
+        })
+    }
+
+    /// A sandbox's process and address.
+    fn made(&self, id: &str) -> Result<(u64, IpAddr)> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        let answer: PodSandboxStatusResponse = self.cri.call("PodSandboxStatus", request)?;
+        let info: Value = serde_json::from_str(answer.info.get("info").context("no info")?)?;
+        let pid = info["pid"].as_u64().context("no process")?;
+        let network = answer.status.and_then(|status| status.network);
+        let address = network.context("no network")?.ip.parse()?;
+        Ok((pid, address))
+    }
+}
+
+impl Sandbox<'_> {
+    /// Its network's cookie.
+    pub fn cookie(&self) -> Result<u64> {
+        cookie_at(&self.netns.path)
+    }
+
+    /// Its first address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Starts the proxy, which listens on its ports.
+    pub fn start_proxy(&mut self) -> Result<()> {
+        let proxy = self.start_container(THE_PROXY)?;
+        for bind in Bind::BOTH_WILDCARDS {
+            for port in [15001, 15006] {
+                serve(proxy, bind, port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the app, which serves port 8080.
+    pub fn start_app(&mut self) -> Result<()> {
+        let app = self.start_container(THE_APP)?;
+        serve(app, Bind::DUAL_WILDCARD, 8080).map(drop)
+    }
+
+    /// The app's process.
+    pub fn app(&self) -> Result<&Actor> {
+        Ok(&self.containers.get("app").context("no app")?.actor)
+    }
+
+    /// The app's container, as the runtime calls it.
+    pub fn app_id(&self) -> Result<&str> {
+        Ok(&self.containers.get("app").context("no app")?.id)
+    }
+
+    /// Starts a container, in the place of the one of that name if there is one.
+    fn start_container(&mut self, role: Role) -> Result<&Actor> {
+        let name = role.container;
+        let attempt = match self.containers.remove(name) {
+            Some(old) => {
+                self.remove_container(&old.id)?;
+                old.attempt + 1
+            }
+            None => 0,
+        };
+        let folder = format!("pipes/{}-{name}-{attempt}", self.id);
+        let pipes = Pipes::new(&self.containerd.folder.join(folder))?;
+        let request = CreateContainerRequest {
+            pod_sandbox_id: self.id.clone(),
+            config: Some(container_config(&self.config, role, attempt, &pipes)?),
+            sandbox_config: Some(self.config.clone()),
+        };
+        let cri = &self.containerd.cri;
+        let Id { id } = cri.call("CreateContainer", request)?;
+        let Nothing {} = cri.call("StartContainer", Id { id: id.clone() })?;
+        let actor = Actor::beyond_pipes(role.actor, pipes.requests, pipes.replies)?;
+        let container = Container { actor, id, attempt };
+        Ok(&self
+            .containers
+            .entry(name.to_owned())
+            .or_insert(container)
+            .actor)
+    }
+
+    fn remove_container(&self, id: &str) -> Result<()> {
+        let container_id = id.to_owned();
+        let request = StopContainerRequest {
+            container_id,
+            timeout: 1,
+        };
+        let cri = &self.containerd.cri;
+        let Nothing {} = cri.call("StopContainer", request)?;
+        let id = id.to_owned();
+        let Nothing {} = cri.call("RemoveContainer", Id { id })?;
+        Ok(())
+    }
+
+    /// Has the sandbox stopped, with all containers: the plugins undo its network.
+    pub fn stop(&mut self) -> Result<()> {
+        self.is_tests = false;
+        janitor::remember(&Task::Detached(self.netns.path.clone()))?;
+        self.containers.clear();
+        self.call("StopPodSandbox")
+    }
+
+    /// Has what is left of it removed: the plugins undo the network once more.
+    pub fn remove(mut self) -> Result<()> {
+        self.stop()?;
+        self.call("RemovePodSandbox")
+    }
+
+    fn call(&self, method: &str) -> Result<()> {
+        let id = self.id.clone();
+        let Nothing {} = self.containerd.cri.call(method, Id { id })?;
+        Ok(())
+    }
+}
+
+/// As kubelet's `generatePodSandboxConfig` has it.
+fn sandbox_config(node: &Node, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig> {
+    let Manifest {
+        namespace,
+        name,
+        uid,
+        annotations,
+        ..
+    } = &pod.manifest;
+    let cgroup = pod.cgroup().strip_prefix(node.cgroup.path())?;
+    let logs = node.folder().join("logs");
+    Ok(PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.clone(),
+            uid: uid.clone(),
+            namespace: namespace.clone(),
+            attempt,
+        }),
+        hostname: name.clone(),
+        log_directory: format!("{}/{namespace}_{name}_{uid}", logs.display()),
+        labels: labels(&pod.manifest),
+        annotations: annotations.clone().into_iter().collect(),
+        linux: Some(LinuxPodSandboxConfig {
+            cgroup_parent: format!("/{}", cgroup.display()),
+            security_context: Some(LinuxSandboxSecurityContext {
+                namespace_options: OWN_PROCESSES,
+            }),
+        }),
+    })
+}
+
+fn labels(pod: &Manifest) -> HashMap<String, String> {
+    let own = [
+        ("io.kubernetes.pod.name", &pod.name),
+        ("io.kubernetes.pod.namespace", &pod.namespace),
+        ("io.kubernetes.pod.uid", &pod.uid),
+        ("app", &pod.name),
+    ];
+    own.map(|(key, value)| (key.to_owned(), value.clone()))
+        .into()
+}
+
+/// As kubelet's `generateContainerConfig` has it.
+fn container_config(
+    sandbox: &PodSandboxConfig,
+    role: Role,
+    attempt: u32,
+    pipes: &Pipes,
+) -> Result<ContainerConfig> {
+    let name = role.container;
+    let mut labels = sandbox.labels.clone();
+    labels.insert("io.kubernetes.container.name".to_owned(), name.to_owned());
+    let log = Path::new(&sandbox.log_directory).join(name);
+    fs::create_dir_all(log)?;
+    let id = |id: u32| Some(Int64Value { value: id.into() });
+    Ok(ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: name.to_owned(),
+            attempt,
+        }),
+        image: Some(spec()),
+        command: ["/bin/sh", "-c", ACTOR, role.actor]
+            .map(str::to_owned)
+            .into(),
+        mounts: mounts(&pipes.folder)?,
+        labels,
+        log_path: format!("{name}/{attempt}.log"),
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: OWN_PROCESSES,
+                run_as_user: id(role.user.uid),
+                run_as_group: id(role.user.gid),
+                no_new_privs: true,
+            }),
+        }),
+    })
+}
+
+fn mounts(pipes: &Path) -> Result<Vec<Mount>> {
+    let mount = |from: &Path, to: &str, readonly| Mount {
+        container_path: to.to_owned(),
+        host_path: from.display().to_string(),
+        readonly,
+    };
+    let actor = own_binary("interceptor-test-actor")?;
+    let mut mounts = vec![mount(pipes, "/pipes", false), mount(&actor, "/actor", true)];
+    for library in LIBRARIES {
+        let path = Path::new(library);
+        if path.exists() {
+            mounts.push(mount(path, library, true));
+        }
+    }
+    Ok(mounts)
+}
+
+/// Pipes with names, by which a process in a container hears and answers.
+struct Pipes {
+    folder: PathBuf,
+    requests: File,
+    replies: File,
+}
+
+impl Pipes {
+    fn new(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut requests = OpenOptions::new();
+        // Opened both ways it waits for nobody.
+        let requests = pipe(&folder.join("requests"), requests.read(true).write(true))?;
+        let mut replies = OpenOptions::new();
+        let replies = pipe(&folder.join("replies"), replies.read(true))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            requests,
+            replies,
+        })
+    }
+}
+
+/// Makes a pipe that every user may open, and opens it without waiting for the other end.
+fn pipe(path: &Path, how: &mut OpenOptions) -> Result<File> {
+    mkfifo(path, Mode::S_IRWXU)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    let file = how.custom_flags(libc::O_NONBLOCK).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
+}
