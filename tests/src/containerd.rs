@@ -6,8 +6,8 @@
 //!
 //! Two things are not as on every node. Kubelet's cgroup driver is `cgroupfs`. And the containers
 //! have no limits: where cgroups are hybrid, cgroup2 has none of the controllers, and runc could not
-//! set the share of the processor that containerd gives every sandbox. [`RUNC`] leaves it out. All
-//! else is what a machine has whose cgroups are cgroup2 alone.
+//! set the share of the processor that containerd gives every sandbox. A script before runc leaves it
+//! out. All else is as on a machine whose cgroups are cgroup2 alone.
 
 mod cri;
 mod image;
