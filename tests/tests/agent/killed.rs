@@ -1,6 +1,7 @@
 //! The agent is killed at any moment, under traffic: no connection is lost, and none uncaptured.
 
 use std::{
+    fs,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -9,12 +10,15 @@ use std::{
 use interceptor_tests::{
     dialler::{Dialler, Plan},
     lab::{call, echoes},
-    node::{APP, PROXIED, REMOTE},
+    node::{APP, AgentProcess, Node, PROXIED, Pod, REMOTE},
 };
 
-use super::{expect_captured, new_node, of_mesh, until_captured};
+use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
 const KILLS: u32 = 16;
+
+/// What the plugin waits for no longer than.
+const IMPATIENT: &[&str] = &["--cni-wait-seconds", "2"];
 
 /// While one pod is captured all the time, another comes and goes, which is attached and detached.
 #[test]
@@ -35,7 +39,7 @@ fn an_agent_that_is_killed_at_any_moment() {
         rounds: u32::MAX,
     };
     let place = pod.cgroup().join("dialler");
-    std::fs::create_dir(&place).expect("a cgroup");
+    fs::create_dir(&place).expect("a cgroup");
     let netns = pod.netns().expect("a netns");
     let dialler = Dialler::start(APP, netns, &place, &plan).expect("a dialler");
     for kill in 0..KILLS {
@@ -54,4 +58,76 @@ fn an_agent_that_is_killed_at_any_moment() {
     expect_captured(&pod);
     let another = node.run(of_mesh(&node, "another")).expect("a pod");
     until_captured(&another, || agent.log());
+}
+
+/// Makes the pod's sandbox, and kills the agent after a while.
+fn start_and_kill(
+    node: &Node,
+    pod: &mut Pod,
+    agent: &mut AgentProcess,
+    after: Duration,
+) -> anyhow::Result<()> {
+    thread::scope(|scope| {
+        let killer = scope.spawn(move || {
+            thread::sleep(after);
+            agent.kill()
+        });
+        let started = pod.start_sandbox(node);
+        killer.join().expect("no panic").expect("killed");
+        started
+    })
+}
+
+/// Starts pods and kills their agents, and answers those that have not started. Those that have are
+/// captured.
+///
+/// The first agent is killed `after` so long; the next ones later after a refusal, else earlier: when
+/// one becomes the other.
+fn start_and_kill_all(node: &Node, mut after: Duration) -> Vec<Pod> {
+    let step = after / 8;
+    let mut refused = Vec::new();
+    for kill in 0..KILLS {
+        let mut agent = node.start_ready_agent(IMPATIENT).expect("an agent");
+        let name = format!("asks-{kill}");
+        let mut pod = node.schedule(of_mesh(node, &name)).expect("a pod");
+        if let Err(error) = start_and_kill(node, &mut pod, &mut agent, after) {
+            let reason = format!("{error:#}");
+            assert!(reason.contains("interceptor-cni ADD"), "{reason}");
+            refused.push(pod);
+            after += step;
+        } else {
+            pod.start_app(node).expect("the app");
+            assert_eq!(dialled(&pod), "ECONNREFUSED", "{}", agent.log());
+            pod.start_proxy(node).expect("the proxy");
+            expect_captured(&pod);
+            after = after.saturating_sub(step);
+        }
+    }
+    refused
+}
+
+/// Whatever the agent has come to, the runtime is told that the pod is captured, and it is; or that
+/// it must not start, and then the next try, with an agent, is captured.
+#[test]
+fn a_pod_whose_agent_is_killed_while_its_plugin_asks_is_captured_or_does_not_start() {
+    let node = new_node();
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let _stays = node.run(of_mesh(&node, "stays")).expect("a pod");
+    agent.kill().expect("killed");
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let mut first = node.schedule(of_mesh(&node, "first")).expect("a pod");
+    let begun = Instant::now();
+    first.start_sandbox(&node).expect("a sandbox");
+    let took = begun.elapsed();
+    agent.kill().expect("killed");
+    let mut refused = start_and_kill_all(&node, took);
+    let count = u32::try_from(refused.len()).expect("a few");
+    assert!((1..KILLS).contains(&count), "{count} of {KILLS} refused");
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    for pod in &mut refused {
+        let started = pod.start_sandbox(&node);
+        started.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+        pod.start_app(&node).expect("the app");
+        assert_eq!(dialled(pod), "ECONNREFUSED", "{}", agent.log());
+    }
 }
