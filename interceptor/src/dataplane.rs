@@ -6,6 +6,8 @@
 mod loaded;
 mod tidy;
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, PolicyFlags, PolicyId};
 pub(crate) use loaded::Loaded;
@@ -65,8 +67,15 @@ impl Dataplane {
 
     /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
     pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+        self.attach_timed(wanted).map(|(attached, _)| attached)
+    }
+
+    /// The same, and how long it took once no other command was at work.
+    pub fn attach_timed(&mut self, wanted: &Attachment<'_>) -> Result<(Attached, Duration)> {
         let _lock = self.lock()?;
-        self.change(wanted)
+        let begun = Instant::now();
+        let attached = self.change(wanted)?;
+        Ok((attached, begun.elapsed()))
     }
 
     /// The same for one pod of which nothing is known: first makes sure that no process of it is

@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -63,7 +63,7 @@ pub struct Captured {
     pub netns: Arc<Netns>,
     /// What has been done for it.
     pub attached: Attached,
-    /// How long that took.
+    /// How long that took, without the wait for other changes.
     pub took: Duration,
 }
 
@@ -110,12 +110,11 @@ impl Capture {
             settings: &order.settings,
             log: false,
         };
-        let begun = Instant::now();
-        let attached = self.with(|dataplane| dataplane.attach(&wanted))?;
+        let (attached, took) = self.with(|dataplane| dataplane.attach_timed(&wanted))?;
         Ok(Captured {
             netns: Arc::new(netns),
             attached,
-            took: begun.elapsed(),
+            took,
         })
     }
 

@@ -73,7 +73,8 @@ pub struct InstallOptions {
     )]
     pub folders: CniFolders,
 
-    /// The network's file. By default the one that runtimes take: the first that is valid
+    /// The network's file. By default, or if this is empty, the one that runtimes take: the first
+    /// that is valid
     #[arg(long, env = "CNI_CONF_FILE_NAME", value_name = "NAME")]
     pub cni_conf_file_name: Option<String>,
 
@@ -169,8 +170,14 @@ impl InstallOptions {
         })
     }
 
+    /// A chart that leaves the name open sets the variable all the same.
+    fn conf_file_name(&self) -> Option<&str> {
+        let name = self.cni_conf_file_name.as_deref();
+        name.filter(|name| !name.is_empty())
+    }
+
     fn alone(&self) -> PathBuf {
-        let name = self.cni_conf_file_name.as_deref().unwrap_or(ALONE);
+        let name = self.conf_file_name().unwrap_or(ALONE);
         self.folders.cni_conf_dir.join(name)
     }
 }
@@ -273,7 +280,7 @@ pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     if !options.chained {
         return write_alone(options);
     }
-    let file = folder.network(options.cni_conf_file_name.as_deref())?;
+    let file = folder.network(options.conf_file_name())?;
     if file.network.has_istios() && !options.beside_istio_cni {
         return Err(step_aside(file)?);
     }

@@ -115,7 +115,7 @@ impl Metrics {
         );
         ours.register(
             "attach_duration_seconds",
-            "How long attaching a pod took",
+            "How long attaching a pod took, without the wait for its turn",
             self.attach.clone(),
         );
         ours.register(

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use futures_util::future::join_all;
 use interceptor_ebpf::NetnsCookie;
 use k8s_openapi::{api::core::v1 as k8s, jiff::Timestamp};
 use kube::Client;
@@ -171,9 +172,8 @@ impl Node {
     }
 
     async fn hear_all(self: &Rc<Self>, pods: &[k8s::Pod]) {
-        for pod in pods {
-            self.learn(pod).await;
-        }
+        // Side by side: one whose runtime has to be asked for holds up no other.
+        join_all(pods.iter().map(|pod| self.learn(pod))).await;
         let there: BTreeSet<_> = pods
             .iter()
             .filter_map(|pod| pod.metadata.uid.clone())
@@ -206,7 +206,9 @@ impl Node {
     }
 
     async fn decide(self: &Rc<Self>, pod: Pod) {
-        let surroundings = self.surroundings.of(&pod).await;
+        let is_changed = |known: &Pod| *known != pod;
+        let changed = self.index.borrow().pod(&pod.uid).is_some_and(is_changed);
+        let surroundings = self.surroundings.of(&pod, changed).await;
         let mut index = self.index.borrow_mut();
         let actions = index.apply(pod, &surroundings);
         let is_undecided = !index.of_unknown_runtimes().is_empty();

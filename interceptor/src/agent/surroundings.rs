@@ -1,11 +1,14 @@
 //! What a pod's object does not say itself: which handler its `RuntimeClass` names, and what its
 //! namespace permits. Asked when it is needed, and kept.
 
-use std::{cell::RefCell, collections::HashMap, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 use k8s_openapi::api::{core::v1::Namespace, node::v1::RuntimeClass};
 use kube::{Api, Client};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::{index, pod::Pod, selection::Runtime};
@@ -16,18 +19,18 @@ pub const MAY_LOOSEN: &str = "interceptor.dev/may-loosen";
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a class is not asked for again that was asked for in vain: every event of every pod of it
-/// would, and others would wait for the answer.
+/// How long an answer is kept: events of all pods would ask, and wait for the answer. Nothing tells
+/// that a class was made, or made anew with another handler, or what a namespace permits.
 pub(super) const MEMORY: Duration = Duration::from_secs(30);
 
 /// Asks the API server.
 pub struct Surroundings {
     client: Client,
     asks_namespaces: bool,
-    /// The handlers never change (the API server refuses it), unless a class is made anew.
-    handlers: RefCell<HashMap<String, String>>,
-    /// The classes that were asked for in vain, and when.
-    unknown: RefCell<HashMap<String, Instant>>,
+    /// By the class. `None`: asked for in vain.
+    handlers: Answers<Option<String>>,
+    /// By the namespace, whether it permits to capture less.
+    permissions: Answers<bool>,
 }
 
 impl Surroundings {
@@ -37,18 +40,18 @@ impl Surroundings {
         Self {
             client,
             asks_namespaces,
-            handlers: RefCell::default(),
-            unknown: RefCell::default(),
+            handlers: Answers::default(),
+            permissions: Answers::default(),
         }
     }
 
-    /// Those of `pod`.
-    pub async fn of(&self, pod: &Pod) -> index::Surroundings {
+    /// Those of `pod`. If that is `changed`, its namespace is asked what it permits now.
+    pub async fn of(&self, pod: &Pod, changed: bool) -> index::Surroundings {
         let runtime = match &pod.runtime_class {
             Some(class) => self.runtime(class).await,
             None => Runtime::Default,
         };
-        let may_loosen = self.asks_namespaces && self.may_loosen(&pod.name.namespace).await;
+        let may_loosen = self.asks_namespaces && self.may_loosen(pod, changed).await;
         index::Surroundings {
             runtime,
             may_loosen,
@@ -56,42 +59,39 @@ impl Surroundings {
     }
 
     async fn runtime(&self, class: &str) -> Runtime {
-        if let Some(handler) = self.handlers.borrow().get(class) {
-            return Runtime::Handler(handler.clone());
-        }
-        if self.is_known_to_be_unknown(class) {
-            return Runtime::Unknown(class.to_owned());
-        }
+        let ask = async |known: Option<Option<String>>| {
+            // A class that cannot be asked for again is what it was.
+            self.handler(class).await.or(known.flatten())
+        };
+        let handler = self.handlers.get(class, MEMORY, ask).await;
+        handler.map_or_else(|| Runtime::Unknown(class.to_owned()), Runtime::Handler)
+    }
+
+    async fn handler(&self, class: &str) -> Option<String> {
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
         let problem = match timeout(PATIENCE, classes.get(class)).await {
-            Ok(Ok(found)) => {
-                let mut handlers = self.handlers.borrow_mut();
-                handlers.insert(class.to_owned(), found.handler.clone());
-                return Runtime::Handler(found.handler);
-            }
+            Ok(Ok(found)) => return Some(found.handler),
             Ok(Err(error)) => error.to_string(),
             Err(_late) => "no answer".to_owned(),
         };
         warn!("cannot ask for the RuntimeClass {class}: {problem}");
-        let mut unknown = self.unknown.borrow_mut();
-        unknown.insert(class.to_owned(), Instant::now());
-        Runtime::Unknown(class.to_owned())
-    }
-
-    fn is_known_to_be_unknown(&self, class: &str) -> bool {
-        let unknown = self.unknown.borrow();
-        unknown
-            .get(class)
-            .is_some_and(|asked| asked.elapsed() < MEMORY)
+        None
     }
 
     /// Asks again for classes that were asked for in vain, when they are needed next.
     pub(super) fn forget_unknown(&self) {
-        self.unknown.borrow_mut().clear();
+        self.handlers.forget(Option::is_none);
+    }
+
+    async fn may_loosen(&self, pod: &Pod, changed: bool) -> bool {
+        let namespace = &pod.name.namespace;
+        let memory = if changed { Duration::ZERO } else { MEMORY };
+        let ask = async |_known| self.permits_less(namespace).await;
+        self.permissions.get(namespace, memory, ask).await
     }
 
     /// What is not known is not permitted.
-    async fn may_loosen(&self, namespace: &str) -> bool {
+    async fn permits_less(&self, namespace: &str) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let Ok(Ok(found)) = timeout(PATIENCE, namespaces.get(namespace)).await else {
             warn!("cannot ask for the namespace {namespace}: it permits nothing until it is known");
@@ -101,5 +101,104 @@ impl Surroundings {
         annotations
             .get(MAY_LOOSEN)
             .is_some_and(|value| value == "true")
+    }
+}
+
+/// What has been answered for a name, and when. Empty while it is asked for the first time.
+type Answer<T> = Rc<Mutex<Option<(Instant, T)>>>;
+
+/// Answers by names, each asked for by one at a time: others wait for what that is told.
+struct Answers<T>(RefCell<HashMap<String, Answer<T>>>);
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Clone> Answers<T> {
+    /// The answer for `name`. One that is older than `memory` is asked for again.
+    async fn get(&self, name: &str, memory: Duration, ask: impl AsyncFnOnce(Option<T>) -> T) -> T {
+        let answer = self
+            .0
+            .borrow_mut()
+            .entry(name.to_owned())
+            .or_default()
+            .clone();
+        let mut answer = answer.lock().await;
+        if let Some((asked, known)) = &*answer
+            && asked.elapsed() < memory
+        {
+            return known.clone();
+        }
+        let known = answer.as_ref().map(|(_, known)| known.clone());
+        let now = ask(known).await;
+        *answer = Some((Instant::now(), now.clone()));
+        now
+    }
+
+    /// Forgets answers; one that is being asked for will be new in any case.
+    fn forget(&self, which: impl Fn(&T) -> bool) {
+        let is_to_go = |answer: &Answer<T>| {
+            let answer = answer.try_lock();
+            answer.is_ok_and(|answer| answer.as_ref().is_some_and(|(_, known)| which(known)))
+        };
+        self.0.borrow_mut().retain(|_, answer| !is_to_go(answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::join_all;
+    use tokio::{runtime, task::yield_now};
+
+    use super::*;
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        let runtime = runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(work)
+    }
+
+    #[test]
+    fn who_asks_at_once_for_the_same_waits_for_one_answer() {
+        let answers = Answers::default();
+        let asked = Cell::new(0);
+        let ask = |name| {
+            answers.get(name, MEMORY, async |_| {
+                asked.set(asked.get() + 1);
+                yield_now().await;
+                asked.get()
+            })
+        };
+        let told = block_on(join_all(["one", "one", "other", "one"].map(ask)));
+        assert_eq!(asked.get(), 2);
+        assert_eq!((told[0], told[1]), (told[3], told[3]));
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_again_when_it_is_old_and_is_else_what_it_was() {
+        let answers = Answers::default();
+        let get = |memory, now: Option<u32>| {
+            let ask = async |known: Option<Option<u32>>| now.or(known.flatten());
+            block_on(answers.get("class", memory, ask))
+        };
+        assert_eq!(get(MEMORY, Some(1)), Some(1));
+        assert_eq!(get(MEMORY, Some(2)), Some(1));
+        assert_eq!(get(Duration::ZERO, Some(2)), Some(2));
+        // In vain.
+        assert_eq!(get(Duration::ZERO, None), Some(2));
+    }
+
+    #[test]
+    fn only_what_is_unknown_is_forgotten() {
+        let answers = Answers::default();
+        let get = |name, now: Option<u32>| block_on(answers.get(name, MEMORY, async |_| now));
+        assert_eq!(get("known", Some(1)), Some(1));
+        assert_eq!(get("unknown", None), None);
+        answers.forget(Option::is_none);
+        assert_eq!(get("known", Some(2)), Some(1));
+        assert_eq!(get("unknown", Some(2)), Some(2));
     }
 }

@@ -1,5 +1,7 @@
 //! What the agent tells of itself is so, and it asks for no more than it may.
 
+use std::{fs::File, thread, time::Duration};
+
 use interceptor_tests::lab::wait_until;
 
 use super::{new_node, of_mesh, until_captured};
@@ -45,6 +47,32 @@ fn metrics_say_what_is_so() {
             panic!("{error}\n{text}")
         });
     }
+}
+
+/// Others may hold the machine's lock for long: `status`, another agent, an upgrade.
+#[test]
+fn the_time_that_an_attach_takes_is_not_that_which_it_waits_for() {
+    const HELD: Duration = Duration::from_secs(8);
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    // The first loads what the second finds.
+    let _first = node.run(of_mesh(&node, "first")).expect("a pod");
+    let sum = || agent.metric("interceptor_attach_duration_seconds_sum");
+    let before = sum().expect("the metrics").expect("a sum");
+    let bpffs = File::open("/sys/fs/bpf").expect("the bpffs");
+    bpffs.lock().expect("the machine's lock");
+    let second = thread::scope(|scope| {
+        let second = scope.spawn(|| node.run(of_mesh(&node, "second")));
+        thread::sleep(HELD);
+        assert!(!second.is_finished(), "it has not waited");
+        bpffs.unlock().expect("unlocked");
+        second.join().expect("the test's own thread")
+    });
+    let _second = second.expect("a pod");
+    let count = agent.metric("interceptor_attach_duration_seconds_count");
+    assert_eq!(count.expect("the metrics"), Some(2.0));
+    let took = sum().expect("the metrics").expect("a sum") - before;
+    assert!(took < HELD.as_secs_f64() / 2.0, "{took} s");
 }
 
 /// The rules are those that it is deployed with: what is not allowed is refused, and told here.

@@ -1,6 +1,11 @@
 //! Which pods start uncaptured if those of other runtimes are to.
 
-use interceptor_tests::node::{Node, STRAIGHT};
+use std::time::{Duration, Instant};
+
+use interceptor_tests::{
+    lab::wait_until,
+    node::{Node, STRAIGHT},
+};
 use serde_json::json;
 
 use super::{dialled, expect_captured, new_node, of_mesh};
@@ -40,6 +45,39 @@ fn a_pod_that_is_refused_for_another_reason_does_not_start_all_the_same() {
         let reason = format!("{:#}", refused.expect_err(&agent.log()));
         assert!(reason.contains(told), "{reason}");
     }
+}
+
+/// Every one of these classes is asked for, and slowly answered.
+#[test]
+fn pods_of_classes_that_have_to_be_asked_for_hold_up_no_others() {
+    const CLASSES: u32 = 12;
+    const DELAY: Duration = Duration::from_secs(2);
+    let node = new_node();
+    let mut pods: Vec<_> = (0..CLASSES)
+        .map(|number| {
+            let manifest = of_mesh(&node, &format!("a-{number}"));
+            let manifest = manifest.with_runtime_class(&format!("gone-{number}"));
+            node.schedule(manifest).expect("a pod")
+        })
+        .collect();
+    let mut last = node.schedule(of_mesh(&node, "z")).expect("a pod");
+    last.start_light_sandbox(&node, 1).expect("a sandbox");
+    node.report_running(&last).expect("reported");
+    pods.push(last);
+    node.api.delay(DELAY);
+    let begun = Instant::now();
+    let agent = node.start_agent(&["--no-cni"]).expect("an agent");
+    let captured = || Ok(agent.metric(r#"interceptor_pods{state="captured"}"#)? == Some(1.0));
+    let done = wait_until("the last pod", || Ok(captured().unwrap_or_default()));
+    done.unwrap_or_else(|error| {
+        panic!(
+            "{error}
+{}",
+            agent.log()
+        )
+    });
+    let took = begun.elapsed();
+    assert!(took < DELAY * CLASSES / 2, "{took:?}\n{}", agent.log());
 }
 
 /// The object of the pod does not change, only what is known of its class does.

@@ -168,6 +168,17 @@ fn the_network_is_the_one_that_runtimes_take() {
     assert_eq!(again, Installed::Already(node.conf("20-bridge.conflist")));
 }
 
+/// A chart sets the variable of a value that nobody has set.
+#[test]
+fn an_empty_name_of_the_network_is_none() {
+    let empty = ["--cni-conf-file-name", ""];
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    let installed = node.once(&empty).unwrap();
+    assert_eq!(installed.file(), node.conf("10-calico.conflist"));
+    let alone = node.once(&[&empty[..], &["--chained", "false"]].concat());
+    assert_eq!(alone.unwrap().file(), node.conf(ALONE));
+}
+
 #[test]
 fn a_broken_file_is_left_alone_and_named() {
     let node = Node::new(&[("05-broken.conflist", "{")]);
