@@ -24,7 +24,7 @@ pub(super) fn look(options: &InstallOptions) -> Result<IstioCni, NotInstalled> {
     }
     let folder = Folder::open(&options.folders.cni_conf_dir)?;
     let file = if options.chained {
-        match folder.network(options.cni_conf_file_name.as_deref()) {
+        match folder.network(options.conf_file_name()) {
             Ok(file) => Some(file),
             Err(NotInstalled::NoNetwork { .. }) => None,
             Err(error) => return Err(error),
