@@ -67,8 +67,11 @@ fn pods_of_classes_that_have_to_be_asked_for_hold_up_no_others() {
     node.api.delay(DELAY);
     let begun = Instant::now();
     let agent = node.start_agent(&["--no-cni"]).expect("an agent");
-    let captured = || Ok(agent.metric(r#"interceptor_pods{state="captured"}"#)? == Some(1.0));
-    let done = wait_until("the last pod", || Ok(captured().unwrap_or_default()));
+    let captured = || agent.metric(r#"interceptor_pods{state="captured"}"#);
+    let done = wait_until("the last pod", || {
+        // Nobody answers yet when it has just been started.
+        Ok(captured().ok().flatten() == Some(1.0))
+    });
     done.unwrap_or_else(|error| {
         panic!(
             "{error}
