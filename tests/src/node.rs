@@ -138,7 +138,6 @@ impl Node {
         }
         self.api.put(daemon_set(false))?;
         self.api.put(agent::own_pod(name))?;
-        self.api.allow_only(agent::rules()?);
         Ok(())
     }
 

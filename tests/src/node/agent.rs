@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
+    iter,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -83,16 +84,27 @@ pub(super) fn own_pod(node: &str) -> Value {
     })
 }
 
-/// Where `deploy/` grants rights: to the agent, and where taints are used.
-const RIGHTS: [&str; 2] = [
-    include_str!("../../../deploy/base/rbac.yaml"),
-    include_str!("../../../deploy/components/taint/rbac.yaml"),
+/// What `deploy/` grants to every agent.
+const RIGHTS: &str = include_str!("../../../deploy/base/rbac.yaml");
+/// What it grants where an option is set.
+const MORE_RIGHTS: [(&str, &str); 2] = [
+    (
+        "--taint",
+        include_str!("../../../deploy/components/taint/rbac.yaml"),
+    ),
+    (
+        "--live-annotations",
+        include_str!("../../../deploy/components/live-annotations/rbac.yaml"),
+    ),
 ];
 
-/// What the agent may do, as `deploy/` grants it. (Bindings have no rules.)
-pub(super) fn rules() -> Result<Vec<PolicyRule>> {
+/// What an agent with these options may do, as `deploy/` grants it. (Bindings have no rules.)
+fn rules(options: &[&str]) -> Result<Vec<PolicyRule>> {
+    let more = MORE_RIGHTS.into_iter();
+    let more = more.filter(|(option, _)| options.contains(option));
+    let texts = iter::once(RIGHTS).chain(more.map(|(_, text)| text));
     let mut rules = Vec::new();
-    for text in RIGHTS {
+    for text in texts {
         for object in serde_saphyr::from_multiple::<Value>(text)? {
             if let Some(granted) = object.get("rules") {
                 rules.extend(Vec::deserialize(granted)?);
@@ -141,6 +153,7 @@ impl Node {
         binary: &Path,
         options: &[&str],
     ) -> Result<AgentProcess> {
+        self.api.allow_only(rules(options)?);
         let http = self.host.enter(free_port)?;
         let kubeconfig = self.folder().join("kubeconfig");
         fs::write(&kubeconfig, self.api.kubeconfig())?;

@@ -115,7 +115,6 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
         assert_eq!(
             rules(rendered),
             [
-                "/namespaces: get",
                 "/pods: get,list,watch",
                 "apps/daemonsets: get",
                 "events.k8s.io/events: create",
@@ -127,12 +126,22 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
     }
 }
 
+/// What it may do more where a component is used.
+fn added_by(example: &str) -> Vec<String> {
+    let base = rules(Rendered::base());
+    let mut added = rules(&Rendered::of(example));
+    added.retain(|rule| !base.contains(rule));
+    added
+}
+
 #[test]
 fn nodes_may_be_changed_only_where_taints_are_used() {
-    let base = rules(Rendered::base());
-    let mut with_taint = rules(&Rendered::of("examples/taint"));
-    with_taint.retain(|rule| !base.contains(rule));
-    assert_eq!(with_taint, ["/nodes: get,patch"]);
+    assert_eq!(added_by("examples/taint"), ["/nodes: get,patch"]);
+}
+
+#[test]
+fn namespaces_may_be_read_only_where_annotations_are_followed() {
+    assert_eq!(added_by("examples/live-annotations"), ["/namespaces: get"]);
 }
 
 #[test]

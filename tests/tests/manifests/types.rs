@@ -73,6 +73,13 @@ fn base_and_overlays_are_understood_to_the_last_field() {
 }
 
 #[test]
+fn components_are_understood_to_the_last_field() {
+    for example in ["examples/taint", "examples/live-annotations"] {
+        check(&Rendered::of(example));
+    }
+}
+
+#[test]
 fn the_uninstall_job_is_understood_to_the_last_field() {
     check(&Rendered::of("examples/uninstall"));
 }

@@ -69,6 +69,19 @@ fn uninstall_knows_every_variable_that_it_is_given() {
     }
 }
 
+/// And no other: a value that takes a right is set where the right is given.
+#[test]
+fn a_component_sets_its_value() {
+    for (example, value) in [
+        ("examples/taint", "taint.enabled"),
+        ("examples/live-annotations", "liveAnnotations"),
+    ] {
+        let mut expected = values(Rendered::base());
+        expected.insert(value.to_owned(), "true".to_owned());
+        assert_eq!(values(&Rendered::of(example)), expected, "{example}");
+    }
+}
+
 /// Where each platform has plugins and their configuration: those of Istio's profiles, and k3s' new
 /// place for plugins.
 #[test]
