@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::{apps::v1::DaemonSet, rbac::v1::PolicyRule};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -84,6 +84,9 @@ pub(super) fn own_pod(node: &str) -> Value {
     })
 }
 
+/// What agents are deployed by.
+const DAEMON_SET_FILE: &str = include_str!("../../../deploy/base/daemonset.yaml");
+
 /// What `deploy/` grants to every agent.
 const RIGHTS: &str = include_str!("../../../deploy/base/rbac.yaml");
 /// What it grants where an option is set.
@@ -113,6 +116,21 @@ fn rules(options: &[&str]) -> Result<Vec<PolicyRule>> {
     }
     ensure!(!rules.is_empty(), "deploy/ grants nothing");
     Ok(rules)
+}
+
+/// What the agent is given of root's rights, as `setpriv` is told of it.
+fn rights_of_root() -> Result<[String; 2]> {
+    let set: DaemonSet = serde_saphyr::from_str(DAEMON_SET_FILE)?;
+    let pod = set.spec.and_then(|spec| spec.template.spec);
+    let container = pod.and_then(|pod| pod.containers.into_iter().next());
+    let context = container.and_then(|container| container.security_context);
+    let capabilities = context.and_then(|context| context.capabilities);
+    let added = capabilities.and_then(|capabilities| capabilities.add);
+    let added = added.context("the DaemonSet adds no capability")?;
+    let added = added.iter().map(|name| format!("+{}", name.to_lowercase()));
+    let all: Vec<_> = iter::once("-all".to_owned()).chain(added).collect();
+    let all = all.join(",");
+    Ok(["--bounding-set", "--inh-caps"].map(|option| format!("{option}={all}")))
 }
 
 /// What the agent has around it.
@@ -165,6 +183,7 @@ impl Node {
             .arg(self.cgroup.child("system.slice/agent")?)
             .args(&surroundings.namespaces)
             .args(BECOME)
+            .args(rights_of_root()?)
             .arg(binary)
             .args(["agent", "--node-name", &self.name])
             .arg("--kubeconfig")

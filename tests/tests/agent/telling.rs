@@ -1,8 +1,13 @@
 //! What the agent tells of itself is so, and it asks for no more than it may.
 
-use std::{fs::File, thread, time::Duration};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::{PermissionsExt as _, chown},
+    thread,
+    time::Duration,
+};
 
-use interceptor_tests::lab::wait_until;
+use interceptor_tests::{lab::wait_until, node::daemon_set};
 
 use super::{new_node, of_mesh, until_captured};
 
@@ -91,4 +96,27 @@ fn it_asks_for_nothing_that_it_may_not() {
         request.path == "/api/v1/pods" && !request.query.contains("spec.nodeName")
     });
     assert_eq!(foreign.count(), 0, "{recorded:#?}");
+}
+
+/// Every agent here runs with the capabilities that it is deployed with. The folders of CNI plugins
+/// belong to another user than root on some nodes.
+#[test]
+fn with_its_few_capabilities_it_installs_into_folders_of_another_user() {
+    let node = new_node();
+    for folder in [&node.runtime.conf, &node.runtime.bin] {
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("permissions");
+        chown(folder, Some(1000), Some(1000)).expect("an owner");
+    }
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("a process");
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.map(|set| u64::from_str_radix(set.trim(), 16));
+    // DAC_OVERRIDE, NET_ADMIN, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF
+    let few = [1, 12, 19, 21, 38, 39].map(|bit| 1 << bit);
+    assert_eq!(capabilities, Some(Ok(few.iter().sum())), "{status}");
+    let plugins = || node.runtime.plugins().expect("plugins");
+    assert_eq!(plugins(), ["ptp", "interceptor-cni"]);
+    node.api.put(daemon_set(true)).expect("a kind");
+    agent.terminate().expect("it ends");
+    assert_eq!(plugins(), ["ptp"], "{}", agent.log());
 }

@@ -1,12 +1,20 @@
 //! The rights: enough, and no more.
 
-use std::{iter, process::Command};
+use std::{
+    fs::{self, Permissions},
+    iter,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    process::Command,
+};
 
 use interceptor_tests::{
     command::run,
+    interceptor,
     lab::{self, Lab, STOCK},
 };
 use k8s_openapi::api::{
+    batch::v1::Job,
     core::v1::SecurityContext,
     rbac::v1::{ClusterRole, PolicyRule, Role},
 };
@@ -85,6 +93,68 @@ fn without_any_one_of_them_attaching_is_refused_by_its_name() {
         let error = attach_with(&others, &lab).unwrap_err().to_string();
         assert!(error.contains(&format!("CAP_{left_out}")), "{error}");
     }
+}
+
+fn uninstalling(example: &str) -> SecurityContext {
+    let job: Job = Rendered::of(example).only("Job");
+    let mut containers = job.spec.unwrap().template.spec.unwrap().containers;
+    containers.remove(0).security_context.unwrap()
+}
+
+/// A node's folders of CNI, with our plugin in them, which only their owner may write.
+fn installed_for(owner: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let network = r#"{"name": "net", "cniVersion": "1.0.0",
+        "plugins": [{"type": "bridge"}, {"type": "interceptor-cni"}]}"#;
+    for name in ["bin", "net.d"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("bin/interceptor-cni"), "").unwrap();
+    fs::write(at("net.d/10-net.conflist"), network).unwrap();
+    for (name, mode) in [
+        ("net.d/10-net.conflist", 0o600),
+        ("net.d", 0o700),
+        ("bin", 0o700),
+    ] {
+        fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        chown(at(name), Some(owner), Some(owner)).unwrap();
+    }
+    // Through which the way leads.
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+fn uninstall_with(capabilities: &[String], folder: &Path) -> anyhow::Result<String> {
+    let mut command = Command::new(interceptor::binary());
+    command.args(["uninstall", "--node"]);
+    for (option, name) in [("--cni-bin-dir", "bin"), ("--cni-conf-dir", "net.d")] {
+        command.arg(option).arg(folder.join(name));
+    }
+    run(&mut with_capabilities(capabilities, &command), "")
+}
+
+#[test]
+fn the_uninstall_jobs_one_capability_is_enough_and_needed() {
+    let own = capabilities(&uninstalling("examples/uninstall"));
+    assert_eq!(own, ["DAC_OVERRIDE"]);
+    let folder = installed_for(1000);
+    let error = uninstall_with(&[], folder.path()).unwrap_err().to_string();
+    assert!(error.contains("net.d"), "{error}");
+    uninstall_with(&own, folder.path()).unwrap();
+    assert!(!folder.path().join("bin/interceptor-cni").exists());
+    let network = fs::read_to_string(folder.path().join("net.d/10-net.conflist")).unwrap();
+    assert!(network.contains("bridge") && !network.contains("interceptor"));
+}
+
+#[test]
+fn to_uninstall_and_detach_takes_what_the_agent_has() {
+    let now = uninstalling("examples/uninstall-now");
+    let agent = security_context(Rendered::base());
+    assert_eq!(capabilities(&now), capabilities(&agent));
+    assert_eq!(now.seccomp_profile, agent.seccomp_profile);
+    assert_eq!(now.privileged, Some(false));
+    assert_eq!(now.allow_privilege_escalation, None);
 }
 
 /// The rules of all roles, as `group/resource: verbs`.

@@ -80,8 +80,10 @@ fn components_are_understood_to_the_last_field() {
 }
 
 #[test]
-fn the_uninstall_job_is_understood_to_the_last_field() {
-    check(&Rendered::of("examples/uninstall"));
+fn the_uninstall_jobs_are_understood_to_the_last_field() {
+    for example in ["examples/uninstall", "examples/uninstall-now"] {
+        check(&Rendered::of(example));
+    }
 }
 
 #[test]
