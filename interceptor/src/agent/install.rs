@@ -151,11 +151,9 @@ impl InstallOptions {
     /// What the plugin is told.
     #[must_use]
     pub fn settings(&self) -> PluginSettings {
-        let namespaces = self.exclude_namespaces.iter().map(|name| name.trim());
-        let namespaces = namespaces.filter(|name| !name.is_empty());
         PluginSettings {
             socket: self.socket.clone(),
-            exclude_namespaces: namespaces.map(str::to_owned).collect(),
+            exclude_namespaces: names(&self.exclude_namespaces).collect(),
             agent_pods: self.own_pod().as_ref().map(AgentPods::like),
             without_agent: self.without_agent,
             wait_seconds: self.cni_wait_seconds,
@@ -180,6 +178,12 @@ impl InstallOptions {
         let name = self.conf_file_name().unwrap_or(ALONE);
         self.folders.cni_conf_dir.join(name)
     }
+}
+
+/// The names of a list as people write it: with spaces, or nothing, between its commas.
+pub(super) fn names(list: &[String]) -> impl Iterator<Item = String> {
+    let names = list.iter().map(|name| name.trim());
+    names.filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// What a pass has come to.

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     index::{Index, LiveChanges},
-    install::InstallOptions,
+    install::{InstallOptions, names},
     selection::Selection,
 };
 
@@ -87,13 +87,9 @@ impl AgentOptions {
     /// The node's pods, of which none is known yet.
     #[must_use]
     pub fn index(&self) -> Index {
-        let set = |names: &[String]| {
-            let names = names.iter().map(|name| name.trim().to_owned());
-            names.filter(|name| !name.is_empty()).collect()
-        };
         let selection = Selection {
-            excluded_namespaces: set(&self.install.exclude_namespaces),
-            runtime_handlers: set(&self.pods.runtime_handlers),
+            excluded_namespaces: names(&self.install.exclude_namespaces).collect(),
+            runtime_handlers: names(&self.pods.runtime_handlers).collect(),
             images: self.pods.image_repositories.clone(),
         };
         let live = if self.pods.live_annotations {
