@@ -12,6 +12,7 @@ pub mod follow;
 pub mod health;
 pub mod http;
 pub mod index;
+mod inotify;
 pub mod install;
 pub mod intent;
 pub mod kubepods;

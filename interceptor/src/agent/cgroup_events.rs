@@ -3,17 +3,11 @@
 //! The kernel tells both by inotify: a new cgroup is a new folder, and `cgroup.events` is modified
 //! whenever its `populated` changes (`cgroup_update_populated`).
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    os::fd::{AsFd as _, AsRawFd, RawFd},
-    path::Path,
-    rc::Rc,
-};
+use std::{cell::RefCell, collections::HashMap, io, path::Path, rc::Rc};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use tokio::io::{Interest, unix::AsyncFd};
+use nix::sys::inotify::{AddWatchFlags, WatchDescriptor};
+
+use super::inotify::Inotify;
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,30 +22,17 @@ pub enum Told {
     Overflow,
 }
 
-/// `nix` does not say that it is one.
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 /// The watched cgroups.
 pub struct CgroupEvents {
-    inotify: AsyncFd<Descriptor>,
+    inotify: Inotify,
     pods: RefCell<HashMap<WatchDescriptor, Rc<str>>>,
 }
 
 impl CgroupEvents {
     /// Watches nothing yet.
     pub fn new() -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        // SAFETY: the descriptor is the inotify's own, the same until it is dropped.
-        let inotify =
-            unsafe { AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE)? };
         Ok(Self {
-            inotify,
+            inotify: Inotify::new()?,
             pods: RefCell::default(),
         })
     }
@@ -59,15 +40,13 @@ impl CgroupEvents {
     /// Tells of cgroups that are made in `folder`. Once more does no harm.
     pub fn watch_folder(&self, folder: &Path) -> io::Result<()> {
         let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
-        self.inotify.get_ref().0.add_watch(folder, made)?;
-        Ok(())
+        self.inotify.add(folder, made).map(drop)
     }
 
     /// Tells of the processes of the pod `uid`, whose cgroup is at `path`. Ends with the cgroup.
     pub fn watch_pod(&self, uid: &str, path: &Path) -> io::Result<()> {
         let file = path.join("cgroup.events");
-        let Descriptor(inotify) = self.inotify.get_ref();
-        let descriptor = inotify.add_watch(&file, AddWatchFlags::IN_MODIFY)?;
+        let descriptor = self.inotify.add(&file, AddWatchFlags::IN_MODIFY)?;
         self.pods.borrow_mut().insert(descriptor, uid.into());
         Ok(())
     }
@@ -78,7 +57,7 @@ impl CgroupEvents {
             let keep = **pod != *uid;
             if !keep {
                 // Gone already, if the cgroup is.
-                let _gone = self.inotify.get_ref().0.rm_watch(*descriptor);
+                let _gone = self.inotify.remove(*descriptor);
             }
             keep
         });
@@ -86,10 +65,8 @@ impl CgroupEvents {
 
     /// What happens next.
     pub async fn next(&self) -> io::Result<Vec<Told>> {
-        let read = |Descriptor(inotify): &_| Ok(inotify.read_events()?);
-        let events = self.inotify.async_io(Interest::READABLE, read).await?;
         let mut told = Vec::new();
-        for event in events {
+        for event in self.inotify.next().await? {
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                 told.push(Told::Overflow);
             } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
