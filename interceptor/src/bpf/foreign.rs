@@ -26,7 +26,7 @@ impl Foreign {
         // As they are taken away.
         maps.sort_by_key(|pin| !layout::is_first(layout::map_of(pin)));
         let mut programs = pins::names_in(&pins.programs())?;
-        programs.retain(|build| *build != Object::build());
+        programs.retain(|build| build != Object::build());
         Ok(Self { maps, programs })
     }
 

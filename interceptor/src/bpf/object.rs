@@ -116,8 +116,10 @@ impl Object {
 
     /// What tells this build's programs from another's.
     #[must_use]
-    pub fn build() -> String {
-        format!("{:016x}", digest::of(OBJECT))
+    pub fn build() -> &'static str {
+        // Every change asks for it, and the object is long.
+        static BUILD: LazyLock<String> = LazyLock::new(|| format!("{:016x}", digest::of(OBJECT)));
+        &BUILD
     }
 }
 

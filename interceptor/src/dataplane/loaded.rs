@@ -22,7 +22,7 @@ pub(crate) struct Loaded {
     pub(crate) maps: Maps,
     pub(crate) programs: Shared,
     /// What tells this build's programs from another's.
-    build: String,
+    build: &'static str,
     /// Which folders these are pinned in. Another command may have put others in their place.
     pinned: [FileId; 2],
     /// The folders of the links to cgroups that are known to have all of them.
@@ -70,7 +70,7 @@ impl Loaded {
         let maps = Maps::open(&pins.maps())?;
         let programs = Shared::open(&mut object, pins)?;
         let build = Object::build();
-        let pinned = pinned(pins, &build).context("cannot look at the pins")?;
+        let pinned = pinned(pins, build).context("cannot look at the pins")?;
         Ok(Self {
             object,
             maps,
@@ -83,7 +83,7 @@ impl Loaded {
 
     /// Whether nobody has removed it, or put another build's programs in its place.
     pub(super) fn is_current(&self, pins: &Pins) -> bool {
-        pinned(pins, &self.build).is_ok_and(|now| now == self.pinned)
+        pinned(pins, self.build).is_ok_and(|now| now == self.pinned)
             && fs::read_dir(pins.programs()).is_ok_and(|builds| builds.count() == 1)
     }
 
