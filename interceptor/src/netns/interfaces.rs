@@ -22,11 +22,15 @@ pub struct PodInterface {
     /// Whether it is up: nothing comes in by one that is not, such as the tunnels that every network
     /// namespace gets with a kernel module (`tunl0`, `sit0`).
     pub is_up: bool,
-    /// Whether what comes in by it for others is forwarded.
+    /// Whether what comes in by it for others is forwarded, if there is another to forward to.
     pub forwards: bool,
 }
 
 impl PodInterface {
+    const fn is_loopback(&self) -> bool {
+        self.index == LOOPBACK_INDEX
+    }
+
     /// Whether any of `patterns` is its name.
     #[must_use]
     pub fn is_in(&self, patterns: &[InterfacePattern]) -> bool {
@@ -43,7 +47,9 @@ pub async fn list(netlink: &Handle) -> Result<Vec<PodInterface>> {
         .try_collect()
         .await
         .context("cannot list the interfaces")?;
-    Ok(messages.iter().filter_map(interface).collect())
+    let mut interfaces: Vec<_> = messages.iter().filter_map(interface).collect();
+    note_forwarding(&mut interfaces);
+    Ok(interfaces)
 }
 
 fn interface(message: &LinkMessage) -> Option<PodInterface> {
@@ -61,24 +67,35 @@ fn interface(message: &LinkMessage) -> Option<PodInterface> {
     Some(PodInterface {
         index: message.header.index,
         is_up: message.header.flags.contains(LinkFlags::Up),
-        forwards: forwards(&name),
+        forwards: false,
         name,
         is_port,
     })
 }
 
-/// Whether the calling thread's network namespace forwards what comes in by an interface: IPv4 asks
+/// Notes by which interfaces the calling thread's network namespace forwards what comes in: IPv4 asks
 /// that interface (`IN_DEV_FORWARD`), IPv6 all of them, and since 6.17 that one too.
-fn forwards(name: &str) -> bool {
-    [
-        format!("ipv4/conf/{name}/forwarding"),
-        "ipv6/conf/all/forwarding".to_owned(),
-        format!("ipv6/conf/{name}/force_forwarding"),
-    ]
-    .iter()
-    // One that cannot be read is not there: a kernel without IPv6, or an older one.
-    .filter_map(|sysctl| fs::read_to_string(format!("/proc/sys/net/{sysctl}")).ok())
-    .any(|value| value.trim() != "0")
+///
+/// Most pods have one interface, and are not asked: the kernel looks for these files among those of
+/// the same name in all network namespaces (`proc_sys_compare`).
+fn note_forwarding(interfaces: &mut [PodInterface]) {
+    let is_up = |interface: &&mut PodInterface| interface.is_up && !interface.is_loopback();
+    let up: Vec<_> = interfaces.iter_mut().filter(is_up).collect();
+    if up.len() < 2 {
+        return;
+    }
+    let all = is_on("ipv6/conf/all/forwarding");
+    for interface in up {
+        let name = &interface.name;
+        interface.forwards = all
+            || is_on(&format!("ipv4/conf/{name}/forwarding"))
+            || is_on(&format!("ipv6/conf/{name}/force_forwarding"));
+    }
+}
+
+/// One that cannot be read is not there: a kernel without IPv6, or an older one.
+fn is_on(sysctl: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/net/{sysctl}")).is_ok_and(|value| value.trim() != "0")
 }
 
 /// The interfaces by which connections may come in that no socket of the pod would meet, and that
@@ -88,7 +105,7 @@ fn forwards(name: &str) -> bool {
 pub fn watched(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInterface> {
     let candidates = interfaces
         .iter()
-        .filter(|interface| interface.index != LOOPBACK_INDEX && !interface.is_port);
+        .filter(|interface| !interface.is_loopback() && !interface.is_port);
     let up = || candidates.clone().filter(|interface| interface.is_up);
     let forwards = up().count() > 1
         && up().any(|interface| interface.forwards)
