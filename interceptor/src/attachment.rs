@@ -158,6 +158,7 @@ impl Attachment<'_> {
             first_cgroup: first,
             pod_cgroup: pod,
             ipv6: network.ipv6,
+            log: self.log,
             network: network.digest(),
         }
     }
@@ -395,6 +396,7 @@ impl Step<'_> {
             return Attached::New;
         };
         let alike = Record {
+            log: before.record.log,
             network: before.record.network,
             ..record.clone()
         };
@@ -449,7 +451,7 @@ pub(crate) fn adopt(
             netns,
             settings,
             in_kernel: &in_kernel,
-            log: false,
+            log: record.log,
             ipv6: Some(record.ipv6),
             pins,
             loaded,

@@ -31,6 +31,9 @@ pub struct Record {
     pub pod_cgroup: Option<CgroupName>,
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
+    /// Whether every verdict is told.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub log: bool,
     /// Digest of the pod's addresses and routes.
     #[serde(default)]
     pub network: u64,
@@ -80,6 +83,11 @@ impl Record {
             .unwrap_or(text.len());
         serde_json::from_slice(&text[..length]).context("the stored settings are not readable")
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn key(policy: PolicyId, number: usize) -> Result<SettingsKey> {
