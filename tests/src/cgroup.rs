@@ -1,6 +1,7 @@
 //! cgroups of the test's own.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     process,
@@ -76,6 +77,12 @@ pub fn mount() -> Result<PathBuf> {
         .and_then(|(mount, _)| mount.split(' ').nth(4))
         .map(PathBuf::from)
         .context("cgroup2 is not mounted")
+}
+
+/// Whether a path is that of a test's cgroup, as they are named here.
+pub(crate) fn is_of_tests(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
 /// Removes the cgroups of test processes that are gone.

@@ -20,6 +20,9 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+use serde_json::Value;
+
+use crate::{cgroup::is_of_tests, interceptor};
 
 /// Held while somebody waits to be alone: nobody new comes in.
 const GATE: &str = "/sys/fs";
@@ -66,11 +69,31 @@ pub fn exclusive() -> Result<Exclusive> {
     let room = lock(ROOM, FlockArg::LockExclusiveNonblock, deadline)?;
     while Path::new(PINS).exists() {
         wait(PINS, deadline)?;
+        detach_orphans()?;
     }
     Ok(Exclusive {
         _gate: gate,
         _room: room,
     })
+}
+
+/// Detaches what killed tests have left, if nothing else is there: the kernel may keep a network
+/// namespace for long after its last process.
+///
+/// To be called alone: what tests attach is nobody's then.
+fn detach_orphans() -> Result<()> {
+    let told = interceptor::try_run(["status", "-o", "json"])?;
+    let Ok(Value::Array(pods)) = serde_json::from_slice(&told.stdout) else {
+        return Ok(());
+    };
+    let is_orphan = |pod: &Value| {
+        let cgroup = pod["cgroup"].as_str().map(Path::new);
+        cgroup.is_some_and(|path| is_of_tests(path) && !path.exists())
+    };
+    if !pods.is_empty() && pods.iter().all(is_orphan) {
+        interceptor::try_run(["detach", "--all"])?;
+    }
+    Ok(())
 }
 
 fn lock(path: &str, how: FlockArg, deadline: Instant) -> Result<Flock<File>> {

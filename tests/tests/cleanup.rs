@@ -159,7 +159,8 @@ fn after_a_test_of_interceptor() {
 
 fn status() -> String {
     let output = interceptor::try_run(["status", "-o", "json"]).expect("status");
-    assert!(output.status.success(), "{output:?}");
+    // 3 says that some pod is not wholly captured: another test's may be just going.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
