@@ -160,15 +160,15 @@ impl Capture {
             .await
     }
 
-    /// Detaches a network namespace that no pod has any more.
+    /// Detaches a network namespace that no pod has any more, if its path still leads there. If not,
+    /// it ends by itself, and what is attached goes when it is [tidied up](Self::tidy) after that.
     pub async fn remove(&self, pod: AttachedPod) -> Result<()> {
         let capture = self.clone();
         self.in_turn(move || {
             let netns = Netns::open(&NetnsSpec::File(pod.record.netns));
             match netns.ok().filter(|netns| netns.cookie() == pod.netns) {
                 Some(netns) => capture.with(|dataplane| dataplane.detach(&netns)).map(drop),
-                // Nobody leads there. It goes by itself, if it has not gone.
-                None => capture.with(Dataplane::tidy),
+                None => Ok(()),
             }
         })
         .await

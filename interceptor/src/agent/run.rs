@@ -46,8 +46,17 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(295);
 /// How long the API server may take when the agent is to end.
 const LAST_QUESTION: Duration = Duration::from_secs(3);
 
-/// How long a network namespace may take to end.
-const ENDING: Duration = Duration::from_secs(2);
+/// How long work that blocks may take to complete when the agent ends.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// How long a network namespace may take to end: mostly a moment, at worst as long as TCP sends a
+/// last segment again that nobody acknowledges.
+const ENDING: [Duration; 4] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_mins(1),
+    Duration::from_mins(4),
+];
 
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
@@ -60,7 +69,7 @@ pub fn run(options: AgentOptions) -> Result<()> {
         .context("cannot start a runtime")?;
     let result = LocalSet::new().block_on(&runtime, serve(options));
     // Work that blocks completes by itself; what is waited for in vain is not waited for.
-    runtime.shutdown_timeout(ENDING);
+    runtime.shutdown_timeout(LAST_WORK);
     result
 }
 
@@ -188,13 +197,18 @@ async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
     }
 }
 
-/// Takes away what is kept for network namespaces that are gone, a moment after it was asked for.
+/// Takes away what is kept for network namespaces that are gone, a while after it was asked for.
+///
+/// The kernel does not tell when one ends: connections that are still being closed keep it after its
+/// last process.
 async fn keep_tidy(node: &Node) -> ! {
     loop {
         node.tidy.notified().await;
-        sleep(ENDING).await;
-        if let Err(error) = node.capture.tidy().await {
-            warn!("cannot take away what is left of sandboxes that are gone: {error:#}");
+        for wait in ENDING {
+            sleep(wait).await;
+            if let Err(error) = node.capture.tidy().await {
+                warn!("cannot take away what is left of sandboxes that are gone: {error:#}");
+            }
         }
     }
 }

@@ -376,6 +376,7 @@ impl Node {
                     self.capture.remove(pod).await?;
                 }
             }
+            self.tidy.notify_one();
             Ok::<_, Error>(())
         };
         match ended.await {
