@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
-use super::World;
+use super::{Mechanism, World};
 use crate::{
     actor::{Actor, User},
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
+    conntrack,
     netns::Netns,
     rules::DNS_PORT,
     settings::Mode,
@@ -287,6 +288,12 @@ impl World {
     pub fn tidy(&self) -> Result<()> {
         for actor in self.actors.iter().filter_map(|cell| cell.get()) {
             actor.must(&Request::CloseAll)?;
+        }
+        // Behind iptables, connections from one port to two servers clash once both are redirected
+        // to the proxy: conntrack, which knows the first for two minutes after its end, then gives
+        // the second another port.
+        if self.mechanism == Mechanism::Iptables && self.old_connections.is_empty() {
+            conntrack::forget(&self.pod)?;
         }
         self.start_proxy()
     }
