@@ -13,12 +13,16 @@ use super::{
     stand_ins,
 };
 
+// Inlined into what the macro makes of them: a frame of its own would be one too many for the stack.
+
 #[cgroup_sock_addr(connect4)]
+#[inline(always)]
 pub(crate) fn icept_connect4(context: SockAddrContext) -> i32 {
     connect(SockAddr::new(context.sock_addr, Family::V4)) as i32
 }
 
 #[cgroup_sock_addr(connect6)]
+#[inline(always)]
 pub(crate) fn icept_connect6(context: SockAddrContext) -> i32 {
     connect(SockAddr::new(context.sock_addr, Family::V6)) as i32
 }

@@ -13,7 +13,6 @@ use interceptor_ebpf::{COUNTS, Counted, Counts, Direction, Policy, PolicyFlags, 
 
 use super::{
     context::{Answer, SockAddr, is_refused, refuse as fail},
-    kernel_memory::unlearned,
     maps,
 };
 
@@ -78,7 +77,7 @@ fn count(counted: Counted) {
 /// Rust's atomics do not offer it here: the target has no compare-and-swap in Rust's eyes.)
 #[inline(always)]
 fn add(counts: *mut Counts, counted: Counted) {
-    let index = unlearned(counted.index());
+    let index = icept_unlearned(counted.index());
     if index >= COUNTS {
         return;
     }
@@ -94,4 +93,22 @@ fn add(counts: *mut Counts, counted: Counted) {
             one = in(reg) 1_u64,
         );
     }
+}
+
+/// Has the verifier forget what it knows of `index`, which else it would follow through all that comes
+/// after, for each verdict anew: what a global function answers may be anything.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn icept_unlearned(index: usize) -> usize {
+    let answer;
+    // SAFETY: a copy. It keeps the compiler from knowing the answer.
+    unsafe {
+        asm!(
+            "{answer} = {index}",
+            answer = lateout(reg) answer,
+            index = in(reg) index,
+            options(pure, nomem, nostack),
+        );
+    }
+    answer
 }

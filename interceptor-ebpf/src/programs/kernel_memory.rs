@@ -83,14 +83,6 @@ impl KernelPointer {
     }
 }
 
-/// A copy of `value` of which the verifier knows nothing but its size. Else it would follow each of
-/// the ways in which the value can come about through all that is done with it.
-#[inline(always)]
-pub(crate) fn unlearned<T: FromBytes + Copy>(value: T) -> T {
-    let address = (&raw const value) as u64;
-    KernelPointer(address).read(0)
-}
-
 /// Reads the pointer that a context begins with, or one that lies `index` pointers on.
 ///
 /// # Safety
@@ -276,9 +268,9 @@ impl NetPointer {
     /// `packet` must be the context of a hook that is shown packets.
     #[inline(always)]
     pub(crate) unsafe fn of_packet(packet: *const c_void) -> Self {
-        // The kernel's side of the context is the `struct sk_buff`. An address that is handed to the
-        // helper is a plain number, to which an offset may be added; the context itself is not.
-        let packet = KernelPointer(unlearned(packet as u64));
+        // The kernel's side of the context is the `struct sk_buff`. An address that the helper has read
+        // is a plain number, to which an offset may be added; the context itself is not.
+        let packet = KernelPointer((&raw const packet) as u64).follow(0);
         let device = packet.follow(offset!(packet_device));
         Self(device.follow(offset!(device_net)))
     }

@@ -11,60 +11,76 @@ pub(crate) fn verdict(policy: &Policy, flow: &Flow, verdict: &Verdict) {
         return;
     }
     let (to, reason) = match verdict {
-        Verdict::Pass(reason) => (0, *reason as u16),
-        Verdict::Capture(listener, reason) => (listener.port(policy), *reason as u16),
+        Verdict::Pass(reason) => (0, *reason),
+        Verdict::Capture(listener, reason) => (listener.port(policy), *reason),
     };
-    match flow {
-        Flow::Outbound(flow) => outbound(&Entry {
-            address: bytes(flow.destination),
-            uid: flow.owner.uid,
-            port: flow.port,
-            to,
-            reason,
-        }),
-        Flow::Inbound(flow) => inbound(&Entry {
-            address: bytes(flow.destination),
-            uid: u32::MAX,
-            port: flow.port,
-            to,
-            reason,
-        }),
-    }
+    let _told = match flow {
+        Flow::Outbound(flow) => {
+            let [first, second] = halves(flow.destination);
+            let ports = pack(flow.port, to);
+            icept_log_out(first, second, ports, flow.owner.uid, reason as u32)
+        }
+        Flow::Inbound(flow) => {
+            let [first, second] = halves(flow.destination);
+            icept_log_in(first, second, pack(flow.port, to), reason as u32)
+        }
+    };
 }
 
-/// What is told. Functions of BPF take five arguments at most, and nothing that is not initialized.
-struct Entry {
-    address: [u8; 16],
-    uid: u32,
-    port: u16,
-    to: u16,
-    reason: u16,
-}
+// Functions that the verifier looks at once, by themselves, because they are global: as parts of
+// their callers they would be walked anew for every verdict, and were most of what it walked. Such
+// functions take five numbers at most, and must answer one.
+//
+// (The first argument of the macro is not used so far, by aya-log-ebpf 0.2.)
 
-// The first argument of the macro is not used so far (aya-log-ebpf 0.2).
-
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn outbound(entry: &Entry) {
+extern "C" fn icept_log_out(first: u64, second: u64, ports: u32, uid: u32, reason: u32) -> u32 {
+    let (port, to) = unpack(ports);
     info!(
         (),
         "out {:i} {} uid {} to {} reason {}",
-        entry.address,
-        entry.port,
-        entry.uid,
-        entry.to,
-        entry.reason
+        bytes(first, second),
+        port,
+        uid,
+        to,
+        reason
     );
+    0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn inbound(entry: &Entry) {
+extern "C" fn icept_log_in(first: u64, second: u64, ports: u32, reason: u32) -> u32 {
+    let (port, to) = unpack(ports);
     info!(
         (),
-        "in {:i} {} to {} reason {}", entry.address, entry.port, entry.to, entry.reason
+        "in {:i} {} to {} reason {}",
+        bytes(first, second),
+        port,
+        to,
+        reason
     );
+    0
+}
+
+/// Two ports as one number.
+#[inline(always)]
+fn pack(port: u16, to: u16) -> u32 {
+    u32::from(port) << 16 | u32::from(to)
 }
 
 #[inline(always)]
-fn bytes(address: Address) -> [u8; 16] {
+fn unpack(ports: u32) -> (u16, u16) {
+    ((ports >> 16) as u16, ports as u16)
+}
+
+#[inline(always)]
+fn halves(address: Address) -> [u64; 2] {
     zerocopy::transmute!(address.words())
+}
+
+#[inline(always)]
+fn bytes(first: u64, second: u64) -> [u8; 16] {
+    zerocopy::transmute!([first, second])
 }

@@ -7,6 +7,7 @@ mod first;
 mod full_tables;
 mod last;
 mod swept;
+mod telling;
 mod upgrade;
 
 use std::{

@@ -1,0 +1,131 @@
+//! `interceptor run --log` tells every verdict, whichever pod's: there is one buffer for all.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use interceptor_tests::{
+    interceptor,
+    lab::{Lab, Who},
+    spawn::spawn,
+};
+
+use crate::alone;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const FLAGS: [&str; 9] = [
+    "-b",
+    "*",
+    "-d",
+    "8080",
+    "-i",
+    "*",
+    "-o",
+    "443",
+    "--dual-stack",
+];
+
+/// `interceptor run --log`, killed when dropped.
+struct Telling {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Telling {
+    fn start(lab: &Lab) -> Self {
+        let mut command = Command::new(interceptor::binary());
+        command.arg("run").arg("--netns").arg(lab.pod.path());
+        command.arg("--cgroup").arg(lab.cgroup.path());
+        command.args(FLAGS).arg("--log");
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = spawn(command).expect("interceptor run");
+        let stderr = child.stderr.take().expect("stderr");
+        let (tell, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let telling = Self { child, lines };
+        let first = telling.next();
+        assert!(first.contains("is captured"), "{first}");
+        telling
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line")
+    }
+
+    /// The line that tells of a connection, and nothing else is told.
+    #[track_caller]
+    fn expect(&self, lab: &Lab, who: Who, to: &str, told: &str) {
+        lab.dial(who, to).expect("a dial");
+        assert_eq!(self.next(), told);
+        let more = self.lines.recv_timeout(Duration::from_millis(100));
+        assert!(more.is_err(), "{more:?}");
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+#[test]
+fn every_verdict_is_told_with_its_reason() {
+    const OUT: &str = "CAPTURED to 15001, the destination is included (-i)";
+
+    let exclusive = alone();
+    let lab = Lab::alone(&exclusive).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let telling = Telling::start(&lab);
+    for (who, to, told) in [
+        (
+            Who::App,
+            "10.2.0.9:80",
+            format!("out 10.2.0.9:80 by uid 1000: {OUT}"),
+        ),
+        (
+            Who::App,
+            "[fd00:2::9]:80",
+            format!("out [fd00:2::9]:80 by uid 1000: {OUT}"),
+        ),
+        (
+            Who::App,
+            "[::ffff:10.2.0.9]:80",
+            format!("out 10.2.0.9:80 by uid 1000: {OUT}"),
+        ),
+        (
+            Who::App,
+            "10.2.0.9:443",
+            "out 10.2.0.9:443 by uid 1000: PASSED, the port is excluded (-o)".to_owned(),
+        ),
+        (
+            Who::Client,
+            "10.1.0.2:8080",
+            "in  10.1.0.2:8080: PASSED, the port is excluded (-d)".to_owned(),
+        ),
+        (
+            Who::Client,
+            "[fd00:1::2]:8080",
+            "in  [fd00:1::2]:8080: PASSED, the port is excluded (-d)".to_owned(),
+        ),
+        (
+            Who::Client,
+            "10.1.0.2:8081",
+            "in  10.1.0.2:8081: CAPTURED to 15006, the port is included (-b)".to_owned(),
+        ),
+    ] {
+        telling.expect(&lab, who, to, &told);
+    }
+}
