@@ -94,14 +94,13 @@ impl Dataplane {
 
     /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
     /// routes. `None` if it is not attached.
-    pub fn refresh(&mut self, netns: &Netns) -> Result<Option<Attached>> {
+    pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
         let _lock = self.lock()?;
         let Some(before) = self.before(netns.cookie())? else {
             return Ok(None);
         };
-        let hierarchy = Hierarchy::find()?;
         let places = before.record.places();
-        let places = places.try_map(|place| Cgroup::open(&hierarchy, Some(&place.path)))?;
+        let places = places.try_map(|place| Cgroup::open(hierarchy, Some(&place.path)))?;
         let wanted = Attachment {
             netns,
             places: &places,

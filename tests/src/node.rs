@@ -94,7 +94,8 @@ impl Node {
         Self::make(driver, None)
     }
 
-    fn make(driver: Driver, shared: Option<Shared>) -> Result<Self> {
+    /// Makes one for whoever sees to it that others are kept out, or not, by other means than `shared`.
+    pub(crate) fn make(driver: Driver, shared: Option<Shared>) -> Result<Self> {
         let cgroup = Cgroup::new()?;
         cgroup.child(driver.kubepods())?;
         let host = Netns::new("node", Some(&cgroup.child("system.slice/node")?))?;
@@ -157,6 +158,18 @@ impl Node {
         pod.start_app(self)?;
         self.report_running(&pod)?;
         Ok(pod)
+    }
+
+    /// So many pods of the mesh that run already, with networks that end at the node.
+    pub fn fill(&self, pods: u8) -> Result<Vec<Pod>> {
+        let run = |number| {
+            let manifest = Manifest::of_mesh(&format!("web-{number}"), &self.new_uid());
+            let mut pod = self.schedule(manifest)?;
+            pod.start_light_sandbox(self, number)?;
+            self.report_running(&pod)?;
+            Ok(pod)
+        };
+        (0..pods).map(run).collect()
     }
 
     /// Tells the API that a pod's containers run.

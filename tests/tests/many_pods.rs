@@ -185,7 +185,7 @@ fn a_node_full_of_pods_is_attached_from_one_process() {
     println!("to list them: {time:.1?}");
     println!("resident: {} KiB", resident().expect("a number"));
     let refreshed = attaching.pods.iter().map(|netns| {
-        let (refreshed, time) = timed(|| attaching.dataplane.refresh(netns));
+        let (refreshed, time) = timed(|| attaching.dataplane.refresh(netns, &hierarchy));
         assert_eq!(refreshed.expect("refreshed"), Some(Attached::Unchanged));
         time
     });

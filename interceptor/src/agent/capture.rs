@@ -29,7 +29,10 @@ pub struct Capture {
     hierarchy: Arc<Hierarchy>,
     root: Option<PathBuf>,
     dataplane: Arc<Mutex<Dataplane>>,
-    /// Who waits for a change before it waits here, and keeps no thread from others.
+    /// Who waits for a change before it waits here, and keeps no thread from others. Pods to attach
+    /// and other changes wait in one line: while the first is at it, the second gets ready.
+    line: Arc<Semaphore>,
+    /// Whose change is made.
     turn: Arc<Semaphore>,
 }
 
@@ -46,6 +49,13 @@ pub struct Order {
     pub settings: Settings,
     /// Whether Istio's rules in it are of no account.
     pub beside_istio: bool,
+}
+
+/// What is to be attached, found and looked at.
+struct Ready {
+    netns: Netns,
+    places: Places,
+    settings: Settings,
 }
 
 /// Why a pod is not attached that could be.
@@ -80,6 +90,7 @@ impl Capture {
             hierarchy: Arc::new(hierarchy),
             root: root.map(Path::to_owned),
             dataplane: Arc::default(),
+            line: Arc::new(Semaphore::new(2)),
             turn: Arc::new(Semaphore::new(1)),
         })
     }
@@ -92,27 +103,38 @@ impl Capture {
 
     /// Attaches a pod. In force when this returns.
     pub async fn attach(&self, order: Order) -> Result<Captured> {
+        let _in_line = self.line.acquire().await?;
         let capture = self.clone();
-        self.in_turn(move || capture.attach_now(&order)).await
+        let ready = blocking(move || capture.get_ready(order)).await?;
+        let capture = self.clone();
+        let _turn = self.turn.acquire().await?;
+        blocking(move || capture.attach_now(ready)).await
     }
 
-    fn attach_now(&self, order: &Order) -> Result<Captured> {
-        let netns = Netns::open(&NetnsSpec::File(order.netns.clone()))?;
+    fn get_ready(&self, order: Order) -> Result<Ready> {
+        let netns = Netns::open(&NetnsSpec::File(order.netns))?;
         check_is(&netns, order.expected)?;
         host::check_not_hosts(&netns)?;
         if !order.beside_istio && self.is_left_to_istio_now(&netns)? {
             return Err(IstiosRules.into());
         }
-        let places = self.places(order.cgroup.as_ref())?;
+        Ok(Ready {
+            places: self.places(order.cgroup.as_ref())?,
+            settings: order.settings,
+            netns,
+        })
+    }
+
+    fn attach_now(&self, ready: Ready) -> Result<Captured> {
         let wanted = Attachment {
-            netns: &netns,
-            places: &places,
-            settings: &order.settings,
+            netns: &ready.netns,
+            places: &ready.places,
+            settings: &ready.settings,
             log: false,
         };
         let (attached, took) = self.with(|dataplane| dataplane.attach_timed(&wanted))?;
         Ok(Captured {
-            netns: Arc::new(netns),
+            netns: Arc::new(ready.netns),
             attached,
             took,
         })
@@ -125,15 +147,12 @@ impl Capture {
     }
 
     fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
-        if self.with(|dataplane| dataplane.is_attached(netns))? {
-            return Ok(false);
-        }
-        let rules = netns.run(istio_rules::are_here);
-        // A kernel that cannot be asked is no reason not to start a pod.
-        rules.or_else(|error| {
+        let has_rules = netns.run(istio_rules::are_here).unwrap_or_else(|error| {
+            // A kernel that cannot be asked is no reason not to start a pod.
             warn!("cannot tell whether Istio's rules are there: {error:#}");
-            Ok(false)
-        })
+            false
+        });
+        Ok(has_rules && !self.with(|dataplane| dataplane.is_attached(netns))?)
     }
 
     fn places(&self, cgroup: Option<&PodCgroup>) -> Result<Places> {
@@ -149,8 +168,10 @@ impl Capture {
     /// attached any more.
     pub async fn refresh(&self, netns: Arc<Netns>) -> Result<Option<Attached>> {
         let capture = self.clone();
-        self.in_turn(move || capture.with(|dataplane| dataplane.refresh(&netns)))
-            .await
+        self.in_turn(move || {
+            capture.with(|dataplane| dataplane.refresh(&netns, &capture.hierarchy))
+        })
+        .await
     }
 
     /// What is attached on this node, by whomever.
@@ -184,6 +205,7 @@ impl Capture {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let _in_line = self.line.acquire().await?;
         let _turn = self.turn.acquire().await?;
         blocking(work).await
     }

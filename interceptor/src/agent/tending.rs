@@ -279,7 +279,8 @@ impl Node {
         }
         self.is_captured_now(uid, &now);
         if captured.attached == Attached::New {
-            self.is_captured_first(uid, tended, &now, by).await;
+            self.is_captured_first(uid, tended, &now, by, captured.took)
+                .await;
         }
         Ok(now)
     }
@@ -294,7 +295,14 @@ impl Node {
         self.count();
     }
 
-    async fn is_captured_first(&self, uid: &PodUid, tended: &Tended, held: &Held, by: By) {
+    async fn is_captured_first(
+        &self,
+        uid: &PodUid,
+        tended: &Tended,
+        held: &Held,
+        by: By,
+        took: Duration,
+    ) {
         let pod = self.index.borrow().pod(uid).map(|pod| pod.name.to_string());
         let pod = pod.unwrap_or_default();
         let ran = tended
@@ -306,7 +314,7 @@ impl Node {
         let uncaptured = ran.filter(|_| by != By::Cni);
         self.metrics.uncaptured(uncaptured.unwrap_or_default());
         let netns = held.netns.path().display();
-        info!(%pod, %uid, %netns, "captured");
+        info!(%pod, %uid, %netns, ?took, "captured");
         for note in self.notes(uid) {
             warn!(%pod, %uid, "{note}");
         }

@@ -10,6 +10,7 @@ use super::attach::Target;
 use crate::{
     attachment::Attached,
     bpf::{log, pins::Pins},
+    cgroup::Hierarchy,
     dataplane::Dataplane,
     netns::{Netns, changes::Changes},
     settings::IstioFlags,
@@ -71,11 +72,12 @@ impl Run {
 /// Follows the pod's addresses and routes for as long as it is attached.
 async fn follow(netns: &Netns) -> Result<()> {
     let name = netns.path().display();
+    let hierarchy = Hierarchy::find()?;
     let mut dataplane = Dataplane::new();
     let mut changes = Changes::watch(netns)?;
     loop {
         // First of all what has changed between the attach and the watch.
-        match dataplane.refresh(netns) {
+        match dataplane.refresh(netns, &hierarchy) {
             Ok(Some(Attached::Refreshed)) => {
                 eprintln!("interceptor: {name}: changed addresses or routes are followed");
             }

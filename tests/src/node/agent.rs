@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -40,6 +41,9 @@ const BECOME: [&str; 4] = [
 
 /// How long the agent's HTTP server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often is looked at what the agent has said.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The agent's `DaemonSet`.
 const DAEMON_SET: &str = "interceptor";
@@ -289,6 +293,21 @@ impl AgentProcess {
         Ok(line.map(str::parse).transpose()?)
     }
 
+    /// Waits until it has captured so many pods, and answers how long each took.
+    ///
+    /// By what it says: its metrics would count every entry of its maps each time.
+    pub fn wait_until_captured(&self, pods: usize) -> Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        let all = wait_until("all pods", || {
+            // Reading is work, too.
+            thread::sleep(LOOK_AGAIN);
+            times = self.log().lines().filter_map(captured_in).collect();
+            Ok(times.len() >= pods)
+        });
+        all.with_context(|| self.log())?;
+        Ok(times)
+    }
+
     /// What it has said.
     #[must_use]
     pub fn log(&self) -> String {
@@ -304,7 +323,42 @@ impl Drop for AgentProcess {
     }
 }
 
+/// How long a pod took, of a line that says that it is captured.
+fn captured_in(line: &str) -> Option<Duration> {
+    let (_, fields) = line.split_once(": captured ")?;
+    let took = fields.split_once("took=")?.1;
+    let took = took.split_whitespace().next()?;
+    let (number, factor) = match took {
+        took if took.ends_with("µs") => (took.strip_suffix("µs")?, 1e-6),
+        took if took.ends_with("ms") => (took.strip_suffix("ms")?, 1e-3),
+        took => (took.strip_suffix('s')?, 1.0),
+    };
+    Some(Duration::from_secs_f64(
+        number.parse::<f64>().ok()? * factor,
+    ))
+}
+
 /// A port that nobody listens on: the network is the node's own.
 fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_how_long_a_pod_took() {
+        let line = |took| format!("INFO agent: captured pod=shop/web uid=1 netns=/x took={took}");
+        assert_eq!(
+            captured_in(&line("1.5ms")),
+            Some(Duration::from_micros(1500))
+        );
+        assert_eq!(
+            captured_in(&line("900µs")),
+            Some(Duration::from_micros(900))
+        );
+        assert_eq!(captured_in(&line("2s")), Some(Duration::from_secs(2)));
+        assert_eq!(captured_in("INFO agent: the pod is gone"), None);
+    }
 }

@@ -139,18 +139,20 @@ impl Pod {
         Ok(())
     }
 
-    /// Makes a sandbox without any plugin, whose network leads nowhere: the `number`th of many.
+    /// Makes a sandbox without any plugin, whose network ends at the node: the `number`th of many.
     pub fn start_light_sandbox(&mut self, node: &Node, number: u8) -> Result<()> {
         let id = node.new_id();
         let netns = Netns::mounted(&node.netns_folder().join(format!("cni-{id}")))?;
         janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+        let host = node.host.path().display();
         netns.ip(&format!(
-            "link add eth0 type veth peer name other\n\
+            "link add eth0 type veth peer name light{number} netns {host}\n\
              addr add 10.1.{number}.2/24 dev eth0\n\
+             link set lo up\n\
              link set eth0 up\n\
-             link set other up\n\
              route add default via 10.1.{number}.1"
         ))?;
+        node.host.ip(&format!("link set light{number} up"))?;
         let cgroup = self.container_cgroup(node, &id)?;
         let at = Namespace::At(netns.path().to_owned());
         let actor = Actor::start("pause", User::new(65535, 65535), at, Some(&cgroup))?;

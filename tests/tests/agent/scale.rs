@@ -1,13 +1,11 @@
 //! As many pods as a node may have.
 
 use std::{
-    fs, thread,
+    fs,
     time::{Duration, Instant},
 };
 
-use interceptor_tests::{lab::wait_until, node::Pod};
-
-use super::{new_node, of_mesh};
+use super::new_node;
 
 const PODS: u8 = 250;
 
@@ -17,32 +15,15 @@ const MEMORY: u64 = 40 * 1024;
 #[test]
 fn many_pods_are_captured_in_little_memory() {
     let node = new_node();
-    let _pods: Vec<Pod> = (0..PODS)
-        .map(|number| {
-            let mut pod = node
-                .schedule(of_mesh(&node, &format!("web-{number}")))
-                .expect("a pod");
-            pod.start_light_sandbox(&node, number).expect("a sandbox");
-            node.report_running(&pod).expect("reported");
-            pod
-        })
-        .collect();
+    let _pods = node.fill(PODS).expect("pods");
     let begun = Instant::now();
     let agent = node.start_agent(&["--no-cni"]).expect("an agent");
-    // Its metrics would count every entry of its maps each time.
-    let captured = || agent.log().matches(": captured ").count();
-    let done = wait_until("all pods", || {
-        // Counting is work, too.
-        thread::sleep(Duration::from_millis(20));
-        Ok(captured() == usize::from(PODS))
-    });
+    let captured = agent.wait_until_captured(PODS.into()).expect("all pods");
     let (took, worked) = (begun.elapsed(), worked(agent.pid()));
-    done.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let told = agent.metric(r#"interceptor_pods{state="captured"}"#);
     assert_eq!(told.expect("the metrics"), Some(f64::from(PODS)));
     let memory = resident(agent.pid());
-    let metric = |name: &str| agent.metric(name).expect("the metrics").expect(name);
-    let attaching = Duration::from_secs_f64(metric("interceptor_attach_duration_seconds_sum"));
+    let attaching: Duration = captured.iter().sum();
     println!(
         "{PODS} pods within {took:?} of the agent's start: {attaching:?} of attaching, {worked:?} on \
          processors, {memory} KiB"
