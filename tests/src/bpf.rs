@@ -5,6 +5,7 @@ pub mod calls;
 pub mod maps;
 pub mod pins;
 pub mod programs;
+pub mod sockmap;
 pub mod stats;
 
 use std::{

@@ -20,7 +20,9 @@ pub struct Scale {
     /// How often a pod is attached and detached.
     pub attaches: usize,
     /// How many pods are attached at once.
-    pub pods: usize,
+    pub pods: u8,
+    /// How often an agent is started.
+    pub starts: usize,
     /// How many CIDRs a policy has.
     pub cidrs: &'static [usize],
     /// How many ports a policy has.
@@ -47,6 +49,7 @@ impl Scale {
             http_rounds: 10,
             attaches: 20,
             pods: 250,
+            starts: 3,
             cidrs: &[0, 100, 1_000, 10_000],
             ports: &[100, 1_000],
             held: &[1, 100, 1_000, 10_000],
@@ -68,6 +71,7 @@ impl Scale {
             http_rounds: 3,
             attaches: 5,
             pods: 10,
+            starts: 1,
             cidrs: &[0, 10_000],
             ports: &[1_000],
             held: &[1, 1_000],

@@ -1,5 +1,6 @@
 //! What is measured.
 
+mod acceleration;
 mod attaching;
 mod crowd;
 mod getsockopt;
@@ -10,6 +11,7 @@ mod memory;
 mod policy;
 mod processor;
 mod setup;
+mod starting;
 mod sustained;
 mod talk;
 
@@ -25,6 +27,8 @@ pub enum Workload {
     Attaching,
     /// Attaching more and more pods.
     Growing,
+    /// Starting an agent.
+    Starting,
     /// Setting up connections.
     Setup,
     /// Setting up connections for longer than `TIME_WAIT` lasts.
@@ -45,13 +49,16 @@ pub enum Workload {
     Memory,
     /// `getsockopt(2)`.
     Getsockopt,
+    /// Socket acceleration, which Interceptor does not have.
+    Acceleration,
 }
 
 impl Workload {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Attaching,
         Self::Growing,
+        Self::Starting,
         Self::Setup,
         Self::Sustained,
         Self::Crowd,
@@ -62,6 +69,7 @@ impl Workload {
         Self::Policy,
         Self::Memory,
         Self::Getsockopt,
+        Self::Acceleration,
     ];
 
     /// Its heading.
@@ -70,6 +78,7 @@ impl Workload {
         match self {
             Self::Attaching => "Attaching a pod",
             Self::Growing => "Attaching many pods",
+            Self::Starting => "Starting an agent",
             Self::Setup => "Setting up connections",
             Self::Sustained => "Setting up connections, for longer than TIME_WAIT",
             Self::Crowd => "More connections at once than ephemeral ports",
@@ -80,6 +89,7 @@ impl Workload {
             Self::Policy => "Policies of many CIDRs and ports",
             Self::Memory => "Memory",
             Self::Getsockopt => "getsockopt",
+            Self::Acceleration => "Socket acceleration",
         }
     }
 
@@ -88,6 +98,7 @@ impl Workload {
         let section = match self {
             Self::Attaching => attaching::run(scale),
             Self::Growing => growing::run(scale),
+            Self::Starting => starting::run(scale),
             Self::Setup => setup::run(scale),
             Self::Sustained => sustained::run(scale),
             Self::Crowd => crowd::run(),
@@ -98,6 +109,7 @@ impl Workload {
             Self::Policy => policy::run(scale),
             Self::Memory => memory::run(scale),
             Self::Getsockopt => getsockopt::run(scale),
+            Self::Acceleration => acceleration::run(scale),
         }?;
         Ok(Section {
             title: self.title().to_owned(),

@@ -61,6 +61,17 @@ impl Map {
         Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
     }
 
+    /// A new map of one socket.
+    pub(super) fn of_sockets() -> io::Result<Self> {
+        let mut attributes = Create {
+            kind: SOCKMAP,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+        };
+        Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
+    }
+
     /// Its descriptor, for a program to name.
     pub(super) const fn fd(&self) -> &OwnedFd {
         &self.fd
@@ -196,6 +207,7 @@ const MAP_UPDATE_BATCH: u32 = 26;
 
 const ARRAY: u32 = 2;
 const PROG_ARRAY: u32 = 3;
+const SOCKMAP: u32 = 15;
 
 #[repr(C)]
 struct Create {

@@ -32,6 +32,8 @@ pub enum Place {
     Ingress,
     /// The packets that leave by one.
     Egress,
+    /// What the sockets of a sockmap send.
+    Sent,
 }
 
 impl Place {
@@ -47,7 +49,7 @@ impl Place {
     ];
 
     /// `BPF_PROG_TYPE_…` and the type of attachment.
-    const fn types(self) -> (u32, u32) {
+    pub(super) const fn types(self) -> (u32, u32) {
         match self {
             Self::Connect4 => (18, 10),
             Self::Connect6 => (18, 11),
@@ -59,6 +61,7 @@ impl Place {
             Self::SkLookup => (30, 36),
             Self::Ingress => (3, 46),
             Self::Egress => (3, 47),
+            Self::Sent => (16, 7),
         }
     }
 
@@ -261,7 +264,7 @@ fn padded(name: &str) -> [u8; 16] {
 }
 
 const PROG_LOAD: u32 = 5;
-const PROG_ATTACH: u32 = 8;
+pub(super) const PROG_ATTACH: u32 = 8;
 const PROG_DETACH: u32 = 9;
 const LINK_CREATE: u32 = 28;
 
@@ -287,11 +290,11 @@ struct Load {
 unsafe impl Attributes for Load {}
 
 #[repr(C)]
-struct Attach {
-    target: u32,
-    program: u32,
-    at: u32,
-    flags: u32,
+pub(super) struct Attach {
+    pub(super) target: u32,
+    pub(super) program: u32,
+    pub(super) at: u32,
+    pub(super) flags: u32,
 }
 
 // SAFETY: no addresses.

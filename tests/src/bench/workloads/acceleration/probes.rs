@@ -1,0 +1,240 @@
+//! What a program may rely on of a TCP connection, tried on one and on an accelerated one.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a probe may close its connection, and the next has another"
+)]
+
+use std::{
+    fs,
+    io::{ErrorKind, IoSliceMut, Read as _, Write as _},
+    net::Shutdown,
+    os::fd::{AsFd as _, AsRawFd as _},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    fcntl::{SpliceFFlags, splice},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, recvmsg},
+    unistd::pipe,
+};
+use socket2::SockRef;
+
+use super::connection::{Connection, PATIENCE};
+
+nix::ioctl_read_bad!(readable, libc::FIONREAD, libc::c_int);
+
+/// Something to rely on, and how that is tried.
+type Probe = (&'static str, fn(Connection) -> Result<()>);
+
+const PROBES: [Probe; 12] = [
+    ("bytes arrive, in order", in_order),
+    (
+        "what was sent before a close arrives, then the end",
+        end_after_data,
+    ),
+    (
+        "`shutdown(SHUT_WR)` ends the other's reads, not its writes",
+        half_closed,
+    ),
+    ("a close without linger resets", reset),
+    ("`poll(2)` tells of data", poll_tells),
+    ("`FIONREAD` counts what can be read", readable_counted),
+    ("`MSG_PEEK` leaves what it shows", peek),
+    ("`recv(2)` with `MSG_WAITALL` waits for all", wait_for_all),
+    ("`SO_RCVTIMEO` ends a read in time", in_time),
+    ("a sender stops when nobody reads", stops),
+    ("`splice(2)` from the socket", spliced),
+    ("`lo` counts the bytes, and `tcpdump` sees them", seen),
+];
+
+/// A line for each, of what becomes of it.
+pub(super) fn all() -> Result<Vec<String>> {
+    PROBES
+        .iter()
+        .map(|(what, probe)| {
+            let plain = outcome(probe(Connection::plain()?));
+            let accelerated = outcome(probe(Connection::accelerated()?));
+            Ok(if plain == accelerated {
+                format!("{what}: {plain} in both.")
+            } else {
+                format!("{what}: {plain} over TCP, {accelerated} when accelerated.")
+            })
+        })
+        .collect()
+}
+
+fn outcome(result: Result<()>) -> String {
+    match result {
+        Ok(()) => "works".to_owned(),
+        Err(error) => format!("**broken** ({error:#})"),
+    }
+}
+
+/// As many bytes as nobody takes for others.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|place| u8::try_from(place % 251).unwrap_or_default())
+        .collect()
+}
+
+fn in_order(connection: Connection) -> Result<()> {
+    let sent = pattern(1 << 15);
+    let mut received = vec![0; sent.len()];
+    for part in sent.chunks(777) {
+        (&connection.client).write_all(part)?;
+    }
+    (&connection.server).read_exact(&mut received)?;
+    ensure!(received == sent, "other bytes");
+    Ok(())
+}
+
+fn end_after_data(connection: Connection) -> Result<()> {
+    let sent = pattern(1 << 15);
+    (&connection.client).write_all(&sent)?;
+    drop(connection.client);
+    let mut received = Vec::new();
+    (&connection.server).read_to_end(&mut received)?;
+    ensure!(
+        received == sent,
+        "{} of {} bytes, then the end",
+        received.len(),
+        sent.len()
+    );
+    Ok(())
+}
+
+fn half_closed(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"question")?;
+    connection.client.shutdown(Shutdown::Write)?;
+    let mut question = Vec::new();
+    (&connection.server).read_to_end(&mut question)?;
+    ensure!(question == b"question", "{} bytes", question.len());
+    (&connection.server).write_all(b"answer")?;
+    let mut answer = [0; 6];
+    (&connection.client).read_exact(&mut answer)?;
+    Ok(())
+}
+
+fn reset(connection: Connection) -> Result<()> {
+    SockRef::from(&connection.client).set_linger(Some(Duration::ZERO))?;
+    drop(connection.client);
+    match (&connection.server).read(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(count) => bail!("{count} bytes instead of ECONNRESET"),
+    }
+}
+
+fn poll_tells(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"x")?;
+    let timeout = PollTimeout::try_from(PATIENCE)?;
+    let mut polled = [PollFd::new(connection.server.as_fd(), PollFlags::POLLIN)];
+    ensure!(poll(&mut polled, timeout)? == 1, "nothing is told");
+    Ok(())
+}
+
+fn readable_counted(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"four")?;
+    connection.server.peek(&mut [0]).context("nothing comes")?;
+    let mut count = 0;
+    // SAFETY: the socket is open, and the kernel writes one number.
+    unsafe { readable(connection.server.as_raw_fd(), &raw mut count)? };
+    ensure!(count == 4, "{count} instead of 4");
+    Ok(())
+}
+
+fn peek(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"four")?;
+    let mut shown = [0; 4];
+    ensure!(connection.server.peek(&mut shown)? == 4, "not all is shown");
+    let mut read = [0; 4];
+    (&connection.server).read_exact(&mut read)?;
+    ensure!(shown == read, "other bytes are read");
+    Ok(())
+}
+
+fn wait_for_all(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"half")?;
+    let rest = connection.client.try_clone()?;
+    let later = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        (&rest).write_all(b"half")
+    });
+    let mut room = [0; 8];
+    let mut slices = [IoSliceMut::new(&mut room)];
+    let count = recvmsg::<()>(
+        connection.server.as_raw_fd(),
+        &mut slices,
+        None,
+        MsgFlags::MSG_WAITALL,
+    )?
+    .bytes;
+    let _sent = later.join();
+    ensure!(count == 8, "{count} of 8 bytes");
+    Ok(())
+}
+
+fn in_time(connection: Connection) -> Result<()> {
+    let short = Duration::from_millis(50);
+    connection.server.set_read_timeout(Some(short))?;
+    match (&connection.server).read(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(count) => bail!("{count} bytes from nowhere"),
+    }
+}
+
+fn stops(connection: Connection) -> Result<()> {
+    const MOST: usize = 64 << 20;
+
+    connection.client.set_nonblocking(true)?;
+    let message = vec![0; 1 << 16];
+    let mut sent = 0;
+    while sent < MOST {
+        match (&connection.client).write(&message) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("{} MiB are kept for it", MOST >> 20)
+}
+
+fn spliced(connection: Connection) -> Result<()> {
+    (&connection.client).write_all(b"four")?;
+    let (_out, into) = pipe()?;
+    // What is broken may wait for ever.
+    connection.server.set_nonblocking(true)?;
+    thread::sleep(Duration::from_millis(50));
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+    match splice(&connection.server, None, &into, None, 4, flags) {
+        Ok(4) => Ok(()),
+        Ok(count) => bail!("{count} of 4 bytes"),
+        Err(Errno::EAGAIN) => bail!("nothing comes"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn seen(connection: Connection) -> Result<()> {
+    let sent = pattern(1 << 12);
+    let before = bytes_by_loopback()?;
+    (&connection.client).write_all(&sent)?;
+    (&connection.server).read_exact(&mut vec![0; sent.len()])?;
+    let more = bytes_by_loopback()? - before;
+    ensure!(more >= sent.len(), "{more} of {} bytes", sent.len());
+    Ok(())
+}
+
+/// How many bytes have come by `lo` (`netdevice(7)`, `/proc/net/dev`).
+fn bytes_by_loopback() -> Result<usize> {
+    let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let mut lines = devices
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("lo:"));
+    let bytes = lines.next().and_then(|line| line.split_whitespace().next());
+    Ok(bytes.context("no `lo`")?.parse()?)
+}
