@@ -17,7 +17,7 @@ use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFla
 
 use crate::{
     bpf::{
-        dispatcher, fib, grace, hooks, link, listeners,
+        dispatcher, grace, hooks, link, listeners,
         maps::{Maps, prefix_key},
         pins::{self, Pins},
         watch,
@@ -258,7 +258,7 @@ impl Step<'_> {
         if link::is_alive(hooks::LOOKUP, &folder.join(hooks::LOOKUP.program))? {
             return Ok(());
         }
-        let dispatcher = dispatcher::load(&self.loaded.object, self.cookie())?;
+        let dispatcher = dispatcher::load(&self.loaded.maps, self.cookie())?;
         link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder)
     }
 
@@ -292,11 +292,10 @@ impl Step<'_> {
             }
             Ok((ipv6, stand_in_routes::read(&handle).await?))
         })?;
-        let object = &mut self.loaded.object;
         let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
         loop {
             // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
-            let state = fib::state(object)?;
+            let state = self.loaded.fib.state()?;
             let network = self
                 .netlink
                 .run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
@@ -307,7 +306,7 @@ impl Step<'_> {
                 // Which changes the tables: ask once more.
                 let install = async |handle| stand_in_routes::install(&handle, &sources).await;
                 self.netlink.run(install)?;
-            } else if tries.next().is_none() || fib::state(object)? == state {
+            } else if tries.next().is_none() || self.loaded.fib.state()? == state {
                 return Ok(Prepared { network, sources });
             }
         }

@@ -17,6 +17,7 @@ use crate::{
         dispatcher,
         hooks::{self, Hook},
         link,
+        maps::Maps,
         object::Object,
         offsets,
         pins::{self, Pins},
@@ -164,7 +165,9 @@ impl Scratch {
 
     fn load(&self) -> Result<Object> {
         self.pins.create()?;
-        Object::load(&self.pins)
+        let mut object = Object::new(self.pins.clone());
+        object.read()?;
+        Ok(object)
     }
 
     fn attach(&self, object: &mut Object, hook: Hook, hierarchy: Option<&Hierarchy>) -> Result<()> {
@@ -173,8 +176,9 @@ impl Scratch {
         pins::create_folder(&links)?;
         if hook == hooks::LOOKUP {
             let netns = own_netns()?;
-            dispatcher::share(object, &program)?;
-            let dispatcher = dispatcher::load(object, netns.cookie())?;
+            let maps = Maps::open(&self.pins.maps())?;
+            dispatcher::share(&maps, &program)?;
+            let dispatcher = dispatcher::load(&maps, netns.cookie())?;
             return link::ensure(hook, &dispatcher, &netns, &links);
         }
         let Some(hierarchy) = hierarchy else {

@@ -15,7 +15,7 @@
 //!  6  names, answers, sk_lookup, interfaces
 //!  7  connect, sendmsg                 from here on, this build's policies are what counts
 //!     interfaces, where the programs there are filters (before Linux 6.6)
-//!  8  the other build's maps and programs are removed, its policies first
+//!  8  the other build's programs and maps are removed, its policies first of those
 //! ```
 //!
 //! Killed after any step, the next command of either build does the same: it completes this, or goes
@@ -81,9 +81,12 @@ impl Upgrade<'_> {
             self.note_listeners()?;
         }
         let Loaded {
-            object, programs, ..
+            object,
+            maps,
+            programs,
+            ..
         } = &mut self.loaded;
-        programs.replace_others(object, self.pins)?;
+        programs.replace_others(object, maps, self.pins)?;
         self.replace_filters()?;
         foreign.remove(self.pins)
     }

@@ -118,6 +118,6 @@ pub(crate) static COUNTS: PerCpuArray<Counts> = PerCpuArray::pinned(1, 0);
 #[map(name = "icept_offsets")]
 static KNOWN_OFFSETS: Array<KernelOffsets> = Array::pinned(1, 0);
 
-/// What `icept_fib` found. Not shared: each run of it has its own.
+/// What `icept_fib` found. It is run, and this is read, under the machine-wide lock.
 #[map(name = "icept_fib_gen")]
-pub(crate) static FIB: Array<NetnsState> = Array::with_max_entries(1, 0);
+pub(crate) static FIB: Array<NetnsState> = Array::pinned(1, 0);

@@ -24,19 +24,13 @@ use aya_obj::generated::{
 };
 use interceptor_ebpf::{CALLER_SHIFT, Call, NetnsCookie};
 
-use super::{object::Object, sys};
+use super::{maps::Maps, sys};
 
 /// What `bpftool` shows.
 const NAME: &str = "icept_dispatch";
 
 /// The place of `icept_lookup` in the map of shared programs.
 const LOOKUP_INDEX: u32 = 0;
-
-/// The map of shared programs.
-const SHARED: &str = "icept_shared";
-
-/// The map of the calls.
-const CALLS: &str = "icept_calls";
 
 /// The offset of `protocol` in `struct bpf_sk_lookup`.
 const PROTOCOL: i16 = 12;
@@ -45,8 +39,8 @@ const SK_DROP: i32 = 0;
 const SK_PASS: i32 = 1;
 
 /// Has the programs of all network namespaces call `lookup` from now on.
-pub fn share(object: &Object, lookup: &impl AsFd) -> Result<()> {
-    sys::prog_array_set(&object.map_fd(SHARED)?, LOOKUP_INDEX, lookup)
+pub fn share(maps: &Maps, lookup: &impl AsFd) -> Result<()> {
+    sys::prog_array_set(maps.shared.fd(), LOOKUP_INDEX, lookup)
         .context("cannot share the program of sk_lookup")
 }
 
@@ -55,8 +49,8 @@ pub fn share(object: &Object, lookup: &impl AsFd) -> Result<()> {
 /// # Minimum kernel version
 ///
 /// 5.9, for `sk_lookup`.
-pub fn load(object: &Object, netns: NetnsCookie) -> Result<OwnedFd> {
-    let (calls, shared) = (object.map_fd(CALLS)?, object.map_fd(SHARED)?);
+pub fn load(maps: &Maps, netns: NetnsCookie) -> Result<OwnedFd> {
+    let [calls, shared] = [&maps.calls, &maps.shared].map(|map| map.fd().as_fd());
     load_with(calls, shared, netns).with_context(|| format!("the kernel refuses {NAME}"))
 }
 

@@ -1,36 +1,49 @@
 //! Where the kernel keeps a network namespace, and the state of its routing tables.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
-    maps::Array,
-    programs::{Program, RawTracePointRunOptions, TestRun as _},
+    maps::{Array, Map, MapData},
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 use interceptor_ebpf::NetnsState;
 
-use super::{hooks::FIB_PROGRAM, object::Object};
+use super::{hooks::FIB_PROGRAM, layout, object::Object, pins::Pins};
 
-/// The state of the network namespace that the calling thread is in.
-///
-/// # Minimum kernel version
-///
-/// 5.10: raw tracepoints in `BPF_PROG_TEST_RUN`.
-pub fn state(object: &mut Object) -> Result<NetnsState> {
-    let Program::RawTracePoint(program) = object.program(FIB_PROGRAM)? else {
-        bail!("{FIB_PROGRAM} is not a raw tracepoint");
-    };
-    let result = program
-        .test_run(RawTracePointRunOptions::default())
-        .context("cannot run icept_fib")?;
-    ensure!(result.return_value != 0, "icept_fib cannot tell its result");
-    let map = object
-        .ebpf_mut()
-        .map_mut("icept_fib_gen")
-        .context("the object has no map icept_fib_gen")?;
-    let found: Array<_, NetnsState> = map.try_into()?;
-    let state = found.get(&0, 0)?;
-    ensure!(
-        state.net != 0,
-        "icept_fib cannot find the calling task's network namespace"
-    );
-    Ok(state)
+/// The program that tells, and the map that it tells by: for whoever holds the machine-wide lock.
+pub struct Fib {
+    program: RawTracePoint,
+    told: Array<MapData, NetnsState>,
+}
+
+impl Fib {
+    /// Opens both.
+    pub fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
+        let program = RawTracePoint::from_pin(object.program(FIB_PROGRAM)?)
+            .with_context(|| format!("cannot open {FIB_PROGRAM}"))?;
+        let map = pins.maps().join(layout::pin(layout::NETNS_STATE));
+        let told = Map::Array(MapData::from_pin(map)?).try_into()?;
+        Ok(Self { program, told })
+    }
+
+    /// The state of the network namespace that the calling thread is in.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.10: raw tracepoints in `BPF_PROG_TEST_RUN`.
+    pub fn state(&self) -> Result<NetnsState> {
+        let result = self
+            .program
+            .test_run(RawTracePointRunOptions::default())
+            .with_context(|| format!("cannot run {FIB_PROGRAM}"))?;
+        ensure!(
+            result.return_value != 0,
+            "{FIB_PROGRAM} cannot tell its result"
+        );
+        let state = self.told.get(&0, 0)?;
+        ensure!(
+            state.net != 0,
+            "{FIB_PROGRAM} cannot find the calling task's network namespace"
+        );
+        Ok(state)
+    }
 }

@@ -56,13 +56,13 @@ impl Foreign {
         Ok(attached)
     }
 
-    /// Takes them away.
+    /// Takes them away, programs first: those that are pinned are taken to be with the maps that are.
     pub fn remove(&self, pins: &Pins) -> Result<()> {
-        for pin in &self.maps {
-            link::remove_pin(&pins.maps().join(pin))?;
-        }
         for build in &self.programs {
             pins::remove_tree(&pins.programs().join(build))?;
+        }
+        for pin in &self.maps {
+            link::remove_pin(&pins.maps().join(pin))?;
         }
         Ok(())
     }

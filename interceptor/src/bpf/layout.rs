@@ -37,10 +37,12 @@ struct Group {
 pub const POLICIES: &str = "icept_policies";
 /// The ports whose listeners are noted.
 pub const LISTENER_PORTS: &str = "icept_lports";
+/// What the program that looks at a network namespace has found.
+pub const NETNS_STATE: &str = "icept_fib_gen";
 /// How many connections there were of each kind.
 pub const COUNTS: &str = "icept_counts";
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group {
         revision: 2,
         maps: &[
@@ -71,6 +73,10 @@ const GROUPS: [Group; 8] = [
     Group {
         revision: 1,
         maps: &["icept_offsets"],
+    },
+    Group {
+        revision: 1,
+        maps: &[NETNS_STATE],
     },
     Group {
         revision: 1,

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read as _};
 
-use anyhow::{Context as _, Result, bail};
-use aya::programs::Program;
+use anyhow::{Context as _, Result};
+use aya::programs::Iter;
 
 use super::{hooks::ITER_PROGRAM, object::Object};
 
@@ -14,9 +14,8 @@ use super::{hooks::ITER_PROGRAM, object::Object};
 ///
 /// 5.10: `iter/tcp` that may put sockets into a map.
 pub fn note_open(object: &mut Object) -> Result<()> {
-    let Program::Iter(program) = object.program(ITER_PROGRAM)? else {
-        bail!("{ITER_PROGRAM} is not an iterator");
-    };
+    let mut program = Iter::from_pin(object.program(ITER_PROGRAM)?)
+        .with_context(|| format!("cannot open {ITER_PROGRAM}"))?;
     let id = program.attach().context("cannot attach the iterator")?;
     let mut iteration = program.take_link(id)?.into_file()?;
     // The program says nothing; reading to the end is what makes it visit every socket.

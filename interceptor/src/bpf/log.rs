@@ -16,8 +16,8 @@ pub const MAP: &str = "AYA_LOGS";
 /// Prints every verdict to standard error, for as long as it is polled. The records of all pods are
 /// in one buffer, so one reader at a time sees them.
 pub async fn print(pins: &Pins) -> Result<()> {
-    let mut object = Object::load(pins)?;
-    let logger = EbpfLogger::init_with_logger(object.ebpf_mut(), Printer)
+    let mut object = Object::new(pins.clone());
+    let logger = EbpfLogger::init_with_logger(object.read()?, Printer)
         .context("cannot read the log of the BPF programs")?;
     // SAFETY: the logger owns its descriptor, which stays the same until it is dropped.
     let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE)? };

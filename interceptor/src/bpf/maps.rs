@@ -43,25 +43,11 @@ pub struct Maps {
     pub listener_hints: HashMap<MapData, ListenerKey, ListenerHint>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
+    /// What the program of a network namespace tells the one that all share.
+    pub calls: MapData,
+    /// Which one that is.
+    pub shared: MapData,
 }
-
-/// The names that the maps are pinned by.
-const NAMES: [&str; 14] = [
-    "icept_policies",
-    "icept_ports",
-    "icept_prefixes",
-    "icept_routes",
-    "icept_groups",
-    "icept_ifaces",
-    "icept_settings",
-    "icept_next",
-    "icept_forward",
-    "icept_stand_ins",
-    "icept_asked",
-    "icept_lports",
-    "icept_lhints",
-    "icept_listeners",
-];
 
 impl Maps {
     /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
@@ -83,9 +69,7 @@ impl Maps {
     /// Whether all maps are pinned in `folder`.
     #[must_use]
     pub fn are_complete(folder: &Path) -> bool {
-        NAMES
-            .iter()
-            .all(|name| folder.join(layout::pin(name)).exists())
+        layout::pins().all(|(_, pin)| folder.join(pin).exists())
     }
 
     /// Opens the maps that are pinned in `folder`.
@@ -104,6 +88,8 @@ impl Maps {
             listener_ports: hash_map(folder, "icept_lports")?,
             listener_hints: hash_map(folder, "icept_lhints")?,
             listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
+            calls: open(folder, "icept_calls")?,
+            shared: open(folder, "icept_shared")?,
         })
     }
 

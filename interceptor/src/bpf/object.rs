@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
     sync::LazyLock,
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, Map, MapData},
@@ -15,82 +16,82 @@ use aya::{
 };
 use interceptor_ebpf::KernelOffsets;
 
-use super::{layout, offsets, pins::Pins};
+use super::{
+    layout, link, offsets,
+    pins::{self, Pins},
+};
 use crate::digest;
 
 /// The object, made by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
 
-/// The object: its maps exist, its programs are loaded on demand, each once. It serves any number of
+/// The object: its programs are loaded and pinned on demand, each once. It serves any number of
 /// network namespaces.
 pub struct Object {
-    ebpf: Ebpf,
+    pins: Pins,
+    /// Read when something of it is to be made, which takes longer than all the rest of an attach.
+    ebpf: Option<Ebpf>,
 }
 
 impl Object {
-    /// Makes or opens the shared maps and gets ready to load programs.
+    /// Makes nothing yet.
+    #[must_use]
+    pub const fn new(pins: Pins) -> Self {
+        Self { pins, ebpf: None }
+    }
+
+    /// The object's maps and programs, as aya has them. Makes the maps that are not pinned.
     ///
     /// # Minimum kernel version
     ///
     /// 5.18, for `bpf_set_retval` in the connect hooks; see `interceptor check`.
-    pub fn load(pins: &Pins) -> Result<Self> {
-        let known = known_offsets(pins);
-        let offsets = match known {
-            Some(offsets) => offsets,
-            None => offsets::read()?,
+    pub fn read(&mut self) -> Result<&mut Ebpf> {
+        let ebpf = match self.ebpf.take() {
+            Some(ebpf) => ebpf,
+            None => read(&self.pins)?,
         };
-        let folder = pins.maps();
-        let mut loader = EbpfLoader::new();
-        for (map, pin) in layout::pins() {
-            loader.map_pin_path(map, folder.join(pin));
+        Ok(self.ebpf.insert(ebpf))
+    }
+
+    /// Where the program called `name` is pinned: loaded now, if it has not been.
+    pub fn program(&mut self, name: &str) -> Result<PathBuf> {
+        let pin = self.folder().join(name);
+        if !pin.exists() {
+            self.load(&[name])?;
         }
-        let ebpf = loader
-            // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
-            .btf(None)
-            .override_global("OFFSETS", &offsets, true)
-            .load(OBJECT)
-            .context("cannot load the BPF object")?;
-        let mut object = Self { ebpf };
-        if known.is_none() {
-            object.remember(&offsets)?;
+        Ok(pin)
+    }
+
+    /// A descriptor of the program called `name`, loaded.
+    pub fn program_fd(&mut self, name: &str) -> Result<OwnedFd> {
+        let pin = self.program(name)?;
+        link::open_program(&pin).with_context(|| format!("cannot open the pin {}", pin.display()))
+    }
+
+    /// Loads and pins those of the programs called `names` that are not, side by side: the verifier
+    /// takes a quarter of a second for some of them, and one processor each.
+    pub fn load(&mut self, names: &[&str]) -> Result<()> {
+        let folder = self.folder();
+        let is_missing = |name: &&str| !folder.join(name).exists();
+        let missing: Vec<_> = names.iter().copied().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        Ok(object)
-    }
-
-    fn remember(&mut self, offsets: &KernelOffsets) -> Result<()> {
-        let map = self
-            .ebpf
-            .map_mut(OFFSETS)
-            .context("the object has no map of offsets")?;
-        let mut map: Array<_, KernelOffsets> = map.try_into()?;
-        map.set(0, offsets, 0).context("cannot keep the offsets")
-    }
-
-    /// The object's maps and programs, as aya has them.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
-    }
-
-    /// The program called `name`, loaded.
-    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
-        let Some(program) = self.ebpf.program_mut(name) else {
-            bail!("the BPF object has no program {name}");
-        };
-        if program.fd().is_err() {
-            load(name, program)?;
-        }
-        Ok(program)
-    }
-
-    /// Loads the programs called `names` side by side: the verifier takes a third of a second for
-    /// some of them, and one processor each.
-    pub fn load_together(&mut self, names: &[&str]) -> Result<()> {
-        let programs = self.ebpf.programs_mut();
-        let wanted =
-            programs.filter(|(name, program)| names.contains(name) && program.fd().is_err());
+        pins::create_folder(&folder)?;
+        let programs = self.read()?.programs_mut();
+        let wanted: Vec<_> = programs
+            .filter(|(name, _)| missing.contains(name))
+            .collect();
+        ensure!(
+            wanted.len() == missing.len(),
+            "the BPF object does not have all of the programs {missing:?}"
+        );
         thread::scope(|scope| {
-            let load = |(name, program)| scope.spawn(move || load(name, program));
-            let loading: Vec<_> = wanted.map(load).collect();
+            let load = |(name, program)| {
+                let pin = folder.join(name);
+                scope.spawn(move || load_and_pin(name, program, &pin))
+            };
+            let loading: Vec<_> = wanted.into_iter().map(load).collect();
             loading.into_iter().try_for_each(|loaded| {
                 let panicked = |_| Err(anyhow!("loading a program came to an unexpected end"));
                 loaded.join().unwrap_or_else(panicked)
@@ -98,20 +99,8 @@ impl Object {
         })
     }
 
-    /// A descriptor of the program called `name`, loaded.
-    pub fn program_fd(&mut self, name: &str) -> Result<OwnedFd> {
-        let fd = self.program(name)?.fd()?;
-        fd.as_fd()
-            .try_clone_to_owned()
-            .context("cannot copy a program's descriptor")
-    }
-
-    /// A descriptor of the map called `name`, one of those that only programs use.
-    pub(super) fn map_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
-        match self.ebpf.map(name) {
-            Some(Map::PerCpuArray(map) | Map::ProgramArray(map)) => Ok(map.fd().as_fd()),
-            _ => bail!("the BPF object has no map {name} of the right kind"),
-        }
+    fn folder(&self) -> PathBuf {
+        self.pins.programs().join(Self::build())
     }
 
     /// What tells this build's programs from another's.
@@ -121,6 +110,37 @@ impl Object {
         static BUILD: LazyLock<String> = LazyLock::new(|| format!("{:016x}", digest::of(OBJECT)));
         &BUILD
     }
+}
+
+fn read(pins: &Pins) -> Result<Ebpf> {
+    let known = known_offsets(pins);
+    let offsets = match known {
+        Some(offsets) => offsets,
+        None => offsets::read()?,
+    };
+    let folder = pins.maps();
+    let mut loader = EbpfLoader::new();
+    for (map, pin) in layout::pins() {
+        loader.map_pin_path(map, folder.join(pin));
+    }
+    let mut ebpf = loader
+        // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
+        .btf(None)
+        .override_global("OFFSETS", &offsets, true)
+        .load(OBJECT)
+        .context("cannot load the BPF object")?;
+    if known.is_none() {
+        remember(&offsets, &mut ebpf)?;
+    }
+    Ok(ebpf)
+}
+
+fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
+    let map = ebpf
+        .map_mut(OFFSETS)
+        .context("the object has no map of offsets")?;
+    let mut map: Array<_, KernelOffsets> = map.try_into()?;
+    map.set(0, offsets, 0).context("cannot keep the offsets")
 }
 
 /// The map that keeps the offsets, which take long to find, for as long as anything is attached.
@@ -152,6 +172,11 @@ pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
     ])
 }
 
+fn load_and_pin(name: &str, program: &mut Program, pin: &Path) -> Result<()> {
+    load(name, program)?;
+    link::pin_program(&program.fd()?.as_fd(), pin)
+}
+
 /// Loads a program, whatever its type. aya has no common call for that.
 fn load(name: &str, program: &mut Program) -> Result<()> {
     let loaded = match program {
@@ -168,13 +193,9 @@ fn load(name: &str, program: &mut Program) -> Result<()> {
     loaded.with_context(|| format!("the kernel refuses the program {name}"))
 }
 
-/// The maps of the object that are to be pinned.
+/// The maps of the object that are to be pinned: all but the compiler's, which begin with a dot.
 #[cfg(test)]
 pub(super) fn pinned_maps() -> Vec<&'static str> {
-    /// Of one command alone. (The compiler's begin with a dot.)
-    const PRIVATE: &str = "icept_fib_gen";
     let names = MAPS.keys().map(String::as_str);
-    names
-        .filter(|name| *name != PRIVATE && !name.starts_with('.'))
-        .collect()
+    names.filter(|name| !name.starts_with('.')).collect()
 }

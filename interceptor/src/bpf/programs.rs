@@ -1,8 +1,8 @@
 //! The programs that all pods share, and their replacement by those of another build.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya_obj::generated::bpf_attach_type::{
     BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SOCK_OPS,
     BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
@@ -12,6 +12,7 @@ use super::{
     dispatcher,
     hooks::{CGROUP_HOOKS, Hook, LOOKUP},
     link,
+    maps::Maps,
     object::Object,
     pins::{self, Pins},
     watch,
@@ -25,20 +26,15 @@ pub struct Shared {
 
 impl Shared {
     /// Opens them where they are pinned, or loads them. That puts none in force.
-    pub fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
-        let folder = pins.programs().join(Object::build());
-        pins::create_folder(&folder)?;
-        let names = CGROUP_HOOKS
-            .iter()
-            .chain([&LOOKUP])
-            .map(|hook| hook.program);
-        let missing: Vec<_> = names.filter(|name| !folder.join(name).exists()).collect();
-        object.load_together(&missing)?;
+    pub fn open(object: &mut Object) -> Result<Self> {
+        let hooks = CGROUP_HOOKS.iter().chain([&LOOKUP]);
+        let names: Vec<_> = hooks.map(|hook| hook.program).collect();
+        object.load(&names)?;
         let cgroup = CGROUP_HOOKS
             .into_iter()
-            .map(|hook| Ok((hook, open_or_load(object, hook, &folder)?)))
+            .map(|hook| Ok((hook, object.program_fd(hook.program)?)))
             .collect::<Result<Vec<_>>>()?;
-        let lookup = open_or_load(object, LOOKUP, &folder)?;
+        let lookup = object.program_fd(LOOKUP.program)?;
         Ok(Self { cgroup, lookup })
     }
 
@@ -49,8 +45,8 @@ impl Shared {
     }
 
     /// Has the programs of network namespaces call this build's from now on.
-    pub fn share(&self, object: &Object) -> Result<()> {
-        dispatcher::share(object, &self.lookup)
+    pub fn share(&self, maps: &Maps) -> Result<()> {
+        dispatcher::share(maps, &self.lookup)
     }
 
     /// Puts those that note listeners in the place of another build's, wherever that is attached.
@@ -61,11 +57,11 @@ impl Shared {
     /// The same for all others. What answers for connections goes before what makes them, as when a
     /// pod is attached: a stand-in that the new programs allot is known to whoever meets it. Those
     /// that the old ones allot until then are known, too, because their tables are the same.
-    pub fn replace_others(&self, object: &mut Object, pins: &Pins) -> Result<()> {
+    pub fn replace_others(&self, object: &mut Object, maps: &Maps, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Answers)?;
-        self.share(object)?;
+        self.share(maps)?;
         for netns in pins.netns_cookies()? {
-            let (dispatcher, folder) = (dispatcher::load(object, netns)?, pins.netns(netns));
+            let (dispatcher, folder) = (dispatcher::load(maps, netns)?, pins.netns(netns));
             link::replace(LOOKUP, &dispatcher, &folder)?;
             watch::replace(object, &folder)?;
         }
@@ -119,15 +115,4 @@ impl Step {
             _ => Self::Answers,
         }
     }
-}
-
-fn open_or_load(object: &mut Object, hook: Hook, folder: &Path) -> Result<OwnedFd> {
-    let pin = folder.join(hook.program);
-    if pin.exists() {
-        return link::open_program(&pin)
-            .with_context(|| format!("cannot open the pin {}", pin.display()));
-    }
-    let program = object.program_fd(hook.program)?;
-    link::pin_program(&program, &pin)?;
-    Ok(program)
 }

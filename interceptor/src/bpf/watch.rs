@@ -165,7 +165,7 @@ fn ensure_filter(
 ) -> Result<()> {
     add_qdisc(interface, folder)?;
     pins::create_folder(&folder.join(pin(FILTERS, interface.index)))?;
-    let program: &mut SchedClassifier = object.program(hook.program)?.try_into()?;
+    let mut program = SchedClassifier::from_pin(object.program(hook.program)?)?;
     let (name, direction) = (interface.name.as_str(), direction(hook));
     let there = SchedClassifierLink::attached(name, direction, PRIORITY, HANDLE, None)?;
     let options = NlOptions {

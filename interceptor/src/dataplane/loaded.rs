@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bpf::{
+        fib::Fib,
         hooks::Hook,
         link,
         maps::Maps,
@@ -21,6 +22,7 @@ pub(crate) struct Loaded {
     pub(crate) object: Object,
     pub(crate) maps: Maps,
     pub(crate) programs: Shared,
+    pub(crate) fib: Fib,
     /// What tells this build's programs from another's.
     build: &'static str,
     /// Which folders these are pinned in. Another command may have put others in their place.
@@ -59,22 +61,27 @@ impl Loaded {
 
     fn open(pins: &Pins) -> Result<Self> {
         let loaded = Self::prepare(pins)?;
-        loaded.programs.share(&loaded.object)?;
+        loaded.programs.share(&loaded.maps)?;
         Ok(loaded)
     }
 
     /// Opens or makes it, beside what another build may have in force.
     pub(crate) fn prepare(pins: &Pins) -> Result<Self> {
         pins.create()?;
-        let mut object = Object::load(pins)?;
+        let mut object = Object::new(pins.clone());
+        if !Maps::are_complete(&pins.maps()) {
+            object.read()?;
+        }
         let maps = Maps::open(&pins.maps())?;
-        let programs = Shared::open(&mut object, pins)?;
+        let programs = Shared::open(&mut object)?;
+        let fib = Fib::open(&mut object, pins)?;
         let build = Object::build();
         let pinned = pinned(pins, build).context("cannot look at the pins")?;
         Ok(Self {
             object,
             maps,
             programs,
+            fib,
             build,
             pinned,
             linked: HashMap::new(),

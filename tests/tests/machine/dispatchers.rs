@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use interceptor::bpf::{dispatcher, object::Object, pins::Pins};
+use interceptor::bpf::{dispatcher, maps::Maps, object::Object, pins::Pins};
 use interceptor_tests::{
     bpf::calls::{Between, WORDS},
     lab::{Lab, STOCK, Who},
@@ -59,9 +59,10 @@ fn as_many_as_a_node_has_pods_are_loaded_at_once() {
     let _alone = alone();
     let pins = Pins::named("interceptor-test-dispatchers");
     pins.create().expect("folders");
-    let loaded = Object::load(&pins).and_then(|object| {
+    let loaded = Object::new(pins.clone()).read().and_then(|_maps_made| {
+        let maps = Maps::open(&pins.maps())?;
         let begin = Instant::now();
-        let programs = (1..=PODS).map(|netns| dispatcher::load(&object, netns));
+        let programs = (1..=PODS).map(|netns| dispatcher::load(&maps, netns));
         let programs: Vec<_> = programs.collect::<Result<_, _>>()?;
         Ok((programs.len(), begin.elapsed()))
     });
