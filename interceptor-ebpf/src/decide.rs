@@ -65,7 +65,7 @@ fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verd
 fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
     use Verdict::{Capture, Pass};
 
-    let port = lists.port(flow.port);
+    let port = port_lists(policy, lists, PolicyFlags::HAS_OUTBOUND_PORTS, flow.port);
     // ISTIO_OUTPUT -p tcp|udp --dport P -j RETURN
     if port.contains(PortFlags::OUTBOUND_EXCLUDED) {
         return Pass(Reason::OutboundPortExcluded);
@@ -257,7 +257,7 @@ fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Ver
     if !captures_inbound(policy) {
         return Pass(Reason::InboundOff);
     }
-    let port = lists.port(port);
+    let port = port_lists(policy, lists, PolicyFlags::HAS_INBOUND_PORTS, port);
     if policy.flags.contains(PolicyFlags::INBOUND_ALL) {
         // ISTIO_INBOUND -p tcp --dport P -j RETURN, then -p tcp -j ISTIO_IN_REDIRECT
         if port.contains(PortFlags::INBOUND_EXCLUDED) {
@@ -270,6 +270,16 @@ fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Ver
         Capture(Listener::Inbound, Reason::InboundPortIncluded)
     } else {
         Pass(Reason::InboundPortNotIncluded)
+    }
+}
+
+/// The lists that a port is in, asked only if the policy has any of that direction.
+#[inline(always)]
+fn port_lists(policy: &Policy, lists: &impl Lists, any: PolicyFlags, port: u16) -> PortFlags {
+    if policy.flags.contains(any) {
+        lists.port(port)
+    } else {
+        PortFlags::NONE
     }
 }
 

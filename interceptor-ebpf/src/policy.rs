@@ -208,8 +208,8 @@ flags! {
         /// An included prefix is a loopback one, which drops the rules that leave the pod's
         /// traffic to itself alone.
         LOOPBACK_INCLUDED = 1 << 4,
-        /// There are port lists to ask.
-        HAS_PORTS = 1 << 5,
+        /// There are lists of outbound ports to ask.
+        HAS_OUTBOUND_PORTS = 1 << 5,
         /// There are prefixes to ask.
         HAS_PREFIXES = 1 << 6,
         /// Tell aya-log about every verdict.
@@ -233,6 +233,8 @@ flags! {
         ONE_V4 = 1 << 15,
         /// The same for IPv6, where addresses of the link do not count.
         ONE_V6 = 1 << 16,
+        /// There are lists of inbound ports to ask.
+        HAS_INBOUND_PORTS = 1 << 17,
     }
 }
 

@@ -62,7 +62,6 @@ impl CompiledPolicy {
                 #[cfg(feature = "other-layout")]
                 other: [u32::MAX; interceptor_ebpf::OTHER],
                 flags: flags(settings, network.ipv6)
-                    .with(PolicyFlags::HAS_PORTS, !ports.is_empty())
                     .with(PolicyFlags::HAS_PREFIXES, !prefixes.is_empty())
                     .with(PolicyFlags::HAS_GROUPS, !groups.is_empty())
                     .with(PolicyFlags::HAS_INTERFACES, has_interfaces)
@@ -151,6 +150,18 @@ fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
         .with(
             PolicyFlags::LOOPBACK_INCLUDED,
             included.iter().any(|prefix| prefix.addr().is_loopback()),
+        )
+        .with(
+            PolicyFlags::HAS_OUTBOUND_PORTS,
+            !settings.outbound_ports_exclude.is_empty() || !settings.outbound_ports.is_empty(),
+        )
+        .with(
+            PolicyFlags::HAS_INBOUND_PORTS,
+            match &settings.inbound_ports {
+                PortSelection::None => false,
+                PortSelection::All => !settings.inbound_ports_exclude.is_empty(),
+                PortSelection::Listed(_) => true,
+            },
         )
         .with(PolicyFlags::TPROXY, settings.mode == Mode::Tproxy)
         .with(PolicyFlags::DNS, settings.dns != DnsCapture::Off)

@@ -93,9 +93,9 @@ fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) 
         address: sock.remote_address(),
         port: sock.remote_port(),
     };
-    let is_accepted = socket.is_accepted(sock.family());
+    let is_accepted = || socket.is_accepted(sock.family());
     // Never connected, or listening. (A reset leaves the peer's port in place.)
-    let is_connected = remote.port != 0 && (is_accepted || !socket.is_untracked(sock.state()));
+    let is_connected = remote.port != 0 && (!socket.is_untracked(sock.state()) || is_accepted());
     for end in [local, remote] {
         if StandInRange::contains(end.address) {
             return match stand_ins::resolve(pod.netns, end) {
@@ -110,10 +110,10 @@ fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) 
     if kernel_has_answered {
         return Found::KernelKnows;
     }
-    match (is_connected, is_accepted) {
-        (false, _) => Found::Nothing,
-        (true, true) => Found::Destination(local),
-        (true, false) => Found::Destination(remote),
+    match is_connected {
+        false => Found::Nothing,
+        true if is_accepted() => Found::Destination(local),
+        true => Found::Destination(remote),
     }
 }
 

@@ -180,9 +180,6 @@ impl Pod {
 impl Lists for Pod {
     #[inline(always)]
     fn port(&self, port: u16) -> PortFlags {
-        if !self.policy.flags.contains(PolicyFlags::HAS_PORTS) {
-            return PortFlags::NONE;
-        }
         let key = PortPageKey::of(self.policy.id, port);
         // SAFETY: the map does not preallocate.
         unsafe { PORTS.get(key) }.map_or(PortFlags::NONE, |page| page.flags(port))

@@ -44,7 +44,7 @@ pub const COUNTS: &str = "icept_counts";
 
 const GROUPS: [Group; 9] = [
     Group {
-        revision: 2,
+        revision: 3,
         maps: &[
             POLICIES,
             "icept_ports",
