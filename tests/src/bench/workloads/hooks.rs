@@ -21,6 +21,8 @@ use crate::{
 const PREFIX: &str = "icept_";
 /// The program that does nothing.
 const NOTHING: &str = "bench_nothing";
+/// As the results call it.
+const DOES_NOTHING: &str = "a program that does nothing";
 /// What the proxy does about a connection is over by then.
 const SETTLED: Duration = Duration::from_millis(50);
 
@@ -30,10 +32,12 @@ type Work = BTreeMap<String, (f64, f64)>;
 pub(super) fn run(scale: &Scale) -> Result<Section> {
     let counting = Counting::begin().context("BPF_ENABLE_STATS")?;
     let pod = Pod::new(Contestant::Interceptor, &stock())?;
-    let mut rows = vec![nothing(&pod, scale)?];
+    let nothing = nothing(&pod, scale)?;
+    let one_run = nothing.value(DOES_NOTHING).map_or(0.0, |run| run.median);
+    let mut rows = vec![nothing];
     for direction in Direction::BOTH {
         let rounds = watch(scale, || connect(&pod, direction, scale.connects).map(drop))?;
-        rows.extend(describe(direction.name(), &rounds));
+        rows.extend(describe(direction.name(), &rounds, one_run));
     }
     let direct = Pod::new(Contestant::Direct, &stock())?;
     let outsider = direct.worker_at(APP, &pod.pod_cgroup()?)?;
@@ -43,12 +47,12 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         count: scale.connects,
     };
     let rounds = watch(scale, || outsider.order(&order).map(drop))?;
-    rows.extend(describe("not in a mesh pod", &rounds));
+    rows.extend(describe("not in a mesh pod", &rounds, one_run));
     drop(counting);
     Ok(Section {
         method: "`bpf_stats`: the kernel takes the time before and after each run of a program, \
                  which is itself in the numbers: a program that does nothing but count takes what \
-                 the first row says. A connection is connect(2), accept(2), SO_ORIGINAL_DST as a \
+                 the first row says, and \"less the measuring\" takes that off for each run. A connection is connect(2), accept(2), SO_ORIGINAL_DST as a \
                  proxy asks it, and a reset. \"Not in a mesh pod\": a process in a cgroup that the \
                  hooks are attached to, in a network namespace that is not captured."
             .to_owned(),
@@ -69,7 +73,7 @@ fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
         numbers.extend(work.values().map(|(count, time)| time / count));
     }
     program.detach(&pod.pod_cgroup()?)?;
-    let numbers = [("a program that does nothing".to_owned(), numbers)];
+    let numbers = [(DOES_NOTHING.to_owned(), numbers)];
     Ok(Row::new("one run of nothing", Unit::Nanoseconds, &numbers))
 }
 
@@ -110,16 +114,25 @@ fn work_between(before: &[Run], after: &[Run]) -> Work {
     work
 }
 
-/// A row for all programs, and one for each.
-fn describe(whose: &str, rounds: &[Work]) -> Vec<Row> {
+/// A row for all programs, one for them without the measuring, which takes `one_run` for each run, and
+/// one for each program.
+fn describe(whose: &str, rounds: &[Work], one_run: f64) -> Vec<Row> {
     let interceptor =
         |numbers| -> [Numbers; 1] { [(Contestant::Interceptor.to_string(), numbers)] };
-    let all = rounds
-        .iter()
-        .map(|work| work.values().map(|(_, time)| time).sum())
-        .collect();
+    let all = |measuring: f64| {
+        let all = |work: &Work| {
+            work.values()
+                .map(|(count, time)| time - count * measuring)
+                .sum()
+        };
+        interceptor(rounds.iter().map(all).collect())
+    };
     let what = format!("{whose}, all hooks of a connection");
-    let mut rows = vec![Row::new(what, Unit::Nanoseconds, &interceptor(all))];
+    let less = format!("{what}, less the measuring");
+    let mut rows = vec![
+        Row::new(what, Unit::Nanoseconds, &all(0.0)),
+        Row::new(less, Unit::Nanoseconds, &all(one_run)),
+    ];
     let Some(last) = rounds.last() else {
         return rows;
     };
