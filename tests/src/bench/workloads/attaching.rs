@@ -31,6 +31,12 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
             Ok((contestant.to_string(), (*contestant, pod)))
         })
         .collect::<Result<Vec<_>>>()?;
+    let starts = take_turns(scale.attaches, &pods, |(contestant, _)| {
+        only_start(*contestant)
+    })?;
+    let numbers = starts.numbers(|time| time.as_secs_f64() * 1e3);
+    let what = "saying the version";
+    rows.push(Row::against_first(what, Unit::Milliseconds, &numbers));
     for (what, settings) in [
         ("the stock settings", stock()),
         ("10,000 CIDRs", with_cidrs(10_000)),
@@ -44,7 +50,8 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     Ok(Section {
         method: format!(
             "From the start of the command to its end, {} rounds, on a node that has another pod \
-             attached. \"First\": on one that has none, so that all programs are loaded.",
+             attached. \"First\": on one that has none, so that all programs are loaded. \"Saying the \
+             version\" is what it takes to start a command and to end it.",
             scale.attaches
         ),
         rows,
@@ -64,6 +71,18 @@ fn first(pins: &Path) -> Result<Option<Row>> {
         vec![time.as_secs_f64() * 1e3],
     )];
     Ok(Some(Row::new("the first", Unit::Milliseconds, &numbers)))
+}
+
+/// How long a command of the contestant's takes that does nothing.
+fn only_start(contestant: Contestant) -> Result<Duration> {
+    let mut command = if contestant == Contestant::Iptables {
+        bounded("iptables-restore")
+    } else {
+        bounded(interceptor::binary())
+    };
+    let begin = Instant::now();
+    run_command(command.arg("--version"), "")?;
+    Ok(begin.elapsed())
 }
 
 /// How long it takes. All is as before when this returns.
