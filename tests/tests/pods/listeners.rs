@@ -1,9 +1,10 @@
 //! A proxy that comes and goes.
 
+use interceptor_ebpf::SLOTS_PER_LISTENER;
 use interceptor_tests::{
     actor::Actor,
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
-    lab::{Lab, PROXY, STOCK, all_captured},
+    lab::{Lab, PROXY, STOCK, Who, all_captured},
     world::{Bind, serve},
 };
 
@@ -78,6 +79,27 @@ fn the_last_of_many_listeners_is_found() {
         lab.close(last).expect("closed");
         assert_eq!(lab.dial_all().expect("dials"), refused());
     }
+}
+
+/// A known limit (`docs/differences.md`): who is not noted takes part while others are, and alone gets
+/// nothing.
+#[test]
+fn one_listener_more_than_there_is_room_for_is_refused() {
+    const TO: &str = "10.2.0.9:80";
+
+    let lab = attached();
+    let listen = || lab.listen([15001]).expect("a listener");
+    let noted: Vec<_> = (0..SLOTS_PER_LISTENER).map(|_| listen()).collect();
+    let one_more = listen();
+    let answer = || lab.dial(Who::App, TO).expect("a dial");
+    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
+    for listener in noted {
+        lab.close(listener).expect("closed");
+    }
+    assert_eq!(answer(), "ECONNREFUSED");
+    lab.close(one_more).expect("closed");
+    let _next = listen();
+    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
 }
 
 /// The new listeners open before the old ones close, over and over: more of them in all than there
