@@ -22,15 +22,22 @@ pub enum Refusal {
     UnknownStandIn,
     /// Nothing listens where it is taken to.
     NoListener,
+    /// The socket has a source route (`IPV6_RTHDR`, `IP_OPTIONS`), by which its packets would go
+    /// past the proxy.
+    SourceRoute,
+    /// The socket is bound to an interface (`SO_BINDTODEVICE`) by which the proxy is not reached.
+    BoundInterface,
 }
 
 impl Refusal {
     /// Every refusal, in the order of their numbers.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::NoRoute,
         Self::NoRoom,
         Self::UnknownStandIn,
         Self::NoListener,
+        Self::SourceRoute,
+        Self::BoundInterface,
     ];
 
     /// The refusal's name, as metrics have it.
@@ -41,6 +48,8 @@ impl Refusal {
             Self::NoRoom => "no_room",
             Self::UnknownStandIn => "unknown_stand_in",
             Self::NoListener => "no_listener",
+            Self::SourceRoute => "source_route",
+            Self::BoundInterface => "bound_interface",
         }
     }
 }
@@ -125,7 +134,7 @@ impl Outcome {
 map_type! {
     /// What one processor has counted. A number that comes to mean something else takes another
     /// revision of the map (`interceptor/src/bpf/layout.rs`).
-    pub struct Counts: 840 {
+    pub struct Counts: 872 {
         /// The cookie of the socket whose connection has passed the first of two places, and is about
         /// to be seen at the second; 0 if there is none.
         pub passed: u64,

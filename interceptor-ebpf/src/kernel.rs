@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 152 {
+    pub struct KernelOffsets: 168 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -27,6 +27,14 @@ map_type! {
         pub inet_pinet6: u32,
         /// `struct ipv6_pinfo.mcast_oif`
         pub pinet6_mcast_oif: u32,
+        /// `struct inet_sock.inet_opt`
+        pub inet_options: u32,
+        /// `struct ip_options_rcu.opt.srr`
+        pub options_source_route: u32,
+        /// `struct ipv6_pinfo.opt`
+        pub pinet6_options: u32,
+        /// `struct ipv6_txoptions.srcrt`
+        pub options6_routing_header: u32,
         /// `struct tcp_sock.rcv_nxt`
         pub tcp_rcv_nxt: u32,
         /// `struct tcp_sock.packets_out`
@@ -146,6 +154,10 @@ impl KernelOffsets {
         inet_mc_index: UNKNOWN_OFFSET,
         inet_pinet6: UNKNOWN_OFFSET,
         pinet6_mcast_oif: UNKNOWN_OFFSET,
+        inet_options: UNKNOWN_OFFSET,
+        options_source_route: UNKNOWN_OFFSET,
+        pinet6_options: UNKNOWN_OFFSET,
+        options6_routing_header: UNKNOWN_OFFSET,
         tcp_rcv_nxt: UNKNOWN_OFFSET,
         tcp_packets_out: UNKNOWN_OFFSET,
         net_fib_seq: UNKNOWN_OFFSET,

@@ -10,10 +10,6 @@ pub type NetnsCookie = u64;
 /// attach left behind is never taken for another's.
 pub type PolicyId = u32;
 
-/// How many listening sockets are known for one address and port: a proxy with as many workers,
-/// each with a `SO_REUSEPORT` listener of its own.
-pub const SLOTS_PER_LISTENER: u16 = 256;
-
 /// Bytes of settings in one map entry.
 pub const SETTINGS_CHUNK: usize = 1024;
 
@@ -103,6 +99,51 @@ impl StandInEntry {
 }
 
 map_type! {
+    /// Value of `STAND_IN_USAGE`: what a pod has used of its stand-ins.
+    #[derive(PartialEq, Eq)]
+    pub struct StandInUsage: 16 {
+        /// The first number that it may have allotted.
+        pub first: StandInNumber,
+        /// How many stand-ins were evicted because the pod needed more than its share.
+        pub evicted: u64,
+    }
+}
+
+map_type! {
+    /// Key of `SELF_CONNECTIONS`: a connection of the pod to itself whose handshake is under way.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct SelfConnection: 48 {
+        /// The pod.
+        pub netns: NetnsCookie,
+        /// Where it comes from.
+        pub from: Address,
+        /// Where it goes.
+        pub to: Address,
+        /// In host byte order.
+        pub from_port: u16,
+        /// In host byte order.
+        pub to_port: u16,
+        zero: u32,
+    }
+}
+
+impl SelfConnection {
+    /// The key of the connection between two addresses and ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(netns: NetnsCookie, from: (Address, u16), to: (Address, u16)) -> Self {
+        Self {
+            netns,
+            from: from.0,
+            to: to.0,
+            from_port: from.1,
+            to_port: to.1,
+            zero: 0,
+        }
+    }
+}
+
+map_type! {
     /// Value of `ASKED`: what is remembered of a UDP socket that asks DNS servers.
     pub struct Asked: 40 {
         /// The server that is connected to; the first one of a socket that is not connected.
@@ -110,73 +151,6 @@ map_type! {
         /// The address that a socket which connects was given, as routing would have picked it;
         /// unspecified if it was not.
         pub source: Address,
-    }
-}
-
-map_type! {
-    /// Key of `LISTENERS` and, with slot 0, of `LISTENER_HINTS`: a socket that listens.
-    #[derive(PartialEq, Eq, Hash)]
-    pub struct ListenerKey: 32 {
-        /// The pod.
-        pub netns: NetnsCookie,
-        /// What the socket is bound to.
-        pub address: Address,
-        /// The port, in host byte order.
-        pub port: u16,
-        /// Which of the sockets on the same address and port.
-        pub slot: u16,
-        zero: u32,
-    }
-}
-
-impl ListenerKey {
-    /// The key of the first socket on `address` and `port`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(netns: NetnsCookie, address: Address, port: u16) -> Self {
-        Self {
-            netns,
-            address,
-            port,
-            slot: 0,
-            zero: 0,
-        }
-    }
-}
-
-map_type! {
-    /// Value of `LISTENER_HINTS`: what is remembered of the sockets on an address and port.
-    pub struct ListenerHint: 16 {
-        /// Cookie of the socket that was noted last.
-        pub noted: u64,
-        /// The slot that it was put into.
-        pub noted_slot: u32,
-        /// The slot in which a socket was last found.
-        pub found_slot: u32,
-    }
-}
-
-map_type! {
-    /// Key of `LISTENER_PORTS`: a port whose listeners are noted.
-    #[derive(PartialEq, Eq, Hash)]
-    pub struct ListenerPortKey: 16 {
-        /// The pod.
-        pub netns: NetnsCookie,
-        port: u32,
-        zero: u32,
-    }
-}
-
-impl ListenerPortKey {
-    /// The key of `port`, in host byte order, in `netns`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(netns: NetnsCookie, port: u16) -> Self {
-        Self {
-            netns,
-            port: port as u32,
-            zero: 0,
-        }
     }
 }
 

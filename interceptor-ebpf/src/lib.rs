@@ -22,9 +22,11 @@ mod flow;
 mod kernel;
 mod keys;
 mod layout;
+mod listener;
 mod policy;
 mod reason;
 mod route;
+mod share;
 mod stand_in;
 
 pub use address::Address;
@@ -34,9 +36,13 @@ pub use decide::{Lists, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
-    Asked, Destination, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey,
-    ListenerPortKey, NetnsCookie, PolicyId, PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK,
-    SLOTS_PER_LISTENER, SettingsKey, SlotKey, StandInEntry,
+    Asked, Destination, ForwardKey, GroupKey, Interface, InterfaceKey, NetnsCookie, PolicyId,
+    PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK, SelfConnection, SettingsKey, SlotKey,
+    StandInEntry, StandInUsage,
+};
+pub use listener::{
+    LISTENER_ADDRESSES, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey,
+    MAX_LISTENER_PORTS,
 };
 pub use policy::{
     DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
@@ -44,6 +50,9 @@ pub use policy::{
 };
 pub use reason::Reason;
 pub use route::{Route, RouteFlags};
+pub use share::{
+    LISTENERS_IN_ALL, MAX_LISTENER_SLOTS, MAX_PODS, MAX_STAND_INS, STAND_INS_IN_ALL, Share,
+};
 pub use stand_in::{
     SOURCELESS, SOURCES, STAND_IN_V4_PREFIX_LEN, STAND_IN_V6_PREFIX_LEN, StandIn, StandInNumber,
     StandInRange, slot_key,

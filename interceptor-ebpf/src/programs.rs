@@ -10,6 +10,7 @@ mod mptcp;
 mod names;
 mod original_destination;
 mod socket_events;
+mod socket_options;
 
 mod attempt;
 mod context;
@@ -20,6 +21,8 @@ mod maps;
 mod own_addresses;
 mod packet;
 mod pod;
+mod self_connections;
+mod share;
 mod stand_ins;
 mod tproxy;
 

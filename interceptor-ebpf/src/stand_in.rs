@@ -17,7 +17,7 @@
 //! on, which opens the pod's localhost to the link. 0.0.0.0/8 is nobody's, and an address like any
 //! other to Linux.)
 
-use crate::{Address, Destination, NetnsCookie, SlotKey};
+use crate::{Address, Destination, MAX_STAND_INS, NetnsCookie, SlotKey};
 
 /// What a pod counts up.
 pub type StandInNumber = u64;
@@ -42,8 +42,8 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 /// Ports 1 to 65535.
 const PORTS: u64 = u16::MAX as u64;
 
-/// How many stand-ins a pod has at once. Where one more is needed, the oldest goes.
-const SLOTS: u64 = 1 << 14;
+/// How many places for stand-ins a pod has.
+const SLOTS: u64 = MAX_STAND_INS as u64;
 
 const V4_BASE: u32 = 0x7f80_0000;
 const V4_BEYOND_BASE: u32 = 0x0080_0000;

@@ -6,13 +6,11 @@
 
 use std::{
     borrow::Cow,
-    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
-use aya_obj::generated::BPF_NOEXIST;
 use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
@@ -117,6 +115,9 @@ pub struct Attachment<'a> {
     pub settings: &'a Settings,
     /// Whether every verdict is told to [`crate::bpf::log`].
     pub log: bool,
+    /// Whether to look for listeners that opened while no hook saw them, although others are known.
+    /// That walks every TCP socket of the machine.
+    pub looks_for_listeners: bool,
 }
 
 impl Attachment<'_> {
@@ -131,6 +132,7 @@ impl Attachment<'_> {
             settings: self.settings,
             in_kernel: &in_kernel,
             log: self.log,
+            looks_for_listeners: self.looks_for_listeners,
             ipv6: before
                 .as_ref()
                 .and_then(|before| before.kept_ipv6(self.settings)),
@@ -180,6 +182,7 @@ struct Step<'a> {
     /// The settings, with users and groups as the kernel knows them.
     in_kernel: &'a Settings,
     log: bool,
+    looks_for_listeners: bool,
     /// Whether IPv6 is captured, if that is settled.
     ipv6: Option<bool>,
     pins: &'a Pins,
@@ -192,8 +195,8 @@ impl Step<'_> {
     /// Answers whether IPv6 is captured, too.
     fn establish(&mut self, wanted: &Attachment<'_>) -> Result<(Attached, bool)> {
         self.note_listeners()?;
-        self.link(wanted.places)?;
-        self.note_open_listeners()?;
+        let hook_was_missing = self.link(wanted.places)?;
+        self.note_open_listeners(hook_was_missing)?;
         let Prepared { network, sources } = self.prepare_network().with_context(|| {
             let netns = self.netns.path().display();
             format!("in the network namespace {netns}")
@@ -244,34 +247,45 @@ impl Step<'_> {
         pins::create_folder(&self.pins.netns(netns))?;
         let maps = &mut self.loaded.maps;
         if is_new {
+            maps.divide_among(self.pins.netns_cookies()?.len())?;
             make_room(netns, maps)?;
         }
         note_ports(netns, self.settings, maps)
     }
 
-    /// Attaches the programs at the cgroups and at the network namespace.
-    fn link(&mut self, places: &Places) -> Result<()> {
+    /// Attaches the programs at the cgroups and at the network namespace. Returns whether one was
+    /// missing at a cgroup.
+    fn link(&mut self, places: &Places) -> Result<bool> {
+        let mut is_new = false;
         for (cgroup, hooks) in places.each() {
-            self.loaded.link(self.pins, cgroup, &hooks)?;
+            is_new |= self.loaded.link(self.pins, cgroup, &hooks)?;
         }
+        self.link_lookup()?;
+        Ok(is_new)
+    }
+
+    fn link_lookup(&self) -> Result<()> {
         let folder = self.pins.netns(self.cookie());
         if link::is_alive(hooks::LOOKUP, &folder.join(hooks::LOOKUP.program))? {
             return Ok(());
         }
         let dispatcher = dispatcher::load(&self.loaded.maps, self.cookie())?;
-        link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder)
+        link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder).map(drop)
     }
 
-    /// Those that listened before are noted too, unless they have been.
-    fn note_open_listeners(&mut self) -> Result<()> {
-        let known = self.before.as_ref().map(Before::listener_ports);
+    /// Notes the listeners that are open already. Those of a port are known if one is, unless a hook
+    /// was missing when another one opened.
+    fn note_open_listeners(&mut self, hook_was_missing: bool) -> Result<()> {
         let ports = listener_ports(self.settings);
-        if known.is_some_and(|known| ports.iter().all(|port| known.contains(port))) {
-            return Ok(());
-        }
-        // Most pods are attached before anybody listens.
-        let is_ours = |listening: Vec<u16>| listening.iter().any(|port| ports.contains(port));
-        if listening::tcp_ports().is_ok_and(|listening| !is_ours(listening)) {
+        // Most pods are attached before anything listens.
+        let Ok(mut listening) = listening::tcp_ports() else {
+            return listeners::note_open(&mut self.loaded.object);
+        };
+        listening.retain(|port| ports.contains(port));
+        let (netns, maps) = (self.cookie(), &self.loaded.maps);
+        let is_unknown = |port: &u16| !maps.has_listeners(netns, *port);
+        let looks_again = hook_was_missing || self.looks_for_listeners;
+        if listening.is_empty() || !(looks_again || listening.iter().any(is_unknown)) {
             return Ok(());
         }
         listeners::note_open(&mut self.loaded.object)
@@ -418,10 +432,8 @@ impl Step<'_> {
         let ports = listener_ports(self.settings);
         for port in before.listener_ports() {
             if !ports.contains(&port) {
-                let _gone = maps
-                    .listener_ports
-                    .remove(&ListenerPortKey::new(netns, port));
-                maps.remove_listeners(|key| key.netns == netns && key.port == port)?;
+                let old = ListenerPortKey::new(netns, port);
+                maps.remove_listeners(|key| *key == old)?;
             }
         }
         Ok(())
@@ -451,6 +463,7 @@ pub(crate) fn adopt(
             settings,
             in_kernel: &in_kernel,
             log: record.log,
+            looks_for_listeners: false,
             ipv6: Some(record.ipv6),
             pins,
             loaded,
@@ -469,15 +482,9 @@ pub(crate) fn adopt(
 
 /// Begins to count a pod's stand-ins somewhere, unless they are counted.
 pub(crate) fn make_room(netns: NetnsCookie, maps: &mut Maps) -> Result<()> {
-    let next = random_number()? >> 1;
-    match maps.next_stand_in.insert(netns, next, BPF_NOEXIST.into()) {
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == io::ErrorKind::AlreadyExists =>
-        {
-            Ok(())
-        }
-        result => result.context("cannot make room for the pod's stand-ins"),
-    }
+    // Far from 0, which is no number.
+    let first = (random_number()? >> 1) | (1 << 32);
+    maps.count_stand_ins_from(netns, first)
 }
 
 /// Notes who listens on the proxy's ports, from now on and already.
@@ -491,12 +498,8 @@ pub(crate) fn note_all_listeners(
 }
 
 fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {
-    for port in listener_ports(settings) {
-        maps.listener_ports
-            .insert(ListenerPortKey::new(netns, port), 1, 0)
-            .context("cannot make room for the proxy's listeners")?;
-    }
-    Ok(())
+    let mut ports = listener_ports(settings).into_iter();
+    ports.try_for_each(|port| maps.note_port(netns, port))
 }
 
 /// The ports whose listeners are the proxy's.

@@ -179,7 +179,7 @@ impl Scratch {
             let maps = Maps::open(&self.pins.maps())?;
             dispatcher::share(&maps, &program)?;
             let dispatcher = dispatcher::load(&maps, netns.cookie())?;
-            return link::ensure(hook, &dispatcher, &netns, &links);
+            return link::ensure(hook, &dispatcher, &netns, &links).map(drop);
         }
         let Some(hierarchy) = hierarchy else {
             return Ok(());
@@ -194,6 +194,7 @@ impl Scratch {
             &Cgroup::open(hierarchy, Some(&folder))?,
             &links,
         )
+        .map(drop)
     }
 
     /// Attaches at the only interface of a network namespace of our own, and detaches.

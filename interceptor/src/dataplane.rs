@@ -106,6 +106,7 @@ impl Dataplane {
             places: &places,
             settings: &before.record.settings,
             log: before.policy.flags.contains(PolicyFlags::LOG),
+            looks_for_listeners: false,
         };
         self.change(&wanted).map(Some)
     }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use aya_obj::generated::bpf_attach_type::{
-    BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SOCK_OPS,
-    BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
+    BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT,
+    BPF_CGROUP_SETSOCKOPT, BPF_CGROUP_SOCK_OPS, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,8 @@ pub struct Places<T = Cgroup> {
     pub root: T,
     /// Where destinations are looked at first.
     pub first: Option<T>,
-    /// The pod's own, which every one of its containers is below: where the proxy is served, so that
-    /// nobody else pays for it.
+    /// The pod's own, which every one of its containers is below: for the hooks that only its sockets
+    /// need, so that no other socket pays for them.
     pub pod: Option<T>,
 }
 
@@ -51,11 +51,11 @@ impl<T> Places<T> {
         }
     }
 
-    /// Each cgroup with the hooks that it gets: first where the proxy is served, last where
-    /// connections are captured.
+    /// Each cgroup with the hooks that it gets: first the pod's own, last where connections are
+    /// captured.
     pub fn each(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
-        let at_root = |hook: &Hook| self.pod.is_none() || !is_for_proxy(*hook);
-        let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_for_proxy)));
+        let at_root = |hook: &Hook| self.pod.is_none() || !is_for_pod(*hook);
+        let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_for_pod)));
         let root = (&self.root, hooks(|hook| at_root(&hook)));
         let first = self
             .first
@@ -95,13 +95,14 @@ fn hooks(belongs: impl Fn(Hook) -> bool) -> Vec<Hook> {
     all.filter(|hook| belongs(*hook)).collect()
 }
 
-/// Whether a hook serves the proxy: notes where it listens, and tells it the original destination.
-/// Those are the hooks that are called most: for every state of a connection, and in every
-/// `getsockopt`.
-fn is_for_proxy(hook: Hook) -> bool {
+/// Whether a hook is for the sockets of the pod's containers alone: it notes where the proxy listens,
+/// returns the original destination, and refuses options that lead past the proxy. Those are the
+/// hooks that are called most: for every state of a connection, in every `getsockopt` and
+/// `setsockopt`.
+fn is_for_pod(hook: Hook) -> bool {
     matches!(
         hook.attach_type,
-        BPF_CGROUP_SOCK_OPS | BPF_CGROUP_GETSOCKOPT
+        BPF_CGROUP_SOCK_OPS | BPF_CGROUP_GETSOCKOPT | BPF_CGROUP_SETSOCKOPT
     )
 }
 
@@ -134,16 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_pod_pays_for_its_proxy() {
+    fn only_the_pod_pays_for_its_proxy() {
         let places = Places {
             root: "root",
             first: Some("kubepods"),
             pod: Some("pod"),
         };
-        let for_proxy = programs(&places, "pod");
-        assert_eq!(for_proxy, ["icept_sockops", "icept_origdst"]);
+        let for_pod = programs(&places, "pod");
+        assert_eq!(for_pod, ["icept_sockops", "icept_origdst", "icept_setopt"]);
         let at_root = programs(&places, "root");
-        assert!(!at_root.iter().any(|program| for_proxy.contains(program)));
+        assert!(!at_root.iter().any(|program| for_pod.contains(program)));
         assert_eq!(
             programs(&places, "kubepods"),
             [

@@ -73,7 +73,9 @@ impl Upgrade<'_> {
         for (cookie, policy) in foreign.attached(self.pins)? {
             self.adopt(cookie, policy)?;
         }
-        for (cookie, _) in dataplane::attached(&self.loaded.maps)? {
+        let pods = dataplane::attached(&self.loaded.maps)?;
+        self.loaded.maps.divide_among(pods.len())?;
+        for (cookie, _) in pods {
             attachment::make_room(cookie, &mut self.loaded.maps)?;
         }
         self.loaded.programs.replace_noting(self.pins)?;
@@ -143,22 +145,15 @@ impl Upgrade<'_> {
         )
     }
 
-    /// Notes the listeners of all pods in this build's maps. If one that was killed has noted them, or
-    /// this build is the one that it would have taken over from, these maps may be in use: those that
-    /// are noted go when they are noted once more.
+    /// Notes the listeners of all pods in this build's maps. If a killed upgrade has noted them
+    /// already, they take another slot: one more is known, and none less.
     fn note_listeners(&mut self) -> Result<()> {
         for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
             let Some(netns) = self.open(cookie, policy)? else {
                 continue;
             };
             let record = Record::load(&self.loaded.maps, policy)?;
-            let before = self.loaded.maps.listeners_of(cookie)?;
             attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
-            let maps = &mut self.loaded.maps;
-            // There may not have been room for all of them twice.
-            if maps.listeners_of(cookie)?.len() >= 2 * before.len() {
-                maps.forget_sockets(&before)?;
-            }
         }
         Ok(())
     }

@@ -25,7 +25,9 @@ use identity::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use place::{Namespace, Place};
 use protocol::{Reply, Request};
+pub(crate) use raw::set_option;
 use sockets::Sockets;
+pub(crate) use sockets::above;
 
 /// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
 pub fn run(place: &Place) -> Result<()> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{self, Child, ChildStdout, Command, Stdio},
@@ -23,7 +23,11 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    actor::User, agent::protocol::Introduction, command::own_binary, netns::Netns, spawn::spawn,
+    actor::User,
+    agent::{above, protocol::Introduction},
+    command::own_binary,
+    netns::Netns,
+    spawn::spawn,
 };
 
 /// How long it goes on at most.
@@ -181,11 +185,7 @@ impl Plan {
     }
 
     fn destination(&self, number: u32) -> SocketAddr {
-        let ip = match self.first.ip() {
-            IpAddr::V4(first) => IpAddr::V4((first.to_bits() + number).into()),
-            IpAddr::V6(first) => IpAddr::V6((first.to_bits() + u128::from(number)).into()),
-        };
-        SocketAddr::new(ip, self.first.port())
+        above(self.first, number)
     }
 }
 

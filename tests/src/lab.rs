@@ -8,6 +8,7 @@
 //! ```
 
 mod killing;
+mod stand_in;
 mod talk;
 mod traces;
 
@@ -15,6 +16,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::Result;
 pub use killing::Killing;
+pub use stand_in::stand_in;
 pub use talk::{call, dial, echoes, said, wait_until};
 pub use traces::{Traces, cookie, cookie_at};
 

@@ -117,6 +117,7 @@ impl Attaching {
             places,
             settings,
             log: false,
+            looks_for_listeners: false,
         });
         self.pods.push(netns);
         attached

@@ -7,7 +7,7 @@ use interceptor_ebpf::{
 
 use super::{
     attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, SockAddr},
+    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK, SockAddr},
     count, dns, log,
     pod::Pod,
     stand_ins,
@@ -41,6 +41,10 @@ fn connect_tcp(call: SockAddr) -> Answer {
     let Some(pod) = Pod::of(call.netns()) else {
         return Answer::Proceed;
     };
+    // Whatever the verdict: it speaks of the destination, and the packets go elsewhere.
+    if call.has_source_route() {
+        return count::refuse(Refusal::SourceRoute, ECONNREFUSED);
+    }
     let attempt = Attempt::of(&call, pod, call.bound_address());
     match attempt.as_v4() {
         Some(v4) => judge(call, pod, v4),
@@ -81,6 +85,11 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
 /// Takes the connection to the stand-in of its destination.
 #[inline(always)]
 fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
+    // Routing would not find the stand-in's local route, and take the next: out of the pod
+    // (`fib_lookup_good_nhc`, `RT6_LOOKUP_F_IFACE`).
+    if !matches!(call.sock().bound_interface(), 0 | LOOPBACK) {
+        return count::refuse(Refusal::BoundInterface, ECONNREFUSED);
+    }
     match stand_ins::find_or_allot(pod.netns, destination) {
         Some(stand_in) => {
             call.set(stand_in.address, stand_in.port);

@@ -321,6 +321,12 @@ impl SockAddr {
         }
     }
 
+    /// Whether the socket's packets go by way of another address than that of their destination.
+    #[inline(always)]
+    pub(crate) fn has_source_route(&self) -> bool {
+        self.socket().has_source_route(self.family)
+    }
+
     #[inline(always)]
     pub(crate) fn sock(&self) -> Sock {
         Sock(read!(self.context, bpf_sock_addr, pointer __bindgen_anon_1) as *mut bpf_sock)
@@ -439,7 +445,8 @@ impl NewSocket {
     }
 }
 
-/// `struct bpf_sockopt`: a `getsockopt` call that the kernel has already answered.
+/// `struct bpf_sockopt`: a `getsockopt` call that the kernel has already answered, or a `setsockopt`
+/// call that it has not looked at yet.
 pub(crate) struct SockOption {
     context: *mut bpf_sockopt,
 }
@@ -482,10 +489,30 @@ impl SockOption {
         unsafe { SocketPointer::from_context(self.context.cast()) }
     }
 
-    /// Leaves an answer alone that is longer than the page of it which programs are shown: kernels
-    /// up to 6.4 fail the call with EFAULT if a program says nothing about its length.
+    /// How many bytes the value has.
     #[inline(always)]
-    pub(crate) fn leave_long_answer_alone(&mut self) {
+    pub(crate) fn length(&self) -> i32 {
+        read!(self.context, bpf_sockopt, u32 optlen) as i32
+    }
+
+    /// One byte of the value, if it is that long and the program is shown it.
+    #[inline(always)]
+    pub(crate) fn byte(&self, index: usize) -> Option<u8> {
+        let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut u8;
+        // SAFETY: a few bytes past the start; only compared before it is read.
+        let byte = unsafe { self.start().cast::<u8>().add(index) };
+        // SAFETY: one past it; only compared.
+        if unsafe { byte.add(1) } > end {
+            return None;
+        }
+        // SAFETY: the comparison above, which the verifier has seen, makes sure that it is there.
+        Some(unsafe { byte.read() })
+    }
+
+    /// Leaves a value alone that is longer than the page of it which programs are shown: the kernel
+    /// fails the call with EFAULT if a program says nothing about its length (`getsockopt` up to 6.4).
+    #[inline(always)]
+    pub(crate) fn leave_long_value_alone(&mut self) {
         self.limit_length(0);
     }
 
@@ -515,7 +542,7 @@ impl SockOption {
     /// Replaces a length that goes past what the program is shown.
     #[inline(always)]
     fn limit_length(&mut self, length: i32) {
-        if i64::from(read!(self.context, bpf_sockopt, u32 optlen) as i32) > self.shown() {
+        if i64::from(self.length()) > self.shown() {
             write!(self.context, bpf_sockopt, optlen, length);
         }
     }
@@ -582,6 +609,13 @@ impl SockOps {
         } else {
             Address::from_v4(read!(self.context, bpf_sock_ops, u32 remote_ip4))
         }
+    }
+
+    /// In host byte order.
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        // The kernel has the port in network byte order in the half that comes last in memory.
+        u32::from_be(read!(self.context, bpf_sock_ops, u32 remote_port)) as u16
     }
 
     /// `SO_MARK`; 0 if there is no full socket, which has none.
@@ -670,6 +704,12 @@ impl SkLookup {
     #[inline(always)]
     pub(crate) fn local_port(&self) -> u16 {
         read!(self.context, bpf_sk_lookup, u32 local_port) as u16
+    }
+
+    /// In host byte order.
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        u16::from_be(read!(self.context, bpf_sk_lookup, u16 remote_port))
     }
 
     #[inline(always)]

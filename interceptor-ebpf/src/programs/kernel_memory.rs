@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use interceptor_ebpf::{Address, NetnsCookie, Owner, UNKNOWN_OFFSET};
 use zerocopy::FromBytes;
 
-use super::context::AF_INET6;
+use super::context::{AF_INET6, Family};
 
 const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
@@ -162,6 +162,22 @@ impl SocketPointer {
             self.0.read(offset!(inet_mc_index))
         };
         interface != 0
+    }
+
+    /// Whether the packets of a socket go by way of an address that its owner has named: a routing
+    /// header (`inet6_csk_route_socket`, `fl6_update_dst`), or a source route
+    /// (`__ip_queue_xmit`), which IPv6 sockets that speak IPv4 have too.
+    #[inline(always)]
+    pub(crate) fn has_source_route(self, family: Family) -> bool {
+        let v4 = self.0.follow(offset!(inet_options));
+        let v4: u8 = v4.read(offset!(options_source_route));
+        if let Family::V4 = family {
+            return v4 != 0;
+        }
+        let v6 = self.0.follow(offset!(inet_pinet6));
+        let v6 = v6.follow(offset!(pinet6_options));
+        let v6 = v6.follow(offset!(options6_routing_header));
+        v4 != 0 || !v6.is_null()
     }
 
     /// Whether a TCP socket that connects has nothing under way that conntrack could know of: its

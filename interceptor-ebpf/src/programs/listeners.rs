@@ -1,16 +1,25 @@
 //! The proxy's listening sockets are noted as they begin to listen, and those that already listen
 //! when a pod is attached are found by walking its sockets.
+//!
+//! The sockets of one port and one kind of address share a ring of slots, whose size is the pod's
+//! share of the table. When all slots are taken, a new socket takes the place of one in the newer
+//! half: of a group (`SO_REUSEPORT`) the oldest and the newest stay known, and one of a group is
+//! enough for the kernel to find the others.
 
 use core::ptr;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_map_update_elem};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_map_update_elem,
+};
 use interceptor_ebpf::{
-    Address, ListenerHint, ListenerKey, ListenerPortKey, NetnsCookie, SLOTS_PER_LISTENER,
+    Address, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey, MAX_LISTENER_SLOTS,
 };
 
 use super::{
     context::{IteratedTcp, SockOps, bpf_iter__tcp},
-    maps::{LISTENER_HINTS, LISTENER_PORTS, LISTENERS},
+    maps::{LISTENER_PORTS, LISTENERS},
+    share,
 };
 
 const TCP_LISTEN: u8 = 10;
@@ -20,30 +29,18 @@ const EEXIST: i64 = -17;
 #[inline(always)]
 pub(crate) fn note_new_listener(socket: SockOps) {
     let netns = socket.netns();
-    let port = socket.local_port();
-    if !is_wanted(netns, port) {
-        return;
-    }
-    let mut key = ListenerKey::new(netns, socket.local_address(), port);
-    let cookie = socket.cookie();
-    let insert = |key: &mut ListenerKey| {
+    let listener = Listener {
+        address: socket.local_address(),
+        cookie: socket.cookie(),
+        key: ListenerPortKey::new(netns, socket.local_port()),
+    };
+    listener.note(socket.local_port(), |key, flags| {
         LISTENERS
             // SAFETY: the kernel handed out this context.
-            .update(key, unsafe { &mut *socket.as_ptr() }, BPF_NOEXIST.into())
+            .update(key, unsafe { &mut *socket.as_ptr() }, flags)
             .err()
             .map_or(0, i64::from)
-    };
-    // SAFETY: the map does not preallocate.
-    if let Some(last) = unsafe { LISTENER_HINTS.get(key) }
-        && last.noted == cookie
-    {
-        // The hook runs once more, at an outer cgroup, and the slot is taken; or the socket has
-        // stopped to listen, which has emptied it, and listens again.
-        key.slot = last.noted_slot as u16;
-        insert(&mut key);
-        return;
-    }
-    note(key, cookie, insert);
+    });
 }
 
 /// `iter/tcp`, run once in a pod's network namespace: notes the sockets that listen already.
@@ -57,56 +54,92 @@ pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
 #[inline(always)]
 fn note_old_listener(iterated: IteratedTcp) {
     let (socket, pointer) = (iterated.socket(), iterated.pointer());
-    let port = socket.local_port();
-    let netns = socket.netns();
-    if pointer.is_null() || socket.state() != TCP_LISTEN || !is_wanted(netns, port) {
+    if pointer.is_null() || socket.state() != TCP_LISTEN {
         return;
     }
-    let key = ListenerKey::new(netns, socket.local_address(), port);
-    note(key, 0, |key| {
+    let listener = Listener {
+        address: socket.local_address(),
+        cookie: 0,
+        key: ListenerPortKey::new(socket.netns(), socket.local_port()),
+    };
+    listener.note(socket.local_port(), |key, flags| {
         let map = (&raw const LISTENERS).cast_mut().cast();
         // SAFETY: map, key and value are of the types that the map was made with.
-        unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, BPF_NOEXIST.into()) }
+        unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, flags) }
     });
 }
 
-#[inline(always)]
-fn is_wanted(netns: NetnsCookie, port: u16) -> bool {
-    // SAFETY: the map does not preallocate.
-    unsafe { LISTENER_PORTS.get(ListenerPortKey::new(netns, port)) }.is_some()
+/// A socket that listens.
+struct Listener {
+    address: Address,
+    /// 0 if it is not known.
+    cookie: u64,
+    key: ListenerPortKey,
 }
 
-/// Puts a socket into the first free slot of its address and port. `insert` answers with a negative
-/// errno or 0.
-#[inline(always)]
-fn note(mut key: ListenerKey, cookie: u64, insert: impl Fn(&mut ListenerKey) -> i64) {
-    let first = key;
-    for slot in 0..SLOTS_PER_LISTENER {
-        key.slot = slot;
-        match insert(&mut key) {
-            0 => {
-                let hint = ListenerHint {
-                    noted: cookie,
-                    noted_slot: slot.into(),
-                    found_slot: slot.into(),
-                };
-                let _noted = LISTENER_HINTS.insert(first, hint, 0);
-                return;
-            }
-            EEXIST => {}
-            // An MPTCP listener, or no memory: connections are refused for want of a listener.
-            _ => return,
+impl Listener {
+    /// Puts the socket into a slot, if its port is one whose listeners are noted and a look-up can
+    /// ask for its address. `insert` returns a negative errno or 0.
+    #[inline(always)]
+    fn note(self, port: u16, insert: impl Fn(&mut ListenerKey, u64) -> i64) {
+        let Some(known) = LISTENER_PORTS.get_ptr_mut(self.key) else {
+            return;
+        };
+        let kind = ListenerAddress::of(self.address);
+        if kind == ListenerAddress::Other && self.address.is_loopback() {
+            return;
+        }
+        let mut key = ListenerKey::new(self.key.netns, kind, port);
+        // SAFETY: the entry lives as long as the program runs; a racing update changes only where
+        // searches begin.
+        let known = unsafe { &mut *known };
+        if self.cookie != 0 && known.last == self.cookie {
+            // The hook runs once more, at an outer cgroup, and the slot is taken; or the socket has
+            // stopped to listen, which has emptied it, and listens again.
+            key.slot = known.last_slot as u16;
+            insert(&mut key, BPF_NOEXIST.into());
+            return;
+        }
+        if let Some(slot) = put(&mut key, known, insert) {
+            known.last = self.cookie;
+            known.last_slot = slot.into();
+            known.found[kind as usize] = slot + 1;
         }
     }
+}
+
+/// Puts a socket into the first free slot, or the next one of the newer half. `None` for an MPTCP
+/// listener, or without memory: connections are refused for want of a listener.
+#[inline(always)]
+fn put(
+    key: &mut ListenerKey,
+    known: &ListenerPort,
+    insert: impl Fn(&mut ListenerKey, u64) -> i64,
+) -> Option<u16> {
+    let slots = share::of_pod().listener_slots as u16;
+    for slot in 0..MAX_LISTENER_SLOTS {
+        if slot >= slots {
+            break;
+        }
+        key.slot = slot;
+        match insert(key, BPF_NOEXIST.into()) {
+            0 => return Some(slot),
+            EEXIST => {}
+            _ => return None,
+        }
+    }
+    let half = slots / 2;
+    let next = known.last_slot as u16 + 1;
+    key.slot = half + (next & half.wrapping_sub(1));
+    (insert(key, BPF_ANY.into()) == 0).then_some(key.slot)
 }
 
 /// What a redirected connection may be received by, in the kernel's own order
 /// (`__inet_lookup_listener`): the exact address, then the wildcard, for IPv4 that of IPv6 too.
 #[inline(always)]
-pub(crate) fn candidates(exact: Address) -> [Address; 3] {
-    if exact.is_v4() {
-        [exact, Address::UNSPECIFIED_V4, Address::UNSPECIFIED_V6]
-    } else {
-        [exact, Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V6]
-    }
+pub(crate) fn candidates(exact: Address) -> [ListenerAddress; 3] {
+    use ListenerAddress::{AnyV4, AnyV6};
+
+    let any = if exact.is_v4() { AnyV4 } else { AnyV6 };
+    [ListenerAddress::of(exact), any, AnyV6]
 }

@@ -19,8 +19,9 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use interceptor_ebpf::{
-    Address, Call, Direction, Flow, Inbound, InterfaceFlags, Listener, ListenerKey, NetnsCookie,
-    Refusal, SLOTS_PER_LISTENER, StandIn, StandInRange, Verdict, decide,
+    Address, Call, Direction, Flow, Inbound, InterfaceFlags, Listener, ListenerAddress,
+    ListenerKey, ListenerPort, ListenerPortKey, NetnsCookie, Refusal, StandIn, StandInRange,
+    Verdict, decide,
 };
 
 use super::{
@@ -28,9 +29,9 @@ use super::{
     count,
     listeners::candidates,
     log,
-    maps::{CALLS, LISTENER_HINTS, LISTENERS},
+    maps::{CALLS, LISTENER_PORTS, LISTENERS},
     pod::Pod,
-    stand_ins,
+    self_connections, share, stand_ins,
 };
 
 const SK_DROP: u32 = 0;
@@ -50,9 +51,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         port: packet.local_port(),
     };
     let interface = packet.interface();
-    // What a pod sends to its own addresses comes as if by the interface that has them, but TPROXY's
-    // packets in a client's name by `lo`.
-    let from_pod = interface == LOOPBACK || pod.owns(packet.remote_address());
+    let from_pod = interface == LOOPBACK || is_from_itself(&packet, pod, local);
     let delivered = if StandInRange::contains(local.address) {
         let came_by = if from_pod { 0 } else { interface };
         // Neighbours on a link that is not watched can send there; only we may.
@@ -93,6 +92,14 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     };
     count::refusal(direction, refusal);
     SK_DROP
+}
+
+/// Whether the pod itself has sent a packet that comes as if by the interface that has `to`. The
+/// source alone proves nothing: IPv6 takes any from outside, IPv4 with `accept_local`.
+#[inline(always)]
+fn is_from_itself(packet: &SkLookup, pod: Pod, to: StandIn) -> bool {
+    let from = (packet.remote_address(), packet.remote_port());
+    pod.owns(from.0) && self_connections::is_under_way(pod.netns, from, (to.address, to.port))
 }
 
 /// The network namespace whose program has called. `None` if another look-up came between.
@@ -140,56 +147,63 @@ fn deliver(
     interface: u32,
 ) -> Result<(), Refusal> {
     let port = listener.port(pod.policy);
-    let is_delivered = candidates(exact).into_iter().any(|address| {
-        assign(
-            context,
-            ListenerKey::new(pod.netns, address, port),
-            interface,
-        )
-    });
-    is_delivered.then_some(()).ok_or(Refusal::NoListener)
-}
-
-/// Assigns one of the sockets on an address and port: the one that was found last, else the first
-/// of all slots. (`bpf_loop`, not a loop: that, the verifier of 6.1 walks a million times.)
-#[inline(always)]
-fn assign(context: &SkLookupContext, first: ListenerKey, interface: u32) -> bool {
-    let Some(hint) = LISTENER_HINTS.get_ptr_mut(first) else {
-        return false;
-    };
+    let known = LISTENER_PORTS.get_ptr_mut(ListenerPortKey::new(pod.netns, port));
+    let known = known.ok_or(Refusal::NoListener)?;
     let mut search = Search {
         context: context.lookup,
-        key: first,
+        key: ListenerKey::new(pod.netns, ListenerAddress::Other, port),
+        exact,
         interface,
         found: 0,
     };
-    // SAFETY: the entry lives as long as the program runs; a racing update only changes the hint.
-    let last = unsafe { (*hint).found_slot };
-    if search.try_slot(last.into()) {
-        return true;
-    }
-    let callback = try_slot as *mut c_void;
-    // SAFETY: the callback takes what it is given here, which outlives the call.
-    unsafe {
-        let search = (&raw mut search).cast();
-        bpf_loop(SLOTS_PER_LISTENER.into(), callback, search, 0);
-    }
-    if search.found != 0 {
-        // SAFETY: as above.
-        unsafe { (*hint).found_slot = search.key.slot.into() };
-    }
-    search.found != 0
+    // No iterator: the compiler would make a function of it.
+    let [first, second, third] = candidates(exact);
+    let is_delivered =
+        search.assign(first, known) || search.assign(second, known) || search.assign(third, known);
+    is_delivered.then_some(()).ok_or(Refusal::NoListener)
 }
 
-/// What the callback of `bpf_loop` is given.
+/// A search for a listening socket, which the callback of `bpf_loop` is given.
 struct Search {
     context: *mut bpf_sk_lookup,
     key: ListenerKey,
+    exact: Address,
     interface: u32,
     found: u32,
 }
 
 impl Search {
+    /// Assigns one of the sockets on this kind of address: the one that was found last, else the
+    /// first of all slots. (`bpf_loop`, not a loop: that, the verifier of 6.1 walks a million times.)
+    #[inline(always)]
+    fn assign(&mut self, kind: ListenerAddress, known: *mut ListenerPort) -> bool {
+        // SAFETY: the entry lives as long as the program runs; a racing update only changes where
+        // the next search begins.
+        let found = unsafe { &raw mut (*known).found[kind as usize] };
+        // SAFETY: as above.
+        let last = unsafe { found.read_volatile() };
+        if last == 0 {
+            return false;
+        }
+        self.key = ListenerKey::new(self.key.netns, kind, self.key.port);
+        if self.try_slot(u64::from(last) - 1) {
+            return true;
+        }
+        let callback = try_slot as *mut c_void;
+        // SAFETY: the callback takes what it is given here, which outlives the call.
+        unsafe {
+            let slots = share::of_pod().listener_slots;
+            let search = (&raw mut *self).cast();
+            bpf_loop(slots, callback, search, 0);
+        }
+        if self.found == 0 {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { found.write_volatile(self.key.slot + 1) };
+        true
+    }
+
     /// Assigns the socket in `slot`, if there is one. The kernel itself chooses among the
     /// `SO_REUSEPORT` group of that socket, and refuses one that is `IPV6_V6ONLY` for IPv4.
     #[inline(always)]
@@ -197,16 +211,18 @@ impl Search {
         self.key.slot = slot as u16;
         let map = (&raw const LISTENERS).cast_mut().cast();
         // SAFETY: map and key are of the types that the map was made with.
-        let sock = unsafe { bpf_map_lookup_elem(map, (&raw const self.key).cast()) };
-        if sock.is_null() {
+        let pointer = unsafe { bpf_map_lookup_elem(map, (&raw const self.key).cast()) };
+        if pointer.is_null() {
             return false;
         }
-        let bound = Sock::new(sock.cast()).bound_interface();
+        let sock = Sock::new(pointer.cast());
+        let bound = sock.bound_interface();
+        let is_wanted = (bound == 0 || bound == self.interface)
+            && (self.key.is_of_one_address() || sock.local_address() == self.exact);
         // SAFETY: the socket is held since the look-up, and released once.
         unsafe {
-            let assigned = (bound == 0 || bound == self.interface)
-                && bpf_sk_assign(self.context.cast(), sock, 0) == 0;
-            bpf_sk_release(sock);
+            let assigned = is_wanted && bpf_sk_assign(self.context.cast(), pointer, 0) == 0;
+            bpf_sk_release(pointer);
             assigned
         }
     }
@@ -214,7 +230,7 @@ impl Search {
 
 /// Answers 1, which ends the loop, if the socket in `slot` has taken the connection.
 unsafe extern "C" fn try_slot(slot: u64, search: *mut Search) -> i64 {
-    // SAFETY: `assign` hands in its own `Search`.
+    // SAFETY: `assign` hands in itself.
     let search = unsafe { &mut *search };
     if search.try_slot(slot) {
         search.found = 1;

@@ -11,31 +11,31 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, SockHash},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, SockHash},
 };
 use interceptor_ebpf::{
     Asked, Call, Counts, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
-    ListenerHint, ListenerKey, ListenerPortKey, NetnsCookie, NetnsState, Policy, PortPage,
-    PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry,
-    StandInNumber,
+    LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS, NetnsCookie,
+    NetnsState, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
+    STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber,
+    StandInUsage,
 };
 
 /// Where the running kernel keeps what we read of it.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Global<KernelOffsets> = Global::new(KernelOffsets::UNKNOWN);
 
-/// How many pods one machine holds.
-const PODS: u32 = 4096;
+const PODS: u32 = MAX_PODS;
 
-/// How many addresses and ports have listeners that are noted.
-const HINTS: u32 = if cfg!(feature = "other-layout") {
-    PODS * 4
-} else {
+/// How many ports of all pods have listeners that are noted.
+const LISTENER_PORTS_IN_ALL: u32 = if cfg!(feature = "other-layout") {
     PODS * 8
+} else {
+    PODS * 4
 };
 
-/// How many stand-ins all pods of one machine have together. (The buckets alone take 16 bytes each.)
-const STAND_INS_IN_ALL: u32 = 1 << 18;
+/// How many connections of pods to themselves may be in their handshake at once.
+const HANDSHAKES: u32 = 1 << 13;
 
 /// The policy of each captured network namespace. An entry here is what "captured" means.
 #[map(name = "icept_policies")]
@@ -74,6 +74,15 @@ static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
 pub(crate) static NEXT_STAND_IN: HashMap<NetnsCookie, StandInNumber> =
     HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
 
+/// What each pod has used of its stand-ins.
+#[map(name = "icept_usage")]
+pub(crate) static STAND_IN_USAGE: HashMap<NetnsCookie, StandInUsage> =
+    HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
+
+/// What each pod may use of the tables that all share.
+#[map(name = "icept_share")]
+pub(crate) static SHARE: Array<Share> = Array::pinned(1, 0);
+
 /// The stand-in that a destination has. For sockets a cache: what counts is in `STAND_INS`.
 #[map(name = "icept_forward")]
 pub(crate) static FORWARD: HashMap<ForwardKey, StandInNumber> =
@@ -88,19 +97,21 @@ pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
 #[btf_map(name = "icept_asked")]
 pub(crate) static ASKED: SkStorage<Asked> = SkStorage::new();
 
-/// The ports whose listeners are noted.
+/// The ports whose listeners are noted, and where to look first among them. Userspace makes the
+/// entries.
 #[map(name = "icept_lports")]
-pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, u8> =
-    HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
-
-/// Where the sockets of an address and port were last put and found in `LISTENERS`.
-#[map(name = "icept_lhints")]
-pub(crate) static LISTENER_HINTS: HashMap<ListenerKey, ListenerHint> =
-    HashMap::pinned(HINTS, BPF_F_NO_PREALLOC);
+pub(crate) static LISTENER_PORTS: HashMap<ListenerPortKey, ListenerPort> =
+    HashMap::pinned(LISTENER_PORTS_IN_ALL, BPF_F_NO_PREALLOC);
 
 /// The proxies' listening sockets. The kernel takes a socket out when it closes.
 #[map(name = "icept_listeners")]
-pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(1 << 16, 0);
+pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::pinned(LISTENERS_IN_ALL, 0);
+
+/// The pods' connections to themselves whose handshake is under way. One that is evicted counts as
+/// one from outside.
+#[map(name = "icept_self")]
+pub(crate) static SELF_CONNECTIONS: LruHashMap<SelfConnection, u8> =
+    LruHashMap::pinned(HANDSHAKES, 0);
 
 /// What the small program of a network namespace tells the shared one.
 #[map(name = "icept_calls")]

@@ -32,7 +32,7 @@ fn getsockopt(mut call: SockOption) -> Answer {
     if call.name() == SO_ORIGINAL_DST && (level == SOL_IP || level == SOL_IPV6) {
         original_destination(&mut call, level);
     } else {
-        call.leave_long_answer_alone();
+        call.leave_long_value_alone();
     }
     Answer::Proceed
 }

@@ -1,23 +1,43 @@
 //! `sockops`: what happens to a TCP socket.
 //!
 //! Called for every state that a connection goes through: all that does not matter returns at once.
-//! LISTEN and CONNECT need no callback flag, which another program could clear.
+//! These need no callback flag, which another program could clear.
 
 use aya_ebpf::{
-    bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB},
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };
 
-use super::{context::SockOps, listeners, tproxy};
+use super::{context::SockOps, listeners, pod::Pod, self_connections, tproxy};
 
 #[sock_ops]
 pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
     let socket = SockOps::new(context.ops);
     match context.op() {
         BPF_SOCK_OPS_TCP_LISTEN_CB => listeners::note_new_listener(socket),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => tproxy::keep_to_loopback(socket),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connect(socket),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => end_handshake(&socket),
         _ => {}
     }
     1
+}
+
+/// A socket is about to send its SYN.
+#[inline(always)]
+fn connect(socket: SockOps) {
+    if let Some(pod) = Pod::of(socket.netns()) {
+        self_connections::begin(&socket, pod);
+        tproxy::keep_to_loopback(socket, pod);
+    }
+}
+
+/// A socket that connects has received the answer to its SYN.
+#[inline(always)]
+fn end_handshake(socket: &SockOps) {
+    if let Some(pod) = Pod::of(socket.netns()) {
+        self_connections::end(socket, pod);
+    }
 }

@@ -1,4 +1,8 @@
-//! Stand-ins: finding, allotting and resolving them.
+//! Stand-ins: finding, allotting, evicting and resolving them.
+//!
+//! A pod has its share of the table: the newest stand-ins that it has allotted. Each new one evicts
+//! the one that is a share older. A destination that the pod still connects to gets a new stand-in
+//! before that, so that no connect meets the eviction of its own.
 
 use core::arch::asm;
 
@@ -7,19 +11,48 @@ use interceptor_ebpf::{
     Address, Destination, ForwardKey, NetnsCookie, StandIn, StandInEntry, StandInNumber,
     StandInRange, slot_key,
 };
+use zerocopy::transmute;
 
-use super::maps::{FORWARD, NEXT_STAND_IN, STAND_INS};
+use super::{
+    maps::{FORWARD, NEXT_STAND_IN, STAND_IN_USAGE, STAND_INS},
+    share,
+};
 
 /// The stand-in of `destination`: the one it has, or a new one. `None` if a table is full.
 #[inline(always)]
 pub(crate) fn find_or_allot(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
+    let [first, second, third]: [u64; 3] = transmute!(destination);
+    let number = icept_stand_in(netns, first, second, third);
+    (number != 0).then(|| StandIn::of(number, &destination))
+}
+
+/// The number of the stand-in of a destination, which comes in three parts; 0 if there is none.
+///
+/// A global function, so that the verifier looks at it once, and so that what it keeps on the stack
+/// does not add to what the connect programs have there when they call other functions.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn icept_stand_in(netns: u64, first: u64, second: u64, third: u64) -> u64 {
+    let destination: Destination = transmute!([first, second, third]);
     let key = ForwardKey::new(netns, destination);
-    // SAFETY: the map does not preallocate.
-    let number = match unsafe { FORWARD.get(key) } {
-        Some(number) => *number,
-        None => allot(key)?,
+    let Some(counter) = Counter::of(netns) else {
+        return 0;
     };
-    Some(StandIn::of(number, &destination))
+    let share: u64 = share::of_pod().stand_ins.into();
+    // The packets of a forwarded connection find their way by the stand-in that it began with.
+    let in_use = if destination.interface == 0 {
+        share / 2
+    } else {
+        share
+    };
+    // SAFETY: the map does not preallocate.
+    if let Some(number) = unsafe { FORWARD.get(key) } {
+        if counter.age(*number) <= in_use {
+            return *number;
+        }
+        let _gone = FORWARD.remove(key);
+    }
+    allot(key, counter, share)
 }
 
 /// The stand-in that `destination` has, if it has one.
@@ -30,45 +63,90 @@ pub(crate) fn find(netns: NetnsCookie, destination: Destination) -> Option<Stand
     Some(StandIn::of(*number, &destination))
 }
 
-/// Allots the next number. The stand-in whose place it takes, the pod's oldest, is forgotten:
-/// connections through it live on, but a question about one is answered with ENOENT from then on.
+/// Allots the next number, and evicts the pod's oldest stand-in if it has its share: connections
+/// through it live on, but a question about one is answered with ENOENT from then on.
 #[inline(always)]
-fn allot(key: ForwardKey) -> Option<StandInNumber> {
-    let number = next_number(key.netns)?;
-    let slot = slot_key(key.netns, number);
-    // SAFETY: the map does not preallocate.
-    if let Some(oldest) = unsafe { STAND_INS.get(slot) } {
-        forget(key.netns, oldest);
-    }
+fn allot(key: ForwardKey, counter: Counter, share: u64) -> StandInNumber {
+    let number = counter.take();
+    evict(key.netns, number.wrapping_sub(share));
     let entry = StandInEntry::new(number, key.destination);
-    STAND_INS.insert(slot, entry, 0).ok()?;
-    // Without room there the next connection allots anew. Of two processors that get here with the
-    // same destination the first is followed: forwarded packets find their stand-in only here.
-    let Err(_) = FORWARD.insert(key, number, BPF_NOEXIST.into()) else {
-        return Some(number);
-    };
-    // SAFETY: the map does not preallocate.
-    let first = unsafe { FORWARD.get(key) };
-    Some(first.copied().unwrap_or(number))
+    let slot = slot_key(key.netns, number);
+    if STAND_INS.insert(slot, entry, 0).is_err() {
+        return 0;
+    }
+    // Without room there the next connection allots another. Of two processors that get here with
+    // the same destination the first is followed: forwarded packets find their stand-in only here.
+    if FORWARD.insert(key, number, BPF_NOEXIST.into()).is_err() {
+        // SAFETY: the map does not preallocate.
+        let first = unsafe { FORWARD.get(key) };
+        return first.copied().unwrap_or(number);
+    }
+    if counter.age(number) > share {
+        // The pod has allotted a whole share meanwhile, and whichever program evicted this number
+        // may not have found the entry that was just made.
+        let _gone = FORWARD.remove(key);
+        return 0;
+    }
+    number
 }
 
+/// The next number of a pod.
+#[derive(Clone, Copy)]
+struct Counter(*mut StandInNumber);
+
+impl Counter {
+    #[inline(always)]
+    fn of(netns: NetnsCookie) -> Option<Self> {
+        NEXT_STAND_IN.get_ptr_mut(netns).map(Self)
+    }
+
+    /// How many numbers the pod has taken since `number`, and that one.
+    #[inline(always)]
+    fn age(self, number: StandInNumber) -> u64 {
+        // SAFETY: the entry lives as long as the program runs, and is only ever changed atomically.
+        unsafe { self.0.read_volatile() }.wrapping_sub(number)
+    }
+
+    #[inline(always)]
+    fn take(self) -> StandInNumber {
+        fetch_add_one(self.0)
+    }
+}
+
+/// Evicts the stand-in `number`, if the pod has it.
 #[inline(always)]
-fn next_number(netns: NetnsCookie) -> Option<StandInNumber> {
-    let next = NEXT_STAND_IN.get_ptr_mut(netns)?;
-    let mut number: StandInNumber = 1;
-    // BPF_ADD | BPF_FETCH, which Rust's atomics do not offer here: the target has no
-    // compare-and-swap in Rust's eyes.
-    //
-    // SAFETY: the value is aligned, lives as long as the program runs, and is only ever changed
-    // atomically.
+fn evict(netns: NetnsCookie, number: StandInNumber) {
+    let slot = slot_key(netns, number);
+    // SAFETY: the map does not preallocate.
+    let Some(entry) = (unsafe { STAND_INS.get(slot) }) else {
+        return;
+    };
+    if entry.number != number {
+        return;
+    }
+    forget(netns, entry);
+    let _gone = STAND_INS.remove(slot);
+    if let Some(usage) = STAND_IN_USAGE.get_ptr_mut(netns) {
+        // SAFETY: the entry lives as long as the program runs.
+        fetch_add_one(unsafe { &raw mut (*usage).evicted });
+    }
+}
+
+/// `BPF_ADD | BPF_FETCH`, which Rust's atomics do not offer here: the target has no
+/// compare-and-swap in Rust's eyes.
+#[inline(always)]
+fn fetch_add_one(number: *mut u64) -> u64 {
+    let mut value = 1_u64;
+    // SAFETY: the callers' number is aligned, lives as long as the program runs, and is only ever
+    // changed atomically.
     unsafe {
         asm!(
-            "{number} = atomic_fetch_add((u64 *)({next} + 0), {number})",
-            next = in(reg) next,
-            number = inout(reg) number,
+            "{value} = atomic_fetch_add((u64 *)({number} + 0), {value})",
+            number = in(reg) number,
+            value = inout(reg) value,
         );
     }
-    Some(number)
+    value
 }
 
 #[inline(always)]

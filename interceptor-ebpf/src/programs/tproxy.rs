@@ -6,15 +6,12 @@ use interceptor_ebpf::PolicyFlags;
 
 use super::{context::SockOps, pod::Pod};
 
-/// A socket is about to send its SYN. If it is the proxy's, in a client's name, to an address of the
+/// A socket of `pod` is about to send its SYN. If it is the proxy's, in a client's name, to an address of the
 /// pod's own, that would come in as if by the interface which has the address
 /// (`ip_route_output_key_hash_rcu`, `ipv6_rcv`), unless the socket knows no interface but `lo`: then
 /// the local routing table has no way, and the mark's table has.
 #[inline(always)]
-pub(crate) fn keep_to_loopback(mut socket: SockOps) {
-    let Some(pod) = Pod::of(socket.netns()) else {
-        return;
-    };
+pub(crate) fn keep_to_loopback(mut socket: SockOps, pod: Pod) {
     let policy = pod.policy;
     if !policy.flags.contains(PolicyFlags::TPROXY) || socket.mark() != policy.mark {
         return;

@@ -131,6 +131,7 @@ impl Capture {
             places: &ready.places,
             settings: &ready.settings,
             log: false,
+            looks_for_listeners: false,
         };
         let (attached, took) = self.with(|dataplane| dataplane.attach_timed(&wanted))?;
         Ok(Captured {

@@ -3,8 +3,8 @@
 use aya_obj::generated::bpf_attach_type::{
     self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_CONNECT,
     BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET4_GETSOCKNAME, BPF_CGROUP_INET6_CONNECT,
-    BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SOCK_OPS,
-    BPF_CGROUP_UDP4_RECVMSG, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_RECVMSG,
+    BPF_CGROUP_INET6_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME, BPF_CGROUP_SETSOCKOPT,
+    BPF_CGROUP_SOCK_OPS, BPF_CGROUP_UDP4_RECVMSG, BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_RECVMSG,
     BPF_CGROUP_UDP6_SENDMSG, BPF_SK_LOOKUP, BPF_TCX_EGRESS, BPF_TCX_INGRESS,
 };
 
@@ -19,10 +19,11 @@ pub struct Hook {
 
 /// The hooks that every cgroup gets, in the order in which they are attached: listeners are noted
 /// and questions answered before the first connection is captured.
-pub const CGROUP_HOOKS: [Hook; 13] = [
+pub const CGROUP_HOOKS: [Hook; 14] = [
     hook("icept_sockops", BPF_CGROUP_SOCK_OPS),
     hook("icept_create", BPF_CGROUP_INET_SOCK_CREATE),
     hook("icept_origdst", BPF_CGROUP_GETSOCKOPT),
+    hook("icept_setopt", BPF_CGROUP_SETSOCKOPT),
     hook("icept_name4", BPF_CGROUP_INET4_GETSOCKNAME),
     hook("icept_name6", BPF_CGROUP_INET6_GETSOCKNAME),
     hook("icept_peer4", BPF_CGROUP_INET4_GETPEERNAME),

@@ -42,7 +42,7 @@ pub const NETNS_STATE: &str = "icept_fib_gen";
 /// How many connections there were of each kind.
 pub const COUNTS: &str = "icept_counts";
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 12] = [
     Group {
         revision: 3,
         maps: &[
@@ -59,8 +59,20 @@ const GROUPS: [Group; 9] = [
         maps: &["icept_next", "icept_forward", "icept_stand_ins"],
     },
     Group {
+        revision: 2,
+        maps: &[LISTENER_PORTS, "icept_listeners"],
+    },
+    Group {
         revision: 1,
-        maps: &[LISTENER_PORTS, "icept_lhints", "icept_listeners"],
+        maps: &["icept_usage"],
+    },
+    Group {
+        revision: 1,
+        maps: &["icept_share"],
+    },
+    Group {
+        revision: 1,
+        maps: &["icept_self"],
     },
     Group {
         revision: 1,

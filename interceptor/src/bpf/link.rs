@@ -14,16 +14,17 @@ use aya_obj::generated::bpf_attach_type;
 use super::{hooks::Hook, sys};
 
 /// Attaches `program` at `target` and pins the link in `folder`, unless it is there already. A link
-/// whose target is gone is replaced.
-pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path) -> Result<()> {
+/// whose target is gone is replaced. Returns whether the link is new.
+pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path) -> Result<bool> {
     let pin = folder.join(hook.program);
     if is_alive(hook, &pin)? {
-        return Ok(());
+        return Ok(false);
     }
     remove_pin(&pin)?;
     let link = sys::link_create(program, target, hook.attach_type as u32)
         .with_context(|| format!("cannot attach {}", hook.program))?;
-    sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))
+    sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+    Ok(true)
 }
 
 /// Puts `program` in the place of the one that the link pinned in `folder` runs, if there is one.

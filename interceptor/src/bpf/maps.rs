@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, GroupKey, Interface, InterfaceKey, ListenerHint, ListenerKey, ListenerPortKey,
+    ForwardKey, GroupKey, Interface, InterfaceKey, ListenerKey, ListenerPort, ListenerPortKey,
     NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
-    SETTINGS_CHUNK, SettingsKey, SlotKey, StandInEntry, StandInNumber,
+    SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber, StandInUsage,
 };
 
 use super::{foreign, layout};
@@ -33,14 +33,16 @@ pub struct Maps {
     pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
     /// The next stand-in number of each pod.
     pub next_stand_in: HashMap<MapData, NetnsCookie, StandInNumber>,
+    /// What each pod has used of its stand-ins.
+    pub stand_in_usage: HashMap<MapData, NetnsCookie, StandInUsage>,
+    /// What each pod may use of the tables that all share.
+    pub share: Array<MapData, Share>,
     /// The stand-in that a destination has.
     pub forward: HashMap<MapData, ForwardKey, StandInNumber>,
     /// What each stand-in stands for.
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
-    /// The ports whose listeners are noted.
-    pub listener_ports: HashMap<MapData, ListenerPortKey, u8>,
-    /// Where to look first among the listeners.
-    pub listener_hints: HashMap<MapData, ListenerKey, ListenerHint>,
+    /// The ports whose listeners are noted, and where to look first among them.
+    pub listener_ports: HashMap<MapData, ListenerPortKey, ListenerPort>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
     /// What the program of a network namespace tells the one that all share.
@@ -83,10 +85,11 @@ impl Maps {
             interfaces: hash_map(folder, "icept_ifaces")?,
             settings: hash_map(folder, "icept_settings")?,
             next_stand_in: hash_map(folder, "icept_next")?,
+            stand_in_usage: hash_map(folder, "icept_usage")?,
+            share: Map::Array(open(folder, "icept_share")?).try_into()?,
             forward: hash_map(folder, "icept_forward")?,
             stand_ins: hash_map(folder, "icept_stand_ins")?,
             listener_ports: hash_map(folder, "icept_lports")?,
-            listener_hints: hash_map(folder, "icept_lhints")?,
             listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
             calls: open(folder, "icept_calls")?,
             shared: open(folder, "icept_shared")?,
@@ -101,45 +104,6 @@ impl Maps {
         remove_matching(&mut self.settings, |key| matches(key.policy))?;
         remove_prefixes(&mut self.prefixes, &matches)?;
         remove_prefixes(&mut self.routes, &matches)
-    }
-
-    /// Takes away everything that is kept for a network namespace but its policy: its stand-ins and
-    /// listeners.
-    pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
-        remove_matching(&mut self.forward, |key| key.netns == netns)?;
-        remove_matching(&mut self.stand_ins, |key| key.netns == netns)?;
-        remove_matching(&mut self.listener_ports, |key| key.netns == netns)?;
-        self.remove_listeners(|key| key.netns == netns)?;
-        ignore_missing(self.next_stand_in.remove(&netns))
-    }
-
-    /// Where the listeners of a network namespace are noted.
-    pub fn listeners_of(&self, netns: NetnsCookie) -> Result<Vec<ListenerKey>> {
-        let keys = self.listeners.keys();
-        keys.filter(|key| key.as_ref().map_or(true, |key| key.netns == netns))
-            .collect::<Result<_, _>>()
-            .context("cannot list the listeners")
-    }
-
-    /// Takes the sockets out that are noted under `keys`.
-    pub fn forget_sockets(&mut self, keys: &[ListenerKey]) -> Result<()> {
-        keys.iter()
-            .try_for_each(|key| ignore_missing(self.listeners.remove(key)))
-    }
-
-    /// Takes the noted listeners out that `matches` picks.
-    pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerKey) -> bool) -> Result<()> {
-        remove_matching(&mut self.listener_hints, &matches)?;
-        let keys = self
-            .listeners
-            .keys()
-            .filter(|key| key.as_ref().map_or(true, &matches))
-            .collect::<Result<Vec<_>, _>>()
-            .context("cannot list the listeners")?;
-        for key in keys {
-            ignore_missing(self.listeners.remove(&key))?;
-        }
-        Ok(())
     }
 }
 
@@ -187,7 +151,7 @@ fn remove_prefixes<V: Pod>(
 }
 
 /// Treats an entry that is already gone as taken away: others may be at work as well.
-fn ignore_missing(result: Result<(), MapError>) -> Result<()> {
+pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<()> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

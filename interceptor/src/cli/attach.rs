@@ -159,6 +159,7 @@ impl Ground {
             places: &self.places,
             settings,
             log,
+            looks_for_listeners: true,
         };
         Dataplane::new().attach_checked(&wanted, &self.hierarchy)
     }

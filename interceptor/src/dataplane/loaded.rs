@@ -94,15 +94,16 @@ impl Loaded {
             && fs::read_dir(pins.programs()).is_ok_and(|builds| builds.count() == 1)
     }
 
-    /// Makes sure that the programs of `hooks` are attached at `cgroup`.
-    pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<()> {
+    /// Makes sure that the programs of `hooks` are attached at `cgroup`. Returns whether one was
+    /// missing.
+    pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<bool> {
         let folder = pins.cgroup(cgroup.id());
         let is_known = |(known, linked): &(FileId, Vec<Hook>)| {
             FileId::of(&folder).is_ok_and(|now| now == *known)
                 && hooks.iter().all(|hook| linked.contains(hook))
         };
         if self.linked.get(&cgroup.id()).is_some_and(is_known) {
-            return Ok(());
+            return Ok(false);
         }
         let programs = self.programs.at_cgroups().iter();
         let wanted: Vec<_> = programs.filter(|(hook, _)| hooks.contains(hook)).collect();
@@ -111,13 +112,14 @@ impl Loaded {
             link::check_not_shut_out(*hook, cgroup.path(), cgroup.mount())?;
         }
         pins::create_folder(&folder)?;
+        let mut is_new = false;
         for (hook, program) in wanted {
-            link::ensure(*hook, program, cgroup, &folder)
+            is_new |= link::ensure(*hook, program, cgroup, &folder)
                 .with_context(|| format!("at the cgroup {}", cgroup.path().display()))?;
         }
         let folder = FileId::of(&folder)?;
         self.linked.insert(cgroup.id(), (folder, hooks.to_vec()));
-        Ok(())
+        Ok(is_new)
     }
 
     /// Forgets what is known of the cgroups, some of whose links have been taken away.

@@ -30,6 +30,7 @@ impl Dataplane {
         if policies.is_empty() {
             return self.remove_everything();
         }
+        maps.divide_among(policies.len())?;
         if unfinished {
             let in_force: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
             maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;

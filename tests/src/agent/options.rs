@@ -6,6 +6,8 @@ use socket2::Socket;
 
 use super::{protocol::SocketOption, raw};
 
+const IPV6_RTHDR: i32 = 57;
+
 const ON: [u8; 4] = 1_i32.to_ne_bytes();
 
 /// Sets `option`.
@@ -24,6 +26,7 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::ReusePort => (SOL_SOCKET, libc::SO_REUSEPORT, ON),
         O::V6Only(on) => (SOL_IPV6, libc::IPV6_V6ONLY, i32::from(*on).to_ne_bytes()),
         O::BindAddressNoPort => (SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, ON),
+        O::FreeBind => (SOL_IP, libc::IP_FREEBIND, ON),
         O::Transparent => (SOL_IP, libc::IP_TRANSPARENT, ON),
         O::TransparentV6 => (SOL_IPV6, libc::IPV6_TRANSPARENT, ON),
         // IPOPT_NOOP
@@ -31,6 +34,18 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::Mark(mark) => (SOL_SOCKET, libc::SO_MARK, mark.to_ne_bytes()),
         O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
         O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),
+        O::SourceRoute(via) => {
+            // Type, length, the next entry's place, the entry, and padding.
+            let route = [&[131, 7, 4][..], &via.octets(), &[0]].concat();
+            return (SOL_IP, libc::IP_OPTIONS, route);
+        }
+        O::RoutingHeader(via) => {
+            // Next header, length in units of 8 bytes, type, segments left, last entry, flags, tag; then
+            // the last segment, which the kernel fills in, and the first.
+            let header = [0, 4, 4, 1, 1, 0, 0, 0];
+            let segments = [[0; 16], via.octets()].concat();
+            return (SOL_IPV6, IPV6_RTHDR, [&header[..], &segments].concat());
+        }
         O::BindToDevice(device) => {
             return (
                 SOL_SOCKET,

@@ -66,8 +66,14 @@ pub enum SocketOption {
     Transparent,
     /// `IPV6_TRANSPARENT`
     TransparentV6,
+    /// `IP_FREEBIND`, of both families.
+    FreeBind,
     /// `IP_OPTIONS`: four that do nothing, in every packet.
     IpOptions,
+    /// `IP_OPTIONS`: a loose source route by way of an address.
+    SourceRoute(Ipv4Addr),
+    /// `IPV6_RTHDR`: a segment routing header by way of an address.
+    RoutingHeader(Ipv6Addr),
     /// `SO_MARK`
     Mark(u32),
     /// `TCP_FASTOPEN_CONNECT`
@@ -91,6 +97,13 @@ pub enum Request {
     Bind { socket: Handle, address: SocketAddr },
     /// `listen(2)`
     Listen { socket: Handle },
+    /// `socket(2)`, `bind(2)` and `listen(2)` on `count` addresses, each by one above the last, and
+    /// `close(2)` unless they are to stay open.
+    ListenOnMany {
+        first: SocketAddr,
+        count: u32,
+        stay_open: bool,
+    },
     /// `listen(2)` with room for one connection that nobody has accepted yet.
     ListenForOne { socket: Handle },
     /// Hands a listening socket to the identity server: see [`Introduction`]. A UDP socket answers

@@ -28,7 +28,7 @@ pub(super) fn get_option(
 }
 
 /// `setsockopt(2)`
-pub(super) fn set_option(
+pub(crate) fn set_option(
     fd: BorrowedFd<'_>,
     level: i32,
     name: i32,

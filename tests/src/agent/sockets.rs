@@ -62,6 +62,19 @@ impl Sockets {
                 let taken = passing::take(&place)?;
                 Ok(self.add(taken))
             }
+            Request::ListenOnMany {
+                first,
+                count,
+                stay_open,
+            } => {
+                for number in 0..count {
+                    let listener = listen_on(above(first, number))?;
+                    if stay_open {
+                        self.add(listener);
+                    }
+                }
+                Ok(Reply::Done)
+            }
             Request::Close { socket } => self.take(socket).map(|_| Reply::Done),
             Request::CloseAll => {
                 self.close_all();
@@ -187,6 +200,24 @@ fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
         socket.set_read_timeout(Some(CONNECT_PATIENCE))?;
     }
     Ok(socket)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<Socket> {
+    let listener = open(Family::of(address), Protocol::Tcp)?;
+    options::set(&listener, &SocketOption::ReusePort)?;
+    options::set(&listener, &SocketOption::FreeBind)?;
+    listener.bind(&address.into())?;
+    listener.listen(BACKLOG)?;
+    Ok(listener)
+}
+
+/// The address that is `number` above `first`.
+pub(crate) fn above(first: SocketAddr, number: u32) -> SocketAddr {
+    let ip = match first.ip() {
+        IpAddr::V4(first) => IpAddr::V4((first.to_bits() + number).into()),
+        IpAddr::V6(first) => IpAddr::V6((first.to_bits() + u128::from(number)).into()),
+    };
+    SocketAddr::new(ip, first.port())
 }
 
 fn be_patient(socket: &Socket) -> io::Result<()> {

@@ -87,10 +87,10 @@ fn network(netns: &Netns) -> Result<Vec<String>> {
 const BY_COOKIE: [&str; 7] = [
     "icept_policies",
     "icept_next",
+    "icept_usage",
     "icept_forward",
     "icept_stand_ins",
     "icept_lports",
-    "icept_lslots",
     "icept_listeners",
 ];
 

@@ -49,6 +49,7 @@ fn attach_at_two_places(lab: &Lab) -> Result<Attached> {
         places: &places,
         settings: &settings,
         log: false,
+        looks_for_listeners: false,
     })
 }
 

@@ -6,6 +6,7 @@ mod dispatchers;
 mod first;
 mod full_tables;
 mod last;
+mod shares;
 mod swept;
 mod telling;
 mod upgrade;

@@ -1,6 +1,8 @@
 //! A proxy that comes and goes.
 
-use interceptor_ebpf::SLOTS_PER_LISTENER;
+use std::fs;
+
+use interceptor_ebpf::MAX_LISTENER_SLOTS;
 use interceptor_tests::{
     actor::Actor,
     agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
@@ -81,25 +83,109 @@ fn the_last_of_many_listeners_is_found() {
     }
 }
 
-/// A known limit (`docs/differences.md`): who is not noted takes part while others are, and alone gets
-/// nothing.
+/// Of more listeners than there are slots the oldest and the newest are known, and each of them alone
+/// receives connections.
 #[test]
-fn one_listener_more_than_there_is_room_for_is_refused() {
+fn of_too_many_listeners_the_oldest_and_the_newest_are_found() {
     const TO: &str = "10.2.0.9:80";
 
     let lab = attached();
     let listen = || lab.listen([15001]).expect("a listener");
-    let noted: Vec<_> = (0..SLOTS_PER_LISTENER).map(|_| listen()).collect();
-    let one_more = listen();
     let answer = || lab.dial(Who::App, TO).expect("a dial");
-    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
-    for listener in noted {
+    let oldest = listen();
+    let others: Vec<_> = (0..MAX_LISTENER_SLOTS).map(|_| listen()).collect();
+    let newest = listen();
+    for listener in others {
         lab.close(listener).expect("closed");
     }
-    assert_eq!(answer(), "ECONNREFUSED");
-    lab.close(one_more).expect("closed");
-    let _next = listen();
     assert_eq!(answer(), format!("proxy:15001 for {TO}"));
+    lab.close(oldest).expect("closed");
+    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
+    lab.close(newest).expect("closed");
+    assert_eq!(answer(), "ECONNREFUSED");
+}
+
+/// What a pod listens on takes the room of no other pod, and not that of its own proxy: a listener on
+/// an address that no look-up asks for is not noted, and the others share the pod's slots.
+#[test]
+fn a_crowd_of_listeners_keeps_no_proxy_from_being_found() {
+    const KINDS: usize = 5;
+    const PORTS: usize = 2;
+    const CLOSED: u32 = 33_000;
+    const OPEN: u32 = 600;
+
+    let lab = attached();
+    let listen = |first: &str, count, stay_open| {
+        let first = first.parse().expect("an address");
+        let crowd = Request::ListenOnMany {
+            first,
+            count,
+            stay_open,
+        };
+        lab.app.must(&crowd).expect("listened");
+    };
+    listen("127.1.0.0:15001", CLOSED, false);
+    listen("[fd00:9::]:15001", CLOSED, false);
+    let listeners = lab.start_proxy().expect("a proxy");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    lab.close(listeners).expect("closed");
+    listen("127.2.0.0:15006", OPEN, true);
+    listen("[fd00:a::]:15006", OPEN, true);
+    let noted = lab.leftovers().expect("entries");
+    let of_listeners = |map: &str| noted.iter().filter(|entry| entry.starts_with(map)).count();
+    assert_eq!(of_listeners("icept_lports"), PORTS);
+    let most = KINDS * PORTS * usize::from(MAX_LISTENER_SLOTS);
+    assert!(of_listeners("icept_listeners") <= most, "{noted:?}");
+    let other = attached();
+    other.start_proxy().expect("a proxy");
+    assert_eq!(other.dial_all().expect("dials"), all_captured());
+}
+
+/// A proxy that listens outside the cgroup that the pod is attached at.
+fn proxy_outside(lab: &Lab) -> Actor {
+    let cgroup = lab.cgroup.child("outside").expect("a cgroup");
+    let proxy = Actor::start("proxy", PROXY, lab.pod.namespace(), Some(&cgroup));
+    let proxy = proxy.expect("a proxy");
+    for bind in Bind::BOTH_WILDCARDS {
+        for port in [15001, 15006] {
+            serve(&proxy, bind, port).expect("a listener");
+        }
+    }
+    proxy
+}
+
+/// A listener that opened while no hook saw it is found when the pod is attached at a cgroup that has
+/// it.
+#[test]
+fn attaching_at_another_cgroup_finds_listeners_that_no_hook_has_seen() {
+    let lab = Lab::new().expect("a lab");
+    let inside = lab.cgroup.child("pod").expect("a cgroup");
+    lab.attach_at(&inside, STOCK).expect("attached");
+    let _proxy = proxy_outside(&lab);
+    assert_eq!(lab.dial_all().expect("dials"), refused());
+    lab.attach(STOCK).expect("attached at the right cgroup");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+}
+
+/// The same when nothing has changed but the process's cgroup. (Its sockets stay in the cgroup that
+/// they were made in: `SO_ORIGINAL_DST` has no answer.)
+#[test]
+fn attaching_again_finds_listeners_that_no_hook_has_seen() {
+    let lab = Lab::new().expect("a lab");
+    let inside = lab.cgroup.child("pod").expect("a cgroup");
+    lab.attach_at(&inside, STOCK).expect("attached");
+    let one_port = lab.listen([15006]).expect("a listener");
+    let proxy = proxy_outside(&lab);
+    lab.close(one_port).expect("closed");
+    let moved = fs::write(inside.join("cgroup.procs"), proxy.pid().to_string());
+    moved.expect("moved");
+    assert_eq!(lab.dial_all().expect("dials"), refused());
+    lab.attach_at(&inside, STOCK).expect("attached again");
+    let answers = lab.dial_all().expect("dials");
+    assert!(
+        answers.iter().all(|answer| answer.starts_with("proxy:150")),
+        "{answers:?}"
+    );
 }
 
 /// The new listeners open before the old ones close, over and over: more of them in all than there

@@ -57,6 +57,7 @@ fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
         places: &places,
         settings,
         log: false,
+        looks_for_listeners: false,
     })
 }
 

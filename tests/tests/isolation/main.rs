@@ -1,5 +1,8 @@
 //! What must never get through, whatever iptables does.
 
+mod spoofed;
+mod steered;
+
 use std::net::Ipv6Addr;
 
 use anyhow::{Context as _, Result};

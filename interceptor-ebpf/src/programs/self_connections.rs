@@ -1,0 +1,51 @@
+//! What a pod sends to an address of its own comes in as if by the interface that has the address
+//! (`ip_route_output_key_hash_rcu`, `ip6_rcv_core`), and so does a packet from outside whose sender
+//! has made up its source. Neither address nor interface tells them apart. So a connection of the
+//! pod to itself is noted while its handshake is under way.
+
+use aya_ebpf::bindings::BPF_ANY;
+use interceptor_ebpf::{Address, NetnsCookie, SelfConnection, StandInRange};
+
+use super::{context::SockOps, maps::SELF_CONNECTIONS, pod::Pod};
+
+/// A socket is about to send its SYN.
+#[inline(always)]
+pub(crate) fn begin(socket: &SockOps, pod: Pod) {
+    if needs_note(socket, pod) {
+        // Without room it counts as one from outside.
+        let _noted = SELF_CONNECTIONS.insert(key(socket, pod.netns), 0, BPF_ANY.into());
+    }
+}
+
+/// The handshake of a socket that connects has ended.
+#[inline(always)]
+pub(crate) fn end(socket: &SockOps, pod: Pod) {
+    if needs_note(socket, pod) {
+        let _gone = SELF_CONNECTIONS.remove(key(socket, pod.netns));
+    }
+}
+
+/// Whether a connection goes to an address of the pod's own, but for those whose packets come in by
+/// `lo`, as nothing from outside does.
+#[inline(always)]
+fn needs_note(socket: &SockOps, pod: Pod) -> bool {
+    let to = socket.remote_address();
+    !to.is_loopback() && !StandInRange::contains(to) && pod.owns(to)
+}
+
+/// Whether the pod itself has sent the SYN from `from` to `to`.
+#[inline(always)]
+pub(crate) fn is_under_way(netns: NetnsCookie, from: (Address, u16), to: (Address, u16)) -> bool {
+    let key = SelfConnection::new(netns, from, to);
+    // SAFETY: the value is not read.
+    unsafe { SELF_CONNECTIONS.get(key) }.is_some()
+}
+
+#[inline(always)]
+fn key(socket: &SockOps, netns: NetnsCookie) -> SelfConnection {
+    SelfConnection::new(
+        netns,
+        (socket.local_address(), socket.local_port()),
+        (socket.remote_address(), socket.remote_port()),
+    )
+}

@@ -1,0 +1,15 @@
+//! What one pod may use of the tables that all pods share.
+
+use interceptor_ebpf::Share;
+
+use super::maps::SHARE;
+
+/// The share of every pod. Userspace changes it with the number of pods.
+#[inline(always)]
+pub(crate) fn of_pod() -> Share {
+    match SHARE.get(0) {
+        // Zero before the first pod.
+        Some(share) if share.stand_ins != 0 => *share,
+        _ => Share::SMALLEST,
+    }
+}

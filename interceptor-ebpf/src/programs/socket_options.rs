@@ -1,0 +1,83 @@
+//! `setsockopt(2)`: no option takes the packets of a captured pod past the proxy.
+//!
+//! `connect` refuses sockets that are steered elsewhere; here it cannot be made up for afterwards.
+//! (The kernel does not call this hook for 32-bit processes on 64-bit kernels.)
+
+use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
+use interceptor_ebpf::{PolicyFlags, StandInRange};
+
+use super::{
+    context::{Answer, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, SockOption, refuse},
+    pod::Pod,
+};
+
+const EPERM: u32 = 1;
+
+const SOL_IP: i32 = 0;
+const SOL_SOCKET: i32 = 1;
+const SOL_IPV6: i32 = 41;
+
+const IP_OPTIONS: i32 = 4;
+/// The types of loose and strict source routes (RFC 791).
+const SOURCE_ROUTES: [u8; 2] = [131, 137];
+/// How long IP options are at most.
+const MAX_IP_OPTIONS: usize = 40;
+
+const IPV6_2292PKTOPTIONS: i32 = 6;
+const IPV6_RTHDR: i32 = 57;
+const SO_BINDTODEVICE: i32 = 25;
+const SO_BINDTOIFINDEX: i32 = 62;
+
+#[cgroup_sockopt(setsockopt)]
+pub(crate) fn icept_setopt(context: SockoptContext) -> i32 {
+    setsockopt(SockOption::new(context.sockopt)) as i32
+}
+
+#[inline(always)]
+fn setsockopt(mut call: SockOption) -> Answer {
+    let refused = match (call.level(), call.name()) {
+        (SOL_IP, IP_OPTIONS) => has_source_route(&call) && is_of_captured_kind(&call),
+        // An empty value takes a routing header away.
+        (SOL_IPV6, IPV6_RTHDR | IPV6_2292PKTOPTIONS) => {
+            call.length() > 0 && is_of_captured_kind(&call)
+        }
+        (SOL_SOCKET, SO_BINDTODEVICE | SO_BINDTOIFINDEX) => is_captured(&call),
+        _ => false,
+    };
+    if refused {
+        return refuse(EPERM);
+    }
+    call.leave_long_value_alone();
+    Answer::Proceed
+}
+
+/// Whether IP options may have a source route: whether one of the bytes may be the type of one.
+#[inline(always)]
+fn has_source_route(call: &SockOption) -> bool {
+    let mut found = false;
+    for index in 0..MAX_IP_OPTIONS {
+        found |= call
+            .byte(index)
+            .is_some_and(|byte| SOURCE_ROUTES.contains(&byte));
+    }
+    found
+}
+
+/// Whether the socket is one of a captured pod that may be captured.
+#[inline(always)]
+fn is_of_captured_kind(call: &SockOption) -> bool {
+    let Some(pod) = Pod::of(call.netns()) else {
+        return false;
+    };
+    match call.sock().protocol() {
+        IPPROTO_TCP | IPPROTO_MPTCP => true,
+        IPPROTO_UDP => pod.policy.flags.contains(PolicyFlags::DNS),
+        _ => false,
+    }
+}
+
+/// Whether the socket is connected to a stand-in.
+#[inline(always)]
+fn is_captured(call: &SockOption) -> bool {
+    StandInRange::contains(call.sock().remote_address()) && Pod::of(call.netns()).is_some()
+}

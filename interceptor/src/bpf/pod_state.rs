@@ -1,0 +1,206 @@
+//! What is kept for a pod beside its policy: its stand-ins, its proxy's listeners, and its share of
+//! the tables of both. What is done for one pod takes as long as that pod has entries, however full
+//! the tables are.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{HashMap, MapData, MapError},
+};
+use aya_obj::generated::BPF_NOEXIST;
+use interceptor_ebpf::{
+    ForwardKey, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey, MAX_LISTENER_SLOTS,
+    MAX_STAND_INS, NetnsCookie, Share, StandInNumber, StandInUsage, slot_key,
+};
+
+use super::{
+    grace,
+    maps::{Maps, ignore_missing},
+};
+
+impl Maps {
+    /// Divides the tables among `pods` pods, and evicts what pods have that is more than their share.
+    /// To be called before the last of those pods is attached.
+    pub fn divide_among(&mut self, pods: usize) -> Result<()> {
+        let share = Share::of(u32::try_from(pods).unwrap_or(u32::MAX));
+        let before = self
+            .share
+            .get(&0, 0)
+            .context("cannot read the pods' share")?;
+        if share == before {
+            return Ok(());
+        }
+        self.share
+            .set(0, share, 0)
+            .context("cannot set the pods' share")?;
+        let shrinks = share.stand_ins < before.stand_ins;
+        if shrinks || share.listener_slots < before.listener_slots {
+            // Those that run now may know the share before.
+            grace::wait_for_running_programs();
+            self.shrink_to(share)?;
+        }
+        Ok(())
+    }
+
+    fn shrink_to(&mut self, share: Share) -> Result<()> {
+        let pods: Vec<_> = self.next_stand_in.keys().collect::<Result<_, _>>()?;
+        for netns in pods {
+            self.evict_stand_ins(netns, share.stand_ins.into())?;
+        }
+        for (key, port) in self.ports_with_listeners(|_| true)? {
+            let first = u16::try_from(share.listener_slots).unwrap_or(MAX_LISTENER_SLOTS);
+            self.remove_sockets(key, &port, first)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to count a pod's stand-ins at `number`, unless they are counted.
+    pub fn count_stand_ins_from(
+        &mut self,
+        netns: NetnsCookie,
+        number: StandInNumber,
+    ) -> Result<()> {
+        let room = "cannot make room for the pod's stand-ins";
+        insert_new(&mut self.next_stand_in, netns, number).context(room)?;
+        let next = self.next_stand_in.get(&netns, 0).context(room)?;
+        // Another build may have counted before.
+        let first = if next == number {
+            number
+        } else {
+            next.wrapping_sub(MAX_STAND_INS.into())
+        };
+        let usage = StandInUsage { first, evicted: 0 };
+        insert_new(&mut self.stand_in_usage, netns, usage).context(room)
+    }
+
+    /// How many of a pod's stand-ins were evicted because it needed more than its share.
+    pub fn evicted_stand_ins(&self, netns: NetnsCookie) -> u64 {
+        self.stand_in_usage
+            .get(&netns, 0)
+            .map_or(0, |usage| usage.evicted)
+    }
+
+    /// From now on, listeners on `port` are noted.
+    pub fn note_port(&mut self, netns: NetnsCookie, port: u16) -> Result<()> {
+        let key = ListenerPortKey::new(netns, port);
+        // What is known of a port that is noted already stays: without it no listener is found.
+        insert_new(&mut self.listener_ports, key, ListenerPort::default())
+            .context("cannot make room for the proxy's listeners")
+    }
+
+    /// Whether a listener on `port` was ever noted.
+    #[must_use]
+    pub fn has_listeners(&self, netns: NetnsCookie, port: u16) -> bool {
+        let known = self
+            .listener_ports
+            .get(&ListenerPortKey::new(netns, port), 0);
+        known.is_ok_and(|port| port.found.iter().any(|slot| *slot != 0))
+    }
+
+    /// Removes everything that is kept for a network namespace but its policy.
+    pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
+        self.remove_listeners(|key| key.netns == netns)?;
+        self.evict_stand_ins(netns, 0)?;
+        ignore_missing(self.stand_in_usage.remove(&netns))?;
+        ignore_missing(self.next_stand_in.remove(&netns))
+    }
+
+    /// Removes the ports that `matches` picks, and their listeners.
+    pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerPortKey) -> bool) -> Result<()> {
+        for (key, port) in self.ports_with_listeners(matches)? {
+            // Nothing is noted for the port from here on. (A socket that is being noted right now
+            // may stay, in a slot of its own, until it closes.)
+            ignore_missing(self.listener_ports.remove(&key))?;
+            self.remove_sockets(key, &port, 0)?;
+        }
+        Ok(())
+    }
+
+    fn ports_with_listeners(
+        &self,
+        matches: impl Fn(&ListenerPortKey) -> bool,
+    ) -> Result<Vec<(ListenerPortKey, ListenerPort)>> {
+        let keys = self.listener_ports.keys();
+        let keys = keys.filter(|key| key.as_ref().map_or(true, &matches));
+        keys.map(|key| {
+            let key = key?;
+            Ok((key, self.listener_ports.get(&key, 0)?))
+        })
+        .collect::<Result<_, MapError>>()
+        .context("cannot list the ports of the listeners")
+    }
+
+    /// Removes the sockets on a port from slot `first` on.
+    fn remove_sockets(
+        &mut self,
+        key: ListenerPortKey,
+        port: &ListenerPort,
+        first: u16,
+    ) -> Result<()> {
+        for kind in ListenerAddress::ALL {
+            if port.found[kind as usize] == 0 {
+                continue;
+            }
+            for slot in first..MAX_LISTENER_SLOTS {
+                let key = ListenerKey::new(key.netns, kind, key.port()).at(slot);
+                ignore_missing(self.listeners.remove(&key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts a pod's stand-ins but for the newest `kept`.
+    fn evict_stand_ins(&mut self, netns: NetnsCookie, kept: u64) -> Result<()> {
+        let (Some(next), Some(usage)) = (
+            found(self.next_stand_in.get(&netns, 0))?,
+            found(self.stand_in_usage.get(&netns, 0))?,
+        ) else {
+            return Ok(());
+        };
+        let allotted = next.wrapping_sub(usage.first).min(MAX_STAND_INS.into());
+        for age in kept + 1..=allotted {
+            self.evict_stand_in(netns, next.wrapping_sub(age))?;
+        }
+        Ok(())
+    }
+
+    fn evict_stand_in(&mut self, netns: NetnsCookie, number: StandInNumber) -> Result<()> {
+        let slot = slot_key(netns, number);
+        let Some(entry) = found(self.stand_ins.get(&slot, 0))? else {
+            return Ok(());
+        };
+        if entry.number != number {
+            return Ok(());
+        }
+        let destination = ForwardKey::new(netns, entry.destination);
+        if found(self.forward.get(&destination, 0))? == Some(number) {
+            ignore_missing(self.forward.remove(&destination))?;
+        }
+        ignore_missing(self.stand_ins.remove(&slot))
+    }
+}
+
+/// An entry that may not be there.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error).context("cannot read a map entry"),
+    }
+}
+
+/// Inserts an entry unless there is one.
+fn insert_new<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    key: K,
+    value: V,
+) -> Result<(), MapError> {
+    match map.insert(key, value, BPF_NOEXIST.into()) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}

@@ -1,0 +1,58 @@
+//! Packets from outside whose sender has made up their source.
+
+use std::net::SocketAddr;
+
+use interceptor_tests::{
+    forged::send_syn,
+    lab::{Lab, STOCK, Who, call, stand_in, wait_until},
+    tap::Tap,
+};
+
+/// The pod's own address, and its server's port.
+const POD: &str = "[fd00:1::2]:8080";
+
+/// What the pod sends in answer.
+const ANSWERS: [(&str, &str); 2] = [
+    ("syn_acks", "tcp flags & (syn|ack) == syn|ack"),
+    ("resets", "tcp flags & rst == rst"),
+];
+
+/// Sends a SYN to `to` from outside, with the pod's own address as source. Returns how many SYN-ACKs
+/// and how many RSTs the pod sends, which go to itself.
+fn answers(lab: &Lab, to: SocketAddr) -> [u64; 2] {
+    let tap = Tap::at(&lab.pod, "output", &ANSWERS).expect("a tap");
+    let from = "[fd00:1::2]:5555".parse().expect("an address");
+    send_syn(&lab.peer, from, to).expect("a SYN");
+    let answers = || ANSWERS.map(|(name, _)| tap.packets(name).expect("a counter"));
+    wait_until("an answer", || Ok(answers() != [0, 0])).expect("an answer");
+    answers()
+}
+
+/// IPv6 takes a packet from outside that names the pod's own address as its source. It is inbound all
+/// the same: without a proxy it is refused, and the app's server never answers.
+#[test]
+fn a_packet_from_outside_with_the_pods_own_source_is_inbound() {
+    let lab = Lab::new().expect("a lab");
+    lab.attach(STOCK).expect("attached");
+    let to = POD.parse().expect("an address");
+    assert_eq!(answers(&lab, to), [0, 1]);
+    // What the pod really sends to itself reaches its server.
+    for to in [POD, "10.1.0.2:8080"] {
+        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
+    }
+}
+
+/// Nor does such a packet reach the proxy as one that the pod has sent to a stand-in.
+#[test]
+fn a_packet_from_outside_with_the_pods_own_source_reaches_no_stand_in() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let (socket, answer) = call(&lab.app, "[fd00:2::9]:80").expect("a call");
+    assert_eq!(answer, "proxy:15001 for [fd00:2::9]:80");
+    let to = stand_in(&lab, socket);
+    lab.peer
+        .ip("route add fd69:6365:7074::/64 via fd00:1::2")
+        .expect("a route");
+    assert_eq!(answers(&lab, to), [0, 1]);
+}

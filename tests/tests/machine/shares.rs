@@ -1,0 +1,109 @@
+//! Every pod has its share of the stand-ins, whatever the others do.
+
+use std::{net::SocketAddr, path::Path};
+
+use interceptor_ebpf::Share;
+use interceptor_tests::{
+    cgroup::Cgroup,
+    command::{bounded, run},
+    dialler::{Dialler, Plan},
+    interceptor,
+    lab::{APP, Lab, STOCK, Who},
+    netns::Netns,
+};
+
+use crate::alone;
+
+/// A pod with nothing in it.
+struct Bystander(Netns);
+
+impl Bystander {
+    fn attached(cgroup: &Cgroup, number: usize) -> Self {
+        let pod = cgroup
+            .child(&format!("bystander{number}"))
+            .expect("a cgroup");
+        let netns = Netns::new("bystander", Some(&pod)).expect("a network namespace");
+        netns
+            .ip("link add eth0 type veth peer name peer0\nlink set eth0 up\naddr add 10.1.0.3/24 dev eth0\n")
+            .expect("an address");
+        interceptor_run("attach", netns.path(), Some(cgroup.path()));
+        Self(netns)
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        interceptor_run("detach", self.0.path(), None);
+    }
+}
+
+fn interceptor_run(verb: &str, netns: &Path, cgroup: Option<&Path>) {
+    let mut command = bounded(interceptor::binary());
+    command.arg(verb).arg("--netns").arg(netns);
+    if let Some(cgroup) = cgroup {
+        command.arg("--cgroup").arg(cgroup).args(STOCK);
+    }
+    run(&mut command, "").expect(verb);
+}
+
+/// How many stand-ins, and how many destinations that have one, a pod has.
+fn used(lab: &Lab) -> (usize, usize) {
+    let entries = lab.leftovers().expect("entries");
+    let count = |map: &str| {
+        entries
+            .iter()
+            .filter(|entry| entry.starts_with(map))
+            .count()
+    };
+    (count("icept_stand_ins"), count("icept_forward"))
+}
+
+fn dial_many(lab: &Lab, first: &str, destinations: u32) {
+    let plan = Plan {
+        first: first.parse::<SocketAddr>().expect("an address"),
+        destinations,
+        rounds: 1,
+    };
+    let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
+    let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
+    let answers = dialler.finish().expect("answers");
+    // Each reaches the proxy, as what it was: nothing is refused for want of room.
+    assert_eq!(answers.names(), ["proxy:15001"], "{answers:?}");
+    assert_eq!(answers.dials(), destinations);
+}
+
+/// A pod that needs more than its share evicts its own oldest stand-ins, and gives back what it has
+/// beyond its share when more pods come.
+#[test]
+fn a_greedy_pod_takes_no_stand_in_from_others() {
+    const PODS: usize = 65;
+    const MORE: u32 = 300;
+
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab.attach(STOCK).expect("attached");
+    let cgroup = Cgroup::new().expect("a cgroup");
+    let mut bystanders: Vec<_> = (1..PODS)
+        .map(|number| Bystander::attached(&cgroup, number))
+        .collect();
+    let share = Share::of(PODS.try_into().expect("a number")).stand_ins;
+    let count = usize::try_from(share).expect("a number");
+    dial_many(&lab, "10.64.0.0:80", share + MORE);
+    assert_eq!(used(&lab), (count, count));
+    // The newest are known, and what was evicted gets another.
+    for to in ["10.64.0.0:80", "10.64.0.1:80"] {
+        let answer = lab.dial(Who::App, to).expect("a dial");
+        assert_eq!(answer, format!("proxy:15001 for {to}"));
+    }
+    // Fewer pods have more each.
+    bystanders.truncate(PODS / 2 - 1);
+    dial_many(&lab, "10.65.0.0:80", share);
+    assert_eq!(used(&lab).0, 2 * count);
+    bystanders
+        .extend((PODS..PODS + PODS / 2 + 1).map(|number| Bystander::attached(&cgroup, number)));
+    assert_eq!(used(&lab), (count, count));
+    dial_many(&lab, "10.66.0.0:80", MORE);
+    lab.detach().expect("detached");
+    assert_eq!(used(&lab), (0, 0));
+}
