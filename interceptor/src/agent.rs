@@ -6,6 +6,7 @@ pub mod cgroup_events;
 mod closing;
 mod connection_metrics;
 pub mod events;
+mod eviction_metrics;
 #[cfg(test)]
 mod fixtures;
 pub mod follow;

@@ -15,7 +15,7 @@ pub mod maps;
 pub mod object;
 pub mod offsets;
 pub mod pins;
-mod pod_state;
+pub mod pod_state;
 pub mod programs;
 mod sys;
 pub mod usage;

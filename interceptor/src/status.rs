@@ -33,6 +33,9 @@ pub struct PodStatus {
     /// Whether the pod's interfaces, addresses or routes are others than those it was attached with.
     /// It is captured all the same; the next attach follows them.
     pub network_changed: bool,
+    /// How many stand-ins were evicted because the pod needed more than its share: connections to
+    /// those destinations go on, but `SO_ORIGINAL_DST` no longer knows them.
+    pub evicted_stand_ins: u64,
     /// What is wrong, if anything.
     pub warnings: Vec<String>,
 }
@@ -81,6 +84,7 @@ fn pod_status(
         outbound_listeners: count(policy.outbound_port),
         inbound_listeners: count(policy.inbound_port),
         network_changed: has_network_changed(netns, &attached)?,
+        evicted_stand_ins: maps.evicted_stand_ins(netns),
         warnings: warnings(pins, netns, &attached)?,
         attached,
     })

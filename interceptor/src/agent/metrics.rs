@@ -2,13 +2,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use interceptor_ebpf::NetnsCookie;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
-use super::{connection_metrics::ConnectionMetrics, map_metrics::MapMetrics};
+use super::{
+    connection_metrics::ConnectionMetrics,
+    eviction_metrics::{self, EvictionMetrics},
+    map_metrics::MapMetrics,
+    pod::PodName,
+};
 
 /// Attaching: 0.5 ms to 16 s.
 const ATTACHING: (f64, f64, u16) = (0.0005, 2.0, 16);
@@ -71,6 +77,7 @@ pub struct Metrics {
     closed: Counter,
     stale: Gauge,
     ready: Gauge,
+    evictions: EvictionMetrics,
 }
 
 impl Default for Metrics {
@@ -97,6 +104,7 @@ impl Metrics {
             closed: Counter::default(),
             stale: Gauge::default(),
             ready: Gauge::default(),
+            evictions: EvictionMetrics::default(),
         };
         for state in PodState::ALL {
             metrics.pods.get_or_create(&state.label()).set(0);
@@ -149,6 +157,7 @@ impl Metrics {
         ours.register("build", "The running release", build);
         ours.register_collector(Box::new(ConnectionMetrics));
         ours.register_collector(Box::new(MapMetrics));
+        ours.register_collector(Box::new(self.evictions.clone()));
         // The name that existing alerts know.
         all.register("istio_cni_install_ready", ready, self.ready.clone());
         all
@@ -195,6 +204,12 @@ impl Metrics {
     pub fn stale_routes(&self) -> StaleRoutes {
         self.stale.inc();
         StaleRoutes(self.stale.clone())
+    }
+
+    /// A pod is captured for as long as the returned value lives.
+    #[must_use]
+    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> eviction_metrics::Counted {
+        self.evictions.count(netns, pod)
     }
 
     /// Whether the agent is ready.

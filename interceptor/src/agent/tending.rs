@@ -114,7 +114,7 @@ impl Node {
                     let mut now = followed
                         .take()
                         .filter(is_it)
-                        .unwrap_or_else(|| self.followed(netns));
+                        .unwrap_or_else(|| self.followed(uid, netns));
                     tokio::select! {
                         () = tended.nudge.notified() => followed = Some(now),
                         _ended = &mut now.until_detached => {
@@ -126,11 +126,15 @@ impl Node {
         }
     }
 
-    fn followed(&self, netns: Arc<Netns>) -> Followed {
+    fn followed(&self, uid: &PodUid, netns: Arc<Netns>) -> Followed {
         let (capture, metrics) = (self.capture.clone(), self.metrics.clone());
+        let pod = self.index.borrow().pod(uid).map(|pod| pod.name.clone());
         Followed {
             netns: netns.cookie(),
-            until_detached: spawn_local(async move { follow(&capture, &metrics, &netns).await }),
+            until_detached: spawn_local(async move {
+                let _counted = pod.map(|pod| metrics.captured(netns.cookie(), pod));
+                follow(&capture, &metrics, &netns).await;
+            }),
         }
     }
 

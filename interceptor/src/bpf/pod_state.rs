@@ -16,6 +16,7 @@ use interceptor_ebpf::{
 use super::{
     grace,
     maps::{Maps, ignore_missing},
+    pins::Pins,
 };
 
 impl Maps {
@@ -74,6 +75,7 @@ impl Maps {
     }
 
     /// How many of a pod's stand-ins were evicted because it needed more than its share.
+    #[must_use]
     pub fn evicted_stand_ins(&self, netns: NetnsCookie) -> u64 {
         self.stand_in_usage
             .get(&netns, 0)
@@ -178,6 +180,19 @@ impl Maps {
         }
         ignore_missing(self.stand_ins.remove(&slot))
     }
+}
+
+/// How many stand-ins each pod has lost because it needed more than its share. Nothing while nothing
+/// is attached.
+pub fn evicted_stand_ins() -> Result<Vec<(NetnsCookie, u64)>> {
+    let Some(maps) = Maps::open_if_complete(&Pins::new().maps())? else {
+        return Ok(Vec::new());
+    };
+    let usage = maps.stand_in_usage.iter();
+    usage
+        .map(|entry| entry.map(|(netns, usage)| (netns, usage.evicted)))
+        .collect::<Result<_, _>>()
+        .context("cannot list what pods have used of their stand-ins")
 }
 
 /// An entry that may not be there.

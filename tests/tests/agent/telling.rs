@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use interceptor_tests::{lab::wait_until, node::daemon_set};
+use interceptor_tests::{
+    bpf::maps::Map,
+    lab::{cookie, wait_until},
+    node::daemon_set,
+};
 
 use super::{new_node, of_mesh, until_captured};
 
@@ -52,6 +56,46 @@ fn metrics_say_what_is_so() {
             panic!("{error}\n{text}")
         });
     }
+}
+
+/// A pod that has used more than its share is named. (What a pod would take a while to use is written
+/// where the BPF programs count it.)
+#[test]
+fn metrics_name_the_pod_that_uses_more_than_its_share() {
+    const SERIES: &str = "interceptor_stand_ins_evicted_total";
+    const EVICTED: u64 = 7;
+
+    let node = new_node();
+    let run = |name| node.run(of_mesh(&node, name)).expect("a pod");
+    let (greedy, modest) = (run("greedy"), run("modest"));
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    for pod in [&greedy, &modest] {
+        until_captured(pod, || agent.log());
+    }
+    let key = cookie(greedy.netns().expect("a netns")).expect("a cookie");
+    let usage = Map::of_interceptor("icept_usage")
+        .expect("a map")
+        .expect("a map");
+    let mut value = usage
+        .get(&key.to_ne_bytes())
+        .expect("read")
+        .expect("an entry");
+    value[8..].copy_from_slice(&EVICTED.to_ne_bytes());
+    usage.set(&key.to_ne_bytes(), &value).expect("written");
+    let (_, text) = agent.get("/metrics").expect("metrics");
+    let series: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with(SERIES))
+        .collect();
+    let labels = format!(
+        "namespace=\"{}\",pod=\"greedy\"",
+        of_mesh(&node, "greedy").namespace
+    );
+    assert_eq!(
+        series,
+        [format!("{SERIES}{{{labels}}} {EVICTED}")],
+        "{text}"
+    );
 }
 
 /// Others may hold the machine's lock for long: `status`, another agent, an upgrade.

@@ -11,6 +11,7 @@ use interceptor_tests::{
     lab::{APP, Lab, STOCK, Who},
     netns::Netns,
 };
+use serde_json::Value;
 
 use crate::alone;
 
@@ -58,6 +59,13 @@ fn used(lab: &Lab) -> (usize, usize) {
     (count("icept_stand_ins"), count("icept_forward"))
 }
 
+/// How many stand-ins `status` says that a pod has lost.
+fn evicted(lab: &Lab) -> u64 {
+    let text = run(lab.command("status").args(["-o", "json"]), "").expect("a status");
+    let status: Value = serde_json::from_str(&text).expect("JSON");
+    status[0]["evicted_stand_ins"].as_u64().expect("a number")
+}
+
 fn dial_many(lab: &Lab, first: &str, destinations: u32) {
     let plan = Plan {
         first: first.parse::<SocketAddr>().expect("an address"),
@@ -91,6 +99,7 @@ fn a_greedy_pod_takes_no_stand_in_from_others() {
     let count = usize::try_from(share).expect("a number");
     dial_many(&lab, "10.64.0.0:80", share + MORE);
     assert_eq!(used(&lab), (count, count));
+    assert_eq!(evicted(&lab), u64::from(MORE));
     // The newest are known, and what was evicted gets another.
     for to in ["10.64.0.0:80", "10.64.0.1:80"] {
         let answer = lab.dial(Who::App, to).expect("a dial");
@@ -100,8 +109,7 @@ fn a_greedy_pod_takes_no_stand_in_from_others() {
     bystanders.truncate(PODS / 2 - 1);
     dial_many(&lab, "10.65.0.0:80", share);
     assert_eq!(used(&lab).0, 2 * count);
-    bystanders
-        .extend((PODS..PODS + PODS / 2 + 1).map(|number| Bystander::attached(&cgroup, number)));
+    bystanders.extend((PODS..=PODS + PODS / 2).map(|number| Bystander::attached(&cgroup, number)));
     assert_eq!(used(&lab), (count, count));
     dial_many(&lab, "10.66.0.0:80", MORE);
     lab.detach().expect("detached");

@@ -1,0 +1,75 @@
+//! How many stand-ins each captured pod has lost because it needed more than its share, read at each
+//! scrape.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use interceptor_ebpf::NetnsCookie;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+};
+use tracing::debug;
+
+use super::pod::PodName;
+use crate::bpf::pod_state;
+
+/// The captured pods by their network namespaces. Copies share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EvictionMetrics {
+    pods: Arc<Mutex<HashMap<NetnsCookie, PodName>>>,
+}
+
+impl EvictionMetrics {
+    /// Counts the evictions of a pod for as long as the returned value lives.
+    pub(super) fn count(&self, netns: NetnsCookie, pod: PodName) -> Counted {
+        self.pods().insert(netns, pod);
+        Counted {
+            metrics: self.clone(),
+            netns,
+        }
+    }
+
+    fn pods(&self) -> MutexGuard<'_, HashMap<NetnsCookie, PodName>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`EvictionMetrics::count`].
+#[derive(Debug)]
+pub struct Counted {
+    metrics: EvictionMetrics,
+    netns: NetnsCookie,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.pods().remove(&self.netns);
+    }
+}
+
+impl Collector for EvictionMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Without the numbers the other metrics are still there.
+        let evicted = pod_state::evicted_stand_ins().unwrap_or_else(|error| {
+            debug!("cannot read how many stand-ins were evicted: {error:#}");
+            Vec::new()
+        });
+        let help = "Destinations of a pod that were evicted because it used more than its share";
+        let name = "stand_ins_evicted";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let pods = self.pods();
+        for (netns, count) in evicted {
+            let Some(pod) = pods.get(&netns).filter(|_| count > 0) else {
+                continue;
+            };
+            let labels = [("namespace", &*pod.namespace), ("pod", &*pod.name)];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
