@@ -98,7 +98,7 @@ impl Node {
         };
         let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), namespace);
         let found = timeout(PATIENCE, pods.get_metadata_opt(name)).await??;
-        Ok(found.is_some_and(|found| found.metadata.uid.as_ref() == Some(&pod.uid.0)))
+        Ok(found.is_some_and(|found| PodUid::of(&found.metadata).as_ref() == Some(&pod.uid)))
     }
 
     fn is_gone(self: &Rc<Self>, uid: &PodUid) {

@@ -162,7 +162,7 @@ impl Node {
                 self.learn(&pod).await;
             }
             watch::Told::Gone(pod) => {
-                let uid = pod.metadata.uid.clone().map(PodUid);
+                let uid = PodUid::of(&pod.metadata);
                 let actions = uid.map(|uid| self.index.borrow_mut().remove(&uid));
                 self.carry_out(actions.unwrap_or_default());
             }
@@ -176,9 +176,9 @@ impl Node {
         join_all(pods.iter().map(|pod| self.learn(pod))).await;
         let there: BTreeSet<_> = pods
             .iter()
-            .filter_map(|pod| pod.metadata.uid.clone())
+            .filter_map(|pod| PodUid::of(&pod.metadata))
             .collect();
-        self.look_for_others(&there.into_iter().map(PodUid).collect());
+        self.look_for_others(&there);
         info!(pods = pods.len(), "the node's pods are known");
         self.health.right(Part::Pods);
     }

@@ -193,10 +193,10 @@ impl Plugin {
         let answer = answer.map_err(|_late| "the API server does not answer".to_owned())?;
         let pod = answer.map_err(|error| format!("the API server says: {error}"))?;
         let pod = pod.ok_or_else(|| "the API server does not know it".to_owned())?;
-        if request.uid.as_ref().is_none_or(|uid| is_called(&pod, uid)) {
+        let uid = PodUid::of(&pod.metadata).map_or_else(String::new, |uid| uid.0);
+        if request.uid.as_ref().is_none_or(|wanted| *wanted == uid) {
             return Ok(pod);
         }
-        let uid = pod.metadata.uid.unwrap_or_default();
         Err(format!(
             "the API server knows another pod of that name, with the UID {uid}"
         ))
@@ -229,12 +229,4 @@ impl Plugin {
             reason: "it is not captured there yet".to_owned(),
         }
     }
-}
-
-/// Whether kubelet calls the pod so: by its UID, or if its object only mirrors it (a static pod), by
-/// the digest that is its UID to kubelet.
-fn is_called(pod: &k8s::Pod, uid: &str) -> bool {
-    let mirrored = pod.metadata.annotations.iter().flatten();
-    let mut mirrored = mirrored.filter(|(key, _)| *key == "kubernetes.io/config.mirror");
-    pod.metadata.uid.as_deref() == Some(uid) || mirrored.any(|(_, digest)| digest == uid)
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::{api::core::v1 as k8s, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
 pub use super::protocol::PodName;
@@ -11,13 +11,35 @@ pub use super::protocol::PodName;
 /// The annotations, labels and variables that anything here looks at end so, or begin so.
 const KEPT_KEYS: [&str; 2] = ["istio.io/", "interceptor."];
 
-/// Kubernetes' name for one pod, never used again.
+/// What kubelet sets on the object that mirrors a static pod: the pod's own UID.
+const MIRRORED: &str = "kubernetes.io/config.mirror";
+
+/// The UID by which kubelet, the runtime and cgroups know a pod. For a static pod that is not the UID
+/// of its object in the API, which only mirrors it; Events about it name this one too, and `kubectl
+/// describe` looks for them by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodUid(pub String);
 
 impl fmt::Display for PodUid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+impl PodUid {
+    /// The UID of the pod with this metadata. `None` if it has no UID, which the API never sends.
+    ///
+    /// kubelet makes a static pod's UID of a digest without dashes. Whoever may create pods can set
+    /// the annotation as well, so a UID of the form that the API server assigns is not believed: it
+    /// could be that of another pod.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let uid = metadata.uid.clone()?;
+        let annotations = metadata.annotations.as_ref();
+        let mirrored = annotations
+            .and_then(|annotations| annotations.get(MIRRORED))
+            .filter(|mirrored| !mirrored.is_empty() && !mirrored.contains('-'));
+        Some(Self(mirrored.cloned().unwrap_or(uid)))
     }
 }
 
@@ -88,7 +110,7 @@ impl Pod {
         let rest = statuses(|status| status.container_statuses.as_ref());
         Some(Self {
             name,
-            uid: PodUid(metadata.uid.clone()?),
+            uid: PodUid::of(metadata)?,
             labels: kept(metadata.labels.as_ref()),
             annotations: kept(metadata.annotations.as_ref()),
             host_network: spec.host_network.unwrap_or(false),
@@ -205,5 +227,41 @@ fn container(container: &k8s::Container) -> Container {
             .collect(),
         run_as_user: security.and_then(|security| security.run_as_user),
         run_as_group: security.and_then(|security| security.run_as_group),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "2f9b1c34-0f3a-4b6e-8f0e-6a2d1c9e7b55";
+
+    fn uid(annotations: &[(&str, &str)]) -> Option<String> {
+        let annotations = annotations.iter();
+        let annotations = annotations.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let metadata = ObjectMeta {
+            uid: Some(UID.to_owned()),
+            annotations: Some(annotations.collect()),
+            ..ObjectMeta::default()
+        };
+        PodUid::of(&metadata).map(|uid| uid.0)
+    }
+
+    #[test]
+    fn a_static_pod_has_the_uid_that_its_mirror_names() {
+        let digest = "0f3a4b6e8f0e6a2d1c9e7b552f9b1c34";
+        assert_eq!(uid(&[(MIRRORED, digest)]).as_deref(), Some(digest));
+        assert_eq!(
+            uid(&[("kubernetes.io/config.hash", digest)]).as_deref(),
+            Some(UID)
+        );
+    }
+
+    /// Nobody takes another pod's place by an annotation.
+    #[test]
+    fn a_mirror_does_not_name_a_uid_of_the_api_server() {
+        let anothers = "11111111-0f3a-4b6e-8f0e-6a2d1c9e7b55";
+        assert_eq!(uid(&[(MIRRORED, anothers)]).as_deref(), Some(UID));
+        assert_eq!(uid(&[(MIRRORED, "")]).as_deref(), Some(UID));
     }
 }

@@ -11,8 +11,10 @@ pub struct Manifest {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID.
+    /// Its UID, by which kubelet and the runtime know it.
     pub uid: String,
+    /// The UID of its object in the API, if that only mirrors a static pod.
+    pub mirror_uid: Option<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
     /// Whether it has a proxy.
@@ -39,6 +41,7 @@ impl Manifest {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             uid: uid.to_owned(),
+            mirror_uid: None,
             annotations: BTreeMap::new(),
             has_proxy: false,
             runtime_class: None,
@@ -58,6 +61,15 @@ impl Manifest {
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// The same as a static pod, whose object in the API has the UID `mirror`.
+    #[must_use]
+    pub fn mirrored_as(mut self, mirror: &str) -> Self {
+        self.mirror_uid = Some(mirror.to_owned());
+        let uid = self.uid.clone();
+        self.annotate("kubernetes.io/config.hash", &uid)
+            .annotate("kubernetes.io/config.mirror", &uid)
     }
 
     /// The same with a runtime class.
@@ -96,7 +108,7 @@ impl Manifest {
             "metadata": {
                 "namespace": self.namespace,
                 "name": self.name,
-                "uid": self.uid,
+                "uid": self.mirror_uid.as_ref().unwrap_or(&self.uid),
                 "annotations": self.annotations,
                 "labels": {"app": self.name},
             },
