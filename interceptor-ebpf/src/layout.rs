@@ -65,6 +65,13 @@ macro_rules! flags {
                 Self { bits: self.bits | other.bits }
             }
 
+            /// What is in both sets.
+            #[inline(always)]
+            #[must_use]
+            pub const fn intersection(self, other: Self) -> Self {
+                Self { bits: self.bits & other.bits }
+            }
+
             /// `self` and, if `condition` holds, `other`.
             #[must_use]
             pub const fn with(self, other: Self, condition: bool) -> Self {

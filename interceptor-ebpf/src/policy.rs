@@ -63,6 +63,34 @@ map_type! {
 }
 
 impl Policy {
+    /// The same policy, but every new connection passes. Connections that were captured before still
+    /// find the proxy, their original destination and their names: lists, ports and stand-ins stay
+    /// under the same ID.
+    #[must_use]
+    pub const fn draining(&self) -> Self {
+        // What captures is not among them.
+        let kept = PolicyFlags::IPV6
+            .union(PolicyFlags::LOG)
+            .union(PolicyFlags::TPROXY)
+            .union(PolicyFlags::HAS_INTERFACES)
+            .union(PolicyFlags::SEEN_TWICE)
+            .union(PolicyFlags::ONE_V4)
+            .union(PolicyFlags::ONE_V6);
+        Self {
+            flags: self.flags.intersection(kept).union(PolicyFlags::DRAINING),
+            // What the proxy sends to its own pod is captured by its owner.
+            uids: OwnerIds::NONE,
+            gids: OwnerIds::NONE,
+            ..*self
+        }
+    }
+
+    /// Whether the pod is being detached.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.flags.contains(PolicyFlags::DRAINING)
+    }
+
     /// A copy of `word` of which the BPF verifier knows nothing. Else it would follow each of the ways
     /// in which the value can come about through all that is done with it.
     #[inline(always)]
@@ -139,6 +167,12 @@ map_type! {
 }
 
 impl OwnerIds {
+    /// Nobody.
+    pub const NONE: Self = Self {
+        len: 0,
+        ids: [0; MAX_OWNERS],
+    };
+
     /// The list that holds `ids`, or nothing if they are more than [`MAX_OWNERS`].
     #[must_use]
     pub fn new(list: &[u32]) -> Option<Self> {
@@ -235,6 +269,8 @@ flags! {
         ONE_V6 = 1 << 16,
         /// There are lists of inbound ports to ask.
         HAS_INBOUND_PORTS = 1 << 17,
+        /// The pod is being detached ([`Policy::draining`]). No program asks.
+        DRAINING = 1 << 18,
     }
 }
 
@@ -312,6 +348,85 @@ impl Listener {
             Self::Outbound => policy.outbound_port,
             Self::Inbound | Self::Transparent => policy.inbound_port,
             Self::Dns => DNS_PORT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::FromBytes as _;
+
+    use super::*;
+    use crate::{Flow, Inbound, Lists, Outbound, Owner, Transport, Verdict, decide};
+
+    /// Every port, address and group is listed, as far as the programs look (`programs/pod.rs`).
+    struct AllListed(Policy);
+
+    impl Lists for AllListed {
+        fn port(&self, _: u16) -> PortFlags {
+            PortFlags::INBOUND_INCLUDED.union(PortFlags::OUTBOUND_INCLUDED)
+        }
+
+        fn prefix(&self, _: Address) -> PrefixFlags {
+            if !self.0.flags.contains(PolicyFlags::HAS_PREFIXES) {
+                return PrefixFlags::NONE;
+            }
+            PrefixFlags::INCLUDED.union(PrefixFlags::DNS_SERVER)
+        }
+
+        fn has_group(&self, _: u32) -> bool {
+            true
+        }
+    }
+
+    fn policy(flags: u32, uid: u32) -> Policy {
+        let mut policy = Policy::read_from_bytes(&[0; size_of::<Policy>()]).unwrap();
+        policy.flags = PolicyFlags::read_from_bytes(&flags.to_ne_bytes()).unwrap();
+        policy.uids = OwnerIds::new(&[uid]).unwrap();
+        policy.gids = policy.uids;
+        policy
+    }
+
+    proptest! {
+        #[test]
+        fn a_draining_policy_captures_nothing_new(
+            flags: u32, address: [u32; 4], port: u16, tcp: bool, facts: [bool; 3], is_proxy: bool
+        ) {
+            let policy = policy(flags, 1337).draining();
+            let destination = Address::from_words(address);
+            let id = if is_proxy { 1337 } else { 1000 };
+            let outbound = Flow::Outbound(Outbound {
+                destination,
+                port,
+                transport: if tcp { Transport::Tcp } else { Transport::Udp },
+                source: destination,
+                via_loopback: facts[0],
+                by_excluded_interface: facts[1],
+                is_marked: facts[2],
+                owner: Owner { uid: id, gid: id },
+            });
+            let inbound = Flow::Inbound(Inbound {
+                destination,
+                port,
+                by_excluded_interface: facts[0],
+                by_rerouted_interface: facts[1],
+            });
+            for flow in [outbound, inbound] {
+                let verdict = decide(&policy, &AllListed(policy), &flow);
+                prop_assert!(matches!(verdict, Verdict::Pass(_)), "{:?}", verdict);
+            }
+        }
+
+        #[test]
+        fn a_draining_policy_keeps_what_captured_connections_need(flags: u32) {
+            let before = policy(flags, 1337);
+            let draining = before.draining();
+            prop_assert_eq!(draining.id, before.id);
+            prop_assert_eq!(draining.outbound_port, before.outbound_port);
+            for kept in [PolicyFlags::IPV6, PolicyFlags::TPROXY, PolicyFlags::HAS_INTERFACES] {
+                prop_assert_eq!(draining.flags.contains(kept), before.flags.contains(kept));
+            }
         }
     }
 }

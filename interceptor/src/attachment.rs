@@ -90,7 +90,7 @@ impl Before {
     }
 
     /// The ports whose listeners are noted.
-    fn listener_ports(&self) -> Vec<u16> {
+    pub(crate) fn listener_ports(&self) -> Vec<u16> {
         listener_ports(&self.record.settings)
     }
 }

@@ -17,7 +17,10 @@ use crate::{
     attachment::{Attached, Attachment, Before},
     bpf::{foreign::Foreign, hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
-    detachment::{self, Detached},
+    detachment::{
+        self, Detached,
+        draining::{self, Draining},
+    },
     host::{self, Lock},
     netns::{Netns, NetnsSpec},
     processes,
@@ -96,7 +99,9 @@ impl Dataplane {
     /// routes. `None` if it is not attached.
     pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
         let _lock = self.lock()?;
-        let Some(before) = self.before(netns.cookie())? else {
+        let before = self.before(netns.cookie())?;
+        // Whoever detaches it does not want it captured again.
+        let Some(before) = before.filter(|before| !before.policy.is_draining()) else {
             return Ok(None);
         };
         let places = before.record.places();
@@ -155,7 +160,8 @@ impl Dataplane {
 
     /// Whether `netns` is attached.
     pub fn is_attached(&self, netns: &Netns) -> Result<bool> {
-        Ok(self.before(netns.cookie())?.is_some())
+        let before = self.before(netns.cookie())?;
+        Ok(before.is_some_and(|before| !before.policy.is_draining()))
     }
 
     fn before(&self, netns: NetnsCookie) -> Result<Option<Before>> {
@@ -168,8 +174,23 @@ impl Dataplane {
         }
     }
 
-    /// Detaches `netns`.
+    /// Detaches `netns`: each connection is captured from end to end, or not at all.
     pub fn detach(&mut self, netns: &Netns) -> Result<Detached> {
+        let draining = self.drain(netns)?;
+        draining::wait(draining.as_slice());
+        self.remove(netns)
+    }
+
+    fn drain<'a>(&mut self, netns: &'a Netns) -> Result<Option<Draining<'a>>> {
+        let _lock = self.lock()?;
+        match Maps::open_if_complete(&self.pins.maps())? {
+            Some(mut maps) => Draining::begin(&self.pins, &mut maps, netns),
+            None => Ok(None),
+        }
+    }
+
+    /// Detaches `netns` at once, for whoever knows that nobody in it makes connections any more.
+    pub fn remove(&mut self, netns: &Netns) -> Result<Detached> {
         let _lock = self.lock()?;
         if !self.pins.exist() {
             return detachment::undo(&self.pins, netns);
@@ -182,6 +203,33 @@ impl Dataplane {
 
     /// Detaches every network namespace and removes everything of ours. Answers how many there were.
     pub fn detach_all(&mut self) -> Result<usize> {
+        // All pods in one go, however many.
+        let pods = self.find_current()?;
+        let mut draining = Vec::new();
+        for netns in &pods {
+            draining.extend(self.drain(netns)?);
+        }
+        draining::wait(&draining);
+        self.remove_all()
+    }
+
+    /// Opens every network namespace that is attached, and that can be found. None where another
+    /// build's cannot be taken over.
+    fn find_current(&mut self) -> Result<Vec<Netns>> {
+        let _lock = host::lock()?;
+        if self.take_over().is_err() {
+            // Told when they are removed.
+            return Ok(Vec::new());
+        }
+        let Some(maps) = Maps::open_if_complete(&self.pins.maps())? else {
+            return Ok(Vec::new());
+        };
+        let attached = attached(&maps)?.into_iter();
+        let open = |(cookie, policy)| open_attached(&self.pins, &maps, cookie, policy);
+        Ok(attached.filter_map(open).collect())
+    }
+
+    fn remove_all(&mut self) -> Result<usize> {
         let _lock = host::lock()?;
         if let Err(error) = self.take_over() {
             warn!("{error:#}");

@@ -1,4 +1,6 @@
-//! Detaching a network namespace.
+//! Detaching a network namespace: what is taken away. [`draining`] is what comes before.
+
+pub(crate) mod draining;
 
 use std::path::Path;
 

@@ -101,7 +101,9 @@ pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
 fn settings_in_force(netns: &Netns) -> Result<Record> {
     let _lock = host::lock()?;
     let policy = match Maps::open_if_complete(&Pins::new().maps())? {
-        Some(maps) => policy_of(&maps, netns.cookie())?.map(|policy| (maps, policy)),
+        Some(maps) => policy_of(&maps, netns.cookie())?
+            .filter(|policy| !policy.is_draining())
+            .map(|policy| (maps, policy)),
         None => None,
     };
     let Some((maps, policy)) = policy else {

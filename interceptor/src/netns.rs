@@ -38,6 +38,7 @@ pub mod stand_in_routes;
 mod sys;
 pub mod tables;
 pub mod tproxy;
+pub mod under_way;
 
 /// How a user names a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,6 +73,14 @@ fn pod_status(
     listeners: &[ListenerKey],
 ) -> Result<PodStatus> {
     let attached = Record::load(maps, policy.id)?;
+    let mut warnings = warnings(pins, netns, &attached)?;
+    if policy.is_draining() {
+        warnings.push(
+            "it is being detached: new connections are not captured. If no detach is running, one \
+             was killed: detach the pod again, or attach it"
+                .to_owned(),
+        );
+    }
     let count = |port| {
         listeners
             .iter()
@@ -85,7 +93,7 @@ fn pod_status(
         inbound_listeners: count(policy.inbound_port),
         network_changed: has_network_changed(netns, &attached)?,
         evicted_stand_ins: maps.evicted_stand_ins(netns),
-        warnings: warnings(pins, netns, &attached)?,
+        warnings,
         attached,
     })
 }

@@ -189,7 +189,7 @@ impl Capture {
         self.in_turn(move || {
             let netns = Netns::open(&NetnsSpec::File(pod.record.netns));
             match netns.ok().filter(|netns| netns.cookie() == pod.netns) {
-                Some(netns) => capture.with(|dataplane| dataplane.detach(&netns)).map(drop),
+                Some(netns) => capture.with(|dataplane| dataplane.remove(&netns)).map(drop),
                 None => Ok(()),
             }
         })

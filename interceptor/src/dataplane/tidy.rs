@@ -13,7 +13,7 @@ use crate::{
         maps::Maps,
         pins,
     },
-    detachment,
+    detachment::{self, draining::is_at_work},
     record::Record,
 };
 
@@ -51,7 +51,9 @@ impl Dataplane {
     fn remove_gone(&self, maps: &mut Maps) -> Result<()> {
         for cookie in self.pins.netns_cookies()? {
             let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-            let attached = policy_of(maps, cookie)?.is_some();
+            // A draining pod whose detach was killed is detached now.
+            let attached = policy_of(maps, cookie)?
+                .is_some_and(|policy| !policy.is_draining() || is_at_work(&self.pins, cookie));
             if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
                 detachment::remove_netns(&self.pins, maps, cookie)?;
             }

@@ -15,8 +15,8 @@ const DESTROY: u16 = 21;
 
 /// `enum tcp_state`
 const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECEIVED: u8 = 3;
+pub(super) const SYN_SENT: u8 = 2;
+pub(super) const SYN_RECEIVED: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
 pub(super) const LISTEN: u8 = 10;
 
@@ -34,6 +34,9 @@ pub struct TcpSocket {
     pub uid: u32,
     /// Whether it waits for connections.
     pub listens: bool,
+    /// How many connections wait to be accepted if it listens, else how many bytes to be read.
+    pub queued: u32,
+    pub(super) state: u8,
     family: u8,
     id: [u8; ID],
 }
@@ -107,6 +110,8 @@ fn parse(message: &[u8]) -> Option<TcpSocket> {
         remote: SocketAddr::new(address(20)?.to_canonical(), port(2)),
         uid: number(message, 4 + ID + 12)?,
         listens: message[1] == LISTEN,
+        queued: number(message, 4 + ID + 4)?,
+        state: message[1],
         family,
         id,
     })

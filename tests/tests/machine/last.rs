@@ -3,7 +3,8 @@
 use interceptor_tests::{
     actor::Actor,
     command::output,
-    lab::{APP, Lab, NOTHING, STOCK, all_captured, all_direct, said},
+    dialler::{Dialler, Plan},
+    lab::{APP, Lab, NOTHING, ROOT, STOCK, all_captured, all_direct, said},
 };
 
 use crate::{alone, expect_nothing_left, interceptor, objects};
@@ -46,6 +47,35 @@ fn all_pods_are_detached_at_once() {
         assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
         assert_eq!(lab.dial_all().expect("dials"), all_direct());
     }
+}
+
+/// What `uninstall --now` does, while connections are made in each pod and to it.
+#[test]
+fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
+    let alone = alone();
+    let labs = [(), ()].map(|()| Lab::alone(&alone).expect("a lab"));
+    let mut crowd = Vec::new();
+    for lab in &labs {
+        lab.start_proxy().expect("a proxy");
+        let [app, peer] =
+            ["pod/app", "peer"].map(|place| lab.cgroup.child(place).expect("a cgroup"));
+        let [out, into] =
+            ["10.2.0.9:80", "10.1.0.2:8080"].map(|to| Plan::endless(to).expect("a plan"));
+        crowd.push(Dialler::start(APP, &lab.pod, &app, &out).expect("a dialler"));
+        crowd.push(Dialler::start(ROOT, &lab.peer, &peer, &into).expect("a dialler"));
+    }
+    for _ in 0..10 {
+        for lab in &labs {
+            lab.attach(STOCK).expect("attached");
+        }
+        said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    }
+    let expected = [["proxy:15001", "remote:80"], ["proxy:15006", "server:8080"]];
+    for (dialler, expected) in crowd.into_iter().zip(expected.into_iter().cycle()) {
+        let outcomes = dialler.stop().expect("answers");
+        assert_eq!(outcomes.names(), expected, "{outcomes:#?}");
+    }
+    expect_nothing_left();
 }
 
 /// The name that a pod was attached by may be gone while the pod is not: it is found all the same.

@@ -1,0 +1,116 @@
+//! The first half of a detach: new connections pass, and those under way still reach the proxy, which
+//! learns where they were going.
+//!
+//! Without it a connection could meet the detach half-way: its destination is a stand-in already, and
+//! nothing hands it to the proxy any more; or the proxy has accepted it, asks for the original
+//! destination, gets ENOENT, and closes it.
+//!
+//! The machine-wide lock is not held meanwhile. A lock on the pod's own pins says that a detach is at
+//! work; the kernel drops it with the process, and the next command that tidies up ends the detach.
+
+use std::{
+    fs::File,
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use interceptor_ebpf::NetnsCookie;
+use nix::fcntl::{Flock, FlockArg};
+use tracing::debug;
+
+use crate::{
+    attachment::{Before, policy_of},
+    bpf::{grace, maps::Maps, pins::Pins},
+    netns::{
+        Netns,
+        under_way::{self, Activity},
+    },
+};
+
+/// A `connect(2)` whose destination was replaced before has sent its SYN after this.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+
+/// How often connections that are being made are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a proxy may take between accepting a connection and asking where it was going.
+const ASKING: Duration = Duration::from_millis(200);
+
+/// Connections that are not made by then are refused, as where the proxy does not accept any.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A pod whose new connections pass.
+pub(crate) struct Draining<'a> {
+    netns: &'a Netns,
+    /// The ports whose listeners are the proxy's.
+    ports: Vec<u16>,
+    /// `None` if another detach of this pod is at work as well.
+    _lock: Option<Flock<File>>,
+}
+
+impl<'a> Draining<'a> {
+    /// Begins to drain `netns`. `None` if it is not attached. Called under the machine-wide lock.
+    pub(crate) fn begin(pins: &Pins, maps: &mut Maps, netns: &'a Netns) -> Result<Option<Self>> {
+        let Some(policy) = policy_of(maps, netns.cookie())? else {
+            return Ok(None);
+        };
+        let before = Before::read(maps, netns.cookie())?;
+        let ports = before.map_or_else(Vec::new, |before| before.listener_ports());
+        let lock = try_lock(pins, netns.cookie()).context("cannot lock the pins of a pod")?;
+        maps.policies
+            .insert(netns.cookie(), policy.draining(), 0)
+            .context("cannot replace the policy")?;
+        Ok(Some(Self {
+            netns,
+            ports,
+            _lock: lock,
+        }))
+    }
+
+    fn activity(&self) -> Activity {
+        let activity = self.netns.run(|| Ok(under_way::activity(&self.ports)?));
+        activity.unwrap_or_else(|error| {
+            debug!("cannot look at connections under way: {error:#}");
+            Activity::Open
+        })
+    }
+}
+
+/// Waits until no connection is under way that was captured when it began, but not for ever.
+pub(crate) fn wait(pods: &[Draining<'_>]) {
+    if pods.is_empty() {
+        return;
+    }
+    // Programs that still run with the policies before.
+    grace::wait_for_running_programs();
+    thread::sleep(FIRST_LOOK);
+    let end = Instant::now() + LONGEST;
+    let mut busiest = Activity::None;
+    for pod in pods {
+        let mut activity = pod.activity();
+        busiest = busiest.max(activity);
+        while activity == Activity::UnderWay && Instant::now() < end {
+            thread::sleep(LOOK_AGAIN);
+            activity = pod.activity();
+        }
+    }
+    if busiest > Activity::None {
+        thread::sleep(ASKING);
+    }
+}
+
+/// Whether a detach of the network namespace is at work, in this process or in another.
+pub(crate) fn is_at_work(pins: &Pins, netns: NetnsCookie) -> bool {
+    matches!(try_lock(pins, netns), Ok(None))
+}
+
+/// `None` if another has it.
+fn try_lock(pins: &Pins, netns: NetnsCookie) -> io::Result<Option<Flock<File>>> {
+    let folder = File::open(pins.netns(netns))?;
+    match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
