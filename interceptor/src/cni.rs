@@ -5,6 +5,9 @@
 //! what surely is no pod of the mesh before it looks for the agent, and only ADD can fail for want
 //! of the agent: DEL, GC and STATUS always succeed, and CHECK fails only on the agent's word.
 //!
+//! After an uninstall it stays for as long as pods are captured, lets every new pod pass, and leaves the
+//! node with the last of them ([`without_agent`]).
+//!
 //! The specification: <https://www.cni.dev/docs/spec/>.
 
 use std::{
@@ -20,6 +23,7 @@ pub mod error;
 mod log;
 mod verbs;
 pub mod version;
+mod without_agent;
 
 use call::{Environment, Verb};
 use error::CniError;

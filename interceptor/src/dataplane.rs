@@ -28,6 +28,9 @@ use crate::{
     upgrade,
 };
 
+/// How long a sandbox's end waits for another command: the runtime waits for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
 /// The interception on this machine.
 #[derive(Default)]
 pub struct Dataplane {
@@ -199,6 +202,27 @@ impl Dataplane {
         let detached = detachment::undo(&self.pins, netns)?;
         self.sweep(unfinished)?;
         Ok(detached)
+    }
+
+    /// Does the agent's work where there is none, when the sandbox that has `netns` ends: detaches it,
+    /// unless processes are left in it, and tidies up. What another build has pinned is left alone: to
+    /// take it over is not for whoever only cleans up.
+    pub fn end_sandbox(&mut self, netns: Option<&Netns>) -> Result<()> {
+        if !self.pins.exist() {
+            return Ok(());
+        }
+        let _lock = host::lock_within(LONGEST_WAIT)?;
+        if !Foreign::find(&self.pins)?.is_empty() {
+            return Ok(());
+        }
+        let unfinished = self.pins.begin_change()?;
+        let kept_for = |netns: &&Netns| self.pins.netns(netns.cookie()).exists();
+        if let Some(netns) = netns.filter(kept_for)
+            && processes::are_gone(netns)?
+        {
+            detachment::undo(&self.pins, netns)?;
+        }
+        self.sweep(unfinished)
     }
 
     /// Detaches every network namespace and removes everything of ours. Answers how many there were.

@@ -1,13 +1,18 @@
 //! The machine's own places that an interception lives in.
 
+pub mod paths;
+
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::{
@@ -30,6 +35,9 @@ const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_SYS_ADMIN", 21),
     ("CAP_SYS_PTRACE", 19),
 ];
+
+/// How often a lock is tried again that another command has.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Lets us open as many files as we may. A node's pods take several each; the limit that processes
 /// begin with is for those that use `select(2)`.
@@ -201,6 +209,19 @@ pub fn lock() -> Result<Lock> {
         .map_err(|(_, errno)| errno)
         .with_context(|| format!("cannot lock {BPFFS}"))?;
     Ok(Lock { _lock: lock })
+}
+
+/// The same for whoever must not wait for long: fails if another command has it for all of `wait`.
+pub fn lock_within(wait: Duration) -> Result<Lock> {
+    let end = Instant::now() + wait;
+    loop {
+        let folder = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Lock { _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => thread::sleep(LOOK_AGAIN),
+            Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {BPFFS}")),
+        }
+    }
 }
 
 #[cfg(test)]

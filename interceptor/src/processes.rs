@@ -64,6 +64,15 @@ pub fn check_covered(netns: &Netns, places: &Places, hierarchy: &Hierarchy) -> R
     )
 }
 
+/// Whether no process is in `netns` but this one.
+pub fn are_gone(netns: &Netns) -> Result<bool> {
+    let wanted = netns.id()?;
+    let own = process::id();
+    let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;
+    let mut others = processes.into_iter().filter(|pid| *pid != own);
+    Ok(!others.any(|pid| thread_in(pid, wanted).is_some()))
+}
+
 /// The processes of `netns` that `cgroup` leaves out.
 fn outside(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
     let mut processes = in_netns(netns, hierarchy)?;
@@ -85,12 +94,7 @@ fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
 /// The process `pid`, if a thread of it is in the network namespace `wanted`. (Threads may be in
 /// others than their leader.) Processes that end meanwhile do not count.
 fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
-    let threads = PathBuf::from(format!("/proc/{pid}/task"));
-    let thread = numbers_in(&threads)
-        .ok()?
-        .into_iter()
-        .map(|thread| threads.join(thread.to_string()))
-        .find(|thread| NetnsId::of(&thread.join("ns/net")).is_ok_and(|found| found == wanted))?;
+    let thread = thread_in(pid, wanted)?;
     let cgroup = fs::read_to_string(thread.join("cgroup")).ok()?;
     let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
     Some(Process {
@@ -98,6 +102,15 @@ fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
         name: name.trim_end().to_owned(),
         cgroup: hierarchy.cgroup_of_process(&cgroup)?,
     })
+}
+
+fn thread_in(pid: u32, wanted: NetnsId) -> Option<PathBuf> {
+    let threads = PathBuf::from(format!("/proc/{pid}/task"));
+    numbers_in(&threads)
+        .ok()?
+        .into_iter()
+        .map(|thread| threads.join(thread.to_string()))
+        .find(|thread| NetnsId::of(&thread.join("ns/net")).is_ok_and(|found| found == wanted))
 }
 
 /// The entries of a folder whose names are numbers.

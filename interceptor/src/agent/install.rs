@@ -13,10 +13,13 @@ use clap::Args;
 use thiserror::Error;
 
 use super::protocol::{PodName, SOCKET};
-use crate::cni::{
-    PLUGIN,
-    conf::{AgentPods, PluginSettings, WithoutAgent},
-    conflist::{self, Shape, Unusable},
+use crate::{
+    cni::{
+        PLUGIN,
+        conf::{AgentPods, PluginSettings, WithoutAgent},
+        conflist::{self, Shape, Unusable},
+    },
+    host::paths,
 };
 
 mod binary;
@@ -30,7 +33,7 @@ mod watch;
 use folder::{ConfFile, Folder};
 pub use keeper::{InstallState, at_rest, keep};
 pub use neighbour::IstioCni;
-pub use removal::uninstall;
+pub use removal::{finish, uninstall};
 
 /// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by
 /// its name, and no runtime takes it for a pod's first network.
@@ -158,6 +161,8 @@ impl InstallOptions {
             without_agent: self.without_agent,
             wait_seconds: self.cni_wait_seconds,
             log_file: self.cni_log_file.clone(),
+            conf_dir: paths::on_host(&self.folders.cni_conf_dir),
+            uninstalled: false,
         }
     }
 

@@ -13,7 +13,7 @@ mod client;
 mod server;
 
 pub use client::{CallError, call};
-pub use server::{BindError, Handler, Listener, serve};
+pub use server::{BindError, Handler, Listener, remove_socket, serve};
 
 /// Where the agent listens unless it is told otherwise.
 pub const SOCKET: &str = "/var/run/interceptor/agent.sock";

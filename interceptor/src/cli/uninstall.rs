@@ -17,7 +17,9 @@ use crate::{
 ///
 /// For a node whose agent is gone, as a Job or by hand: the plugin's entry leaves the network's
 /// configuration, and its binary the node. Pods that start from now on are not captured. Those that
-/// are running stay captured until they end, unless --now says otherwise. Twice is once.
+/// are running stay captured until they end, unless --now says otherwise: while there are any, the
+/// plugin stays, lets every new pod pass, and takes itself and what is pinned off the node with the
+/// last of them. Twice is once.
 #[derive(Args)]
 pub(super) struct Uninstall {
     /// This node is meant: the machine whose folders these are
@@ -40,10 +42,19 @@ impl Uninstall {
         if done.is_empty() {
             eprintln!("interceptor: the CNI plugin is not on this node");
         }
-        for line in done {
-            eprintln!("interceptor: {line}");
+        tell(done);
+        if self.now {
+            detach()?;
+            // It has stayed for pods that were captured.
+            tell(install::uninstall(&self.folders)?);
         }
-        if self.now { detach() } else { Ok(()) }
+        Ok(())
+    }
+}
+
+fn tell(done: Vec<String>) {
+    for line in done {
+        eprintln!("interceptor: {line}");
     }
 }
 

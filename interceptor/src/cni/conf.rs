@@ -69,6 +69,13 @@ pub struct PluginSettings {
     /// Where the plugin's log goes, beside its standard error, which runtimes show with errors only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<PathBuf>,
+    /// The directory that this configuration is in, as the host sees it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conf_dir: Option<PathBuf>,
+    /// Whether the node is uninstalled but for the pods that are still captured: every new pod passes,
+    /// and with the last captured one the plugin takes itself off the node.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub uninstalled: bool,
 }
 
 impl Default for PluginSettings {
@@ -80,6 +87,8 @@ impl Default for PluginSettings {
             without_agent: WithoutAgent::Fail,
             wait_seconds: 60,
             log_file: None,
+            conf_dir: None,
+            uninstalled: false,
         }
     }
 }

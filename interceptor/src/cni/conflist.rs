@@ -96,6 +96,14 @@ impl Network {
         self.has(PLUGIN)
     }
 
+    /// The settings of our plugin, if it is in it and they can be read.
+    #[must_use]
+    pub fn our_settings(&self) -> Option<PluginSettings> {
+        let mut plugins = self.plugins().into_iter();
+        let ours = plugins.find(|plugin| type_of(plugin) == PLUGIN)?;
+        serde_json::from_value(Value::Object(ours.clone())).ok()
+    }
+
     /// Is it there once, with `settings`? Where in the list does not matter then: two plugins that
     /// both insist on being the last would rewrite the file for ever.
     #[must_use]
@@ -135,6 +143,21 @@ impl Network {
     pub fn without_ours(mut self) -> Self {
         if let Some(plugins) = self.entries() {
             plugins.retain(|plugin| plugin.as_object().map(type_of) != Some(PLUGIN));
+        }
+        self
+    }
+
+    /// The same with our plugin as it is when it is uninstalled, and pods are still captured. Where it
+    /// is in the list does not change.
+    #[must_use]
+    pub fn with_ours_uninstalled(mut self) -> Self {
+        for plugin in self.entries().into_iter().flatten() {
+            if let Some(plugin) = plugin
+                .as_object_mut()
+                .filter(|plugin| type_of(plugin) == PLUGIN)
+            {
+                plugin.insert("uninstalled".to_owned(), true.into());
+            }
         }
         self
     }

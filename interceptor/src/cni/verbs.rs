@@ -1,6 +1,7 @@
 //! What the verbs do.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use super::{
     call::{Environment, Pod},
     conf::{Conf, PluginSettings, WithoutAgent},
     error::{CniError, Code},
-    log, version,
+    log, version, without_agent,
 };
 use crate::agent::protocol::{self, Answer, CallError, GcRequest, PodName, Request};
 
@@ -44,6 +45,11 @@ pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, Cni
     let settings = PluginSettings::read(input)?;
     let conf = Conf::read(input)?;
     let tell = |line: &str| log::tell(settings.log_file.as_deref(), line);
+    if settings.uninstalled {
+        tell(&format!("ADD {}: passes: uninstalled", name(environment)));
+        without_agent::tidy(&settings, None);
+        return Ok(conf.result());
+    }
     match Case::of(environment, &settings)? {
         Case::Passes(reason) => {
             tell(&format!("ADD {}: passes: {reason}", name(environment)));
@@ -139,6 +145,9 @@ fn call_patiently(settings: &PluginSettings, request: &Request) -> Result<Answer
 pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniError> {
     let settings = PluginSettings::read(input)?;
     let conf = Conf::read(input)?;
+    if settings.uninstalled {
+        return Ok(());
+    }
     let Case::Asks(pod) = Case::of(environment, &settings)? else {
         return Ok(());
     };
@@ -165,11 +174,18 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
 /// ever. An agent that does not hear of it finds out by itself.
 pub(super) fn del(environment: &Environment, input: &[u8]) {
     let settings = PluginSettings::read(input).unwrap_or_default();
+    let netns = environment.get("CNI_NETNS").map(Path::new);
+    if settings.uninstalled {
+        return without_agent::tidy(&settings, netns);
+    }
     if matches!(Case::of(environment, &settings), Ok(Case::Passes(_))) {
         return;
     }
-    if let Some(request) = environment.del_request() {
-        inform("DEL", &settings, Request::Del(request));
+    let Some(request) = environment.del_request() else {
+        return;
+    };
+    if inform("DEL", &settings, Request::Del(request)) == Informed::NoAgent {
+        without_agent::tidy(&settings, netns);
     }
 }
 
@@ -189,12 +205,24 @@ pub(super) fn gc(input: &[u8]) {
         network,
         container_ids,
     };
-    inform("GC", &settings, Request::Gc(request));
+    let _informed = inform("GC", &settings, Request::Gc(request));
 }
 
-fn inform(verb: &str, settings: &PluginSettings, request: Request) {
-    if let Err(error) = protocol::call(&settings.socket, request, TELLING) {
-        let line = format!("{verb}: the agent is not told, and will find out: {error}");
-        log::tell(settings.log_file.as_deref(), &line);
+#[derive(PartialEq, Eq)]
+enum Informed {
+    /// An agent is there, whether it has answered or not.
+    Agent,
+    NoAgent,
+}
+
+fn inform(verb: &str, settings: &PluginSettings, request: Request) -> Informed {
+    let Err(error) = protocol::call(&settings.socket, request, TELLING) else {
+        return Informed::Agent;
+    };
+    let line = format!("{verb}: the agent is not told, and will find out: {error}");
+    log::tell(settings.log_file.as_deref(), &line);
+    match error {
+        CallError::Absent { .. } => Informed::NoAgent,
+        _ => Informed::Agent,
     }
 }

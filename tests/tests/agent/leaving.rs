@@ -1,58 +1,71 @@
 //! The agent ends: it is uninstalled only if its `DaemonSet` is gone or going, and pods stay captured.
 
-use interceptor_tests::node::{Node, daemon_set};
+use interceptor_tests::{
+    bpf::pins,
+    lab::cookie,
+    node::{Node, daemon_set},
+};
 
 use super::{expect_captured, new_node, of_mesh};
 
 const WITH_OURS: [&str; 2] = ["ptp", "interceptor-cni"];
 
-/// Which plugins are left once the agent has been told to end, after `change`.
-fn plugins_after(change: impl FnOnce(&Node)) -> Vec<String> {
+/// Whether the plugin is uninstalled once the agent has been told to end, after `change`.
+fn is_uninstalled_after(change: impl FnOnce(&Node)) -> bool {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     expect_captured(&pod);
+    let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
     assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
     change(&node);
     let status = agent.terminate().expect("it ends");
     assert!(status.success(), "{status}\n{}", agent.log());
     expect_captured(&pod);
-    node.runtime.plugins().expect("plugins")
+    let network = node.runtime.network().expect("a network");
+    let is_uninstalled = network["plugins"][1]["uninstalled"] == true;
+    // While the pod is captured, the plugin stays where it hears of the pod's end.
+    assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
+    let socket = node.folder().join("agent.sock");
+    let lock = node.folder().join("agent.sock.lock");
+    assert_eq!([socket.exists(), lock.exists()], [!is_uninstalled; 2]);
+    if is_uninstalled {
+        node.delete(pod).expect("deleted");
+        let pins = pins::of_netns(cookie);
+        assert!(!pins.exists(), "{}", pins.display());
+    }
+    is_uninstalled
 }
 
 #[test]
 fn the_plugin_stays_while_the_daemon_set_is_there() {
-    assert_eq!(plugins_after(|_| {}), WITH_OURS);
+    assert!(!is_uninstalled_after(|_| {}));
 }
 
 #[test]
 fn the_plugin_stays_if_nobody_knows() {
-    assert_eq!(
-        plugins_after(|node| node.api.set_unavailable(true)),
-        WITH_OURS
-    );
+    assert!(!is_uninstalled_after(|node| node.api.set_unavailable(true)));
 }
 
 /// As when the rights are deleted before the agent: who may not ask does not know.
 #[test]
 fn the_plugin_stays_if_the_agent_may_not_ask() {
-    assert_eq!(
-        plugins_after(|node| node.api.allow_only(Vec::new())),
-        WITH_OURS
-    );
+    assert!(!is_uninstalled_after(|node| node
+        .api
+        .allow_only(Vec::new())));
 }
 
 #[test]
 fn the_plugin_goes_with_the_daemon_set() {
     let going = |node: &Node| drop(node.api.put(daemon_set(true)).expect("changed"));
-    assert_eq!(plugins_after(going), ["ptp"]);
+    assert!(is_uninstalled_after(going));
     let gone = |node: &Node| {
         let removed = node
             .api
             .remove("apps/v1", "DaemonSet", "mesh", "interceptor");
         assert!(removed.expect("a kind"));
     };
-    assert_eq!(plugins_after(gone), ["ptp"]);
+    assert!(is_uninstalled_after(gone));
 }
 
 /// The second waits, and takes over when the first has ended.

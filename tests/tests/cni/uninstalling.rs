@@ -10,7 +10,7 @@ use std::{
 
 use ::interceptor::agent::install::{self, InstallOptions};
 use clap::Parser;
-use interceptor_tests::interceptor;
+use interceptor_tests::{interceptor, machine};
 use serde_json::Value;
 
 const CALICO: &str =
@@ -42,6 +42,8 @@ fn networks(conf: &Path) -> Vec<Value> {
 /// Whenever it is killed, the node has a network, and the next call ends what was begun.
 #[test]
 fn killed_at_any_point_it_leaves_a_network() {
+    // While other tests' pods are captured, the plugin stays.
+    let _alone = machine::exclusive().expect("the machine");
     let folder = tempfile::tempdir().expect("a folder");
     let [bin, conf] = ["bin", "net.d"].map(|name| folder.path().join(name));
     fs::create_dir(&conf).expect("a folder");
@@ -80,6 +82,7 @@ fn killed_at_any_point_it_leaves_a_network() {
 
 #[test]
 fn a_node_whose_agent_is_gone_is_left_as_it_was() {
+    let _alone = machine::exclusive().expect("the machine");
     let folder = tempfile::tempdir().expect("a folder");
     let [bin, conf] = ["bin", "net.d"].map(|name| folder.path().join(name).display().to_string());
     let file = folder.path().join("net.d/10-calico.conflist");

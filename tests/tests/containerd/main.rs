@@ -6,6 +6,7 @@ use std::{fs, net::SocketAddr};
 use interceptor_tests::{
     bpf::pins,
     containerd::{Containerd, Sandbox},
+    interceptor,
     lab::{call, cookie, dial, echoes, wait_until},
     node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},
 };
@@ -156,6 +157,34 @@ fn a_sandbox_is_stopped_and_removed_without_the_agent() {
     let again = containerd.start_ready_agent(&node, &[]).expect("an agent");
     let gone = wait_until("the pins to go", || Ok(!pins.exists()));
     gone.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
+}
+
+/// containerd calls the plugins that are configured when a sandbox ends, not those that it was set up
+/// with: so an uninstalled plugin hears of it.
+#[test]
+fn on_an_uninstalled_node_a_sandbox_that_ends_takes_its_pins_along() {
+    let (node, containerd) = new_node();
+    let mut agent = containerd.start_ready_agent(&node, &[]).expect("an agent");
+    let pod = schedule(&node, "web");
+    let mut sandbox = containerd.run_sandbox(&node, &pod, 0).expect("a sandbox");
+    start_containers(&mut sandbox);
+    let pins = pins::of_netns(sandbox.cookie().expect("a cookie"));
+    agent.kill().expect("killed");
+    let [conf, bin] = [&node.runtime.conf, &node.runtime.bin].map(|path| path.to_string_lossy());
+    let uninstall = [
+        "uninstall",
+        "--node",
+        "--cni-conf-dir",
+        &conf,
+        "--cni-bin-dir",
+        &bin,
+    ];
+    let output = interceptor::try_run(uninstall).expect("a run");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(dialled(&sandbox), CAPTURED);
+    assert!(pins.exists(), "{}", pins.display());
+    sandbox.remove().expect("removed");
+    assert!(!pins.exists(), "{}", pins.display());
 }
 
 /// Processes, mounts and sockets: what the runtime has made is the node's, and goes with it.

@@ -194,7 +194,9 @@ fn uninstalling_leaves_running_pods_captured_unless_told_otherwise() {
         apps.map(|app| dial(app, REMOTE).expect("a call")).collect()
     };
     uninstall(&scene, &[]);
-    assert_eq!(scene.node.runtime.plugins().expect("plugins"), ["ptp"]);
+    // It stays for them, and lets others pass.
+    let network = scene.node.runtime.network().expect("a network");
+    assert_eq!(network["plugins"][1]["uninstalled"], true, "{network}");
     assert_eq!(answers(&scene), [CAPTURED; 2]);
     for pod in &mut scene.pods {
         pod.start_proxy(&scene.node).expect("another proxy");
@@ -209,6 +211,7 @@ fn uninstalling_leaves_running_pods_captured_unless_told_otherwise() {
         assert_eq!(dial(&scene.node.client, &to).expect("a call"), "app:8080");
     }
     expect_nothing_left();
+    assert_eq!(scene.node.runtime.plugins().expect("plugins"), ["ptp"]);
     // Twice is once.
     uninstall(&scene, &["--now"]);
     // New pods start without us.

@@ -7,6 +7,7 @@ mod first;
 mod full_tables;
 mod last;
 mod shares;
+mod leaving;
 mod swept;
 mod telling;
 mod upgrade;

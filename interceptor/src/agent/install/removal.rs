@@ -1,52 +1,149 @@
 //! Taking the plugin off the node.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tracing::debug;
 
 use super::{
     CniFolders, NotInstalled, files,
     folder::{ConfFile, Folder, SAVED, shape_of},
 };
-use crate::cni::{PLUGIN, conflist::Shape};
+use crate::{
+    agent::protocol::remove_socket,
+    bpf::pins::Pins,
+    cni::{PLUGIN, conflist::Shape},
+    dataplane::Dataplane,
+};
 
-/// Takes our entry out of every network, brings back what we have hidden, and removes the binary.
-/// Answers with what it has done. Twice is once.
+/// Takes our entry out of every network, brings back what we have hidden, and removes the binary and
+/// the agent's socket. Answers with what it has done. Twice is once.
 ///
 /// Networks first: a runtime that finds the plugin named but not there starts no pod.
+///
+/// While pods are captured the plugin stays where its end can be left to it: it lets every new pod pass,
+/// and takes itself and the last pins off the node with the last captured pod. Runtimes that call it by
+/// the configuration that a pod was set up with need no entry for that.
 pub fn uninstall(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
+    uninstall_while(folders, is_any_pod_captured())
+}
+
+/// Whether anything is pinned after what is kept for pods that are gone was removed. A container that
+/// does not see the host's bpffs sees none.
+fn is_any_pod_captured() -> bool {
+    if let Err(error) = Dataplane::new().end_sandbox(None) {
+        debug!("cannot remove what is kept for pods that are gone: {error:#}");
+    }
+    Pins::new().exist()
+}
+
+pub(super) fn uninstall_while(
+    folders: &CniFolders,
+    captured: bool,
+) -> Result<Vec<String>, NotInstalled> {
     let mut done = Vec::new();
     if folders.cni_conf_dir.exists() {
         let folder = Folder::open(&folders.cni_conf_dir)?;
         let paths = files::list(&folder.path).map_err(NotInstalled::io(&folder.path))?;
         for path in &paths {
-            done.extend(bring_back(path)?);
+            remove_socket_of(path)?;
         }
-        for path in &paths {
-            done.extend(clean(path)?);
+        if captured && !folders.keep_cni_plugin {
+            for path in &paths {
+                done.extend(leave_to_plugin(path)?);
+            }
+            if !done.is_empty() {
+                return Ok(done);
+            }
         }
+        done.extend(remove_entries(&paths)?);
     }
-    if folders.keep_cni_plugin {
-        return Ok(done);
-    }
-    let binary = folders.cni_bin_dir.join(PLUGIN);
-    if files::remove(&binary).map_err(NotInstalled::io(&binary))? {
-        done.push(format!("removed {}", binary.display()));
+    if !folders.keep_cni_plugin {
+        done.extend(remove_binary(folders)?);
     }
     Ok(done)
+}
+
+/// Ends what [`uninstall`] has left to the plugin. Nothing is done where the plugin is installed again:
+/// an agent has come back.
+pub fn finish(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
+    let folder = Folder::open(&folders.cni_conf_dir)?;
+    let paths = files::list(&folder.path).map_err(NotInstalled::io(&folder.path))?;
+    let is_uninstalled = |file: &ConfFile| {
+        let settings = file.network.our_settings();
+        settings.is_some_and(|settings| settings.uninstalled)
+    };
+    let mut ours = paths.iter().filter_map(|path| with_ours(path));
+    if ours.any(|file| !is_uninstalled(&file)) {
+        return Ok(Vec::new());
+    }
+    for path in &paths {
+        remove_socket_of(path)?;
+    }
+    let mut done = remove_entries(&paths)?;
+    done.extend(remove_binary(folders)?);
+    Ok(done)
+}
+
+fn remove_entries(paths: &[PathBuf]) -> Result<Vec<String>, NotInstalled> {
+    let mut done = Vec::new();
+    for path in paths {
+        done.extend(bring_back(path)?);
+    }
+    for path in paths {
+        done.extend(clean(path)?);
+    }
+    Ok(done)
+}
+
+fn remove_binary(folders: &CniFolders) -> Result<Option<String>, NotInstalled> {
+    let binary = folders.cni_bin_dir.join(PLUGIN);
+    let removed = files::remove(&binary).map_err(NotInstalled::io(&binary))?;
+    Ok(removed.then(|| format!("removed {}", binary.display())))
+}
+
+/// The file at `path`, if our plugin is in it. (What no runtime takes calls no plugin, and is not ours
+/// to repair.)
+fn with_ours(path: &Path) -> Option<ConfFile> {
+    let file = ConfFile::read(path, shape_of(path)?).ok()?;
+    file.network.has_ours().then_some(file)
+}
+
+/// Removes the socket of the agent that the file at `path` names.
+fn remove_socket_of(path: &Path) -> Result<(), NotInstalled> {
+    let settings = with_ours(path).and_then(|file| file.network.our_settings());
+    settings.map_or(Ok(()), |settings| {
+        remove_socket(&settings.socket).map_err(NotInstalled::io(&settings.socket))
+    })
+}
+
+/// Leaves it to the plugin to end what is left, if it is chained in the file at `path` and knows where
+/// that is.
+fn leave_to_plugin(path: &Path) -> Result<Option<String>, NotInstalled> {
+    let Some(file) = with_ours(path) else {
+        return Ok(None);
+    };
+    let is_alone = file.network.types().iter().all(|name| *name == PLUGIN);
+    let settings = file.network.our_settings();
+    let knows_where = settings.is_some_and(|settings| settings.conf_dir.is_some());
+    if is_alone || !knows_where {
+        return Ok(None);
+    }
+    file.replace(&file.network.clone().with_ours_uninstalled())?;
+    Ok(Some(format!(
+        "{PLUGIN} stays in {} until the last captured pod has ended, and lets every new pod pass",
+        path.display()
+    )))
 }
 
 /// Takes our entry out of the file at `path`, if it has one.
 fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
     let shown = path.display();
-    let Some(shape) = shape_of(path) else {
+    let Some(file) = with_ours(path) else {
         return Ok(None);
     };
-    // What no runtime takes calls no plugin, and is not ours to repair.
-    let Ok(file) = ConfFile::read(path, shape) else {
-        return Ok(None);
-    };
-    if !file.network.has_ours() {
-        return Ok(None);
-    }
     if file.network.types().iter().all(|name| *name == PLUGIN) || stands_in(&file) {
         files::remove(path).map_err(NotInstalled::io(path))?;
         return Ok(Some(format!("removed {shown}")));

@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        uninstall(&self.options(&[]).folders).unwrap()
+        removal::uninstall_while(&self.options(&[]).folders, false).unwrap()
     }
 
     #[track_caller]
@@ -283,7 +283,7 @@ fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let options = node.options(&["--keep-cni-plugin"]);
-    uninstall(&options.folders).unwrap();
+    removal::uninstall_while(&options.folders, false).unwrap();
     assert!(node.binary().exists());
     assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
 }
@@ -504,4 +504,53 @@ fn who_insists_on_being_alone_is_named_with_the_cure_and_not_fought() {
             if reason.contains("cni.exclusive=false") && reason.contains("05-cilium.conflist")));
         assert!((5..=6).contains(&rewritten), "{rewritten}");
     });
+}
+
+/// The plugin's entry, if it is in the list.
+fn ours(node: &Node, name: &str) -> Option<PluginSettings> {
+    let network = conflist::Network::parse(Shape::List, &node.read(name)).unwrap();
+    network.our_settings()
+}
+
+#[test]
+fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    node.once(&[]).unwrap();
+    let folders = node.options(&[]).folders;
+    for _ in 0..2 {
+        let said = removal::uninstall_while(&folders, true).unwrap().join("\n");
+        assert!(said.contains("until the last captured pod"), "{said}");
+        assert_eq!(
+            node.types("10-calico.conflist"),
+            ["calico", "portmap", PLUGIN]
+        );
+        let settings = ours(&node, "10-calico.conflist").unwrap();
+        assert!(settings.uninstalled);
+        let folder = fs::canonicalize(node.conf("")).unwrap();
+        assert_eq!(settings.conf_dir, Some(folder));
+        assert!(node.binary().exists());
+    }
+    // Installed again, it is as it was, and what it was left to end stays.
+    node.once(&[]).unwrap();
+    assert!(!ours(&node, "10-calico.conflist").unwrap().uninstalled);
+    assert_eq!(finish(&folders).unwrap(), Vec::<String>::new());
+    assert!(ours(&node, "10-calico.conflist").is_some() && node.binary().exists());
+    removal::uninstall_while(&folders, true).unwrap();
+    finish(&folders).unwrap();
+    assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
+    assert!(!node.binary().exists());
+}
+
+/// Runtimes call it by the configuration that a pod was set up with, Multus calls a network of ours.
+#[test]
+fn where_the_plugin_is_called_all_the_same_its_entry_goes_at_once() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    node.once(&[]).unwrap();
+    let kept = node.options(&["--keep-cni-plugin"]).folders;
+    removal::uninstall_while(&kept, true).unwrap();
+    assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
+    assert!(node.binary().exists());
+    node.once(&["--chained", "false"]).unwrap();
+    removal::uninstall_while(&node.options(&[]).folders, true).unwrap();
+    assert_eq!(node.names(), ["10-calico.conflist"]);
 }

@@ -103,6 +103,31 @@ impl Listener {
     }
 }
 
+/// Removes what an agent that has ended has left at `path`, and the directory if nothing else is in it.
+/// An agent that is alive keeps it.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    let lock_file = beside(path, "lock");
+    if path.exists() || lock_file.exists() {
+        let Some(_lock) = lock(path)? else {
+            return Ok(());
+        };
+        for file in [path, &lock_file] {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| folder.ends_with("interceptor"))
+    {
+        // In the agent's container it is a mount; others may have files in it.
+        let _kept = fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
 fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     if let Some(folder) = path.parent() {
         let mut builder = fs::DirBuilder::new();

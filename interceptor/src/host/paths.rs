@@ -1,0 +1,135 @@
+//! Where the host has a directory that a container sees through a mount.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{HostProcess, identity};
+
+/// A line of `mountinfo` (`proc_pid_mountinfo(5)`).
+#[derive(Debug)]
+struct Mount<'a> {
+    device: &'a str,
+    /// What of the file system is mounted.
+    root: &'a Path,
+    point: &'a Path,
+}
+
+impl<'a> Mount<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(' ').skip(2);
+        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Self {
+            device,
+            root: Path::new(root),
+            point: Path::new(point),
+        })
+    }
+}
+
+/// The path that processes of the host have for the directory that is `path` to us. `None` if there is
+/// none, or the host cannot be looked at (in a container, without hostPID).
+#[must_use]
+pub fn on_host(path: &Path) -> Option<PathBuf> {
+    let path = fs::canonicalize(path).ok()?;
+    let host = HostProcess::find().ok()?;
+    let own = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
+    let hosts = fs::read_to_string(host.file("mountinfo")).ok()?;
+    let ours = identity(path.to_str()?).ok()?;
+    // Another mount may hide it there.
+    let is_it = |there: &PathBuf| {
+        let seen = host.file(&format!("root{}", there.display()));
+        identity(&seen).is_ok_and(|seen| seen == ours)
+    };
+    candidates(&path, &own, &hosts).into_iter().find(is_it)
+}
+
+/// Where `path` may be in the mounts of `hosts`, those first of which most of the file system is seen.
+fn candidates(path: &Path, own: &str, hosts: &str) -> Vec<PathBuf> {
+    let mounts = own.lines().filter_map(Mount::read);
+    let above = mounts.filter(|mount| path.starts_with(mount.point));
+    // Of two at one place the later hides the other.
+    let Some(mount) = above.max_by_key(|mount| mount.point.as_os_str().len()) else {
+        return Vec::new();
+    };
+    let Ok(rest) = path.strip_prefix(mount.point) else {
+        return Vec::new();
+    };
+    let file = mount.root.join(rest);
+    let same = hosts.lines().filter_map(Mount::read);
+    let mut same: Vec<_> = same.filter(|other| other.device == mount.device).collect();
+    same.sort_by_key(|mount| mount.root.as_os_str().len());
+    let place = |mount: Mount<'_>| Some(mount.point.join(file.strip_prefix(mount.root).ok()?));
+    same.into_iter().filter_map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    const HOST: &str = "\
+22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+30 22 254:2 / /var/lib rw - ext4 /dev/vda2 rw
+31 22 0:27 / /run rw - tmpfs tmpfs rw";
+
+    #[test]
+    fn a_mount_in_a_container_is_found_on_the_host() {
+        let own = "\
+90 80 0:99 / / ro - overlay overlay ro
+91 90 254:1 /etc/cni/net.d /host/etc/cni/net.d rw - ext4 /dev/vda1 rw
+92 90 254:2 /rancher/k3s/cni /host/opt/cni/bin rw - ext4 /dev/vda2 rw";
+        let found = |path: &str| candidates(Path::new(path), own, HOST);
+        assert_eq!(found("/host/etc/cni/net.d"), [Path::new("/etc/cni/net.d")]);
+        assert_eq!(
+            found("/host/opt/cni/bin"),
+            [Path::new("/var/lib/rancher/k3s/cni")]
+        );
+        assert_eq!(found("/anything"), [""; 0].map(PathBuf::from));
+    }
+
+    /// The thread is in the place of a container: it has mounts of its own.
+    #[test]
+    fn a_directory_is_found_behind_a_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        let [there, here] = ["there", "here"].map(|name| folder.path().join(name));
+        fs::create_dir(&there).unwrap();
+        fs::create_dir(&here).unwrap();
+        let nothing: Option<&str> = None;
+        let look = || {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+            mount(
+                nothing,
+                "/",
+                nothing,
+                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                nothing,
+            )
+            .unwrap();
+            mount(Some(&there), &here, nothing, MsFlags::MS_BIND, nothing).unwrap();
+            on_host(&here)
+        };
+        let found = thread::scope(|scope| scope.spawn(look).join().unwrap());
+        assert_eq!(found, Some(there.canonicalize().unwrap()));
+    }
+
+    #[test]
+    fn on_the_host_itself_a_path_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        assert_eq!(
+            candidates(Path::new("/etc/cni/net.d"), HOST, HOST),
+            [Path::new("/etc/cni/net.d")]
+        );
+        // As where process 1 cannot be looked at.
+        assert!(on_host(&path).is_none_or(|found| found == path));
+        assert_eq!(on_host(Path::new("/nowhere")), None);
+    }
+}

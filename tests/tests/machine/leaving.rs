@@ -1,0 +1,108 @@
+//! An uninstalled node: the last captured pod takes everything along.
+
+use std::fs;
+
+use interceptor_tests::{
+    bpf::pins,
+    lab::{cookie, dial, said},
+    machine::Exclusive,
+    node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},
+};
+
+use crate::{alone, expect_nothing_left, interceptor};
+
+fn dialled(pod: &Pod) -> String {
+    dial(pod.app().expect("the app"), REMOTE).expect("a call")
+}
+
+fn run(node: &Node, name: &str) -> Pod {
+    let manifest = Manifest::of_mesh(name, &node.new_uid());
+    node.run(manifest).expect("a pod that starts")
+}
+
+/// `interceptor uninstall --node`, where the agent has been killed.
+fn uninstall(node: &Node) -> String {
+    let mut command = interceptor(&["uninstall", "--node"]);
+    command.arg("--cni-conf-dir").arg(&node.runtime.conf);
+    command.arg("--cni-bin-dir").arg(&node.runtime.bin);
+    said(&mut command).expect("uninstalled")
+}
+
+/// A node whose agent has captured a pod and was killed, and which is uninstalled by now.
+fn uninstalled(alone: &Exclusive) -> (Node, Pod) {
+    let node = Node::alone(Driver::Systemd, alone).expect("a node");
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pod = run(&node, "web");
+    assert_eq!(dialled(&pod), CAPTURED);
+    agent.kill().expect("killed");
+    let said = uninstall(&node);
+    assert!(said.contains("until the last captured pod"), "{said}");
+    for left in ["agent.sock", "agent.sock.lock"] {
+        assert!(!node.folder().join(left).exists(), "{left}");
+    }
+    (node, pod)
+}
+
+#[track_caller]
+fn expect_clean(node: &Node) {
+    expect_nothing_left();
+    assert_eq!(node.runtime.plugins().expect("plugins"), ["ptp"]);
+    let binary = node.runtime.bin.join("interceptor-cni");
+    assert!(!binary.exists());
+    let files = fs::read_dir(&node.runtime.conf).expect("a folder");
+    assert_eq!(files.count(), 1);
+}
+
+#[test]
+fn the_last_captured_pod_takes_everything_along() {
+    let alone = alone();
+    let (node, pod) = uninstalled(&alone);
+    let new = run(&node, "new");
+    assert_eq!(dialled(&new), STRAIGHT);
+    assert_eq!(dialled(&pod), CAPTURED);
+    node.delete(new).expect("deleted");
+    assert_eq!(dialled(&pod), CAPTURED);
+    node.delete(pod).expect("deleted");
+    expect_clean(&node);
+    assert_eq!(dialled(&run(&node, "newer")), STRAIGHT);
+}
+
+/// One after the other, each takes its own along.
+#[test]
+fn a_pod_that_ends_takes_nothing_from_others() {
+    let alone = alone();
+    let node = Node::alone(Driver::Systemd, &alone).expect("a node");
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    let pods = ["first", "second"].map(|name| run(&node, name));
+    agent.kill().expect("killed");
+    uninstall(&node);
+    let [first, second] = pods;
+    let own = pins::of_netns(cookie(first.netns().expect("a netns")).expect("a cookie"));
+    assert!(own.exists());
+    node.delete(first).expect("deleted");
+    assert!(!own.exists(), "{}", own.display());
+    assert_eq!(dialled(&second), CAPTURED);
+    node.delete(second).expect("deleted");
+    expect_clean(&node);
+}
+
+/// As after a reboot: nothing is pinned, and the next pod that starts takes the plugin along.
+#[test]
+fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
+    let alone = alone();
+    let (node, pod) = uninstalled(&alone);
+    said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    assert_eq!(dialled(&pod), STRAIGHT);
+    assert_eq!(dialled(&run(&node, "new")), STRAIGHT);
+    expect_clean(&node);
+}
+
+/// An agent that is installed once more has the plugin capture pods again.
+#[test]
+fn an_agent_that_comes_back_takes_over() {
+    let alone = alone();
+    let (node, pod) = uninstalled(&alone);
+    let agent = node.start_ready_agent(&[]).expect("another agent");
+    assert_eq!(dialled(&pod), CAPTURED);
+    assert_eq!(dialled(&run(&node, "new")), CAPTURED, "{}", agent.log());
+}
