@@ -157,19 +157,40 @@ fn to_uninstall_and_detach_takes_what_the_agent_has() {
     assert_eq!(now.allow_privilege_escalation, None);
 }
 
-/// The rules of all roles, as `group/resource: verbs`.
-fn rules(rendered: &Rendered) -> Vec<String> {
+/// The rules of all roles.
+fn policy_rules(rendered: &Rendered) -> Vec<PolicyRule> {
     let cluster = rendered.typed::<ClusterRole>("ClusterRole");
     let own = rendered.typed::<Role>("Role");
     let cluster = cluster.into_iter().filter_map(|role| role.rules);
     let own = own.into_iter().filter_map(|role| role.rules);
-    let mut rules: Vec<_> = cluster
-        .chain(own)
-        .flatten()
-        .map(|rule| shown(&rule))
-        .collect();
+    cluster.chain(own).flatten().collect()
+}
+
+/// The same, as `group/resource: verbs`.
+fn rules(rendered: &Rendered) -> Vec<String> {
+    let mut rules: Vec<_> = policy_rules(rendered).iter().map(shown).collect();
     rules.sort();
     rules
+}
+
+/// kustomize appends a hash to the name of a generated ConfigMap, and replaces that name wherever a
+/// role has it in `resourceNames`, whatever resource the role means.
+#[test]
+fn every_object_that_a_role_names_is_rendered_under_that_name() {
+    for rendered in Rendered::platforms() {
+        for rule in policy_rules(rendered) {
+            let kind = match rule.resources.as_deref().unwrap_or_default() {
+                [resource] if resource == "daemonsets" => "DaemonSet",
+                _ => continue,
+            };
+            let names: Vec<_> = rendered
+                .kind(kind)
+                .filter_map(|object| object["metadata"]["name"].as_str())
+                .collect();
+            let folder = &rendered.folder;
+            assert_eq!(rule.resource_names.as_deref().unwrap(), names, "{folder}");
+        }
+    }
 }
 
 fn shown(rule: &PolicyRule) -> String {
