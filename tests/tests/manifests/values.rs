@@ -42,6 +42,23 @@ fn every_value_that_the_agent_must_have_is_there() {
     }
 }
 
+/// kubelet asks the API server for a mutable ConfigMap each time that a container starts, and an agent
+/// that restarts during an outage would wait for its end (`CreateContainerConfigError`).
+#[test]
+fn an_agent_starts_without_the_api_server() {
+    let examples = ["examples/taint", "examples/live-annotations"].map(Rendered::of);
+    for rendered in Rendered::platforms().iter().chain(&examples) {
+        let values: ConfigMap = rendered.only("ConfigMap");
+        assert_eq!(values.immutable, Some(true), "{}", rendered.folder);
+        let variables = rendered.agent().env.unwrap().into_iter();
+        for source in variables.filter_map(|variable| variable.value_from) {
+            let is_secret = source.secret_key_ref.is_some();
+            assert!(!is_secret, "{}: a mutable Secret", rendered.folder);
+        }
+        assert_eq!(rendered.agent().env_from, None, "{}", rendered.folder);
+    }
+}
+
 fn known_variables(command: &[&str]) -> String {
     let output = interceptor::try_run(command.iter().chain(&["--help"])).unwrap();
     String::from_utf8(output.stdout).unwrap()
