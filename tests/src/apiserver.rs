@@ -6,8 +6,8 @@
 
 mod parameters;
 mod patching;
+mod rbac;
 mod resource;
-mod rights;
 mod selector;
 mod serving;
 mod state;
@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::rbac::v1::PolicyRule;
+use rbac::Account;
 pub use resource::{RESOURCES, Resource};
 use serde_json::{Value, json};
 pub use state::Recorded;
@@ -125,6 +125,24 @@ impl ApiServer {
         Ok(self.state.change(remove))
     }
 
+    /// Deletes an object as the real one does in the background: a namespace is marked and stays until
+    /// it is empty, any other object is gone.
+    pub fn delete(&self, object: &Value) -> Result<()> {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let metadata = &object["metadata"];
+        let [api_version, kind] = [text(&object["apiVersion"]), text(&object["kind"])];
+        let [namespace, name] = [text(&metadata["namespace"]), text(&metadata["name"])];
+        let there = self.get(&api_version, &kind, &namespace, &name);
+        let mut there = there.with_context(|| format!("no {kind} {namespace}/{name}"))?;
+        if kind != "Namespace" {
+            return self
+                .remove(&api_version, &kind, &namespace, &name)
+                .map(drop);
+        }
+        there["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        self.put(there).map(drop)
+    }
+
     /// An object as it is now.
     #[must_use]
     pub fn get(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -149,9 +167,13 @@ impl ApiServer {
             .collect()
     }
 
-    /// Allows only what `rules` say from now on.
-    pub fn allow_only(&self, rules: Vec<PolicyRule>) {
-        self.state.lock().rights = Some(rules);
+    /// Takes every request for one of this `ServiceAccount` from now on, and allows only what the
+    /// roles allow that are bound to it.
+    pub fn authenticate_as(&self, namespace: &str, service_account: &str) {
+        self.state.lock().account = Some(Account {
+            namespace: namespace.to_owned(),
+            name: service_account.to_owned(),
+        });
     }
 
     /// All requests so far, in the order in which they were answered.
@@ -163,7 +185,7 @@ impl ApiServer {
     /// Those that were refused: for want of rights, or as there is nothing like that.
     #[must_use]
     pub fn refused(&self) -> Vec<Recorded> {
-        let refusals = [400, 403, 405, 422];
+        let refusals = [400, 401, 403, 405, 422];
         let mut recorded = self.recorded();
         recorded.retain(|request| refusals.contains(&request.status));
         recorded

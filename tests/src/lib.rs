@@ -22,6 +22,7 @@ pub mod interceptor;
 pub mod janitor;
 pub mod lab;
 pub mod machine;
+pub mod manifests;
 pub mod model;
 pub mod netns;
 pub mod node;

@@ -24,7 +24,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use agent::{AgentProcess, Surroundings, daemon_set};
+pub use agent::{AgentProcess, NAMESPACE, Surroundings};
 use anyhow::Result;
 use folder::Folder;
 pub use kubelet::Driver;
@@ -37,6 +37,7 @@ use crate::{
     apiserver::ApiServer,
     cgroup::Cgroup,
     machine::{self, Exclusive, Shared},
+    manifests,
     netns::Netns,
     world::{Bind, serve},
 };
@@ -132,12 +133,12 @@ impl Node {
         self.api.put(json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
         }))?;
-        for namespace in ["shop", "kube-system", "mesh"] {
+        for namespace in ["shop", "kube-system"] {
             self.api.put(json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace},
             }))?;
         }
-        self.api.put(daemon_set(false))?;
+        self.deploy(manifests::base()?)?;
         self.api.put(agent::own_pod(name))?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::{
     apt::{self, Need},
     build,
     command::{cargo, exec},
-    envoy, paths, test,
+    envoy, kubectl, paths, test,
 };
 
 /// The benchmark, who holds network namespaces for it, and who cleans up after it.
@@ -48,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .args(["--bin", "bench", "--", "--output"])
         .arg(options.folder())
         .env("INTERCEPTOR_BIN", interceptor)
+        .env("KUBECTL_BIN", kubectl::ensure()?)
         .env("ENVOY_BIN", envoy);
     if options.quick {
         bench.arg("--quick");

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::{
     apt, build,
     command::{cargo, display, exec},
-    envoy, test,
+    envoy, kubectl, test,
 };
 
 /// The proxy that connections are handed to.
@@ -51,6 +51,7 @@ pub(crate) fn run(what: What) -> Result<()> {
             .env("ENVOY_BIN", envoy::ensure()?),
         What::Agent => demo
             .arg("--agent")
+            .env("KUBECTL_BIN", kubectl::ensure()?)
             .env("INTERCEPTOR_OTHER_BIN", build::other_layout()?),
     };
     Err(demo.exec()).with_context(|| format!("cannot run `{}`", display(&demo)))

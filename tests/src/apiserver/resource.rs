@@ -45,17 +45,32 @@ const fn global(
     }
 }
 
+const RBAC: &str = "rbac.authorization.k8s.io";
+
 /// All that are served.
-pub const RESOURCES: [Resource; 9] = [
+pub const RESOURCES: [Resource; 17] = [
     namespaced("", "v1", "pods", "Pod"),
     namespaced("", "v1", "configmaps", "ConfigMap"),
     namespaced("", "v1", "events", "Event"),
+    namespaced("", "v1", "resourcequotas", "ResourceQuota"),
+    namespaced("", "v1", "serviceaccounts", "ServiceAccount"),
     global("", "v1", "namespaces", "Namespace"),
     global("", "v1", "nodes", "Node"),
     namespaced("apps", "v1", "daemonsets", "DaemonSet"),
+    namespaced("batch", "v1", "jobs", "Job"),
     namespaced("coordination.k8s.io", "v1", "leases", "Lease"),
     namespaced("events.k8s.io", "v1", "events", "Event"),
+    namespaced(
+        "k8s.cni.cncf.io",
+        "v1",
+        "network-attachment-definitions",
+        "NetworkAttachmentDefinition",
+    ),
     global("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass"),
+    global(RBAC, "v1", "clusterroles", "ClusterRole"),
+    global(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding"),
+    namespaced(RBAC, "v1", "roles", "Role"),
+    namespaced(RBAC, "v1", "rolebindings", "RoleBinding"),
 ];
 
 impl Resource {

@@ -35,6 +35,14 @@ impl Selector {
             .map(Self)
     }
 
+    /// The one object that can be selected, if its name must be this.
+    #[must_use]
+    pub(super) fn name(&self) -> Option<&str> {
+        let mut named = self.0.iter();
+        let named = named.find(|one| one.equal && one.pointer == "/metadata/name");
+        named.map(|one| one.value.as_str())
+    }
+
     /// Whether `object` is selected.
     #[must_use]
     pub(super) fn matches(&self, object: &Value) -> bool {

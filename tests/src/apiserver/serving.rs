@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use super::{
     parameters::{Parameters, Version},
     patching::{self, Kind},
+    rbac::{self, Attributes},
     resource::Target,
-    rights,
     state::{Inner, Recorded, State},
     status::Failure,
     store::Listed,
@@ -111,12 +111,10 @@ fn answer(state: &Arc<State>, asked: &Asked) -> Result<Response, Failure> {
     let target = Target::parse(&asked.path);
     let target = target
         .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
-    let rights = inner.rights.as_deref();
-    if rights.is_some_and(|rules| !rights::allow(rules, &asked.verb, &target)) {
-        let Asked { verb, path, .. } = asked;
-        return Err(Failure::forbidden(format!(
-            "User \"agent\" cannot {verb} {path}"
-        )));
+    if let Some(account) = &inner.account {
+        let selector = asked.parameters.selector()?;
+        let attributes = Attributes::new(&asked.verb, &target, &selector);
+        rbac::authorize(&inner.store, account, attributes)?;
     }
     asked
         .parameters

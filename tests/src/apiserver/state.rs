@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::store::Store;
+use super::{rbac::Account, store::Store};
 
 /// A request that came in.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +64,8 @@ pub(super) struct State {
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) faults: Faults,
-    pub(super) rights: Option<Vec<PolicyRule>>,
+    /// Whose requests are served; without it all is allowed.
+    pub(super) account: Option<Account>,
     pub(super) recorded: Vec<Recorded>,
 }
 

@@ -4,10 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use anyhow::Result;
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::api::{
-    core::v1::{Node, Pod},
-    rbac::v1::PolicyRule,
-};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, Config, Error, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
@@ -282,14 +279,55 @@ fn a_server_may_be_slow_or_unavailable() {
     });
 }
 
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// Lets an account do this with pods, and nothing else.
+fn grant(server: &ApiServer, verbs: &[&str]) -> Result<()> {
+    let account = json!({"kind": "ServiceAccount", "namespace": "mesh", "name": "agent"});
+    for object in [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"namespace": "mesh", "name": "agent"}}),
+        json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": "agent"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]}),
+        json!({"apiVersion": RBAC, "kind": "ClusterRoleBinding", "metadata": {"name": "agent"},
+            "roleRef": {"kind": "ClusterRole", "name": "agent"}, "subjects": [account]}),
+    ] {
+        server.put(object)?;
+    }
+    server.authenticate_as("mesh", "agent");
+    Ok(())
+}
+
+/// The real one authorizes a request once, when it begins.
+#[test]
+fn a_watch_goes_on_when_its_rights_are_deleted() {
+    run(async {
+        let server = ApiServer::start()?;
+        grant(&server, &["list", "watch"])?;
+        let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));
+        expect(&mut events, &["init", "all"]).await;
+        let deleting = async {
+            until_watched(&server).await;
+            server.remove(RBAC, "ClusterRoleBinding", "", "agent")?;
+            server.remove("v1", "ServiceAccount", "mesh", "agent")?;
+            let pods = Api::<Pod>::all(client(&server));
+            let refused = pods.list(&ListParams::default()).await;
+            assert!(matches!(refused, Err(Error::Api(status)) if status.code == 401));
+            server.put(pod("a", "one"))
+        };
+        let (told, put) = tokio::join!(next(&mut events), deleting);
+        put?;
+        assert_eq!(told, "a");
+        Ok(())
+    });
+}
+
 #[test]
 fn what_no_rule_allows_is_forbidden_and_recorded() {
     run(async {
         let server = ApiServer::start()?;
         server.put(pod("a", "one"))?;
-        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
-        let rule: PolicyRule = serde_json::from_value(rule)?;
-        server.allow_only(vec![rule]);
+        grant(&server, &["list"])?;
         let pods = Api::<Pod>::namespaced(client(&server), "shop");
         assert!(pods.list(&ListParams::default()).await.is_ok());
         let refused = pods.delete("a", &DeleteParams::default()).await;

@@ -12,16 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::{apps::v1::DaemonSet, rbac::v1::PolicyRule};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Container};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::Node;
-use crate::{interceptor, lab::wait_until, netns::Netns, spawn::spawn};
+use crate::{interceptor, lab::wait_until, manifests, netns::Netns, spawn::spawn};
 
 /// Goes to the cgroup and the namespaces.
 const SCRIPT: &str = r#"
@@ -50,21 +49,7 @@ const DAEMON_SET: &str = "interceptor";
 /// The agent's own pod.
 const OWN_POD: &str = "interceptor-abcde";
 /// Their namespace.
-const NAMESPACE: &str = "mesh";
-
-/// The agent's `DaemonSet` as the API has it: there, or being deleted.
-#[must_use]
-pub fn daemon_set(is_deleted: bool) -> Value {
-    let mut set = json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"namespace": NAMESPACE, "name": DAEMON_SET, "uid": "0"},
-    });
-    if is_deleted {
-        set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    }
-    set
-}
+pub const NAMESPACE: &str = "interceptor-system";
 
 /// The agent's own pod as the API has it.
 pub(super) fn own_pod(node: &str) -> Value {
@@ -88,49 +73,27 @@ pub(super) fn own_pod(node: &str) -> Value {
     })
 }
 
-/// What agents are deployed by.
-const DAEMON_SET_FILE: &str = include_str!("../../../deploy/base/daemonset.yaml");
-
-/// What `deploy/` grants to every agent.
-const RIGHTS: &str = include_str!("../../../deploy/base/rbac.yaml");
-/// What it grants where an option is set.
-const MORE_RIGHTS: [(&str, &str); 2] = [
-    (
-        "--taint",
-        include_str!("../../../deploy/components/taint/rbac.yaml"),
-    ),
-    (
-        "--live-annotations",
-        include_str!("../../../deploy/components/live-annotations/rbac.yaml"),
-    ),
+/// What has to be deployed besides the base where an option is set.
+const COMPONENTS: [(&str, &str); 2] = [
+    ("--taint", "examples/taint"),
+    ("--live-annotations", "examples/live-annotations"),
 ];
 
-/// What an agent with these options may do, as `deploy/` grants it. (Bindings have no rules.)
-fn rules(options: &[&str]) -> Result<Vec<PolicyRule>> {
-    let more = MORE_RIGHTS.into_iter();
-    let more = more.filter(|(option, _)| options.contains(option));
-    let texts = iter::once(RIGHTS).chain(more.map(|(_, text)| text));
-    let mut rules = Vec::new();
-    for text in texts {
-        for object in serde_saphyr::from_multiple::<Value>(text)? {
-            if let Some(granted) = object.get("rules") {
-                rules.extend(Vec::deserialize(granted)?);
-            }
-        }
-    }
-    ensure!(!rules.is_empty(), "deploy/ grants nothing");
-    Ok(rules)
-}
-
-/// What the agent is given of root's rights, as `setpriv` is told of it.
-fn rights_of_root() -> Result<[String; 2]> {
-    let set: DaemonSet = serde_saphyr::from_str(DAEMON_SET_FILE)?;
+/// The agent's container, as it is deployed.
+fn container() -> Result<Container> {
+    let set = manifests::only(manifests::base()?, "DaemonSet")?;
+    let set: DaemonSet = serde_json::from_value(set.clone())?;
     let pod = set.spec.and_then(|spec| spec.template.spec);
     let container = pod.and_then(|pod| pod.containers.into_iter().next());
-    let context = container.and_then(|container| container.security_context);
+    container.context("the DaemonSet has no container")
+}
+
+/// What a container is given of root's rights, as `setpriv` is told of it.
+pub(super) fn rights_of_root(container: &Container) -> Result<[String; 2]> {
+    let context = container.security_context.clone();
     let capabilities = context.and_then(|context| context.capabilities);
     let added = capabilities.and_then(|capabilities| capabilities.add);
-    let added = added.context("the DaemonSet adds no capability")?;
+    let added = added.context("the container adds no capability")?;
     let added = added.iter().map(|name| format!("+{}", name.to_lowercase()));
     let all: Vec<_> = iter::once("-all".to_owned()).chain(added).collect();
     let all = all.join(",");
@@ -154,6 +117,30 @@ pub struct AgentProcess {
 }
 
 impl Node {
+    /// Applies objects, and lets the agent do only what they allow its `ServiceAccount`.
+    pub fn deploy(&self, objects: &[Value]) -> Result<()> {
+        for object in objects {
+            self.api.put(object.clone())?;
+        }
+        let account = manifests::only(objects, "ServiceAccount")?;
+        let name = account["metadata"]["name"].as_str().context("a name")?;
+        self.api.authenticate_as(NAMESPACE, name);
+        Ok(())
+    }
+
+    /// Applies only the roles and bindings among `objects`.
+    fn grant(&self, objects: &[Value]) -> Result<()> {
+        let is_right = |object: &&Value| {
+            object["apiVersion"]
+                .as_str()
+                .is_some_and(|version| version.starts_with("rbac."))
+        };
+        for object in objects.iter().filter(is_right) {
+            self.api.put(object.clone())?;
+        }
+        Ok(())
+    }
+
     /// Starts the agent with these options more.
     pub fn start_agent(&self, options: &[&str]) -> Result<AgentProcess> {
         self.start_agent_of(&interceptor::binary(), options)
@@ -175,7 +162,11 @@ impl Node {
         binary: &Path,
         options: &[&str],
     ) -> Result<AgentProcess> {
-        self.api.allow_only(rules(options)?);
+        for (option, directory) in COMPONENTS {
+            if options.contains(&option) {
+                self.grant(&manifests::render(directory)?)?;
+            }
+        }
         let http = self.host.enter(free_port)?;
         let kubeconfig = self.folder().join("kubeconfig");
         fs::write(&kubeconfig, self.api.kubeconfig())?;
@@ -187,7 +178,7 @@ impl Node {
             .arg(self.cgroup.child("system.slice/agent")?)
             .args(&surroundings.namespaces)
             .args(BECOME)
-            .args(rights_of_root()?)
+            .args(rights_of_root(&container()?)?)
             .arg(binary)
             .args(["agent", "--node-name", &self.name])
             .arg("--kubeconfig")

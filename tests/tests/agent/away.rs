@@ -3,7 +3,7 @@
 use interceptor_tests::{
     bpf::pins,
     lab::{call, cookie, dial, echoes, wait_until},
-    node::REMOTE,
+    node::{NAMESPACE, REMOTE},
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
@@ -71,7 +71,7 @@ fn after_a_reboot_pods_wait_for_the_agent() {
     agent.kill().expect("killed");
     let systems = of_mesh(&node, "systems").in_namespace("kube-system");
     node.run(systems).expect("it starts without the agent");
-    let own = of_mesh(&node, "interceptor-fghij").in_namespace("mesh");
+    let own = of_mesh(&node, "interceptor-fghij").in_namespace(NAMESPACE);
     node.run(own).expect("it starts without the agent");
     let mut pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
     let refused = pod.start_sandbox(&node).expect_err("no agent");

@@ -1,14 +1,20 @@
 //! The agent ends: it is uninstalled only if its `DaemonSet` is gone or going, and pods stay captured.
 
-use interceptor_tests::{
-    bpf::pins,
-    lab::cookie,
-    node::{Node, daemon_set},
-};
+use interceptor_tests::{bpf::pins, lab::cookie, manifests, node::Node};
+use serde_json::{Value, json};
 
 use super::{expect_captured, new_node, of_mesh};
 
 const WITH_OURS: [&str; 2] = ["ptp", "interceptor-cni"];
+
+/// What is deployed of this kind.
+fn deployed(kind: &str) -> &'static Value {
+    manifests::only(manifests::base().expect("a base"), kind).expect("one")
+}
+
+fn delete(node: &Node, kind: &str) {
+    node.api.delete(deployed(kind)).expect("deleted");
+}
 
 /// Whether the plugin is uninstalled once the agent has been told to end, after `change`.
 fn is_uninstalled_after(change: impl FnOnce(&Node)) -> bool {
@@ -50,21 +56,22 @@ fn the_plugin_stays_if_nobody_knows() {
 /// As when the rights are deleted before the agent: who may not ask does not know.
 #[test]
 fn the_plugin_stays_if_the_agent_may_not_ask() {
-    assert!(!is_uninstalled_after(|node| node
-        .api
-        .allow_only(Vec::new())));
+    assert!(!is_uninstalled_after(|node| {
+        for kind in ["RoleBinding", "ClusterRoleBinding"] {
+            delete(node, kind);
+        }
+    }));
 }
 
 #[test]
 fn the_plugin_goes_with_the_daemon_set() {
-    let going = |node: &Node| drop(node.api.put(daemon_set(true)).expect("changed"));
-    assert!(is_uninstalled_after(going));
-    let gone = |node: &Node| {
-        let removed = node
-            .api
-            .remove("apps/v1", "DaemonSet", "mesh", "interceptor");
-        assert!(removed.expect("a kind"));
+    let going = |node: &Node| {
+        let mut set = deployed("DaemonSet").clone();
+        set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        node.api.put(set).expect("changed");
     };
+    assert!(is_uninstalled_after(going));
+    let gone = |node: &Node| delete(node, "DaemonSet");
     assert!(is_uninstalled_after(gone));
 }
 

@@ -10,7 +10,7 @@ use std::{
 use interceptor_tests::{
     bpf::maps::Map,
     lab::{cookie, wait_until},
-    node::daemon_set,
+    manifests,
 };
 
 use super::{new_node, of_mesh, until_captured};
@@ -160,7 +160,8 @@ fn with_its_few_capabilities_it_installs_into_folders_of_another_user() {
     assert_eq!(capabilities, Some(Ok(few.iter().sum())), "{status}");
     let plugins = || node.runtime.plugins().expect("plugins");
     assert_eq!(plugins(), ["ptp", "interceptor-cni"]);
-    node.api.put(daemon_set(true)).expect("a kind");
+    let set = manifests::only(manifests::base().expect("a base"), "DaemonSet");
+    node.api.delete(set.expect("one")).expect("deleted");
     agent.terminate().expect("it ends");
     assert_eq!(plugins(), ["ptp"], "{}", agent.log());
 }

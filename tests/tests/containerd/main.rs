@@ -8,7 +8,7 @@ use interceptor_tests::{
     containerd::{Containerd, Sandbox},
     interceptor,
     lab::{call, cookie, dial, echoes, wait_until},
-    node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},
+    node::{CAPTURED, Driver, Manifest, NAMESPACE, Node, Pod, REMOTE, STRAIGHT},
 };
 
 /// What no agent is waited for longer than.
@@ -132,7 +132,7 @@ fn without_the_agent_excluded_pods_start() {
         .start_ready_agent(&node, IMPATIENT)
         .expect("an agent");
     agent.kill().expect("killed");
-    for (name, namespace) in [("dns", "kube-system"), ("interceptor-fghij", "mesh")] {
+    for (name, namespace) in [("dns", "kube-system"), ("interceptor-fghij", NAMESPACE)] {
         let manifest = Manifest::of_mesh(name, &node.new_uid()).in_namespace(namespace);
         let pod = node.schedule(manifest).expect("a pod");
         let mut sandbox = containerd.run_sandbox(&node, &pod, 0).expect("a sandbox");

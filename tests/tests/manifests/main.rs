@@ -6,24 +6,15 @@ mod rights;
 mod types;
 mod values;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-};
+use std::{fs, sync::LazyLock};
 
-use interceptor_tests::command::run;
+use interceptor_tests::manifests::{render, workspace};
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{Container, PodSpec, Volume},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// What is rendered from one folder of `deploy/`.
 struct Rendered {
@@ -33,12 +24,7 @@ struct Rendered {
 
 impl Rendered {
     fn of(folder: &str) -> Self {
-        // `cargo xtask test` finds one that is recent enough.
-        let kubectl = env::var_os("KUBECTL_BIN").unwrap_or_else(|| "kubectl".into());
-        let path = workspace().join("deploy").join(folder);
-        let yaml = run(Command::new(kubectl).arg("kustomize").arg(path), "").unwrap();
-        let objects = serde_saphyr::from_multiple(&yaml).unwrap();
-        assert!(!objects.is_empty(), "{folder} renders nothing");
+        let objects = render(folder).unwrap();
         Self {
             folder: folder.to_owned(),
             objects,
