@@ -12,6 +12,7 @@
 
 mod agent;
 mod folder;
+mod job;
 mod kubelet;
 mod object;
 mod pod;

@@ -10,6 +10,7 @@ mod shares;
 mod leaving;
 mod swept;
 mod telling;
+mod uninstalling;
 mod upgrade;
 
 use std::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     batch::v1::Job,
-    core::v1::ConfigMap,
+    core::v1::{ConfigMap, Namespace},
     rbac::v1::{ClusterRoleBinding, RoleBinding, Subject},
 };
 
@@ -41,6 +41,21 @@ fn everything_is_in_the_namespace_that_is_made() {
                 assert_eq!(object["metadata"]["namespace"], NAMESPACE, "{kind}");
             }
         }
+    }
+}
+
+/// The agent's namespace may be being deleted, and admits nothing then.
+#[test]
+fn the_uninstalling_jobs_have_a_namespace_of_their_own() {
+    for example in ["examples/uninstall", "examples/uninstall-now"] {
+        let rendered = Rendered::of(example);
+        let namespace = rendered.only::<Namespace>("Namespace").metadata;
+        assert_ne!(namespace.name.as_deref(), Some(NAMESPACE));
+        let job = rendered.only::<Job>("Job").metadata;
+        assert_eq!(job.namespace, namespace.name, "{example}");
+        let labels = namespace.labels.unwrap_or_default();
+        let enforced = labels.get("pod-security.kubernetes.io/enforce");
+        assert_eq!(enforced.map(String::as_str), Some("privileged"));
     }
 }
 

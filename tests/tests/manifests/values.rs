@@ -42,7 +42,7 @@ fn every_value_that_the_agent_must_have_is_there() {
     }
 }
 
-/// kubelet asks the API server for a mutable ConfigMap each time that a container starts, and an agent
+/// kubelet asks the API server for a mutable `ConfigMap` each time that a container starts, and an agent
 /// that restarts during an outage would wait for its end (`CreateContainerConfigError`).
 #[test]
 fn an_agent_starts_without_the_api_server() {
