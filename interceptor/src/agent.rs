@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cgroup_events;
 mod closing;
 mod connection_metrics;
+pub mod deployment;
 pub mod events;
 mod eviction_metrics;
 #[cfg(test)]

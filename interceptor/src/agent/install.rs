@@ -148,6 +148,16 @@ pub struct InstallOptions {
     /// The namespace of the agent's own pod
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     pub pod_namespace: Option<String>,
+
+    /// The service account of the agent's own pod. When it is deleted, and the agent's rights with
+    /// it, the agent knows that it is being uninstalled
+    #[arg(
+        long,
+        env = "SERVICE_ACCOUNT",
+        requires = "pod_namespace",
+        value_name = "NAME"
+    )]
+    pub service_account: Option<String>,
 }
 
 impl InstallOptions {

@@ -1,38 +1,56 @@
-//! Whether SIGTERM means that the node is to be left as it was.
+//! Whether SIGTERM means that the agent is being uninstalled.
 //!
-//! A pod of a `DaemonSet` is ended to be replaced, far more often than because the set goes.
-//! To uninstall by mistake lets pods start uncaptured; to stay by mistake leaves what `interceptor
-//! uninstall --node` removes. So only a sure yes is a yes.
+//! The pod of a `DaemonSet` is ended to be replaced far more often than because the `DaemonSet` is
+//! deleted. To uninstall by mistake lets pods start uncaptured; to stay by mistake leaves what
+//! `interceptor uninstall --node` removes. So only what the API server has said counts, and an API
+//! server that does not answer, or refuses to, says nothing.
 
-use k8s_openapi::api::apps::v1::DaemonSet;
-
-/// What the API says of our `DaemonSet`.
+/// What the API server says of the agent's `DaemonSet`, with its name.
 #[derive(Debug)]
-pub enum Asked<'a> {
-    /// It is there, in this state.
-    Found(&'a DaemonSet),
-    /// There is none: 404, and nothing else.
-    Gone,
-    /// No answer, none in time, or an error.
-    Unknown,
+pub enum Asked {
+    /// It is there, and not being deleted.
+    There(String),
+    /// It is being deleted, or there is none (404).
+    Gone(String),
+    /// There is no answer, or another error than 404. With what was asked for, and the error.
+    Unknown(String),
 }
 
-/// What to do with what is installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What watches that began while the agent had its rights have told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// The agent's namespace is being deleted, which cannot be undone.
+    pub namespace: bool,
+    /// The agent's `ServiceAccount` is deleted: no pod of its `DaemonSet` can be created.
+    pub service_account: bool,
+}
+
+/// What to do with what is installed on the node, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// Keep it: another agent follows, or nobody knows.
-    Keep,
-    /// Take it off the node.
-    Uninstall,
+    /// Keep it: another agent follows.
+    Keep(String),
+    /// Keep it: whether another agent follows is not known.
+    Unsure(String),
+    /// Remove it from the node.
+    Uninstall(String),
 }
 
 /// Decides.
 #[must_use]
-pub fn decide(asked: &Asked<'_>) -> Leaving {
+pub fn decide(asked: Asked, deleted: Deleted) -> Leaving {
+    if deleted.namespace {
+        return Leaving::Uninstall("the agent's namespace is being deleted".to_owned());
+    }
     match asked {
-        Asked::Gone => Leaving::Uninstall,
-        Asked::Found(set) if set.metadata.deletion_timestamp.is_some() => Leaving::Uninstall,
-        Asked::Found(_) | Asked::Unknown => Leaving::Keep,
+        Asked::There(name) => Leaving::Keep(format!(
+            "the DaemonSet {name} is there and not being deleted"
+        )),
+        Asked::Gone(name) => Leaving::Uninstall(format!("the DaemonSet {name} is deleted")),
+        Asked::Unknown(why) if deleted.service_account => {
+            Leaving::Uninstall(format!("the agent's ServiceAccount is deleted, and {why}"))
+        }
+        Asked::Unknown(why) => Leaving::Unsure(why),
     }
 }
 
@@ -40,22 +58,49 @@ pub fn decide(asked: &Asked<'_>) -> Leaving {
 mod tests {
     use super::*;
 
-    fn daemon_set(deletion: &str) -> DaemonSet {
-        let text = format!(r#"{{"metadata":{{"name":"interceptor-agent"{deletion}}}}}"#);
-        serde_json::from_str(&text).unwrap()
+    const NONE: Deleted = Deleted {
+        namespace: false,
+        service_account: false,
+    };
+    const NAMESPACE: Deleted = Deleted {
+        namespace: true,
+        ..NONE
+    };
+    const ACCOUNT: Deleted = Deleted {
+        service_account: true,
+        ..NONE
+    };
+
+    /// What is done for each answer about the `DaemonSet`: there, gone, unknown.
+    fn decisions(deleted: Deleted) -> [&'static str; 3] {
+        let name = || "mesh/interceptor".to_owned();
+        let asked = [
+            Asked::There(name()),
+            Asked::Gone(name()),
+            Asked::Unknown(name()),
+        ];
+        asked.map(|asked| match decide(asked, deleted) {
+            Leaving::Keep(_) => "keep",
+            Leaving::Unsure(_) => "unsure",
+            Leaving::Uninstall(_) => "uninstall",
+        })
     }
 
     #[test]
-    fn only_a_daemon_set_that_is_gone_or_going_means_uninstall() {
-        let there = daemon_set("");
-        let going = daemon_set(r#","deletionTimestamp":"2026-01-01T00:00:00Z""#);
-        assert_eq!(decide(&Asked::Gone), Leaving::Uninstall);
-        assert_eq!(decide(&Asked::Found(&going)), Leaving::Uninstall);
-        assert_eq!(decide(&Asked::Found(&there)), Leaving::Keep);
+    fn only_what_the_api_server_has_said_means_uninstall() {
+        assert_eq!(decisions(NONE), ["keep", "uninstall", "unsure"]);
+        assert_eq!(decisions(NAMESPACE), ["uninstall"; 3]);
+        // It may have been created again, as the DaemonSet is there.
+        assert_eq!(decisions(ACCOUNT), ["keep", "uninstall", "uninstall"]);
     }
 
     #[test]
-    fn what_is_not_known_keeps_what_is_installed() {
-        assert_eq!(decide(&Asked::Unknown), Leaving::Keep);
+    fn the_reason_names_the_object_and_the_error() {
+        let why = "cannot get the DaemonSet mesh/interceptor: 403 Forbidden: no";
+        let unsure = decide(Asked::Unknown(why.to_owned()), NONE);
+        assert_eq!(unsure, Leaving::Unsure(why.to_owned()));
+        let there = decide(Asked::There("mesh/interceptor".to_owned()), NONE);
+        let says = matches!(&there, Leaving::Keep(why) if why.contains("mesh/interceptor"));
+        assert!(says, "{there:?}");
     }
 }

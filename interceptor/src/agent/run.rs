@@ -4,9 +4,8 @@ use std::{rc::Rc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, pin_mut};
-use k8s_openapi::api::{apps::v1::DaemonSet, core::v1 as k8s};
 use kube::{
-    Api, Client, Config,
+    Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{
@@ -14,16 +13,17 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch as channel,
     task::{LocalSet, spawn_local},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::{error, info, warn};
 
 use super::{
     capture::blocking,
+    deployment::Deployment,
     health::{Health, Part},
     http,
     install::{self, InstallState, IstioCni},
-    leaving::{self, Asked, Leaving},
+    leaving::Leaving,
     memory,
     metrics::Metrics,
     node::Node,
@@ -42,9 +42,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// No answer of the API server is waited for longer, but a watch's, which ends before.
 const LONGEST_ANSWER: Duration = Duration::from_secs(295);
-
-/// How long the API server may take when the agent is to end.
-const LAST_QUESTION: Duration = Duration::from_secs(3);
 
 /// How long work that blocks may take to complete when the agent ends.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -76,16 +73,26 @@ pub fn run(options: AgentOptions) -> Result<()> {
 async fn serve(options: AgentOptions) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let client = client(&options).await?;
+    let client = client(&options, Retries::Many).await?;
+    let deployment = Rc::new(Deployment::new(&options.install));
+    let (followed, watching) = (deployment.clone(), client.clone());
+    spawn_local(async move { followed.follow(watching).await });
     tokio::select! {
         result = work(&options, &client) => return result,
         _ = interrupt.recv() => info!("interrupted: pods stay captured"),
-        _ = terminate.recv() => leave(&options, client.clone()).await,
+        _ = terminate.recv() => leave(&options, &deployment).await?,
     }
     Ok(())
 }
 
-async fn client(options: &AgentOptions) -> Result<Client> {
+/// How often the client repeats by itself what the API server could not do (429, 503, 504).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retries {
+    Many,
+    None,
+}
+
+async fn client(options: &AgentOptions, retries: Retries) -> Result<Client> {
     let config = match &options.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
@@ -99,6 +106,7 @@ async fn client(options: &AgentOptions) -> Result<Client> {
     };
     let mut config = config;
     config.read_timeout = Some(LONGEST_ANSWER);
+    config.default_retry = retries == Retries::Many;
     Client::try_from(config).context("cannot make a client of the API server")
 }
 
@@ -222,45 +230,34 @@ async fn untaint(node: &Node) -> Result<()> {
     std::future::pending().await
 }
 
-/// Ends, and takes the plugin off the node if the `DaemonSet` is gone or going. Pods stay captured.
-async fn leave(options: &AgentOptions, client: Client) {
+/// Ends, and removes the plugin from the node if the agent is being uninstalled. Pods stay captured.
+async fn leave(options: &AgentOptions, deployment: &Deployment) -> Result<()> {
     if options.node.no_cni {
-        info!("told to end: pods stay captured");
-        return;
+        info!("SIGTERM: pods stay captured");
+        return Ok(());
     }
-    let found = timeout(LAST_QUESTION, daemon_set(options, client)).await;
-    let asked = match &found {
-        Ok(Ok(Some(set))) => Asked::Found(set),
-        Ok(Ok(None)) => Asked::Gone,
-        Ok(Err(_)) | Err(_) => Asked::Unknown,
-    };
-    match leaving::decide(&asked) {
-        Leaving::Keep => info!("told to end: pods stay captured, and the CNI plugin stays"),
-        Leaving::Uninstall => uninstall(options.clone()).await,
+    // The first error is to be logged, not waited out.
+    let client = client(options, Retries::None).await?;
+    match deployment.leaving(&client).await {
+        Leaving::Keep(why) => info!("SIGTERM: pods stay captured, and the CNI plugin stays: {why}"),
+        Leaving::Unsure(why) => warn!(
+            "SIGTERM: pods stay captured, and the CNI plugin stays, as it is not known whether the \
+             agent is being uninstalled: {why}. If it is, new pods do not start on this node until \
+             `interceptor uninstall --node` has run here (a Job does it: deploy/examples/uninstall)"
+        ),
+        Leaving::Uninstall(why) => {
+            info!("SIGTERM: pods stay captured, and the CNI plugin is removed: {why}");
+            uninstall(options.clone()).await;
+        }
     }
+    Ok(())
 }
 
 async fn uninstall(options: AgentOptions) {
-    info!("told to end, and the DaemonSet goes: the CNI plugin is taken off, pods stay captured");
     install::at_rest().await;
     let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
         Err(error) => error!("the CNI plugin is still on the node: {error:#}"),
     }
-}
-
-/// Our `DaemonSet`, by the pod that we are. `None` only if the API server says that there is none.
-async fn daemon_set(options: &AgentOptions, client: Client) -> Result<Option<DaemonSet>> {
-    let install = &options.install;
-    let (Some(name), Some(namespace)) = (&install.pod_name, &install.pod_namespace) else {
-        anyhow::bail!("the agent's own pod is not known");
-    };
-    let pods: Api<k8s::Pod> = Api::namespaced(client.clone(), namespace);
-    let pod = pods.get(name).await?;
-    let owners = pod.metadata.owner_references.unwrap_or_default();
-    let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
-    let owner = owner.context("the agent's own pod is no DaemonSet's")?;
-    let sets: Api<DaemonSet> = Api::namespaced(client, namespace);
-    Ok(sets.get_opt(&owner.name).await?)
 }

@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often is looked at what the agent has said.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The agent's `DaemonSet`.
+/// The agent's `DaemonSet`, and its `ServiceAccount`.
 const DAEMON_SET: &str = "interceptor";
 /// The agent's own pod.
 const OWN_POD: &str = "interceptor-abcde";
@@ -192,6 +192,7 @@ impl Node {
             .arg("--socket")
             .arg(self.folder().join("agent.sock"))
             .args(["--pod-namespace", NAMESPACE, "--pod-name", OWN_POD])
+            .args(["--service-account", DAEMON_SET])
             .args(["--http-address", &http.to_string()])
             .args(["--log-level", "info,interceptor=debug"])
             .args(options)

@@ -1,78 +1,190 @@
-//! The agent ends: it is uninstalled only if its `DaemonSet` is gone or going, and pods stay captured.
+//! The agent ends: it uninstalls only if its deployment is being deleted, and pods stay captured.
 
-use interceptor_tests::{bpf::pins, lab::cookie, manifests, node::Node};
+use std::{thread, time::Duration};
+
+use interceptor_tests::{
+    lab::wait_until,
+    manifests,
+    node::{AgentProcess, NAMESPACE, Node, Pod},
+};
 use serde_json::{Value, json};
 
 use super::{expect_captured, new_node, of_mesh};
 
 const WITH_OURS: [&str; 2] = ["ptp", "interceptor-cni"];
 
-/// What is deployed of this kind.
-fn deployed(kind: &str) -> &'static Value {
-    manifests::only(manifests::base().expect("a base"), kind).expect("one")
+/// A watch of pods, and those of what the agent is deployed with.
+const WATCHES: usize = 3;
+
+/// A node with an agent that has captured a pod.
+pub(super) struct Installed {
+    pub(super) node: Node,
+    pub(super) agent: AgentProcess,
+    pub(super) pod: Pod,
 }
 
-fn delete(node: &Node, kind: &str) {
-    node.api.delete(deployed(kind)).expect("deleted");
+impl Installed {
+    pub(super) fn new() -> Self {
+        let node = new_node();
+        let agent = node.start_ready_agent(&[]).expect("an agent");
+        let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+        expect_captured(&pod);
+        assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
+        let watches = wait_until("watches", || Ok(node.api.watches() == WATCHES));
+        watches.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+        Self { node, agent, pod }
+    }
+
+    /// Sends SIGTERM as kubelet does, and answers whether the agent has uninstalled.
+    pub(super) fn terminate(&mut self) -> bool {
+        let status = self.agent.terminate().expect("it ends");
+        assert!(status.success(), "{status}\n{}", self.agent.log());
+        expect_captured(&self.pod);
+        is_uninstalled(&self.node)
+    }
+
+    /// What of the deployment is of this kind.
+    fn deployed(&self, kind: &str) -> Value {
+        let object = manifests::only(manifests::base().expect("a base"), kind);
+        let metadata = &object.expect("an object")["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+        let api_version = if kind == "DaemonSet" { "apps/v1" } else { "v1" };
+        let there = self
+            .node
+            .api
+            .get(api_version, kind, text("namespace"), text("name"));
+        there.expect("an object that is deployed")
+    }
+
+    fn delete(&self, kinds: &[&str]) {
+        let objects = manifests::base().expect("a base").iter();
+        for object in objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind)) {
+            self.node.api.delete(object).expect("deleted");
+        }
+    }
+
+    #[track_caller]
+    fn expect_log(&self, words: &[&str]) {
+        let log = self.agent.log();
+        let line = log.lines().find(|line| line.contains("SIGTERM"));
+        let line = line.unwrap_or_else(|| panic!("nothing of SIGTERM in:\n{log}"));
+        for word in words {
+            assert!(line.contains(word), "no {word:?} in: {line}");
+        }
+    }
 }
 
-/// Whether the plugin is uninstalled once the agent has been told to end, after `change`.
-fn is_uninstalled_after(change: impl FnOnce(&Node)) -> bool {
-    let node = new_node();
-    let mut agent = node.start_ready_agent(&[]).expect("an agent");
-    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
-    expect_captured(&pod);
-    let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
-    assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
-    change(&node);
-    let status = agent.terminate().expect("it ends");
-    assert!(status.success(), "{status}\n{}", agent.log());
-    expect_captured(&pod);
+/// Whether nothing is left of the agent, and of its plugin what lets every new pod pass: while the pod
+/// is captured, the plugin stays where it hears of the pod's end.
+pub(super) fn is_uninstalled(node: &Node) -> bool {
     let network = node.runtime.network().expect("a network");
     let is_uninstalled = network["plugins"][1]["uninstalled"] == true;
-    // While the pod is captured, the plugin stays where it hears of the pod's end.
     assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
-    let socket = node.folder().join("agent.sock");
-    let lock = node.folder().join("agent.sock.lock");
-    assert_eq!([socket.exists(), lock.exists()], [!is_uninstalled; 2]);
-    if is_uninstalled {
-        node.delete(pod).expect("deleted");
-        let pins = pins::of_netns(cookie);
-        assert!(!pins.exists(), "{}", pins.display());
-    }
+    let files = ["agent.sock", "agent.sock.lock"];
+    let left = files.map(|file| node.folder().join(file).exists());
+    assert_eq!(left, [!is_uninstalled; 2]);
     is_uninstalled
 }
 
 #[test]
 fn the_plugin_stays_while_the_daemon_set_is_there() {
-    assert!(!is_uninstalled_after(|_| {}));
+    let mut installed = Installed::new();
+    assert!(!installed.terminate());
+    installed.expect_log(&["interceptor-system/interceptor is there"]);
 }
 
 #[test]
-fn the_plugin_stays_if_nobody_knows() {
-    assert!(!is_uninstalled_after(|node| node.api.set_unavailable(true)));
+fn the_plugin_stays_in_an_outage() {
+    let mut installed = Installed::new();
+    installed.node.api.set_unavailable(true);
+    installed.node.api.disconnect();
+    assert!(!installed.terminate());
+    installed.expect_log(&["503", "interceptor-system/interceptor-abcde", "uninstall"]);
 }
 
-/// As when the rights are deleted before the agent: who may not ask does not know.
+/// Who may not ask does not know; and what is missing is logged.
 #[test]
 fn the_plugin_stays_if_the_agent_may_not_ask() {
-    assert!(!is_uninstalled_after(|node| {
-        for kind in ["RoleBinding", "ClusterRoleBinding"] {
-            delete(node, kind);
-        }
-    }));
+    for (bindings, words) in [
+        (
+            &["RoleBinding"][..],
+            [
+                "cannot get the DaemonSet interceptor-system/interceptor",
+                "403",
+                "daemonsets",
+            ],
+        ),
+        (
+            &["RoleBinding", "ClusterRoleBinding"],
+            [
+                "cannot get the pod interceptor-system/interceptor-abcde",
+                "403",
+                "pods",
+            ],
+        ),
+    ] {
+        let mut installed = Installed::new();
+        installed.delete(bindings);
+        assert!(!installed.terminate());
+        installed.expect_log(&words);
+    }
+}
+
+/// As `kubectl replace --force` does: another agent follows.
+#[test]
+fn the_plugin_stays_if_everything_is_created_again() {
+    let mut installed = Installed::new();
+    installed.delete(&["ServiceAccount", "RoleBinding", "DaemonSet"]);
+    let base = manifests::base().expect("a base");
+    installed.node.deploy(base).expect("deployed again");
+    assert!(!installed.terminate());
 }
 
 #[test]
 fn the_plugin_goes_with_the_daemon_set() {
-    let going = |node: &Node| {
-        let mut set = deployed("DaemonSet").clone();
-        set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        node.api.put(set).expect("changed");
-    };
-    assert!(is_uninstalled_after(going));
-    let gone = |node: &Node| delete(node, "DaemonSet");
-    assert!(is_uninstalled_after(gone));
+    let mut installed = Installed::new();
+    let mut set = installed.deployed("DaemonSet");
+    set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    installed.node.api.put(set).expect("a kind");
+    assert!(installed.terminate());
+    let mut installed = Installed::new();
+    installed.delete(&["DaemonSet"]);
+    assert!(installed.terminate());
+    installed.expect_log(&["the DaemonSet interceptor-system/interceptor is deleted"]);
+}
+
+/// The namespace's controller deletes pods before their `DaemonSet`, or after.
+#[test]
+fn the_plugin_goes_with_the_namespace() {
+    let mut installed = Installed::new();
+    installed.delete(&["Namespace"]);
+    let namespace = installed.node.api.get("v1", "Namespace", "", NAMESPACE);
+    assert!(namespace.expect("a namespace")["metadata"]["deletionTimestamp"].is_string());
+    // What the agent is told by its watch takes a moment, as kubelet does.
+    thread::sleep(Duration::from_millis(200));
+    assert!(installed.terminate());
+    installed.expect_log(&["namespace is being deleted"]);
+}
+
+/// kubelet may be faster than the rest of `kubectl delete`.
+#[test]
+fn what_is_deleted_a_moment_after_the_rights_counts() {
+    let mut installed = Installed::new();
+    installed.delete(&["RoleBinding", "ClusterRoleBinding", "DaemonSet"]);
+    let api = &installed.node.api;
+    let agent = &mut installed.agent;
+    let account = manifests::only(manifests::base().expect("a base"), "ServiceAccount");
+    let account = account.expect("an account");
+    thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(700));
+            api.delete(account)
+        });
+        agent.terminate().expect("it ends");
+        late.join().expect("a thread").expect("deleted");
+    });
+    assert!(is_uninstalled(&installed.node));
+    installed.expect_log(&["ServiceAccount is deleted", "401"]);
 }
 
 /// The second waits, and takes over when the first has ended.

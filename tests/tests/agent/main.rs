@@ -18,6 +18,7 @@ mod relists;
 mod sandboxes;
 mod scale;
 mod telling;
+mod uninstalling;
 mod unsupported;
 
 use interceptor_tests::{

@@ -173,7 +173,7 @@ fn rules(rendered: &Rendered) -> Vec<String> {
     rules
 }
 
-/// kustomize appends a hash to the name of a generated ConfigMap, and replaces that name wherever a
+/// kustomize appends a hash to the name of a generated `ConfigMap`, and replaces that name wherever a
 /// role has it in `resourceNames`, whatever resource the role means.
 #[test]
 fn every_object_that_a_role_names_is_rendered_under_that_name() {
@@ -181,6 +181,8 @@ fn every_object_that_a_role_names_is_rendered_under_that_name() {
         for rule in policy_rules(rendered) {
             let kind = match rule.resources.as_deref().unwrap_or_default() {
                 [resource] if resource == "daemonsets" => "DaemonSet",
+                [resource] if resource == "namespaces" => "Namespace",
+                [resource] if resource == "serviceaccounts" => "ServiceAccount",
                 _ => continue,
             };
             let names: Vec<_> = rendered
@@ -206,7 +208,9 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
         assert_eq!(
             rules(rendered),
             [
+                "/namespaces: list,watch",
                 "/pods: get,list,watch",
+                "/serviceaccounts: list,watch",
                 "apps/daemonsets: get",
                 "events.k8s.io/events: create",
                 "node.k8s.io/runtimeclasses: get",

@@ -1,0 +1,170 @@
+//! The objects that the agent was deployed with: its `DaemonSet`, its namespace, its `ServiceAccount`.
+//!
+//! `kubectl delete -k` deletes the agent's rights within a second of its `DaemonSet`, mostly before
+//! it, so the API server refuses (401 or 403) to say at SIGTERM what became of the `DaemonSet`. But an
+//! API server does not end a watch because the rights that it began with are deleted. So the agent
+//! watches two objects from its start, and is told of their deletion whatever is deleted first. Both
+//! hardly ever change, unlike the `DaemonSet`, whose status changes with every node.
+
+use std::{cell::Cell, fmt::Debug, time::Duration};
+
+use anyhow::{Context as _, Error, Result};
+use futures_util::{StreamExt as _, future, pin_mut};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Namespace, Pod, ServiceAccount},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher::watch_object},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::warn;
+
+use super::{
+    install::InstallOptions,
+    leaving::{self, Asked, Deleted, Leaving},
+};
+
+/// How long finding out whether to uninstall may take: kubelet kills the agent after ten seconds.
+const LAST_QUESTION: Duration = Duration::from_secs(3);
+
+/// How long to wait before the API server is asked again meanwhile.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What the agent knows of its own deployment.
+pub struct Deployment {
+    pod: Option<String>,
+    namespace: Option<String>,
+    service_account: Option<String>,
+    deleted: Cell<Deleted>,
+}
+
+impl Deployment {
+    /// Nothing is known to be deleted.
+    #[must_use]
+    pub fn new(options: &InstallOptions) -> Self {
+        Self {
+            pod: options.pod_name.clone(),
+            namespace: options.pod_namespace.clone(),
+            service_account: options.service_account.clone(),
+            deleted: Cell::default(),
+        }
+    }
+
+    /// Watches the namespace and the `ServiceAccount`, for ever.
+    pub async fn follow(&self, client: Client) {
+        let Some(namespace) = &self.namespace else {
+            return;
+        };
+        let namespaces = Api::<Namespace>::all(client.clone());
+        let own = each_change(namespaces, namespace, |is_deleted| {
+            self.note(|deleted| deleted.namespace = is_deleted);
+        });
+        let account = async {
+            let Some(name) = &self.service_account else {
+                return;
+            };
+            let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+            let changes = each_change(accounts, name, |is_deleted| {
+                self.note(|deleted| deleted.service_account = is_deleted);
+            });
+            changes.await;
+        };
+        future::join(own, account).await;
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Deleted)) {
+        let mut deleted = self.deleted.get();
+        change(&mut deleted);
+        self.deleted.set(deleted);
+    }
+
+    /// Finds out whether to uninstall. `client` should not retry by itself: the last answer is told.
+    pub async fn leaving(&self, client: &Client) -> Leaving {
+        let deadline = Instant::now() + LAST_QUESTION;
+        loop {
+            let asked = timeout_at(deadline, self.ask(client)).await;
+            let asked = asked.unwrap_or_else(|_late| {
+                let seconds = LAST_QUESTION.as_secs();
+                Asked::Unknown(format!("the API server gives no answer within {seconds} s"))
+            });
+            let leaving = leaving::decide(asked, self.deleted.get());
+            let may_change = self.pod.is_some() && Instant::now() + PAUSE < deadline;
+            if !may_change || !matches!(leaving, Leaving::Unsure(_)) {
+                return leaving;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask(&self, client: &Client) -> Asked {
+        match self.daemon_set(client).await {
+            Ok((_, Some(set))) if set.metadata.deletion_timestamp.is_none() => {
+                Asked::There(shown(&set))
+            }
+            Ok((name, _)) => Asked::Gone(name),
+            Err(error) => Asked::Unknown(format!("{error:#}")),
+        }
+    }
+
+    /// The agent's `DaemonSet` and its name, by the pod that the agent is. `None` only if the API
+    /// server says that there is none.
+    async fn daemon_set(&self, client: &Client) -> Result<(String, Option<DaemonSet>)> {
+        let (Some(pod), Some(namespace)) = (&self.pod, &self.namespace) else {
+            anyhow::bail!("the agent's own pod is not known (POD_NAME, POD_NAMESPACE)");
+        };
+        let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+        let found = pods.get(pod).await.map_err(said);
+        let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
+        let owners = found.metadata.owner_references.unwrap_or_default();
+        let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
+        let owner =
+            owner.with_context(|| format!("the pod {namespace}/{pod} belongs to no DaemonSet"))?;
+        let name = format!("{namespace}/{}", owner.name);
+        let sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
+        let set = sets.get_opt(&owner.name).await.map_err(said);
+        let set = set.with_context(|| format!("cannot get the DaemonSet {name}"))?;
+        Ok((name, set))
+    }
+}
+
+fn shown(set: &DaemonSet) -> String {
+    format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any())
+}
+
+/// A client's error with the API server's status code, and what it says.
+fn said(error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) => {
+            let (code, reason, message) = (status.code, &status.reason, &status.message);
+            anyhow::anyhow!("{code} {reason}: {message}")
+        }
+        error => error.into(),
+    }
+}
+
+/// Calls `note` with whether the object is deleted, or being deleted, each time that it changes.
+async fn each_change<K>(api: Api<K>, name: &str, note: impl Fn(bool))
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let changes = watch_object(api, name).default_backoff();
+    pin_mut!(changes);
+    let mut has_warned = false;
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(object) => {
+                has_warned = false;
+                note(object.is_none_or(|object| object.meta().deletion_timestamp.is_some()));
+            }
+            Err(error) if !has_warned => {
+                has_warned = true;
+                let kind = K::kind(&());
+                warn!("cannot watch the agent's own {kind} {name}, and tries again: {error}");
+            }
+            Err(_again) => {}
+        }
+    }
+}
