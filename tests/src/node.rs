@@ -25,7 +25,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use agent::{AgentProcess, NAMESPACE, Surroundings};
+pub use agent::{AgentProcess, NAMESPACE, Surroundings, container};
 use anyhow::Result;
 use folder::Folder;
 pub use kubelet::Driver;

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -14,13 +15,17 @@ use axum::{
     routing::get,
 };
 use nix::errno::Errno;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tracing::error;
 
 use super::{capture::blocking, health::Health, metrics::Metrics};
 
 /// What Prometheus is told (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long a start may take, at most, until readiness is asked for. The startup probe waits longer
+/// than this for the answer (`timeoutSeconds`).
+const START: Duration = Duration::from_secs(20);
 
 /// Listens where the probes and Prometheus ask.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -47,6 +52,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 /// Answers for ever.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
     let ready = Router::new()
+        .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
         .with_state(health);
     let told = Router::new()
@@ -59,6 +65,13 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
     if let Err(error) = axum::serve(listener, all).await {
         error!("health and metrics are no longer served: {error}");
     }
+}
+
+/// Answers once the agent is ready, or has been waited for long enough. kubelet asks nothing else
+/// until then: a readiness probe that fails while an agent starts as it should would be a Warning.
+async fn startupz(State(health): State<Health>) -> &'static str {
+    let _late = timeout(START, health.until_ready()).await;
+    "ok\n"
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {

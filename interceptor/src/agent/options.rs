@@ -63,7 +63,7 @@ pub struct AgentOptions {
     )]
     pub start_jitter: u64,
 
-    /// Where /healthz, /readyz and /metrics are served
+    /// Where /startupz, /healthz, /readyz and /metrics are served
     #[arg(long, env = "HTTP_ADDRESS", default_value_t = HTTP, value_name = "IP:PORT")]
     pub http_address: SocketAddr,
 

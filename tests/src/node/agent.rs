@@ -80,7 +80,7 @@ const COMPONENTS: [(&str, &str); 2] = [
 ];
 
 /// The agent's container, as it is deployed.
-fn container() -> Result<Container> {
+pub fn container() -> Result<Container> {
     let set = manifests::only(manifests::base()?, "DaemonSet")?;
     let set: DaemonSet = serde_json::from_value(set.clone())?;
     let pod = set.spec.and_then(|spec| spec.template.spec);
@@ -260,9 +260,14 @@ impl AgentProcess {
 
     /// What it answers: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.get_within(path, PATIENCE)
+    }
+
+    /// The same, if it answers within this time.
+    pub fn get_within(&self, path: &str, limit: Duration) -> Result<(u16, String)> {
         let ask = || -> Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.http, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
+            stream.set_read_timeout(Some(limit))?;
             let request =
                 format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes())?;

@@ -13,6 +13,7 @@ mod live;
 mod mirrored;
 mod neighbours;
 mod node;
+mod probes;
 mod refused;
 mod relists;
 mod sandboxes;
