@@ -115,6 +115,18 @@ pub struct Counts {
     pub skipped: usize,
 }
 
+/// How a pod came to be captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Before its first container started, or it was captured already.
+    Expected,
+    /// While it ran. The API may say for how long.
+    Repaired {
+        /// How long ago its first container was started.
+        ran: Option<Duration>,
+    },
+}
+
 #[derive(Debug)]
 struct Entry {
     pod: Pod,
@@ -316,16 +328,21 @@ impl Index {
     }
 
     /// Takes note that a pod is attached.
-    pub fn attached(&mut self, uid: &PodUid, captured: Captured) -> Vec<Action> {
+    pub fn attached(&mut self, uid: &PodUid, captured: Captured, how: How) -> Vec<Action> {
         let Some(entry) = self.pods.get_mut(uid) else {
             return vec![Action::Forget(uid.clone(), Some(captured.netns))];
         };
         let had_failed = mem::take(&mut entry.failures) > 0;
         entry.state = State::Captured(captured);
-        if had_failed {
-            return entry.tell(false, "Intercepted", "the pod is captured now".to_owned());
+        match how {
+            How::Repaired { ran } if !entry.waits_for_istio_init() => {
+                entry.tell(false, "Repaired", repaired(ran))
+            }
+            _ if had_failed => {
+                entry.tell(false, "Intercepted", "the pod is captured now".to_owned())
+            }
+            _ => Vec::new(),
         }
-        Vec::new()
     }
 
     /// Takes note that attaching a pod has failed. Answers when to try again, if it is to be.
@@ -382,9 +399,7 @@ impl Index {
             return;
         };
         let is_captured = matches!(entry.state, State::Captured(_));
-        let intent = entry.intent.as_ref();
-        let waits = intent.is_some_and(|intent| intent.from == From::IstioInit);
-        if waits && is_captured && !entry.is_captured_in(netns) {
+        if entry.waits_for_istio_init() && is_captured && !entry.is_captured_in(netns) {
             entry.former_init = entry.istio_init().cloned();
             entry.pod.started_init_containers.clear();
             entry.state = State::NEW;
@@ -510,6 +525,12 @@ impl Entry {
         }
     }
 
+    /// Whether it is to be captured when its istio-init runs, and not before.
+    fn waits_for_istio_init(&self) -> bool {
+        let intent = self.intent.as_ref();
+        intent.is_some_and(|intent| intent.from == From::IstioInit)
+    }
+
     fn has_istio_init_started(&self) -> bool {
         let started = &self.pod.started_init_containers;
         let is_former =
@@ -546,6 +567,14 @@ impl Entry {
             note,
         })]
     }
+}
+
+fn repaired(ran: Option<Duration>) -> String {
+    let ran = ran.map_or_else(String::new, |ran| format!(" for {} s", ran.as_secs()));
+    format!(
+        "the pod ran uncaptured{ran}, and is captured now: what it connects to from now on goes \
+         through its proxy"
+    )
 }
 
 /// What differs, as `name: old -> new`.
@@ -596,7 +625,7 @@ mod tests {
     /// Carries out the attach that the index asks for.
     fn attach(index: &mut Index, netns: NetnsCookie) -> Vec<Action> {
         let settings = index.intent(&uid()).unwrap().settings.clone();
-        index.attached(&uid(), Captured { netns, settings })
+        index.attached(&uid(), Captured { netns, settings }, How::Expected)
     }
 
     fn captured(live_changes: LiveChanges) -> Index {
@@ -625,6 +654,30 @@ mod tests {
         let mut index = captured(LiveChanges::Ignored);
         assert_eq!(apply(&mut index, &injected()), []);
         assert_eq!(index.counts().captured, 1);
+    }
+
+    #[test]
+    fn a_repair_is_told_once_and_an_istio_init_that_was_waited_for_is_none() {
+        let repair = |index: &mut Index| {
+            let settings = index.intent(&uid()).unwrap().settings.clone();
+            let ran = Some(Duration::from_secs(90));
+            let captured = Captured { netns: 7, settings };
+            index.attached(&uid(), captured, How::Repaired { ran })
+        };
+        let mut index = index(LiveChanges::Ignored);
+        apply(&mut index, &injected());
+        index.failed(&uid(), "no memory");
+        let actions = repair(&mut index);
+        assert_eq!(told(&actions), ["Repaired"]);
+        let is_told = matches!(&actions[..], [Action::Tell(notice)]
+            if !notice.is_warning && notice.note.contains("uncaptured for 90 s"));
+        assert!(is_told, "{actions:?}");
+        let mut index = self::index(LiveChanges::Ignored);
+        apply(
+            &mut index,
+            &with_istio_init("example.com:5000/interceptor:1"),
+        );
+        assert_eq!(repair(&mut index), []);
     }
 
     #[test]
@@ -815,7 +868,7 @@ mod tests {
         apply(&mut index, &injected());
         let settings = index.intent(&uid()).unwrap().settings.clone();
         index.remove(&uid());
-        let actions = index.attached(&uid(), Captured { netns: 7, settings });
+        let actions = index.attached(&uid(), Captured { netns: 7, settings }, How::Expected);
         assert_eq!(actions, [Action::Forget(uid(), Some(7))]);
     }
 

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -79,6 +80,12 @@ pub(super) struct Tended {
 }
 
 impl Tended {
+    /// For how long the pod's containers have run, if the API says that one was started.
+    pub(super) fn ran(&self) -> Option<Duration> {
+        let start = self.first_start.get()?;
+        Duration::try_from(Timestamp::now().duration_since(start)).ok()
+    }
+
     /// The pod is there, whatever was heard before, and something of it may have changed.
     pub(super) fn is_there(&self) {
         self.is_gone.set(false);

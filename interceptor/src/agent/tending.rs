@@ -13,7 +13,6 @@ use std::{
 
 use anyhow::{Context as _, Error, Result};
 use interceptor_ebpf::NetnsCookie;
-use k8s_openapi::jiff::Timestamp;
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::sleep,
@@ -24,7 +23,7 @@ use super::{
     capture::{IstiosRules, Order, blocking},
     closing::close_uncaptured,
     follow::follow,
-    index::Captured,
+    index::{Captured, How},
     kubepods::Kubepods,
     node::{Held, Node, Tended},
     pod::PodUid,
@@ -281,7 +280,13 @@ impl Node {
             // A new sandbox: the old one goes.
             self.tidy.notify_one();
         }
-        self.is_captured_now(uid, &now);
+        let is_repaired = by != By::Cni && captured.attached == Attached::New;
+        let how = if is_repaired {
+            How::Repaired { ran: tended.ran() }
+        } else {
+            How::Expected
+        };
+        self.is_captured_now(uid, &now, how);
         if captured.attached == Attached::New {
             self.is_captured_first(uid, tended, &now, by, captured.took)
                 .await;
@@ -289,12 +294,12 @@ impl Node {
         Ok(now)
     }
 
-    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &Held) {
+    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &Held, how: How) {
         let captured = Captured {
             netns: held.netns.cookie(),
             settings: held.settings.clone(),
         };
-        let actions = self.index.borrow_mut().attached(uid, captured);
+        let actions = self.index.borrow_mut().attached(uid, captured, how);
         self.carry_out(actions);
         self.count();
     }
@@ -309,11 +314,7 @@ impl Node {
     ) {
         let pod = self.index.borrow().pod(uid).map(|pod| pod.name.to_string());
         let pod = pod.unwrap_or_default();
-        let ran = tended
-            .first_start
-            .get()
-            .map(|start| Timestamp::now().duration_since(start));
-        let ran = ran.and_then(|ran| Duration::try_from(ran).ok());
+        let ran = tended.ran();
         // Containers that are told of were in a sandbox before this one, if the runtime waits for us.
         let uncaptured = ran.filter(|_| by != By::Cni);
         self.metrics.uncaptured(uncaptured.unwrap_or_default());

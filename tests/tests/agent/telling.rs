@@ -98,6 +98,27 @@ fn metrics_name_the_pod_that_uses_more_than_its_share() {
     );
 }
 
+#[test]
+fn a_repair_is_an_event_and_a_pod_that_the_plugin_asks_for_has_none() {
+    let node = new_node();
+    let there = node.run(of_mesh(&node, "there")).expect("a pod");
+    let mut agent = node.start_ready_agent(&[]).expect("an agent");
+    until_captured(&there, || agent.log());
+    let events = |pod: &str| node.api.events_about(pod);
+    let told = wait_until("an Event", || Ok(!events("there").is_empty()));
+    told.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let new = node.run(of_mesh(&node, "new")).expect("a pod");
+    // Another agent has nothing to repair.
+    agent.kill().expect("killed");
+    let again = node.start_ready_agent(&[]).expect("an agent");
+    until_captured(&new, || again.log());
+    let events = ["there", "new"].map(events);
+    assert_eq!(events[0].len(), 1, "{events:#?}");
+    assert_eq!(events[0][0]["reason"], "Repaired", "{events:#?}");
+    assert_eq!(events[0][0]["type"], "Normal", "{events:#?}");
+    assert!(events[1].is_empty(), "{events:#?}");
+}
+
 /// Others may hold the machine's lock for long: `status`, another agent, an upgrade.
 #[test]
 fn the_time_that_an_attach_takes_is_not_that_which_it_waits_for() {
