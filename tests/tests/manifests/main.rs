@@ -1,6 +1,7 @@
 //! What `deploy/` has, as `kubectl kustomize` renders it.
 
 mod documentation;
+mod following;
 mod names;
 mod rights;
 mod types;
