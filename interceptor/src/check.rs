@@ -26,6 +26,7 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     host,
     netns::{Netns, NetnsSpec, interfaces, netlink},
+    stdio::message,
 };
 
 /// One thing that interception needs.
@@ -221,7 +222,7 @@ impl Drop for Scratch {
             .map(|hierarchy| self.cgroup(&hierarchy))
             .is_ok_and(|folder| !folder.exists() || fs::remove_dir(folder).is_ok());
         if pins_gone.is_err() || !cgroup_gone {
-            eprintln!("interceptor: cannot tidy up {} after the check", self.name);
+            message!("interceptor: cannot tidy up {} after the check", self.name);
         }
     }
 }

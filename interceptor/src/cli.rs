@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::cni::PLUGIN;
+use crate::{cni::PLUGIN, stdio::message};
 
 mod agent;
 mod attach;
@@ -34,7 +34,7 @@ mod uninstall;
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be, 126 (istio-iptables) capture is not proven."
+    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be, 126 (istio-iptables) capture is not proven. A reader that closes its pipe early (`| head`) changes neither them nor what is done."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
     match log(&cli.command).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("interceptor: {error:#}");
+            message!("interceptor: {error:#}");
             ExitCode::FAILURE
         }
     }

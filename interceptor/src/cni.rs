@@ -28,6 +28,8 @@ mod without_agent;
 use call::{Environment, Verb};
 use error::CniError;
 
+use crate::stdio::{self, message};
+
 /// What the runtime finds in its folder of plugins, and what `type` names in a configuration.
 pub const PLUGIN: &str = "interceptor-cni";
 
@@ -44,19 +46,31 @@ agent` installs it; there is nothing to be done with it by hand.";
 pub fn main() -> ExitCode {
     let environment = Environment::new(env::vars_os());
     if environment.get("CNI_COMMAND").is_none() {
-        eprintln!("{ABOUT}\nCNI versions: {}", version::SUPPORTED.join(", "));
+        message!("{ABOUT}\nCNI versions: {}", version::SUPPORTED.join(", "));
         return ExitCode::SUCCESS;
     }
     let mut input = Vec::new();
     // What could not be read is missing from the JSON, which says so.
     let _read = io::stdin().take(LONGEST_INPUT).read_to_end(&mut input);
     match run(&environment, &input) {
-        Ok(output) => {
-            print!("{output}");
-            ExitCode::SUCCESS
-        }
+        Ok(output) => answer(&output, ExitCode::SUCCESS),
         Err(error) => {
-            println!("{}", error.to_json(&version::of_input(&input)));
+            let error = error.to_json(&version::of_input(&input));
+            answer(&format!("{error}\n"), ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Gives the runtime what it is to have on standard output. Without that it must not take the call
+/// for done. DEL, GC and STATUS have nothing to say.
+fn answer(output: &str, code: ExitCode) -> ExitCode {
+    if output.is_empty() {
+        return code;
+    }
+    match stdio::answer(output) {
+        Ok(()) => code,
+        Err(error) => {
+            message!("interceptor-cni: {error:#}");
             ExitCode::FAILURE
         }
     }

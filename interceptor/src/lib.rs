@@ -2,6 +2,12 @@
 //!
 //! The library is what the command `interceptor` is made of; `ARCHITECTURE.md` is the map.
 
+#![warn(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic where the reader has gone: see `stdio`"
+)]
+
 pub mod agent;
 pub mod attachment;
 pub mod bpf;
@@ -22,5 +28,6 @@ pub mod record;
 pub mod rules;
 pub mod settings;
 pub mod status;
+mod stdio;
 pub mod upgrade;
 pub mod validation;

@@ -21,7 +21,10 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::settings::{Settings, ports::PortRange, prefixes::PrefixSelection};
+use crate::{
+    settings::{Settings, ports::PortRange, prefixes::PrefixSelection},
+    stdio::message,
+};
 
 /// How long one connection may take before the next is tried.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -99,7 +102,7 @@ impl Listeners {
             bail!("cannot listen in the proxy's place at {problems}");
         }
         if !problems.is_empty() {
-            eprintln!("interceptor: cannot listen in the proxy's place at {problems}");
+            message!("interceptor: cannot listen in the proxy's place at {problems}");
         }
         Ok(Self(open))
     }

@@ -9,6 +9,7 @@ use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{object::Object, pins::Pins};
+use crate::stdio::message;
 
 /// The map that aya-log keeps its records in.
 pub const MAP: &str = "AYA_LOGS";
@@ -38,7 +39,7 @@ impl Log for Printer {
 
     fn log(&self, record: &Record<'_>) {
         let text = record.args().to_string();
-        eprintln!("{}", line(&text).unwrap_or(text));
+        message!("{}", line(&text).unwrap_or(text));
     }
 
     fn flush(&self) {}

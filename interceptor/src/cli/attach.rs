@@ -14,6 +14,7 @@ use crate::{
     netns::{Netns, NetnsSpec, istio_rules},
     places::Places,
     settings::{IstioFlags, ResolvConf, Settings},
+    stdio::message,
 };
 
 /// Capture a pod's traffic, until it is detached
@@ -94,13 +95,13 @@ pub(super) fn tell(netns: &Path, attached: Attached) {
         Attached::Refreshed => "captured already; its changed addresses and routes are followed",
         Attached::Unchanged => "captured already, with the same settings",
     };
-    eprintln!("interceptor: {} is {message}", netns.display());
+    message!("interceptor: {} is {message}", netns.display());
 }
 
 /// Tells what has no effect.
 pub(super) fn print_notes(notes: &[String]) {
     for note in notes {
-        eprintln!("interceptor: {note}");
+        message!("interceptor: {note}");
     }
 }
 
@@ -151,8 +152,8 @@ impl Ground {
         host::check_not_hosts(netns)?;
         match netns.run(istio_rules::are_here) {
             Ok(false) => {}
-            Ok(true) => eprintln!("interceptor: {}: {TWICE}", netns.path().display()),
-            Err(error) => eprintln!("interceptor: Istio's rules may be there too: {error:#}"),
+            Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),
+            Err(error) => message!("interceptor: Istio's rules may be there too: {error:#}"),
         }
         let wanted = Attachment {
             netns,

@@ -1,12 +1,15 @@
 //! `interceptor check`
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::output::{Format, table};
-use crate::check::{self, Probe};
+use super::output::{Format, json, table};
+use crate::{
+    check::{self, Probe},
+    stdio,
+};
 
 /// Tell whether interception will work on this machine, and what to do if not
 ///
@@ -22,10 +25,10 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let probes = check::run();
-        match self.output {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&probes)?),
-            Format::Text => print_text(&probes),
-        }
+        stdio::print(&match self.output {
+            Format::Json => json(&probes)?,
+            Format::Text => text(&probes)?,
+        })?;
         Ok(if probes.iter().all(|probe| probe.ok) {
             ExitCode::SUCCESS
         } else {
@@ -34,18 +37,22 @@ impl Check {
     }
 }
 
-fn print_text(probes: &[Probe]) {
+fn text(probes: &[Probe]) -> Result<String> {
     let mut table = table(["NEEDED", "", "PROBLEM AND REMEDY"]);
     for probe in probes {
         let state = if probe.ok { "ok" } else { "MISSING" };
         let advice = [&probe.problem, &probe.remedy].map(|text| text.as_deref().unwrap_or(""));
         table.add_row([probe.feature.as_str(), state, advice.join("\n").trim()]);
     }
-    println!("{table}");
+    let mut text = format!("{table}\n");
     let missing = probes.iter().filter(|probe| !probe.ok).count();
     if missing == 0 {
-        println!("Interception will work here.");
+        writeln!(text, "Interception will work here.")?;
     } else {
-        println!("Interception will not work here: {missing} of the above are missing.");
+        writeln!(
+            text,
+            "Interception will not work here: {missing} of the above are missing."
+        )?;
     }
+    Ok(text)
 }

@@ -10,6 +10,7 @@ use crate::{
     detachment::Detached,
     host,
     netns::{Netns, NetnsSpec},
+    stdio::message,
 };
 
 /// Stop capturing a pod's traffic, and leave nothing behind
@@ -33,7 +34,7 @@ impl Detach {
         host::ensure_bpffs()?;
         let Some(spec) = &self.netns else {
             let count = Dataplane::new().detach_all()?;
-            eprintln!("interceptor: {count} network namespaces are no longer captured");
+            message!("interceptor: {count} network namespaces are no longer captured");
             return Ok(());
         };
         let netns = Netns::open(spec)?;
@@ -49,9 +50,9 @@ pub(super) fn tell(netns: &Path, detached: Detached) {
     } else {
         "not captured"
     };
-    eprintln!("interceptor: {} is {state}", netns.display());
+    message!("interceptor: {} is {state}", netns.display());
     if detached.keeps_routes {
-        eprintln!(
+        message!(
             "interceptor: connections made before are still open; their routes stay until the \
              next detach"
         );

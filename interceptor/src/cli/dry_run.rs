@@ -1,12 +1,15 @@
 //! What would be in force.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{Format, json};
 use crate::{
     rules::{Family, Rules},
     settings::Settings,
+    stdio,
 };
 
 #[derive(Serialize)]
@@ -27,32 +30,34 @@ pub(super) fn print(settings: &Settings, format: Format) -> Result<()> {
         ipv4: Rules::new(settings, Family::V4),
         ipv6: Rules::new(settings, Family::V6),
     };
-    match format {
-        Format::Json => {
-            let plan = Plan { settings, rules };
-            println!("{}", serde_json::to_string_pretty(&plan)?);
-        }
-        Format::Text => {
-            println!("# Settings");
-            print_settings(settings)?;
-            println!("\n# The rules that they stand for, as iptables-restore reads them");
-            print!("{}", rules.ipv4);
-            println!(
-                "\n# The same for ip6tables-restore, {}",
-                ipv6_condition(settings)
-            );
-            print!("{}", rules.ipv6);
-        }
-    }
-    Ok(())
+    stdio::print(&match format {
+        Format::Json => json(&Plan { settings, rules })?,
+        Format::Text => text(settings, &rules)?,
+    })
+}
+
+fn text(settings: &Settings, rules: &RulesOfBoth) -> Result<String> {
+    let mut text = String::from("# Settings\n");
+    write_settings(&mut text, settings)?;
+    let RulesOfBoth { ipv4, ipv6 } = rules;
+    let condition = ipv6_condition(settings);
+    write!(
+        text,
+        "\n# The rules that they stand for, as iptables-restore reads them\n{ipv4}"
+    )?;
+    write!(
+        text,
+        "\n# The same for ip6tables-restore, {condition}\n{ipv6}"
+    )?;
+    Ok(text)
 }
 
 /// One line each, as comments among the rules.
-fn print_settings(settings: &Settings) -> Result<()> {
+fn write_settings(text: &mut String, settings: &Settings) -> Result<()> {
     let value = serde_json::to_value(settings)?;
     let settings = value.as_object().context("settings have names")?;
     for (name, value) in settings {
-        println!("# {name} = {value}");
+        writeln!(text, "# {name} = {value}")?;
     }
     Ok(())
 }

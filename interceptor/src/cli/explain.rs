@@ -1,7 +1,7 @@
 //! `interceptor explain`
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
@@ -10,11 +10,12 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use interceptor_ebpf::{Owner, Transport};
 
-use super::output::Format;
+use super::output::{Format, json};
 use crate::{
     explain::{self, Direction, Explanation, Outcome, Question},
     host,
     netns::{Netns, NetnsSpec},
+    stdio,
 };
 
 /// Say what becomes of a connection of a captured pod, and why
@@ -123,11 +124,10 @@ impl Explain {
         host::ensure_bpffs()?;
         let question = self.question();
         let explanation = explain::explain(&Netns::open(&self.netns)?, &question)?;
-        match self.output {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
-            Format::Text => print(&explanation),
-        }
-        Ok(())
+        stdio::print(&match self.output {
+            Format::Json => json(&explanation)?,
+            Format::Text => text(&explanation)?,
+        })
     }
 
     fn question(&self) -> Question {
@@ -152,23 +152,24 @@ impl Explain {
     }
 }
 
-fn print(explanation: &Explanation) {
+fn text(explanation: &Explanation) -> Result<String> {
     let outcome = match explanation.outcome {
         Outcome::Passed => "PASSES".to_owned(),
         Outcome::Captured { port } => format!("CAPTURED to the proxy's port {port}"),
         Outcome::Unroutable => "REFUSED".to_owned(),
     };
-    println!("{outcome}: {}", explanation.reason);
+    let mut text = format!("{outcome}: {}\n", explanation.reason);
     match &explanation.rule {
-        Some(rule) => println!("iptables: -t {} {rule}", rule.table),
-        None => println!("iptables: no rule matches"),
+        Some(rule) => writeln!(text, "iptables: -t {} {rule}", rule.table)?,
+        None => writeln!(text, "iptables: no rule matches")?,
     }
     if let Some(interface) = &explanation.interface {
-        println!("interface: {interface}");
+        writeln!(text, "interface: {interface}")?;
     }
     if let Some(source) = explanation.source {
-        println!("source address: {source}");
+        writeln!(text, "source address: {source}")?;
     }
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
         IstioFlags, ResolvConf, Settings,
         control::{Control, ControlFlags, Task},
     },
+    stdio::message,
 };
 
 /// Exit code for a pod that is not captured: istio-iptables' own.
@@ -61,7 +62,7 @@ impl IstioIptables {
             Task::Apply { validate } => self.apply(settings, control, validate),
             Task::Validate => prove(settings, control),
             Task::Nothing => {
-                eprintln!(
+                message!(
                     "interceptor: there is nothing to do: --skip-rule-apply without --run-validation"
                 );
                 Ok(ExitCode::SUCCESS)
@@ -73,7 +74,7 @@ impl IstioIptables {
         let ground = match self.place.find() {
             Ok(ground) => ground,
             Err(error) => {
-                eprintln!(
+                message!(
                     "interceptor: this process cannot attach the pod, and waits until that is done \
                      on the node: {error:#}"
                 );
@@ -109,11 +110,11 @@ fn prove(settings: &Settings, control: Control) -> Result<ExitCode> {
     let local = addresses::first(&addresses)?;
     match control.proof.wait(settings, local) {
         Ok(()) => {
-            eprintln!("interceptor: the pod is captured: a connection has proven it");
+            message!("interceptor: the pod is captured: a connection has proven it");
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprintln!("interceptor: the pod is not known to be captured: {error:#}");
+            message!("interceptor: the pod is not known to be captured: {error:#}");
             Ok(ExitCode::from(NOT_PROVEN))
         }
     }

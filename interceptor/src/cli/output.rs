@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal as _};
 
+use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
+use serde::Serialize;
 
 /// What a command prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -13,6 +15,11 @@ pub(super) enum Format {
     Text,
     /// For programs: one JSON document.
     Json,
+}
+
+/// One JSON document.
+pub(super) fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// A table without lines, as wide as the terminal; in a pipe as wide as it takes.

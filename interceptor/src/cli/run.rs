@@ -14,6 +14,7 @@ use crate::{
     dataplane::Dataplane,
     netns::{Netns, changes::Changes},
     settings::IstioFlags,
+    stdio::message,
 };
 
 /// Capture a pod's traffic for as long as this command runs
@@ -47,7 +48,7 @@ impl Run {
             let mut terminate = signal(SignalKind::terminate())?;
             let (netns, _) = self.target.attach(&settings, self.log)?;
             let name = netns.path().display().to_string();
-            eprintln!("interceptor: {name} is captured; Ctrl-C detaches it");
+            message!("interceptor: {name} is captured; Ctrl-C detaches it");
             let log = async {
                 if self.log {
                     log::print(&Pins::new()).await
@@ -63,7 +64,7 @@ impl Run {
             };
             Dataplane::new().detach(&netns)?;
             followed?;
-            eprintln!("interceptor: {name} is no longer captured");
+            message!("interceptor: {name} is no longer captured");
             Ok(())
         })
     }
@@ -79,12 +80,12 @@ async fn follow(netns: &Netns) -> Result<()> {
         // First of all what has changed between the attach and the watch.
         match dataplane.refresh(netns, &hierarchy) {
             Ok(Some(Attached::Refreshed)) => {
-                eprintln!("interceptor: {name}: changed addresses or routes are followed");
+                message!("interceptor: {name}: changed addresses or routes are followed");
             }
             Ok(Some(_)) => {}
             // Somebody has detached it. It stays so.
             Ok(None) => future::pending().await,
-            Err(error) => eprintln!(
+            Err(error) => message!(
                 "interceptor: {name}: cannot follow its changed addresses or routes yet: {error:#}"
             ),
         }

@@ -1,11 +1,11 @@
 //! `interceptor status`
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::output::{Format, table};
+use super::output::{Format, json, table};
 use crate::{
     host,
     netns::NetnsSpec,
@@ -13,6 +13,7 @@ use crate::{
         DnsCapture, Mode, OwnerGroups, Settings, ports::PortSelection, prefixes::PrefixSelection,
     },
     status::{self, PodStatus},
+    stdio,
 };
 
 /// Exit code for pods that are captured, but not as they should be.
@@ -37,10 +38,10 @@ impl Status {
         host::check_root()?;
         host::ensure_bpffs()?;
         let pods = status::read(self.netns.as_ref())?;
-        match self.output {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&pods)?),
-            Format::Text => print_text(&pods),
-        }
+        stdio::print(&match self.output {
+            Format::Json => json(&pods)?,
+            Format::Text => text(&pods)?,
+        })?;
         let degraded = pods.iter().any(|pod| !pod.warnings.is_empty());
         Ok(if degraded {
             ExitCode::from(DEGRADED)
@@ -50,10 +51,9 @@ impl Status {
     }
 }
 
-fn print_text(pods: &[PodStatus]) {
+fn text(pods: &[PodStatus]) -> Result<String> {
     if pods.is_empty() {
-        println!("No pod is captured.");
-        return;
+        return Ok("No pod is captured.\n".to_owned());
     }
     let mut table = table([
         "NETNS",
@@ -67,19 +67,21 @@ fn print_text(pods: &[PodStatus]) {
     for pod in pods {
         table.add_row(row(pod));
     }
-    println!("{table}");
+    let mut text = format!("{table}\n");
     for pod in pods {
         let name = pod.attached.netns.display();
         if pod.network_changed {
-            println!(
+            writeln!(
+                text,
                 "note: {name}: its interfaces, addresses or routes have changed since it was \
                  attached: attach it again, or use `interceptor run`, which follows them"
-            );
+            )?;
         }
         for warning in &pod.warnings {
-            println!("warning: {name}: {warning}");
+            writeln!(text, "warning: {name}: {warning}")?;
         }
     }
+    Ok(text)
 }
 
 fn row(pod: &PodStatus) -> [String; 7] {

@@ -11,6 +11,7 @@ use crate::{
     dataplane::Dataplane,
     host,
     record::Record,
+    stdio::message,
 };
 
 /// Take the agent's CNI plugin off this node
@@ -40,7 +41,7 @@ impl Uninstall {
         // First of all: a pod that starts meanwhile is not to be captured again.
         let done = install::uninstall(&self.folders)?;
         if done.is_empty() {
-            eprintln!("interceptor: the CNI plugin is not on this node");
+            message!("interceptor: the CNI plugin is not on this node");
         }
         tell(done);
         if self.now {
@@ -54,7 +55,7 @@ impl Uninstall {
 
 fn tell(done: Vec<String>) {
     for line in done {
-        eprintln!("interceptor: {line}");
+        message!("interceptor: {line}");
     }
 }
 
@@ -65,15 +66,15 @@ fn detach() -> Result<()> {
     match dataplane.attached() {
         Ok(pods) => pods.iter().for_each(|pod| {
             let pod = name(&pod.record);
-            eprintln!(
+            message!(
                 "interceptor: {pod} is about to be captured no longer: its traffic passes the proxy by"
             );
         }),
         // Whoever cannot be named is detached all the same.
-        Err(error) => eprintln!("interceptor: cannot name what is captured: {error:#}"),
+        Err(error) => message!("interceptor: cannot name what is captured: {error:#}"),
     }
     let count = dataplane.detach_all()?;
-    eprintln!("interceptor: {count} network namespaces are no longer captured");
+    message!("interceptor: {count} network namespaces are no longer captured");
     Ok(())
 }
 

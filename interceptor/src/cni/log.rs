@@ -11,12 +11,14 @@ use tracing_subscriber::fmt::{
     time::{FormatTime as _, SystemTime},
 };
 
+use crate::stdio::message;
+
 /// The file gives way to a new one at this size; its last predecessor is kept.
 const LARGEST: u64 = 1 << 20;
 
 /// Tells `line`. A log that cannot be written stops nothing.
 pub(super) fn tell(file: Option<&Path>, line: &str) {
-    eprintln!("interceptor-cni: {line}");
+    message!("interceptor-cni: {line}");
     if let Some(file) = file {
         let _unwritten = append(file, line);
     }

@@ -2,6 +2,7 @@
 
 mod at_once;
 mod attaching;
+mod closed_pipes;
 mod detaching;
 mod explaining;
 mod gone;

@@ -1,0 +1,206 @@
+//! Output that nobody reads, as in `interceptor status | head -1`: no panic, and the same end.
+
+use std::{
+    io::pipe,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use interceptor_tests::{
+    command::bounded,
+    interceptor::{self, try_run},
+    lab::{Lab, STOCK, Who, all_captured, all_direct, wait_until},
+    machine,
+    spawn::spawn,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// A pipe that has no reader any more.
+fn closed() -> Stdio {
+    let (reader, writer) = pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+/// Which of its outputs a command writes to a closed pipe.
+#[derive(Clone, Copy, Debug)]
+enum Closed {
+    Stdout,
+    Stderr,
+    Both,
+}
+
+/// Runs `command` so. Its end, and what it said on standard error where that was open.
+fn run_closed(command: &mut Command, which: Closed) -> (ExitStatus, String) {
+    let (stdout, stderr) = match which {
+        Closed::Stdout => (closed(), Stdio::piped()),
+        Closed::Stderr => (Stdio::piped(), closed()),
+        Closed::Both => (closed(), closed()),
+    };
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    let child = command.spawn().expect("a process");
+    let output = child.wait_with_output().expect("an end");
+    (
+        output.status,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// `interceptor ARGUMENTS`, with nothing that the test's own environment says.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = bounded(interceptor::binary());
+    command.args(arguments).env_remove("CNI_COMMAND");
+    command
+}
+
+/// The commands that `interceptor --help` lists.
+fn listed() -> Vec<String> {
+    let help = try_run(["--help"]).expect("help");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let commands = help.split_once("Commands:\n").expect("commands").1;
+    let lines = commands.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  "));
+    names
+        .filter(|name| !name.starts_with(' '))
+        .filter_map(|name| name.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_command_ends_as_with_a_reader() {
+    let lab = Lab::new().expect("a lab");
+    lab.attach(STOCK).expect("attached");
+    let netns = lab.pod.path().display().to_string();
+    let cgroup = lab.cgroup.path().display().to_string();
+    let folder = TempDir::new().expect("a directory");
+    let folder = folder.path().display().to_string();
+    let attach = ["attach", "--netns", &netns, "--cgroup", &cgroup];
+    let attach = [&attach[..], STOCK].concat();
+    let commands: &[&[&str]] = &[
+        &["--version"],
+        &["help"],
+        &["help", "attach"],
+        &["no-such-command"],
+        &attach,
+        &["attach", "--netns", &netns, "-i", "no-cidr"],
+        &[
+            "attach", "--netns", &netns, "-n", "-c", "eth9", "-m", "NONE",
+        ],
+        &["attach", "--netns", &netns, "-n", "--output", "json"],
+        &["run", "--netns", &netns, "--cgroup", "/no/such/cgroup"],
+        &["status"],
+        &["status", "--netns", &netns, "-o", "json"],
+        &["explain", "--netns", &netns, "tcp", "10.2.0.9:80"],
+        &[
+            "explain",
+            "--netns",
+            &netns,
+            "-o",
+            "json",
+            "tcp",
+            "10.2.0.9:80",
+        ],
+        &["check"],
+        &["check", "-o", "json"],
+        &["istio-iptables", "-n", "-m", "NONE"],
+        &["istio-iptables", "--skip-rule-apply"],
+        &["istio-clean-iptables"],
+        &[
+            "uninstall",
+            "--node",
+            "--cni-bin-dir",
+            &folder,
+            "--cni-conf-dir",
+            &folder,
+        ],
+        &["agent", "--node-name", "n", "--kubeconfig", "/no/such/file"],
+        &["cni"],
+        &["detach", "--netns", "/no/such/netns"],
+    ];
+    for name in listed() {
+        let has_row = commands.iter().any(|arguments| arguments[0] == name);
+        assert!(has_row, "{name} is not tested");
+    }
+    for arguments in commands {
+        let open = try_run(*arguments).expect("a run").status;
+        for which in [Closed::Stdout, Closed::Stderr, Closed::Both] {
+            let (end, said) = run_closed(&mut command(arguments), which);
+            assert_eq!(end, open, "{arguments:?} with {which:?} closed: {said}");
+            assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+/// What a command changes does not depend on who reads what it says.
+#[test]
+fn attach_and_detach_do_all_of_their_work() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let noted = [STOCK, &["--force-apply", "-t", "5"]].concat();
+    let (end, _) = run_closed(&mut lab.attach_command(&noted), Closed::Both);
+    assert!(end.success(), "{end}");
+    assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    let (end, _) = run_closed(&mut lab.command("detach"), Closed::Both);
+    assert!(end.success(), "{end}");
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+/// A log that nobody reads ends no capture: only a signal does.
+#[test]
+fn run_goes_on_without_a_reader_of_its_log() {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let mut run = Command::new(interceptor::binary());
+    run.args(["run", "--log", "--netns"]).arg(lab.pod.path());
+    run.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
+    run.stderr(closed());
+    let mut run = spawn(run).expect("interceptor run");
+    wait_until("capture", || {
+        Ok(lab.dial(Who::App, "10.2.0.9:80")? == "proxy:15001 for 10.2.0.9:80")
+    })
+    .expect("capture");
+    for _ in 0..3 {
+        assert_eq!(lab.dial_all().expect("dials"), all_captured());
+    }
+    let id = Pid::from_raw(run.id().cast_signed());
+    kill(id, Signal::SIGTERM).expect("a signal");
+    let end = run.wait().expect("an end");
+    assert!(end.success(), "{end}");
+    assert_eq!(lab.dial_all().expect("dials"), all_direct());
+}
+
+/// A full disk is no reader that has gone: what was asked for is not there.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let _shared = machine::shared().expect("the machine");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let mut command = command(&["istio-iptables", "-n"]);
+    let output = command.stdout(full).output().expect("a run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let words = ["standard output", "No space left"];
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+}
+
+/// The runtime has to know that it has no answer.
+#[test]
+fn the_plugin_fails_if_its_answer_cannot_be_written() {
+    let mut version = command(&["cni"]);
+    version.env("CNI_COMMAND", "VERSION");
+    let (end, said) = run_closed(&mut version, Closed::Stdout);
+    assert_eq!(end.code(), Some(1), "{said}");
+    assert!(said.contains("standard output"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    // DEL has nothing to say, and must not keep a pod from ending.
+    let mut del = command(&["cni"]);
+    del.env("CNI_COMMAND", "DEL");
+    let (end, said) = run_closed(&mut del, Closed::Both);
+    assert!(end.success(), "{end}: {said}");
+}
