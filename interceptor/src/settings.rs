@@ -186,12 +186,15 @@ fn mode(source: &Source<'_>) -> Mode {
     }
 }
 
-/// Go's `Split` of istio-iptables: items between commas, empty ones dropped. White space around an
-/// item is dropped too: there, iptables-restore does that.
+/// Go's `Split` of istio-iptables: items between commas, empty ones dropped.
 fn split(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
+    list.split(',').filter(|item| !item.is_empty())
+}
+
+/// The items of a list that istio-iptables passes on to iptables-restore, which drops blanks around
+/// a word. An item of blanks alone is no word there, but the end of the rule's options: an error.
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    split(list).map(|item| item.trim_matches([' ', '\t']))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::split;
+use super::words;
 
 /// Linux's limit.
 const MAX_NAME: usize = 15;
@@ -63,7 +63,7 @@ impl TryFrom<String> for InterfacePattern {
 
 /// Parses a list.
 pub(super) fn parse_list(text: &str) -> Result<Vec<InterfacePattern>, String> {
-    split(text).map(|name| name.to_owned().try_into()).collect()
+    words(text).map(|name| name.to_owned().try_into()).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(names, ["net1", "eth+", "docker0"].map(pattern));
         let too_long = "sixteen-letters-";
         for bad in [
-            "a b", "a/b", "eth0:1", "-j", "!", "x\n-A", ".", "..", "ä", too_long,
+            " ", "\t,eth0", "a b", "a/b", "eth0:1", "-j", "!", "x\n-A", ".", "..", "ä", too_long,
         ] {
             assert!(parse_list(bad).is_err(), "{bad}");
         }

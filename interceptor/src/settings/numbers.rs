@@ -1,13 +1,23 @@
-//! Numbers of other kinds than ports and owners.
+//! Numbers, of which a leading zero means octal to iptables and nothing to Go. So it is refused.
 
-/// A mark or a routing table: decimal, or hexadecimal after `0x`. A leading zero is octal to
-/// iptables and nothing to Go, so it is neither here.
+use std::str::FromStr;
+
+/// A decimal number without a sign or a leading zero.
+pub(super) fn parse_decimal<T: FromStr>(text: &str) -> Option<T> {
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    let leads_with_zero = text.starts_with('0') && text != "0";
+    (is_decimal && !leads_with_zero)
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+/// A mark or a routing table: decimal, or hexadecimal after `0x`.
 pub(super) fn parse_u32(text: &str) -> Result<u32, String> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = match text.strip_prefix("0x") {
         Some(hex) if digits(hex) => u32::from_str_radix(hex, 16).ok(),
-        None if digits(text) && !text.starts_with('0') => text.parse().ok(),
-        _ => None,
+        None => parse_decimal(text),
+        Some(_) => None,
     };
     number.filter(|number| *number > 0).ok_or_else(|| {
         "is not a number from 1 to 4294967295: give it in decimal, or in hexadecimal after 0x"
@@ -39,6 +49,17 @@ mod tests {
             "4294967296",
         ] {
             assert!(parse_u32(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_decimal_number_has_only_digits_and_no_leading_zero() {
+        assert_eq!(parse_decimal("0"), Some(0_u16));
+        assert_eq!(parse_decimal("8080"), Some(8080_u16));
+        for bad in [
+            "", "00", "08080", "+80", "-0", "0x50", " 80", "80 ", "65536",
+        ] {
+            assert_eq!(parse_decimal::<u16>(bad), None, "{bad}");
         }
     }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     SettingError,
     flags::{ENVOY_USER, OWNER_GROUPS, OWNER_GROUPS_EXCLUDE, PROXY_GID, PROXY_UID},
+    numbers::parse_decimal,
     source::{Given, Source},
-    split,
+    words,
 };
 
 /// What istio-iptables falls back on.
@@ -120,7 +121,7 @@ const GROUPS: Names = Names {
 
 /// Parses a list of at most `limit` IDs or names.
 fn parse(text: &str, names: &Names, limit: usize) -> Result<Ids, String> {
-    let ids = split(text)
+    let ids = words(text)
         .map(|item| parse_id(item, names))
         .collect::<Result<Vec<_>, _>>()?;
     if ids.len() > limit {
@@ -133,10 +134,10 @@ fn parse(text: &str, names: &Names, limit: usize) -> Result<Ids, String> {
 }
 
 fn parse_id(item: &str, names: &Names) -> Result<u32, String> {
-    let id = item.parse().ok().filter(|id| *id != u32::MAX);
+    let id = parse_decimal(item).filter(|id| *id != u32::MAX);
     id.or_else(|| (names.id)(item)).ok_or_else(|| {
         format!(
-            "{item:?} is neither a number from 0 to 4294967294 nor the name of a {} of this system",
+            "{item:?} is neither a number from 0 to 4294967294 without leading zeros nor the name of a {} of this system",
             names.what
         )
     })
@@ -175,6 +176,10 @@ mod tests {
             "4294967296",
             "no-such-user",
             "1 2",
+            " ",
+            "01337",
+            "+5",
+            "0x10",
             "a\0b",
         ] {
             assert!(uids(bad).is_err(), "{bad}");

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::split;
+use super::{numbers::parse_decimal, words};
 
-const ALLOWED: &str = "give port numbers from 0 to 65535 or ranges such as 8000:8010, separated by \
-                       commas";
+const ALLOWED: &str = "give port numbers from 0 to 65535, without leading zeros, or ranges such as \
+                       8000:8010, separated by commas";
 
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +58,9 @@ pub enum PortSelection {
 
 /// Parses the port of a listener.
 pub(super) fn parse_listener(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err("is not a port number from 1 to 65535".to_owned()),
-    }
+    parse_decimal(text)
+        .filter(|port| *port > 0)
+        .ok_or_else(|| "is not a port number from 1 to 65535".to_owned())
 }
 
 /// Parses `-b`.
@@ -69,7 +68,7 @@ pub(super) fn parse_selection(text: &str) -> Result<PortSelection, String> {
     match text {
         "" => Ok(PortSelection::None),
         "*" => Ok(PortSelection::All),
-        list if split(list).any(|item| item == "*") => {
+        list if words(list).any(|item| item == "*") => {
             Err("mixes '*' with ports: give either '*' or a list".to_owned())
         }
         list => parse_list(list).map(PortSelection::Listed),
@@ -78,18 +77,18 @@ pub(super) fn parse_selection(text: &str) -> Result<PortSelection, String> {
 
 /// Parses a list of what iptables' `--dport` takes.
 pub(super) fn parse_list(text: &str) -> Result<Vec<PortRange>, String> {
-    split(text).map(parse_range).collect()
+    words(text).map(parse_range).collect()
 }
 
 /// `80`, `8000:8010`, `:1023` or `1024:`.
 fn parse_range(item: &str) -> Result<PortRange, String> {
     let port = |text: &str, default| match text {
         "" => Some(default),
-        number => number.parse::<u16>().ok(),
+        number => parse_decimal::<u16>(number),
     };
     let range = match item.split_once(':') {
         Some((first, last)) => port(first, 0).zip(port(last, u16::MAX)),
-        None => item.parse().ok().map(|port| (port, port)),
+        None => parse_decimal(item).map(|port| (port, port)),
     };
     match range {
         Some((first, last)) if first <= last => Ok(PortRange { first, last }),
@@ -109,7 +108,10 @@ mod tests {
         let ranges = parse_list("80, 8000:8010,,:3,65535:").unwrap();
         let text: Vec<_> = ranges.iter().map(PortRange::to_string).collect();
         assert_eq!(text, ["80", "8000:8010", "0:3", "65535"]);
-        for bad in ["x", "80-90", "65536", "-1", "9:8", "1:2:3", "*"] {
+        for bad in [
+            "x", "80-90", "65536", "-1", "9:8", "1:2:3", "*", " ", "\t", "80, ", "08080", "010",
+            "+80", "0x50", "1:08", "1: 2", "80\n", "\r80", "80 90", "\u{a0}80",
+        ] {
             assert!(parse_list(bad).is_err(), "{bad}");
         }
     }
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn a_listener_has_a_port_of_its_own() {
         assert_eq!(parse_listener("15001"), Ok(15001));
-        for bad in ["", "0", "65536", "http"] {
+        for bad in ["", "0", "65536", "http", "015001", "+1", " 1"] {
             assert!(parse_listener(bad).is_err(), "{bad}");
         }
     }

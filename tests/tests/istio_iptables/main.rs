@@ -4,6 +4,7 @@ mod attaching;
 mod dry_run;
 mod names;
 mod proving;
+mod strictness;
 
 use std::process::Output;
 
