@@ -1,6 +1,8 @@
 //! The node agent: has every pod of the mesh on its node captured before its first container
 //! starts.
 
+mod annotations;
+mod api;
 pub mod capture;
 pub mod cgroup_events;
 mod closing;

@@ -194,8 +194,11 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
 /// The items of a list that istio-iptables passes on to iptables-restore, which drops blanks around
 /// a word. An item of blanks alone is no word there, but the end of the rule's options: an error.
 fn words(list: &str) -> impl Iterator<Item = &str> {
-    split(list).map(|item| item.trim_matches([' ', '\t']))
+    split(list).map(|item| item.trim_matches(BLANKS))
 }
+
+/// What iptables-restore has between words.
+pub(crate) const BLANKS: [char; 2] = [' ', '\t'];
 
 #[cfg(test)]
 pub(crate) mod tests {

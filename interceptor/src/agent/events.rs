@@ -15,7 +15,7 @@ use kube::{
 use tokio::{sync::Semaphore, task::spawn_local, time::timeout};
 use tracing::debug;
 
-use super::protocol::PodName;
+use super::{api, protocol::PodName};
 
 /// What reports.
 const CONTROLLER: &str = "interceptor-agent";
@@ -93,7 +93,7 @@ impl Events {
             let publish = recorder.publish(&event, &reference);
             match timeout(PATIENCE, publish).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("cannot tell an event: {error}"),
+                Ok(Err(error)) => debug!("cannot tell an event: {}", api::words(&error)),
                 Err(_late) => debug!("cannot tell an event: no answer"),
             }
         });

@@ -251,7 +251,7 @@ pub enum NotInstalled {
     },
     /// The list that one plugin would become is there, and not ours.
     #[error(
-        "{} cannot become the list {}, which is another's: remove one of them, or name the one to use (--cni-conf-file-name)",
+        "{} cannot become the list {}, which is another's: remove one of them, or name the one to use in the value cniConfFileName (--cni-conf-file-name)",
         single.display(),
         list.display()
     )]

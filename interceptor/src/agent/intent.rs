@@ -1,16 +1,15 @@
 //! How a pod is captured: its settings, as istio-cni takes them from annotations and containers
 //! (`cni/pkg/plugin/sidecar_redirect.go`) or as its own istio-init's arguments say.
 
-use std::borrow::Cow;
-
 use clap::{Args as _, Command, FromArgMatches as _};
 
 use super::{
+    annotations::ANNOTATIONS,
     pod::{Container, Pod},
     proxy_config::ProxyConfig,
     selection::parse_bool,
 };
-use crate::settings::{IstioFlags, Settings, control::ControlFlags};
+use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags};
 
 /// How a pod is to be captured, and from when on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,93 +32,6 @@ pub enum From {
     IstioInit,
 }
 
-/// An annotation, the flag that it stands for, and what istio-cni takes in its absence.
-struct Annotation {
-    name: &'static str,
-    flag: &'static str,
-    default: &'static str,
-    /// What istio-cni refuses of what the flag takes.
-    check: fn(&str) -> Result<(), &'static str>,
-}
-
-const fn annotation(
-    name: &'static str,
-    flag: &'static str,
-    default: &'static str,
-    check: fn(&str) -> Result<(), &'static str>,
-) -> Annotation {
-    Annotation {
-        name,
-        flag,
-        default,
-        check,
-    }
-}
-
-/// The annotations in which a pod says what is captured.
-const ANNOTATIONS: [Annotation; 9] = [
-    annotation(
-        "traffic.sidecar.istio.io/includeOutboundIPRanges",
-        "istio-service-cidr",
-        "*",
-        unspaced_prefixes,
-    ),
-    annotation(
-        "traffic.sidecar.istio.io/excludeOutboundIPRanges",
-        "istio-service-exclude-cidr",
-        "",
-        unspaced_prefixes,
-    ),
-    annotation(
-        "traffic.sidecar.istio.io/includeInboundPorts",
-        "istio-inbound-ports",
-        "*",
-        single_ports,
-    ),
-    annotation(
-        EXCLUDE_INBOUND_PORTS,
-        "istio-local-exclude-ports",
-        "15020",
-        single_ports,
-    ),
-    annotation(
-        "traffic.sidecar.istio.io/includeOutboundPorts",
-        "istio-outbound-ports",
-        "",
-        single_ports,
-    ),
-    annotation(
-        "traffic.sidecar.istio.io/excludeOutboundPorts",
-        "istio-local-outbound-ports-exclude",
-        "15020",
-        single_ports,
-    ),
-    annotation(
-        "traffic.sidecar.istio.io/excludeInterfaces",
-        "istio-exclude-interfaces",
-        "",
-        interface_names,
-    ),
-    // The name before the next one's.
-    annotation(
-        "traffic.sidecar.istio.io/kubevirtInterfaces",
-        "kube-virt-interfaces",
-        "",
-        interface_names,
-    ),
-    annotation(
-        "istio.io/reroute-virtual-interfaces",
-        "kube-virt-interfaces",
-        "",
-        interface_names,
-    ),
-];
-
-const EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
-
-/// The proxy's own ports, where nothing inbound is captured whatever the annotation says.
-const PROXY_PORTS: [&str; 3] = ["15020", "15021", "15090"];
-
 const MODE: &str = "sidecar.istio.io/interceptionMode";
 
 /// The proxy's owner if its container does not say, or says root.
@@ -132,37 +44,6 @@ pub fn mode(pod: &Pod) -> String {
     annotation
         .or_else(|| ProxyConfig::of(pod).ok()?.interception_mode)
         .unwrap_or_else(|| "REDIRECT".to_owned())
-}
-
-fn unspaced_prefixes(list: &str) -> Result<(), &'static str> {
-    if list.contains(char::is_whitespace) {
-        return Err("give CIDRs, separated by commas without spaces");
-    }
-    Ok(())
-}
-
-fn single_ports(list: &str) -> Result<(), &'static str> {
-    if list.contains(':') {
-        return Err("annotations have no ranges: give port numbers, separated by commas");
-    }
-    Ok(())
-}
-
-/// istio-cni's pattern of a name: nothing that means more to a rule than itself, such as `eth+`.
-fn interface_names(list: &str) -> Result<(), &'static str> {
-    let is_name = |name: &str| {
-        name.starts_with(|first: char| first.is_ascii_alphabetic())
-            && name
-                .chars()
-                .all(|character| character.is_ascii_alphanumeric() || "_.-".contains(character))
-    };
-    if list.is_empty() || list.split(',').map(str::trim).all(is_name) {
-        return Ok(());
-    }
-    Err(
-        "give names of interfaces, separated by commas: a letter, then letters, digits, '_', '.' \
-         or '-', up to 15 in all",
-    )
 }
 
 /// How an injected pod is captured, whose proxy is `proxy`.
@@ -178,10 +59,7 @@ pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<Intent, String> {
         let value = pod.annotations.get(annotation.name);
         if value.is_some() || !annotation.default.is_empty() {
             let value = value.map_or(annotation.default, String::as_str);
-            (annotation.check)(value).map_err(|problem| {
-                format!("annotation {} {value:?}: {problem}", annotation.name)
-            })?;
-            arguments.push(flag(annotation.flag, &complete(annotation, value)));
+            arguments.push(annotation.argument(value)?);
         }
     }
     let owner = |id: Option<i64>| id.filter(|id| *id != 0).unwrap_or(PROXY_ID).to_string();
@@ -206,39 +84,23 @@ pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<Intent, String> {
     if is_set("INVALID_DROP") {
         arguments.push("--drop-invalid".to_owned());
     }
-    let mut intent = parse(&arguments, &|_| None, From::Start, named_by_annotation)?;
+    let mut intent = parse(&arguments, &|_| None, From::Start, named_in_pod)?;
     intent.notes.extend(note);
     Ok(intent)
-}
-
-/// Both of what the annotation says and of what istio-cni adds to it, each port once.
-fn complete<'a>(annotation: &Annotation, value: &'a str) -> Cow<'a, str> {
-    if annotation.name != EXCLUDE_INBOUND_PORTS {
-        return value.into();
-    }
-    let mut ports: Vec<&str> = Vec::new();
-    for port in value.split(',').chain(PROXY_PORTS).map(str::trim) {
-        if !port.is_empty() && !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    ports.join(",").into()
 }
 
 fn flag(name: &str, value: &str) -> String {
     format!("--{name}={value}")
 }
 
-/// The annotation that stands for a flag, to be named in the flag's place.
-fn named_by_annotation(setting: &str) -> String {
-    let named = ANNOTATIONS
-        .iter()
-        .filter(|annotation| setting.strip_prefix("--") == Some(annotation.flag))
-        .map(|annotation| annotation.name);
-    match named.collect::<Vec<_>>()[..] {
-        [] => setting.to_owned(),
-        ref annotations => format!("annotation {}", annotations.join(" or ")),
-    }
+/// What of the pod stands for a flag, to be named in the flag's place. (Annotations were checked.)
+fn named_in_pod(setting: &str) -> String {
+    let member = match setting {
+        "--proxy-uid" => "runAsUser",
+        "--proxy-gid" => "runAsGroup",
+        _ => return setting.to_owned(),
+    };
+    format!("istio-proxy's securityContext.{member}")
 }
 
 /// How a pod is captured whose istio-init container is ours: by its arguments and variables.
@@ -269,12 +131,8 @@ fn parse(
         .and_then(|matches| IstioFlags::from_arg_matches(&matches))
         .map_err(|error| format!("its istio-init's arguments are not valid: {error}"))?;
     let parsed = Settings::from_flags_and(&flags, variables, None).map_err(|error| {
-        format!(
-            "{} {:?}: {}",
-            name(&error.setting),
-            error.value,
-            error.problem
-        )
+        let setting = name(&error.setting);
+        SettingError { setting, ..error }.to_string()
     })?;
     Ok(Intent {
         settings: parsed.settings,
@@ -285,6 +143,7 @@ fn parse(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::{
@@ -449,6 +308,66 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_written_for_people() {
+        let cases = [
+            (
+                "traffic.sidecar.istio.io/includeInboundPorts",
+                "80x",
+                "annotation traffic.sidecar.istio.io/includeInboundPorts \"80x\": \"80x\" is not a \
+                 port: give '*', or port numbers from 0 to 65535, without leading zeros, separated by \
+                 commas; annotations take no ranges",
+            ),
+            (
+                "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+                "10.0.0.0/8,*",
+                "annotation traffic.sidecar.istio.io/excludeOutboundIPRanges \"10.0.0.0/8,*\": \"*\" is \
+                 not a CIDR: give CIDRs such as 10.0.0.0/16 or fd00::/8, without leading zeros, \
+                 separated by commas without spaces",
+            ),
+        ];
+        for (annotation, value, expected) in cases {
+            let problem = intent(&[(annotation, value)], &json!({})).unwrap_err();
+            assert_eq!(problem, expected);
+        }
+        let odd = Container {
+            arguments: vec!["-b".to_owned(), "80x".to_owned()],
+            ..Container::default()
+        };
+        let problem = of_init_container(&odd).unwrap_err();
+        let expected = "istio-init's --istio-inbound-ports \"80x\": \"80x\" is not a port: ";
+        assert!(problem.starts_with(expected), "{problem}");
+        let owner = json!({"securityContext": {"runAsUser": -5}});
+        let problem = intent(&[], &owner).unwrap_err();
+        let expected = "istio-proxy's securityContext.runAsUser \"-5\": ";
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+
+    proptest! {
+        /// Whatever an annotation says, the flag that it stands for takes it, or the annotation is
+        /// named with what it takes: no message offers what only the flag would take.
+        #[test]
+        fn an_error_is_about_the_annotation(
+            annotation in prop::sample::select(&ANNOTATIONS[..]),
+            value in prop_oneof![
+                "[0-9a-z:*,+ \t./-]{0,12}",
+                "([0-9]{1,3}\\.){3}[0-9]{1,3}/[0-9]{1,2},?",
+                "[0-9]{1,6}([,:] ?[0-9]{1,6}){0,2}",
+                "[a-z]{1,17}[0-9+]?,?",
+                "\\PC{0,8}",
+            ],
+        ) {
+            if let Err(problem) = intent(&[(annotation.name, &value)], &json!({})) {
+                let start = format!("annotation {} {value:?}: ", annotation.name);
+                prop_assert!(problem.starts_with(&start), "{}", problem);
+                for offered in ["8000:8010", "eth+", "--", "-i ", "Some("] {
+                    let said = &problem[start.len()..];
+                    prop_assert!(value.contains(offered) || !said.contains(offered), "{}", problem);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn our_own_istio_init_is_taken_at_its_word() {
         let pod = pod(with_istio_init("interceptor"));
         let intent = of_init_container(pod.container("istio-init").unwrap()).unwrap();
@@ -493,62 +412,6 @@ mod tests {
         ] {
             let defaults = settings(&DEFAULTS, &[]).unwrap();
             assert_eq!(with(name, value), defaults, "{name}");
-        }
-    }
-
-    #[test]
-    fn what_istio_cni_refuses_of_what_the_flags_take_is_refused() {
-        let cases = [
-            (
-                "traffic.sidecar.istio.io/includeOutboundIPRanges",
-                "10.0.0.0/8, 11.0.0.0/8",
-                "without spaces",
-            ),
-            (
-                "traffic.sidecar.istio.io/includeInboundPorts",
-                "80:90",
-                "no ranges",
-            ),
-            (
-                "traffic.sidecar.istio.io/excludeInboundPorts",
-                "1:65535",
-                "no ranges",
-            ),
-            (
-                "traffic.sidecar.istio.io/includeOutboundPorts",
-                ":9",
-                "no ranges",
-            ),
-            (
-                "traffic.sidecar.istio.io/excludeOutboundPorts",
-                "1:",
-                "no ranges",
-            ),
-            (
-                "traffic.sidecar.istio.io/excludeInterfaces",
-                "eth+",
-                "letter",
-            ),
-            (
-                "traffic.sidecar.istio.io/excludeInterfaces",
-                "eth0 -j ACCEPT",
-                "letter",
-            ),
-            (
-                "traffic.sidecar.istio.io/kubevirtInterfaces",
-                "0eth",
-                "letter",
-            ),
-            (
-                "istio.io/reroute-virtual-interfaces",
-                "eth0,,eth1",
-                "letter",
-            ),
-        ];
-        for (name, value, allowed) in cases {
-            let problem = intent(&[(name, value)], &json!({})).unwrap_err();
-            let words = [name, value, allowed];
-            assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
         }
     }
 

@@ -6,16 +6,14 @@
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
-use tokio::{
-    task::spawn_local,
-    time::{sleep, timeout},
-};
+use tokio::{task::spawn_local, time::sleep};
 use tracing::{debug, warn};
 
 use super::{
+    api,
     node::Node,
     pod::{PodName, PodUid},
 };
@@ -97,7 +95,8 @@ impl Node {
             return Ok(true);
         };
         let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), namespace);
-        let found = timeout(PATIENCE, pods.get_metadata_opt(name)).await??;
+        let found = api::answer(PATIENCE, pods.get_metadata_opt(name)).await;
+        let found = found.map_err(Error::msg)?;
         Ok(found.is_some_and(|found| PodUid::of(&found.metadata).as_ref() == Some(&pod.uid)))
     }
 

@@ -4,10 +4,11 @@ use std::{rc::Rc, time::Duration};
 
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{
+    api,
     capture::IstiosRules,
     index::State,
     node::Node,
@@ -80,7 +81,9 @@ impl Handler for Plugin {
                 // Kept open, it would not end. What is attached stays until it does.
                 *held = None;
                 tended.told.borrow_mut().take();
-                info!(netns = %netns.display(), "CNI DEL: the sandbox goes");
+                let sandbox = &request.container_id;
+                let pod = request.pod.as_ref().map(tracing::field::display);
+                info!(pod, sandbox, netns = %netns.display(), "CNI DEL: the sandbox goes");
                 tended.nudge.notify_one();
             }
         }
@@ -189,9 +192,7 @@ impl Plugin {
 
     async fn ask(&self, request: &AddRequest, patience: Duration) -> Result<k8s::Pod, String> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
-        let answer = timeout(patience, pods.get_opt(&request.pod.name)).await;
-        let answer = answer.map_err(|_late| "the API server does not answer".to_owned())?;
-        let pod = answer.map_err(|error| format!("the API server says: {error}"))?;
+        let pod = api::answer(patience, pods.get_opt(&request.pod.name)).await?;
         let pod = pod.ok_or_else(|| "the API server does not know it".to_owned())?;
         let uid = PodUid::of(&pod.metadata).map_or_else(String::new, |uid| uid.0);
         if request.uid.as_ref().is_none_or(|wanted| *wanted == uid) {

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    api,
     capture::blocking,
     deployment::Deployment,
     health::{Health, Part},
@@ -107,7 +108,7 @@ async fn client(options: &AgentOptions, retries: Retries) -> Result<Client> {
     let mut config = config;
     config.read_timeout = Some(LONGEST_ANSWER);
     config.default_retry = retries == Retries::Many;
-    Client::try_from(config).context("cannot make a client of the API server")
+    api::client(config).context("cannot make a client of the API server")
 }
 
 async fn work(options: &AgentOptions, client: &Client) -> Result<()> {

@@ -212,7 +212,8 @@ fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Ref
         Runtime::Handler(handler) => Some(Refusal::Runtime(format!(
             "its runtime handler {handler:?} is not one that is known to share the node's kernel \
              ({}): in a sandbox with a kernel of its own (gVisor, Kata) nothing would be captured. \
-             Use istio-init there, or name the handler in the agent's --runtime-handlers",
+             Use istio-init there, or add the handler to the agent's value runtimeClasses.allow \
+             (--runtime-handlers)",
             allowed()
         ))),
         Runtime::Unknown(class) => Some(Refusal::UnknownRuntime(format!(

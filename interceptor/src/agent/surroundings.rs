@@ -5,13 +5,10 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 use k8s_openapi::api::{core::v1::Namespace, node::v1::RuntimeClass};
 use kube::{Api, Client};
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, time::Instant};
 use tracing::warn;
 
-use super::{index, pod::Pod, selection::Runtime};
+use super::{api, index, pod::Pod, selection::Runtime};
 
 /// On a namespace, with the value `true`: what captures less may be followed while a pod runs.
 pub const MAY_LOOSEN: &str = "interceptor.dev/may-loosen";
@@ -69,13 +66,11 @@ impl Surroundings {
 
     async fn handler(&self, class: &str) -> Option<String> {
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        let problem = match timeout(PATIENCE, classes.get(class)).await {
-            Ok(Ok(found)) => return Some(found.handler),
-            Ok(Err(error)) => error.to_string(),
-            Err(_late) => "no answer".to_owned(),
-        };
-        warn!("cannot ask for the RuntimeClass {class}: {problem}");
-        None
+        let found = api::answer(PATIENCE, classes.get(class)).await;
+        found
+            .inspect_err(|problem| warn!("cannot ask for the RuntimeClass {class}: {problem}"))
+            .ok()
+            .map(|found| found.handler)
     }
 
     /// Asks again for classes that were asked for in vain, when they are needed next.
@@ -93,9 +88,15 @@ impl Surroundings {
     /// What is not known is not permitted.
     async fn permits_less(&self, namespace: &str) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let Ok(Ok(found)) = timeout(PATIENCE, namespaces.get(namespace)).await else {
-            warn!("cannot ask for the namespace {namespace}: it permits nothing until it is known");
-            return false;
+        let found = match api::answer(PATIENCE, namespaces.get(namespace)).await {
+            Ok(found) => found,
+            Err(problem) => {
+                warn!(
+                    "cannot ask for the namespace {namespace}: it permits nothing until it is \
+                     known: {problem}"
+                );
+                return false;
+            }
         };
         let annotations = found.metadata.annotations.unwrap_or_default();
         annotations

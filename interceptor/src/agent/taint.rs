@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::api;
+
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -18,7 +20,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub async fn remove(client: Client, name: &str, key: &str) {
     let nodes: Api<Node> = Api::all(client);
     while let Err(error) = try_remove(&nodes, name, key).await {
-        warn!("cannot take the taint {key} off the node {name} yet: {error}");
+        let problem = api::words(&error);
+        warn!("cannot take the taint {key} off the node {name} yet: {problem}");
         sleep(RETRY).await;
     }
 }

@@ -17,6 +17,8 @@ use kube::{
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::api;
+
 /// The annotation in which kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -71,8 +73,9 @@ fn told(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Opt
         Ok(Event::Apply(pod)) => Some(Told::Pod(Box::new(pod))),
         Ok(Event::Delete(pod)) => Some(Told::Gone(Box::new(pod))),
         Err(error) => {
-            warn!("the API server does not tell of pods: {error}; trying again");
-            Some(Told::Failed(error.to_string()))
+            let problem = api::words(&error);
+            warn!("the node's pods are not watched: {problem}; trying again");
+            Some(Told::Failed(problem))
         }
     }
 }

@@ -8,6 +8,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::agent::{options::AgentOptions, run};
 
+/// The agent says itself, in words, what the API server answers: kube's own warnings about the same
+/// have Rust structures in them. A level that names these crates wins.
+const KUBE: &str = "kube_client=error,kube_runtime=error";
+
 /// Serve a Kubernetes node: have its mesh pods captured before their first container starts
 ///
 /// Watches the node's pods, picks those that istio-cni would pick, and captures each as its
@@ -27,7 +31,8 @@ impl Agent {
     /// Logs as the options say.
     pub(super) fn log(&self) -> Result<()> {
         let level = &self.options.log_level;
-        let filter = EnvFilter::try_new(level).with_context(|| format!("--log-level {level}"))?;
+        let filter = EnvFilter::try_new(format!("{KUBE},{level}"))
+            .with_context(|| format!("--log-level {level}"))?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr);

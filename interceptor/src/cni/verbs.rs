@@ -184,7 +184,8 @@ pub(super) fn del(environment: &Environment, input: &[u8]) {
     let Some(request) = environment.del_request() else {
         return;
     };
-    if inform("DEL", &settings, Request::Del(request)) == Informed::NoAgent {
+    let what = format!("DEL {}", name(environment));
+    if inform(&what, &settings, Request::Del(request)) == Informed::NoAgent {
         without_agent::tidy(&settings, netns);
     }
 }
@@ -215,11 +216,11 @@ enum Informed {
     NoAgent,
 }
 
-fn inform(verb: &str, settings: &PluginSettings, request: Request) -> Informed {
+fn inform(what: &str, settings: &PluginSettings, request: Request) -> Informed {
     let Err(error) = protocol::call(&settings.socket, request, TELLING) else {
         return Informed::Agent;
     };
-    let line = format!("{verb}: the agent is not told, and will find out: {error}");
+    let line = format!("{what}: the agent is not told, and will find out: {error}");
     log::tell(settings.log_file.as_deref(), &line);
     match error {
         CallError::Absent { .. } => Informed::NoAgent,

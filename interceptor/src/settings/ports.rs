@@ -75,6 +75,11 @@ pub(super) fn parse_selection(text: &str) -> Result<PortSelection, String> {
     }
 }
 
+/// Whether it is one port.
+pub(crate) fn is_port(text: &str) -> bool {
+    parse_decimal::<u16>(text).is_some()
+}
+
 /// Parses a list of what iptables' `--dport` takes.
 pub(super) fn parse_list(text: &str) -> Result<Vec<PortRange>, String> {
     words(text).map(parse_range).collect()

@@ -39,7 +39,7 @@ pub(super) fn parse_list(text: &str) -> Result<Vec<IpNet>, String> {
 /// Go's `netip.ParsePrefix`: an address with its number of bits. Neither `010.0.0.0/8`, which others
 /// read as octal, nor `/08`, nor blanks. Bits behind the prefix are kept as given and have no
 /// meaning.
-fn parse_prefix(text: &str) -> Option<IpNet> {
+pub(crate) fn parse_prefix(text: &str) -> Option<IpNet> {
     let (address, bits) = text.split_once('/')?;
     IpNet::new(IpAddr::from_str(address).ok()?, parse_decimal(bits)?).ok()
 }

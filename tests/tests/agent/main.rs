@@ -10,6 +10,7 @@ mod leaving;
 mod limits;
 mod lists;
 mod live;
+mod messages;
 mod mirrored;
 mod neighbours;
 mod node;

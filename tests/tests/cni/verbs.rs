@@ -94,6 +94,19 @@ fn del_and_gc_are_told() {
     );
 }
 
+/// Without the agent, the log says whose sandbox it was about.
+#[test]
+fn del_without_an_agent_names_the_pod() {
+    let place = Place::new();
+    let output = Call::new("DEL", &place.socket()).run();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("DEL shop/web-0: the agent is not told"),
+        "{said}"
+    );
+}
+
 #[test]
 fn version_is_answered_without_a_configuration() {
     for input in [r#"{"cniVersion":"0.4.0"}"#, ""] {

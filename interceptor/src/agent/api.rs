@@ -1,0 +1,111 @@
+//! The API server: a client whose errors say which server and why, and errors in words.
+
+use std::{error::Error, time::Duration};
+
+use anyhow::Chain;
+use kube::{Client, Config, client::ClientBuilder};
+use tokio::time::timeout;
+use tower::{BoxError, util::MapErrLayer};
+
+/// There was no answer. (What the API server answers is a [`kube::Error`] that is made of it later.)
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach the API server at {address}: {cause}")]
+struct Unreachable {
+    address: String,
+    cause: String,
+}
+
+/// A client that names the server's address where there is no answer: by itself, an error says
+/// `ServiceError: client error (Connect)`.
+pub(super) fn client(config: Config) -> kube::Result<Client> {
+    let address = config.cluster_url.to_string();
+    let with_address = move |error: BoxError| -> BoxError {
+        if error.is::<kube::Error>() {
+            return error;
+        }
+        let (address, cause) = (address.clone(), chain(&*error));
+        Unreachable { address, cause }.into()
+    };
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder.with_layer(&MapErrLayer::new(with_address)).build())
+}
+
+/// What `call` answers within `patience`, or why it does not, in words.
+pub(super) async fn answer<T>(
+    patience: Duration,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, String> {
+    match timeout(patience, call).await {
+        Ok(answer) => answer.map_err(|error| words(&error)),
+        Err(_late) => Err(format!(
+            "the API server does not answer within {patience:?}"
+        )),
+    }
+}
+
+/// An error of a call in words. kube's own text has a Rust structure in it.
+pub(super) fn words(error: &(dyn Error + 'static)) -> String {
+    match Chain::new(error).find_map(|error| error.downcast_ref()) {
+        Some(kube::Error::Api(status)) => {
+            let (code, message) = (status.code, &status.message);
+            format!(
+                "the API server answers with status {code} {}: {message}",
+                status.reason
+            )
+        }
+        Some(kube::Error::Service(unreachable)) => unreachable.to_string(),
+        _ => chain(error),
+    }
+}
+
+/// An error and its causes, each once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    Chain::new(error).fold(String::new(), |chain, error| {
+        let text = error.to_string();
+        match chain.as_str() {
+            "" => text,
+            known if known.contains(&text) => chain,
+            known => format!("{known}: {text}"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{core::Status, runtime::watcher};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_status_and_a_sentence() {
+        let status = Status::failure("pods is forbidden", "Forbidden").with_code(403);
+        let refused = kube::Error::Api(status.boxed());
+        let expected = "the API server answers with status 403 Forbidden: pods is forbidden";
+        assert_eq!(words(&refused), expected);
+        // So it is within the error of a watch.
+        assert_eq!(words(&watcher::Error::WatchStartFailed(refused)), expected);
+    }
+
+    #[test]
+    fn a_server_that_is_not_reached_is_named_with_the_cause() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        let layers = kube::Error::ReadEvents(refused);
+        assert_eq!(
+            chain(&layers),
+            "Error reading events stream: Connection refused (os error 111)"
+        );
+        let unreachable = Unreachable {
+            address: "https://10.96.0.1/".to_owned(),
+            cause: chain(&layers),
+        };
+        let said = words(&kube::Error::Service(unreachable.into()));
+        assert!(
+            said.starts_with("cannot reach the API server at https://10.96.0.1/: "),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("Connection refused (os error 111)"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! What the log and the Events say is for the people who run the cluster: which value, which pod,
+//! which server, and what they can do.
+
+use interceptor_tests::{
+    interceptor,
+    lab::wait_until,
+    netns::Netns,
+    node::{AgentProcess, Node, Surroundings},
+};
+use serde_json::json;
+
+use super::{new_node, of_mesh};
+
+#[track_caller]
+fn wait_for_line(agent: &AgentProcess, words: &[&str]) {
+    let says = |line: &str| words.iter().all(|word| line.contains(word));
+    let found = wait_until("a line of the log", || Ok(agent.log().lines().any(says)));
+    found.unwrap_or_else(|error| panic!("{error}: {words:?}\n{}", agent.log()));
+}
+
+/// The text of the pod's Event.
+fn event(node: &Node, agent: &AgentProcess, pod: &str) -> String {
+    let told = wait_until("an Event", || Ok(!node.api.events_about(pod).is_empty()));
+    told.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let events = node.api.events_about(pod);
+    events[0]["note"].as_str().expect("a note").to_owned()
+}
+
+/// Nothing of Rust's own notation.
+#[track_caller]
+fn expect_plain(text: &str) {
+    for word in ["Some(", "None", "Status {", "Error("] {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn an_annotation_is_named_with_what_it_takes() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let ports = "traffic.sidecar.istio.io/includeInboundPorts";
+    let manifest = of_mesh(&node, "web").annotate(ports, "80x");
+    let mut pod = node.schedule(manifest).expect("a pod");
+    let refused = pod.start_sandbox(&node).expect_err("it cannot be captured");
+    let refused = format!("{refused:#}");
+    let event = event(&node, &agent, "web");
+    for text in [refused, event, agent.log()] {
+        let sentence = format!(
+            "annotation {ports} \"80x\": \"80x\" is not a port: give '*', or port numbers from 0 to \
+             65535, without leading zeros, separated by commas; annotations take no ranges"
+        );
+        // The log and the plugin's JSON have the quotes escaped.
+        assert!(text.replace('\\', "").contains(&sentence), "{text}");
+        expect_plain(&text);
+    }
+}
+
+#[test]
+fn a_runtime_is_refused_with_the_value_to_change() {
+    let node = new_node();
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": "gvisor"},
+        "handler": "runsc",
+    });
+    node.api.put(class).expect("a class");
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let manifest = of_mesh(&node, "web").with_runtime_class("gvisor");
+    let mut pod = node.schedule(manifest).expect("a pod");
+    pod.start_sandbox(&node).expect_err("it cannot be captured");
+    let event = event(&node, &agent, "web");
+    for word in ["\"runsc\"", "runtimeClasses.allow"] {
+        assert!(event.contains(word), "{word}: {event}");
+    }
+    expect_plain(&event);
+}
+
+#[test]
+fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
+    let node = new_node();
+    // Where nothing listens.
+    let elsewhere = Netns::new("elsewhere", None).expect("a network namespace");
+    let surroundings = Surroundings {
+        namespaces: vec![format!("--net={}", elsewhere.path().display())],
+        cgroup_root: node.cgroup.path().to_owned(),
+    };
+    let agent = node.start_agent_in(&surroundings, &interceptor::binary(), &["--no-cni"]);
+    let agent = agent.expect("an agent");
+    let unreached = format!("cannot reach the API server at {}", node.api.url());
+    let words = [&unreached, "not watched", "tcp connect error", "(os error "];
+    wait_for_line(&agent, &words);
+    expect_plain(&agent.log());
+}
+
+#[test]
+fn what_the_api_server_refuses_is_told_as_a_status() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    node.api.allow_only(Vec::new());
+    node.api.disconnect();
+    node.api.expire();
+    wait_for_line(
+        &agent,
+        &["not watched", "answers with status 403 Forbidden"],
+    );
+    expect_plain(&agent.log());
+}
+
+#[test]
+fn the_end_of_a_sandbox_is_logged_with_its_pod() {
+    let node = new_node();
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let id = pod.sandbox_id().expect("an ID").to_owned();
+    pod.stop_sandbox(&node).expect("stopped");
+    wait_for_line(
+        &agent,
+        &["CNI DEL", "pod=shop/web", &format!("sandbox=\"{id}\"")],
+    );
+}
