@@ -56,6 +56,7 @@ struct Ready {
     netns: Netns,
     places: Places,
     settings: Settings,
+    warnings: Vec<String>,
 }
 
 /// Why a pod is not attached that could be.
@@ -75,6 +76,8 @@ pub struct Captured {
     pub attached: Attached,
     /// How long that took, without the wait for other changes.
     pub took: Duration,
+    /// What others' rules in it do otherwise than beside Istio's.
+    pub warnings: Vec<String>,
 }
 
 impl Capture {
@@ -121,6 +124,12 @@ impl Capture {
         Ok(Ready {
             places: self.places(order.cgroup.as_ref())?,
             settings: order.settings,
+            // Istio's own would be among them.
+            warnings: if order.beside_istio {
+                Vec::new()
+            } else {
+                warnings(&netns)
+            },
             netns,
         })
     }
@@ -138,6 +147,7 @@ impl Capture {
             netns: Arc::new(ready.netns),
             attached,
             took,
+            warnings: ready.warnings,
         })
     }
 
@@ -241,6 +251,14 @@ pub async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .context("the work was broken off")?
+}
+
+/// What others' rules do otherwise than beside Istio's.
+fn warnings(netns: &Netns) -> Vec<String> {
+    netns.run(istio_rules::others).unwrap_or_else(|error| {
+        warn!("others' iptables rules are not known: {error:#}");
+        Vec::new()
+    })
 }
 
 #[cfg(test)]

@@ -288,6 +288,10 @@ impl Node {
         };
         self.is_captured_now(uid, &now, how);
         if captured.attached == Attached::New {
+            let pod = self.name_of(uid);
+            for warning in &captured.warnings {
+                warn!(%pod, %uid, "{warning}");
+            }
             self.is_captured_first(uid, tended, &now, by, captured.took)
                 .await;
         }
@@ -312,8 +316,7 @@ impl Node {
         by: By,
         took: Duration,
     ) {
-        let pod = self.index.borrow().pod(uid).map(|pod| pod.name.to_string());
-        let pod = pod.unwrap_or_default();
+        let pod = self.name_of(uid);
         let ran = tended.ran();
         // Containers that are told of were in a sandbox before this one, if the runtime waits for us.
         let uncaptured = ran.filter(|_| by != By::Cni);
@@ -330,6 +333,12 @@ impl Node {
         if self.options.pods.close_connections && ran.is_some() {
             self.close_connections(&pod, uid, held).await;
         }
+    }
+
+    fn name_of(&self, uid: &PodUid) -> String {
+        let index = self.index.borrow();
+        let pod = index.pod(uid);
+        pod.map_or_else(String::new, |pod| pod.name.to_string())
     }
 
     /// What the pod asks for in vain.

@@ -141,6 +141,21 @@ impl Place {
     }
 }
 
+/// Says which rules of others do not act on captured connections as beside Istio's.
+fn warn_of_others(netns: &Netns) {
+    let name = netns.path().display();
+    match netns.run(istio_rules::others) {
+        Ok(warnings) => {
+            for warning in warnings {
+                message!("interceptor: warning: {name}: {warning}");
+            }
+        }
+        Err(error) => {
+            message!("interceptor: {name}: others' iptables rules are not known: {error:#}");
+        }
+    }
+}
+
 /// What an attach stands on: a machine and rights that allow it.
 pub(super) struct Ground {
     hierarchy: Hierarchy,
@@ -151,7 +166,7 @@ impl Ground {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
         host::check_not_hosts(netns)?;
         match netns.run(istio_rules::are_here) {
-            Ok(false) => {}
+            Ok(false) => warn_of_others(netns),
             Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),
             Err(error) => message!("interceptor: Istio's rules may be there too: {error:#}"),
         }

@@ -1,5 +1,8 @@
-//! Whether Istio's rules are in a network namespace: those of istio-init or istio-cni, written by
-//! iptables in either of its kinds, or by nft. They are known by the names of their chains.
+//! Rules of netfilter in a network namespace, written by iptables in either of its kinds, or by nft:
+//! whether Istio's are there, those of istio-init or istio-cni, which are known by the names of their
+//! chains; and others' that act on other packets than behind Istio's.
+
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context as _, Result};
 
@@ -15,4 +18,56 @@ const ISTIO_NFTABLES: &[u8] = b"istio-";
 pub fn are_here() -> Result<bool> {
     let by_nft = nft::has_chains().context("cannot list the chains of nf_tables")?;
     Ok(by_nft || legacy::has_chains().context("cannot read the rules of ip_tables")?)
+}
+
+/// A chain of others, in its family and table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Chain {
+    family: &'static str,
+    table: String,
+    name: String,
+    matters: Matters,
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} {}", self.family, self.table, self.name)
+    }
+}
+
+/// Why a chain matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Matters {
+    /// It drops what none of its rules accepts.
+    Drops,
+    /// It rewrites what goes out.
+    Rewrites,
+}
+
+/// What others' rules in the calling thread's network namespace do that they would not do beside
+/// Istio's, or no longer do.
+pub fn others() -> Result<Vec<String>> {
+    let mut chains = BTreeSet::new();
+    nft::chains_that_matter(&mut chains).context("cannot list the chains of nf_tables")?;
+    legacy::chains_that_matter(&mut chains).context("cannot read the rules of ip_tables")?;
+    let named = |matters| {
+        let chains = chains.iter().filter(|chain| chain.matters == matters);
+        let names: Vec<_> = chains.map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let drops = named(Matters::Drops).map(|chains| {
+        format!(
+            "packets that no rule accepts are dropped (policy drop of {chains}): rules there see the \
+             app's port instead of the proxy's inbound port, and a stand-in (127.128.0.0/9, \
+             fd69:6365:7074::/64) instead of the proxy's outbound port: accept these, or captured \
+             connections hang"
+        )
+    });
+    let rewrites = named(Matters::Rewrites).map(|chains| {
+        format!(
+            "nat rules ({chains}) do not apply to outbound connections that are captured: exclude \
+             their destinations (-x, -o), or remove them"
+        )
+    });
+    Ok(drops.into_iter().chain(rewrites).collect())
 }

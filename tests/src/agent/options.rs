@@ -1,6 +1,6 @@
 //! Socket options by name.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, net::SocketAddr, os::fd::AsFd as _};
 
 use socket2::Socket;
 
@@ -34,6 +34,8 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::Mark(mark) => (SOL_SOCKET, libc::SO_MARK, mark.to_ne_bytes()),
         O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
         O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),
+        O::DontRoute => (SOL_SOCKET, libc::SO_DONTROUTE, ON),
+        O::Md5Key(peer) => return (IPPROTO_TCP, libc::TCP_MD5SIG, md5_key(*peer)),
         O::SourceRoute(via) => {
             // Type, length, the next entry's place, the entry, and padding.
             let route = [&[131, 7, 4][..], &via.octets(), &[0]].concat();
@@ -56,4 +58,28 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::ResetOnClose => return (SOL_SOCKET, libc::SO_LINGER, [ON, [0; 4]].concat()),
     };
     (level, name, value.to_vec())
+}
+
+/// `struct tcp_md5sig` with some key for an IPv4 peer.
+fn md5_key(peer: SocketAddr) -> Vec<u8> {
+    const ADDRESS: usize = 128;
+    const LONGEST_KEY: usize = 80;
+    const KEY: [u8; KEY_LENGTH as usize] = *b"secret";
+    const KEY_LENGTH: u16 = 6;
+
+    let SocketAddr::V4(peer) = peer else {
+        return Vec::new();
+    };
+    let family = u16::try_from(libc::AF_INET).unwrap_or_default();
+    let mut value = family.to_ne_bytes().to_vec();
+    value.extend(peer.port().to_be_bytes());
+    value.extend(peer.ip().octets());
+    value.resize(ADDRESS, 0);
+    // Flags, the length of a prefix, the key's length, an interface.
+    value.extend([0, 0]);
+    value.extend(KEY_LENGTH.to_ne_bytes());
+    value.extend([0; 4]);
+    value.extend(KEY);
+    value.resize(ADDRESS + 8 + LONGEST_KEY, 0);
+    value
 }

@@ -76,6 +76,10 @@ pub enum SocketOption {
     RoutingHeader(Ipv6Addr),
     /// `SO_MARK`
     Mark(u32),
+    /// `SO_DONTROUTE`
+    DontRoute,
+    /// `TCP_MD5SIG`: segments to and from this address are signed.
+    Md5Key(SocketAddr),
     /// `TCP_FASTOPEN_CONNECT`
     FastOpenConnect,
     /// `TCP_FASTOPEN`: how many connections may wait whose handshake is not done.

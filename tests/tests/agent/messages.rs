@@ -2,6 +2,7 @@
 //! which server, and what they can do.
 
 use interceptor_tests::{
+    command::{bounded, run},
     interceptor,
     lab::wait_until,
     netns::Netns,
@@ -118,4 +119,16 @@ fn the_end_of_a_sandbox_is_logged_with_its_pod() {
         &agent,
         &["CNI DEL", "pod=shop/web", &format!("sandbox=\"{id}\"")],
     );
+}
+
+#[test]
+fn rules_of_others_that_act_otherwise_are_logged_with_the_pod() {
+    let node = new_node();
+    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    let netns = pod.netns().expect("a network namespace");
+    let policy = || run(bounded("iptables").args(["-w", "-P", "INPUT", "DROP"]), "");
+    netns.enter(policy).expect("a policy");
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let words = ["WARN", "policy drop of ip filter INPUT", "pod=shop/web"];
+    wait_for_line(&agent, &words);
 }

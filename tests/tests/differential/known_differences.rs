@@ -1,5 +1,6 @@
 //! What is not equal, and is said so in the docs: here with what each side does.
 
+mod around;
 mod dns;
 
 use interceptor_tests::{

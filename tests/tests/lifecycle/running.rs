@@ -116,6 +116,24 @@ fn run_that_is_killed_leaves_the_pod_captured() {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
+/// An interface of `-c` that comes while it runs is excluded then.
+#[test]
+fn run_looks_interfaces_up_when_they_come() {
+    let (lab, _) = lab();
+    let _run = Run::start_with(&lab, &[STOCK, &["-c", "net1"]].concat());
+    let dial = || lab.dial(Who::App, "10.2.0.9:80");
+    wait_until("capture", || Ok(dial()?.contains("proxy"))).expect("capture");
+    let (pod, peer) = (&lab.pod, &lab.peer);
+    pod.cable("net1", peer, "net1", 3).expect("a cable");
+    for (netns, address) in [(pod, "10.7.0.2/24"), (peer, "10.7.0.1/24")] {
+        let added = netns.ip(&format!("addr add {address} dev net1\n"));
+        added.expect("an address");
+    }
+    let excluded = || Ok(lab.dial(Who::App, "10.7.0.1:80")? == "remote:80");
+    wait_until("the exclusion", excluded).expect("the exclusion");
+    assert!(dial().expect("a dial").contains("proxy"));
+}
+
 /// Whenever the signal comes, the pod is detached in the end.
 #[test]
 fn run_that_is_stopped_while_it_attaches_leaves_nothing() {

@@ -77,11 +77,79 @@ fn other_peoples_rules_are_not_taken_for_istios() {
     }
 }
 
+fn others_in(netns: &Netns) -> String {
+    let others = netns.enter(istio_rules::others);
+    others.expect("an answer").join("\n")
+}
+
+/// `iptables-restore`'s input, and what is said of it, in the family's name (`FAMILY`).
+const MATTERS: [(&str, &str); 4] = [
+    (
+        "* filter\n:INPUT DROP\nCOMMIT\n",
+        "policy drop of FAMILY filter INPUT)",
+    ),
+    (
+        "* filter\n:OUTPUT DROP\nCOMMIT\n",
+        "policy drop of FAMILY filter OUTPUT)",
+    ),
+    (
+        "* filter\n:INPUT DROP\n:OUTPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+        "policy drop of FAMILY filter INPUT, FAMILY filter OUTPUT)",
+    ),
+    (
+        "* nat\n-N DOCKER\n-A OUTPUT -j DOCKER\nCOMMIT\n",
+        "nat rules (FAMILY nat OUTPUT)",
+    ),
+];
+
+/// Tables that are there, and what acts alike beside Istio's rules.
+const NO_MATTER: &str = "
+* filter
+:INPUT ACCEPT
+:FORWARD DROP
+:OUTPUT ACCEPT
+-A INPUT -p tcp --dport 22 -j DROP
+COMMIT
+* nat
+-N DOCKER
+-A PREROUTING -j DOCKER
+-A POSTROUTING -j MASQUERADE
+COMMIT
+";
+
+#[test]
+fn rules_of_others_that_act_otherwise_are_found() {
+    for (program, family) in [
+        ("iptables-nft-restore", "ip"),
+        ("ip6tables-nft-restore", "ip6"),
+        ("iptables-legacy-restore", "ip"),
+        ("ip6tables-legacy-restore", "ip6"),
+    ] {
+        for (rules, said) in MATTERS {
+            let netns = Netns::new("pod", None).expect("a netns");
+            fed(&netns, program, &[], rules);
+            let others = others_in(&netns);
+            let said = said.replace("FAMILY", family);
+            assert!(others.contains(&said), "{program}: {said}: {others}");
+            assert_eq!(others.lines().count(), 1, "{program}: {others}");
+        }
+        let netns = Netns::new("pod", None).expect("a netns");
+        fed(&netns, program, &[], NO_MATTER);
+        assert_eq!(others_in(&netns), "", "{program}");
+    }
+    let netns = Netns::new("pod", None).expect("a netns");
+    let chain = "table inet fw { chain in { type filter hook input priority 0; policy drop; }; }";
+    fed(&netns, "nft", &["-f", "-"], chain);
+    let others = others_in(&netns);
+    assert!(others.contains("policy drop of inet fw in)"), "{others}");
+}
+
 /// To ask iptables-legacy's part of the kernel for a table makes it.
 #[test]
 fn looking_changes_nothing() {
     let netns = Netns::new("pod", None).expect("a netns");
     assert!(!are_in(&netns));
+    assert_eq!(others_in(&netns), "");
     let [tables, rules] = [
         ("cat", &["/proc/thread-self/net/ip_tables_names"][..]),
         ("nft", &["list", "ruleset"]),
@@ -91,6 +159,26 @@ fn looking_changes_nothing() {
         told.expect("told")
     });
     assert_eq!((tables.as_str(), rules.as_str()), ("", ""));
+}
+
+#[test]
+fn who_attaches_where_others_rules_act_otherwise_is_warned() {
+    let lab = Lab::new().expect("a lab");
+    let attach = || lab.attach(STOCK).expect("attached");
+    let said = attach();
+    assert!(!said.contains("warning"), "{said}");
+    let rules = [MATTERS[2].0, MATTERS[3].0].concat();
+    fed(&lab.pod, "iptables-restore", &["--noflush"], &rules);
+    let said = attach();
+    let name = lab.pod.path().display();
+    for words in [
+        "policy drop of ip filter INPUT, ip filter OUTPUT",
+        "nat rules (ip nat OUTPUT)",
+    ] {
+        let warning = format!("interceptor: warning: {name}: ");
+        let is_it = |line: &str| line.starts_with(&warning) && line.contains(words);
+        assert!(said.lines().any(is_it), "{words}: {said}");
+    }
 }
 
 #[test]

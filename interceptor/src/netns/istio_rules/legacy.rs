@@ -1,6 +1,6 @@
 //! What iptables-legacy writes.
 
-use std::{fs, io};
+use std::{collections::BTreeSet, fs, io};
 
 use nix::{
     errno::Errno,
@@ -9,18 +9,26 @@ use nix::{
 
 use super::{
     super::{raw_netlink::number, sys},
-    ISTIO_IPTABLES,
+    Chain, ISTIO_IPTABLES, Matters,
 };
 
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; IPv6's have the same numbers.
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
-/// `struct ipt_getinfo`, and where in it the entries' size is.
+/// `struct ipt_getinfo`, and where in it are the chains' first entries and last ones (their
+/// policies), by their hooks, and the entries' size.
 const INFO: usize = 84;
+const INFO_FIRST: usize = 36;
+const INFO_LAST: usize = 56;
 const INFO_SIZE: usize = 80;
 /// `struct ipt_get_entries` before the entries, and where in it their size is.
 const ENTRIES: usize = 40;
 const ENTRIES_SIZE: usize = 32;
+
+/// Where in the last entry's target its verdict is (`struct xt_standard_target`), and the verdict
+/// of the policy DROP: `-NF_DROP - 1`.
+const VERDICT: usize = 32;
+const DROP: i32 = -1;
 
 /// How often a table is read that changes meanwhile.
 const TRIES: u32 = 10;
@@ -31,32 +39,104 @@ struct Tables {
     level: i32,
     /// Those that are there: to ask for another would make it.
     names: &'static str,
+    /// The family, by nft's name for it.
+    family_name: &'static str,
+    /// Where in `struct ipt_entry` or `ip6t_entry` it says where its target is.
+    target_offset: usize,
 }
 
 const V4: Tables = Tables {
     family: AddressFamily::Inet,
     level: libc::SOL_IP,
     names: "/proc/thread-self/net/ip_tables_names",
+    family_name: "ip",
+    target_offset: 88,
 };
 const V6: Tables = Tables {
     family: AddressFamily::Inet6,
     level: libc::SOL_IPV6,
     names: "/proc/thread-self/net/ip6_tables_names",
+    family_name: "ip6",
+    target_offset: 140,
 };
 
 pub(super) fn has_chains() -> io::Result<bool> {
     Ok(V4.have_chains()? || V6.have_chains()?)
 }
 
-impl Tables {
-    fn have_chains(&self) -> io::Result<bool> {
-        let names = match fs::read_to_string(self.names) {
-            // A kernel without them.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            names => names?,
+/// Adds them to `chains`.
+pub(super) fn chains_that_matter(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
+    V4.chains_that_matter(chains)?;
+    V6.chains_that_matter(chains)
+}
+
+/// A table as the kernel lays it out.
+struct Table {
+    info: Vec<u8>,
+    /// With a header.
+    entries: Vec<u8>,
+}
+
+impl Table {
+    /// Whether a chain has a rule.
+    fn has_rules(&self, hook: usize) -> bool {
+        number(&self.info, INFO_FIRST + 4 * hook) != number(&self.info, INFO_LAST + 4 * hook)
+    }
+
+    /// Whether a chain drops what no rule accepts.
+    fn drops(&self, hook: usize, target_offset: usize) -> bool {
+        let verdict = || {
+            let last = number(&self.info, INFO_LAST + 4 * hook)?;
+            let last = self.entries.get(ENTRIES + usize::try_from(last).ok()?..)?;
+            let target = last.get(target_offset..)?.first_chunk()?;
+            number(last, usize::from(u16::from_ne_bytes(*target)) + VERDICT)
         };
-        for name in names.lines() {
-            let entries = self.entries(name.as_bytes())?;
+        verdict().map(u32::cast_signed) == Some(DROP)
+    }
+}
+
+impl Tables {
+    fn chains_that_matter(&self, chains: &mut BTreeSet<Chain>) -> io::Result<()> {
+        const HOOKS: [(usize, &str); 2] = [
+            (libc::NF_INET_LOCAL_IN as usize, "INPUT"),
+            (libc::NF_INET_LOCAL_OUT as usize, "OUTPUT"),
+        ];
+        for table in self.names()?.lines() {
+            let chain = |name: &str, matters| Chain {
+                family: self.family_name,
+                table: table.to_owned(),
+                name: name.to_owned(),
+                matters,
+            };
+            let read = self.table(table.as_bytes())?;
+            match table {
+                "filter" => chains.extend(
+                    HOOKS
+                        .iter()
+                        .filter(|(hook, _)| read.drops(*hook, self.target_offset))
+                        .map(|(_, name)| chain(name, Matters::Drops)),
+                ),
+                "nat" if read.has_rules(libc::NF_INET_LOCAL_OUT as usize) => {
+                    chains.insert(chain("OUTPUT", Matters::Rewrites));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One a line.
+    fn names(&self) -> io::Result<String> {
+        match fs::read_to_string(self.names) {
+            // A kernel without them.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            names => names,
+        }
+    }
+
+    fn have_chains(&self) -> io::Result<bool> {
+        for name in self.names()?.lines() {
+            let Table { entries, .. } = self.table(name.as_bytes())?;
             // A chain's name stands before its rules, after its revision, which is 0
             // (`struct xt_error_target`).
             let is_name = |word: &[u8]| word.strip_prefix(&[0]) == Some(ISTIO_IPTABLES);
@@ -67,18 +147,17 @@ impl Tables {
         Ok(false)
     }
 
-    fn entries(&self, table: &[u8]) -> io::Result<Vec<u8>> {
+    fn table(&self, name: &[u8]) -> io::Result<Table> {
         let mut tries = 1..TRIES;
         loop {
-            match self.entries_now(table) {
+            match self.table_now(name) {
                 Err(error) if has_changed(&error) && tries.next().is_some() => {}
-                entries => return entries,
+                table => return table,
             }
         }
     }
 
-    /// A table's chains and rules, as the kernel lays them out.
-    fn entries_now(&self, table: &[u8]) -> io::Result<Vec<u8>> {
+    fn table_now(&self, table: &[u8]) -> io::Result<Table> {
         let (kind, flags) = (SockType::Datagram, SockFlag::SOCK_CLOEXEC);
         let socket = socket(self.family, kind, flags, None)?;
         let mut info = vec![0; INFO];
@@ -90,7 +169,7 @@ impl Tables {
         entries[..table.len()].copy_from_slice(table);
         entries[ENTRIES_SIZE..][..4].copy_from_slice(&size.to_ne_bytes());
         sys::option(&socket, self.level, GET_ENTRIES, &mut entries)?;
-        Ok(entries)
+        Ok(Table { info, entries })
     }
 }
 

@@ -1,0 +1,179 @@
+//! Sockets that go around `connect(2)`, options that name the destination, and what others have in
+//! iptables.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context as _, Result};
+use interceptor_tests::{
+    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+    command::{bounded, run},
+    netns::Netns,
+    scenario::address,
+    settings::Settings,
+    world::{Mechanism, Setup, Who, World},
+};
+use socket2::{Domain, Socket, Type};
+
+use super::dial;
+
+const FAR: &str = "10.2.0.9:80";
+
+/// What is seen in each world.
+#[track_caller]
+fn expect(setup: &Setup, see: impl Fn(&World) -> String, iptables: &str, interceptor: &str) {
+    for (mechanism, expected) in [
+        (Mechanism::Iptables, iptables),
+        (Mechanism::Interceptor, interceptor),
+    ] {
+        let world = World::new(mechanism, setup).expect("a world");
+        let seen = see(&world);
+        assert!(seen.contains(expected), "{mechanism:?}: {seen}");
+    }
+}
+
+fn iptables(netns: &Netns, arguments: &str) -> String {
+    let arguments = arguments.split_whitespace();
+    let done = netns.enter(|| run(bounded("iptables").arg("-w").args(arguments), ""));
+    done.expect("iptables")
+}
+
+/// The app dials `to` with an option set.
+fn dial_with(world: &World, option: SocketOption, to: &str) -> String {
+    let actor = world.actor(Who::App).expect("an actor");
+    let socket = actor.socket(Family::V4, Protocol::Tcp).expect("a socket");
+    actor
+        .must(&Request::Set { socket, option })
+        .expect("the option");
+    let address = address(to);
+    let connected = actor.call(&Request::Connect { socket, address });
+    if let Reply::Error(errno) = connected.expect("an answer") {
+        return errno;
+    }
+    format!("{:?}", actor.call(&Request::ReceiveLine { socket }))
+}
+
+/// A SYN from `from` to `to`, as a raw socket sends it.
+fn send_syn(from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
+    let mut header = [0; 20];
+    header[..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    // Five words long, SYN, a window.
+    (header[12], header[13], header[14]) = (5 << 4, 2, 0xff);
+    let length = u16::try_from(header.len())?.to_be_bytes();
+    let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, 6], &length].concat();
+    let words = pseudo.chunks(2).chain(header.chunks(2));
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16))?;
+    header[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP))?;
+    socket.send_to(&header, &SocketAddrV4::new(*to.ip(), 0).into())?;
+    Ok(())
+}
+
+/// How many packets a rule of the chain INPUT has seen, its only one.
+fn seen(netns: &Netns) -> Result<u64> {
+    let table = iptables(netns, "-nvxL INPUT");
+    let rule = table.lines().nth(2).context("a rule")?;
+    let packets = rule.split_whitespace().next().context("a count")?;
+    Ok(packets.parse()?)
+}
+
+#[test]
+fn what_a_raw_ip_socket_sends_is_redirected_by_iptables_and_leaves_here() {
+    let from = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 2), 40404);
+    let to = SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 9), 80);
+    let leaves = |world: &World| {
+        iptables(world.peer(), "-A INPUT -p tcp --sport 40404");
+        let sent = world.pod().enter(|| send_syn(from, to));
+        sent.expect("a packet");
+        // Whatever was sent before that has arrived.
+        let dialled = dial(world, Who::Proxy, FAR);
+        assert!(dialled.contains("remote:80"), "{dialled}");
+        let seen = seen(world.peer()).expect("a count");
+        if seen > 0 { "leaves" } else { "stays" }.to_owned()
+    };
+    expect(&Setup::default(), leaves, "stays", "leaves");
+}
+
+#[test]
+fn a_nat_rule_of_others_before_istios_wins_behind_iptables_and_loses_here() {
+    let dialled = |world: &World| {
+        let rule = "-t nat -I OUTPUT -p tcp -d 10.2.0.9 --dport 80 -j DNAT --to 10.2.0.10:443";
+        iptables(world.pod(), rule);
+        dial(world, Who::App, FAR)
+    };
+    expect(&Setup::default(), dialled, "remote:443", "proxy:15001");
+}
+
+/// What comes in is 15006 by the time that the chain INPUT sees it.
+#[test]
+fn filter_rules_see_15006_behind_iptables_and_the_apps_port_here() {
+    let dropped = |world: &World| {
+        iptables(world.pod(), "-A INPUT -p tcp --dport 8080 -j DROP");
+        dial(world, Who::Client, "10.1.0.2:8080")
+    };
+    expect(&Setup::default(), dropped, "proxy:15006", "EINPROGRESS");
+    let only_15006 = |world: &World| {
+        iptables(world.pod(), "-A INPUT -p tcp --dport 15006 -j ACCEPT");
+        iptables(world.pod(), "-A INPUT -i eth0 -p tcp --syn -j DROP");
+        dial(world, Who::Client, "10.1.0.2:8080")
+    };
+    expect(&Setup::default(), only_15006, "proxy:15006", "EINPROGRESS");
+}
+
+/// What goes out is 127.0.0.1:15001 by the time that the chain OUTPUT sees it.
+#[test]
+fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
+    let only_15001 = |world: &World| {
+        let others = "-A OUTPUT -p tcp --syn -j DROP";
+        iptables(
+            world.pod(),
+            "-A OUTPUT -p tcp -d 127.0.0.1 --dport 15001 -j ACCEPT",
+        );
+        iptables(world.pod(), others);
+        dial(world, Who::App, FAR)
+    };
+    expect(&Setup::default(), only_15001, "proxy:15001", "EINPROGRESS");
+}
+
+/// An interface that comes after the attach.
+#[test]
+fn names_of_interfaces_are_looked_up_at_once_behind_iptables_and_by_the_next_attach_here() {
+    let setup = Setup::with(Settings {
+        excluded_interfaces: "net1",
+        ..Settings::default()
+    });
+    let dialled = |world: &World| {
+        let (pod, peer) = (world.pod(), world.peer());
+        pod.cable("net1", peer, "net1", 3).expect("a cable");
+        for (netns, address) in [(pod, "10.7.0.2/24"), (peer, "10.7.0.1/24")] {
+            let added = netns.ip(&format!("addr add {address} dev net1\n"));
+            added.expect("an address");
+        }
+        dial(world, Who::App, "10.7.0.1:80")
+    };
+    expect(&setup, dialled, "remote:80", "proxy:15001");
+    // The next attach is that of other settings, too.
+    let mut world = World::new(Mechanism::Interceptor, &setup).expect("a world");
+    assert!(dialled(&world).contains("proxy:15001"));
+    world.set(&setup.settings).expect("attached again");
+    let answer = dial(&world, Who::App, "10.7.0.1:80");
+    assert!(answer.contains("remote:80"), "{answer}");
+}
+
+/// The key is the destination's: behind iptables the proxy is sent signed segments, which it has no
+/// key for.
+#[test]
+fn a_key_for_the_destination_hangs_behind_iptables_and_is_not_used_here() {
+    let dialled = |world: &World| dial_with(world, SocketOption::Md5Key(address(FAR)), FAR);
+    expect(&Setup::default(), dialled, "EINPROGRESS", "proxy:15001");
+}
+
+#[test]
+fn a_far_destination_has_no_route_without_gateways_but_its_stand_in_has() {
+    let dialled = |world: &World| dial_with(world, SocketOption::DontRoute, FAR);
+    expect(&Setup::default(), dialled, "ENETUNREACH", "proxy:15001");
+}
