@@ -1,18 +1,55 @@
 //! Receiving datagrams, with the names of their senders.
 
 use std::{
-    io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
+    io::{self, IoSlice, IoSliceMut},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmsg},
+};
 use socket2::Socket;
 
-use super::protocol::Datagram;
+use super::protocol::{Datagram, PacketInfo};
 
 /// More than anybody here sends.
 const LONGEST: usize = 4096;
+
+/// `sendmsg(2)` with `IP_PKTINFO` or `IPV6_PKTINFO`.
+pub(super) fn send_with(
+    socket: &Socket,
+    to: Option<SocketAddr>,
+    data: &str,
+    info: &PacketInfo,
+) -> io::Result<usize> {
+    let index = match &info.interface {
+        Some(name) => if_nametoindex(name.as_str())?,
+        None => 0,
+    };
+    let to = to.map(SockaddrStorage::from);
+    let slices = [IoSlice::new(data.as_bytes())];
+    let send = |info| {
+        let flags = MsgFlags::empty();
+        sendmsg(socket.as_raw_fd(), &slices, &[info], flags, to.as_ref())
+    };
+    Ok(match info.source {
+        IpAddr::V4(v4) => send(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+            ipi_spec_dst: libc::in_addr {
+                s_addr: v4.to_bits().to_be(),
+            },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        }))?,
+        IpAddr::V6(v6) => send(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo {
+            ipi6_addr: libc::in6_addr {
+                s6_addr: v6.octets(),
+            },
+            ipi6_ifindex: index,
+        }))?,
+    })
+}
 
 /// `recvfrom(2)`
 pub(super) fn receive(socket: &Socket, peek: bool) -> io::Result<Datagram> {

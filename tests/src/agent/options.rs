@@ -1,23 +1,30 @@
 //! Socket options by name.
 
-use std::{io, net::SocketAddr, os::fd::AsFd as _};
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
+};
 
+use nix::net::if_::if_nametoindex;
 use socket2::Socket;
 
 use super::{protocol::SocketOption, raw};
 
 const IPV6_RTHDR: i32 = 57;
+/// `IP_UNICAST_IF`, which libc does not name.
+const IP_UNICAST_IF: i32 = 50;
 
 const ON: [u8; 4] = 1_i32.to_ne_bytes();
 
 /// Sets `option`.
 pub(crate) fn set(socket: &Socket, option: &SocketOption) -> io::Result<()> {
-    let (level, name, value) = raw_form(option);
+    let (level, name, value) = raw_form(option)?;
     Ok(raw::set_option(socket.as_fd(), level, name, &value)?)
 }
 
 /// Level, name and value as `setsockopt(2)` takes them.
-fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
+fn raw_form(option: &SocketOption) -> io::Result<(i32, i32, Vec<u8>)> {
     use SocketOption as O;
     use libc::{IPPROTO_TCP, SOL_IP, SOL_IPV6, SOL_SOCKET};
 
@@ -35,29 +42,41 @@ fn raw_form(option: &SocketOption) -> (i32, i32, Vec<u8>) {
         O::FastOpenConnect => (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, ON),
         O::FastOpen(queue) => (IPPROTO_TCP, libc::TCP_FASTOPEN, queue.to_ne_bytes()),
         O::DontRoute => (SOL_SOCKET, libc::SO_DONTROUTE, ON),
-        O::Md5Key(peer) => return (IPPROTO_TCP, libc::TCP_MD5SIG, md5_key(*peer)),
+        O::Md5Key(peer) => return Ok((IPPROTO_TCP, libc::TCP_MD5SIG, md5_key(*peer))),
         O::SourceRoute(via) => {
             // Type, length, the next entry's place, the entry, and padding.
             let route = [&[131, 7, 4][..], &via.octets(), &[0]].concat();
-            return (SOL_IP, libc::IP_OPTIONS, route);
+            return Ok((SOL_IP, libc::IP_OPTIONS, route));
         }
         O::RoutingHeader(via) => {
             // Next header, length in units of 8 bytes, type, segments left, last entry, flags, tag; then
             // the last segment, which the kernel fills in, and the first.
             let header = [0, 4, 4, 1, 1, 0, 0, 0];
             let segments = [[0; 16], via.octets()].concat();
-            return (SOL_IPV6, IPV6_RTHDR, [&header[..], &segments].concat());
+            return Ok((SOL_IPV6, IPV6_RTHDR, [&header[..], &segments].concat()));
         }
         O::BindToDevice(device) => {
-            return (
-                SOL_SOCKET,
-                libc::SO_BINDTODEVICE,
-                device.as_bytes().to_vec(),
-            );
+            let value = device.as_bytes().to_vec();
+            return Ok((SOL_SOCKET, libc::SO_BINDTODEVICE, value));
         }
-        O::ResetOnClose => return (SOL_SOCKET, libc::SO_LINGER, [ON, [0; 4]].concat()),
+        O::UnicastInterface(name) => (SOL_IP, IP_UNICAST_IF, index(name)?.to_be_bytes()),
+        O::UnicastInterfaceV6(name) => {
+            (SOL_IPV6, libc::IPV6_UNICAST_IF, index(name)?.to_be_bytes())
+        }
+        O::PacketInfoV6(name) => {
+            let address = Ipv6Addr::UNSPECIFIED.octets();
+            let value = [&address[..], &index(name)?.to_ne_bytes()].concat();
+            return Ok((SOL_IPV6, libc::IPV6_PKTINFO, value));
+        }
+        O::ResetOnClose => {
+            return Ok((SOL_SOCKET, libc::SO_LINGER, [ON, [0; 4]].concat()));
+        }
     };
-    (level, name, value.to_vec())
+    Ok((level, name, value.to_vec()))
+}
+
+fn index(interface: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(interface)?)
 }
 
 /// `struct tcp_md5sig` with some key for an IPv4 peer.

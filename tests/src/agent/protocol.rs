@@ -1,6 +1,6 @@
 //! What an actor can be told to do, and what it answers.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,12 @@ pub enum SocketOption {
     BindAddressNoPort,
     /// `SO_BINDTODEVICE`
     BindToDevice(String),
+    /// `IP_UNICAST_IF`
+    UnicastInterface(String),
+    /// `IPV6_UNICAST_IF`
+    UnicastInterfaceV6(String),
+    /// `IPV6_PKTINFO`, for every datagram of the socket.
+    PacketInfoV6(String),
     /// `SO_LINGER` of no time: closing resets the connection.
     ResetOnClose,
     /// `IP_TRANSPARENT`
@@ -84,6 +90,15 @@ pub enum SocketOption {
     FastOpenConnect,
     /// `TCP_FASTOPEN`: how many connections may wait whose handshake is not done.
     FastOpen(u32),
+}
+
+/// What `IP_PKTINFO` and `IPV6_PKTINFO` say of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketInfo {
+    /// The name of the interface that it is to leave by.
+    pub interface: Option<String>,
+    /// The address that it is to come from. Its family chooses the option.
+    pub source: IpAddr,
 }
 
 /// One thing to do. Those that wait give up after some seconds.
@@ -142,6 +157,14 @@ pub enum Request {
         socket: Handle,
         address: SocketAddr,
         data: String,
+    },
+    /// `sendmsg(2)` with `IP_PKTINFO` or `IPV6_PKTINFO`, one datagram; without an address if the
+    /// socket is connected.
+    SendWith {
+        socket: Handle,
+        address: Option<SocketAddr>,
+        data: String,
+        info: PacketInfo,
     },
     /// `recvfrom(2)`, one datagram, which stays if `peek`.
     ReceiveFrom { socket: Handle, peek: bool },

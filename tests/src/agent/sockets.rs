@@ -130,6 +130,12 @@ impl Sockets {
                 .get(socket)?
                 .send_to(data.as_bytes(), &address.into())
                 .map(length),
+            Request::SendWith {
+                socket,
+                address,
+                data,
+                info,
+            } => datagrams::send_with(self.get(socket)?, address, &data, &info).map(length),
             Request::ReceiveFrom { socket, peek } => {
                 let datagram = datagrams::receive(self.get(socket)?, peek)?;
                 Ok(Reply::Datagrams(vec![datagram]))

@@ -1,13 +1,15 @@
 //! Asking over UDP, in every way there is, and noting all that can be seen of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{Run, address};
 use crate::{
     actor::Actor,
-    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request, SocketOption},
+    agent::protocol::{
+        Answer, Datagram, Family, Handle, PacketInfo, Protocol, Reply, Request, SocketOption,
+    },
     world::Who,
 };
 
@@ -23,6 +25,7 @@ pub struct Ask {
     family: Option<Family>,
     options: Vec<SocketOption>,
     way: Sending,
+    info: Option<PacketInfo>,
     notes_peer: bool,
 }
 
@@ -55,6 +58,7 @@ impl Ask {
             family: None,
             options: Vec::new(),
             way,
+            info: None,
             notes_peer: true,
         }
     }
@@ -78,6 +82,16 @@ impl Ask {
     #[must_use]
     pub fn with(mut self, option: SocketOption) -> Self {
         self.options.push(option);
+        self
+    }
+
+    /// With `IP_PKTINFO` or `IPV6_PKTINFO`, by the family of `source`.
+    #[must_use]
+    pub fn with_info(mut self, interface: Option<&str>, source: IpAddr) -> Self {
+        self.info = Some(PacketInfo {
+            interface: interface.map(str::to_owned),
+            source,
+        });
         self
     }
 
@@ -139,11 +153,7 @@ impl Ask {
     pub fn send(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
         let (address, data) = (self.to, QUERY.to_owned());
         let request = match self.way {
-            Sending::Unconnected => Request::SendTo {
-                socket,
-                address,
-                data,
-            },
+            Sending::Unconnected => self.request(socket, Some(address), data),
             Sending::Connected => {
                 let reply = run.try_out("connect", actor, &Request::Connect { socket, address })?;
                 if let Reply::Error(errno) = reply {
@@ -151,7 +161,7 @@ impl Ask {
                     return Ok(false);
                 }
                 see_names(run, actor, socket)?;
-                Request::Send { socket, data }
+                self.request(socket, None, data)
             }
         };
         let reply = run.try_out("send", actor, &request)?;
@@ -159,6 +169,25 @@ impl Ask {
             run.set_outcome(errno);
         }
         Ok(!matches!(reply, Reply::Error(_)))
+    }
+}
+
+impl Ask {
+    fn request(&self, socket: Handle, address: Option<SocketAddr>, data: String) -> Request {
+        match (&self.info, address) {
+            (Some(info), address) => Request::SendWith {
+                socket,
+                address,
+                data,
+                info: info.clone(),
+            },
+            (None, Some(address)) => Request::SendTo {
+                socket,
+                address,
+                data,
+            },
+            (None, None) => Request::Send { socket, data },
+        }
     }
 }
 
