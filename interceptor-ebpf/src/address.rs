@@ -97,6 +97,17 @@ impl Address {
         self.words[3] == 0 && (self.is_v4() || self == Self::UNSPECIFIED_V6)
     }
 
+    /// `0.0.0.0` for an IPv4 address, `::` for an IPv6 one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unspecified(self) -> Self {
+        if self.is_v4() {
+            Self::UNSPECIFIED_V4
+        } else {
+            Self::UNSPECIFIED_V6
+        }
+    }
+
     /// Whether this is in `127.0.0.0/8` or `::1`.
     #[inline(always)]
     #[must_use]

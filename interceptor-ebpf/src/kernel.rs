@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 168 {
+    pub struct KernelOffsets: 196 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -93,6 +93,20 @@ map_type! {
         pub packet_device: u32,
         /// `struct net_device.nd_net`
         pub device_net: u32,
+        /// `struct inet_sock.uc_index`
+        pub inet_uc_index: u32,
+        /// `struct ipv6_pinfo.ucast_oif`
+        pub pinet6_ucast_oif: u32,
+        /// `struct ipv6_pinfo.sticky_pktinfo.ipi6_ifindex`
+        pub pinet6_sticky_interface: u32,
+        /// `struct ipcm_cookie.addr`
+        pub datagram_v4_source: u32,
+        /// `struct ipcm_cookie.oif`
+        pub datagram_v4_interface: u32,
+        /// `struct flowi6.saddr`
+        pub datagram_v6_source: u32,
+        /// `struct flowi6.__fl_common.flowic_oif`
+        pub datagram_v6_interface: u32,
     }
 }
 
@@ -187,5 +201,12 @@ impl KernelOffsets {
         net_cookie: UNKNOWN_OFFSET,
         packet_device: UNKNOWN_OFFSET,
         device_net: UNKNOWN_OFFSET,
+        inet_uc_index: UNKNOWN_OFFSET,
+        pinet6_ucast_oif: UNKNOWN_OFFSET,
+        pinet6_sticky_interface: UNKNOWN_OFFSET,
+        datagram_v4_source: UNKNOWN_OFFSET,
+        datagram_v4_interface: UNKNOWN_OFFSET,
+        datagram_v6_source: UNKNOWN_OFFSET,
+        datagram_v6_interface: UNKNOWN_OFFSET,
     };
 }

@@ -309,6 +309,10 @@ flags! {
         REROUTED = 1 << 1,
         /// Our programs see its packets, and capture what would be forwarded.
         WATCHED = 1 << 2,
+        /// 127.0.0.1 is local by way of it too, for a query that names it.
+        LOCALHOST_V4 = 1 << 3,
+        /// The same for `::1`.
+        LOCALHOST_V6 = 1 << 4,
     }
 }
 

@@ -18,7 +18,7 @@ flags! {
 map_type! {
     /// What the pod's routing does with a destination, asked of the kernel for every prefix in
     /// which its answer can differ.
-    pub struct Route: 24 {
+    pub struct Route: 28 {
         /// The source address that an unbound socket gets.
         pub source: Address,
         /// The errno with which the kernel refuses to route, or 0.
@@ -31,6 +31,8 @@ map_type! {
         pub source_index: u16,
         /// The way out.
         pub flags: RouteFlags,
+        /// The index of the interface of the way out, or 0.
+        pub interface: u32,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
         Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
         interfaces::{self, PodInterface},
-        listening,
+        listening, localhost_routes,
         netlink::Session,
         network::PodNetwork,
         stand_in_routes::{self, Sources},
@@ -142,7 +142,7 @@ impl Attachment<'_> {
             before,
         };
         let (attached, ipv6) = step.establish(self)?;
-        if step.retire(ipv6)? == Retired::Removed {
+        if step.retire(ipv6)? {
             // The policy is to know the state of the routing tables.
             step.before = Before::read(&step.loaded.maps, self.netns.cookie())?;
             step.establish(self)?;
@@ -304,15 +304,24 @@ impl Step<'_> {
             if let Some(delivery) = Delivery::of(settings, ipv6) {
                 tproxy::install(&handle, delivery).await?;
             }
+            let localhosts = localhost_routes::needed(settings, ipv6);
+            if !localhosts.is_empty() {
+                let interfaces = interfaces::list(&handle).await?;
+                localhost_routes::install(&handle, &interfaces, localhosts).await?;
+            }
             Ok((ipv6, stand_in_routes::read(&handle).await?))
         })?;
         let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
         loop {
             // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
             let state = self.loaded.fib.state()?;
-            let network = self
-                .netlink
-                .run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?;
+            let network = self.netlink.run(async |handle| {
+                let mut network = PodNetwork::read(&handle, ipv6, state).await?;
+                if settings.dns != DnsCapture::Off {
+                    network.localhost = localhost_routes::read(&handle).await?;
+                }
+                Ok(network)
+            })?;
             let watches = !interfaces::watched(&network.interfaces, settings).is_empty();
             let answers = network.routes.iter();
             let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
@@ -439,11 +448,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Takes away what only other TPROXY settings took.
-    fn retire(&self, ipv6: bool) -> Result<Retired> {
+    /// Removes what only other TPROXY or DNS settings needed. Returns whether there was any.
+    fn retire(&self, ipv6: bool) -> Result<bool> {
         let needed = Delivery::of(self.settings, ipv6);
-        self.netlink
-            .run(async |handle| tproxy::retire(&handle, needed).await)
+        let localhosts = localhost_routes::needed(self.settings, ipv6);
+        self.netlink.run(async |handle| {
+            let retired = tproxy::retire(&handle, needed).await?;
+            let is_any = localhost_routes::retire(&handle, localhosts).await?;
+            Ok(is_any || retired == Retired::Removed)
+        })
     }
 }
 

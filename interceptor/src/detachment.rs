@@ -18,7 +18,7 @@ use crate::{
     netns::{
         Netns,
         addresses::remove_passthrough_v6,
-        interfaces, netlink, stand_in_routes,
+        interfaces, localhost_routes, netlink, stand_in_routes,
         tproxy::{self, Retired},
     },
 };
@@ -62,6 +62,7 @@ fn restore_network(netns: &Netns) -> Result<bool> {
         netlink::run(async |handle| {
             remove_passthrough_v6(&handle).await?;
             let retired = tproxy::retire(&handle, None).await?;
+            localhost_routes::retire(&handle, &[]).await?;
             let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
             Ok(keeps_stand_ins || retired == Retired::Kept)
         })

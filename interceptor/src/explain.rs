@@ -298,7 +298,10 @@ pub fn effective(destination: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{netns::addresses::PodAddress, settings::tests::settings};
+    use crate::{
+        netns::{addresses::PodAddress, localhost_routes::LocalhostRoutes},
+        settings::tests::settings,
+    };
 
     const STOCK: [&str; 6] = ["-b", "*", "-i", "*", "-d", "15020"];
 
@@ -319,6 +322,7 @@ mod tests {
             }],
             routes: Vec::new(),
             state: NetnsState::default(),
+            localhost: LocalhostRoutes::default(),
         };
         Pod::new(settings(flags, &[]).unwrap(), network)
     }

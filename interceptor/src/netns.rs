@@ -29,6 +29,7 @@ pub mod ids;
 pub mod interfaces;
 pub mod istio_rules;
 pub mod listening;
+pub mod localhost_routes;
 pub mod netlink;
 pub mod network;
 mod raw_netlink;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use interceptor_ebpf::{
@@ -325,6 +325,7 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
         source_index: source
             .and_then(|source| sources.index(source))
             .map_or(0, u16::from),
+        interface: answer.way.interface().unwrap_or(0),
         flags: RouteFlags::NONE
             .with(
                 RouteFlags::VIA_LOOPBACK,
@@ -392,10 +393,19 @@ fn compile_interfaces(
         .iter()
         .map(|interface| {
             let index = interface.index;
+            let reaches = |localhost| network.localhost.contains(index, localhost);
             let flags = InterfaceFlags::NONE
                 .with(InterfaceFlags::EXCLUDED, excluded.contains(&index))
                 .with(InterfaceFlags::REROUTED, rerouted.contains(&index))
-                .with(InterfaceFlags::WATCHED, watched.contains(&index));
+                .with(InterfaceFlags::WATCHED, watched.contains(&index))
+                .with(
+                    InterfaceFlags::LOCALHOST_V4,
+                    reaches(Ipv4Addr::LOCALHOST.into()),
+                )
+                .with(
+                    InterfaceFlags::LOCALHOST_V6,
+                    reaches(Ipv6Addr::LOCALHOST.into()),
+                );
             let interface = Interface {
                 flags,
                 ..Interface::NONE
@@ -432,7 +442,7 @@ mod tests {
     use interceptor_ebpf::NetnsState;
 
     use super::*;
-    use crate::netns::addresses::PodAddress;
+    use crate::netns::{addresses::PodAddress, localhost_routes::LocalhostRoutes};
 
     fn inherited(prefixes: &[(&str, PrefixFlags)]) -> Vec<(String, PrefixFlags)> {
         let flags = prefixes
@@ -487,6 +497,7 @@ mod tests {
                 .collect(),
             routes: always.iter().chain(own).map(net).map(answer).collect(),
             state: NetnsState::default(),
+            localhost: LocalhostRoutes::default(),
         };
         let mut sources = Sources::default();
         sources.add_all(addresses.iter().map(|text| net(text).addr()));

@@ -19,11 +19,13 @@ pub(crate) struct Attempt {
     pub(crate) port: u16,
     /// What the socket is bound to, as the app sees it; unspecified if it is not.
     pub(crate) bound: Address,
+    /// The interface that it is to leave by, if the app names one; else 0.
+    pub(crate) interface: u32,
 }
 
 impl Attempt {
     #[inline(always)]
-    pub(crate) fn of(call: &SockAddr, pod: Pod, bound: Address) -> Self {
+    pub(crate) fn of(call: &SockAddr, pod: Pod, bound: Address, interface: u32) -> Self {
         Self {
             pod,
             destination: pod
@@ -31,6 +33,16 @@ impl Attempt {
                 .unlearned_address(effective_destination(call.address(), bound)),
             port: call.port(),
             bound,
+            interface: pod.policy.unlearned(interface),
+        }
+    }
+
+    /// The same towards `destination`.
+    #[inline(always)]
+    pub(crate) const fn towards(self, destination: Address) -> Self {
+        Self {
+            destination,
+            ..self
         }
     }
 
@@ -60,7 +72,7 @@ impl Attempt {
             transport,
             source: self.pod.policy.unlearned_address(self.source(way)),
             via_loopback: way.is_own,
-            by_excluded_interface: self.is_by_excluded_interface(call, way),
+            by_excluded_interface: self.is_by_excluded_interface(way),
             is_marked: self.is_marked(call),
             owner: call.socket().owner(),
         }
@@ -75,16 +87,16 @@ impl Attempt {
         }
     }
 
-    /// The way out is that of the route, or the interface that the socket is bound to; but to the
-    /// pod itself it is always `lo` (`ip_route_output_key_hash_rcu`).
+    /// The way out is that of the route, or the interface that the app names; but to the pod itself it
+    /// is always `lo` (`ip_route_output_key_hash_rcu`).
     #[inline(always)]
-    fn is_by_excluded_interface(self, call: &SockAddr, way: Way) -> bool {
+    fn is_by_excluded_interface(self, way: Way) -> bool {
         if !self.pod.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
             return false;
         }
-        match call.sock().bound_interface() {
-            bound if bound != 0 && !way.is_own => {
-                let flags = self.pod.interface_flags(bound);
+        match self.interface {
+            named if named != 0 && !way.is_own => {
+                let flags = self.pod.interface_flags(named);
                 flags.contains(InterfaceFlags::EXCLUDED)
             }
             _ => way.is_by_excluded_interface(),

@@ -45,7 +45,8 @@ fn connect_tcp(call: SockAddr) -> Answer {
     if call.has_source_route() {
         return count::refuse(Refusal::SourceRoute, ECONNREFUSED);
     }
-    let attempt = Attempt::of(&call, pod, call.bound_address());
+    let interface = call.sock().bound_interface();
+    let attempt = Attempt::of(&call, pod, call.bound_address(), interface);
     match attempt.as_v4() {
         Some(v4) => judge(call, pod, v4),
         None => judge(call, pod, attempt),

@@ -26,7 +26,9 @@ use aya_ebpf::{
 use interceptor_ebpf::{Address, NetnsCookie};
 use zerocopy::FromBytes;
 
-use super::kernel_memory::{IteratedSocket, SocketPointer, scope_in_context};
+use super::kernel_memory::{
+    IteratedSocket, SocketPointer, interface_of_datagram, scope_in_context,
+};
 
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
@@ -34,7 +36,9 @@ pub(crate) const IPPROTO_TCP: u32 = 6;
 pub(crate) const IPPROTO_UDP: u32 = 17;
 pub(crate) const IPPROTO_MPTCP: u32 = 262;
 
+pub(crate) const ENODEV: u32 = 19;
 pub(crate) const EINVAL: u32 = 22;
+pub(crate) const ENETUNREACH: u32 = 101;
 pub(crate) const ECONNREFUSED: u32 = 111;
 
 /// The index of `lo`, in every network namespace.
@@ -247,6 +251,38 @@ impl SockAddr {
             user_port,
             u32::from(port.to_be())
         );
+    }
+
+    /// Where a datagram comes from: what `IP_PKTINFO` or `IPV6_PKTINFO` says, else what the socket is
+    /// bound to; unspecified if neither says. Only for `sendmsg`.
+    #[inline(always)]
+    pub(crate) fn datagram_source(&self) -> Address {
+        match self.family {
+            Family::V4 => Address::from_v4(read!(self.context, bpf_sock_addr, u32 msg_src_ip4)),
+            Family::V6 => read_v6!(self.context, bpf_sock_addr, msg_src_ip6),
+        }
+    }
+
+    /// The interface that the app names for a datagram, or 0. Only for `sendmsg`.
+    #[inline(always)]
+    pub(crate) fn datagram_interface(&self) -> u32 {
+        let is_v4 = matches!(self.family, Family::V4);
+        // SAFETY: called in `sendmsg` only, which has a hook for each family.
+        match unsafe { interface_of_datagram(self.context.cast(), is_v4) } {
+            0 if is_v4 => self.socket().unicast_interface_v4(),
+            0 => self.socket().unicast_interface_v6(),
+            interface => interface,
+        }
+    }
+
+    /// The interface that a UDP socket names for the connection that it makes, or 0.
+    #[inline(always)]
+    pub(crate) fn connection_interface(&self) -> u32 {
+        match self.sock().bound_interface() {
+            0 if self.address().is_v4() => self.socket().unicast_interface_v4(),
+            0 => self.socket().unicast_interface_v6(),
+            bound => bound,
+        }
     }
 
     /// Has a datagram come from `source`. Only for `sendmsg`.

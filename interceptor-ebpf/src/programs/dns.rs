@@ -5,6 +5,10 @@
 //! the first from a stand-in of the server: the agent answers to it, that answer comes from it, and
 //! it says which server is meant. (Behind iptables conntrack gives such a query a source port of
 //! its own.)
+//!
+//! A query may name the interface that it is to leave by. The agent is where the pod's routing has
+//! localhost by way of that interface too (`interceptor/src/netns/localhost_routes.rs`); without that
+//! route the query would leave the pod, and is refused.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
@@ -17,7 +21,7 @@ use super::{
     context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_UDP, SockAddr},
     count, log,
     maps::ASKED,
-    pod::Pod,
+    pod::{Pod, Way},
     stand_ins,
 };
 
@@ -48,9 +52,10 @@ pub(crate) fn icept_receive6(context: SockAddrContext) -> i32 {
 struct Query {
     pod: Pod,
     server: Destination,
-    /// Where the app sees it come from, and the agent as far as that can be.
+    /// Where the app sees it come from, and the agent as far as that can be; unspecified if the pod
+    /// has lost that address.
     source: Address,
-    /// Whether the socket is bound to no address.
+    /// Whether neither the socket nor the datagram has a source address.
     is_unbound: bool,
     /// Whether the socket has asked another server before.
     is_one_more: bool,
@@ -87,7 +92,7 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     }
     if query.is_unbound {
         // Without it the kernel picks localhost, as it does where it fails: the socket has a port
-        // already, or the pod has the address no more.
+        // already.
         let _bound = call.bind(query.source);
     }
     call.set(query.server.address.localhost(), DNS_PORT);
@@ -119,11 +124,45 @@ fn bound_address(call: &SockAddr) -> Address {
     given_source(call).unwrap_or_else(|| call.bound_address())
 }
 
+impl Call {
+    /// Where the query comes from by the kernel's reckoning; unspecified if routing is to pick.
+    #[inline(always)]
+    fn source(self, call: &SockAddr) -> Address {
+        match self {
+            Self::Connect => call.bound_address(),
+            Self::Send => call.datagram_source(),
+        }
+    }
+
+    /// The same as the app sees it.
+    #[inline(always)]
+    fn visible_source(self, call: &SockAddr) -> Address {
+        let source = self.source(call);
+        if source == call.bound_address() {
+            bound_address(call)
+        } else {
+            source
+        }
+    }
+
+    /// The interface that the app names, or 0.
+    #[inline(always)]
+    fn interface(self, call: &SockAddr) -> u32 {
+        match self {
+            Self::Connect => call.connection_interface(),
+            Self::Send => call.datagram_interface(),
+        }
+    }
+}
+
 /// `sendto` and `sendmsg` with an address.
 #[inline(always)]
 fn send(call: SockAddr) -> Answer {
     if call.protocol() != IPPROTO_UDP {
         return Answer::Proceed;
+    }
+    if call.port() == 0 {
+        return send_connected(call);
     }
     if StandInRange::contains(call.address()) {
         return answer(call);
@@ -171,7 +210,8 @@ fn judge(call: SockAddr, kind: Call) -> Answer {
     if !pod.policy.flags.contains(PolicyFlags::DNS) {
         return Answer::Proceed;
     }
-    let attempt = Attempt::of(&call, pod, bound_address(&call));
+    let bound = kind.visible_source(&call);
+    let attempt = Attempt::of(&call, pod, bound, kind.interface(&call));
     match attempt.as_v4() {
         Some(v4) => judge_attempt(call, kind, pod, v4),
         None => judge_attempt(call, kind, pod, attempt),
@@ -188,8 +228,13 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
     if !matches!(verdict, Verdict::Capture(Listener::Dns, _)) {
         return Answer::Proceed;
     }
-    // The copied routes speak of TCP, which multicast and broadcast never carry.
-    if !attempt.destination.is_never_tcp() {
+    let error = pod.error_by_way_of(attempt.interface, attempt.destination);
+    if error != 0 {
+        return count::refuse(Refusal::NoRoute, error);
+    }
+    // The copied routes speak of TCP, which multicast and broadcast never carry, and of sockets that
+    // name no interface.
+    if attempt.interface == 0 && !attempt.destination.is_never_tcp() {
         let errno = way.error_for(attempt.bound);
         if errno != 0 {
             return count::refuse(Refusal::NoRoute, errno.into());
@@ -199,8 +244,8 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
     let query = Query {
         pod,
         server,
-        source: attempt.source(way),
-        is_unbound: call.bound_address().is_unspecified(),
+        source: pod.policy.unlearned_address(source_by(pod, attempt, way)),
+        is_unbound: kind.source(&call).is_unspecified(),
         is_one_more: call
             .kept(&ASKED)
             .is_some_and(|asked| asked.server != server),
@@ -209,6 +254,51 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
         Call::Connect => connect_to_agent(call, &query),
         Call::Send => send_to_agent(call, &query),
     }
+}
+
+/// The address that routing picks for a query. That of another interface than the route's is that
+/// interface's. What the pod has lost nothing can be sent from (`ip_route_output_key_hash_rcu`):
+/// unspecified then, and the query comes from localhost.
+#[inline(always)]
+fn source_by(pod: Pod, attempt: Attempt, way: Way) -> Address {
+    if !attempt.bound.is_unspecified() {
+        return attempt.bound;
+    }
+    let route_interface = way.route.map_or(0, |route| route.interface);
+    let mut source = attempt.source(way);
+    if attempt.interface != 0 && attempt.interface != route_interface {
+        source = pod.address_at(attempt.interface, attempt.destination);
+    }
+    if way.is_current || pod.has_now(source) {
+        source
+    } else {
+        attempt.destination.unspecified()
+    }
+}
+
+/// A connected socket sends without an address, which only ancillary data make a hook's business: they
+/// may name another interface, and take the source away that the socket is bound to.
+#[inline(always)]
+fn send_connected(mut call: SockAddr) -> Answer {
+    let sock = call.sock();
+    let peer = sock.remote_address();
+    if sock.remote_port() != DNS_PORT || peer != peer.localhost() {
+        return Answer::Proceed;
+    }
+    let (Some(pod), Some(asked)) = (Pod::of(call.netns()), call.kept(&ASKED)) else {
+        return Answer::Proceed;
+    };
+    let bound = Call::Send.visible_source(&call);
+    let interface = Call::Send.interface(&call);
+    let attempt = Attempt::of(&call, pod, bound, interface).towards(asked.server.address);
+    let error = pod.error_by_way_of(interface, peer);
+    if error != 0 {
+        return count::refuse(Refusal::NoRoute, error);
+    }
+    if call.datagram_source().is_unspecified() {
+        call.set_source(source_by(pod, attempt, attempt.way()));
+    }
+    Answer::Proceed
 }
 
 /// `recvfrom` and `recvmsg` that ask who has sent.

@@ -180,6 +180,23 @@ impl SocketPointer {
         v4 != 0 || !v6.is_null()
     }
 
+    /// The interface that the socket names for what it sends over IPv4 (`IP_UNICAST_IF`), or 0.
+    #[inline(always)]
+    pub(crate) fn unicast_interface_v4(self) -> u32 {
+        self.0.read(offset!(inet_uc_index))
+    }
+
+    /// The same for IPv6: `IPV6_PKTINFO` as a socket option, which comes first, or
+    /// `IPV6_UNICAST_IF` (`ip6_datagram_flow_key_init`).
+    #[inline(always)]
+    pub(crate) fn unicast_interface_v6(self) -> u32 {
+        let v6 = self.0.follow(offset!(inet_pinet6));
+        match v6.read(offset!(pinet6_sticky_interface)) {
+            0 => v6.read(offset!(pinet6_ucast_oif)),
+            sticky => sticky,
+        }
+    }
+
     /// Whether a TCP socket that connects has nothing under way that conntrack could know of: its
     /// SYN is not sent yet (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset,
     /// which is the end of the entry too.
@@ -210,6 +227,26 @@ pub(crate) unsafe fn scope_in_context(context: *const c_void) -> u32 {
     const SIN6_SCOPE_ID: u32 = 24;
     // SAFETY: `struct bpf_sock_addr_kern` begins with the socket and the address.
     unsafe { pointer_in_context(context, 1) }.read(SIN6_SCOPE_ID)
+}
+
+/// The interface that a datagram is to leave by, or 0: that of `IP_PKTINFO` or `IPV6_PKTINFO`, or
+/// what the socket is bound to. `IP_UNICAST_IF` and `IPV6_UNICAST_IF` come later.
+///
+/// # Safety
+///
+/// The context must be that of a `sendmsg` hook, of IPv4 if `is_v4`.
+#[inline(always)]
+pub(crate) unsafe fn interface_of_datagram(context: *const c_void, is_v4: bool) -> u32 {
+    // SAFETY: the fourth pointer of `struct bpf_sock_addr_kern`, `t_ctx`, leads to the source
+    // address in `udp_sendmsg`'s `struct ipcm_cookie`, or in `udpv6_sendmsg`'s `struct flowi6`.
+    let source = unsafe { pointer_in_context(context, 3) };
+    if is_v4 {
+        let datagram = source.container(offset!(datagram_v4_source));
+        datagram.read(offset!(datagram_v4_interface))
+    } else {
+        let datagram = source.container(offset!(datagram_v6_source));
+        datagram.read(offset!(datagram_v6_interface))
+    }
 }
 
 /// A `struct sock_common *` that `iter/tcp` has come to.

@@ -7,6 +7,7 @@ use interceptor_ebpf::{
 };
 
 use super::{
+    context::{ENETUNREACH, ENODEV, LOOPBACK},
     kernel_memory::NetPointer,
     maps::{GROUPS, INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES},
     own_addresses,
@@ -111,7 +112,7 @@ impl Pod {
     }
 
     #[inline(always)]
-    fn has_now(self, address: Address) -> bool {
+    pub(crate) fn has_now(self, address: Address) -> bool {
         address.is_loopback() || own_addresses::include(self.net(), address)
     }
 
@@ -146,6 +147,38 @@ impl Pod {
     pub(crate) fn v4_address_of(self, interface: u32) -> Address {
         self.interface(interface)
             .map_or(Address::UNSPECIFIED_V4, |interface| interface.v4)
+    }
+
+    /// The address that `interface` speaks from to `destination`; unspecified if it has none.
+    #[inline(always)]
+    pub(crate) fn address_at(self, interface: u32, destination: Address) -> Address {
+        self.interface(interface)
+            .map_or(destination.unspecified(), |interface| {
+                interface.address_for(destination)
+            })
+    }
+
+    /// The errno with which a query to the agent of the family of `server` is refused that names
+    /// `interface`, or 0: by an interface that is new since the pod was attached, or that has not
+    /// the route, it would leave the pod.
+    #[inline(always)]
+    pub(crate) fn error_by_way_of(self, interface: u32, server: Address) -> u32 {
+        if matches!(interface, 0 | LOOPBACK) {
+            return 0;
+        }
+        let Some(interface) = self.interface(interface) else {
+            return ENODEV;
+        };
+        let reaches = if server.is_v4() {
+            InterfaceFlags::LOCALHOST_V4
+        } else {
+            InterfaceFlags::LOCALHOST_V6
+        };
+        if interface.flags.contains(reaches) {
+            0
+        } else {
+            ENETUNREACH
+        }
     }
 
     /// Whether an interface had `address` when the pod was attached, as one of those that REDIRECT
@@ -210,7 +243,7 @@ pub(crate) struct Way {
     /// What routing did with it when it was asked.
     pub(crate) route: Option<&'static Route>,
     /// Whether that is so still.
-    is_current: bool,
+    pub(crate) is_current: bool,
     /// Whether the destination is the pod's own address (`-o lo`) now.
     pub(crate) is_own: bool,
 }

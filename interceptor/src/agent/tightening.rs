@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        netns::{network::PodNetwork, stand_in_routes::Sources},
+        netns::{localhost_routes::LocalhostRoutes, network::PodNetwork, stand_in_routes::Sources},
         policy::CompiledPolicy,
         settings::{InterfacePattern, tests::settings},
     };
@@ -369,6 +369,7 @@ mod tests {
                 addresses: Vec::new(),
                 routes: Vec::new(),
                 state: NetnsState::default(),
+                localhost: LocalhostRoutes::default(),
             };
             let compiled = CompiledPolicy::new(1, &settings, &network, &Sources::default());
             Self { settings, compiled }

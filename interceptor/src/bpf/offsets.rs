@@ -13,6 +13,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// The contexts that the programs take a socket out of. Each must begin with it.
 const CONTEXTS: [&str; 2] = ["bpf_sock_addr_kern", "bpf_sockopt_kern"];
 
+/// Where `bpf_sock_addr_kern` has the pointer to what a datagram is sent with.
+const FOURTH_POINTER: u32 = 24;
+
 /// Reads the offsets from the kernel's BTF.
 ///
 /// An offset that only makes an answer more faithful may be missing ([`UNKNOWN_OFFSET`]); one that
@@ -26,6 +29,12 @@ pub fn read() -> Result<KernelOffsets> {
         if types.offset_of(context, "sk")? != 0 {
             bail!("this kernel's struct {context} does not begin with its socket");
         }
+    }
+    if types.offset_of(CONTEXTS[0], "t_ctx")? != FOURTH_POINTER {
+        bail!(
+            "this kernel's struct {} is laid out differently: t_ctx is not its fourth member",
+            CONTEXTS[0]
+        );
     }
     from_types(|owner, member| types.offset_of(owner, member))
 }
@@ -75,6 +84,14 @@ fn from_types(needed: impl Fn(&str, &str) -> Result<u32>) -> Result<KernelOffset
         route_v6_node: needed("fib6_info", "fib6_node")?,
         task_nsproxy: needed("task_struct", "nsproxy")?,
         nsproxy_net: needed("nsproxy", "net_ns")?,
+        // What cannot be read here would let a query that names an interface leave the pod.
+        inet_uc_index: needed("inet_sock", "uc_index")?,
+        pinet6_ucast_oif: needed("ipv6_pinfo", "ucast_oif")?,
+        pinet6_sticky_interface: needed("ipv6_pinfo", "sticky_pktinfo.ipi6_ifindex")?,
+        datagram_v4_source: needed("ipcm_cookie", "addr")?,
+        datagram_v4_interface: needed("ipcm_cookie", "oif")?,
+        datagram_v6_source: needed("flowi6", "saddr")?,
+        datagram_v6_interface: needed("flowi6", "__fl_common.flowic_oif")?,
     })
 }
 

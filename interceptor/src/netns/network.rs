@@ -7,6 +7,7 @@ use rtnetlink::Handle;
 use super::{
     addresses::{self, PodAddress},
     interfaces::{self, PodInterface},
+    localhost_routes::LocalhostRoutes,
     routes::{self, Answer},
 };
 use crate::digest;
@@ -24,6 +25,8 @@ pub struct PodNetwork {
     pub routes: Vec<Answer>,
     /// The state of the network namespace when the routing was asked.
     pub state: NetnsState,
+    /// The interfaces by way of which localhost is local too, as far as that matters.
+    pub localhost: LocalhostRoutes,
 }
 
 impl PodNetwork {
@@ -39,6 +42,7 @@ impl PodNetwork {
             addresses,
             routes,
             state,
+            localhost: LocalhostRoutes::default(),
         })
     }
 
@@ -46,8 +50,8 @@ impl PodNetwork {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let text = format!(
-            "{:?} {:?} {:?}",
-            self.interfaces, self.addresses, self.routes
+            "{:?} {:?} {:?} {:?}",
+            self.interfaces, self.addresses, self.routes, self.localhost
         );
         digest::of(text.as_bytes())
     }

@@ -20,14 +20,11 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::{
     addresses::LOOPBACK_INDEX,
     connections,
-    tables::{self, ip_address},
+    tables::{self, LOCAL_TABLE, ip_address},
 };
 
 /// Marks our routes (`ip route show table local proto 153`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
-
-/// `RT_TABLE_LOCAL`
-const LOCAL_TABLE: u32 = 255;
 
 /// Which source address each part of the range comes from, for each family. A source keeps its part
 /// for as long as we are attached: sockets are connected through it.

@@ -10,6 +10,9 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
+/// `RT_TABLE_LOCAL`
+pub const LOCAL_TABLE: u32 = 255;
+
 /// The routes of one family, whatever their table.
 pub async fn routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>> {
     let question = match version {

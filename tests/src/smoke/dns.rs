@@ -10,9 +10,12 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use socket2::{Domain, Socket, Type};
 
 use super::{namespace::Namespace, tcp};
+use crate::agent::{options, protocol::SocketOption};
 
 const SERVER_PORT: u16 = 53;
 const AGENT_PORT: u16 = 15053;
+/// The pod's interface.
+const INTERFACE: &str = "veth0";
 const QUERY: &[u8] = b"who is there?";
 const ANSWER: &[u8] = b"me";
 
@@ -43,6 +46,8 @@ pub(super) fn expect_captured(pod: &Namespace) -> Result<()> {
             .with_context(|| format!("a socket connected to {server}"))?;
         unconnected(pod, &agent, &[server, other])
             .with_context(|| format!("a socket that asks {server} and {other}"))?;
+        by_way_of_interface(pod, &agent, server, app)
+            .with_context(|| format!("a socket that asks {server} by way of {INTERFACE}"))?;
     }
     Ok(())
 }
@@ -72,6 +77,25 @@ fn unconnected(pod: &Namespace, agent: &UdpSocket, servers: &[SocketAddr]) -> Re
         expect_answer(&socket, *server)?;
     }
     Ok(())
+}
+
+/// Every query of systemd-resolved is one of these.
+fn by_way_of_interface(
+    pod: &Namespace,
+    agent: &UdpSocket,
+    server: SocketAddr,
+    app: IpAddr,
+) -> Result<()> {
+    let option = match server {
+        SocketAddr::V4(_) => SocketOption::UnicastInterface(INTERFACE.to_owned()),
+        SocketAddr::V6(_) => SocketOption::UnicastInterfaceV6(INTERFACE.to_owned()),
+    };
+    let socket = open(pod, 1000, unspecified(server))?;
+    pod.enter(|| Ok(options::set(&socket.try_clone()?.into(), &option)?))?;
+    socket.send_to(QUERY, server)?;
+    let seen = answer(agent)?;
+    ensure!(seen.ip() == app, "the agent sees {seen}");
+    expect_answer(&socket, server)
 }
 
 /// Answers the next query, and tells where it came from.

@@ -4,6 +4,7 @@
 mod address_changes;
 mod connecting;
 mod dns;
+mod dns_interfaces;
 mod forwarded;
 mod inbound;
 mod known_differences;

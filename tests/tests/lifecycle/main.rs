@@ -7,6 +7,7 @@ mod detaching;
 mod explaining;
 mod gone;
 mod killed;
+mod localhost_routes;
 mod replacing;
 mod running;
 mod tproxy;

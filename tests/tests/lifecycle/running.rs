@@ -21,7 +21,7 @@ use nix::{
 };
 
 /// `interceptor run`, killed when dropped.
-struct Run {
+pub(super) struct Run {
     child: Child,
 }
 
@@ -30,7 +30,7 @@ impl Run {
         Self::start_with(lab, STOCK)
     }
 
-    fn start_with(lab: &Lab, flags: &[&str]) -> Self {
+    pub(super) fn start_with(lab: &Lab, flags: &[&str]) -> Self {
         let mut command = std::process::Command::new(interceptor::binary());
         command.arg("run").arg("--netns").arg(lab.pod.path());
         command.arg("--cgroup").arg(lab.cgroup.path()).args(flags);
@@ -40,7 +40,7 @@ impl Run {
     }
 
     /// Waits for the first thing it says.
-    fn first_line(&mut self) -> String {
+    pub(super) fn first_line(&mut self) -> String {
         let mut line = String::new();
         let stderr = self.child.stderr.as_mut().expect("stderr");
         BufReader::new(stderr).read_line(&mut line).expect("a line");

@@ -7,7 +7,10 @@ use std::{
 
 use clap::Parser;
 use interceptor::{
-    netns::{interfaces::PodInterface, network::PodNetwork, stand_in_routes::Sources},
+    netns::{
+        interfaces::PodInterface, localhost_routes::LocalhostRoutes, network::PodNetwork,
+        stand_in_routes::Sources,
+    },
     policy::CompiledPolicy,
     settings::{self, IstioFlags, ResolvConf},
 };
@@ -136,6 +139,7 @@ fn network(settings: &Settings) -> PodNetwork {
         addresses: Vec::new(),
         routes: Vec::new(),
         state: NetnsState::default(),
+        localhost: LocalhostRoutes::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use interceptor_tests::{
     actor::Actor,
-    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
+    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request, SocketOption},
     scenario::address,
     settings::{Dns, Settings},
     world::{Mechanism, Setup, Who, World},
@@ -229,16 +229,49 @@ fn multicast_and_broadcast_to_port_53() {
     assert_eq!(ask(&captured, subnet).unwrap_err(), "ENETUNREACH");
 }
 
-/// As with TCP, the interface is where localhost is not. Here too, for a socket that sends without
-/// connecting: the kernel has looked at the interface before.
+/// As with TCP, the socket is bound to the interface, where localhost is not.
 #[test]
-fn link_local_servers_hang_behind_iptables_and_are_answered_for_a_connected_socket_here() {
+fn link_local_servers_hang_behind_iptables_and_are_answered_for_here() {
     const SERVER: &str = "[fe80::ff:fe00:101%2]:53";
 
     for (world, is_here) in both().iter().zip([false, true]) {
         let connected = ask_connected(world, socket(world, Family::V6, None), SERVER);
         assert_eq!(connected.is_ok(), is_here, "{connected:?}");
         let unconnected = ask_unconnected(world, socket(world, Family::V6, None), SERVER);
-        assert_eq!(unconnected.unwrap_err(), "silence");
+        assert_eq!(unconnected.is_ok(), is_here, "{unconnected:?}");
     }
+}
+
+/// iptables' REDIRECT looks for localhost by way of the interface, where it has no route.
+#[test]
+fn a_socket_that_is_bound_to_an_interface_waits_behind_iptables_and_is_answered_here() {
+    for (world, is_here) in both().iter().zip([false, true]) {
+        for server in ["10.96.0.10:53", "[fd00:96::10]:53"] {
+            let open = || {
+                let socket = socket(world, Family::of(address(server)), None);
+                let option = SocketOption::BindToDevice("eth0".to_owned());
+                call(world, &Request::Set { socket, option }).expect("bound");
+                socket
+            };
+            let connected = ask_connected(world, open(), server);
+            assert_eq!(is_answered_by_agent(&connected, server), is_here);
+            let unconnected = ask_unconnected(world, open(), server);
+            assert_eq!(is_answered_by_agent(&unconnected, server), is_here);
+        }
+    }
+}
+
+/// IPv6 has no route to the server by way of the interface. Whether there is one no hook can ask.
+#[test]
+fn an_interface_without_a_route_to_the_server() {
+    const SERVER: &str = "[fd00:96::10]:53";
+
+    let [behind_iptables, captured] = both().map(|world| {
+        let socket = socket(&world, Family::V6, None);
+        let option = SocketOption::UnicastInterfaceV6("eth1".to_owned());
+        call(&world, &Request::Set { socket, option }).expect("set");
+        ask_unconnected(&world, socket, SERVER)
+    });
+    assert_eq!(behind_iptables.unwrap_err(), "ENETUNREACH");
+    assert!(is_answered_by_agent(&captured, SERVER), "{captured:?}");
 }

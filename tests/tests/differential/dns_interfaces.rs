@@ -1,0 +1,220 @@
+//! DNS queries that name the interface that they are to leave by, or the address that they come from.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use interceptor_tests::{
+    agent::protocol::{Family, SocketOption},
+    scenario::{Ask, Scenario, Sending, address, differential},
+    settings::{Dns, Settings},
+    world::{Layout, Setup, Who},
+};
+
+const AGENT: &str = "agent:15053";
+const SILENCE: &str = "silence";
+const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+fn setup(settings: Settings) -> Setup {
+    Setup {
+        dns: true,
+        ..Setup::with(Settings {
+            dns: Dns::All,
+            ..settings
+        })
+    }
+}
+
+fn any(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => ANY_V4,
+        Family::V6 => ANY_V6,
+    }
+}
+
+fn unicast(family: Family, interface: &str) -> SocketOption {
+    match family {
+        Family::V4 => SocketOption::UnicastInterface(interface.to_owned()),
+        Family::V6 => SocketOption::UnicastInterfaceV6(interface.to_owned()),
+    }
+}
+
+/// A query that names an interface.
+struct Row {
+    interface: &'static str,
+    to: &'static str,
+    outcome: &'static str,
+    /// The outcome where a socket connects before a datagram of it names the interface.
+    after_connect: &'static str,
+}
+
+const fn row(interface: &'static str, to: &'static str, outcome: &'static str) -> Row {
+    Row {
+        interface,
+        to,
+        outcome,
+        after_connect: outcome,
+    }
+}
+
+impl Row {
+    const fn after_connect(mut self, outcome: &'static str) -> Self {
+        self.after_connect = outcome;
+        self
+    }
+
+    /// Every way to name the interface, over connected and unconnected sockets.
+    fn scenarios(&self) -> Vec<Scenario> {
+        let all = Sending::BOTH.map(|way| self.scenarios_of(way));
+        all.into_iter().flatten().collect()
+    }
+
+    fn scenarios_of(&self, way: Sending) -> Vec<Scenario> {
+        let Self { interface, to, .. } = *self;
+        let family = Family::of(address(to));
+        let ask = || Ask::new(Who::App, to, way);
+        let with_info = ask().with_info(Some(interface), any(family));
+        let outcome_with_info = match way {
+            Sending::Connected => self.after_connect,
+            Sending::Unconnected => self.outcome,
+        };
+        let option = unicast(family, interface);
+        let mut asks = vec![
+            ("UNICAST_IF", self.outcome, ask().with(option)),
+            ("PKTINFO", outcome_with_info, with_info),
+        ];
+        if family == Family::V6 {
+            let option = SocketOption::PacketInfoV6(interface.to_owned());
+            asks.push(("PKTINFO of the socket", self.outcome, ask().with(option)));
+        }
+        let scenario = |(name, outcome, ask)| {
+            let name: &str = name;
+            Scenario::ask(&format!("{name} {interface}"), outcome, ask)
+        };
+        asks.into_iter().map(scenario).collect()
+    }
+}
+
+fn compare(setup: &Setup, rows: &[Row]) {
+    let scenarios: Vec<_> = rows.iter().flat_map(Row::scenarios).collect();
+    differential(setup, &scenarios);
+}
+
+#[test]
+fn queries_that_name_an_interface() {
+    let rows = [
+        row("eth0", "10.96.0.10:53", AGENT),
+        row("eth0", "10.2.0.9:53", AGENT),
+        row("eth0", "10.1.0.2:53", AGENT),
+        // Routes that have a source address of their own.
+        row("eth0", "10.9.0.1:53", AGENT),
+        row("eth0", "10.8.0.1:53", AGENT),
+        row("eth0", "[fd00:96::10]:53", AGENT),
+        row("eth0", "[fd00:9::1]:53", AGENT),
+        row("eth0", "[fd00:8::1]:53", AGENT),
+        row("eth1", "10.4.0.1:53", AGENT),
+        row("eth1", "[fd00:4::1]:53", AGENT),
+        row("lo", "127.0.0.53:53", AGENT),
+        row("lo", "[::1]:53", AGENT),
+        // The interface is not that of the route. A datagram's source is then another address than the
+        // one that the socket was bound to when it connected, so the answer does not reach it.
+        row("eth0", "127.0.0.53:53", AGENT).after_connect(SILENCE),
+        row("eth1", "10.96.0.10:53", AGENT).after_connect(SILENCE),
+        row("eth0", "10.4.0.1:53", AGENT).after_connect(SILENCE),
+        row("eth0", "[fd00:4::1]:53", AGENT),
+    ];
+    compare(&setup(Settings::default()), &rows);
+}
+
+/// A route's error holds for those that name no interface.
+#[test]
+fn servers_that_only_a_named_interface_reaches() {
+    let rows = [
+        row("eth0", "10.66.1.1:53", AGENT).after_connect("EHOSTUNREACH"),
+        row("eth1", "198.51.100.9:53", AGENT).after_connect("ENETUNREACH"),
+    ];
+    let setup = Setup {
+        layout: Layout {
+            default_route: false,
+            ..Layout::default()
+        },
+        ..setup(Settings::default())
+    };
+    compare(&setup, &rows);
+}
+
+/// `-c` excludes by the interface that the query leaves by.
+#[test]
+fn an_excluded_interface() {
+    let settings = Settings {
+        excluded_interfaces: "eth1",
+        ..Settings::default()
+    };
+    let rows = [
+        row("eth1", "10.4.0.1:53", "remote:53"),
+        row("eth0", "10.4.0.1:53", AGENT).after_connect(SILENCE),
+        row("eth0", "10.96.0.10:53", AGENT),
+    ];
+    compare(&setup(settings), &rows);
+}
+
+/// The agent sees the address that the datagram names, whatever the socket is bound to.
+#[test]
+fn queries_that_name_their_source() {
+    const SERVER: &str = "10.96.0.10:53";
+    const SERVER_V6: &str = "[fd00:96::10]:53";
+
+    let rows = [
+        ("10.1.0.3", None, SERVER, None, AGENT),
+        ("10.3.0.2", None, SERVER, None, AGENT),
+        ("10.1.0.3", Some("eth0"), SERVER, None, AGENT),
+        ("10.1.0.2", Some("eth0"), SERVER, None, AGENT),
+        ("10.1.0.3", None, SERVER, Some("0.0.0.0:4053"), AGENT),
+        // The answer is not for the socket's address.
+        ("10.1.0.3", None, SERVER, Some("10.1.0.2:4053"), SILENCE),
+        (
+            "0.0.0.0",
+            Some("eth0"),
+            SERVER,
+            Some("10.1.0.2:4053"),
+            AGENT,
+        ),
+        ("fd00:1::3", None, SERVER_V6, None, AGENT),
+        ("fd00:1::2", Some("eth0"), SERVER_V6, None, AGENT),
+        ("fd00:1::2", None, SERVER_V6, Some("[::]:4053"), AGENT),
+        (
+            "::ffff:10.1.0.3",
+            None,
+            "[::ffff:10.96.0.10]:53",
+            None,
+            AGENT,
+        ),
+    ];
+    let scenarios = rows.map(|(source, interface, to, bound, outcome)| {
+        let info: IpAddr = source.parse().expect("an address");
+        let mut ask = Ask::new(Who::App, to, Sending::Unconnected).with_info(interface, info);
+        if let Some(bound) = bound {
+            ask = ask.from(bound);
+        }
+        let name = format!("from {source}, {interface:?}, bound to {bound:?}");
+        Scenario::ask(&name, outcome, ask)
+    });
+    differential(&setup(Settings::default()), &scenarios);
+}
+
+/// The copied routes are old, and the address that they name is the pod's no more.
+#[test]
+fn a_source_address_that_the_pod_has_lost() {
+    let lose = "addr del 10.3.0.2/24 dev eth1\naddr del fd00:3::2/64 dev eth1";
+    let ask = |to: &str| {
+        let ask = Ask::new(Who::App, to, Sending::Unconnected).unseen();
+        Scenario::ask("after that", AGENT, ask)
+    };
+    let scenarios = [
+        Scenario::new(lose, move |run| run.world().pod().ip(lose)),
+        ask("10.8.0.1:53"),
+        ask("10.96.0.10:53"),
+        ask("[fd00:8::1]:53"),
+        ask("[fd00:96::10]:53"),
+    ];
+    differential(&setup(Settings::default()), &scenarios);
+}
