@@ -8,7 +8,7 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 map_type! {
     /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
     /// the running kernel's BTF at load.
-    pub struct KernelOffsets: 196 {
+    pub struct KernelOffsets: 200 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,
         /// `struct socket.file`
@@ -107,6 +107,8 @@ map_type! {
         pub datagram_v6_source: u32,
         /// `struct flowi6.__fl_common.flowic_oif`
         pub datagram_v6_interface: u32,
+        /// `struct sock.sk_reuseport_cb`
+        pub sock_reuseport_group: u32,
     }
 }
 
@@ -208,5 +210,6 @@ impl KernelOffsets {
         datagram_v4_interface: UNKNOWN_OFFSET,
         datagram_v6_source: UNKNOWN_OFFSET,
         datagram_v6_interface: UNKNOWN_OFFSET,
+        sock_reuseport_group: UNKNOWN_OFFSET,
     };
 }

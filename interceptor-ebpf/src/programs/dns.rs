@@ -4,7 +4,7 @@
 //! A socket remembers its server. One that asks several, as musl's resolver does, sends to all but
 //! the first from a stand-in of the server: the agent answers to it, that answer comes from it, and
 //! it says which server is meant. (Behind iptables conntrack gives such a query a source port of
-//! its own.)
+//! its own.) So does one that shares its port with others, which may get the answer in its place.
 //!
 //! A query may name the interface that it is to leave by. The agent is where the pod's routing has
 //! localhost by way of that interface too (`interceptor/src/netns/localhost_routes.rs`); without that
@@ -173,7 +173,9 @@ fn send(call: SockAddr) -> Answer {
 #[inline(always)]
 fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     let is_connected = call.sock().is_connected();
-    if query.is_one_more && (query.is_unbound || is_connected) {
+    let is_for_any = !is_connected && call.socket().shares_port();
+    if (query.is_one_more && (query.is_unbound || is_connected)) || (is_for_any && query.is_unbound)
+    {
         let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
             return count::refuse(Refusal::NoRoom, ECONNREFUSED);
         };

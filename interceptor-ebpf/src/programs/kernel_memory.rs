@@ -197,6 +197,13 @@ impl SocketPointer {
         }
     }
 
+    /// Whether the socket was bound to a port with `SO_REUSEPORT`: another one may get what is sent
+    /// to it.
+    #[inline(always)]
+    pub(crate) fn shares_port(self) -> bool {
+        !self.0.follow(offset!(sock_reuseport_group)).is_null()
+    }
+
     /// Whether a TCP socket that connects has nothing under way that conntrack could know of: its
     /// SYN is not sent yet (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset,
     /// which is the end of the entry too.

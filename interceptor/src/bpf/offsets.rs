@@ -92,6 +92,7 @@ fn from_types(needed: impl Fn(&str, &str) -> Result<u32>) -> Result<KernelOffset
         datagram_v4_interface: needed("ipcm_cookie", "oif")?,
         datagram_v6_source: needed("flowi6", "saddr")?,
         datagram_v6_interface: needed("flowi6", "__fl_common.flowic_oif")?,
+        sock_reuseport_group: wanted("sock", "sk_reuseport_cb"),
     })
 }
 

@@ -1,10 +1,12 @@
-//! DNS queries that name the interface that they are to leave by, or the address that they come from.
+//! DNS queries that name the interface that they are to leave by, or the address that they come from,
+//! and sockets that share a port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use anyhow::{Result, ensure};
 use interceptor_tests::{
-    agent::protocol::{Family, SocketOption},
-    scenario::{Ask, Scenario, Sending, address, differential},
+    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+    scenario::{Ask, Run, Scenario, Sending, address, differential},
     settings::{Dns, Settings},
     world::{Layout, Setup, Who},
 };
@@ -217,4 +219,43 @@ fn a_source_address_that_the_pod_has_lost() {
         ask("[fd00:96::10]:53"),
     ];
     differential(&setup(Settings::default()), &scenarios);
+}
+
+/// Two sockets share a port. Which of them gets the answer is the kernel's choice, by a hash of the
+/// addresses: at least one of several ports is answered to the socket that has not asked.
+#[test]
+fn a_socket_that_gets_the_answer_of_another_one() {
+    let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.53:53"].map(|server| {
+        Scenario::new(format!("{server}, from shared ports"), move |run| {
+            (4060..4070).try_for_each(|port| share_port(run, server, port))
+        })
+    });
+    differential(&setup(Settings::default()), &scenarios);
+}
+
+fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
+    let actor = run.actor(Who::App)?;
+    let to = address(server);
+    let family = Family::of(to);
+    let mut twins = Vec::new();
+    for _ in 0..2 {
+        let socket = actor.socket(family, Protocol::Udp)?;
+        let option = SocketOption::ReusePort;
+        actor.must(&Request::Set { socket, option })?;
+        let address = (any(family), port).into();
+        actor.must(&Request::Bind { socket, address })?;
+        twins.push(socket);
+    }
+    let ask = Ask::new(Who::App, server, Sending::Unconnected);
+    ensure!(ask.send(run, actor, twins[0])?, "cannot send");
+    for socket in twins {
+        let peek = false;
+        if let Reply::Datagrams(answers) = actor.call(&Request::ReceiveFrom { socket, peek })? {
+            run.see_sender(&answers[0]);
+            run.expect("the answer comes from the server", answers[0].sender == to);
+        }
+        actor.must(&Request::Close { socket })?;
+    }
+    run.expect_outcome(AGENT);
+    Ok(())
 }

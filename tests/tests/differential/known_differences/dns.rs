@@ -275,3 +275,67 @@ fn an_interface_without_a_route_to_the_server() {
     assert_eq!(behind_iptables.unwrap_err(), "ENETUNREACH");
     assert!(is_answered_by_agent(&captured, SERVER), "{captured:?}");
 }
+
+/// To the kernel both are connected to the same address from the same one.
+#[test]
+fn connected_sockets_that_share_a_port_hear_each_others_answers() {
+    const SERVERS: [&str; 2] = ["10.96.0.10:53", "10.2.0.9:53"];
+
+    for (world, are_told_apart) in both().iter().zip([true, false]) {
+        let twins = SERVERS.map(|server| {
+            let socket = socket(world, Family::V4, None);
+            let option = SocketOption::ReusePort;
+            call(world, &Request::Set { socket, option }).expect("set");
+            let address = address("0.0.0.0:4060");
+            call(world, &Request::Bind { socket, address }).expect("bound");
+            connect(world, socket, server).expect("connected");
+            socket
+        });
+        for socket in twins {
+            let data = "who is there?".to_owned();
+            call(world, &Request::Send { socket, data }).expect("sent");
+        }
+        let heard = twins.map(|socket| receive(world, socket));
+        let own = heard.iter().zip(SERVERS);
+        let both = own
+            .filter(|(heard, server)| is_answered_by_agent(heard, server))
+            .count();
+        assert_eq!(both == 2, are_told_apart, "{heard:?}");
+    }
+}
+
+/// Conntrack tells the queries apart by the agent's answers' own ports; here the address tells, which a
+/// socket that is bound to one cannot change.
+#[test]
+fn bound_sockets_that_share_a_port_hear_each_others_answers_from_localhost() {
+    const SERVER: &str = "10.96.0.10:53";
+
+    let senders = |world: &World| -> Vec<SocketAddr> {
+        let of_port = |port: u16| {
+            let twins = [(); 2].map(|()| {
+                let socket = socket(world, Family::V4, None);
+                let option = SocketOption::ReusePort;
+                call(world, &Request::Set { socket, option }).expect("set");
+                let address = address(&format!("10.1.0.2:{port}"));
+                call(world, &Request::Bind { socket, address }).expect("bound");
+                socket
+            });
+            send_to(world, twins[0], SERVER).expect("sent");
+            let heard = twins.map(|socket| receive(world, socket));
+            heard.into_iter().find_map(Result::ok).expect("an answer").1
+        };
+        (4060..4070).map(of_port).collect()
+    };
+    let [behind_iptables, captured] = both();
+    let server = address(SERVER);
+    assert!(
+        senders(&behind_iptables)
+            .iter()
+            .all(|sender| *sender == server)
+    );
+    // Which of the two gets the answer is the kernel's choice.
+    let localhost = address("127.0.0.1:15053");
+    let heard = senders(&captured);
+    assert!(heard.contains(&localhost), "{heard:?}");
+    assert!(heard.contains(&server), "{heard:?}");
+}
