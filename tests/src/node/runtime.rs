@@ -91,6 +91,16 @@ impl Runtime {
         Ok(kinds.map(str::to_owned).collect())
     }
 
+    /// Whether our plugin captures no new pod: it is not called, or lets every pod pass. That it does
+    /// while pods are captured, those of other tests among them.
+    pub fn is_uninstalled(&self) -> Result<bool> {
+        let network = self.network()?;
+        let plugins = network["plugins"].as_array().context("no plugins")?;
+        let captures =
+            |plugin: &Value| plugin["type"] == "interceptor-cni" && plugin["uninstalled"] != true;
+        Ok(!plugins.iter().any(captures))
+    }
+
     /// Has istio-cni called after the other plugins, as its agent installs it: a plugin that passes on
     /// what it gets stands for it. What it programs, tests do.
     pub fn add_istio_cni(&self) -> Result<()> {
