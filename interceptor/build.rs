@@ -16,7 +16,9 @@ fn main() {
     } else {
         "interceptor.o"
     };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    // Read now, not when this script was compiled: a copied target directory has it compiled elsewhere.
+    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let folder = Path::new(&crate_folder).join(FOLDER);
     let object = env::var_os(VARIABLE).map_or_else(|| folder.join(object), PathBuf::from);
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", object.display());
