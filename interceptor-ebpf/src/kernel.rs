@@ -39,8 +39,8 @@ map_type! {
         pub tcp_rcv_nxt: u32,
         /// `struct tcp_sock.packets_out`
         pub tcp_packets_out: u32,
-        /// `struct net.ipv4.fib_seq`
-        pub net_fib_seq: u32,
+        /// `struct net.ipv4.rt_genid`
+        pub net_rt_genid: u32,
         /// `struct net.ipv6.fib6_sernum`
         pub net_fib6_sernum: u32,
         /// `struct net.ipv6.rt6_stats`
@@ -117,8 +117,10 @@ map_type! {
     /// is no state that a table with routes has: it is the same as nothing.
     #[derive(Default, PartialEq, Eq)]
     pub struct FibGeneration: 12 {
-        /// `net->ipv4.fib_seq`, counted up with every change (`net/ipv4/fib_notifier.c`).
-        pub fib_seq: u32,
+        /// `net->ipv4.rt_genid`, counted up with every change that makes the kernel's own cached routes
+        /// invalid: of routes that were asked for, and, unlike `net->ipv4.fib_seq`, of routing rules
+        /// (`rt_cache_flush`).
+        pub rt_genid: u32,
         /// `net->ipv6.fib6_sernum`, counted up with every new route (`fib6_new_sernum`).
         pub fib6_sernum: u32,
         /// `net->ipv6.rt6_stats->fib_rt_entries`, which also tells of routes that went.
@@ -127,11 +129,30 @@ map_type! {
 }
 
 impl FibGeneration {
+    /// The same, with nothing known of IPv4's tables.
+    #[must_use]
+    pub const fn without_v4(self) -> Self {
+        Self {
+            rt_genid: 0,
+            ..self
+        }
+    }
+
+    /// The same, with nothing known of IPv6's tables.
+    #[must_use]
+    pub const fn without_v6(self) -> Self {
+        Self {
+            fib6_sernum: 0,
+            rt6_entries: 0,
+            ..self
+        }
+    }
+
     /// Whether nothing came or went since `self` in the tables of IPv4.
     #[inline(always)]
     #[must_use]
-    pub const fn is_same_v4(&self, fib_seq: u32) -> bool {
-        self.fib_seq == fib_seq && fib_seq != 0
+    pub const fn is_same_v4(&self, rt_genid: u32) -> bool {
+        self.rt_genid == rt_genid && rt_genid != 0
     }
 
     /// Whether nothing came or went since `self` in the tables of IPv6.
@@ -176,7 +197,7 @@ impl KernelOffsets {
         options6_routing_header: UNKNOWN_OFFSET,
         tcp_rcv_nxt: UNKNOWN_OFFSET,
         tcp_packets_out: UNKNOWN_OFFSET,
-        net_fib_seq: UNKNOWN_OFFSET,
+        net_rt_genid: UNKNOWN_OFFSET,
         net_fib6_sernum: UNKNOWN_OFFSET,
         net_rt6_stats: UNKNOWN_OFFSET,
         rt6_entries: UNKNOWN_OFFSET,

@@ -19,7 +19,7 @@ pub(crate) extern "C" fn icept_fib(_context: *mut c_void) -> i32 {
     let state = NetnsState {
         net: net.address(),
         fib: FibGeneration {
-            fib_seq: net.fib_seq(),
+            rt_genid: net.rt_genid(),
             fib6_sernum: net.fib6_sernum(),
             rt6_entries: net.rt6_entries(),
         },

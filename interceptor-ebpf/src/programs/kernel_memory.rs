@@ -354,8 +354,8 @@ impl NetPointer {
 
     /// See [`interceptor_ebpf::FibGeneration`], also for the next two.
     #[inline(always)]
-    pub(crate) fn fib_seq(self) -> u32 {
-        self.0.read(offset!(net_fib_seq))
+    pub(crate) fn rt_genid(self) -> u32 {
+        self.0.read(offset!(net_rt_genid))
     }
 
     #[inline(always)]

@@ -86,7 +86,7 @@ impl Pod {
     fn is_routing_unchanged(self, v4: bool) -> bool {
         let (copied, net) = (&self.policy.fib, self.net());
         if v4 {
-            copied.is_same_v4(net.fib_seq())
+            copied.is_same_v4(net.rt_genid())
         } else {
             copied.is_same_v6(net.fib6_sernum(), net.rt6_entries())
         }

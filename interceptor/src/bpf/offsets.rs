@@ -66,7 +66,7 @@ fn from_types(needed: impl Fn(&str, &str) -> Result<u32>) -> Result<KernelOffset
         pinet6_mcast_oif: wanted("ipv6_pinfo", "mcast_oif"),
         tcp_rcv_nxt: wanted("tcp_sock", "rcv_nxt"),
         tcp_packets_out: wanted("tcp_sock", "packets_out"),
-        net_fib_seq: wanted("net", "ipv4.fib_seq"),
+        net_rt_genid: wanted("net", "ipv4.rt_genid"),
         net_fib6_sernum: wanted("net", "ipv6.fib6_sernum"),
         net_rt6_stats: wanted("net", "ipv6.rt6_stats"),
         rt6_entries: wanted("rt6_statistics", "fib_rt_entries"),
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_running_kernel_tells_every_offset() {
         let offsets = read().unwrap();
-        assert_ne!(offsets.net_fib_seq, UNKNOWN_OFFSET);
+        assert_ne!(offsets.net_rt_genid, UNKNOWN_OFFSET);
         assert_ne!(offsets.inet_sport, UNKNOWN_OFFSET);
         assert_ne!(offsets.net_fib6_sernum, UNKNOWN_OFFSET);
     }
