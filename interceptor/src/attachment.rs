@@ -162,6 +162,7 @@ impl Attachment<'_> {
             ipv6: network.ipv6,
             log: self.log,
             network: network.digest(),
+            limits: network.limits.clone(),
         }
     }
 }
@@ -309,7 +310,7 @@ impl Step<'_> {
                 let interfaces = interfaces::list(&handle).await?;
                 localhost_routes::install(&handle, &interfaces, localhosts).await?;
             }
-            Ok((ipv6, stand_in_routes::read(&handle).await?))
+            Ok((ipv6, stand_in_routes::read()?))
         })?;
         let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
         loop {
@@ -318,7 +319,7 @@ impl Step<'_> {
             let network = self.netlink.run(async |handle| {
                 let mut network = PodNetwork::read(&handle, ipv6, state).await?;
                 if settings.dns != DnsCapture::Off {
-                    network.localhost = localhost_routes::read(&handle).await?;
+                    network.localhost = localhost_routes::read()?;
                 }
                 Ok(network)
             })?;
@@ -420,6 +421,7 @@ impl Step<'_> {
         let alike = Record {
             log: before.record.log,
             network: before.record.network,
+            limits: before.record.limits.clone(),
             ..record.clone()
         };
         if before.record == alike {
@@ -487,6 +489,7 @@ pub(crate) fn adopt(
         let compiled = step.compile(&network, &sources, record.first_cgroup.is_some())?;
         let adopted = Record {
             network: network.digest(),
+            limits: network.limits.clone(),
             ..record.clone()
         };
         step.put_in_force(&compiled, &adopted)

@@ -22,7 +22,7 @@ use crate::{
         draining::{self, Draining},
     },
     host::{self, Lock},
-    netns::{Netns, NetnsSpec},
+    netns::{Netns, NetnsSpec, route_limits::Limit},
     processes,
     record::Record,
     upgrade,
@@ -117,6 +117,14 @@ impl Dataplane {
             looks_for_listeners: false,
         };
         self.change(&wanted).map(Some)
+    }
+
+    /// What the copied routes of `netns` cannot be relied on for, if it is attached.
+    pub fn limits(&self, netns: &Netns) -> Result<Vec<Limit>> {
+        let before = self.before(netns.cookie())?;
+        Ok(before
+            .map(|before| before.record.limits)
+            .unwrap_or_default())
     }
 
     /// Goes from what was before to what is to be, under the lock.

@@ -19,6 +19,7 @@ use crate::{
         interfaces::PodInterface,
         netlink,
         network::PodNetwork,
+        route_limits::Limit,
         routes::{self, Way},
         stand_in_routes::Sources,
     },
@@ -84,6 +85,9 @@ pub struct Explanation {
     pub interface: Option<String>,
     /// Where it comes from.
     pub source: Option<IpAddr>,
+    /// What cannot be told without the very socket, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Explains by the settings that the pod is attached with, and its network as it is now.
@@ -152,13 +156,15 @@ impl Pod {
     ) -> Explanation {
         let source = bound.or_else(|| way.source());
         let interface = way.interface().and_then(|index| self.interface(index));
+        let limit = self.limit(question.destination.ip());
         let flow = Flow::Outbound(Outbound {
             destination: question.destination.ip().into(),
             port: question.destination.port(),
             transport: question.transport,
             source: source.map_or(Address::UNSPECIFIED_V6, Address::from),
             via_loopback: matches!(way, Way::Loopback { .. }),
-            by_excluded_interface: self.is_in(interface, InterfaceFlags::EXCLUDED),
+            by_excluded_interface: limit.is_none()
+                && self.is_in(interface, InterfaceFlags::EXCLUDED),
             is_marked: false,
             owner,
         });
@@ -172,7 +178,10 @@ impl Pod {
             owner: (owner != Owner::NONE).then_some(owner),
         };
         let mut explanation = self.judge(&flow, &packet, "OUTPUT");
-        if let (Outcome::Captured { .. }, Way::Nowhere(errno)) = (explanation.outcome, way) {
+        explanation.note = limit.map(ToString::to_string);
+        if let (Outcome::Captured { .. }, Way::Nowhere(errno), None) =
+            (explanation.outcome, way, limit)
+        {
             explanation.outcome = Outcome::Unroutable;
             explanation.reason = format!("the pod has no route there: {}", Errno::desc(errno));
         }
@@ -206,6 +215,7 @@ impl Pod {
                 rule: None,
                 interface: packet.came_by,
                 source: None,
+                note: None,
             });
         }
         Ok(self.judge(&flow, &packet, "PREROUTING"))
@@ -226,7 +236,14 @@ impl Pod {
             rule: self.rule(packet, chain, reason),
             interface: packet.came_by.clone().or_else(|| packet.leaves_by.clone()),
             source: packet.source,
+            note: None,
         }
+    }
+
+    /// What the routes to `destination` cannot be relied on for.
+    fn limit(&self, destination: IpAddr) -> Option<&Limit> {
+        let mut limits = self.network.limits.iter();
+        limits.find(|limit| limit.ipv6 == destination.is_ipv6())
     }
 
     /// The first rule that settles it: of `mangle` where TPROXY takes what comes in, else of `nat`.
@@ -321,6 +338,7 @@ mod tests {
                 interface: 2,
             }],
             routes: Vec::new(),
+            limits: Vec::new(),
             state: NetnsState::default(),
             localhost: LocalhostRoutes::default(),
         };

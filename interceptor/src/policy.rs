@@ -79,7 +79,7 @@ impl CompiledPolicy {
                 zero: 0,
                 mark: settings.tproxy_mark,
                 loopback: V4Prefix::new(settings.loopback.addr(), settings.loopback.prefix_len()),
-                fib: network.state.fib,
+                fib: network.fib(),
                 net: network.state.net,
                 first_source_v4: first_source(sources, Address::UNSPECIFIED_V4),
                 first_source_v6: first_source(sources, Address::UNSPECIFIED_V6),
@@ -496,6 +496,7 @@ mod tests {
                 .chain(addresses.iter().map(net).map(at(2)))
                 .collect(),
             routes: always.iter().chain(own).map(net).map(answer).collect(),
+            limits: Vec::new(),
             state: NetnsState::default(),
             localhost: LocalhostRoutes::default(),
         };

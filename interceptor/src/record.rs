@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bpf::maps::Maps,
+    netns::route_limits::Limit,
     places::{CgroupName, Places},
     settings::Settings,
 };
@@ -37,6 +38,9 @@ pub struct Record {
     /// Digest of the pod's addresses and routes.
     #[serde(default)]
     pub network: u64,
+    /// What its copied routes cannot be relied on for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
 }
 
 impl Record {

@@ -105,7 +105,7 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
             "the network namespace is gone; the next attach or detach tidies up".to_owned(),
         ]);
     }
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<_> = attached.limits.iter().map(ToString::to_string).collect();
     for (cgroup, hooks) in attached.places().each() {
         for hook in hooks {
             let pin = pins.cgroup(cgroup.id).join(hook.program);

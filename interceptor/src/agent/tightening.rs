@@ -368,6 +368,7 @@ mod tests {
                 interfaces: Vec::new(),
                 addresses: Vec::new(),
                 routes: Vec::new(),
+                limits: Vec::new(),
                 state: NetnsState::default(),
                 localhost: LocalhostRoutes::default(),
             };

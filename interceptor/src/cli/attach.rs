@@ -98,6 +98,14 @@ pub(super) fn tell(netns: &Path, attached: Attached) {
     message!("interceptor: {} is {message}", netns.display());
 }
 
+/// Says what the copied routes of an attached pod cannot be relied on for.
+pub(super) fn print_limits(dataplane: &Dataplane, netns: &Netns) -> Result<()> {
+    for limit in dataplane.limits(netns)? {
+        eprintln!("interceptor: {}: {limit}", netns.path().display());
+    }
+    Ok(())
+}
+
 /// Tells what has no effect.
 pub(super) fn print_notes(notes: &[String]) {
     for note in notes {
@@ -177,6 +185,9 @@ impl Ground {
             log,
             looks_for_listeners: true,
         };
-        Dataplane::new().attach_checked(&wanted, &self.hierarchy)
+        let mut dataplane = Dataplane::new();
+        let attached = dataplane.attach_checked(&wanted, &self.hierarchy)?;
+        print_limits(&dataplane, netns)?;
+        Ok(attached)
     }
 }

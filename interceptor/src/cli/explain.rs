@@ -169,6 +169,9 @@ fn text(explanation: &Explanation) -> Result<String> {
     if let Some(source) = explanation.source {
         writeln!(text, "source address: {source}")?;
     }
+    if let Some(note) = &explanation.note {
+        writeln!(text, "note: {note}")?;
+    }
     Ok(text)
 }
 

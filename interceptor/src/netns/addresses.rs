@@ -6,12 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use interceptor_ebpf::Address;
 use ipnet::IpNet;
-use netlink_packet_route::{
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
-    route::{RouteAttribute, RouteType},
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol,
 };
 use nix::errno::Errno;
-use rtnetlink::{Handle, IpVersion};
+use rtnetlink::Handle;
 
 use super::{netlink::errno, tables};
 
@@ -107,16 +106,17 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     match request.execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
         Err(error) => Err(error).context("cannot add ::6/128 to lo (is IPv6 disabled there?)"),
-        Ok(()) => wait_for_route(netlink, ours).await,
+        Ok(()) => wait_for_route(ours).await,
     }
 }
 
 /// Waits until an address that was added is local. The kernel adds the route of an IPv6 address from
 /// a work queue (`addrconf_dad_work`): one that came after the routes are asked for would make the
 /// answers look old for good.
-async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
+async fn wait_for_route(address: IpAddr) -> Result<()> {
     for _ in 0..TRIES {
-        if has_local_route(netlink, address).await? {
+        // That `lo` is the way there is no sign: it is so by the address's prefix already.
+        if tables::is_local(address)? {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
@@ -125,16 +125,6 @@ async fn wait_for_route(netlink: &Handle, address: IpAddr) -> Result<()> {
         "the kernel has not made {address} local within {:?}",
         PAUSE * TRIES
     )
-}
-
-/// Whether the table `local` has the address. (That `lo` is the way there is no sign: it is so by the
-/// address's prefix already.)
-async fn has_local_route(netlink: &Handle, address: IpAddr) -> Result<bool> {
-    let destination = RouteAttribute::Destination(address.into());
-    let routes = tables::routes(netlink, IpVersion::V6).await?;
-    Ok(routes.iter().any(|route| {
-        route.header.kind == RouteType::Local && route.attributes.contains(&destination)
-    }))
 }
 
 /// Takes `::6/128` away from `lo`, if it is ours.

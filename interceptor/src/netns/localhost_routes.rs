@@ -21,7 +21,7 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use nix::errno::Errno;
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{
     addresses::LOOPBACK_INDEX,
@@ -55,10 +55,9 @@ impl LocalhostRoutes {
     }
 }
 
-/// Reads the routes that are there, whoever added them.
-pub async fn read(netlink: &Handle) -> Result<LocalhostRoutes> {
-    let mut routes = tables::routes(netlink, IpVersion::V4).await?;
-    routes.extend(tables::routes(netlink, IpVersion::V6).await?);
+/// Reads the routes that [`install`] has added.
+pub fn read() -> Result<LocalhostRoutes> {
+    let routes = tables::routes_of(PROTOCOL)?;
     Ok(LocalhostRoutes(
         routes.iter().filter_map(localhost_route).collect(),
     ))
@@ -105,7 +104,7 @@ pub async fn install(
     interfaces: &[PodInterface],
     needed: &[IpAddr],
 ) -> Result<()> {
-    let installed = read(netlink).await?;
+    let installed = read()?;
     let up = interfaces
         .iter()
         .filter(|interface| interface.is_up && interface.index != LOOPBACK_INDEX);
@@ -167,7 +166,7 @@ pub async fn retire(netlink: &Handle, needed: &[IpAddr]) -> Result<bool> {
     let is_needed = |route: &RouteMessage| {
         localhost_route(route).is_some_and(|(_, localhost)| needed.contains(&localhost))
     };
-    let mut routes = tables::routes_of(netlink, PROTOCOL).await?;
+    let mut routes = tables::routes_of(PROTOCOL)?;
     routes.retain(|route| !is_needed(route));
     let any = !routes.is_empty();
     for route in routes {

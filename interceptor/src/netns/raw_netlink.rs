@@ -2,12 +2,15 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
+
+use super::sys;
 
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
@@ -34,6 +37,22 @@ impl RawNetlink {
         Ok(Self(socket))
     }
 
+    /// The same, for dumps in which the kernel applies what the request names as a filter.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 4.20: `NETLINK_GET_STRICT_CHK`.
+    pub(super) fn open_strict(protocol: SockProtocol) -> io::Result<Self> {
+        let strict = Self::open(protocol)?;
+        sys::set_option(
+            &strict.0,
+            libc::SOL_NETLINK,
+            libc::NETLINK_GET_STRICT_CHK,
+            1,
+        )?;
+        Ok(strict)
+    }
+
     /// Asks, and has `each` read every message of the answer, to its end.
     pub(super) fn ask(
         &self,
@@ -41,6 +60,29 @@ impl RawNetlink {
         kind: u16,
         body: &[u8],
         each: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.answers(ask, kind, body, &mut |message| {
+            each(message);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Dumps until `each` has read enough: the rest is never asked for, and goes with the socket.
+    pub(super) fn dump_until(
+        self,
+        kind: u16,
+        body: &[u8],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        self.answers(Ask::Dump, kind, body, each)
+    }
+
+    fn answers(
+        &self,
+        ask: Ask,
+        kind: u16,
+        body: &[u8],
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<()> {
         let request = request(ask, kind, body)?;
         send(self.0.as_raw_fd(), &request, MsgFlags::empty())?;
@@ -78,14 +120,15 @@ enum Answer {
 }
 
 /// Reads one datagram.
-fn read(mut messages: &[u8], each: &mut dyn FnMut(&[u8])) -> io::Result<Answer> {
+fn read(mut messages: &[u8], each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<Answer> {
     while let Some(size) = number(messages, 0).and_then(|size| usize::try_from(size).ok())
         && let Some(message) = messages.get(HEADER..size)
     {
         match i32::from(u16::from_ne_bytes([messages[4], messages[5]])) {
             libc::NLMSG_DONE => return Ok(Answer::Ended),
             libc::NLMSG_ERROR => return errno(message).map(|()| Answer::Ended),
-            _ => each(message),
+            _ if each(message).is_break() => return Ok(Answer::Ended),
+            _ => {}
         }
         let next = size.next_multiple_of(4);
         messages = messages.get(next..).unwrap_or_default();

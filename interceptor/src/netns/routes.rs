@@ -7,8 +7,13 @@
 //! asked about (`ip route get`), and the answers make a longest-prefix map.
 //!
 //! The kernel has the last word on everything that a copy of the tables would have to imitate:
-//! `src` hints, the choice of an IPv6 source address, unreachable routes, rules. Not seen are rules
-//! that look at anything but the destination, and the hash by which multipath routes are chosen.
+//! `src` hints, the choice of an IPv6 source address, unreachable routes, rules. Not seen is the hash
+//! by which multipath routes are chosen.
+//!
+//! Where a routing rule selects by more than the destination, the answer differs from socket to
+//! socket, and no helper of the `connect` hooks asks the kernel for one socket's route
+//! (`bpf_fib_lookup` is for packets only: `xdp_func_proto`, `tc_cls_act_func_proto`). Such a copy, and
+//! one that would be too large, is in force with a [`Limit`]: it refuses nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +23,6 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage, RouteType},
-    rule::{RuleAttribute, RuleMessage},
 };
 use nix::errno::Errno;
 use rtnetlink::{
@@ -28,8 +32,14 @@ use rtnetlink::{
 
 use super::{
     addresses::{LOOPBACK_INDEX, PodAddress},
+    policy_rules,
+    route_limits::{Cause, Limit},
     tables::{self, ip_address},
 };
+
+/// How many pieces of one family are copied for one pod. All pods share a table of 2^20: 256 pods of
+/// this size fit, with both families.
+pub const MAX_PIECES: usize = 2048;
 
 /// What routing does with the destinations of one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +92,32 @@ impl Way {
     }
 }
 
+/// What was asked of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// What routing does with each piece.
+    pub answers: Vec<Answer>,
+    /// What the answers of a family cannot be relied on for.
+    pub limits: Vec<Limit>,
+}
+
 /// Asks the kernel about every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
-pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<Vec<Answer>> {
-    let mut boundaries = fixed_boundaries();
-    let addresses: Vec<_> = addresses.iter().map(|address| address.net).collect();
-    boundaries.extend(address_boundaries(&addresses));
-    for version in [IpVersion::V4, IpVersion::V6] {
-        boundaries.extend(table_boundaries(netlink, version).await?);
+pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<Copied> {
+    let mut copied = Copied::default();
+    let families = [IpVersion::V4, IpVersion::V6];
+    for version in &families[..if ipv6 { 2 } else { 1 }] {
+        let (boundaries, cause) = boundaries(version, addresses)?;
+        copied.limits.extend(cause.map(|cause| Limit {
+            ipv6: matches!(version, IpVersion::V6),
+            cause,
+        }));
+        copied.answers.extend(ask_all(netlink, &boundaries).await?);
     }
-    boundaries.retain(|prefix| ipv6 || prefix.addr().is_ipv4());
-    let boundaries = sorted(boundaries);
+    Ok(copied)
+}
+
+/// Asks about one address of each piece.
+async fn ask_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<Answer>> {
     let questions = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
         let destination = representative(*prefix, &boundaries[index + 1..])?;
         Some((*prefix, destination))
@@ -104,6 +130,38 @@ pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Resu
         .buffered(QUESTIONS_AT_ONCE)
         .try_collect()
         .await
+}
+
+/// Where the answers of one family can differ, and what limits the copy. If there are too many pieces
+/// only the kernel's own: what they say of the source address serves any destination.
+fn boundaries(
+    version: &IpVersion,
+    addresses: &[PodAddress],
+) -> Result<(Vec<IpNet>, Option<Cause>)> {
+    let v4 = matches!(version, IpVersion::V4);
+    let is_of_family = |prefix: &IpNet| prefix.addr().is_ipv4() == v4;
+    let mut fixed = fixed_boundaries();
+    fixed.retain(is_of_family);
+    let addresses: Vec<_> = addresses
+        .iter()
+        .map(|address| address.net)
+        .filter(is_of_family)
+        .collect();
+    let routes = tables::destinations(version, MAX_PIECES)?;
+    let rules = tables::rules(version)?;
+    let is_complete = routes.is_complete && rules.is_complete && addresses.len() <= MAX_PIECES;
+    if !is_complete {
+        return Ok((sorted(fixed), Some(Cause::TooMany)));
+    }
+    let mut all = fixed.clone();
+    all.extend(address_boundaries(&addresses));
+    all.extend(routes.items.into_iter().flatten().filter(is_of_family));
+    all.extend(rules.items.iter().filter_map(policy_rules::destination));
+    let all = sorted(all);
+    if all.len() > MAX_PIECES {
+        return Ok((sorted(fixed), Some(Cause::TooMany)));
+    }
+    Ok((all, rules.items.iter().find_map(policy_rules::selects_more)))
 }
 
 /// How many answers may wait in the socket's buffer, which has room for some hundreds.
@@ -180,7 +238,7 @@ fn fixed_boundaries() -> Vec<IpNet> {
 /// Where the choice among the pod's own IPv6 addresses may change: rule 8 of RFC 6724 prefers the
 /// one that shares the most leading bits with the destination, so wherever two of them part.
 fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
-    let v6: Vec<_> = addresses
+    let mut v6: Vec<_> = addresses
         .iter()
         .filter_map(|address| match address.addr() {
             IpAddr::V6(v6) => Some(v6),
@@ -188,54 +246,18 @@ fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
         })
         .collect();
     let mut boundaries: Vec<IpNet> = addresses.iter().map(|a| IpNet::from(a.addr())).collect();
-    for (index, one) in v6.iter().enumerate() {
-        for other in &v6[index + 1..] {
-            let shared = (one.to_bits() ^ other.to_bits()).leading_zeros();
-            let length = u8::try_from(shared + 1).unwrap_or(128).min(128);
-            boundaries.extend(
-                [one, other]
-                    .into_iter()
-                    .filter_map(|address| Ipv6Net::new(*address, length).ok())
-                    .map(IpNet::from),
-            );
-        }
+    // Wherever two of them part, two neighbours in their order part too.
+    v6.sort_unstable();
+    for pair in v6.windows(2) {
+        let shared = (pair[0].to_bits() ^ pair[1].to_bits()).leading_zeros();
+        let length = u8::try_from(shared + 1).unwrap_or(128).min(128);
+        boundaries.extend(
+            pair.iter()
+                .filter_map(|address| Ipv6Net::new(*address, length).ok())
+                .map(IpNet::from),
+        );
     }
     boundaries
-}
-
-/// The destinations of all routes and rules, whatever their table.
-async fn table_boundaries(netlink: &Handle, version: IpVersion) -> Result<Vec<IpNet>> {
-    let v4 = matches!(version, IpVersion::V4);
-    let routes = tables::routes(netlink, version.clone()).await?;
-    let rules = tables::rules(netlink, version).await?;
-    let from_routes = routes.iter().filter_map(route_destination);
-    let from_rules = rules.iter().filter_map(rule_destination);
-    Ok(from_routes
-        .chain(from_rules)
-        .filter(|prefix| prefix.addr().is_ipv4() == v4)
-        .collect())
-}
-
-fn route_destination(route: &RouteMessage) -> Option<IpNet> {
-    let destination = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(destination) => ip_address(destination),
-            _ => None,
-        })?;
-    IpNet::new(destination, route.header.destination_prefix_length).ok()
-}
-
-fn rule_destination(rule: &RuleMessage) -> Option<IpNet> {
-    let destination = rule
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RuleAttribute::Destination(destination) => Some(*destination),
-            _ => None,
-        })?;
-    IpNet::new(destination, rule.header.dst_len).ok()
 }
 
 /// Asks the kernel about one destination.
@@ -379,5 +401,30 @@ mod tests {
         let boundaries = sorted(address_boundaries(&addresses));
         let expected = prefixes(&["fd00:1::2/128", "fd00:3::2/128", "fd00::/31", "fd00:2::/31"]);
         assert_eq!(boundaries, expected);
+    }
+
+    #[test]
+    fn neighbours_part_wherever_any_two_addresses_part() {
+        let texts = [
+            "fd00:1::2",
+            "fd00:3::2",
+            "fd00:1::9",
+            "2001:db8::1",
+            "fe80::1",
+        ];
+        let addresses: Vec<Ipv6Addr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        let nets: Vec<_> = addresses
+            .iter()
+            .map(|a| IpNet::from(IpAddr::V6(*a)))
+            .collect();
+        let mut expected = nets.clone();
+        for one in &addresses {
+            for other in addresses.iter().filter(|other| *other != one) {
+                let shared = (one.to_bits() ^ other.to_bits()).leading_zeros();
+                let length = u8::try_from(shared + 1).unwrap();
+                expected.push(Ipv6Net::new(*one, length).unwrap().into());
+            }
+        }
+        assert_eq!(sorted(address_boundaries(&nets)), sorted(expected));
     }
 }

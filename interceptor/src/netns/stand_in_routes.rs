@@ -88,9 +88,9 @@ impl Sources {
 }
 
 /// Reads the parts that are installed.
-pub async fn read(netlink: &Handle) -> Result<Sources> {
+pub fn read() -> Result<Sources> {
     let mut sources = Sources::default();
-    for route in tables::routes_of(netlink, PROTOCOL).await? {
+    for route in tables::routes_of(PROTOCOL)? {
         let mut destination = None;
         let mut source = None;
         for attribute in &route.attributes {
@@ -120,7 +120,7 @@ fn part_at(address: IpAddr) -> Option<u8> {
 /// which is local in any case.) Those that are there stay as they are: the kernel takes no route anew
 /// whose source the pod has lost.
 pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
-    let installed = read(netlink).await?;
+    let installed = read()?;
     if !sources.v6.is_empty() {
         netlink
             .route()
@@ -167,7 +167,7 @@ fn beyond() -> Ipv4Net {
 /// ends, since nothing takes its packets here any more.) Answers whether it stays.
 pub async fn remove(netlink: &Handle) -> Result<bool> {
     let keep_v6 = has_open_v6_connections()?;
-    for route in tables::routes_of(netlink, PROTOCOL).await? {
+    for route in tables::routes_of(PROTOCOL)? {
         if keep_v6 && route.header.address_family == AddressFamily::Inet6 {
             continue;
         }

@@ -1,41 +1,186 @@
 //! Routing tables and rules, as the kernel lists them.
+//!
+//! A pod may have as many as it likes (`NET_ADMIN`): no list is read to its end that is longer than
+//! what is needed of it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{net::IpAddr, ops::ControlFlow};
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
 use netlink_packet_route::{
-    route::{RouteAddress, RouteMessage, RouteProtocol},
+    AddressFamily,
+    route::{RouteAddress, RouteHeader, RouteMessage, RouteProtocol},
     rule::RuleMessage,
 };
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use nix::sys::socket::SockProtocol;
+use rtnetlink::{
+    IpVersion,
+    packet_core::{Emitable as _, NlaBuffer, NlasIterator, Parseable as _},
+};
+
+use super::raw_netlink::RawNetlink;
+
+/// `struct rtmsg` and `struct fib_rule_hdr`: their sizes.
+const ROUTE_HEADER: usize = 12;
+const RULE_HEADER: usize = 12;
 
 /// `RT_TABLE_LOCAL`
 pub const LOCAL_TABLE: u32 = 255;
 
-/// The routes of one family, whatever their table.
-pub async fn routes(netlink: &Handle, version: IpVersion) -> Result<Vec<RouteMessage>> {
-    let question = match version {
-        IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
-        IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
-    };
-    let routes = netlink.route().get(question).execute();
-    routes.try_collect().await.context("cannot list the routes")
+/// How many routes of ours are looked at: many more than a pod has.
+const OURS: usize = 1024;
+
+/// How many routing rules are looked at.
+pub const MAX_RULES: usize = 1024;
+
+/// A list that may go on.
+#[derive(Clone, Debug)]
+pub struct Listed<T> {
+    /// The first of it.
+    pub items: Vec<T>,
+    /// Whether that is all.
+    pub is_complete: bool,
 }
 
-/// The routes of both families that bear the mark of `protocol`.
-pub async fn routes_of(netlink: &Handle, protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
-    let mut all = routes(netlink, IpVersion::V4).await?;
-    all.extend(routes(netlink, IpVersion::V6).await?);
+impl<T> Listed<T> {
+    const EMPTY: Self = Self {
+        items: Vec::new(),
+        is_complete: true,
+    };
+
+    /// Takes in what a message holds, if it holds any, as long as there are not more than `limit`.
+    fn take(&mut self, item: Option<T>, limit: usize) -> ControlFlow<()> {
+        if item.is_some() && self.items.len() == limit {
+            self.is_complete = false;
+            return ControlFlow::Break(());
+        }
+        self.items.extend(item);
+        ControlFlow::Continue(())
+    }
+}
+
+/// The destinations of the routes of one family in the calling thread's network namespace, whatever
+/// their table, as far as there are not more routes than `limit`. A default route counts, and has
+/// none.
+pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
+    let mut listed = Listed::EMPTY;
+    let question = route_header(version);
+    RawNetlink::open(SockProtocol::NetlinkRoute)
+        .and_then(|netlink| {
+            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
+                listed.take(Some(destination(message)), limit)
+            })
+        })
+        .context("cannot list the routes")?;
+    Ok(listed)
+}
+
+/// What a route message says of its destination, read without the rest of it.
+fn destination(message: &[u8]) -> Option<IpNet> {
+    let length = *message.get(1)?;
+    let mut attributes = NlasIterator::new(message.get(ROUTE_HEADER..)?);
+    let address = attributes.find_map(|attribute| {
+        let attribute: NlaBuffer<_> = attribute.ok()?;
+        (attribute.kind() == libc::RTA_DST).then(|| address(attribute.value()))
+    })??;
+    IpNet::new(address, length).ok()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// The routes of both families that bear the mark of `protocol`, in the calling thread's network
+/// namespace.
+pub fn routes_of(protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
+    let mut all = Vec::new();
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let filter = RouteHeader {
+            protocol,
+            ..RouteHeader::default()
+        };
+        all.extend(filtered(&version, &filter)?);
+    }
     all.retain(|route| route.header.protocol == protocol);
     Ok(all)
 }
 
-/// The routing rules of one family.
-pub async fn rules(netlink: &Handle, version: IpVersion) -> Result<Vec<RuleMessage>> {
-    let rules = netlink.rule().get(version).execute();
-    let rules = rules.try_collect().await;
-    rules.context("cannot list the routing rules")
+/// The routes of one family that the kernel picks by what `filter` names: what it leaves out costs a
+/// look at each, but no message.
+fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessage>> {
+    let mut listed = Listed::EMPTY;
+    let filter = RouteHeader {
+        address_family: family(version),
+        ..filter.clone()
+    };
+    let mut question = vec![0; filter.buffer_len()];
+    filter.emit(&mut question);
+    RawNetlink::open_strict(SockProtocol::NetlinkRoute)
+        .and_then(|netlink| {
+            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
+                listed.take(RouteMessage::parse(message).ok(), OURS)
+            })
+        })
+        .context("cannot list the routes")?;
+    Ok(listed.items)
+}
+
+/// Whether the table `local` of one family has a route to `address` alone.
+pub fn is_local(address: IpAddr) -> Result<bool> {
+    let version = match address {
+        IpAddr::V4(_) => IpVersion::V4,
+        IpAddr::V6(_) => IpVersion::V6,
+    };
+    let wanted = Some(IpNet::from(address));
+    let mut question = route_header(&version);
+    // `rtm_table`, which an open socket has the kernel filter by.
+    question[4] = libc::RT_TABLE_LOCAL;
+    let mut found = false;
+    RawNetlink::open_strict(SockProtocol::NetlinkRoute)
+        .and_then(|netlink| {
+            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
+                found = destination(message) == wanted;
+                if found {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+        })
+        .context("cannot list the local routes")?;
+    Ok(found)
+}
+
+/// The first [`MAX_RULES`] routing rules of one family in the calling thread's network namespace.
+pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
+    let mut listed = Listed::EMPTY;
+    let mut question = [0; RULE_HEADER];
+    question[0] = family(version).into();
+    RawNetlink::open(SockProtocol::NetlinkRoute)
+        .and_then(|netlink| {
+            netlink.dump_until(libc::RTM_GETRULE, &question, &mut |message| {
+                listed.take(RuleMessage::parse(message).ok(), MAX_RULES)
+            })
+        })
+        .context("cannot list the routing rules")?;
+    Ok(listed)
+}
+
+fn route_header(version: &IpVersion) -> [u8; ROUTE_HEADER] {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = family(version).into();
+    header
+}
+
+const fn family(version: &IpVersion) -> AddressFamily {
+    match version {
+        IpVersion::V4 => AddressFamily::Inet,
+        IpVersion::V6 => AddressFamily::Inet6,
+    }
 }
 
 /// An address as routes hold it.

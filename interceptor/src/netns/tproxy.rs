@@ -89,7 +89,7 @@ impl Delivery {
 
 /// Has the calling thread's network namespace deliver what is marked.
 pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
-    let before = our_rules(netlink).await?;
+    let before = our_rules()?;
     let set = match before.first().and_then(SysctlSet::of_rule) {
         Some(set) => set,
         None => SysctlSet::that_is_off()?,
@@ -125,9 +125,9 @@ pub enum Retired {
 /// Takes away what [`install`] has added to the calling thread's network namespace, but for what
 /// `needed` takes, and unless connections would break.
 pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
-    let mut rules = our_rules(netlink).await?;
+    let mut rules = our_rules()?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
-    let mut routes = tables::routes_of(netlink, PROTOCOL.into()).await?;
+    let mut routes = tables::routes_of(PROTOCOL.into())?;
     routes.retain(|route| needed.is_none_or(|needed| !needed.needs_route(route)));
     if rules.is_empty() && routes.is_empty() {
         return Ok(Retired::Nothing);
@@ -280,10 +280,16 @@ async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<
     }
 }
 
-async fn our_rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
-    let mut rules = tables::rules(netlink, IpVersion::V4).await?;
-    rules.extend(tables::rules(netlink, IpVersion::V6).await?);
-    rules.retain(|rule| SysctlSet::of_rule(rule).is_some());
+/// Whether a routing rule is one that we have added.
+pub(super) fn is_ours(rule: &RuleMessage) -> bool {
+    SysctlSet::of_rule(rule).is_some()
+}
+
+/// The kernel puts rules without a priority, as ours are, before all others but the first.
+fn our_rules() -> Result<Vec<RuleMessage>> {
+    let mut rules = tables::rules(&IpVersion::V4)?.items;
+    rules.extend(tables::rules(&IpVersion::V6)?.items);
+    rules.retain(is_ours);
     Ok(rules)
 }
 

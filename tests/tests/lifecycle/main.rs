@@ -9,6 +9,7 @@ mod gone;
 mod killed;
 mod localhost_routes;
 mod replacing;
+mod routes;
 mod running;
 mod tproxy;
 mod under_load;

@@ -1,0 +1,212 @@
+//! Routing rules, many routes, and routes of ours that somebody else takes away.
+
+use std::{fmt::Write as _, process::Output};
+
+use interceptor_tests::{
+    bpf::maps::Map,
+    command::{bounded, output, run},
+    interceptor as command,
+    lab::{APP, Lab, STOCK, Who, cookie},
+};
+
+/// A destination of each family, and what the app is answered behind the proxy.
+const V4: (&str, &str) = ("10.2.0.9:80", "proxy:15001 for 10.2.0.9:80");
+const V6: (&str, &str) = ("[fd00:2::9]:80", "proxy:15001 for [fd00:2::9]:80");
+
+/// More routes than are copied.
+const TOO_MANY: u32 = 3000;
+
+fn lab() -> Lab {
+    let lab = Lab::new().expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    lab
+}
+
+/// Runs `ip` in the pod.
+fn ip(lab: &Lab, arguments: &str) {
+    let command = || run(bounded("ip").args(arguments.split(' ')), "");
+    lab.pod.enter(command).expect(arguments);
+}
+
+fn app_dials(lab: &Lab, to: &str) -> String {
+    lab.dial(Who::App, to).expect("a dial")
+}
+
+fn status(lab: &Lab) -> (Option<i32>, String) {
+    let Output { status, stdout, .. } = output(&mut lab.command("status"), "").expect("status");
+    (status.code(), String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// What `explain` says of a connection of the app.
+fn explained(lab: &Lab, to: &str) -> serde_json::Value {
+    let netns = lab.pod.path().display().to_string();
+    let from = format!("uid={},gid={}", APP.uid, APP.gid);
+    let arguments = ["explain", "-o", "json", "--netns", &netns, "--from", &from];
+    let arguments = arguments.into_iter().chain(["tcp", to]);
+    let explained = command::try_run(arguments).expect("explain");
+    serde_json::from_slice(&explained.stdout).expect("JSON")
+}
+
+/// The routes that `lab` has so many of.
+fn many_routes(count: u32, verb: &str) -> String {
+    let mut commands = String::new();
+    for number in 0..count {
+        let (third, fourth) = (number / 256, number % 256);
+        writeln!(
+            commands,
+            "route {verb} 172.16.{third}.{fourth}/32 via 10.1.0.1"
+        )
+        .expect("text");
+    }
+    commands
+}
+
+/// The allowed socket must not be refused, whichever socket the copy was asked for: a proxy that the
+/// rule concerns meets it.
+#[test]
+fn a_rule_that_selects_by_more_than_the_destination_refuses_no_connection() {
+    let lab = lab();
+    for (rule, selector) in [
+        ("not uidrange 1000-1000", "uidrange"),
+        ("not dport 80", "dport"),
+        ("not fwmark 0x1", "fwmark"),
+        ("not ipproto udp", "ipproto"),
+        ("from 10.1.0.2", "from"),
+        ("not oif lo", "oif"),
+    ] {
+        ip(&lab, &format!("rule add {rule} to 10.2.0.0/16 prohibit"));
+        let said = lab.attach(STOCK).expect("attached");
+        assert!(said.contains(&format!("selects by {selector}")), "{said}");
+        assert_eq!(app_dials(&lab, V4.0), V4.1, "{rule}");
+        assert_eq!(app_dials(&lab, V6.0), V6.1, "{rule}");
+        let (code, text) = status(&lab);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains(&format!("selects by {selector}")), "{text}");
+        let explained = explained(&lab, V4.0);
+        assert_eq!(
+            explained["outcome"]["captured"]["port"], 15001,
+            "{explained}"
+        );
+        let note = explained["note"].as_str().expect("a note");
+        assert!(note.contains(selector), "{note}");
+        ip(&lab, &format!("rule del {rule} to 10.2.0.0/16 prohibit"));
+    }
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(status(&lab).0, Some(0));
+}
+
+/// IPv6 has rules of its own, and they limit IPv6 only.
+#[test]
+fn a_rule_of_ipv6_concerns_ipv6() {
+    let lab = lab();
+    ip(
+        &lab,
+        "-6 rule add not uidrange 1000-1000 to fd00:2::/64 prohibit",
+    );
+    ip(&lab, "route add prohibit 10.9.0.0/16");
+    let said = lab.attach(STOCK).expect("attached");
+    assert!(said.contains("the IPv6 routing rule"), "{said}");
+    assert_eq!(app_dials(&lab, V6.0), V6.1);
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
+}
+
+#[test]
+fn rules_that_concern_every_socket_refuse_as_before() {
+    let lab = lab();
+    ip(&lab, "rule add to 10.2.0.0/16 prohibit");
+    ip(&lab, "rule add iif lo to 10.9.0.0/16 unreachable");
+    ip(&lab, "-6 rule add to fd00:2::/64 prohibit");
+    let said = lab.attach(STOCK).expect("attached");
+    assert!(!said.contains("selects by"), "{said}");
+    assert_eq!(app_dials(&lab, V4.0), "EACCES");
+    assert_eq!(app_dials(&lab, V6.0), "EACCES");
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), "ENETUNREACH");
+    assert_eq!(status(&lab).0, Some(0));
+}
+
+/// A rule is a change of routing like any other, although no route changes with it.
+#[test]
+fn a_rule_that_is_new_since_the_attach_makes_the_copy_stale() {
+    let lab = lab();
+    ip(&lab, "route add prohibit 10.9.0.0/16");
+    ip(&lab, "route add 10.9.0.0/16 via 10.1.0.1 table 100");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
+    ip(&lab, "rule add to 10.9.0.0/16 lookup 100");
+    let captured = "proxy:15001 for 10.9.0.9:80";
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), captured);
+}
+
+/// The rule of our own for TPROXY selects by a mark, and concerns nobody else.
+#[test]
+fn our_own_rule_limits_nothing() {
+    let lab = lab();
+    ip(&lab, "route add prohibit 10.9.0.0/16");
+    let flags = [STOCK, &["-m", "TPROXY"]].concat();
+    for _ in 0..2 {
+        let said = lab.attach(&flags).expect("attached");
+        assert!(!said.contains("selects by"), "{said}");
+    }
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
+    assert_eq!(status(&lab).0, Some(0));
+}
+
+/// The IDs of the policies that have routes in the shared table, one for each route.
+fn owners_of_routes() -> Vec<[u8; 4]> {
+    policies_in("icept_routes", 4)
+}
+
+/// What is at this place in the keys of a map: the policy.
+fn policies_in(name: &str, place: usize) -> Vec<[u8; 4]> {
+    let map = Map::of_interceptor(name).expect("a map").expect(name);
+    let keys = map.keys().expect("keys");
+    keys.iter()
+        .filter_map(|key| key.get(place..place + 4)?.try_into().ok())
+        .collect()
+}
+
+/// The ID of the policy that is in force in `lab`.
+fn policy(lab: &Lab) -> [u8; 4] {
+    let map = Map::of_interceptor("icept_policies").expect("a map");
+    let map = map.expect("icept_policies");
+    let cookie = cookie(&lab.pod).expect("a cookie");
+    let policy = map.get(&cookie.to_ne_bytes()).expect("a look-up");
+    policy.expect("a policy")[..4].try_into().expect("an ID")
+}
+
+fn count(of: [u8; 4]) -> usize {
+    owners_of_routes()
+        .iter()
+        .filter(|owner| **owner == of)
+        .count()
+}
+
+/// A pod takes a bounded part of the table that all share, and none of its routes is relied on.
+#[test]
+fn a_pod_with_too_many_routes_is_captured_without_a_copy_of_them() {
+    let (lab, neighbour) = (lab(), lab());
+    ip(&neighbour, "route add prohibit 10.9.0.0/16");
+    neighbour.attach(STOCK).expect("attached");
+    let of_neighbour = count(policy(&neighbour));
+    ip(&lab, "route add prohibit 10.9.0.0/16");
+    lab.pod.ip(&many_routes(TOO_MANY, "add")).expect("routes");
+    let said = lab.attach(STOCK).expect("attached");
+    assert!(said.contains("IPv4 routes are not copied"), "{said}");
+    assert!(count(policy(&lab)) < 64, "{}", count(policy(&lab)));
+    let (code, text) = status(&lab);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("IPv4 routes are not copied"), "{text}");
+    // Captured, from the right address, and not refused by what is not known.
+    assert_eq!(app_dials(&lab, V4.0), V4.1);
+    assert_eq!(app_dials(&lab, V6.0), V6.1);
+    let unknown = "proxy:15001 for 10.9.0.9:80";
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), unknown);
+    assert_eq!(explained(&lab, V4.0)["source"], "10.1.0.2");
+    // Nobody else is concerned.
+    assert_eq!(count(policy(&neighbour)), of_neighbour);
+    assert_eq!(app_dials(&neighbour, "10.9.0.9:80"), "EACCES");
+    lab.pod.ip(&many_routes(TOO_MANY, "del")).expect("routes");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
+    assert_eq!(status(&lab).0, Some(0));
+}
