@@ -16,11 +16,12 @@ use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFla
 use crate::{
     bpf::{
         dispatcher, grace, hooks, link, listeners,
-        maps::{Maps, prefix_key},
+        maps::Maps,
         pins::{self, Pins},
         watch,
     },
     dataplane::Loaded,
+    lists,
     netns::{
         Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
@@ -211,7 +212,7 @@ impl Step<'_> {
         let attached = if self.renew(&record, &compiled.policy)? {
             Attached::Unchanged
         } else {
-            self.put_in_force(&compiled, &record)?;
+            let record = self.put_in_force(compiled, record)?;
             self.outcome(&record)
         };
         self.unwatch(&network, &watched)?;
@@ -387,31 +388,20 @@ impl Step<'_> {
     }
 
     /// The last step is the one that counts.
-    fn put_in_force(&mut self, compiled: &CompiledPolicy, record: &Record) -> Result<()> {
+    fn put_in_force(&mut self, mut compiled: CompiledPolicy, mut record: Record) -> Result<Record> {
         let netns = self.cookie();
         let maps = &mut self.loaded.maps;
-        let full = "the policy does not fit into the maps";
-        for (key, page) in &compiled.ports {
-            maps.ports.insert(key, page, 0).context(full)?;
-        }
-        for (key, length, flags) in &compiled.prefixes {
-            let key = prefix_key(*key, *length);
-            maps.prefixes.insert(&key, flags, 0).context(full)?;
-        }
-        for (key, length, route) in &compiled.routes {
-            let key = prefix_key(*key, *length);
-            maps.routes.insert(&key, route, 0).context(full)?;
-        }
-        for key in &compiled.groups {
-            maps.groups.insert(key, 1, 0).context(full)?;
-        }
-        for (key, interface) in &compiled.interfaces {
-            maps.interfaces.insert(key, interface, 0).context(full)?;
+        lists::insert(maps, &compiled)?;
+        let limits = lists::insert_routes(maps, &compiled)?;
+        if !limits.is_empty() {
+            compiled.forget_routing();
+            record.limits = limits;
         }
         record.store(maps, compiled.policy.id)?;
         maps.policies
             .insert(netns, compiled.policy, 0)
-            .context(full)
+            .context("the policy does not fit into the maps")?;
+        Ok(record)
     }
 
     fn outcome(&self, record: &Record) -> Attached {
@@ -439,7 +429,7 @@ impl Step<'_> {
         };
         grace::wait_for_running_programs();
         let maps = &mut self.loaded.maps;
-        maps.remove_policy_lists(|id| id == before.policy.id)?;
+        lists::remove(maps, before.policy.id)?;
         let ports = listener_ports(self.settings);
         for port in before.listener_ports() {
             if !ports.contains(&port) {
@@ -492,7 +482,7 @@ pub(crate) fn adopt(
             limits: network.limits.clone(),
             ..record.clone()
         };
-        step.put_in_force(&compiled, &adopted)
+        step.put_in_force(compiled, adopted).map(drop)
     })
 }
 

@@ -15,6 +15,7 @@ use crate::{
         pins::{self, Pins},
         watch,
     },
+    lists,
     netns::{
         Netns,
         addresses::remove_passthrough_v6,
@@ -92,7 +93,7 @@ fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
             .remove(&netns)
             .context("cannot remove the policy")?;
         grace::wait_for_running_programs();
-        maps.remove_policy_lists(|other| other == id)?;
+        lists::remove(maps, id)?;
     }
     Ok(())
 }

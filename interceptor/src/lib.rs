@@ -20,6 +20,7 @@ pub mod detachment;
 pub mod digest;
 pub mod explain;
 pub mod host;
+mod lists;
 pub mod netns;
 pub mod places;
 pub mod policy;

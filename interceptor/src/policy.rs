@@ -172,6 +172,25 @@ fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
         )
 }
 
+/// The keys of a policy's port lists.
+pub(crate) fn port_keys(id: PolicyId, settings: &Settings) -> Vec<PortPageKey> {
+    let pages = compile_ports(id, settings).into_iter();
+    pages.map(|(key, _)| key).collect()
+}
+
+/// The keys of a policy's prefixes, with their lengths.
+pub(crate) fn prefix_keys(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, u8)> {
+    let prefixes = compile_prefixes(id, settings).into_iter();
+    prefixes.map(|(key, length, _)| (key, length)).collect()
+}
+
+impl CompiledPolicy {
+    /// Has the programs know nothing of the routing, for which there is no room.
+    pub(crate) const fn forget_routing(&mut self) {
+        self.policy.fib = self.policy.fib.without_v4().without_v6();
+    }
+}
+
 fn compile_groups(policy: PolicyId, settings: &Settings) -> Vec<GroupKey> {
     let (OwnerGroups::AllBut(groups) | OwnerGroups::Only(groups)) = &settings.owner_groups;
     let key = |gid: &u32| GroupKey { policy, gid: *gid };

@@ -71,6 +71,16 @@ impl Record {
         Ok(())
     }
 
+    /// Takes the record under `policy` away.
+    pub fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
+        for number in 0.. {
+            if maps.settings.remove(&key(policy, number)?).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the record under `policy`.
     pub fn load(maps: &Maps, policy: PolicyId) -> Result<Self> {
         let mut text = Vec::new();

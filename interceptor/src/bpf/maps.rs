@@ -8,12 +8,12 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, SockHash, lpm_trie::Key},
 };
 use interceptor_ebpf::{
-    ForwardKey, GroupKey, Interface, InterfaceKey, ListenerKey, ListenerPort, ListenerPortKey,
-    NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
-    SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber, StandInUsage,
+    Address, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerKey, ListenerPort,
+    ListenerPortKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey,
+    Route, SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber, StandInUsage,
 };
 
-use super::{foreign, layout};
+use super::{foreign, layout, sys};
 
 /// Every shared map.
 pub struct Maps {
@@ -25,6 +25,8 @@ pub struct Maps {
     pub prefixes: LpmTrie<MapData, PrefixKey, PrefixFlags>,
     /// The routing of the pods.
     pub routes: LpmTrie<MapData, PrefixKey, Route>,
+    /// The same, for what aya does not ask of it: the keys behind a key.
+    routes_by_key: MapData,
     /// The owner groups that the policies list.
     pub groups: HashMap<MapData, GroupKey, u8>,
     /// The interfaces of the pods.
@@ -81,6 +83,7 @@ impl Maps {
             ports: hash_map(folder, "icept_ports")?,
             prefixes: lpm_trie(folder, "icept_prefixes")?,
             routes: lpm_trie(folder, "icept_routes")?,
+            routes_by_key: open(folder, "icept_routes")?,
             groups: hash_map(folder, "icept_groups")?,
             interfaces: hash_map(folder, "icept_ifaces")?,
             settings: hash_map(folder, "icept_settings")?,
@@ -104,6 +107,57 @@ impl Maps {
         remove_matching(&mut self.settings, |key| matches(key.policy))?;
         remove_prefixes(&mut self.prefixes, &matches)?;
         remove_prefixes(&mut self.routes, &matches)
+    }
+
+    /// Takes away pages of ports.
+    pub fn remove_ports(&mut self, keys: &[PortPageKey]) -> Result<()> {
+        keys.iter()
+            .try_for_each(|key| ignore_missing(self.ports.remove(key)))
+    }
+
+    /// Takes away prefixes, each with its length in the address's 128 bits.
+    pub fn remove_prefixes(&mut self, keys: &[(PrefixKey, u8)]) -> Result<()> {
+        keys.iter()
+            .map(|(key, length)| prefix_key(*key, *length))
+            .try_for_each(|key| ignore_missing(self.prefixes.remove(&key)))
+    }
+
+    /// Takes away routes, each with its length in the address's 128 bits.
+    pub fn remove_routes(&mut self, routes: &[(PrefixKey, u8, Route)]) -> Result<()> {
+        routes
+            .iter()
+            .map(|(key, length, _)| prefix_key(*key, *length))
+            .try_for_each(|key| ignore_missing(self.routes.remove(&key)))
+    }
+
+    /// Takes away the owner groups and interfaces of a policy. These tables are small.
+    pub fn remove_groups_and_interfaces(&mut self, policy: PolicyId) -> Result<()> {
+        remove_matching(&mut self.groups, |key| key.policy == policy)?;
+        remove_matching(&mut self.interfaces, |key| key.policy == policy)
+    }
+
+    /// Takes away the routes of a policy from that of the address `first` on, if it has one.
+    ///
+    /// The kernel lists a trie in postorder (`trie_get_next_key`): all prefixes with the same leading
+    /// bits, as those of one policy, follow one another, and the address of nothing but zeros comes
+    /// first. A key that is not there is followed by the first of the whole table.
+    pub fn remove_routes_from(&mut self, policy: PolicyId, first: Address) -> Result<()> {
+        let address = first;
+        let first = Key::new(PrefixKey::BITS, PrefixKey { policy, address });
+        let mut last = bytes_of(&first);
+        let mut keys = Vec::new();
+        while let Some(next) = sys::map_next_key(self.routes_by_key.fd(), Some(&last), last.len())
+            .context("cannot list the routes of a policy")?
+            && let Some(key) = key_of(&next)
+            && key.data().policy == policy
+        {
+            keys.push(key);
+            last = next;
+        }
+        // The first goes last: without it the others would not be found again.
+        keys.push(first);
+        keys.iter()
+            .try_for_each(|key| ignore_missing(self.routes.remove(key)))
     }
 }
 
@@ -148,6 +202,28 @@ fn remove_prefixes<V: Pod>(
         .context("cannot list a prefix map")?;
     keys.iter()
         .try_for_each(|key| ignore_missing(trie.remove(key)))
+}
+
+/// A key as the kernel has it.
+fn bytes_of(key: &Key<PrefixKey>) -> Vec<u8> {
+    let PrefixKey { policy, address } = key.data();
+    [key.prefix_len(), policy]
+        .into_iter()
+        .chain(address.words())
+        .flat_map(u32::to_ne_bytes)
+        .collect()
+}
+
+fn key_of(bytes: &[u8]) -> Option<Key<PrefixKey>> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let [length, policy, address @ ..] = words else {
+        return None;
+    };
+    let address: [_; 4] = address.try_into().ok()?;
+    let address = Address::from_words(address.map(u32::from_ne_bytes));
+    let policy = u32::from_ne_bytes(*policy);
+    let length = u32::from_ne_bytes(*length);
+    Some(Key::new(length, PrefixKey { policy, address }))
 }
 
 /// Treats an entry that is already gone as taken away: others may be at work as well.

@@ -28,6 +28,8 @@ pub enum Cause {
     },
     /// There are more routes, rules or addresses than are copied for one pod.
     TooMany,
+    /// The table that all pods share has no room.
+    NoRoom,
 }
 
 impl fmt::Display for Limit {
@@ -47,6 +49,11 @@ impl fmt::Display for Limit {
                 formatter,
                 "its {family} routes are not copied: it has more than {MAX_PIECES} routes and \
                  addresses, or {MAX_RULES} routing rules"
+            ),
+            Cause::NoRoom => write!(
+                formatter,
+                "its {family} routes are not copied: the pods of this machine have used up the \
+                 table of routes (icept_routes)"
             ),
         }?;
         write!(

@@ -182,7 +182,12 @@ impl Map {
             flags: 0,
         };
         match bpf(MAP_UPDATE_BATCH, &mut attributes) {
-            Err(error) if error.raw_os_error() != Some(libc::E2BIG) => Err(error),
+            // Hash tables and tries.
+            Err(error)
+                if ![Some(libc::E2BIG), Some(libc::ENOSPC)].contains(&error.raw_os_error()) =>
+            {
+                Err(error)
+            }
             _ => Ok(attributes.count),
         }
     }

@@ -1,6 +1,6 @@
 //! Routing rules, many routes, and routes of ours that somebody else takes away.
 
-use std::{fmt::Write as _, process::Output};
+use std::{collections::HashSet, fmt::Write as _, process::Output};
 
 use interceptor_tests::{
     bpf::maps::Map,
@@ -209,4 +209,38 @@ fn a_pod_with_too_many_routes_is_captured_without_a_copy_of_them() {
     lab.attach(STOCK).expect("attached");
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
     assert_eq!(status(&lab).0, Some(0));
+}
+
+/// Lists go with the policy that they are of, and only those.
+#[test]
+fn lists_of_a_policy_that_was_replaced_are_taken_away() {
+    let (lab, neighbour) = (lab(), lab());
+    neighbour.attach(STOCK).expect("attached");
+    let of_neighbour = count(policy(&neighbour));
+    lab.pod.ip(&many_routes(600, "add")).expect("routes");
+    let mut gone = HashSet::new();
+    for flags in [
+        ["-x", "10.7.0.0/16,fd00:7::/64", "-o", "7,8000"],
+        ["-x", "10.8.0.0/16", "-o", "9"],
+    ] {
+        lab.attach(&[STOCK, &flags].concat()).expect("attached");
+        assert!(count(policy(&lab)) > 600);
+        gone.insert(policy(&lab));
+    }
+    lab.attach(&["-b", "*", "-i", "*"]).expect("attached");
+    assert!(!gone.contains(&policy(&lab)));
+    gone.insert(policy(&lab));
+    lab.detach().expect("detached");
+    for (map, place) in [
+        ("icept_routes", 4),
+        ("icept_prefixes", 4),
+        ("icept_ports", 0),
+        ("icept_ifaces", 0),
+        ("icept_settings", 0),
+    ] {
+        let left = policies_in(map, place);
+        assert!(left.iter().all(|policy| !gone.contains(policy)), "{map}");
+    }
+    assert_eq!(count(policy(&neighbour)), of_neighbour);
+    assert_eq!(app_dials(&neighbour, V4.0), V4.1);
 }

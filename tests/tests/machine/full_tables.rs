@@ -19,12 +19,18 @@ fn map(name: &str) -> Map {
 
 /// Fills a map with entries of network namespaces that do not exist: a key begins with a cookie.
 fn fill(name: &str) -> Map {
+    fill_with(name, u32::MAX)
+}
+
+/// The same with keys that begin with `head`.
+fn fill_with(name: &str, head: u32) -> Map {
     let map = map(name);
     let mut number = 0;
     loop {
         let mut keys = Vec::with_capacity(BATCH as usize * map.key_size());
         for key in number..number + BATCH {
             let mut bytes = vec![0xff; map.key_size()];
+            bytes[..4].copy_from_slice(&head.to_ne_bytes());
             bytes[4..8].copy_from_slice(&key.to_ne_bytes());
             keys.extend(bytes);
         }
@@ -133,4 +139,32 @@ fn without_room_for_another_pod_the_attach_is_refused() {
     full.remove(foreign.expect("a foreign one"))
         .expect("removed");
     other.attach(STOCK).expect("attached");
+}
+
+/// A pod whose routes find no room is captured all the same, and refused nothing by them.
+#[test]
+fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
+    /// The length of a key in bits: the policy's ID, and an address.
+    const WHOLE: u32 = 32 + 128;
+
+    let alone = alone();
+    let lab = lab(&alone);
+    let other = Lab::alone(&alone).expect("another lab");
+    other.start_proxy().expect("a proxy");
+    let full = fill_with("icept_routes", WHOLE);
+    let said = other.attach(STOCK).expect("attached");
+    assert!(said.contains("used up the table of routes"), "{said}");
+    for pod in [&lab, &other] {
+        for (to, captured) in NEW {
+            assert_eq!(pod.dial(Who::App, to).expect("a dial"), captured);
+        }
+    }
+    // With room again, the next attach copies them.
+    let keys = full.keys().expect("keys");
+    let foreign = keys.iter().filter(|key| key[8..] == [0xff; 16]);
+    for key in foreign.take(1000) {
+        full.remove(key).expect("removed");
+    }
+    let said = other.attach(STOCK).expect("attached");
+    assert!(!said.contains("table of routes"), "{said}");
 }

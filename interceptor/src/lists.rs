@@ -1,0 +1,80 @@
+//! The lists of a policy in the maps: put there, and taken away.
+//!
+//! Taking them away costs what the pod's lists are long, not what all pods' are: the keys are made
+//! again from the settings, or follow one another in the table.
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapError;
+use interceptor_ebpf::{Address, PolicyId};
+
+use crate::{
+    bpf::maps::{Maps, prefix_key},
+    netns::route_limits::{Cause, Limit},
+    policy::{self, CompiledPolicy},
+    record::Record,
+};
+
+/// Puts the lists of a policy into the maps, but for its routes.
+pub(crate) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
+    let full = "the policy does not fit into the maps";
+    for (key, page) in &compiled.ports {
+        maps.ports.insert(key, page, 0).context(full)?;
+    }
+    for (key, length, flags) in &compiled.prefixes {
+        let key = prefix_key(*key, *length);
+        maps.prefixes.insert(&key, flags, 0).context(full)?;
+    }
+    for key in &compiled.groups {
+        maps.groups.insert(key, 1, 0).context(full)?;
+    }
+    for (key, interface) in &compiled.interfaces {
+        maps.interfaces.insert(key, interface, 0).context(full)?;
+    }
+    Ok(())
+}
+
+/// Puts the routes of a policy into the maps. Without room there are none, which is no reason to leave
+/// a pod uncaptured: answers what that limits.
+pub(crate) fn insert_routes(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<Vec<Limit>> {
+    for (done, (key, length, route)) in compiled.routes.iter().enumerate() {
+        match maps.routes.insert(&prefix_key(*key, *length), route, 0) {
+            Ok(()) => {}
+            Err(error) if has_no_room(&error) => {
+                maps.remove_routes(&compiled.routes[..done])?;
+                let limit = |ipv6| Limit {
+                    ipv6,
+                    cause: Cause::NoRoom,
+                };
+                return Ok(vec![limit(false), limit(true)]);
+            }
+            Err(error) => return Err(error).context("cannot copy the pod's routes"),
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn has_no_room(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error)
+        if error.io_error.raw_os_error() == Some(libc::ENOSPC))
+}
+
+/// Takes away the lists and settings of a policy that no program can be reading.
+pub(crate) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
+    let Ok(record) = Record::load(maps, policy) else {
+        return maps.remove_policy_lists(|other| other == policy);
+    };
+    maps.remove_ports(&policy::port_keys(policy, &record.settings))?;
+    maps.remove_prefixes(&policy::prefix_keys(policy, &record.settings))?;
+    maps.remove_groups_and_interfaces(policy)?;
+    remove_routes(maps, policy)?;
+    // Last of all: by it the rest is found.
+    Record::remove(maps, policy)
+}
+
+/// Takes away the routes of a policy: those from the first address of the family that comes first.
+fn remove_routes(maps: &mut Maps, policy: PolicyId) -> Result<()> {
+    for first in [Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V4] {
+        maps.remove_routes_from(policy, first)?;
+    }
+    Ok(())
+}
