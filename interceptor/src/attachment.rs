@@ -28,7 +28,7 @@ use crate::{
         interfaces::{self, PodInterface},
         listening, localhost_routes,
         netlink::Session,
-        network::PodNetwork,
+        network::{self, PodNetwork, Unread},
         stand_in_routes::{self, Sources},
         tproxy::{self, Delivery, Retired},
     },
@@ -53,6 +53,39 @@ pub enum Attached {
     Refreshed,
     /// It was attached with the same settings.
     Unchanged,
+}
+
+/// What comes of a step of an attach, for which the machine-wide lock is held.
+pub(crate) enum Established<T = Attached> {
+    /// It is over.
+    Done(T),
+    /// Nothing is in force yet: the pod's network is to be read first, which takes longer than other
+    /// commands should wait.
+    Unread(Unread),
+}
+
+impl<T> Established<T> {
+    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Established<U> {
+        match self {
+            Self::Done(done) => Established::Done(make(done)),
+            Self::Unread(unread) => Established::Unread(unread),
+        }
+    }
+}
+
+/// Where an attach has the pod's network from.
+pub(crate) enum Reading {
+    /// It reads it itself, if it is small.
+    Small,
+    /// It reads it itself.
+    Whole,
+    /// It was read. What has changed since makes it stale, which is in order the last time only.
+    Done {
+        /// As it was.
+        network: PodNetwork,
+        /// Whether it is not read again.
+        is_last: bool,
+    },
 }
 
 /// What a network namespace is attached with already.
@@ -123,7 +156,12 @@ pub struct Attachment<'a> {
 
 impl Attachment<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
-    pub(crate) fn establish(&self, pins: &Pins, loaded: &mut Loaded) -> Result<Attached> {
+    pub(crate) fn establish(
+        &self,
+        pins: &Pins,
+        loaded: &mut Loaded,
+        reading: Reading,
+    ) -> Result<Established> {
         // First of all: what has no name there is refused before anything is changed.
         let in_kernel = settings_in_kernel(self.netns, self.settings)?;
         let netlink = Session::open()?;
@@ -142,13 +180,16 @@ impl Attachment<'_> {
             netlink: &netlink,
             before,
         };
-        let (attached, ipv6) = step.establish(self)?;
+        let Some((attached, ipv6)) = step.establish(self, reading)? else {
+            return step.unread().map(Established::Unread);
+        };
         if step.retire(ipv6)? {
-            // The policy is to know the state of the routing tables.
+            // The policy is to know the state of the routing tables. (That of a large network does
+            // with the next refresh.)
             step.before = Before::read(&step.loaded.maps, self.netns.cookie())?;
-            step.establish(self)?;
+            step.establish(self, Reading::Small)?;
         }
-        Ok(attached)
+        Ok(Established::Done(attached))
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
@@ -194,15 +235,22 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Answers whether IPv6 is captured, too.
-    fn establish(&mut self, wanted: &Attachment<'_>) -> Result<(Attached, bool)> {
-        self.note_listeners()?;
-        let hook_was_missing = self.link(wanted.places)?;
-        self.note_open_listeners(hook_was_missing)?;
-        let Prepared { network, sources } = self.prepare_network().with_context(|| {
+    /// Answers whether IPv6 is captured, too. Nothing if the network is to be read first.
+    fn establish(
+        &mut self,
+        wanted: &Attachment<'_>,
+        reading: Reading,
+    ) -> Result<Option<(Attached, bool)>> {
+        let prepared = self.prepare_network(reading).with_context(|| {
             let netns = self.netns.path().display();
             format!("in the network namespace {netns}")
         })?;
+        let Some(Prepared { network, sources }) = prepared else {
+            return Ok(None);
+        };
+        self.note_listeners()?;
+        let hook_was_missing = self.link(wanted.places)?;
+        self.note_open_listeners(hook_was_missing)?;
         let watched = self.watch(&network)?;
         let record = Record {
             netns: self.path(),
@@ -219,7 +267,16 @@ impl Step<'_> {
         if attached != Attached::Unchanged {
             self.forget()?;
         }
-        Ok((attached, network.ipv6))
+        Ok(Some((attached, network.ipv6)))
+    }
+
+    /// The network, to be read while other commands are at work.
+    fn unread(&self) -> Result<Unread> {
+        Ok(Unread {
+            ipv6: self.ipv6,
+            dual_stack: self.settings.dual_stack,
+            state: self.loaded.fib.state()?,
+        })
     }
 
     /// The path that it is known by: the first, as long as that leads there, unless that is by a
@@ -293,13 +350,23 @@ impl Step<'_> {
         listeners::note_open(&mut self.loaded.object)
     }
 
-    /// Asks for the pod's network and puts into it what capturing takes.
-    fn prepare_network(&mut self) -> Result<Prepared> {
-        let (settings, settled) = (self.settings, self.ipv6);
+    /// Asks for the pod's network, unless that is done, and puts into it what capturing takes. Nothing
+    /// if it is to be read first, or again.
+    fn prepare_network(&mut self, reading: Reading) -> Result<Option<Prepared>> {
+        let (mut read, is_last) = match reading {
+            Reading::Small if !network::is_small()? => return Ok(None),
+            Reading::Small | Reading::Whole => (None, false),
+            Reading::Done { network, is_last } => (Some(network), is_last),
+        };
+        let settings = self.settings;
+        let settled = self.ipv6.or_else(|| read.as_ref().map(|read| read.ipv6));
         let (ipv6, mut sources) = self.netlink.run(async |handle| {
-            let addresses = addresses::list(&handle).await?;
-            let asked = || addresses::captures_ipv6(&addresses, settings.dual_stack);
-            let ipv6 = settled.map_or_else(asked, Ok)?;
+            let ipv6 = if let Some(settled) = settled {
+                settled
+            } else {
+                let addresses = addresses::list(&handle).await?;
+                addresses::captures_ipv6(&addresses, settings.dual_stack)?
+            };
             if ipv6 {
                 add_passthrough_v6(&handle).await?;
             }
@@ -317,13 +384,13 @@ impl Step<'_> {
         loop {
             // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
             let state = self.loaded.fib.state()?;
-            let network = self.netlink.run(async |handle| {
-                let mut network = PodNetwork::read(&handle, ipv6, state).await?;
-                if settings.dns != DnsCapture::Off {
-                    network.localhost = localhost_routes::read()?;
-                }
-                Ok(network)
-            })?;
+            let was_read = read.is_some();
+            let network = match read.take() {
+                Some(network) => network,
+                None => self
+                    .netlink
+                    .run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?,
+            };
             let watches = !interfaces::watched(&network.interfaces, settings).is_empty();
             let answers = network.routes.iter();
             let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
@@ -331,8 +398,11 @@ impl Step<'_> {
                 // Which changes the tables: ask once more.
                 let install = async |handle| stand_in_routes::install(&handle, &sources).await;
                 self.netlink.run(install)?;
-            } else if tries.next().is_none() || self.loaded.fib.state()? == state {
-                return Ok(Prepared { network, sources });
+            } else if tries.next().is_none() || self.loaded.fib.state()? == network.state {
+                return Ok(Some(Prepared { network, sources }));
+            }
+            if was_read {
+                return Ok(is_last.then_some(Prepared { network, sources }));
             }
         }
     }
@@ -475,7 +545,8 @@ pub(crate) fn adopt(
             netlink: &Session::open()?,
             before: None,
         };
-        let Prepared { network, sources } = step.prepare_network()?;
+        let prepared = step.prepare_network(Reading::Whole)?;
+        let Prepared { network, sources } = prepared.context("the network is not read")?;
         let compiled = step.compile(&network, &sources, record.first_cgroup.is_some())?;
         let adopted = Record {
             network: network.digest(),

@@ -4,19 +4,20 @@
 //! may be at work meanwhile. Each change holds the machine-wide lock.
 
 mod loaded;
+pub mod steps;
 mod tidy;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use interceptor_ebpf::{NetnsCookie, PolicyFlags, PolicyId};
+use interceptor_ebpf::{NetnsCookie, PolicyId};
 pub(crate) use loaded::Loaded;
 use tracing::warn;
 
 use crate::{
-    attachment::{Attached, Attachment, Before},
+    attachment::{Attached, Attachment, Before, Established, Reading},
     bpf::{foreign::Foreign, hooks, link, maps::Maps, pins::Pins},
-    cgroup::{Cgroup, Hierarchy},
+    cgroup::Hierarchy,
     detachment::{
         self, Detached,
         draining::{self, Draining},
@@ -73,50 +74,23 @@ impl Dataplane {
 
     /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
     pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
-        self.attach_timed(wanted).map(|(attached, _)| attached)
-    }
-
-    /// The same, and how long it took once no other command was at work.
-    pub fn attach_timed(&mut self, wanted: &Attachment<'_>) -> Result<(Attached, Duration)> {
-        let _lock = self.lock()?;
-        let begun = Instant::now();
-        let attached = self.change(wanted)?;
-        Ok((attached, begun.elapsed()))
-    }
-
-    /// The same for one pod of which nothing is known: first makes sure that no process of it is
-    /// left out, and in the end tidies up.
-    pub fn attach_checked(
-        &mut self,
-        wanted: &Attachment<'_>,
-        hierarchy: &Hierarchy,
-    ) -> Result<Attached> {
-        let _lock = self.lock()?;
-        processes::check_covered(wanted.netns, wanted.places, hierarchy)?;
-        let attached = self.change(wanted)?;
-        self.tidy_locked()?;
-        Ok(attached)
+        steps::attach(self, wanted).map(|(attached, _)| attached)
     }
 
     /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
     /// routes. `None` if it is not attached.
     pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
-        let _lock = self.lock()?;
-        let before = self.before(netns.cookie())?;
-        // Whoever detaches it does not want it captured again.
-        let Some(before) = before.filter(|before| !before.policy.is_draining()) else {
-            return Ok(None);
-        };
-        let places = before.record.places();
-        let places = places.try_map(|place| Cgroup::open(hierarchy, Some(&place.path)))?;
-        let wanted = Attachment {
-            netns,
-            places: &places,
-            settings: &before.record.settings,
-            log: before.policy.flags.contains(PolicyFlags::LOG),
-            looks_for_listeners: false,
-        };
-        self.change(&wanted).map(Some)
+        steps::refresh(self, netns, hierarchy).map(|(attached, _)| attached)
+    }
+
+    /// The same as [`Self::attach`] for one pod of which nothing is known: first makes sure that no
+    /// process of it is left out, and in the end tidies up.
+    pub fn attach_checked(
+        &mut self,
+        wanted: &Attachment<'_>,
+        hierarchy: &Hierarchy,
+    ) -> Result<Attached> {
+        steps::attach_checked(self, wanted, hierarchy)
     }
 
     /// What the copied routes of `netns` cannot be relied on for, if it is attached.
@@ -128,14 +102,14 @@ impl Dataplane {
     }
 
     /// Goes from what was before to what is to be, under the lock.
-    fn change(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+    fn change(&mut self, wanted: &Attachment<'_>, reading: Reading) -> Result<Established> {
         self.begin()?;
         let result = wanted.netns.enter(|| {
             let loaded = Loaded::current(&mut self.loaded, &self.pins)?;
-            wanted.establish(&self.pins, loaded)
+            wanted.establish(&self.pins, loaded, reading)
         });
         match &result {
-            Ok(Attached::Replaced) => self.sweep(false)?,
+            Ok(Established::Done(Attached::Replaced)) => self.sweep(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
                 // The first error is the one that tells.

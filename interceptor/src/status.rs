@@ -43,6 +43,16 @@ pub struct PodStatus {
 /// Reads the status of every captured pod, or of the one that is named.
 pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
     let only = only.map(Netns::open).transpose()?;
+    let mut pods = read_attached(only.as_ref())?;
+    for pod in &mut pods {
+        pod.look_at_network()?;
+    }
+    pods.sort_by(|a, b| a.attached.netns.cmp(&b.attached.netns));
+    Ok(pods)
+}
+
+/// Reads all but what the pods' networks are like, which may be large: other commands wait meanwhile.
+fn read_attached(only: Option<&Netns>) -> Result<Vec<PodStatus>> {
     let pins = Pins::new();
     let _lock = host::lock()?;
     let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
@@ -55,13 +65,12 @@ pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
         .context("cannot list the listeners")?;
     let mut pods = Vec::new();
     for (netns, _) in attached(&maps)? {
-        if only.as_ref().is_none_or(|only| only.cookie() == netns)
+        if only.is_none_or(|only| only.cookie() == netns)
             && let Some(policy) = policy_of(&maps, netns)?
         {
             pods.push(pod_status(&pins, &maps, netns, &policy, &listeners)?);
         }
     }
-    pods.sort_by(|a, b| a.attached.netns.cmp(&b.attached.netns));
     Ok(pods)
 }
 
@@ -91,7 +100,7 @@ fn pod_status(
         netns_cookie: netns,
         outbound_listeners: count(policy.outbound_port),
         inbound_listeners: count(policy.inbound_port),
-        network_changed: has_network_changed(netns, &attached)?,
+        network_changed: false,
         evicted_stand_ins: maps.evicted_stand_ins(netns),
         warnings,
         attached,
@@ -123,16 +132,21 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
     Ok(warnings)
 }
 
-fn has_network_changed(netns: NetnsCookie, attached: &Record) -> Result<bool> {
-    let Some(netns) = open(netns, attached) else {
-        return Ok(false);
-    };
-    let now = netns.run(|| {
-        netlink::run(async |handle| {
-            PodNetwork::read(&handle, attached.ipv6, NetnsState::default()).await
-        })
-    })?;
-    Ok(now.digest() != attached.network)
+impl PodStatus {
+    /// Compares the pod's network with what it was.
+    fn look_at_network(&mut self) -> Result<()> {
+        let Some(netns) = open(self.netns_cookie, &self.attached) else {
+            return Ok(());
+        };
+        let ipv6 = self.attached.ipv6;
+        let now = netns.run(|| {
+            netlink::run(async |handle| {
+                PodNetwork::read(&handle, ipv6, NetnsState::default()).await
+            })
+        })?;
+        self.network_changed = now.digest() != self.attached.network;
+        Ok(())
+    }
 }
 
 /// Names the interfaces by which TCP is forwarded unseen: those that are new, or that forward only

@@ -16,7 +16,10 @@ use super::sandboxes::PodCgroup;
 use crate::{
     attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::{AttachedPod, Dataplane},
+    dataplane::{
+        AttachedPod, Dataplane,
+        steps::{self, Turns},
+    },
     host,
     netns::{Netns, NetnsId, NetnsSpec, istio_rules},
     places::Places,
@@ -34,6 +37,9 @@ pub struct Capture {
     line: Arc<Semaphore>,
     /// Whose change is made.
     turn: Arc<Semaphore>,
+    /// Who follows changes of its network: one at a time, and beside the line, so that pods with many
+    /// routes that change all the time keep only one another waiting.
+    following: Arc<Semaphore>,
 }
 
 /// What is to be attached, and where.
@@ -95,6 +101,7 @@ impl Capture {
             dataplane: Arc::default(),
             line: Arc::new(Semaphore::new(2)),
             turn: Arc::new(Semaphore::new(1)),
+            following: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -142,13 +149,24 @@ impl Capture {
             log: false,
             looks_for_listeners: false,
         };
-        let (attached, took) = self.with(|dataplane| dataplane.attach_timed(&wanted))?;
+        let (attached, took) = steps::attach(&mut &*self, &wanted)?;
+        if attached != Attached::Unchanged {
+            self.warn_of_limits(&ready.netns);
+        }
         Ok(Captured {
             netns: Arc::new(ready.netns),
             attached,
             took,
             warnings: ready.warnings,
         })
+    }
+
+    /// Says what the copied routes of an attached pod cannot be relied on for.
+    fn warn_of_limits(&self, netns: &Netns) {
+        let limits = self.with(|dataplane| dataplane.limits(netns));
+        for limit in limits.unwrap_or_default() {
+            warn!(netns = %netns.path().display(), "{limit}");
+        }
     }
 
     /// Whether Istio's rules capture a pod, and we do not.
@@ -176,13 +194,11 @@ impl Capture {
     }
 
     /// Follows what has changed of an attached pod's addresses and routes. `None` if it is not
-    /// attached any more.
-    pub async fn refresh(&self, netns: Arc<Netns>) -> Result<Option<Attached>> {
+    /// attached any more. Answers how long that took, without the wait for other changes, too.
+    pub async fn refresh(&self, netns: Arc<Netns>) -> Result<(Option<Attached>, Duration)> {
+        let _following = self.following.acquire().await?;
         let capture = self.clone();
-        self.in_turn(move || {
-            capture.with(|dataplane| dataplane.refresh(&netns, &capture.hierarchy))
-        })
-        .await
+        blocking(move || steps::refresh(&mut &capture, &netns, &capture.hierarchy)).await
     }
 
     /// What is attached on this node, by whomever.
@@ -229,6 +245,12 @@ impl Capture {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         work(&mut dataplane)
+    }
+}
+
+impl Turns for &Capture {
+    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+        self.with(work)
     }
 }
 

@@ -1,18 +1,24 @@
 //! `interceptor run`
 
-use std::future;
+use std::{convert::Infallible, future};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep},
+};
 
-use super::attach::Target;
+use super::attach::{Target, print_limits};
 use crate::{
     attachment::Attached,
     bpf::{log, pins::Pins},
     cgroup::Hierarchy,
-    dataplane::Dataplane,
-    netns::{Netns, changes::Changes},
+    dataplane::{Dataplane, steps},
+    netns::{
+        Netns,
+        changes::{Changes, Pause},
+    },
     settings::IstioFlags,
     stdio::message,
 };
@@ -72,23 +78,49 @@ impl Run {
 
 /// Follows the pod's addresses and routes for as long as it is attached.
 async fn follow(netns: &Netns) -> Result<()> {
-    let name = netns.path().display();
     let hierarchy = Hierarchy::find()?;
     let mut dataplane = Dataplane::new();
+    let mut pause = Pause::default();
+    #[expect(clippy::infinite_loop, reason = "until the command is told to stop")]
+    loop {
+        let begun = Instant::now();
+        let Err(error) = watch(&mut dataplane, netns, &hierarchy).await;
+        // A flood of changes is no reason to let the pod go.
+        let name = netns.path().display();
+        eprintln!("interceptor: {name}: cannot watch its network, trying again: {error:#}");
+        sleep(pause.after(begun.elapsed())).await;
+    }
+}
+
+/// Follows until changes are no longer told.
+async fn watch(
+    dataplane: &mut Dataplane,
+    netns: &Netns,
+    hierarchy: &Hierarchy,
+) -> Result<Infallible> {
+    let name = netns.path().display();
     let mut changes = Changes::watch(netns)?;
     loop {
         // First of all what has changed between the attach and the watch.
-        match dataplane.refresh(netns, &hierarchy) {
-            Ok(Some(Attached::Refreshed)) => {
-                message!("interceptor: {name}: changed addresses or routes are followed");
+        let begun = Instant::now();
+        let took = match steps::refresh(dataplane, netns, hierarchy) {
+            Ok((Some(attached), took)) => {
+                if attached == Attached::Refreshed {
+                    message!("interceptor: {name}: changed addresses or routes are followed");
+                    print_limits(dataplane, netns)?;
+                }
+                took
             }
-            Ok(Some(_)) => {}
             // Somebody has detached it. It stays so.
-            Ok(None) => future::pending().await,
-            Err(error) => message!(
-                "interceptor: {name}: cannot follow its changed addresses or routes yet: {error:#}"
-            ),
-        }
-        changes.next().await?;
+            Ok((None, _)) => future::pending().await,
+            Err(error) => {
+                message!(
+                    "interceptor: {name}: cannot follow its changed addresses or routes yet: \
+                     {error:#}"
+                );
+                begun.elapsed()
+            }
+        };
+        changes.next(took).await?;
     }
 }

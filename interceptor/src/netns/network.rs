@@ -7,11 +7,48 @@ use rtnetlink::Handle;
 use super::{
     addresses::{self, PodAddress},
     interfaces::{self, PodInterface},
-    localhost_routes::LocalhostRoutes,
+    localhost_routes::{self, LocalhostRoutes},
+    netlink,
     route_limits::Limit,
     routes::{self, Answer, Copied},
+    tables,
 };
 use crate::digest;
+
+/// How many routes of a family, and interfaces, are read while other commands wait: that takes some
+/// milliseconds.
+const SMALL: usize = 256;
+
+/// Whether the network of the calling thread's network namespace is read at once.
+pub fn is_small() -> Result<bool> {
+    tables::are_at_most(SMALL)
+}
+
+/// A network that is still to be read: one that takes longer than others should wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread {
+    /// Whether the pod's IPv6 is captured, if that is settled.
+    pub ipv6: Option<bool>,
+    /// Whether any IPv6 address settles it.
+    pub dual_stack: bool,
+    /// The state of the network namespace before.
+    pub state: NetnsState,
+}
+
+impl Unread {
+    /// Asks for it, in the calling thread's network namespace.
+    pub fn read(self) -> Result<PodNetwork> {
+        netlink::run(async |handle| {
+            let ipv6 = if let Some(settled) = self.ipv6 {
+                settled
+            } else {
+                let addresses = addresses::list(&handle).await?;
+                addresses::captures_ipv6(&addresses, self.dual_stack)?
+            };
+            PodNetwork::read(&handle, ipv6, self.state).await
+        })
+    }
+}
 
 /// The network of a pod, as it is at one moment.
 #[derive(Clone, Debug)]
@@ -28,7 +65,7 @@ pub struct PodNetwork {
     pub limits: Vec<Limit>,
     /// The state of the network namespace when the routing was asked.
     pub state: NetnsState,
-    /// The interfaces by way of which localhost is local too, as far as that matters.
+    /// The interfaces by way of which localhost is local too.
     pub localhost: LocalhostRoutes,
 }
 
@@ -46,7 +83,7 @@ impl PodNetwork {
             routes: answers,
             limits,
             state,
-            localhost: LocalhostRoutes::default(),
+            localhost: localhost_routes::read()?,
         })
     }
 

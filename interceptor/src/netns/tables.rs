@@ -20,9 +20,10 @@ use rtnetlink::{
 
 use super::raw_netlink::RawNetlink;
 
-/// `struct rtmsg` and `struct fib_rule_hdr`: their sizes.
+/// `struct rtmsg`, `struct fib_rule_hdr` and `struct ifinfomsg`: their sizes.
 const ROUTE_HEADER: usize = 12;
 const RULE_HEADER: usize = 12;
+const LINK_HEADER: usize = 16;
 
 /// `RT_TABLE_LOCAL`
 pub const LOCAL_TABLE: u32 = 255;
@@ -168,6 +169,26 @@ pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
         })
         .context("cannot list the routing rules")?;
     Ok(listed)
+}
+
+/// Whether the calling thread's network namespace has at most `limit` interfaces, and as many routes
+/// in each family: each of its addresses brings a route.
+pub fn are_at_most(limit: usize) -> Result<bool> {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        if !destinations(&version, limit)?.is_complete {
+            return Ok(false);
+        }
+    }
+    let mut interfaces = Listed::EMPTY;
+    RawNetlink::open(SockProtocol::NetlinkRoute)
+        .and_then(|netlink| {
+            let question = [0; LINK_HEADER];
+            netlink.dump_until(libc::RTM_GETLINK, &question, &mut |_| {
+                interfaces.take(Some(()), limit)
+            })
+        })
+        .context("cannot list the interfaces")?;
+    Ok(interfaces.is_complete)
 }
 
 fn route_header(version: &IpVersion) -> [u8; ROUTE_HEADER] {

@@ -1,12 +1,25 @@
 //! Routing rules, many routes, and routes of ours that somebody else takes away.
 
-use std::{collections::HashSet, fmt::Write as _, process::Output};
+use std::{collections::HashSet, fmt::Write as _, path::Path, process::Output};
 
+use anyhow::Result;
+use clap::{Args as _, FromArgMatches as _};
+use interceptor::{
+    attachment::{Attached, Attachment},
+    cgroup::{Cgroup, Hierarchy},
+    dataplane::{
+        Dataplane,
+        steps::{self, Turns},
+    },
+    netns::{Netns as PodNetns, NetnsSpec},
+    places::Places,
+    settings::{IstioFlags, Settings},
+};
 use interceptor_tests::{
     bpf::maps::Map,
     command::{bounded, output, run},
     interceptor as command,
-    lab::{APP, Lab, STOCK, Who, cookie},
+    lab::{APP, Lab, NOTHING, STOCK, Who, cookie},
 };
 
 /// A destination of each family, and what the app is answered behind the proxy.
@@ -151,6 +164,15 @@ fn our_own_rule_limits_nothing() {
     assert_eq!(status(&lab).0, Some(0));
 }
 
+#[test]
+fn a_detach_takes_every_route_away() {
+    let lab = lab();
+    let before = lab.traces().expect("traces");
+    lab.attach(STOCK).expect("attached");
+    lab.detach().expect("detached");
+    assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+}
+
 /// The IDs of the policies that have routes in the shared table, one for each route.
 fn owners_of_routes() -> Vec<[u8; 4]> {
     policies_in("icept_routes", 4)
@@ -243,4 +265,62 @@ fn lists_of_a_policy_that_was_replaced_are_taken_away() {
     }
     assert_eq!(count(policy(&neighbour)), of_neighbour);
     assert_eq!(app_dials(&neighbour, V4.0), V4.1);
+}
+
+/// Counts for how many steps the dataplane is asked. Each takes the machine-wide lock and gives it
+/// back; a network that is large is read in between.
+struct Counting {
+    dataplane: Dataplane,
+    steps: u32,
+}
+
+impl Turns for Counting {
+    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+        self.steps += 1;
+        work(&mut self.dataplane)
+    }
+}
+
+fn settings(flags: &[&str]) -> Settings {
+    let command = IstioFlags::augment_args(clap::Command::new("settings").no_binary_name(true));
+    let matches = command.get_matches_from(flags);
+    let flags = IstioFlags::from_arg_matches(&matches).expect("flags");
+    let parsed = Settings::from_flags(&flags, None);
+    parsed.expect("settings").settings
+}
+
+impl Counting {
+    fn attach(&mut self, lab: &Lab) -> (Attached, u32) {
+        self.steps = 0;
+        let hierarchy = Hierarchy::find().expect("a hierarchy");
+        let place = |path: &Path| Cgroup::open(&hierarchy, Some(path)).expect("a cgroup");
+        let netns = NetnsSpec::File(lab.pod.path().to_owned());
+        let netns = PodNetns::open(&netns).expect("the pod");
+        let settings = settings(STOCK);
+        let wanted = Attachment {
+            netns: &netns,
+            places: &Places::at(place(lab.cgroup.path())),
+            settings: &settings,
+            log: false,
+            looks_for_listeners: false,
+        };
+        let (attached, _) = steps::attach(self, &wanted).expect("attached");
+        (attached, self.steps)
+    }
+}
+
+#[test]
+fn a_large_network_is_read_while_others_may_have_the_lock() {
+    let lab = lab();
+    let dataplane = Dataplane::new();
+    let mut counting = Counting {
+        dataplane,
+        steps: 0,
+    };
+    assert_eq!(counting.attach(&lab), (Attached::New, 1));
+    lab.pod.ip(&many_routes(600, "add")).expect("routes");
+    let (attached, steps) = counting.attach(&lab);
+    assert_eq!(attached, Attached::Refreshed);
+    assert!((2..=3).contains(&steps), "{steps}");
+    assert_eq!(app_dials(&lab, V4.0), V4.1);
 }
