@@ -21,7 +21,7 @@ use crate::{
         network::PodNetwork,
         route_limits::Limit,
         routes::{self, Way},
-        stand_in_routes::Sources,
+        stand_in_routes::{self, Sources},
     },
     policy::CompiledPolicy,
     record::Record,
@@ -96,8 +96,14 @@ pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
     netns.run(|| {
         netlink::run(async |handle| {
             let network = PodNetwork::read(&handle, settings.ipv6, NetnsState::default()).await?;
-            let way = routes::ask_one(&handle, question.destination.ip()).await?;
-            Pod::new(settings.settings, network).explain(question, way)
+            let destination = question.destination.ip();
+            let way = routes::ask_one(&handle, destination).await?;
+            let stand_in = stand_in_routes::way(&handle, way.source(), destination).await?;
+            let pod = Pod {
+                stand_in: Some(stand_in),
+                ..Pod::new(settings.settings, network)
+            };
+            pod.explain(question, way)
         })
     })
 }
@@ -124,6 +130,8 @@ struct Pod {
     settings: Settings,
     network: PodNetwork,
     compiled: CompiledPolicy,
+    /// Where packets to the destination's stand-in go, if that was asked.
+    stand_in: Option<Way>,
 }
 
 impl Pod {
@@ -133,6 +141,7 @@ impl Pod {
             settings,
             network,
             compiled,
+            stand_in: None,
         }
     }
 
@@ -184,8 +193,24 @@ impl Pod {
         {
             explanation.outcome = Outcome::Unroutable;
             explanation.reason = format!("the pod has no route there: {}", Errno::desc(errno));
+        } else if question.transport == Transport::Tcp {
+            self.note_stand_in(&mut explanation, bound);
         }
         explanation
+    }
+
+    /// A captured connection goes to the destination's stand-in, by the routes that the pod has there.
+    fn note_stand_in(&self, explanation: &mut Explanation, bound: Option<IpAddr>) {
+        match (explanation.outcome, self.stand_in) {
+            (Outcome::Captured { .. }, Some(Way::Loopback { source })) if bound.is_none() => {
+                explanation.source = source.or(explanation.source);
+            }
+            (Outcome::Captured { .. }, Some(Way::Out { .. } | Way::Nowhere(_))) => {
+                explanation.outcome = Outcome::Unroutable;
+                stand_in_routes::GONE.clone_into(&mut explanation.reason);
+            }
+            _ => {}
+        }
     }
 
     fn explain_inbound(&self, question: &Question, name: Option<&str>) -> Result<Explanation> {

@@ -1,9 +1,10 @@
 //! What is attached, and whether it is as it should be.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerKey, NetnsCookie, NetnsState, Policy};
+use rtnetlink::Handle;
 use serde::Serialize;
 
 use crate::{
@@ -12,7 +13,9 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::attached,
     host,
-    netns::{Netns, NetnsSpec, interfaces, netlink, network::PodNetwork},
+    netns::{
+        Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::Way, stand_in_routes,
+    },
     places::CgroupName,
     processes,
     record::Record,
@@ -44,15 +47,16 @@ pub struct PodStatus {
 pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
     let only = only.map(Netns::open).transpose()?;
     let mut pods = read_attached(only.as_ref())?;
-    for pod in &mut pods {
-        pod.look_at_network()?;
+    for (pod, policy) in &mut pods {
+        pod.look_at_network(policy)?;
     }
+    let mut pods: Vec<_> = pods.into_iter().map(|(pod, _)| pod).collect();
     pods.sort_by(|a, b| a.attached.netns.cmp(&b.attached.netns));
     Ok(pods)
 }
 
 /// Reads all but what the pods' networks are like, which may be large: other commands wait meanwhile.
-fn read_attached(only: Option<&Netns>) -> Result<Vec<PodStatus>> {
+fn read_attached(only: Option<&Netns>) -> Result<Vec<(PodStatus, Policy)>> {
     let pins = Pins::new();
     let _lock = host::lock()?;
     let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
@@ -68,7 +72,8 @@ fn read_attached(only: Option<&Netns>) -> Result<Vec<PodStatus>> {
         if only.is_none_or(|only| only.cookie() == netns)
             && let Some(policy) = policy_of(&maps, netns)?
         {
-            pods.push(pod_status(&pins, &maps, netns, &policy, &listeners)?);
+            let pod = pod_status(&pins, &maps, netns, &policy, &listeners)?;
+            pods.push((pod, policy));
         }
     }
     Ok(pods)
@@ -133,20 +138,52 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
 }
 
 impl PodStatus {
-    /// Compares the pod's network with what it was.
-    fn look_at_network(&mut self) -> Result<()> {
+    /// Compares the pod's network with what it was, and with what capturing takes.
+    fn look_at_network(&mut self, policy: &Policy) -> Result<()> {
         let Some(netns) = open(self.netns_cookie, &self.attached) else {
             return Ok(());
         };
-        let ipv6 = self.attached.ipv6;
-        let now = netns.run(|| {
+        let attached = &self.attached;
+        let (now, lost) = netns.run(|| {
             netlink::run(async |handle| {
-                PodNetwork::read(&handle, ipv6, NetnsState::default()).await
+                let now = PodNetwork::read(&handle, attached.ipv6, NetnsState::default()).await?;
+                let lost = lost_routes(&handle, policy, &now).await?;
+                Ok((now, lost))
             })
         })?;
         self.network_changed = now.digest() != self.attached.network;
+        self.warnings.extend(lost);
         Ok(())
     }
+}
+
+/// What is the matter with the routes to the stand-ins, if anything.
+async fn lost_routes(
+    netlink: &Handle,
+    policy: &Policy,
+    now: &PodNetwork,
+) -> Result<Option<String>> {
+    for source in [policy.first_source_v6, policy.first_source_v4] {
+        if source.is_unspecified() {
+            continue;
+        }
+        let source = IpAddr::from(source);
+        let is_there = now.addresses.iter().any(|own| own.net.addr() == source);
+        match stand_in_routes::first_way(netlink, source).await? {
+            Way::Loopback { source: Some(now) } if now != source && is_there => {
+                return Ok(Some(format!(
+                    "captured connections come from {now} instead of {source}: somebody has taken \
+                     away the pod's routes of protocol 153: attach it again, or use `interceptor \
+                     run` or the agent, which put them back"
+                )));
+            }
+            Way::Loopback { .. } => {}
+            Way::Out { .. } | Way::Nowhere(_) => {
+                return Ok(Some(stand_in_routes::GONE.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Names the interfaces by which TCP is forwarded unseen: those that are new, or that forward only

@@ -20,6 +20,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::{
     addresses::LOOPBACK_INDEX,
     connections,
+    routes::{self, Way},
     tables::{self, LOCAL_TABLE, ip_address},
 };
 
@@ -114,6 +115,26 @@ pub fn read() -> Result<Sources> {
 fn part_at(address: IpAddr) -> Option<u8> {
     let address = Address::from(address);
     (0..SOURCES).find(|index| StandInRange::of_source(*index, address) == address)
+}
+
+/// What is the matter where packets to the stand-ins do not go to the pod itself.
+pub const GONE: &str = "the pod has lost the routes that take captured connections to the proxy (`ip \
+                        route show table local proto 153`), and they are refused: attach it again, \
+                        or use `interceptor run` or the agent, which put them back";
+
+/// Where packets to the stand-ins go that come from `source`, of the family of `like`: somebody may have
+/// taken away their routes.
+pub async fn way(netlink: &Handle, source: Option<IpAddr>, like: IpAddr) -> Result<Way> {
+    let sources = read()?;
+    let index = source.and_then(|source| sources.index(source)).unwrap_or(0);
+    let stand_in = StandInRange::of_source(index, Address::from(like));
+    routes::ask_one(netlink, stand_in.into()).await
+}
+
+/// Where packets to the stand-ins of the first part go, in the family of `like`.
+pub async fn first_way(netlink: &Handle, like: IpAddr) -> Result<Way> {
+    let stand_in = StandInRange::of_source(0, Address::from(like));
+    routes::ask_one(netlink, stand_in.into()).await
 }
 
 /// Installs every part that is not there, first the one without a source. (IPv4's lies in 127.0.0.0/8,

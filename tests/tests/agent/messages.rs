@@ -98,7 +98,9 @@ fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
 fn what_the_api_server_refuses_is_told_as_a_status() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
-    node.api.allow_only(Vec::new());
+    let binding = ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding");
+    let removed = node.api.remove(binding.0, binding.1, "", "interceptor");
+    assert!(removed.expect("an answer"), "the agent has a {}", binding.1);
     node.api.disconnect();
     node.api.expire();
     wait_for_line(

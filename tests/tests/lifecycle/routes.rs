@@ -19,8 +19,10 @@ use interceptor_tests::{
     bpf::maps::Map,
     command::{bounded, output, run},
     interceptor as command,
-    lab::{APP, Lab, NOTHING, STOCK, Who, cookie},
+    lab::{APP, Lab, NOTHING, STOCK, Who, cookie, wait_until},
 };
+
+use crate::running::Run;
 
 /// A destination of each family, and what the app is answered behind the proxy.
 const V4: (&str, &str) = ("10.2.0.9:80", "proxy:15001 for 10.2.0.9:80");
@@ -164,6 +166,65 @@ fn our_own_rule_limits_nothing() {
     assert_eq!(status(&lab).0, Some(0));
 }
 
+/// What takes away the routes to the stand-ins.
+const SWEEPS: [&str; 3] = [
+    "ip link set lo down; ip link set lo up",
+    "for family in -4 -6; do ip $family route flush table local dev lo proto 153; done",
+    "ip -6 route flush table local proto 153",
+];
+
+#[test]
+fn stand_in_routes_that_are_gone_are_reported() {
+    let lab = lab();
+    for sweep in SWEEPS {
+        lab.attach(STOCK).expect("attached");
+        assert_eq!(app_dials(&lab, V6.0), V6.1, "{sweep}");
+        assert_eq!(status(&lab).0, Some(0));
+        shell(&lab, sweep);
+        assert_eq!(app_dials(&lab, V4.0), V4.1, "{sweep}");
+        let answer = app_dials(&lab, V6.0);
+        assert!(!answer.contains(':'), "{sweep}: {answer}");
+        let (code, text) = status(&lab);
+        assert_eq!(code, Some(3), "{sweep}: {text}");
+        assert!(text.contains("has lost the routes"), "{sweep}: {text}");
+        let told = explained(&lab, V6.0);
+        assert_eq!(told["outcome"], "unroutable", "{sweep}: {told}");
+        let reason = told["reason"].to_string();
+        assert!(reason.contains("has lost the routes"), "{sweep}: {told}");
+        let told = explained(&lab, V4.0);
+        assert_eq!(told["outcome"]["captured"]["port"], 15001, "{told}");
+    }
+}
+
+/// IPv4 stand-ins are local in any case. What is lost is the source address.
+#[test]
+fn a_source_address_that_is_lost_is_reported() {
+    let lab = lab();
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(explained(&lab, V4.0)["source"], "10.1.0.2");
+    shell(&lab, "ip -4 route flush table local proto 153");
+    let (code, text) = status(&lab);
+    assert_eq!(code, Some(3), "{text}");
+    let warning = "come from 127.0.0.1 instead of 10.1.0.2";
+    assert!(text.contains(warning), "{text}");
+    assert_eq!(explained(&lab, V4.0)["source"], "127.0.0.1");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(status(&lab).0, Some(0));
+    assert_eq!(explained(&lab, V4.0)["source"], "10.1.0.2");
+}
+
+#[test]
+fn run_puts_stand_in_routes_back() {
+    let lab = lab();
+    let mut running = Run::start(&lab);
+    assert!(running.first_line().contains("is captured"));
+    for sweep in SWEEPS {
+        shell(&lab, sweep);
+        wait_until("the routes", || Ok(app_dials(&lab, V6.0) == V6.1)).expect(sweep);
+        assert_eq!(status(&lab).0, Some(0), "{sweep}");
+    }
+}
+
 #[test]
 fn a_detach_takes_every_route_away() {
     let lab = lab();
@@ -171,6 +232,11 @@ fn a_detach_takes_every_route_away() {
     lab.attach(STOCK).expect("attached");
     lab.detach().expect("detached");
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
+}
+
+fn shell(lab: &Lab, script: &str) {
+    let run = || run(bounded("sh").args(["-ec", script]), "");
+    lab.pod.enter(run).expect(script);
 }
 
 /// The IDs of the policies that have routes in the shared table, one for each route.

@@ -26,7 +26,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         Self::start_with(lab, STOCK)
     }
 

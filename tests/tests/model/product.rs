@@ -138,6 +138,7 @@ fn network(settings: &Settings) -> PodNetwork {
         interfaces: interfaces.collect(),
         addresses: Vec::new(),
         routes: Vec::new(),
+        limits: Vec::new(),
         state: NetnsState::default(),
         localhost: LocalhostRoutes::default(),
     }
