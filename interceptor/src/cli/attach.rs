@@ -101,7 +101,7 @@ pub(super) fn tell(netns: &Path, attached: Attached) {
 /// Says what the copied routes of an attached pod cannot be relied on for.
 pub(super) fn print_limits(dataplane: &Dataplane, netns: &Netns) -> Result<()> {
     for limit in dataplane.limits(netns)? {
-        eprintln!("interceptor: {}: {limit}", netns.path().display());
+        message!("interceptor: {}: {limit}", netns.path().display());
     }
     Ok(())
 }

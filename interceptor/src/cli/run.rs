@@ -87,7 +87,7 @@ async fn follow(netns: &Netns) -> Result<()> {
         let Err(error) = watch(&mut dataplane, netns, &hierarchy).await;
         // A flood of changes is no reason to let the pod go.
         let name = netns.path().display();
-        eprintln!("interceptor: {name}: cannot watch its network, trying again: {error:#}");
+        message!("interceptor: {name}: cannot watch its network, trying again: {error:#}");
         sleep(pause.after(begun.elapsed())).await;
     }
 }

@@ -1,6 +1,6 @@
 //! The routes that make localhost reachable by way of every interface of the pod.
 //!
-//! A captured DNS query goes to the agent at 127.0.0.1 or ::1. It may name an interface
+//! A captured DNS query goes to the agent at 127.0.0.1 or `::1`. It may name an interface
 //! (`IP_UNICAST_IF`, `IPV6_UNICAST_IF`, an index in `IP_PKTINFO` or `IPV6_PKTINFO`), as every query of
 //! systemd-resolved does. The kernel then considers the routes by that interface only
 //! (`fib_lookup_good_nhc`, `rt6_score_route`). Localhost's own route is by `lo`, so the query would

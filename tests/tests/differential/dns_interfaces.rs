@@ -16,12 +16,12 @@ const SILENCE: &str = "silence";
 const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-fn setup(settings: Settings) -> Setup {
+fn setup(settings: &Settings) -> Setup {
     Setup {
         dns: true,
         ..Setup::with(Settings {
             dns: Dns::All,
-            ..settings
+            ..settings.clone()
         })
     }
 }
@@ -124,7 +124,7 @@ fn queries_that_name_an_interface() {
         row("eth0", "10.4.0.1:53", AGENT).after_connect(SILENCE),
         row("eth0", "[fd00:4::1]:53", AGENT),
     ];
-    compare(&setup(Settings::default()), &rows);
+    compare(&setup(&Settings::default()), &rows);
 }
 
 /// A route's error holds for those that name no interface.
@@ -139,7 +139,7 @@ fn servers_that_only_a_named_interface_reaches() {
             default_route: false,
             ..Layout::default()
         },
-        ..setup(Settings::default())
+        ..setup(&Settings::default())
     };
     compare(&setup, &rows);
 }
@@ -156,7 +156,7 @@ fn an_excluded_interface() {
         row("eth0", "10.4.0.1:53", AGENT).after_connect(SILENCE),
         row("eth0", "10.96.0.10:53", AGENT),
     ];
-    compare(&setup(settings), &rows);
+    compare(&setup(&settings), &rows);
 }
 
 /// The agent sees the address that the datagram names, whatever the socket is bound to.
@@ -200,7 +200,7 @@ fn queries_that_name_their_source() {
         let name = format!("from {source}, {interface:?}, bound to {bound:?}");
         Scenario::ask(&name, outcome, ask)
     });
-    differential(&setup(Settings::default()), &scenarios);
+    differential(&setup(&Settings::default()), &scenarios);
 }
 
 /// The copied routes are old, and the address that they name is the pod's no more.
@@ -218,7 +218,7 @@ fn a_source_address_that_the_pod_has_lost() {
         ask("[fd00:8::1]:53"),
         ask("[fd00:96::10]:53"),
     ];
-    differential(&setup(Settings::default()), &scenarios);
+    differential(&setup(&Settings::default()), &scenarios);
 }
 
 /// Two sockets share a port. Which of them gets the answer is the kernel's choice, by a hash of the
@@ -230,7 +230,7 @@ fn a_socket_that_gets_the_answer_of_another_one() {
             (4060..4070).try_for_each(|port| share_port(run, server, port))
         })
     });
-    differential(&setup(Settings::default()), &scenarios);
+    differential(&setup(&Settings::default()), &scenarios);
 }
 
 fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
