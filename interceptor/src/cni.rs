@@ -6,7 +6,7 @@
 //! of the agent: DEL, GC and STATUS always succeed, and CHECK fails only on the agent's word.
 //!
 //! After an uninstall it stays for as long as pods are captured, lets every new pod pass, and leaves the
-//! node with the last of them ([`without_agent`]).
+//! node with the last of them (`without_agent`).
 //!
 //! The specification: <https://www.cni.dev/docs/spec/>.
 

@@ -1,4 +1,4 @@
-//! Detaching a network namespace: what is taken away. [`draining`] is what comes before.
+//! Detaching a network namespace: what is taken away. `draining` is what comes before.
 
 pub(crate) mod draining;
 

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 use super::{
+    api,
     install::InstallOptions,
     leaving::{self, Asked, Deleted, Leaving},
 };
@@ -116,7 +117,7 @@ impl Deployment {
             anyhow::bail!("the agent's own pod is not known (POD_NAME, POD_NAMESPACE)");
         };
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-        let found = pods.get(pod).await.map_err(said);
+        let found = pods.get(pod).await.map_err(|error| said(&error));
         let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
         let owners = found.metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
@@ -124,7 +125,10 @@ impl Deployment {
             owner.with_context(|| format!("the pod {namespace}/{pod} belongs to no DaemonSet"))?;
         let name = format!("{namespace}/{}", owner.name);
         let sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
-        let set = sets.get_opt(&owner.name).await.map_err(said);
+        let set = sets
+            .get_opt(&owner.name)
+            .await
+            .map_err(|error| said(&error));
         let set = set.with_context(|| format!("cannot get the DaemonSet {name}"))?;
         Ok((name, set))
     }
@@ -134,15 +138,9 @@ fn shown(set: &DaemonSet) -> String {
     format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any())
 }
 
-/// A client's error with the API server's status code, and what it says.
-fn said(error: kube::Error) -> Error {
-    match error {
-        kube::Error::Api(status) => {
-            let (code, reason, message) = (status.code, &status.reason, &status.message);
-            anyhow::anyhow!("{code} {reason}: {message}")
-        }
-        error => error.into(),
-    }
+/// A client's error in words, with the API server's status code.
+fn said(error: &kube::Error) -> Error {
+    Error::msg(api::words(error))
 }
 
 /// Calls `note` with whether the object is deleted, or being deleted, each time that it changes.
@@ -161,8 +159,8 @@ where
             }
             Err(error) if !has_warned => {
                 has_warned = true;
-                let kind = K::kind(&());
-                warn!("cannot watch the agent's own {kind} {name}, and tries again: {error}");
+                let (kind, problem) = (K::kind(&()), api::words(&error));
+                warn!("cannot watch the agent's own {kind} {name}, and tries again: {problem}");
             }
             Err(_again) => {}
         }

@@ -40,16 +40,35 @@ fn iptables(netns: &Netns, arguments: &str) -> String {
 /// The app dials `to` with an option set.
 fn dial_with(world: &World, option: SocketOption, to: &str) -> String {
     let actor = world.actor(Who::App).expect("an actor");
-    let socket = actor.socket(Family::V4, Protocol::Tcp).expect("a socket");
+    let address = address(to);
+    let family = Family::of(address);
+    let socket = actor.socket(family, Protocol::Tcp).expect("a socket");
     actor
         .must(&Request::Set { socket, option })
         .expect("the option");
-    let address = address(to);
     let connected = actor.call(&Request::Connect { socket, address });
     if let Reply::Error(errno) = connected.expect("an answer") {
         return errno;
     }
     format!("{:?}", actor.call(&Request::ReceiveLine { socket }))
+}
+
+/// Behind iptables a captured connection of a socket that is bound to an interface has nowhere to go:
+/// localhost is not there. Here the SYN would leave for the stand-in by that interface.
+#[test]
+fn a_socket_bound_to_an_interface_hangs_behind_iptables_and_is_refused_here() {
+    let destinations = [
+        ("eth0", FAR),
+        ("eth1", "10.4.0.1:80"),
+        ("eth1", FAR),
+        ("eth0", "[fd00:2::9]:80"),
+        ("eth0", "[::ffff:10.2.0.9]:80"),
+    ];
+    for (interface, to) in destinations {
+        let device = SocketOption::BindToDevice(interface.to_owned());
+        let see = |world: &World| dial_with(world, device.clone(), to);
+        expect(&Setup::default(), see, "EINPROGRESS", "ECONNREFUSED");
+    }
 }
 
 /// A SYN from `from` to `to`, as a raw socket sends it.
