@@ -79,7 +79,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 /// its own, and what is pinned in a private one is gone with the mount namespace.
 pub fn ensure_bpffs() -> Result<()> {
     let path = Path::new(BPFFS);
-    let mounted = statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    let mounted = is_bpffs(path);
     let host = HostProcess::find()?;
     let in_hosts_mounts = identity("/proc/self/ns/mnt")? == identity(&host.file("ns/mnt"))?;
     match (mounted, in_hosts_mounts) {
@@ -104,7 +104,17 @@ pub fn ensure_bpffs() -> Result<()> {
     }
 }
 
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Two commands that mount at once would mount two file systems, one over the other: what the first
+/// has pinned would be hidden. So they lock the directory below.
 fn mount_bpffs(path: &Path) -> Result<()> {
+    let _lock = lock_directory(path)?;
+    if is_bpffs(path) {
+        return Ok(());
+    }
     let none = MsFlags::empty();
     mount(Some("bpf"), path, Some("bpf"), none, Some("mode=0700"))
         .with_context(|| format!("cannot mount a bpffs at {BPFFS}"))
@@ -204,11 +214,15 @@ pub struct Lock {
 /// Takes the machine-wide lock: one command changes the pins at a time. The lock is on the bpffs
 /// itself, so it leaves nothing behind.
 pub fn lock() -> Result<Lock> {
-    let folder = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
-    let lock = Flock::lock(folder, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .with_context(|| format!("cannot lock {BPFFS}"))?;
+    let lock = lock_directory(Path::new(BPFFS))?;
     Ok(Lock { _lock: lock })
+}
+
+fn lock_directory(path: &Path) -> Result<Flock<File>> {
+    let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// The same for whoever must not wait for long: fails if another command has it for all of `wait`.
