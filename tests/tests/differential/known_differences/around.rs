@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
 use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+    agent::protocol::{Family, Level, Protocol, Reply, Request, SocketOption},
     command::{bounded, run},
     netns::Netns,
     scenario::address,
@@ -195,4 +195,38 @@ fn a_key_for_the_destination_hangs_behind_iptables_and_is_not_used_here() {
 fn a_far_destination_has_no_route_without_gateways_but_its_stand_in_has() {
     let dialled = |world: &World| dial_with(world, SocketOption::DontRoute, FAR);
     expect(&Setup::default(), dialled, "ENETUNREACH", "proxy:15001");
+}
+
+/// The kernel leaves the length what the caller gave. A BPF program is shown one page of the buffer, and
+/// cannot set a length beyond that.
+#[test]
+fn the_length_of_an_original_destination_in_a_buffer_of_more_than_a_page() {
+    const LENGTH: usize = 8192;
+
+    let see = |world: &World| {
+        let app = world.actor(Who::App).expect("an actor");
+        let socket = app.socket(Family::V4, Protocol::Tcp).expect("a socket");
+        let address = address(FAR);
+        let connect = Request::Connect { socket, address };
+        app.must(&connect).expect("connected");
+        let question = Request::OriginalDestination {
+            socket,
+            level: Level::Ip,
+            length: LENGTH,
+        };
+        format!("{:?}", app.call(&question))
+    };
+    expect(&Setup::default(), see, "length: 8192", "length: 16");
+}
+
+/// The passthrough address is on `lo`, and IPv6 delivers what comes from outside for it.
+#[test]
+fn a_neighbour_that_dials_the_passthrough_address_hangs_behind_iptables_and_reaches_the_proxy_here()
+{
+    let see = |world: &World| {
+        let route = "route add ::6/128 via fd00:1::2";
+        world.peer().ip(route).expect("a route");
+        dial(world, Who::Client, "[::6]:8080")
+    };
+    expect(&Setup::default(), see, "EINPROGRESS", "proxy:15006");
 }
