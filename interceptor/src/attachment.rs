@@ -30,6 +30,7 @@ use crate::{
         netlink::Session,
         network::{self, PodNetwork, Unread},
         stand_in_routes::{self, Sources},
+        stand_in_rule,
         tproxy::{self, Delivery, Retired},
     },
     places::Places,
@@ -369,6 +370,7 @@ impl Step<'_> {
             };
             if ipv6 {
                 add_passthrough_v6(&handle).await?;
+                stand_in_rule::install(&handle).await?;
             }
             if let Some(delivery) = Delivery::of(settings, ipv6) {
                 tproxy::install(&handle, delivery).await?;

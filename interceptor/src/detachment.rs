@@ -19,7 +19,7 @@ use crate::{
     netns::{
         Netns,
         addresses::remove_passthrough_v6,
-        interfaces, localhost_routes, netlink, stand_in_routes,
+        interfaces, localhost_routes, netlink, stand_in_routes, stand_in_rule,
         tproxy::{self, Retired},
     },
 };
@@ -64,6 +64,7 @@ fn restore_network(netns: &Netns) -> Result<bool> {
             remove_passthrough_v6(&handle).await?;
             let retired = tproxy::retire(&handle, None).await?;
             localhost_routes::retire(&handle, &[]).await?;
+            stand_in_rule::remove(&handle).await?;
             let keeps_stand_ins = stand_in_routes::remove(&handle).await?;
             Ok(keeps_stand_ins || retired == Retired::Kept)
         })

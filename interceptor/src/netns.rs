@@ -38,6 +38,7 @@ pub mod route_limits;
 pub mod routes;
 pub mod sock_diag;
 pub mod stand_in_routes;
+pub mod stand_in_rule;
 mod sys;
 pub mod tables;
 pub mod tproxy;

@@ -176,3 +176,19 @@ fn a_socket_that_is_bound_to_an_interface_is_refused_where_it_is_captured() {
     assert_eq!(connect(&app, socket, V6), Reply::Done);
     assert!(wire.packets() > 0);
 }
+
+/// What takes the stand-ins' routes away, such as `lo` that goes down, sends no SYN out of the pod.
+#[test]
+fn without_the_routes_of_the_stand_ins_nothing_leaves_the_pod() {
+    let lab = captured();
+    let app = root(&lab);
+    let wire = Wire::tap(&lab);
+    let flap = "link set lo down\nlink set lo up\n";
+    lab.pod.ip(flap).expect("lo flaps");
+    let refused = connect(&app, socket(&app, V6), V6);
+    assert_eq!(refused, error("ENETUNREACH"));
+    assert_eq!(wire.packets(), 0);
+    lab.attach(STOCK).expect("attached again");
+    assert_eq!(connect(&app, socket(&app, V6), V6), Reply::Done);
+    assert_eq!(wire.packets(), 0);
+}
