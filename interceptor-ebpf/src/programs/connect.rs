@@ -10,7 +10,7 @@ use super::{
     context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK, SockAddr},
     count, dns, log,
     pod::Pod,
-    stand_ins,
+    stand_ins, tproxy,
 };
 
 // Inlined into what the macro makes of them: a frame of its own would be one too many for the stack.
@@ -64,12 +64,16 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
         return connect_to_stand_in(pod, StandIn { address, port });
     }
     let way = attempt.way();
-    let flow = Flow::Outbound(attempt.flow(&call, Transport::Tcp, way));
+    let outbound = attempt.flow(&call, Transport::Tcp, way);
+    let flow = Flow::Outbound(outbound);
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
     count::outbound(&call, pod.policy, &verdict);
     match verdict {
-        Verdict::Pass(_) => Answer::Proceed,
+        Verdict::Pass(_) => {
+            tproxy::keep_to_loopback(&mut call, pod, &outbound);
+            Answer::Proceed
+        }
         Verdict::Capture(listener, _) => {
             // `tcp_v6_connect`
             if address.is_v6_link_local() && call.scope() == 0 {

@@ -218,6 +218,25 @@ impl SockAddr {
         unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags.into()) }.cast()
     }
 
+    /// Has the socket send and receive by `lo` only. Answers 0 or a negative errno.
+    #[inline(always)]
+    pub(crate) fn bind_to_loopback(&mut self) -> i64 {
+        const SOL_SOCKET: i32 = 1;
+        const SO_BINDTOIFINDEX: i32 = 62;
+
+        let mut index = LOOPBACK;
+        // SAFETY: the helper reads as many bytes as it is told.
+        unsafe {
+            bpf_setsockopt(
+                self.context.cast(),
+                SOL_SOCKET,
+                SO_BINDTOIFINDEX,
+                (&raw mut index).cast(),
+                size_of_val(&index) as i32,
+            )
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn address(&self) -> Address {
         match self.family {
@@ -652,35 +671,6 @@ impl SockOps {
     pub(crate) fn remote_port(&self) -> u16 {
         // The kernel has the port in network byte order in the half that comes last in memory.
         u32::from_be(read!(self.context, bpf_sock_ops, u32 remote_port)) as u16
-    }
-
-    /// `SO_MARK`; 0 if there is no full socket, which has none.
-    #[inline(always)]
-    pub(crate) fn mark(&self) -> u32 {
-        let sock = read!(self.context, bpf_sock_ops, pointer __bindgen_anon_2) as *mut bpf_sock;
-        if sock.is_null() {
-            return 0;
-        }
-        Sock(sock).mark()
-    }
-
-    /// Has the socket send and receive by `lo` only. Answers 0 or a negative errno.
-    #[inline(always)]
-    pub(crate) fn bind_to_loopback(&mut self) -> i64 {
-        const SOL_SOCKET: i32 = 1;
-        const SO_BINDTOIFINDEX: i32 = 62;
-
-        let mut index = LOOPBACK;
-        // SAFETY: the helper reads as many bytes as it is told.
-        unsafe {
-            bpf_setsockopt(
-                self.context.cast(),
-                SOL_SOCKET,
-                SO_BINDTOIFINDEX,
-                (&raw mut index).cast(),
-                size_of_val(&index) as i32,
-            )
-        }
     }
 }
 

@@ -11,14 +11,14 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 
-use super::{context::SockOps, listeners, pod::Pod, self_connections, tproxy};
+use super::{context::SockOps, listeners, pod::Pod, self_connections};
 
 #[sock_ops]
 pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
     let socket = SockOps::new(context.ops);
     match context.op() {
         BPF_SOCK_OPS_TCP_LISTEN_CB => listeners::note_new_listener(socket),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => connect(socket),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => begin_handshake(&socket),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => end_handshake(&socket),
         _ => {}
     }
@@ -27,10 +27,9 @@ pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
 
 /// A socket is about to send its SYN.
 #[inline(always)]
-fn connect(socket: SockOps) {
+fn begin_handshake(socket: &SockOps) {
     if let Some(pod) = Pod::of(socket.netns()) {
-        self_connections::begin(&socket, pod);
-        tproxy::keep_to_loopback(socket, pod);
+        self_connections::begin(socket, pod);
     }
 }
 

@@ -166,6 +166,11 @@ impl Scene {
         ask_at_once(self.client(who), to, count)
     }
 
+    /// Sets the range of the ports that the pod's sockets get by themselves.
+    pub fn set_port_range(&self, range: &str) -> Result<()> {
+        self.pod.sysctl("net.ipv4.ip_local_port_range", range)
+    }
+
     /// `who` sends a line that is not HTTP to `to`.
     pub fn say(&self, who: Who, to: SocketAddr) -> Result<Seen> {
         say(self.client(who), to)
