@@ -82,18 +82,18 @@ impl Deployment {
         self.deleted.set(deleted);
     }
 
-    /// Finds out whether to uninstall. `client` should not retry by itself: the last answer is told.
+    /// Finds out whether to uninstall. `client` should not retry by itself: if no answer decides, the
+    /// last one is the reason.
     pub async fn leaving(&self, client: &Client) -> Leaving {
         let deadline = Instant::now() + LAST_QUESTION;
+        let seconds = LAST_QUESTION.as_secs();
+        let mut last = Asked::Unknown(format!("the API server gives no answer within {seconds} s"));
         loop {
             let asked = timeout_at(deadline, self.ask(client)).await;
-            let asked = asked.unwrap_or_else(|_late| {
-                let seconds = LAST_QUESTION.as_secs();
-                Asked::Unknown(format!("the API server gives no answer within {seconds} s"))
-            });
-            let leaving = leaving::decide(asked, self.deleted.get());
-            let may_change = self.pod.is_some() && Instant::now() + PAUSE < deadline;
-            if !may_change || !matches!(leaving, Leaving::Unsure(_)) {
+            let is_late = asked.is_err();
+            last = asked.unwrap_or(last);
+            let leaving = leaving::decide(&last, self.deleted.get());
+            if is_late || self.pod.is_none() || !matches!(leaving, Leaving::Unsure(_)) {
                 return leaving;
             }
             sleep(PAUSE).await;

@@ -38,7 +38,7 @@ pub enum Leaving {
 
 /// Decides.
 #[must_use]
-pub fn decide(asked: Asked, deleted: Deleted) -> Leaving {
+pub fn decide(asked: &Asked, deleted: Deleted) -> Leaving {
     if deleted.namespace {
         return Leaving::Uninstall("the agent's namespace is being deleted".to_owned());
     }
@@ -50,7 +50,7 @@ pub fn decide(asked: Asked, deleted: Deleted) -> Leaving {
         Asked::Unknown(why) if deleted.service_account => {
             Leaving::Uninstall(format!("the agent's ServiceAccount is deleted, and {why}"))
         }
-        Asked::Unknown(why) => Leaving::Unsure(why),
+        Asked::Unknown(why) => Leaving::Unsure(why.clone()),
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
             Asked::Gone(name()),
             Asked::Unknown(name()),
         ];
-        asked.map(|asked| match decide(asked, deleted) {
+        asked.map(|asked| match decide(&asked, deleted) {
             Leaving::Keep(_) => "keep",
             Leaving::Unsure(_) => "unsure",
             Leaving::Uninstall(_) => "uninstall",
@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn the_reason_names_the_object_and_the_error() {
         let why = "cannot get the DaemonSet mesh/interceptor: 403 Forbidden: no";
-        let unsure = decide(Asked::Unknown(why.to_owned()), NONE);
+        let unsure = decide(&Asked::Unknown(why.to_owned()), NONE);
         assert_eq!(unsure, Leaving::Unsure(why.to_owned()));
-        let there = decide(Asked::There("mesh/interceptor".to_owned()), NONE);
+        let there = decide(&Asked::There("mesh/interceptor".to_owned()), NONE);
         let says = matches!(&there, Leaving::Keep(why) if why.contains("mesh/interceptor"));
         assert!(says, "{there:?}");
     }
