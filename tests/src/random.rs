@@ -1,7 +1,7 @@
 //! Settings and connections drawn at random, to be compared between iptables and Interceptor.
 //!
-//! What is drawn hangs on a seed alone. What comes first among alternatives is the simplest: there a
-//! case that fails is shrunk to.
+//! A seed alone decides what is drawn. The first of several alternatives is the simplest: a case that
+//! fails is shrunk towards it.
 
 mod compare;
 mod flows;
@@ -10,6 +10,7 @@ mod shrink;
 
 use std::{
     env,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Write as _},
 };
 
@@ -23,12 +24,20 @@ use proptest::{
 pub use settings::settings;
 pub use shrink::shrink;
 
-/// What things are drawn from when nothing else is asked for.
-const SEED: u64 = 0x00c0_ffee;
+/// The seed of every run without another.
+const FIXED_SEED: u64 = 0x00c0_ffee;
 
-/// The seed: `INTERCEPTOR_SEED`, a decimal number, or always the same.
-pub fn seed() -> Result<u64> {
-    number("INTERCEPTOR_SEED", SEED)
+/// The seed in `INTERCEPTOR_SEED`, a decimal number, else always the same one.
+pub fn fixed_seed() -> Result<u64> {
+    number("INTERCEPTOR_SEED", FIXED_SEED)
+}
+
+/// The seed in `INTERCEPTOR_SEED`, a decimal number, else one that no run has had before.
+pub fn fresh_seed() -> Result<u64> {
+    number(
+        "INTERCEPTOR_SEED",
+        RandomState::new().build_hasher().finish(),
+    )
 }
 
 /// The number in an environment variable.
@@ -39,7 +48,7 @@ pub fn number(variable: &str, default: u64) -> Result<u64> {
     }
 }
 
-/// Says what came of it, also where a test's output is swallowed because it passed.
+/// Prints a result also if the test passes, when cargo drops its captured output.
 pub fn report(text: &str) -> Result<()> {
     Ok(writeln!(io::stderr(), "{text}")?)
 }

@@ -22,6 +22,14 @@ use crate::world::{Mechanism, Setup, World};
 /// What was looked at, and what was seen.
 pub type Seen = Vec<(String, String)>;
 
+/// All that was seen of one connection or query.
+pub struct Observed {
+    /// Who replied, or the errno.
+    pub outcome: String,
+    /// The details.
+    pub seen: Seen,
+}
+
 type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
 
 /// Steps, with a name that says what they try.

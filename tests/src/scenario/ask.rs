@@ -141,7 +141,7 @@ impl Ask {
         }
         see_names(run, actor, socket)?;
         for datagram in receive(run, actor, socket, false)? {
-            run.see_sender(&datagram);
+            run.see_sender(&datagram)?;
             if self.notes_peer {
                 run.see_text("server's peer", &read(&datagram)?.peer);
             }
@@ -220,15 +220,12 @@ fn read(datagram: &Datagram) -> Result<Answer> {
 
 impl Run<'_> {
     /// Notes who has answered, and from which address.
-    pub fn see_sender(&mut self, datagram: &Datagram) {
+    pub fn see_sender(&mut self, datagram: &Datagram) -> Result<()> {
         self.see_text("sender", &datagram.sender.to_string());
-        match read(datagram) {
-            Ok(answer) => {
-                self.see("server's local", answer.local);
-                self.see("query", answer.query);
-                self.set_outcome(&answer.who);
-            }
-            Err(error) => self.see("unreadable", format!("{error:#}")),
-        }
+        let answer = read(datagram)?;
+        self.see("server's local", answer.local);
+        self.see("query", answer.query);
+        self.set_outcome(&answer.who);
+        Ok(())
     }
 }

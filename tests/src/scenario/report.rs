@@ -4,7 +4,7 @@ use std::{env, fmt::Write as _};
 
 use anyhow::Result;
 
-use super::{Run, Scenario, Seen};
+use super::{Observed, Run, Scenario};
 use crate::world::World;
 
 /// How many details of one scenario are told: once the outcome differs, all else does.
@@ -50,12 +50,15 @@ fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
 }
 
 /// What is seen of `play` in a world.
-pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Seen {
+///
+/// An error of the harness is no observation: two worlds that both fail would look equal.
+pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Result<Observed> {
     let mut run = Run::new(world);
-    if let Err(error) = play(&mut run) {
-        run.see("failure", format!("{error:#}"));
-    }
-    run.seen
+    play(&mut run)?;
+    Ok(Observed {
+        outcome: run.outcome().to_owned(),
+        seen: run.seen,
+    })
 }
 
 /// What was not seen alike.

@@ -308,7 +308,7 @@ fn ask_several(run: &mut Run<'_>, from: Option<&str>, servers: &[&str], many: bo
     // Who is heard first is chance. What is compared is not whom the agent sees: see the docs.
     answers.sort_by_key(|answer| answer.sender);
     for answer in answers {
-        run.see_sender(&answer);
+        run.see_sender(&answer)?;
         run.expect_outcome(AGENT);
         let is_asked = servers.contains(&answer.sender.to_string().as_str());
         run.expect("an answer comes from a server that was asked", is_asked);
@@ -507,7 +507,7 @@ fn a_peek_at_the_answer() {
             ask.send(run, actor, socket)?;
             for peek in [true, true, false] {
                 for datagram in receive(run, actor, socket, peek)? {
-                    run.see_sender(&datagram);
+                    run.see_sender(&datagram)?;
                 }
                 run.expect_outcome(AGENT);
             }

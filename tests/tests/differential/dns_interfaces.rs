@@ -251,7 +251,7 @@ fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
     for socket in twins {
         let peek = false;
         if let Reply::Datagrams(answers) = actor.call(&Request::ReceiveFrom { socket, peek })? {
-            run.see_sender(&answers[0]);
+            run.see_sender(&answers[0])?;
             run.expect("the answer comes from the server", answers[0].sender == to);
         }
         actor.must(&Request::Close { socket })?;

@@ -1,20 +1,33 @@
-//! Whatever settings and connections come up.
+//! Random settings and connections.
+//!
+//! `INTERCEPTOR_FLOWS` is the number of connections; `INTERCEPTOR_SEED` replays a run.
 
-use interceptor_tests::random::{Plan, compare, number, report, seed};
+use anyhow::{Context as _, Result};
+use interceptor_tests::random::{Plan, compare, fixed_seed, fresh_seed, number, report};
 
 const FLOWS_PER_CONFIGURATION: usize = 30;
 
-/// `INTERCEPTOR_FLOWS` is how many, `INTERCEPTOR_SEED` from which seed.
 #[test]
-fn random_connections_under_random_settings() {
-    let seed = seed().expect("a seed");
-    let flows = number("INTERCEPTOR_FLOWS", 4500).expect("a number of flows");
+fn random_connections_under_random_settings() -> Result<()> {
+    run(fixed_seed()?, 4500)
+}
+
+#[test]
+fn random_connections_from_a_fresh_seed() -> Result<()> {
+    run(fresh_seed()?, 1500)
+}
+
+fn run(seed: u64, flows: u64) -> Result<()> {
+    let flows = number("INTERCEPTOR_FLOWS", flows)?;
     let plan = Plan {
         seed,
         configurations: flows.div_ceil(FLOWS_PER_CONFIGURATION as u64),
         flows: FLOWS_PER_CONFIGURATION,
     };
-    let tally = compare(&plan).expect("a comparison");
-    report(&format!("{tally} (INTERCEPTOR_SEED={seed})")).expect("an output");
-    assert_eq!(tally.mismatches(), 0, "{tally} (INTERCEPTOR_SEED={seed})");
+    let replay = format!("INTERCEPTOR_SEED={seed} INTERCEPTOR_FLOWS={flows}");
+    // Before: a run that is ended from outside must be replayed too.
+    report(&format!("comparing: {replay}"))?;
+    let tally = compare(&plan).context(replay.clone())?;
+    report(&format!("{tally} ({replay})"))?;
+    tally.verify().context(replay)
 }

@@ -5,13 +5,15 @@ mod easy_to_get_wrong;
 mod flow;
 mod product;
 
-use std::{ops::Range, thread};
+use std::{fmt, ops::Range, thread};
+
+use anyhow::{Context as _, Result, bail};
 
 use flow::{Connection, connections};
 use interceptor_tests::{
     agent::protocol::Family,
     model::Firewall,
-    random::{number, report, runner, seed, settings, shrink},
+    random::{fixed_seed, fresh_seed, number, report, runner, settings, shrink},
     rules,
     settings::Settings,
 };
@@ -24,48 +26,106 @@ use proptest::{
 /// How many connections are tried under each settings.
 const CONNECTIONS: u64 = 250;
 
-/// `INTERCEPTOR_MODEL_FLOWS` is how many, `INTERCEPTOR_SEED` from which seed.
+/// Of a hundred flows of either direction, how many must be captured, and how many must pass.
+const MIN_PERCENT: u64 = 5;
+
+/// `INTERCEPTOR_MODEL_FLOWS` is the number of flows; `INTERCEPTOR_SEED` replays a run.
 #[test]
-fn decide_is_what_the_rules_do() {
-    let seed = seed().expect("a seed");
-    let flows = number("INTERCEPTOR_MODEL_FLOWS", 1_000_000).expect("a number of flows");
+fn decide_is_what_the_rules_do() -> Result<()> {
+    run(fixed_seed()?, 1_000_000)
+}
+
+#[test]
+fn decide_is_what_the_rules_do_from_a_fresh_seed() -> Result<()> {
+    run(fresh_seed()?, 250_000)
+}
+
+fn run(seed: u64, flows: u64) -> Result<()> {
+    let flows = number("INTERCEPTOR_MODEL_FLOWS", flows)?;
     let configurations = flows.div_ceil(CONNECTIONS);
+    let replay = format!("INTERCEPTOR_SEED={seed} INTERCEPTOR_MODEL_FLOWS={flows}");
+    report(&format!("comparing: {replay}"))?;
     let half = configurations / 2;
     let tally = thread::scope(|scope| {
         let first = scope.spawn(|| compare(seed, 0..half));
         let second = compare(seed, half..configurations);
         first.join().expect("a comparison").and(second)
     });
-    let Tally {
-        flows, captured, ..
-    } = tally;
     report(&format!(
-        "compared {configurations} settings, {flows} flows, {captured} of them captured \
-         (INTERCEPTOR_SEED={seed})"
-    ))
-    .expect("an output");
-    assert!(
-        tally.mismatch.is_none(),
-        "{}",
-        tally.mismatch.unwrap_or_default()
-    );
+        "compared {configurations} settings: {tally} ({replay})"
+    ))?;
+    tally.verify().context(replay)
 }
 
-/// What came of comparing.
+/// The result.
 #[derive(Default)]
 struct Tally {
-    flows: u64,
-    captured: u64,
+    inbound: Count,
+    outbound: Count,
     mismatch: Option<String>,
+}
+
+/// What the rules do with the flows of a direction.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    captured: u64,
+    passed: u64,
+}
+
+impl Count {
+    fn add(&mut self, is_captured: bool) {
+        if is_captured {
+            self.captured += 1;
+        } else {
+            self.passed += 1;
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self {
+            captured: self.captured + other.captured,
+            passed: self.passed + other.passed,
+        }
+    }
+
+    /// Whether there are enough of both for a comparison to show something.
+    const fn is_enough(self) -> bool {
+        let floor = (self.captured + self.passed) * MIN_PERCENT / 100;
+        floor > 0 && self.captured >= floor && self.passed >= floor
+    }
 }
 
 impl Tally {
     fn and(self, other: Self) -> Self {
         Self {
-            flows: self.flows + other.flows,
-            captured: self.captured + other.captured,
+            inbound: self.inbound.and(other.inbound),
+            outbound: self.outbound.and(other.outbound),
             mismatch: self.mismatch.or(other.mismatch),
         }
+    }
+
+    /// An error if there is a mismatch, or if there could not have been one.
+    fn verify(&self) -> Result<()> {
+        if let Some(mismatch) = &self.mismatch {
+            bail!("{mismatch}");
+        }
+        if !self.inbound.is_enough() || !self.outbound.is_enough() {
+            bail!("{self}: not {MIN_PERCENT}% of either direction captured and passed");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut count = |direction, Count { captured, passed }| {
+            write!(
+                formatter,
+                "{direction} {captured} captured, {passed} passed"
+            )
+        };
+        count("inbound", self.inbound)?;
+        count("; outbound", self.outbound)
     }
 }
 
@@ -80,10 +140,14 @@ fn compare(seed: u64, indices: Range<u64>) -> Tally {
         for _ in 0..CONNECTIONS {
             let mut tree = draw(&connections, &mut dice);
             let connection = tree.current();
-            tally.flows += 1;
-            tally.captured += u64::from(both.expected(&connection).is_some());
+            let count = if connection.is_inbound {
+                &mut tally.inbound
+            } else {
+                &mut tally.outbound
+            };
+            count.add(both.expected(&connection).is_some());
             if both.differ(&connection) {
-                tally.mismatch = Some(tell(&mut settings, &mut tree));
+                tally.mismatch = Some(describe(&mut settings, &mut tree));
                 return tally;
             }
         }
@@ -95,7 +159,7 @@ fn draw<S: Strategy>(strategy: &S, dice: &mut TestRunner) -> S::Tree {
     strategy.new_tree(dice).expect("something drawn")
 }
 
-fn tell(
+fn describe(
     settings: &mut impl ValueTree<Value = Settings>,
     connection: &mut impl ValueTree<Value = Connection>,
 ) -> String {
