@@ -5,7 +5,7 @@ use interceptor_tests::{
     lab::{CAPTURED, Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, call, echoes},
 };
 
-const PASSTHROUGH: &str = "addr add ::6/128 dev lo";
+const PASSTHROUGH: &str = "addr add ::6/128 dev lo nodad";
 
 fn lab() -> (Lab, Traces) {
     let lab = Lab::new().expect("a lab");
