@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{command::own_binary, interceptor, spawn::spawn};
+use interceptor_testkit::{command::own_binary, interceptor, spawn::spawn};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

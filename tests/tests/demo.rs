@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{cgroup, command::own_binary, spawn::spawn};
+use interceptor_testkit::{cgroup, command::own_binary, spawn::spawn};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{
+use interceptor_testkit::{
     settings::{Mode, Settings},
     sidecar::{Envoy, INBOUND_PORT, OUTBOUND_PORT, Proxy, Scene, Seen, Who},
     world::Mechanism,

@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, thread};
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{
-    actor::{Actor, User},
-    agent::protocol::{Family, Handle, Introduction, Level, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Handle, Introduction, Level, Protocol, Reply, Request},
+    },
     scenario::address,
     world::{Mechanism, Setup, Who, World},
 };

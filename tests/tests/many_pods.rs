@@ -21,7 +21,7 @@ use interceptor::{
     places::Places,
     settings::{IstioFlags, Settings},
 };
-use interceptor_tests::{cgroup, command::run, machine};
+use interceptor_testkit::{cgroup, command::run, machine};
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{
+use interceptor_testkit::{
     settings::{Mode, Settings},
     sidecar::{Proxy, Scene, Seen, Who},
     world::Mechanism,

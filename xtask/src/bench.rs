@@ -38,13 +38,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     test::prepare()?;
     apt::ensure(&[Need::new("wrk", "wrk")])?;
     let (envoy, interceptor) = (envoy::ensure()?, build::run()?);
-    let package = ["--release", "--package", "interceptor-tests"];
     let programs = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
-    exec(cargo("build").args(package).args(programs))?;
+    exec(
+        cargo("build")
+            .args(["--release", "--package", "interceptor-bench"])
+            .args(["--package", "interceptor-tests"])
+            .args(programs),
+    )?;
     let mut bench = cargo("run");
     bench
-        .arg("--quiet")
-        .args(package)
+        .args(["--quiet", "--release", "--package", "interceptor-bench"])
         .args(["--bin", "bench", "--", "--output"])
         .arg(options.folder())
         .env("INTERCEPTOR_BIN", interceptor)

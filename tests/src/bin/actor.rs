@@ -1,15 +1,15 @@
-//! The process that acts for a test: see `interceptor_tests::agent`.
+//! The process that acts for a test: see `interceptor_testkit::agent`.
 
 use std::env;
 
 use anyhow::{Result, bail};
-use interceptor_tests::agent;
+use interceptor_testkit::actor::process;
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [place] => agent::run(&serde_json::from_str(place)?),
-        ["here", name] => agent::run_here(name),
+        [place] => process::run(&serde_json::from_str(place)?),
+        ["here", name] => process::run_here(name),
         _ => bail!("tell me my place, as JSON, or that I am there: here NAME"),
     }
 }

@@ -1,7 +1,7 @@
-//! The programs of a pod with a sidecar: see `interceptor_tests::sidecar`.
+//! The programs of a pod with a sidecar: see `interceptor_testkit::sidecar`.
 
 use anyhow::Result;
-use interceptor_tests::sidecar;
+use interceptor_testkit::sidecar;
 
 fn main() -> Result<()> {
     sidecar::main()

@@ -3,7 +3,7 @@
 use std::{env, io};
 
 use anyhow::Result;
-use interceptor_tests::{cgroup, janitor};
+use interceptor_testkit::{cgroup, janitor};
 
 fn main() -> Result<()> {
     if env::args().any(|argument| argument == "--janitor") {

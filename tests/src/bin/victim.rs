@@ -4,7 +4,7 @@
 use std::{env, thread, time::Duration};
 
 use anyhow::{Result, bail};
-use interceptor_tests::world::{Mechanism, Setup, Who, World};
+use interceptor_testkit::world::{Mechanism, Setup, Who, World};
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 fn main() -> Result<()> {

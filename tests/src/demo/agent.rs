@@ -5,14 +5,14 @@ use std::{fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
 use comfy_table::{Table, presets};
-
-use super::ensure_uninterrupted;
-use crate::{
+use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
     interceptor,
     lab::{dial, wait_until},
     node::{APP, AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE},
 };
+
+use crate::interruption::ensure_uninterrupted;
 
 /// What each pod is called, and how it comes to be captured.
 const PODS: [(&str, &str); 3] = [
@@ -30,7 +30,7 @@ struct Told {
 }
 
 /// Runs it and answers whether every connection of every pod went to its proxy.
-pub fn run() -> Result<bool> {
+pub(crate) fn run() -> Result<bool> {
     say("a node: kubelet's cgroups, a container runtime's plugins, an API server");
     let node = Node::new(Driver::Systemd)?;
     let [before, by_cni @ ..] = PODS;

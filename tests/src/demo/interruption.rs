@@ -12,7 +12,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From now on, SIGINT and SIGTERM only make [`was_interrupted`] true. To be called before there is
 /// another thread. (Programs that are started get the default back.)
-pub fn catch_interruptions() -> Result<()> {
+pub(crate) fn catch_interruptions() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;
     thread::spawn(move || {
@@ -25,11 +25,11 @@ pub fn catch_interruptions() -> Result<()> {
 
 /// Whether there was a signal.
 #[must_use]
-pub fn was_interrupted() -> bool {
+pub(crate) fn was_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-pub(super) fn ensure_uninterrupted() -> Result<()> {
+pub(crate) fn ensure_uninterrupted() -> Result<()> {
     if was_interrupted() {
         bail!("interrupted");
     }

@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::sidecar::{Answer, Seen};
+use interceptor_testkit::sidecar::{Answer, Seen};
 
 /// What came of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// What the proxy was told.
-    pub(super) told: Option<Told>,
+    pub(crate) told: Option<Told>,
     /// Who answered, and the client as he sees it; or why nobody did.
-    pub(super) answer: Result<(String, IpAddr), String>,
+    pub(crate) answer: Result<(String, IpAddr), String>,
     /// The client's address as the client sees it.
     local: IpAddr,
     /// The server's address as the client sees it.
@@ -19,15 +19,15 @@ pub(super) struct Outcome {
 
 /// What the proxy was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) listener: String,
-    pub(super) original: String,
+pub(crate) struct Told {
+    pub(crate) listener: String,
+    pub(crate) original: String,
     /// An address; with its port only if that is not the client's own.
-    pub(super) client: String,
+    pub(crate) client: String,
 }
 
 impl Outcome {
-    pub(super) fn new(seen: Seen) -> Self {
+    pub(crate) fn new(seen: Seen) -> Self {
         let told = seen
             .answer
             .as_ref()
@@ -46,7 +46,7 @@ impl Outcome {
     }
 
     /// What two of them do not have in common, for people.
-    pub(super) fn difference(&self, other: &Self) -> String {
+    pub(crate) fn difference(&self, other: &Self) -> String {
         [
             (
                 "proxy told",

@@ -1,18 +1,18 @@
 //! Who dials what.
 
-use crate::sidecar::Who;
+use interceptor_testkit::sidecar::Who;
 
 /// Who is where, and what is special about it.
-pub(super) const LEGEND: &str = "\
+pub(crate) const LEGEND: &str = "\
 pod:    10.1.0.2, fd00:1::2   an app on 8080 and 15020 (excluded), the proxy on 15001 and 15006
 client: 10.1.0.1, fd00:1::1   outside the pod
 remote: 10.2.0.9, fd00:2::9   a server on 80";
 
 /// A connection to make.
-pub(super) struct Row {
-    pub(super) who: Who,
-    pub(super) to: &'static str,
-    pub(super) proxy_is_up: bool,
+pub(crate) struct Row {
+    pub(crate) who: Who,
+    pub(crate) to: &'static str,
+    pub(crate) proxy_is_up: bool,
 }
 
 const fn row(who: Who, to: &'static str) -> Row {
@@ -32,7 +32,7 @@ const fn without_proxy(who: Who, to: &'static str) -> Row {
 }
 
 /// All of them. Those without a proxy come last.
-pub(super) const ROWS: [Row; 18] = [
+pub(crate) const ROWS: [Row; 18] = [
     row(Who::App, "10.2.0.9:80"),
     row(Who::App, "[fd00:2::9]:80"),
     row(Who::App, "[::ffff:10.2.0.9]:80"),

@@ -1,13 +1,13 @@
 //! The table.
 
 use comfy_table::{Table, presets};
+use interceptor_testkit::sidecar::Who;
 
-use super::{
-    Compared,
+use crate::{
     outcome::Outcome,
+    pod::Compared,
     rows::{LEGEND, Row},
 };
-use crate::sidecar::Who;
 
 const HEADER: [&str; 8] = [
     "who",
@@ -28,7 +28,7 @@ const RED: &str = "\u{1b}[1;31m";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// Draws the table, and below it what differs.
-pub(super) fn draw(compared: &[Compared], is_colored: bool) -> String {
+pub(crate) fn draw(compared: &[Compared], is_colored: bool) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(HEADER);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::dial,
     node::{CAPTURED, Driver, Manifest, Node, PROXY, REMOTE, STRAIGHT},
 };

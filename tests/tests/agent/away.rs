@@ -1,6 +1,6 @@
 //! The agent is gone: what it has done stays, and it goes on from there when it is back.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::pins,
     lab::{call, cookie, dial, echoes, wait_until},
     node::{NAMESPACE, REMOTE},

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::Handle,
+use interceptor_testkit::{
+    actor::{Actor, protocol::Handle},
     lab::{call, echoes, wait_until},
     node::{Node, Pod, REMOTE, STRAIGHT},
 };

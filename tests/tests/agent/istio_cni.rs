@@ -2,7 +2,7 @@
 
 use std::{fs, thread, time::Duration};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::pins,
     lab::{cookie, wait_until},
     netns::Netns,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     dialler::{Dialler, Plan},
     lab::{call, echoes},
     node::{APP, AgentProcess, Node, PROXIED, Pod, REMOTE},

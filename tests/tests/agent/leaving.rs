@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::wait_until,
     manifests,
     node::{AgentProcess, NAMESPACE, Node, Pod},

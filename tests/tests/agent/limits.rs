@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use interceptor_tests::interceptor;
+use interceptor_testkit::interceptor;
 
 use super::new_node;
 

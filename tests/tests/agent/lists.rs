@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interceptor_tests::node::Node;
+use interceptor_testkit::node::Node;
 
 use super::{expect_captured, new_node, of_mesh, until_captured};
 

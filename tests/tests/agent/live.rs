@@ -1,6 +1,6 @@
 //! Annotations change while a pod runs.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::wait_until,
     node::{AgentProcess, Node, Pod, STRAIGHT},
 };

@@ -23,7 +23,7 @@ mod telling;
 mod uninstalling;
 mod unsupported;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::{dial, wait_until},
     node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE},
 };

@@ -1,7 +1,7 @@
 //! What the log and the Events say is for the people who run the cluster: which value, which pod,
 //! which server, and what they can do.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, run},
     interceptor,
     lab::wait_until,

@@ -1,6 +1,6 @@
 //! Static pods: the object in the API only mirrors them, under a UID that kubelet does not use.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::wait_until,
     node::{AgentProcess, Manifest, Node},
 };

@@ -1,6 +1,6 @@
 //! What others do to a pod or to its network.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::programs::{Deed, Mode, Place, Program},
     lab::{dial, wait_until},
 };
@@ -21,7 +21,7 @@ fn a_load_balancer_at_the_root_does_not_change_what_the_proxy_sees() {
     let root = node.cgroup.path();
     balancer.attach(root, Mode::Multiple).expect("attached");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
-    let ask = |pod: &interceptor_tests::node::Pod, who: &str| {
+    let ask = |pod: &interceptor_testkit::node::Pod, who: &str| {
         dial(pod.container(who).expect("a container"), SERVICE).expect("a call")
     };
     assert_eq!(ask(&there, "app"), "remote:80");
@@ -72,5 +72,5 @@ fn an_interface_that_comes_later_is_followed() {
     let others = || Ok(dial(app, to)? == format!("proxy:15001 for {to}"));
     let followed = wait_until("somebody else's address", others);
     followed.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
-    assert_eq!(dialled(&pod), interceptor_tests::node::CAPTURED);
+    assert_eq!(dialled(&pod), interceptor_testkit::node::CAPTURED);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::dial,
     node::{Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},
 };

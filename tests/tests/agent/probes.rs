@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::node::{AgentProcess, container};
+use interceptor_testkit::node::{AgentProcess, container};
 use k8s_openapi::api::core::v1::{Container, Probe};
 
 use super::new_node;

@@ -1,6 +1,6 @@
 //! Pods that cannot be captured do not start, and are told why.
 
-use interceptor_tests::lab::wait_until;
+use interceptor_testkit::lab::wait_until;
 use serde_json::json;
 
 use super::{new_node, of_mesh};

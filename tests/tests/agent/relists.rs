@@ -2,9 +2,8 @@
 
 use std::{fs, thread, time::Duration};
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::Namespace,
+use interceptor_testkit::{
+    actor::{Actor, process::Namespace},
     bpf::pins,
     lab::{cookie, dial, wait_until},
     netns::Netns,

@@ -1,6 +1,6 @@
 //! Sandboxes go, and come again.
 
-use interceptor_tests::lab::wait_until;
+use interceptor_testkit::lab::wait_until;
 
 use super::{dialled, expect_captured, new_node, of_mesh};
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::maps::Map,
     lab::{cookie, wait_until},
     manifests,

@@ -1,7 +1,7 @@
 //! Every way to uninstall ends with a node where pods start and nothing of ours is installed, whatever
 //! is deleted first. What is deleted is what is deployed, as it is rendered.
 
-use interceptor_tests::{bpf::pins, lab::cookie, manifests, node::STRAIGHT};
+use interceptor_testkit::{bpf::pins, lab::cookie, manifests, node::STRAIGHT};
 use serde_json::Value;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::wait_until,
     node::{Node, STRAIGHT},
 };

@@ -1,6 +1,6 @@
 //! Called by a person.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output},
     interceptor,
 };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, run},
     interceptor,
     netns::Netns,

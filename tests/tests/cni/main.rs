@@ -11,7 +11,7 @@ mod verbs;
 
 use std::{path::Path, process::Output};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output},
     interceptor,
 };

@@ -10,7 +10,7 @@ use std::{
 
 use ::interceptor::agent::install::{self, InstallOptions};
 use clap::Parser;
-use interceptor_tests::{interceptor, machine};
+use interceptor_testkit::{interceptor, machine};
 use serde_json::Value;
 
 const CALICO: &str =

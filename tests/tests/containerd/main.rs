@@ -3,7 +3,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::pins,
     containerd::{Containerd, Sandbox},
     interceptor,

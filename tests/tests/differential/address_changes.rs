@@ -1,6 +1,6 @@
 //! The pod's addresses change after the interception is in force. `-o lo` is a fact of the moment.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
     settings::Settings,
     world::{Setup, Who},

@@ -1,8 +1,8 @@
 //! Every way to connect.
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::protocol::{Family, Protocol, Reply, Request},
     scenario::{Dial, Run, Scenario, Way, address, differential},
     world::{Setup, Who},
 };

@@ -1,8 +1,8 @@
 //! DNS queries, which go to the agent beside the proxy.
 
 use anyhow::Result;
-use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Family, Protocol, Reply, Request, SocketOption},
     scenario::{Ask, Dial, Run, Scenario, Sending, differential, receive},
     settings::{Dns, Mode, Settings},
     world::{Layout, Setup, Who},

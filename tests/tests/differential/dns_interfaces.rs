@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
-use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Family, Protocol, Reply, Request, SocketOption},
     scenario::{Ask, Run, Scenario, Sending, address, differential},
     settings::{Dns, Settings},
     world::{Layout, Setup, Who},

@@ -1,7 +1,7 @@
 //! TCP that is forwarded through the pod: from and to somebody on a bridge inside it.
 
-use interceptor_tests::{
-    agent::protocol::{Protocol, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Protocol, SocketOption},
     scenario::{Dial, Scenario, Way, differential},
     settings::{Mode, Settings},
     world::{Setup, Who},

@@ -1,7 +1,7 @@
 //! What comes into the pod.
 
-use interceptor_tests::{
-    agent::protocol::Protocol,
+use interceptor_testkit::{
+    actor::protocol::Protocol,
     scenario::{Dial, Scenario, Way, differential},
     world::{Setup, Who},
 };

@@ -3,8 +3,8 @@
 mod around;
 mod dns;
 
-use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::protocol::{Family, Protocol, Reply, Request},
     scenario::address,
     settings::{Mode, Settings},
     world::{Mechanism, Setup, Who, World},

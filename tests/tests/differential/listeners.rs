@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
-use interceptor_tests::{
-    actor::User,
-    agent::protocol::{Handle, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        User,
+        protocol::{Handle, Request, SocketOption},
+    },
     scenario::{Run, Scenario, differential},
     world::{Bind, Setup, Who, serve, serve_with},
 };
@@ -209,7 +211,7 @@ fn on_a_device() {
     differential(&setup, &scenarios);
 }
 
-fn workers(actor: &interceptor_tests::actor::Actor) -> Result<Vec<Handle>> {
+fn workers(actor: &interceptor_testkit::actor::Actor) -> Result<Vec<Handle>> {
     let mut sockets = Vec::new();
     for bind in Bind::BOTH_WILDCARDS {
         for port in [15001, 15006] {

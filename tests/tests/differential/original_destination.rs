@@ -3,8 +3,8 @@
 mod waiting;
 
 use anyhow::Result;
-use interceptor_tests::{
-    agent::protocol::{Family, Level, Protocol, Request, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Family, Level, Protocol, Request, SocketOption},
     scenario::{Run, Scenario, address, differential},
     world::Who,
 };

@@ -1,9 +1,11 @@
 //! Whose a connection is: whoever opened the socket, whatever happens to it later.
 
 use anyhow::Result;
-use interceptor_tests::{
-    actor::{User, handle},
-    agent::protocol::{Family, Protocol, Request},
+use interceptor_testkit::{
+    actor::{
+        User, handle,
+        protocol::{Family, Protocol, Request},
+    },
     scenario::{Dial, Run, Scenario, address, differential},
     world::{Setup, Who},
 };

@@ -3,7 +3,7 @@
 //! `INTERCEPTOR_FLOWS` is the number of connections; `INTERCEPTOR_SEED` replays a run.
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::random::{Plan, compare, fixed_seed, fresh_seed, number, report};
+use interceptor_testkit::random::{Plan, compare, fixed_seed, fresh_seed, number, report};
 
 const FLOWS_PER_CONFIGURATION: usize = 30;
 

@@ -1,6 +1,6 @@
 //! Where a connection cannot go: the errno that the kernel has for it, at once.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     scenario::{Dial, Scenario, Way, differential},
     world::{Layout, Setup, Who},
 };

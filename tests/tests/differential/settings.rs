@@ -1,6 +1,6 @@
 //! Every setting.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
     settings::Settings,
     world::{Layout, Setup, Who},

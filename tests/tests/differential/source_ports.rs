@@ -1,8 +1,8 @@
 //! Source ports: one for several destinations, and fewer than there are connections.
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
-    agent::protocol::{Family, Introduction, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Family, Introduction, Protocol, Reply, Request, SocketOption},
     scenario::{Dial, Run, Scenario, address, differential},
     world::{Setup, Who},
 };

@@ -1,7 +1,7 @@
 //! Where a connection comes from: what routing picks, or what the socket is bound to.
 
-use interceptor_tests::{
-    agent::protocol::{
+use interceptor_testkit::{
+    actor::protocol::{
         Family,
         SocketOption::{self, BindAddressNoPort, BindToDevice, Mark, Transparent, V6Only},
     },

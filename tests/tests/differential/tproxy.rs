@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{
-    actor::{Actor, User},
-    agent::protocol::{Family, Handle, Introduction, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Handle, Introduction, Protocol, Reply, Request, SocketOption},
+    },
     lab::call,
     scenario::{Dial, Run, Scenario, Way, address, differential},
     settings::{Mode, Settings},

@@ -1,7 +1,7 @@
 //! The default truth table: every owner to every kind of destination, in IPv4, in IPv6, and in
 //! IPv4 through an IPv6 socket.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
     world::{Setup, Who},
 };

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
+    },
     interceptor::Attachment,
     lab::{self, Lab, NOTHING, STOCK},
     netns::Netns,

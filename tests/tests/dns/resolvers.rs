@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_tests::{
-    actor::{Actor, User},
-    agent::protocol::{Family, Protocol, Reply, Request, SocketOption, Zone},
+use interceptor_testkit::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Protocol, Reply, Request, SocketOption, Zone},
+    },
     command::{bounded, run},
     settings::{Dns, Settings},
     world::{Mechanism, Setup, Who, World},

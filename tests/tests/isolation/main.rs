@@ -6,8 +6,8 @@ mod steered;
 use std::net::Ipv6Addr;
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
-    agent::protocol::{Family, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::protocol::{Family, Protocol, Reply, Request},
     scenario::address,
     world::{Mechanism, Setup, Who, World},
 };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     forged::send_syn,
     lab::{Lab, STOCK, Who, call, stand_in, wait_until},
     tap::Tap,

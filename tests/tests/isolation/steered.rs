@@ -4,9 +4,11 @@
 //! Behind iptables such a SYN leaves for localhost, or is dropped for its header: it hangs. Here it is
 //! refused.
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+    },
     lab::{Lab, ROOT, STOCK},
     tap::Tap,
 };

@@ -1,6 +1,6 @@
 //! With the rights to attach.
 
-use interceptor_tests::lab::{Lab, NOTHING, all_captured, all_direct};
+use interceptor_testkit::lab::{Lab, NOTHING, all_captured, all_direct};
 
 use crate::{InPod, expect};
 

@@ -1,6 +1,6 @@
 //! Dry runs print what would be in force.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output},
     interceptor,
     lab::{Lab, NOTHING},

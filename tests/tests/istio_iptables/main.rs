@@ -8,7 +8,7 @@ mod strictness;
 
 use std::process::Output;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output},
     interceptor,
     lab::{Lab, STOCK},

@@ -2,7 +2,7 @@
 
 use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Output};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output},
     interceptor,
 };

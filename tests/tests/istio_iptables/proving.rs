@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use interceptor_tests::lab::{Lab, NOTHING, STOCK};
+use interceptor_testkit::lab::{Lab, NOTHING, STOCK};
 
 use crate::{InPod, NOT_PROVEN, expect, said};
 

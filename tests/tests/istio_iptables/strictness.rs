@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use interceptor::settings::{IstioFlags, Settings};
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, output, run},
     machine,
     netns::Netns,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use interceptor_tests::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct, said};
+use interceptor_testkit::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct, said};
 
 const ROUNDS: usize = 5;
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     interceptor,
     lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct},
 };

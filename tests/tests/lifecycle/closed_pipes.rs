@@ -5,7 +5,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::bounded,
     interceptor::{self, try_run},
     lab::{Lab, STOCK, Who, all_captured, all_direct, wait_until},

@@ -1,7 +1,7 @@
 //! Detaching gives back what was there, and takes nothing away from connections that are open.
 
-use interceptor_tests::{
-    agent::protocol::{Handle, Reply, Request},
+use interceptor_testkit::{
+    actor::protocol::{Handle, Reply, Request},
     lab::{CAPTURED, Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, call, echoes},
 };
 
@@ -86,7 +86,7 @@ fn open(lab: &Lab) -> Vec<(Who, &'static str, Handle)> {
         .collect()
 }
 
-fn actor(lab: &Lab, who: Who) -> &interceptor_tests::actor::Actor {
+fn actor(lab: &Lab, who: Who) -> &interceptor_testkit::actor::Actor {
     match who {
         Who::App => &lab.app,
         Who::Client => &lab.client,

@@ -1,6 +1,6 @@
 //! `interceptor explain`: what it says is what happens.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     interceptor,
     lab::{APP, CAPTURED, Lab, STOCK, Who},
 };

@@ -6,9 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::Handle,
+use interceptor_testkit::{
+    actor::{Actor, protocol::Handle},
     bpf::pins,
     cgroup::Cgroup,
     command::output,

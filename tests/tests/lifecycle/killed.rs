@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     interceptor,
     lab::{Killing, Lab, NOTHING, STOCK, TPROXY, Traces, all_captured, all_direct},
 };

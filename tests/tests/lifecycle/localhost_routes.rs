@@ -6,9 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Protocol, Reply, Request, SocketOption, Zone},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Protocol, Reply, Request, SocketOption, Zone},
+    },
     lab::{Lab, NOTHING, STOCK, Traces, wait_until},
     scenario::address,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use interceptor_tests::{
+use interceptor_testkit::{
     dialler::{Dialler, Plan},
     interceptor,
     lab::{APP, Lab, ROOT, STOCK, Who, all_captured},

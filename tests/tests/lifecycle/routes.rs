@@ -15,7 +15,7 @@ use interceptor::{
     places::Places,
     settings::{IstioFlags, Settings},
 };
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::maps::Map,
     command::{bounded, output, run},
     interceptor as command,

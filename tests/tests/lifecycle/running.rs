@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     actor::Actor,
     inner::put_inside,
     interceptor,

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use interceptor_tests::{
-    actor::{Actor, User},
-    agent::protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+    },
     command::{bounded, run},
     lab::{Lab, NOTHING, STOCK, TPROXY, all_captured, all_direct, echoes},
 };

@@ -1,7 +1,7 @@
 //! Attaching and detaching while connections are made.
 
 use anyhow::Result;
-use interceptor_tests::{
+use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
     lab::{APP, Lab, ROOT, STOCK, all_captured, all_direct},
 };

@@ -3,8 +3,8 @@
 
 use std::{fs, path::Path, thread, time::Instant};
 
-use interceptor_tests::{
-    agent::protocol::Handle,
+use interceptor_testkit::{
+    actor::protocol::Handle,
     dialler::{Dialler, Plan},
     lab::{ROOT, call, dial, echoes, said, wait_until},
     machine::Exclusive,

@@ -17,9 +17,8 @@ use interceptor_ebpf::{
     Outcome::{self, Captured, Passed, Refused},
     Reason, Refusal,
 };
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::Handle,
+use interceptor_testkit::{
+    actor::{Actor, protocol::Handle},
     lab::{APP, Lab, STOCK, Who, dial},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
 };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use interceptor::bpf::{dispatcher, maps::Maps, object::Object, pins::Pins};
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::calls::{Between, WORDS},
     lab::{Lab, STOCK, Who},
 };
@@ -14,7 +14,7 @@ use crate::alone;
 const PODS: u64 = 250;
 
 /// Two pods, attached alike.
-fn labs(alone: &interceptor_tests::machine::Exclusive) -> [Lab; 2] {
+fn labs(alone: &interceptor_testkit::machine::Exclusive) -> [Lab; 2] {
     [(); 2].map(|()| {
         let lab = Lab::alone(alone).expect("a lab");
         lab.start_proxy().expect("a proxy");

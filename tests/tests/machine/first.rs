@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::{maps::Map, pins},
     interceptor,
     lab::{Killing, Lab, NOTHING, STOCK, all_captured, all_direct},

@@ -1,6 +1,6 @@
 //! Tables without room: refused, never straight through; and nobody else is concerned.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     actor::Actor,
     bpf::maps::Map,
     inner::put_inside,
@@ -44,7 +44,7 @@ fn fill_with(name: &str, head: u32) -> Map {
 }
 
 /// A pod that has dialled one destination, and its peer.
-fn lab(alone: &interceptor_tests::machine::Exclusive) -> Lab {
+fn lab(alone: &interceptor_testkit::machine::Exclusive) -> Lab {
     let lab = Lab::alone(alone).expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
@@ -123,12 +123,12 @@ fn without_room_for_another_pod_the_attach_is_refused() {
     let before = other.traces().expect("traces");
     let full = fill("icept_next");
     let mut attach = other.attach_command(STOCK);
-    let output = interceptor_tests::command::output(&mut attach, "").expect("a run");
+    let output = interceptor_testkit::command::output(&mut attach, "").expect("a run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("room") || said.contains("fit"), "{said}");
     let changes = other.changes_since(&before).expect("traces");
-    assert_eq!(changes, interceptor_tests::lab::NOTHING);
+    assert_eq!(changes, interceptor_testkit::lab::NOTHING);
     let answer = other.dial(Who::App, "10.2.0.9:80").expect("a dial");
     assert_eq!(answer, "remote:80");
     let answer = lab.dial(Who::App, "10.2.0.9:443").expect("a dial");

@@ -1,6 +1,6 @@
 //! What is left when the last pod goes.
 
-use interceptor_tests::{
+use interceptor_testkit::{
     actor::Actor,
     command::output,
     dialler::{Dialler, Plan},

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::pins,
     lab::{cookie, dial, said},
     machine::Exclusive,

@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
+use interceptor_testkit::{
     command::{bounded, run},
     lab::wait_until,
     machine::{self, Exclusive},
@@ -92,7 +92,7 @@ fn expect_nothing_left() {
 }
 
 fn interceptor(arguments: &[&str]) -> Command {
-    let mut command = bounded(interceptor_tests::interceptor::binary());
+    let mut command = bounded(interceptor_testkit::interceptor::binary());
     command.args(arguments);
     command
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use interceptor_ebpf::Share;
-use interceptor_tests::{
+use interceptor_testkit::{
     cgroup::Cgroup,
     command::{bounded, run},
     dialler::{Dialler, Plan},

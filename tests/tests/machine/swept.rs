@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::{maps::Map, pins},
     cgroup::Cgroup,
     command::{bounded, output},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     interceptor,
     lab::{Lab, Who},
     spawn::spawn,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     lab::{dial, wait_until},
     manifests,
     node::{AgentProcess, CAPTURED, Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},

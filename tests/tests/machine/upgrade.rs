@@ -6,9 +6,11 @@ use std::{
     process::Command,
 };
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Handle, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Handle, Reply, Request},
+    },
     bpf::pins,
     command::{bounded, output},
     dialler::{Dialler, Plan},
@@ -264,7 +266,7 @@ fn what_another_build_has_attached_is_said_and_detached() {
     for arguments in detach {
         lab.attach(STOCK).expect("attached");
         let mut command = bounded(&other);
-        interceptor_tests::lab::said(command.arg("detach").args(arguments)).expect("detached");
+        interceptor_testkit::lab::said(command.arg("detach").args(arguments)).expect("detached");
         let changes = lab.changes_since(&before).expect("traces");
         assert_eq!(changes, NOTHING, "{arguments:?}");
         expect_nothing_left();

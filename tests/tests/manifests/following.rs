@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::run,
     manifests::{only, render_at, workspace},
 };

@@ -9,7 +9,7 @@ mod values;
 
 use std::{fs, sync::LazyLock};
 
-use interceptor_tests::manifests::{render, workspace};
+use interceptor_testkit::manifests::{render, workspace};
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{Container, PodSpec, Volume},

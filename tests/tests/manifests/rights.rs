@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::run,
     interceptor,
     lab::{self, Lab, STOCK},

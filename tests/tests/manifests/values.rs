@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use interceptor_tests::interceptor;
+use interceptor_testkit::interceptor;
 use k8s_openapi::api::{apps::v1::DaemonSet, batch::v1::Job, core::v1::ConfigMap};
 
 use super::{Rendered, host_path};

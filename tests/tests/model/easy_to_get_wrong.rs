@@ -1,7 +1,7 @@
 //! What is easy to get wrong about istio-iptables, each with the verdict that both must give.
 
 use interceptor_ebpf::Transport;
-use interceptor_tests::settings::{Dns, Mode, Settings};
+use interceptor_testkit::settings::{Dns, Mode, Settings};
 
 use super::{Both, flow::Connection};
 

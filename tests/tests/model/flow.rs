@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use interceptor_ebpf::Transport;
-use interceptor_tests::model::{LOOPBACK, Packet, Protocol, State};
+use interceptor_testkit::model::{LOOPBACK, Packet, Protocol, State};
 use proptest::{
     prelude::any,
     prop_oneof,

@@ -8,10 +8,9 @@ mod product;
 use std::{fmt, ops::Range, thread};
 
 use anyhow::{Context as _, Result, bail};
-
 use flow::{Connection, connections};
-use interceptor_tests::{
-    agent::protocol::Family,
+use interceptor_testkit::{
+    actor::protocol::Family,
     model::Firewall,
     random::{fixed_seed, fresh_seed, number, report, runner, settings, shrink},
     rules,

@@ -18,7 +18,7 @@ use interceptor_ebpf::{
     Address, Flow, Inbound, InterfaceFlags, Lists, NetnsState, Outbound, Owner, Policy, PortFlags,
     PortPage, PortPageKey, PrefixFlags, Verdict, decide,
 };
-use interceptor_tests::{model::LOOPBACK, settings::Settings};
+use interceptor_testkit::{model::LOOPBACK, settings::Settings};
 
 use crate::flow::{Connection, INTERFACES};
 

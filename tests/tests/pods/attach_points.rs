@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
-use interceptor_tests::{
-    actor::{Actor, User},
-    agent::protocol::{Family, Level, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Level, Protocol, Reply, Request},
+    },
     interceptor,
     lab::{APP, Lab, PROXY, STOCK, Who, all_captured, call, dial},
 };
@@ -118,7 +120,7 @@ fn a_pod_is_attached_at_another_cgroup() {
     }
     lab.detach().expect("detached");
     let left = lab.leftovers().expect("leftovers");
-    assert_eq!(left, interceptor_tests::lab::NOTHING);
+    assert_eq!(left, interceptor_testkit::lab::NOTHING);
 }
 
 /// A socket is captured wherever below the attach point it was made, also by somebody who came to
@@ -170,6 +172,6 @@ fn a_socket_that_moves_is_captured() {
     let Reply::Data(line) = reply.expect("a line") else {
         panic!("no line");
     };
-    let answer = interceptor_tests::dialler::outcome(&line).expect("an introduction");
+    let answer = interceptor_testkit::dialler::outcome(&line).expect("an introduction");
     assert_eq!(answer, "proxy:15001 for 10.2.0.9:80");
 }

@@ -11,9 +11,11 @@ use std::{
 };
 
 use anyhow::Result;
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Handle, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Handle, Reply, Request},
+    },
     bpf::programs::{Deed, Place, Program},
     command::{bounded, output, run},
     inner::{forward, put_inside},

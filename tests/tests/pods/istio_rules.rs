@@ -1,8 +1,8 @@
 //! Istio's rules in a pod are known, by whatever they were written.
 
 use ::interceptor::netns::istio_rules;
-use interceptor_tests::{
-    agent::protocol::Family,
+use interceptor_testkit::{
+    actor::protocol::Family,
     command::{bounded, run},
     lab::{Lab, STOCK},
     netns::Netns,

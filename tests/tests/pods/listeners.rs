@@ -3,9 +3,11 @@
 use std::fs;
 
 use interceptor_ebpf::MAX_LISTENER_SLOTS;
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Handle, Protocol, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Handle, Protocol, Request, SocketOption},
+    },
     lab::{Lab, PROXY, STOCK, Who, all_captured},
     world::{Bind, serve},
 };
@@ -45,7 +47,7 @@ fn a_proxy_that_dies_is_refused_until_the_next_listens() {
                 serve(&proxy, bind, port).expect("a listener");
             }
         }
-        interceptor_tests::lab::call(&lab.app, "10.2.0.9:80").expect("a call");
+        interceptor_testkit::lab::call(&lab.app, "10.2.0.9:80").expect("a call");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
         drop(proxy);
         assert_eq!(lab.dial_all().expect("dials"), refused());

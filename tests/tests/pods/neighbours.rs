@@ -1,9 +1,11 @@
 //! Pods with the same addresses, and network namespaces that are not captured.
 
 use anyhow::Result;
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Level, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Level, Protocol, Reply, Request},
+    },
     lab::{APP, Lab, PROXY, ROOT, STOCK, Who, all_captured, dial},
     world::{Bind, serve},
 };
@@ -53,7 +55,7 @@ fn each_of_several_pods_has_its_own_proxy() {
     assert_eq!(first.dial_all().expect("dials"), refused);
     pods[0].0.detach().expect("detached");
     let direct = pods[0].0.dial_all().expect("dials");
-    assert_eq!(direct, interceptor_tests::lab::all_direct());
+    assert_eq!(direct, interceptor_testkit::lab::all_direct());
     let (last, _) = &pods[1];
     assert_eq!(last.dial_all().expect("dials"), all_captured_by(names[2]));
 }
@@ -104,7 +106,7 @@ fn outsider_sees(outsider: &Actor) -> Result<Vec<String>> {
     for to in dials {
         seen.push(format!("{to}: {}", dial(outsider, to)?));
     }
-    let (socket, _) = interceptor_tests::lab::call(outsider, "127.200.0.1:80")?;
+    let (socket, _) = interceptor_testkit::lab::call(outsider, "127.200.0.1:80")?;
     seen.push(format!(
         "{:?}",
         outsider.call(&Request::PeerName { socket })?

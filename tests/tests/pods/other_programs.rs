@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use interceptor_tests::{
-    agent::protocol::{Level, Request},
+use interceptor_testkit::{
+    actor::protocol::{Level, Request},
     bpf::programs::{Deed, Link, Mode, Place, Program},
     lab::{Lab, STOCK, all_captured, all_direct, call},
 };

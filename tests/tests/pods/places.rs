@@ -12,9 +12,11 @@ use interceptor::{
     places::Places,
     settings::{IstioFlags, Settings},
 };
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Level, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Level, Protocol, Reply, Request},
+    },
     bpf::{
         pins,
         programs::{Deed, Mode, Place, Program},
@@ -202,7 +204,7 @@ fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     assert!(pins::links_of_cgroup(old).expect("links").is_empty());
     assert!(!pins::links_of_cgroup(new).expect("links").is_empty());
     // A socket made there is asked there.
-    let user = interceptor_tests::lab::PROXY;
+    let user = interceptor_testkit::lab::PROXY;
     let proxy = Actor::start("proxy", user, lab.pod.namespace(), Some(&pod)).expect("a proxy");
     serve(&proxy, Bind::V4_WILDCARD, 15001).expect("a listener");
     assert_eq!(

@@ -1,8 +1,10 @@
 //! Stand-ins, dialled by somebody or running out.
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Handle, Level, Protocol, Reply, Request},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Handle, Level, Protocol, Reply, Request},
+    },
     dialler::{Dialler, Plan},
     lab::{APP, Lab, PROXY, STOCK, Who, call, dial, stand_in},
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
+use interceptor_testkit::{
     actor::{Actor, User},
     cgroup::Cgroup,
     command::{bounded, output, run},
@@ -99,7 +99,7 @@ impl Pod {
              route add default via 10.1.0.1",
         )?;
         let start = |name: &str, uid| {
-            let netns = interceptor_tests::agent::Namespace::At(path.clone());
+            let netns = interceptor_testkit::actor::process::Namespace::At(path.clone());
             Actor::start(
                 name,
                 User::new(uid, uid),

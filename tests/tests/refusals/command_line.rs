@@ -1,6 +1,6 @@
 //! Values that cannot be.
 
-use interceptor_tests::{command::bounded, interceptor};
+use interceptor_testkit::{command::bounded, interceptor};
 
 use crate::{FAILED, GRAMMAR, Subjects};
 

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
-use interceptor_tests::lab::Lab;
+use interceptor_testkit::lab::Lab;
 
 use crate::{FAILED, Subjects};
 
@@ -94,5 +94,5 @@ fn a_bad_variable_behind_a_flag_does_not_matter() {
     let subjects = Subjects::new();
     let mut command = subjects.free.attach_command(&["-i", "*"]);
     command.env("ISTIO_SERVICE_CIDR", "bad");
-    interceptor_tests::lab::said(&mut command).expect("attached");
+    interceptor_testkit::lab::said(&mut command).expect("attached");
 }

@@ -8,7 +8,7 @@ mod surroundings;
 
 use std::process::{Command, Output};
 
-use interceptor_tests::{
+use interceptor_testkit::{
     command::output,
     lab::{Lab, NOTHING, STOCK, Traces},
 };

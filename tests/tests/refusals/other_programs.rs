@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     bpf::programs::{Deed, Mode, Place, Program},
     command::output,
     lab::{Lab, NOTHING},

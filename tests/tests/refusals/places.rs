@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use interceptor_tests::{
+use interceptor_testkit::{
     actor::Actor,
     command::{bounded, output},
     interceptor,
@@ -96,7 +96,7 @@ fn a_pod_without_addresses_is_refused() {
     bare.ip("link add eth0 type veth peer name eth1\nlink set eth0 up\nlink set eth1 up")
         .expect("link-local addresses");
     let show = || {
-        let show = || interceptor_tests::command::run(bounded("ip").args(["route"]), "");
+        let show = || interceptor_testkit::command::run(bounded("ip").args(["route"]), "");
         bare.enter(show).expect("routes")
     };
     let before = show();

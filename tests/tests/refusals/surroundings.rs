@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use interceptor_tests::{
+use interceptor_testkit::{
     cgroup,
     command::bounded,
     interceptor,
@@ -105,7 +105,7 @@ fn no_cgroup2_is_refused() {
 fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
     let lab = Lab::new().expect("a lab");
     let mut command = attach_in(&lab, &PRIVATE_MOUNTS, "", AT_CGROUP);
-    interceptor_tests::lab::said(&mut command).expect("attached");
+    interceptor_testkit::lab::said(&mut command).expect("attached");
     assert!(!lab.traces().expect("traces").links.is_empty());
 }
 
@@ -166,15 +166,15 @@ fn the_root_of_a_cgroup_namespace_that_leaves_out_a_process_is_refused() {
     let named = ["--cgroup", "\"$MOUNT\""];
     for lab in subjects.both() {
         let outside = cgroup::Cgroup::new().expect("a cgroup");
-        let guest = interceptor_tests::actor::Actor::start(
+        let guest = interceptor_testkit::actor::Actor::start(
             "guest",
-            interceptor_tests::lab::APP,
+            interceptor_testkit::lab::APP,
             lab.pod.namespace(),
             Some(outside.path()),
         )
         .expect("an actor");
         let mut command = attach_in_cgroup_namespace(lab, &named);
-        let output = interceptor_tests::command::output(&mut command, "").expect("a run");
+        let output = interceptor_testkit::command::output(&mut command, "").expect("a run");
         let pid = guest.pid().to_string();
         crate::expect_refusal(&command, &output, FAILED, &["leaves out", &pid]);
     }
@@ -186,7 +186,8 @@ fn the_named_root_of_a_cgroup_namespace_with_all_processes_is_taken() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let flags = ["--cgroup", "\"$MOUNT\"", "-i", "'*'"];
-    interceptor_tests::lab::said(&mut attach_in_cgroup_namespace(&lab, &flags)).expect("attached");
-    let answer = lab.dial(interceptor_tests::lab::Who::App, "10.2.0.9:80");
+    interceptor_testkit::lab::said(&mut attach_in_cgroup_namespace(&lab, &flags))
+        .expect("attached");
+    let answer = lab.dial(interceptor_testkit::lab::Who::App, "10.2.0.9:80");
     assert_eq!(answer.expect("a dial"), "proxy:15001 for 10.2.0.9:80");
 }

@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, Result};
-use interceptor_tests::{
-    agent::protocol::{Family, Level, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::protocol::{Family, Level, Protocol, Reply, Request, SocketOption},
     command::{bounded, run},
     netns::Netns,
     scenario::address,

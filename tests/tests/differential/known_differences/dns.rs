@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request, SocketOption},
+    },
     scenario::address,
     settings::{Dns, Settings},
     world::{Mechanism, Setup, Who, World},

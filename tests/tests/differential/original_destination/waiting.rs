@@ -1,9 +1,11 @@
 //! Clients that wait to be accepted by a proxy that does only what it is told.
 
 use anyhow::Result;
-use interceptor_tests::{
-    actor::Actor,
-    agent::protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+use interceptor_testkit::{
+    actor::{
+        Actor,
+        protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
+    },
     scenario::{Run, address},
     world::{Setup, Who},
 };

@@ -1,0 +1,194 @@
+//! The side that accepts: the proxy, one thread and one `epoll`. As a proxy does, it asks every
+//! connection where it was going to.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use anyhow::{Context as _, Result};
+use interceptor_testkit::{actor::protocol::Family, original::original_destination};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    answer,
+    protocol::{Order, Outcome, Wish},
+    stay, used,
+};
+
+const BACKLOG: i32 = 4096;
+const STDIN: u64 = 0;
+const BUFFER: usize = 1 << 16;
+const HTTP: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Serves `ports` on all addresses, and answers orders from stdin until that ends.
+pub(super) fn run(ports: &[u16]) -> Result<()> {
+    let mut server = Server::new()?;
+    for port in ports {
+        server
+            .listen(*port)
+            .with_context(|| format!("port {port}"))?;
+    }
+    answer(&Outcome::Done)?;
+    while server.turn()? {}
+    Ok(())
+}
+
+struct Server {
+    epoll: Epoll,
+    /// What the descriptor of this number is.
+    ends: Vec<Option<End>>,
+    buffer: Vec<u8>,
+}
+
+enum End {
+    Listener { socket: Socket, port: u16 },
+    Connection(Connection),
+}
+
+struct Connection {
+    socket: Socket,
+    port: u16,
+    original: Option<SocketAddr>,
+    wish: Option<Wish>,
+}
+
+impl Server {
+    fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(
+            io::stdin().as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, STDIN),
+        )?;
+        Ok(Self {
+            epoll,
+            ends: Vec::new(),
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    fn listen(&mut self, port: u16) -> io::Result<()> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        self.add(End::Listener { socket, port })
+    }
+
+    fn add(&mut self, end: End) -> io::Result<()> {
+        let number = end.socket().as_raw_fd().unsigned_abs() as usize;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
+        self.epoll.add(end.socket(), event)?;
+        if self.ends.len() <= number {
+            self.ends.resize_with(number + 1, || None);
+        }
+        self.ends[number] = Some(end);
+        Ok(())
+    }
+
+    /// Waits for something to do and does it. False at the end of stdin.
+    fn turn(&mut self) -> Result<bool> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => return Ok(true),
+            count => count?,
+        };
+        for event in &events[..count] {
+            if event.data() == STDIN {
+                if !obey()? {
+                    return Ok(false);
+                }
+            } else {
+                self.serve(usize::try_from(event.data())?);
+            }
+        }
+        Ok(true)
+    }
+
+    fn serve(&mut self, number: usize) {
+        let is_over = match self.ends.get_mut(number).and_then(Option::as_mut) {
+            Some(End::Listener { .. }) => return self.accept(number),
+            // Whoever is gone needs no answer.
+            Some(End::Connection(connection)) => {
+                !connection.serve(&mut self.buffer).unwrap_or(false)
+            }
+            None => false,
+        };
+        if is_over {
+            self.ends[number] = None;
+        }
+    }
+
+    fn accept(&mut self, number: usize) {
+        while let Some(Some(End::Listener { socket, port })) = self.ends.get(number)
+            && let Ok((socket, _)) = socket.accept()
+        {
+            let connection = Connection {
+                original: original_destination(&socket, Family::V4).ok(),
+                socket,
+                port: *port,
+                wish: None,
+            };
+            // A connection that cannot be watched is closed.
+            let _watched = self.add(End::Connection(connection));
+        }
+    }
+}
+
+impl End {
+    const fn socket(&self) -> &Socket {
+        match self {
+            Self::Listener { socket, .. } => socket,
+            Self::Connection(connection) => &connection.socket,
+        }
+    }
+}
+
+impl Connection {
+    /// Takes what has come. False when the connection is over.
+    fn serve(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let length = self.socket.read(buffer)?;
+        let mut data = &buffer[..length];
+        let wish = match (self.wish, data.split_first()) {
+            (_, None) => return Ok(false),
+            (Some(wish), _) => wish,
+            (None, Some((first, rest))) => {
+                let wish = Wish::from_byte(*first).ok_or(io::ErrorKind::InvalidData)?;
+                self.wish = Some(wish);
+                data = rest;
+                wish
+            }
+        };
+        match wish {
+            Wish::Identify => self.introduce()?,
+            Wish::Echo => self.socket.write_all(data)?,
+            Wish::Http if data.ends_with(b"\r\n\r\n") => self.socket.write_all(HTTP)?,
+            Wish::Discard | Wish::Http => {}
+        }
+        Ok(true)
+    }
+
+    fn introduce(&mut self) -> io::Result<()> {
+        let original = self
+            .original
+            .map_or_else(|| "-".to_owned(), |original| original.to_string());
+        writeln!(self.socket, "{} {original}", self.port)
+    }
+}
+
+/// Reads an order and answers it. False at the end.
+fn obey() -> Result<bool> {
+    let mut line = String::new();
+    if io::stdin().read_line(&mut line)? == 0 {
+        return Ok(false);
+    }
+    answer(&match serde_json::from_str(&line)? {
+        Order::Usage => used()?,
+        Order::Stay(cpu) => stay(cpu)?,
+        other => Outcome::Failed(format!("a server cannot: {other:?}")),
+    })?;
+    Ok(true)
+}

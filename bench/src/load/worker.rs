@@ -1,0 +1,132 @@
+//! The driver's side of a load process.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::fd::AsFd as _,
+    path::Path,
+    process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use interceptor_testkit::{
+    actor::{User, process::Place},
+    command::own_binary,
+    netns::Netns,
+    spawn::spawn,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Order, Outcome, Role};
+use crate::environment::cpus;
+
+/// The program of all load processes, beside the driver's.
+const BINARY: &str = "bench";
+
+/// The option before the role of a load process.
+pub const LOAD: &str = "--load";
+
+/// How long an order may take, beyond what it says itself: a hundred thousand connections.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A load process. Killed when dropped.
+pub(crate) struct Worker {
+    name: String,
+    child: Child,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl Worker {
+    /// Starts one; it serves `serves` when this returns. Clients and servers stay on processors of
+    /// their own where there are two, which makes times steadier.
+    pub(crate) fn start(
+        name: &str,
+        user: User,
+        netns: &Netns,
+        cgroup: &Path,
+        serves: &[u16],
+    ) -> Result<Self> {
+        let place = Place {
+            name: name.to_owned(),
+            cgroup: Some(cgroup.to_owned()),
+            netns: netns.namespace(),
+            uid: user.uid,
+            gid: user.gid,
+            parent: process::id().cast_signed(),
+        };
+        let cpus = cpus()?;
+        let cpu = if serves.is_empty() {
+            cpus.first()
+        } else {
+            cpus.last()
+        };
+        let role = Role {
+            place,
+            cpu: cpu.copied(),
+            serves: serves.to_vec(),
+        };
+        let mut command = Command::new(own_binary(BINARY)?);
+        command
+            .args([LOAD, &serde_json::to_string(&role)?])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = spawn(command)?;
+        let stdin = child.stdin.take().context("stdin")?;
+        let stdout = BufReader::new(child.stdout.take().context("stdout")?);
+        let worker = Self {
+            name: name.to_owned(),
+            child,
+            pipes: Mutex::new((stdin, stdout)),
+        };
+        worker.finish().with_context(|| format!("{role:?}"))?;
+        Ok(worker)
+    }
+
+    /// Has an order carried out.
+    pub(crate) fn order(&self, order: &Order) -> Result<Outcome> {
+        self.begin(order)?;
+        self.finish().with_context(|| format!("{order:?}"))
+    }
+
+    /// Has it begin to carry out an order.
+    pub(crate) fn begin(&self, order: &Order) -> Result<()> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        pipes.0.write_all(line.as_bytes())?;
+        Ok(())
+    }
+
+    /// Waits for the end of what was begun.
+    pub(crate) fn finish(&self) -> Result<Outcome> {
+        let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fds = [PollFd::new(pipes.1.get_ref().as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE)?)?;
+        let name = &self.name;
+        ensure!(ready > 0, "{name}: no answer within {PATIENCE:?}");
+        let mut line = String::new();
+        pipes.1.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "{name} has ended");
+        match serde_json::from_str(&line)? {
+            Outcome::Failed(why) => bail!("{name}: {why}"),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Processor seconds that it has used.
+    pub(crate) fn used(&self) -> Result<f64> {
+        match self.order(&Order::Usage)? {
+            Outcome::Used(seconds) => Ok(seconds),
+            other => bail!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

@@ -1,0 +1,44 @@
+//! The benchmark: `cargo xtask bench` builds all that it needs and runs it. With `--load`: one of
+//! its load processes.
+
+use std::{env, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum as _};
+use interceptor_bench::{self as bench, LOAD, Options, Scale, Workload};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where the results go
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Short and rough
+    #[arg(long)]
+    quick: bool,
+    /// Only these workloads
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Workload>,
+}
+
+fn main() -> Result<()> {
+    if env::args().nth(1).as_deref() == Some(LOAD) {
+        return bench::load(&env::args().nth(2).context("tell me my role, as JSON")?);
+    }
+    let arguments = Arguments::parse();
+    let options = Options {
+        scale: if arguments.quick {
+            Scale::quick()
+        } else {
+            Scale::full()
+        },
+        workloads: if arguments.only.is_empty() {
+            Workload::value_variants().to_vec()
+        } else {
+            arguments.only
+        },
+    };
+    let results = bench::run(&options, |results| bench::write(results, &arguments.output))?;
+    println!("{}", bench::verdicts(&results));
+    println!("{}", arguments.output.join("README.md").display());
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! A connection to oneself.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use interceptor_testkit::bpf::sockmap::Accelerated;
+
+/// How long anything may take. What is broken may never come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Both ends of a connection.
+pub(super) struct Connection {
+    /// Who connected.
+    pub(super) client: TcpStream,
+    /// Who was connected to.
+    pub(super) server: TcpStream,
+    _accelerated: Option<Accelerated>,
+}
+
+impl Connection {
+    /// By TCP, in the calling thread's network namespace.
+    pub(super) fn plain() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        for end in [&client, &server] {
+            end.set_nodelay(true)?;
+            end.set_read_timeout(Some(PATIENCE))?;
+            end.set_write_timeout(Some(PATIENCE))?;
+        }
+        Ok(Self {
+            client,
+            server,
+            _accelerated: None,
+        })
+    }
+
+    /// Past it.
+    pub(super) fn accelerated() -> Result<Self> {
+        let plain = Self::plain()?;
+        let accelerated = Accelerated::new(&plain.client, &plain.server)
+            .context("this kernel has no socket acceleration")?;
+        Ok(Self {
+            _accelerated: Some(accelerated),
+            ..plain
+        })
+    }
+
+    /// How many messages of `size` bytes go there and back in a second.
+    pub(super) fn exchange(&self, size: usize, milliseconds: u64) -> Result<f64> {
+        let last = AtomicU64::new(u64::MAX);
+        let answer = || -> Result<()> {
+            let mut message = vec![0; size];
+            for number in 0.. {
+                (&self.server).read_exact(&mut message)?;
+                (&self.server).write_all(&message)?;
+                if number == last.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let ask = || -> Result<f64> {
+            let mut message = vec![1; size];
+            let limit = Duration::from_millis(milliseconds);
+            let begin = Instant::now();
+            let mut count = 0_u32;
+            loop {
+                let is_last = begin.elapsed() > limit;
+                if is_last {
+                    last.store(count.into(), Ordering::SeqCst);
+                }
+                (&self.client).write_all(&message)?;
+                (&self.client).read_exact(&mut message)?;
+                count += 1;
+                if is_last {
+                    return Ok(f64::from(count) / begin.elapsed().as_secs_f64());
+                }
+            }
+        };
+        together(answer, ask)
+    }
+
+    /// How many bytes arrive in a second that are sent `size` at a time.
+    pub(super) fn pour(&self, size: usize, milliseconds: u64) -> Result<f64> {
+        let all = AtomicU64::new(u64::MAX);
+        let begin = Instant::now();
+        let take = || -> Result<()> {
+            let mut room = vec![0; 1 << 16];
+            let mut taken = 0_u64;
+            while taken != all.load(Ordering::SeqCst) {
+                taken += u64::try_from((&self.server).read(&mut room)?)?;
+            }
+            Ok(())
+        };
+        let give = || -> Result<u64> {
+            let message = vec![1; size];
+            let limit = Duration::from_millis(milliseconds);
+            let mut sent = 0;
+            loop {
+                let is_last = begin.elapsed() > limit;
+                sent += u64::try_from(size)?;
+                if is_last {
+                    all.store(sent, Ordering::SeqCst);
+                }
+                (&self.client).write_all(&message)?;
+                if is_last {
+                    return Ok(sent);
+                }
+            }
+        };
+        let sent = together(take, give)?;
+        #[expect(clippy::cast_precision_loss, reason = "some gigabytes")]
+        let sent = sent as f64;
+        Ok(sent / begin.elapsed().as_secs_f64())
+    }
+}
+
+/// Runs both side by side, and answers what the second does.
+fn together<T: Send>(
+    one: impl FnOnce() -> Result<()> + Send,
+    other: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other()?;
+        one.join().map_err(|_| anyhow!("it panicked"))??;
+        Ok(other)
+    })
+}

@@ -1,0 +1,102 @@
+//! Attaching a pod, against restoring the rules of the same settings.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use interceptor_testkit::{
+    bpf::pins,
+    command::{bounded, run as run_command},
+    interceptor, rules,
+    settings::Settings,
+};
+
+use super::policy::with_cidrs;
+use crate::{
+    Contestant, Pod, Row, Scale, Section, Unit,
+    pod::{attach, stock},
+    rounds::take_turns,
+};
+
+pub(super) fn run(scale: &Scale) -> Result<Section> {
+    let mut rows = first(&pins::folder())?.into_iter().collect::<Vec<_>>();
+    // So that it is never the first pod on the machine.
+    let _other = Pod::without_proxy(Contestant::Interceptor, &stock())?;
+    let pods = Contestant::INTERCEPTING
+        .iter()
+        .map(|contestant| {
+            let pod = Pod::without_proxy(Contestant::Direct, &stock())?;
+            Ok((contestant.to_string(), (*contestant, pod)))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let starts = take_turns(scale.attaches, &pods, |(contestant, _)| {
+        only_start(*contestant)
+    })?;
+    let numbers = starts.numbers(|time| time.as_secs_f64() * 1e3);
+    let what = "saying the version";
+    rows.push(Row::against_first(what, Unit::Milliseconds, &numbers));
+    for (what, settings) in [
+        ("the stock settings", stock()),
+        ("10,000 CIDRs", with_cidrs(10_000)),
+    ] {
+        let turns = take_turns(scale.attaches, &pods, |(contestant, pod)| {
+            put_in_force(*contestant, pod, &settings)
+        })?;
+        let numbers = turns.numbers(|time| time.as_secs_f64() * 1e3);
+        rows.push(Row::against_first(what, Unit::Milliseconds, &numbers));
+    }
+    Ok(Section {
+        method: format!(
+            "From the start of the command to its end, {} rounds, on a node that has another pod \
+             attached. \"First\": on one that has none, so that all programs are loaded. \"Saying the \
+             version\" is what it takes to start a command and to end it.",
+            scale.attaches
+        ),
+        rows,
+        ..Section::default()
+    })
+}
+
+/// The first attach on a machine, if nothing is attached to it.
+fn first(pins: &Path) -> Result<Option<Row>> {
+    if pins.exists() {
+        return Ok(None);
+    }
+    let pod = Pod::without_proxy(Contestant::Direct, &stock())?;
+    let time = put_in_force(Contestant::Interceptor, &pod, &stock())?;
+    let numbers = [(
+        Contestant::Interceptor.to_string(),
+        vec![time.as_secs_f64() * 1e3],
+    )];
+    Ok(Some(Row::new("the first", Unit::Milliseconds, &numbers)))
+}
+
+/// How long a command of the contestant's takes that does nothing.
+fn only_start(contestant: Contestant) -> Result<Duration> {
+    let mut command = if contestant == Contestant::Iptables {
+        bounded("iptables-restore")
+    } else {
+        bounded(interceptor::binary())
+    };
+    let begin = Instant::now();
+    run_command(command.arg("--version"), "")?;
+    Ok(begin.elapsed())
+}
+
+/// How long it takes. All is as before when this returns.
+fn put_in_force(contestant: Contestant, pod: &Pod, settings: &Settings) -> Result<Duration> {
+    let begin = Instant::now();
+    if contestant == Contestant::Iptables {
+        rules::apply(pod.netns(), settings, false)?;
+        let took = begin.elapsed();
+        let flush = || run_command(&mut bounded("iptables-restore"), "*nat\nCOMMIT\n");
+        pod.netns().enter(flush)?;
+        return Ok(took);
+    }
+    attach(pod.netns().path(), &pod.pod_cgroup()?, settings)?;
+    let took = begin.elapsed();
+    interceptor::detach(pod.netns().path())?;
+    Ok(took)
+}

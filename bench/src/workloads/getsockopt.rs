@@ -1,0 +1,89 @@
+//! What a program at `getsockopt(2)` costs those who ask for other things.
+
+use std::cell::RefCell;
+
+use anyhow::{Result, bail};
+use interceptor_testkit::{interceptor, lab::APP};
+
+use crate::{
+    Contestant, Pod, Row, Scale, Section, Unit,
+    load::{Order, Outcome, Worker},
+    pod::{attach, stock},
+    rounds::take_turns,
+    summary::quantile,
+};
+
+/// How often a turn asks; the middle counts.
+const TRIES: usize = 7;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Without,
+    Outside,
+    OtherNamespace,
+    Inside,
+}
+
+pub(super) fn run(scale: &Scale) -> Result<Section> {
+    let pod = Pod::new(Contestant::Interceptor, &stock())?;
+    let direct = Pod::new(Contestant::Direct, &stock())?;
+    let outside = direct.worker_at(APP, &direct.cgroup().child("pod")?)?;
+    let other = direct.worker_at(APP, &pod.pod_cgroup()?)?;
+    let inside = pod.worker_at(APP, &pod.pod_cgroup()?)?;
+    let is_attached = RefCell::new(true);
+    let subjects = [
+        ("without us".to_owned(), Who::Without),
+        ("outside mesh pods".to_owned(), Who::Outside),
+        (
+            "a mesh pod's cgroup, another namespace".to_owned(),
+            Who::OtherNamespace,
+        ),
+        ("inside a mesh pod".to_owned(), Who::Inside),
+    ];
+    let turns = take_turns(scale.attaches, &subjects, |who| {
+        set_attached(&pod, &mut is_attached.borrow_mut(), *who != Who::Without)?;
+        ask(
+            match who {
+                Who::Without | Who::Outside => &outside,
+                Who::OtherNamespace => &other,
+                Who::Inside => &inside,
+            },
+            scale.options_asked,
+        )
+    })?;
+    set_attached(&pod, &mut is_attached.borrow_mut(), true)?;
+    let numbers = turns.numbers(|nanoseconds| *nanoseconds);
+    Ok(Section {
+        method: format!(
+            "getsockopt(SO_ERROR), {} calls {TRIES} times a turn, of which the middle counts, {} \
+             rounds; between turns Interceptor is detached and attached. It is attached at the \
+             pod's own cgroup.",
+            scale.options_asked, scale.attaches
+        ),
+        rows: vec![Row::against_first("one call", Unit::Nanoseconds, &numbers)],
+        ..Section::default()
+    })
+}
+
+fn set_attached(pod: &Pod, is_attached: &mut bool, wanted: bool) -> Result<()> {
+    if *is_attached != wanted {
+        if wanted {
+            attach(pod.netns().path(), &pod.pod_cgroup()?, &stock())?;
+        } else {
+            interceptor::detach(pod.netns().path())?;
+        }
+        *is_attached = wanted;
+    }
+    Ok(())
+}
+
+fn ask(worker: &Worker, count: u32) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..TRIES {
+        match worker.order(&Order::AskOption { count })? {
+            Outcome::Nanoseconds(nanoseconds) => times.push(nanoseconds),
+            other => bail!("{other:?}"),
+        }
+    }
+    Ok(quantile(&times, 0.5))
+}

@@ -1,0 +1,126 @@
+//! Attaching more and more pods.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use interceptor_testkit::{
+    cgroup::Cgroup,
+    interceptor,
+    janitor::{self, Task},
+    netns::Netns,
+};
+
+use crate::{
+    Contestant, Row, Scale, Section, Unit,
+    charts::{Chart, Line},
+    pod::{attach, stock},
+};
+
+/// Addresses and routes of a pod, of which nobody is at the other end.
+const POD: &str = "
+link add eth0 type veth peer name eth1
+link set eth0 up
+link set eth1 up
+addr add 10.1.0.2/24 dev eth0
+route add default via 10.1.0.1
+";
+
+/// How many of the first and of the last are told.
+const SOME: usize = 10;
+
+/// A pod to be attached.
+struct Target {
+    netns: Netns,
+    cgroup: PathBuf,
+}
+
+/// Attaches all and answers how long each took.
+type Attacher = fn(&[Target]) -> Result<Vec<Duration>>;
+
+pub(super) fn run(scale: &Scale) -> Result<Section> {
+    let cgroup = Cgroup::new()?;
+    let targets = (0..scale.pods)
+        .map(|number| {
+            let cgroup = cgroup.child(&format!("pod{number}"))?;
+            let netns = Netns::new("pod", Some(&cgroup))?;
+            netns.ip(POD)?;
+            janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+            Ok(Target { netns, cgroup })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let measured = measure("interceptor", one_by_one, &targets);
+    let detached = detach(&targets)?;
+    let (mut rows, line) = measured?;
+    rows.push(row("detaching each", &detached));
+    Ok(Section {
+        method: format!(
+            "{} pods with a cgroup each, attached one by one by as many commands.",
+            scale.pods
+        ),
+        charts: vec![Chart::lines(
+            "pods",
+            "Attaching one more pod",
+            ("pods that are attached", "ms"),
+            false,
+            vec![line],
+        )],
+        rows,
+        ..Section::default()
+    })
+}
+
+fn measure(name: &str, attacher: Attacher, targets: &[Target]) -> Result<(Vec<Row>, Line)> {
+    let times = attacher(targets)?;
+    let some = SOME.min(times.len());
+    let rows = vec![
+        row(&format!("each of the first {some}"), &times[..some]),
+        row(
+            &format!("each of the last {some} of {}", times.len()),
+            &times[times.len() - some..],
+        ),
+    ];
+    let points = (0_u32..)
+        .map(f64::from)
+        .zip(times.iter().map(|time| milliseconds(*time)))
+        .collect();
+    let name = name.to_owned();
+    Ok((rows, Line { name, points }))
+}
+
+/// By the command, pod by pod.
+fn one_by_one(targets: &[Target]) -> Result<Vec<Duration>> {
+    targets
+        .iter()
+        .map(|target| {
+            let begin = Instant::now();
+            attach(target.netns.path(), &target.cgroup, &stock())?;
+            Ok(begin.elapsed())
+        })
+        .collect()
+}
+
+fn detach(targets: &[Target]) -> Result<Vec<Duration>> {
+    targets
+        .iter()
+        .map(|target| {
+            let begin = Instant::now();
+            interceptor::detach(target.netns.path())?;
+            let took = begin.elapsed();
+            janitor::remember(&Task::Detached(target.netns.path().to_owned()))?;
+            Ok(took)
+        })
+        .collect()
+}
+
+fn row(what: &str, times: &[Duration]) -> Row {
+    let times = times.iter().copied().map(milliseconds).collect();
+    let numbers = [(Contestant::Interceptor.to_string(), times)];
+    Row::new(what, Unit::Milliseconds, &numbers)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,70 @@
+//! Requests and bulk on a kept connection.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    Contestant, Direction, Pod, Row, Scale, Section, Unit,
+    charts::Chart,
+    load::{Order, Outcome},
+    pod::stock,
+    rounds::take_turns,
+};
+
+const SIZES: [(usize, &str); 3] = [(1, "1 B"), (1 << 10, "1 KiB"), (1 << 14, "16 KiB")];
+const GIGABITS: f64 = 8e-9;
+
+pub(super) fn run(scale: &Scale) -> Result<Section> {
+    let pods = Pod::each(&Contestant::ALL, &stock())?;
+    for (_, pod) in &pods {
+        pod.share_processor()?;
+    }
+    let milliseconds = scale.turn_milliseconds;
+    let mut rows = Vec::new();
+    for direction in Direction::BOTH {
+        let name = direction.name();
+        for (size, text) in SIZES {
+            let turns = take_turns(scale.rounds, &pods, |pod| {
+                let to = pod.destination(direction);
+                let order = Order::Exchange {
+                    to,
+                    size,
+                    milliseconds,
+                };
+                rate(pod, direction, &order)
+            })?;
+            let what = format!("{name}, {text} there and back");
+            let numbers = turns.numbers(|rate| *rate);
+            rows.push(Row::against_first(what, Unit::PerSecond, &numbers));
+        }
+        let turns = take_turns(scale.rounds, &pods, |pod| {
+            let to = pod.destination(direction);
+            rate(pod, direction, &Order::Pour { to, milliseconds })
+        })?;
+        let numbers = turns.numbers(|bytes| bytes * GIGABITS);
+        let what = format!("{name}, bulk");
+        rows.push(Row::against_first(what, Unit::GigabitsPerSecond, &numbers));
+    }
+    Ok(Section {
+        method: format!(
+            "Turns of {milliseconds} ms, {} rounds. The proxy sends back what it gets, or only \
+             reads; it has the client's processor, so that a rate tells the work on one.",
+            scale.rounds
+        ),
+        charts: vec![Chart::bars(
+            "bulk",
+            "Bulk throughput",
+            "Gbit/s",
+            &rows,
+            &["outbound, bulk", "inbound, bulk"],
+        )],
+        rows,
+        ..Section::default()
+    })
+}
+
+fn rate(pod: &Pod, direction: Direction, order: &Order) -> Result<f64> {
+    match pod.order(direction, order)? {
+        Outcome::PerSecond(rate) => Ok(rate),
+        other => bail!("{other:?}"),
+    }
+}

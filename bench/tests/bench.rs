@@ -1,0 +1,70 @@
+//! What is measured is what it is said to be. How fast anything is passes or fails no test.
+
+use std::fs;
+
+use interceptor_bench::{self as bench, Contestant, Options, Pod, Results, Scale, Workload, stock};
+use interceptor_testkit::machine;
+
+#[test]
+fn every_contestant_does_what_it_claims() {
+    let _shared = machine::shared().expect("the machine");
+    for contestant in Contestant::ALL {
+        let pod = Pod::new(contestant, &stock()).expect("a pod that proves itself");
+        let tracked = pod.tracked().expect("conntrack's count");
+        assert_eq!(
+            tracked > 0,
+            contestant == Contestant::Iptables,
+            "{contestant}: {tracked}"
+        );
+    }
+}
+
+/// Interceptor that was taken away, rules that were flushed: no number would come of it.
+#[test]
+fn a_contestant_that_does_not_capture_is_found_out() {
+    let _shared = machine::shared().expect("the machine");
+    let mut pod = Pod::new(Contestant::Interceptor, &stock()).expect("a pod");
+    pod.stop_intercepting();
+    let error = pod.verify().expect_err("nothing is captured");
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("10.2.0.9:80") || text.contains("ECONN"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
+    let workloads = [Workload::Setup, Workload::Hooks];
+    let options = Options {
+        scale: Scale::smallest(),
+        workloads: workloads.to_vec(),
+    };
+    let results = bench::run(&options, |_| Ok(())).expect("results");
+    let folder = tempfile::tempdir().expect("a folder");
+    bench::write(&results, folder.path()).expect("written");
+
+    let json = fs::read(folder.path().join("results.json")).expect("JSON");
+    let read: Results = serde_json::from_slice(&json).expect("what was written");
+    assert_eq!(read.sections.len(), workloads.len());
+    let page = fs::read_to_string(folder.path().join("README.md")).expect("a page");
+    for target in &read.targets {
+        assert!(page.contains(&target.what), "{}", target.what);
+    }
+    let chart = fs::read_to_string(folder.path().join("connect.svg")).expect("a chart");
+    assert!(chart.starts_with("<svg") && chart.contains("interceptor"));
+}
+
+/// One destination, 500 ports: whoever intercepts has as many for each destination.
+#[test]
+fn only_the_direct_way_is_short_of_ports_to_many_destinations() {
+    let options = Options {
+        scale: Scale::smallest(),
+        workloads: vec![Workload::Crowd],
+    };
+    let results = bench::run(&options, |_| Ok(())).expect("results");
+    let row = &results.sections[0].rows[0];
+    let open = |contestant: Contestant| row.value(contestant.name()).expect("a number").median;
+    assert!(open(Contestant::Direct) <= 500.0);
+    assert!(open(Contestant::Interceptor) > 3000.0);
+}

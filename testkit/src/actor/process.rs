@@ -1,0 +1,132 @@
+//! The actor's side: a process that makes the system calls it is told to.
+//!
+//! One request a line on stdin, one reply a line on stdout, both JSON. Between requests it serves
+//! its identity listeners.
+
+pub(crate) mod options;
+
+mod datagrams;
+mod dns;
+mod identity;
+mod passing;
+mod place;
+mod raw;
+mod sockets;
+
+use std::{
+    io::{self, Write as _},
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use anyhow::{Context as _, Result};
+use dns::DnsServer;
+use identity::Identity;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+pub use place::{Namespace, Place};
+pub(crate) use raw::set_option;
+use sockets::Sockets;
+pub(crate) use sockets::above;
+
+use super::protocol::{self, Reply, Request};
+
+/// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
+pub fn run(place: &Place) -> Result<()> {
+    place.enter()?;
+    run_here(&place.name)
+}
+
+/// The life of an actor that is where it is to be.
+pub fn run_here(name: &str) -> Result<()> {
+    answer(&Reply::Done)?;
+    let mut agent = Agent {
+        name: name.to_owned(),
+        sockets: Sockets::default(),
+        identity: Identity::default(),
+        dns: DnsServer::default(),
+        input: Vec::new(),
+    };
+    while agent.turn()? {}
+    Ok(())
+}
+
+struct Agent {
+    name: String,
+    sockets: Sockets,
+    identity: Identity,
+    dns: DnsServer,
+    /// What has come in on stdin and is not yet a line.
+    input: Vec<u8>,
+}
+
+impl Agent {
+    /// Waits for something to do and does it. False at the end of stdin.
+    fn turn(&mut self) -> Result<bool> {
+        let stdin = io::stdin();
+        let ready = {
+            let mut fds = vec![stdin.as_fd()];
+            fds.extend(self.identity.fds());
+            fds.extend(self.dns.fds());
+            wait_readable(&fds)?
+        };
+        let (identity, dns) = ready[1..].split_at(self.identity.fds().count());
+        self.identity.serve(identity, &self.name);
+        self.dns.serve(dns);
+        if ready[0] {
+            return self.read_requests();
+        }
+        Ok(true)
+    }
+
+    fn read_requests(&mut self) -> Result<bool> {
+        let mut buffer = [0; 4096];
+        let length = nix::unistd::read(io::stdin().as_fd(), &mut buffer)?;
+        self.input.extend_from_slice(&buffer[..length]);
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            let request = serde_json::from_slice(&line).context("request")?;
+            answer(&self.execute(request))?;
+        }
+        Ok(length > 0)
+    }
+
+    fn execute(&mut self, request: Request) -> Reply {
+        let done = match request {
+            Request::Serve { socket } => self
+                .sockets
+                .take(socket)
+                .and_then(|listener| self.identity.add(socket, listener))
+                .map(|()| Reply::Done),
+            Request::ServeDns { socket, zone } => self
+                .sockets
+                .take(socket)
+                .and_then(|socket| self.dns.add(socket, zone))
+                .map(|()| Reply::Done),
+            Request::Queries => Ok(self.dns.queries()),
+            Request::Close { socket } if self.identity.remove(socket) => Ok(Reply::Done),
+            Request::SetUser { uid, gid } => place::become_user(uid, gid).map(|()| Reply::Done),
+            Request::SetSocketOwner { uid, gid } => {
+                place::own_sockets_as(uid, gid);
+                Ok(Reply::Done)
+            }
+            request => self.sockets.execute(request),
+        };
+        done.unwrap_or_else(|error| Reply::Error(sockets::errno_name(&error)))
+    }
+}
+
+/// Which of `fds` have something to read, once one has.
+fn wait_readable(fds: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
+    let mut polled: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    poll(&mut polled, PollTimeout::NONE)?;
+    Ok(polled.iter().map(|fd| fd.any().unwrap_or(false)).collect())
+}
+
+fn answer(reply: &Reply) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, reply)?;
+    stdout.write_all(b"\n")?;
+    Ok(stdout.flush()?)
+}

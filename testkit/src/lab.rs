@@ -1,0 +1,342 @@
+//! A pod and its peer, not captured yet: what the tests of attaching and detaching begin with.
+//!
+//! ```text
+//!  pod                                             peer
+//!  app, server, proxy                              client, remote
+//!  eth0 10.1.0.2, fd00:1::2 ────────────────────── eth0 10.1.0.1, fd00:1::1
+//!                                                  lo   10.2.0.9, fd00:2::9
+//! ```
+
+mod killing;
+mod stand_in;
+mod talk;
+mod traces;
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::Result;
+pub use killing::Killing;
+pub use stand_in::stand_in;
+pub use talk::{call, dial, echoes, said, wait_until};
+pub use traces::{Traces, cookie, cookie_at};
+
+use crate::{
+    actor::{
+        Actor, User,
+        protocol::{Handle, Reply, Request},
+    },
+    cgroup::Cgroup,
+    command::bounded,
+    interceptor,
+    janitor::{self, Task},
+    machine::{self, Exclusive, Shared},
+    netns::Netns,
+    world::{Bind, serve},
+};
+
+/// An app's user.
+pub const APP: User = User::new(1000, 1000);
+/// The proxy's user.
+pub const PROXY: User = User::new(1337, 1337);
+/// Whose the peer's processes are.
+pub const ROOT: User = User::new(0, 0);
+
+/// What a stock sidecar is given, both families captured.
+pub const STOCK: &[&str] = &[
+    "-b",
+    "*",
+    "-d",
+    "15090,15021,15020",
+    "-i",
+    "*",
+    "--dual-stack",
+];
+
+/// What makes [`STOCK`] transparent.
+pub const TPROXY: &[&str] = &["-m", "TPROXY"];
+
+/// Connections of every kind that [`STOCK`] captures, and who answers them: captured, and not.
+pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
+    (
+        Who::App,
+        "10.2.0.9:80",
+        "proxy:15001 for 10.2.0.9:80",
+        "remote:80",
+    ),
+    (
+        Who::App,
+        "[fd00:2::9]:80",
+        "proxy:15001 for [fd00:2::9]:80",
+        "remote:80",
+    ),
+    (
+        Who::App,
+        "[::ffff:10.2.0.9]:80",
+        "proxy:15001 for 10.2.0.9:80",
+        "remote:80",
+    ),
+    (
+        Who::Client,
+        "10.1.0.2:8080",
+        "proxy:15006 for 10.1.0.2:8080",
+        "server:8080",
+    ),
+    (
+        Who::Client,
+        "[fd00:1::2]:8080",
+        "proxy:15006 for [fd00:1::2]:8080",
+        "server:8080",
+    ),
+];
+
+/// No leftovers, no changes.
+pub const NOTHING: &[String] = &[];
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The pod's app.
+    App,
+    /// Somebody outside the pod.
+    Client,
+}
+
+/// A pod and its peer. The pod is detached when dropped, or when the test process dies.
+pub struct Lab {
+    /// The app, as a client.
+    pub app: Actor,
+    /// The app, as a server of port 8080.
+    pub server: Actor,
+    /// The proxy. It listens on nothing at first.
+    pub proxy: Actor,
+    /// A client outside the pod.
+    pub client: Actor,
+    /// The servers outside the pod, of ports 80 and 443 on all addresses.
+    pub remote: Actor,
+    /// The pod's network namespace.
+    pub pod: Netns,
+    /// The peer's.
+    pub peer: Netns,
+    /// The cgroup that all of them are below.
+    pub cgroup: Cgroup,
+    cookie: u64,
+    _shared: Option<Shared>,
+}
+
+impl Lab {
+    /// Makes one, beside other tests.
+    pub fn new() -> Result<Self> {
+        let shared = machine::shared()?;
+        Self::make(Some(shared))
+    }
+
+    /// Makes one for a test that has the machine for itself.
+    pub fn alone(_exclusive: &Exclusive) -> Result<Self> {
+        Self::make(None)
+    }
+
+    fn make(shared: Option<Shared>) -> Result<Self> {
+        let cgroup = Cgroup::new()?;
+        let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
+        let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;
+        lay_out(&pod, &peer)?;
+        let start = |name, user, netns: &Netns, place: &str| {
+            Actor::start(name, user, netns.namespace(), Some(&cgroup.child(place)?))
+        };
+        let lab = Self {
+            app: start("app", APP, &pod, "pod/app")?,
+            server: start("server", APP, &pod, "pod/app")?,
+            proxy: start("proxy", PROXY, &pod, "pod/proxy")?,
+            client: start("client", ROOT, &peer, "peer")?,
+            remote: start("remote", ROOT, &peer, "peer")?,
+            cookie: cookie(&pod)?,
+            pod,
+            peer,
+            cgroup,
+            _shared: shared,
+        };
+        serve(&lab.server, Bind::DUAL_WILDCARD, 8080)?;
+        for port in [80, 443] {
+            serve(&lab.remote, Bind::DUAL_WILDCARD, port)?;
+        }
+        janitor::remember(&Task::Detach(lab.pod.path().to_owned()))?;
+        Ok(lab)
+    }
+
+    /// Has the proxy listen on the stock ports, on a wildcard of each family.
+    pub fn start_proxy(&self) -> Result<Vec<Handle>> {
+        self.listen([15001, 15006])
+    }
+
+    /// Has the proxy listen on these ports, on a wildcard of each family.
+    pub fn listen(&self, ports: impl IntoIterator<Item = u16>) -> Result<Vec<Handle>> {
+        ports
+            .into_iter()
+            .flat_map(|port| Bind::BOTH_WILDCARDS.map(|bind| (bind, port)))
+            .map(|(bind, port)| serve(&self.proxy, bind, port))
+            .collect()
+    }
+
+    /// Has the proxy close these listeners.
+    pub fn close(&self, listeners: Vec<Handle>) -> Result<()> {
+        listeners
+            .into_iter()
+            .try_for_each(|socket| self.proxy.must(&Request::Close { socket }).map(drop))
+    }
+
+    /// `interceptor VERB --netns POD`
+    #[must_use]
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = bounded(interceptor::binary());
+        command.arg(verb).arg("--netns").arg(self.pod.path());
+        command
+    }
+
+    /// `interceptor attach` at the lab's cgroup.
+    #[must_use]
+    pub fn attach_command(&self, flags: &[&str]) -> Command {
+        self.attach_command_at(self.cgroup.path(), flags)
+    }
+
+    /// `interceptor attach` at another cgroup.
+    #[must_use]
+    pub fn attach_command_at(&self, cgroup: &Path, flags: &[&str]) -> Command {
+        let mut command = self.command("attach");
+        command.arg("--cgroup").arg(cgroup).args(flags);
+        command
+    }
+
+    /// Attaches the pod at the lab's cgroup and answers what was said.
+    pub fn attach(&self, flags: &[&str]) -> Result<String> {
+        said(&mut self.attach_command(flags))
+    }
+
+    /// Attaches the pod at another cgroup.
+    pub fn attach_at(&self, cgroup: &Path, flags: &[&str]) -> Result<String> {
+        said(&mut self.attach_command_at(cgroup, flags))
+    }
+
+    /// Detaches the pod and answers what was said.
+    pub fn detach(&self) -> Result<String> {
+        said(&mut self.command("detach"))
+    }
+
+    /// The actor that dials.
+    #[must_use]
+    pub const fn actor(&self, who: Who) -> &Actor {
+        match who {
+            Who::App => &self.app,
+            Who::Client => &self.client,
+        }
+    }
+
+    /// Who answers when `who` dials `to`. The connection is over when this returns.
+    pub fn dial(&self, who: Who, to: &str) -> Result<String> {
+        let actor = self.actor(who);
+        let (socket, outcome) = call(actor, to)?;
+        let name = actor.call(&Request::LocalName { socket })?;
+        actor.must(&Request::Close { socket })?;
+        if let Reply::Name(name) = name {
+            self.wait_for_end(name.port())?;
+        }
+        Ok(outcome)
+    }
+
+    /// Waits until neither end in the pod has more to do than to wait for late packets.
+    fn wait_for_end(&self, port: u16) -> Result<()> {
+        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
+        wait_until("the end of a connection", || {
+            for table in &tables {
+                let sockets = fs::read_to_string(table)?;
+                if sockets.lines().any(|socket| is_open_on(socket, port)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Who answers each of [`CAPTURED`].
+    pub fn dial_all(&self) -> Result<Vec<String>> {
+        CAPTURED
+            .iter()
+            .map(|(who, to, ..)| self.dial(*who, to))
+            .collect()
+    }
+
+    /// The network namespace's cookie.
+    #[must_use]
+    pub const fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// What an attach changes, as it is now.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::read(&self.pod, self.cgroup.path(), self.cookie)
+    }
+
+    /// What of it is not as it was.
+    pub fn changes_since(&self, before: &Traces) -> Result<Vec<String>> {
+        Ok(before.changes_to(&self.traces()?))
+    }
+
+    /// What is kept for the pod anywhere.
+    pub fn leftovers(&self) -> Result<Vec<String>> {
+        traces::leftovers(self.pod.path(), self.cgroup.path(), self.cookie)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        match self.detach() {
+            // The janitor no longer has to.
+            Ok(_) => drop(janitor::remember(&Task::Detached(
+                self.pod.path().to_owned(),
+            ))),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
+}
+
+/// Every answer of [`Lab::dial_all`] when the pod is captured.
+#[must_use]
+pub fn all_captured() -> Vec<&'static str> {
+    CAPTURED.iter().map(|(.., captured, _)| *captured).collect()
+}
+
+/// Every answer of [`Lab::dial_all`] when it is not.
+#[must_use]
+pub fn all_direct() -> Vec<&'static str> {
+    CAPTURED.iter().map(|(.., direct)| *direct).collect()
+}
+
+/// Whether a line of `/proc/net/tcp` is of a connection with an end on `port` that is not over.
+fn is_open_on(line: &str, port: u16) -> bool {
+    const OVER: [&str; 3] = ["06", "07", "0A"];
+
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, remote, state) = (fields.next(), fields.next(), fields.next());
+    let port = format!(":{port:04X}");
+    let on_port = |end: Option<&str>| end.is_some_and(|end| end.ends_with(&port));
+    (on_port(local) || on_port(remote)) && state.is_some_and(|state| !OVER.contains(&state))
+}
+
+const POD: &str = "
+addr add 10.1.0.2/24 dev eth0
+addr add fd00:1::2/64 dev eth0 nodad
+route add default via 10.1.0.1
+route add ::/0 via fd00:1::1
+";
+
+const PEER: &str = "
+addr add 10.1.0.1/24 dev eth0
+addr add fd00:1::1/64 dev eth0 nodad
+addr add 10.2.0.9/32 dev lo
+addr add fd00:2::9/128 dev lo nodad
+";
+
+fn lay_out(pod: &Netns, peer: &Netns) -> Result<()> {
+    pod.cable("eth0", peer, "eth0", 1)?;
+    pod.ip(POD)?;
+    peer.ip(PEER)
+}

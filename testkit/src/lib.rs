@@ -1,0 +1,35 @@
+//! What the kernel tests stand on: namespaces, cgroups, processes that act in them, and two worlds
+//! laid out alike, one behind Istio's iptables rules and one behind Interceptor.
+//!
+//! Nothing made here outlives the test process, however it ends: processes die with it
+//! ([`spawn`]), namespaces have no other name than their processes, and a [`janitor`] takes away
+//! cgroups and detaches Interceptor.
+
+pub mod actor;
+pub mod apiserver;
+pub mod bpf;
+pub mod cgroup;
+pub mod command;
+pub mod conntrack;
+pub mod containerd;
+pub mod dialler;
+pub mod forged;
+pub mod inner;
+pub mod interceptor;
+pub mod janitor;
+pub mod lab;
+pub mod machine;
+pub mod manifests;
+pub mod model;
+pub mod netns;
+pub mod node;
+pub mod original;
+pub mod random;
+pub mod rules;
+pub mod scenario;
+pub mod settings;
+pub mod sidecar;
+pub mod smoke;
+pub mod spawn;
+pub mod tap;
+pub mod world;

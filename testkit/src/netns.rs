@@ -1,0 +1,217 @@
+//! Network namespaces that live as long as the process that holds them.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    panic,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
+
+use crate::{
+    actor::{Actor, User, process::Namespace},
+    command::{bounded, require_root, run},
+    janitor::{self, Task},
+    spawn::spawn,
+};
+
+/// How long a test waits for the kernel to settle a new interface.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
+/// the test process dies.
+pub struct Netns {
+    path: PathBuf,
+    _holder: Holder,
+}
+
+/// What keeps a network namespace.
+enum Holder {
+    /// A process that is in it.
+    Process { _actor: Actor },
+    /// A file that it is mounted on.
+    Mount(PathBuf),
+}
+
+impl Holder {
+    fn mount_point(path: &Path) -> Result<Self> {
+        require_root()?;
+        File::create_new(path).with_context(|| path.display().to_string())?;
+        janitor::remember(&Task::Unmount(path.to_owned()))?;
+        Ok(Self::Mount(path.to_owned()))
+    }
+}
+
+/// Gives the user namespace of `inside`, which is `cat`, its IDs, and has its network namespace at
+/// `path`.
+fn bind_of_users(inside: &mut Child, first: u32, path: &Path) -> Result<()> {
+    let mut stdin = inside.stdin.take().context("stdin")?;
+    let stdout = inside.stdout.as_mut().context("stdout")?;
+    // Once it answers it is in its namespaces.
+    stdin.write_all(b"?")?;
+    stdout.read_exact(&mut [0])?;
+    let of_inside = |file: &str| format!("/proc/{}/{file}", inside.id());
+    for map in ["uid_map", "gid_map"] {
+        fs::write(of_inside(map), format!("0 {first} 65536"))?;
+    }
+    bind(&of_inside("ns/net"), path)
+}
+
+fn bind(from: &str, path: &Path) -> Result<()> {
+    let none = None::<&str>;
+    Ok(mount(Some(from), path, none, MsFlags::MS_BIND, none)?)
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Self::Mount(path) = self {
+            // Whoever is still in it keeps it.
+            let _gone = umount2(path.as_path(), MntFlags::MNT_DETACH);
+            let _removed = fs::remove_file(path);
+        }
+    }
+}
+
+impl Netns {
+    /// Makes one. The process that holds it is in `cgroup`, if one is given.
+    pub fn new(name: &str, cgroup: Option<&Path>) -> Result<Self> {
+        require_root()?;
+        let holder = Actor::start(name, User::new(0, 0), Namespace::New, cgroup)?;
+        let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
+        Self::set_up(path, Holder::Process { _actor: holder })
+    }
+
+    /// Makes one that is mounted at `path`, as container runtimes do: it needs no process.
+    pub fn mounted(path: &Path) -> Result<Self> {
+        let holder = Holder::mount_point(path)?;
+        let make = || -> Result<()> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            bind("/proc/thread-self/ns/net", path)
+        };
+        thread::scope(|scope| scope.spawn(make).join())
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
+        Self::set_up(path.to_owned(), holder)
+    }
+
+    /// The same, and it belongs to a user namespace of its own, whose IDs begin at `first`.
+    pub fn mounted_of_users(path: &Path, first: u32) -> Result<Self> {
+        let holder = Holder::mount_point(path)?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut inside = spawn(command)?;
+        let made = bind_of_users(&mut inside, first, path);
+        // It ends with its stdin.
+        inside.wait()?;
+        made?;
+        Self::set_up(path.to_owned(), holder)
+    }
+
+    fn set_up(path: PathBuf, holder: Holder) -> Result<Self> {
+        let netns = Self {
+            path,
+            _holder: holder,
+        };
+        // No duplicate address detection: an address can be used at once.
+        netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
+        netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        // Whatever the machine does, from which a new namespace takes it.
+        netns.sysctl("net.ipv4.ip_forward", "0")?;
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// Where it can be opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For an actor to be in.
+    #[must_use]
+    pub fn namespace(&self) -> Namespace {
+        Namespace::At(self.path.clone())
+    }
+
+    /// Runs `ip` with each line of `commands`, all in one process: `addr add 10.1.0.2/24 dev eth0`.
+    /// Waits for the routes of added IPv6 addresses, which the kernel adds later, by itself.
+    pub fn ip(&self, commands: &str) -> Result<()> {
+        self.enter(|| run(bounded("ip").args(["-batch", "-"]), commands))?;
+        for line in commands.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let ["addr", "add", address, "dev", device, "nodad"] = words[..] {
+                let (address, _) = address.split_once('/').context("an address has a /")?;
+                self.wait_for_local_routes(device, &[&format!("local {address} ")])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets `net.a.b`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys").join(name.replace('.', "/"));
+        self.enter(|| fs::write(&path, value).with_context(|| format!("{name} = {value}")))
+    }
+
+    /// Joins `device` here and `other_device` in `other` by a cable. Both get hardware addresses
+    /// made of `number`, so that link-local addresses are the same in every run.
+    pub fn cable(&self, device: &str, other: &Self, other_device: &str, number: u8) -> Result<()> {
+        let netns = other.path.display();
+        self.ip(&format!(
+            "link add {device} address 02:00:00:00:{number:02x}:02 type veth \
+             peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {netns}\n\
+             link set {device} up"
+        ))?;
+        other.ip(&format!("link set {other_device} up"))?;
+        self.wait_for_link_local(device)?;
+        other.wait_for_link_local(other_device)
+    }
+
+    /// Waits for the last thing that the kernel does by itself after a cable is plugged in: routes
+    /// that change later would make the pod's copied ones stale.
+    fn wait_for_link_local(&self, device: &str) -> Result<()> {
+        self.wait_for_local_routes(device, &["local fe80:", "multicast ff00::/8"])
+    }
+
+    fn wait_for_local_routes(&self, device: &str, expected: &[&str]) -> Result<()> {
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let arguments = ["-6", "route", "show", "table", "local", "dev", device];
+            let routes = self.enter(|| run(bounded("ip").args(arguments), ""))?;
+            if expected.iter().all(|route| routes.contains(route)) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{device}: no {expected:?} within {SETTLED:?}: {routes}"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs `work` in a thread that is in the namespace.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        Self::enter_at(&self.path, work)
+    }
+
+    /// The same in the namespace at `path`.
+    pub fn enter_at<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let enter_and_work = || {
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        thread::scope(|scope| scope.spawn(enter_and_work).join())
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}

@@ -1,0 +1,219 @@
+//! A node as kubelet and a container runtime lay it out, with an API server that knows it.
+//!
+//! ```text
+//!  pod: cni-ID                                     node
+//!  app :8080, proxy :15001 :15006                  the API server, the agent, remote :80
+//!  eth0 10.1.0.2, fd00:1::2 ────────────────────── vethX 10.1.0.1, fd00:1::1
+//!                                                  lo    10.2.0.9, fd00:2::9
+//!
+//!  CGROUP/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice/
+//!      cri-containerd-ID.scope
+//! ```
+
+mod agent;
+mod folder;
+mod job;
+mod kubelet;
+mod object;
+mod pod;
+mod runtime;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+pub use agent::{AgentProcess, NAMESPACE, Surroundings, container};
+use anyhow::Result;
+use folder::Folder;
+pub use kubelet::Driver;
+pub use object::Manifest;
+pub use pod::Pod;
+pub use runtime::{Call, ISTIO_CNI, Runtime};
+
+use crate::{
+    actor::{Actor, User},
+    apiserver::ApiServer,
+    cgroup::Cgroup,
+    machine::{self, Exclusive, Shared},
+    manifests,
+    netns::Netns,
+    world::{Bind, serve},
+};
+
+/// The user of apps.
+pub const APP: User = User::new(1000, 1000);
+/// The proxy's user.
+pub const PROXY: User = User::new(1337, 1337);
+
+/// A service's address beyond the pods.
+pub const REMOTE: &str = "10.2.0.9:80";
+/// Who answers there when nothing is captured.
+pub const STRAIGHT: &str = "remote:80";
+/// Who answers a dialler there when the pod is captured.
+pub const PROXIED: &str = "proxy:15001";
+/// Who answers there when the pod is captured, and what it is told.
+pub const CAPTURED: &str = "proxy:15001 for 10.2.0.9:80";
+
+/// A node. All of it goes when dropped, the pods before it.
+pub struct Node {
+    /// Its name in the API.
+    pub name: String,
+    /// The API server.
+    pub api: ApiServer,
+    /// The container runtime's folders.
+    pub runtime: Runtime,
+    /// A server outside the pods.
+    pub remote: Actor,
+    /// A client outside the pods.
+    pub client: Actor,
+    /// The node's own network namespace.
+    pub host: Netns,
+    /// What stands for the root of all cgroups.
+    pub cgroup: Cgroup,
+    driver: Driver,
+    folder: Folder,
+    ids: AtomicU64,
+    _shared: Option<Shared>,
+}
+
+const HOST: &str = "
+addr add 10.2.0.9/32 dev lo
+addr add fd00:2::9/128 dev lo nodad
+";
+
+impl Node {
+    /// Makes one, beside other tests.
+    pub fn new(driver: Driver) -> Result<Self> {
+        let shared = machine::shared()?;
+        Self::make(driver, Some(shared))
+    }
+
+    /// Makes one for a test that has the machine for itself.
+    pub fn alone(driver: Driver, _exclusive: &Exclusive) -> Result<Self> {
+        Self::make(driver, None)
+    }
+
+    /// Makes one for whoever sees to it that others are kept out, or not, by other means than `shared`.
+    pub fn make(driver: Driver, shared: Option<Shared>) -> Result<Self> {
+        let cgroup = Cgroup::new()?;
+        cgroup.child(driver.kubepods())?;
+        let host = Netns::new("node", Some(&cgroup.child("system.slice/node")?))?;
+        host.ip(HOST)?;
+        let start = |name| {
+            let place = cgroup.child("system.slice/outside")?;
+            Actor::start(name, User::new(0, 0), host.namespace(), Some(&place))
+        };
+        let folder = Folder::new()?;
+        fs::create_dir(folder.path().join("netns"))?;
+        let node = Self {
+            name: format!("node-{}", process::id()),
+            api: ApiServer::start_in(&host)?,
+            runtime: Runtime::new(folder.path())?,
+            remote: start("remote")?,
+            client: start("client")?,
+            host,
+            cgroup,
+            driver,
+            folder,
+            ids: AtomicU64::new(1),
+            _shared: shared,
+        };
+        serve(&node.remote, Bind::DUAL_WILDCARD, 80)?;
+        node.introduce()?;
+        Ok(node)
+    }
+
+    /// What a cluster has besides pods.
+    fn introduce(&self) -> Result<()> {
+        use serde_json::json;
+
+        let name = &self.name;
+        self.api.put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
+        }))?;
+        for namespace in ["shop", "kube-system"] {
+            self.api.put(json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace},
+            }))?;
+        }
+        self.deploy(manifests::base()?)?;
+        self.api.put(agent::own_pod(name))?;
+        Ok(())
+    }
+
+    /// Makes a pod known to the API, and its cgroup.
+    pub fn schedule(&self, manifest: Manifest) -> Result<Pod> {
+        self.api.put(manifest.object(&self.name, false))?;
+        Pod::new(self, manifest)
+    }
+
+    /// Runs a pod from its sandbox to its app, which starts last.
+    pub fn run(&self, manifest: Manifest) -> Result<Pod> {
+        let mut pod = self.schedule(manifest)?;
+        pod.start_sandbox(self)?;
+        if pod.manifest.has_proxy {
+            pod.start_proxy(self)?;
+        }
+        pod.start_app(self)?;
+        self.report_running(&pod)?;
+        Ok(pod)
+    }
+
+    /// So many pods of the mesh that run already, with networks that end at the node.
+    pub fn fill(&self, pods: u8) -> Result<Vec<Pod>> {
+        let run = |number| {
+            let manifest = Manifest::of_mesh(&format!("web-{number}"), &self.new_uid());
+            let mut pod = self.schedule(manifest)?;
+            pod.start_light_sandbox(self, number)?;
+            self.report_running(&pod)?;
+            Ok(pod)
+        };
+        (0..pods).map(run).collect()
+    }
+
+    /// Tells the API that a pod's containers run.
+    pub fn report_running(&self, pod: &Pod) -> Result<()> {
+        self.api
+            .put(pod.manifest.object(&self.name, true))
+            .map(drop)
+    }
+
+    /// Ends a pod: its processes, its network, then its object.
+    pub fn delete(&self, mut pod: Pod) -> Result<()> {
+        pod.stop_sandbox(self)?;
+        let Manifest {
+            namespace, name, ..
+        } = &pod.manifest;
+        self.api.remove("v1", "Pod", namespace, name).map(drop)
+    }
+
+    /// A UID that no other pod has, on whichever node.
+    #[must_use]
+    pub fn new_uid(&self) -> String {
+        static UIDS: AtomicU64 = AtomicU64::new(1);
+        let number = UIDS.fetch_add(1, Ordering::Relaxed);
+        format!(
+            "2f9b1c34-0f3a-4b6e-{:04x}-{number:012x}",
+            process::id() & 0xffff
+        )
+    }
+
+    /// A container ID, as long as real ones.
+    fn new_id(&self) -> String {
+        let number = self.ids.fetch_add(1, Ordering::Relaxed);
+        format!("{:032x}{number:032x}", process::id())
+    }
+
+    fn netns_folder(&self) -> PathBuf {
+        self.folder.path().join("netns")
+    }
+
+    /// A folder of the node's own.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}

@@ -1,0 +1,233 @@
+//! Asking over UDP, in every way there is, and noting all that can be seen of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Run, address};
+use crate::{
+    actor::{
+        Actor,
+        protocol::{
+            Answer, Datagram, Family, Handle, PacketInfo, Protocol, Reply, Request, SocketOption,
+        },
+    },
+    world::Who,
+};
+
+/// What is asked.
+const QUERY: &str = "who is there?";
+
+/// A question to one server.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    who: Who,
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    family: Option<Family>,
+    options: Vec<SocketOption>,
+    way: Sending,
+    info: Option<PacketInfo>,
+    notes_peer: bool,
+}
+
+/// How to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// `connect(2)`, then `send(2)`, as glibc does.
+    Connected,
+    /// `sendto(2)`, as musl does.
+    Unconnected,
+}
+
+impl Sending {
+    /// Both ways.
+    pub const BOTH: [Self; 2] = [Self::Connected, Self::Unconnected];
+}
+
+impl Ask {
+    /// `who` asks `to`.
+    ///
+    /// # Panics
+    ///
+    /// If `to` is not an address and a port.
+    #[must_use]
+    pub fn new(who: Who, to: &str, way: Sending) -> Self {
+        Self {
+            who,
+            to: address(to),
+            from: None,
+            family: None,
+            options: Vec::new(),
+            way,
+            info: None,
+            notes_peer: true,
+        }
+    }
+
+    /// Without noting whom the server sees: behind iptables, what a source port was used for before
+    /// can give it another one.
+    #[must_use]
+    pub const fn unseen(mut self) -> Self {
+        self.notes_peer = false;
+        self
+    }
+
+    /// Bound to `from` first.
+    #[must_use]
+    pub fn from(mut self, from: &str) -> Self {
+        self.from = Some(address(from));
+        self
+    }
+
+    /// With a socket option, set before binding.
+    #[must_use]
+    pub fn with(mut self, option: SocketOption) -> Self {
+        self.options.push(option);
+        self
+    }
+
+    /// With `IP_PKTINFO` or `IPV6_PKTINFO`, by the family of `source`.
+    #[must_use]
+    pub fn with_info(mut self, interface: Option<&str>, source: IpAddr) -> Self {
+        self.info = Some(PacketInfo {
+            interface: interface.map(str::to_owned),
+            source,
+        });
+        self
+    }
+
+    /// On a socket of another family than the server's.
+    #[must_use]
+    pub const fn on(mut self, family: Family) -> Self {
+        self.family = Some(family);
+        self
+    }
+
+    pub(super) fn what(&self) -> String {
+        format!("{}, {:?}", self.to, self.way)
+    }
+
+    /// Asks and notes everything. Answers with the socket.
+    pub fn go(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
+        let actor = run.actor(self.who)?;
+        let Some(socket) = self.open(run, actor)? else {
+            return Ok(None);
+        };
+        self.go_on(run, actor, socket)?;
+        Ok(Some(socket))
+    }
+
+    /// Opens and binds a socket.
+    pub fn open(&self, run: &mut Run<'_>, actor: &Actor) -> Result<Option<Handle>> {
+        let family = self.family.unwrap_or_else(|| Family::of(self.to));
+        let socket = actor.socket(family, Protocol::Udp)?;
+        for option in &self.options {
+            let option = option.clone();
+            actor.must(&Request::Set { socket, option })?;
+        }
+        if let Some(address) = self.from {
+            let reply = run.try_out("bind", actor, &Request::Bind { socket, address })?;
+            if let Reply::Error(errno) = reply {
+                run.set_outcome(&errno);
+                return Ok(None);
+            }
+        }
+        Ok(Some(socket))
+    }
+
+    /// As [`Ask::go`], with a socket that is there.
+    pub fn go_on(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+        if !self.send(run, actor, socket)? {
+            return Ok(());
+        }
+        see_names(run, actor, socket)?;
+        for datagram in receive(run, actor, socket, false)? {
+            run.see_sender(&datagram)?;
+            if self.notes_peer {
+                run.see_text("server's peer", &read(&datagram)?.peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends, and notes whether that was possible.
+    pub fn send(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
+        let (address, data) = (self.to, QUERY.to_owned());
+        let request = match self.way {
+            Sending::Unconnected => self.request(socket, Some(address), data),
+            Sending::Connected => {
+                let reply = run.try_out("connect", actor, &Request::Connect { socket, address })?;
+                if let Reply::Error(errno) = reply {
+                    run.set_outcome(&errno);
+                    return Ok(false);
+                }
+                see_names(run, actor, socket)?;
+                self.request(socket, None, data)
+            }
+        };
+        let reply = run.try_out("send", actor, &request)?;
+        if let Reply::Error(errno) = &reply {
+            run.set_outcome(errno);
+        }
+        Ok(!matches!(reply, Reply::Error(_)))
+    }
+}
+
+impl Ask {
+    fn request(&self, socket: Handle, address: Option<SocketAddr>, data: String) -> Request {
+        match (&self.info, address) {
+            (Some(info), address) => Request::SendWith {
+                socket,
+                address,
+                data,
+                info: info.clone(),
+            },
+            (None, Some(address)) => Request::SendTo {
+                socket,
+                address,
+                data,
+            },
+            (None, None) => Request::Send { socket, data },
+        }
+    }
+}
+
+fn see_names(run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+    run.try_out("local", actor, &Request::LocalName { socket })?;
+    run.try_out("peer", actor, &Request::PeerName { socket })?;
+    Ok(())
+}
+
+/// Receives one datagram, or notes why there is none.
+pub fn receive(
+    run: &mut Run<'_>,
+    actor: &Actor,
+    socket: Handle,
+    peek: bool,
+) -> Result<Vec<Datagram>> {
+    match actor.call(&Request::ReceiveFrom { socket, peek })? {
+        Reply::Datagrams(datagrams) => return Ok(datagrams),
+        Reply::Error(errno) if errno == "EAGAIN" => run.set_outcome("silence"),
+        Reply::Error(errno) => run.set_outcome(&errno),
+        reply => bail!("{reply:?}"),
+    }
+    Ok(Vec::new())
+}
+
+/// Reads what a server has answered.
+fn read(datagram: &Datagram) -> Result<Answer> {
+    serde_json::from_str(&datagram.data).with_context(|| datagram.data.clone())
+}
+
+impl Run<'_> {
+    /// Notes who has answered, and from which address.
+    pub fn see_sender(&mut self, datagram: &Datagram) -> Result<()> {
+        self.see_text("sender", &datagram.sender.to_string());
+        let answer = read(datagram)?;
+        self.see("server's local", answer.local);
+        self.see("query", answer.query);
+        self.set_outcome(&answer.who);
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! Dialling, in every way there is, and noting all that can be seen of it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+
+use super::Run;
+use crate::{
+    actor::{
+        Actor,
+        protocol::{Family, Handle, Introduction, Protocol, Reply, Request, SocketOption},
+    },
+    world::Who,
+};
+
+/// What the fast-open ways send.
+const HELLO: &str = "hello\n";
+
+/// A connection to make.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    who: Who,
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    family: Option<Family>,
+    protocol: Protocol,
+    options: Vec<SocketOption>,
+    way: Way,
+    is_through: bool,
+}
+
+/// How to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `connect(2)` waits.
+    Blocking,
+    /// `connect(2)` does not wait, `poll(2)` does.
+    NonBlocking,
+    /// `sendto(2)` with `MSG_FASTOPEN`.
+    FastOpen,
+    /// `TCP_FASTOPEN_CONNECT`, then `connect(2)`; another thread writes.
+    FastOpenConnect,
+}
+
+impl Dial {
+    /// `who` dials `to`, by TCP, waiting.
+    ///
+    /// # Panics
+    ///
+    /// If `to` is not an address and a port.
+    #[must_use]
+    pub fn new(who: Who, to: &str) -> Self {
+        Self {
+            who,
+            to: address(to),
+            from: None,
+            family: None,
+            protocol: Protocol::Tcp,
+            options: Vec::new(),
+            way: Way::Blocking,
+            is_through: false,
+        }
+    }
+
+    /// Bound to `from` first.
+    #[must_use]
+    pub fn from(mut self, from: &str) -> Self {
+        self.from = Some(address(from));
+        self
+    }
+
+    /// With a socket option, set before binding.
+    #[must_use]
+    pub fn with(mut self, option: SocketOption) -> Self {
+        self.options.push(option);
+        self
+    }
+
+    /// On a socket of another family than the destination's.
+    #[must_use]
+    pub const fn on(mut self, family: Family) -> Self {
+        self.family = Some(family);
+        self
+    }
+
+    /// By another protocol.
+    #[must_use]
+    pub const fn over(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// In another way.
+    #[must_use]
+    pub const fn way(mut self, way: Way) -> Self {
+        self.way = way;
+        self
+    }
+
+    /// To somebody on the other side of the pod, not to the pod.
+    #[must_use]
+    pub const fn through(mut self) -> Self {
+        self.is_through = true;
+        self
+    }
+
+    pub(super) const fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Dials and notes everything. Answers with the socket if somebody answered.
+    pub fn go(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
+        let actor = run.actor(self.who)?;
+        let Some(socket) = self.open(run, actor)? else {
+            return Ok(None);
+        };
+        self.go_on(run, socket)
+    }
+
+    /// As [`Dial::go`], with a socket that is there.
+    pub fn go_on(&self, run: &mut Run<'_>, socket: Handle) -> Result<Option<Handle>> {
+        let actor = run.actor(self.who)?;
+        self.go_as(run, actor, socket)
+    }
+
+    /// As [`Dial::go_on`], with an actor that is none of the world's own.
+    pub fn go_as(
+        &self,
+        run: &mut Run<'_>,
+        actor: &Actor,
+        socket: Handle,
+    ) -> Result<Option<Handle>> {
+        if let Err(errno) = self.connect(run, actor, socket)? {
+            run.set_outcome(&errno);
+            run.see_names(actor, socket)?;
+            return Ok(None);
+        }
+        run.see_names(actor, socket)?;
+        let answered = self.hear(run, actor, socket)?;
+        Ok(answered.then_some(socket))
+    }
+
+    /// Opens and binds a socket.
+    pub fn open(&self, run: &mut Run<'_>, actor: &Actor) -> Result<Option<Handle>> {
+        let family = self.family.unwrap_or_else(|| Family::of(self.to));
+        let socket = match actor.call(&Request::Socket {
+            family,
+            protocol: self.protocol,
+        })? {
+            Reply::Socket(socket) => socket,
+            reply => {
+                run.see_reply("socket", &reply);
+                return Ok(None);
+            }
+        };
+        for option in &self.options {
+            let option = option.clone();
+            actor.must(&Request::Set { socket, option })?;
+        }
+        if let Some(address) = self.from {
+            let reply = run.try_out("bind", actor, &Request::Bind { socket, address })?;
+            if let Reply::Error(errno) = reply {
+                run.set_outcome(&errno);
+                return Ok(None);
+            }
+        }
+        Ok(Some(socket))
+    }
+
+    /// Connects; the inner error is the errno.
+    fn connect(
+        &self,
+        run: &mut Run<'_>,
+        actor: &Actor,
+        socket: Handle,
+    ) -> Result<Result<(), String>> {
+        let address = self.to;
+        let reply = match self.way {
+            Way::Blocking => {
+                run.try_out("connect", actor, &Request::Connect { socket, address })?
+            }
+            Way::NonBlocking => return connect_without_waiting(run, actor, socket, address),
+            Way::FastOpen => {
+                let data = HELLO.to_owned();
+                let request = Request::FastOpenSend {
+                    socket,
+                    address,
+                    data,
+                };
+                run.try_out("sendto", actor, &request)?
+            }
+            Way::FastOpenConnect => return connect_fast(run, actor, socket, address),
+        };
+        Ok(errno(reply))
+    }
+
+    /// Notes who answers.
+    fn hear(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
+        let line = match actor.call(&Request::ReceiveLine { socket })? {
+            Reply::Data(line) if line.is_empty() => {
+                run.set_outcome("closed");
+                return Ok(false);
+            }
+            Reply::Data(line) => line,
+            reply => {
+                run.see_reply("receive", &reply);
+                run.set_outcome("silence");
+                return Ok(false);
+            }
+        };
+        let said: Introduction = serde_json::from_str(&line).context(line)?;
+        run.see_introduction(&said, self.who.is_outside() && !self.is_through);
+        self.see_echo(run, actor, socket)?;
+        Ok(true)
+    }
+
+    /// What was sent with the connect must come back; else something that is sent now.
+    fn see_echo(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+        if matches!(self.way, Way::Blocking | Way::NonBlocking) {
+            let data = HELLO.to_owned();
+            actor.must(&Request::Send { socket, data })?;
+        }
+        run.try_out("echo", actor, &Request::ReceiveLine { socket })?;
+        Ok(())
+    }
+}
+
+fn connect_without_waiting(
+    run: &mut Run<'_>,
+    actor: &Actor,
+    socket: Handle,
+    address: SocketAddr,
+) -> Result<Result<(), String>> {
+    let request = Request::ConnectStart { socket, address };
+    match run.try_out("connect", actor, &request)? {
+        Reply::Error(errno) if errno == "EINPROGRESS" => {}
+        reply => return Ok(errno(reply)),
+    }
+    let reply = run.try_out("poll", actor, &Request::ConnectFinish { socket })?;
+    Ok(errno(reply))
+}
+
+fn connect_fast(
+    run: &mut Run<'_>,
+    actor: &Actor,
+    socket: Handle,
+    address: SocketAddr,
+) -> Result<Result<(), String>> {
+    let option = SocketOption::FastOpenConnect;
+    actor.must(&Request::Set { socket, option })?;
+    let reply = run.try_out("connect", actor, &Request::Connect { socket, address })?;
+    if let Err(errno) = errno(reply) {
+        return Ok(Err(errno));
+    }
+    run.label("before the first write");
+    run.see_names(actor, socket)?;
+    run.label("");
+    let data = HELLO.to_owned();
+    let reply = run.try_out("send", actor, &Request::SendFromThread { socket, data })?;
+    Ok(errno(reply))
+}
+
+/// The errno in a reply.
+fn errno(reply: Reply) -> Result<(), String> {
+    match reply {
+        // What a connect that waits answers when SO_SNDTIMEO is over.
+        Reply::Error(errno) if errno == "EINPROGRESS" => Err("silence".to_owned()),
+        Reply::Error(errno)
+        | Reply::Polled {
+            error: Some(errno), ..
+        } => Err(errno),
+        Reply::Polled { events, .. } if events.is_empty() => Err("silence".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Reads an address and a port.
+///
+/// # Panics
+///
+/// If `text` is none: the test is wrong.
+#[must_use]
+pub fn address(text: &str) -> SocketAddr {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
+}

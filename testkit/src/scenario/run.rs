@@ -1,0 +1,230 @@
+//! One scenario in one world.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::Dial;
+use crate::{
+    actor::{
+        Actor,
+        protocol::{Handle, Introduction, Level, Reply, Request},
+    },
+    settings::Mode,
+    world::{Mechanism, Who, World},
+};
+
+/// The ports that the kernel gives out by itself.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// A world in which a scenario is played, and what has been seen there.
+pub struct Run<'w> {
+    world: &'w World,
+    pub(super) seen: Vec<(String, String)>,
+    pub(super) surprises: Vec<String>,
+    ephemeral: Vec<u16>,
+    label: String,
+    outcome: String,
+}
+
+impl<'w> Run<'w> {
+    /// Nothing seen yet.
+    #[must_use]
+    pub const fn new(world: &'w World) -> Self {
+        Self {
+            world,
+            seen: Vec::new(),
+            surprises: Vec::new(),
+            ephemeral: Vec::new(),
+            label: String::new(),
+            outcome: String::new(),
+        }
+    }
+
+    /// The world.
+    #[must_use]
+    pub const fn world(&self) -> &'w World {
+        self.world
+    }
+
+    /// One of its actors.
+    pub fn actor(&self, who: Who) -> Result<&'w Actor> {
+        self.world.actor(who)
+    }
+
+    /// What is seen from now on is about `label`.
+    pub fn label(&mut self, label: impl Into<String>) {
+        self.label = label.into();
+    }
+
+    /// Notes something seen.
+    pub fn see(&mut self, what: &str, value: impl Into<String>) {
+        self.seen
+            .push((format!("{} {what}", self.label), value.into()));
+    }
+
+    /// Notes a reply, and answers whether it is no error.
+    pub fn see_reply(&mut self, what: &str, reply: &Reply) -> bool {
+        let value = match reply {
+            Reply::Done | Reply::Socket(_) => "ok".to_owned(),
+            Reply::Name(address) => self.name(*address),
+            Reply::Data(data) => data.clone(),
+            Reply::Datagrams(datagrams) => format!("{} datagrams", datagrams.len()),
+            Reply::Polled { events, error } => format!("{events} {error:?}"),
+            Reply::Original { address, length } => {
+                format!("{} in {length} bytes", self.name(*address))
+            }
+            Reply::Queries { udp, tcp } => format!("{udp} over UDP, {tcp} over TCP"),
+            Reply::Error(errno) => errno.clone(),
+        };
+        self.see(what, value);
+        !matches!(reply, Reply::Error(_))
+    }
+
+    /// Has `actor` do something and notes what comes of it.
+    pub fn try_out(&mut self, what: &str, actor: &Actor, request: &Request) -> Result<Reply> {
+        let reply = actor.call(request)?;
+        self.see_reply(what, &reply);
+        Ok(reply)
+    }
+
+    /// Dials, notes everything, and answers with the socket if somebody answered.
+    pub fn dial(&mut self, who: Who, to: &str) -> Result<Option<Handle>> {
+        Dial::new(who, to).go(self)
+    }
+
+    /// Notes both names of a socket and both its original destinations.
+    pub fn see_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        self.try_out("local", actor, &Request::LocalName { socket })?;
+        self.try_out("peer", actor, &Request::PeerName { socket })?;
+        self.see_original(actor, socket)
+    }
+
+    /// Notes `SO_ORIGINAL_DST` at both levels.
+    pub fn see_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        for (what, level, length) in [
+            (
+                "original at SOL_IP",
+                Level::Ip,
+                size_of::<libc::sockaddr_in>(),
+            ),
+            (
+                "original at SOL_IPV6",
+                Level::Ipv6,
+                size_of::<libc::sockaddr_in6>(),
+            ),
+        ] {
+            let question = Request::OriginalDestination {
+                socket,
+                level,
+                length,
+            };
+            self.try_out(what, actor, &question)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a server has said. `from_outside`: the connection came into the pod.
+    pub(super) fn see_introduction(&mut self, said: &Introduction, from_outside: bool) {
+        self.set_outcome(&said.who);
+        for (what, name) in [
+            ("server's peer", &said.peer),
+            ("server's original at SOL_IP", &said.original_v4),
+            ("server's original at SOL_IPV6", &said.original_v6),
+        ] {
+            self.see_text(what, name);
+        }
+        let local = if from_outside && self.is_permitted_local_name(said) {
+            "the permitted one".to_owned()
+        } else {
+            self.text(&said.local)
+        };
+        self.see("server's local", local);
+    }
+
+    /// The closed list's first entry: an accepted inbound socket's own name is where REDIRECT took
+    /// the connection behind iptables, and where the client dialled behind Interceptor.
+    fn is_permitted_local_name(&self, said: &Introduction) -> bool {
+        let settings = &self.world.setup().settings;
+        let ports = match settings.mode {
+            // It takes nothing anywhere; what -k reroutes is redirected all the same, even what
+            // TPROXY has given a socket already.
+            Mode::Tproxy if settings.rerouted_interfaces.is_empty() => &[settings.proxy_port][..],
+            _ => &[settings.proxy_port, settings.capture_port][..],
+        };
+        let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
+        // Without an original destination it was not taken anywhere.
+        let originals = [&said.original_v4, &said.original_v6];
+        let is_known = originals
+            .iter()
+            .any(|name| name.parse::<SocketAddr>().is_ok());
+        let (true, true, Ok(local)) = (is_proxy, is_known, said.local.parse::<SocketAddr>()) else {
+            return false;
+        };
+        let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
+        // A link-local address keeps its scope.
+        let names = [canonical.to_string(), local.to_string()];
+        let is_dialled = names.iter().any(|name| originals.contains(&name));
+        match self.world.mechanism() {
+            Mechanism::Iptables => is_dialled || ports.contains(&local.port()),
+            Mechanism::Interceptor => is_dialled,
+        }
+    }
+
+    /// How the last dial ended.
+    #[must_use]
+    pub fn outcome(&self) -> &str {
+        &self.outcome
+    }
+
+    /// Notes how a dial ended.
+    pub fn set_outcome(&mut self, outcome: &str) {
+        outcome.clone_into(&mut self.outcome);
+        self.see("outcome", outcome);
+    }
+
+    /// Both worlds must have come to `expected`, lest they be equal because nothing works.
+    pub fn expect_outcome(&mut self, expected: &str) {
+        if self.outcome != expected {
+            let found = &self.outcome;
+            self.surprises
+                .push(format!("expected {expected}, found {found}"));
+        }
+    }
+
+    /// As [`Run::expect_outcome`], of anything.
+    pub fn expect(&mut self, what: &str, holds: bool) {
+        if !holds {
+            self.surprises.push(format!("not so: {what}"));
+        }
+    }
+
+    /// Notes an address or an errno.
+    pub fn see_text(&mut self, what: &str, text: &str) {
+        let text = self.text(text);
+        self.see(what, text);
+    }
+
+    /// An address or an errno, as text.
+    fn text(&mut self, text: &str) -> String {
+        match text.parse() {
+            Ok(address) => self.name(address),
+            Err(_) => text.to_owned(),
+        }
+    }
+
+    /// An address as text. A port that the kernel chose is told by the order in which it was met,
+    /// so that the same port is the same wherever it is seen.
+    fn name(&mut self, address: SocketAddr) -> String {
+        let port = address.port();
+        if !EPHEMERAL.contains(&port) {
+            return address.to_string();
+        }
+        let known = self.ephemeral.iter().position(|other| *other == port);
+        let number = known.unwrap_or_else(|| {
+            self.ephemeral.push(port);
+            self.ephemeral.len() - 1
+        });
+        format!("{}:ephemeral {number}", address.ip())
+    }
+}

@@ -1,0 +1,43 @@
+//! A pod whose proxy really is one: it takes connections over and makes them anew, to an app and to
+//! remote servers that answer.
+//!
+//! ```text
+//!  pod                                             outside
+//!  app :8080 :15020, proxy :15001 :15006           client, remote :80
+//!  eth0 10.1.0.2, fd00:1::2 ────────────────────── eth0 10.1.0.1, fd00:1::1
+//!                                                  lo   10.2.0.9, fd00:2::9
+//! ```
+
+mod builtin;
+mod client;
+pub mod envoy;
+mod exchange;
+pub mod launch;
+mod scene;
+mod server;
+
+use std::env;
+
+use anyhow::{Result, bail};
+pub use builtin::{INBOUND_PORT, OUTBOUND_PORT};
+pub use client::Seen;
+pub use envoy::Envoy;
+pub use exchange::{Answer, Told};
+pub use scene::{Proxy, Scene, Who};
+
+use crate::settings::Mode;
+
+/// The binary with the programs of a [`Scene`].
+const BINARY: &str = "interceptor-test-sidecar";
+
+/// The life of the binary: one of the programs.
+pub fn main() -> Result<()> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["proxy"] => builtin::run(Mode::Redirect),
+        ["proxy", "transparent"] => builtin::run(Mode::Tproxy),
+        ["server", name, ports @ ..] => server::run(name, ports),
+        other => bail!("not a program: {other:?}"),
+    }
+}

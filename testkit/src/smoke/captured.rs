@@ -1,0 +1,276 @@
+//! What must be seen of connections while the pod is captured, and when it is not.
+
+use std::{
+    fmt::Debug,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use socket2::{Domain, Socket};
+
+use super::{
+    namespace::Namespace,
+    stage::{APP_PORT, EXCLUDED_PORT, REMOTE_PORT, Stage, UNUSED_PORT},
+    tcp::{self, User},
+};
+use crate::{actor::protocol::Family, original::original_destination};
+
+const APP: User = User {
+    uid: 1000,
+    gid: 1000,
+};
+const CLIENT: User = User { uid: 0, gid: 0 };
+/// The proxy, known by its user, and by its group.
+const PROXIES: [User; 2] = [User { uid: 1337, gid: 0 }, User { uid: 0, gid: 1337 }];
+const PROXY: User = PROXIES[0];
+
+const POD_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+const REMOTE_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const POD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2);
+const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+
+/// A family of addresses, and the sockets that speak it.
+struct Way {
+    name: &'static str,
+    domain: Domain,
+    pod: IpAddr,
+    remote: IpAddr,
+    /// The proxy's listener: that of IPv4, or that of IPv6.
+    family: Family,
+}
+
+const WAYS: [Way; 3] = [
+    Way {
+        name: "IPv4",
+        domain: Domain::IPV4,
+        pod: IpAddr::V4(POD_V4),
+        remote: IpAddr::V4(REMOTE_V4),
+        family: Family::V4,
+    },
+    Way {
+        name: "IPv6",
+        domain: Domain::IPV6,
+        pod: IpAddr::V6(POD_V6),
+        remote: IpAddr::V6(REMOTE_V6),
+        family: Family::V6,
+    },
+    Way {
+        name: "IPv4 through IPv6",
+        domain: Domain::IPV6,
+        pod: IpAddr::V4(POD_V4),
+        remote: IpAddr::V4(REMOTE_V4),
+        family: Family::V4,
+    },
+];
+
+/// Outbound and inbound connections reach the proxy, which learns all it must; what is to be left
+/// alone is.
+pub(super) fn expect_captured(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        outbound_is_captured(stage, way).context("outbound")?;
+        inbound_is_captured(stage, way).context("inbound")?;
+        forwarded_is_captured(stage, way).context("forwarded")?;
+        the_rest_is_left_alone(stage, way)
+    })
+}
+
+/// Without listeners, a captured connection is refused.
+pub(super) fn expect_refused(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+        way.is_refused(&stage.pod, APP, remote)?;
+        way.is_refused(&stage.inner, CLIENT, remote)?;
+        let app = SocketAddr::new(way.pod, APP_PORT);
+        way.is_refused(&stage.outside, CLIENT, app)?;
+        the_rest_is_left_alone_but_for_the_proxy(stage, way)
+    })
+}
+
+/// All connections go where they say.
+pub(super) fn expect_let_go(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+        way.reaches(&stage.pod, APP, remote, &stage.remote)?;
+        way.reaches(&stage.inner, CLIENT, remote, &stage.remote)?;
+        let app = SocketAddr::new(way.pod, APP_PORT);
+        way.reaches(&stage.outside, CLIENT, app, &stage.app)
+    })
+}
+
+/// The pod has other addresses than when it was attached: those are its own, and no others.
+pub(super) fn expect_captured_renumbered(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let lost = SocketAddr::new(way.pod, APP_PORT);
+        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+        for to in [lost, remote] {
+            let dialled = way.dial(&stage.pod, APP, to)?;
+            way.proxy_is_told(&stage.proxy.outbound, &dialled, to)?;
+        }
+        let way = way.renumbered();
+        inbound_is_captured(stage, &way).context("inbound")?;
+        the_rest_is_left_alone(stage, &way)
+    })
+}
+
+/// TPROXY's proxy reaches the app from a client's address, and is refused where the app does not
+/// listen.
+pub(super) fn expect_calls_in_a_clients_name(stage: &Stage) -> Result<()> {
+    each_way(|way| {
+        let dial = |port| {
+            let to = match way.domain {
+                Domain::IPV6 => tcp::mapped(SocketAddr::new(way.pod, port)),
+                _ => SocketAddr::new(way.pod, port),
+            };
+            let client = match (to, way.remote) {
+                (SocketAddr::V6(_), IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
+                (_, client) => client,
+            };
+            tcp::dial_in_the_name_of(client, &stage.pod, PROXIES[1], to)
+        };
+        let dialled = dial(APP_PORT)?.context("the app is not reached")?;
+        let (accepted, _) = stage.app.accept().context("somebody else is reached")?;
+        let seen = tcp::peer_name(&accepted)?;
+        ensure_equal("client", seen, tcp::local_name(&dialled)?)?;
+        ensure_equal("the client's address", seen.ip(), way.remote)?;
+        match dial(UNUSED_PORT)? {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            other => bail!("nobody listens there: {other:?}"),
+        }
+    })
+}
+
+fn each_way(expect: impl Fn(&Way) -> Result<()>) -> Result<()> {
+    WAYS.iter()
+        .try_for_each(|way| expect(way).context(way.name))
+}
+
+fn outbound_is_captured(stage: &Stage, way: &Way) -> Result<()> {
+    let to = SocketAddr::new(way.remote, REMOTE_PORT);
+    let dialled = way.dial(&stage.pod, APP, to)?;
+    ensure_equal("source", tcp::local_name(&dialled)?.ip(), way.pod)?;
+    ensure_equal("the app's getpeername", tcp::peer_name(&dialled)?, to)?;
+    way.proxy_is_told(&stage.proxy.outbound, &dialled, to)
+}
+
+fn inbound_is_captured(stage: &Stage, way: &Way) -> Result<()> {
+    let to = SocketAddr::new(way.pod, APP_PORT);
+    for (netns, user) in [(&stage.outside, CLIENT), (&stage.pod, PROXY)] {
+        let dialled = way.dial(netns, user, to)?;
+        ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)?;
+        way.proxy_is_told(&stage.proxy.inbound, &dialled, to)?;
+    }
+    Ok(())
+}
+
+fn forwarded_is_captured(stage: &Stage, way: &Way) -> Result<()> {
+    let to = SocketAddr::new(way.remote, REMOTE_PORT);
+    let dialled = way.dial(&stage.inner, CLIENT, to)?;
+    ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)?;
+    way.proxy_is_told(&stage.proxy.inbound, &dialled, to)
+}
+
+fn the_rest_is_left_alone(stage: &Stage, way: &Way) -> Result<()> {
+    the_rest_is_left_alone_but_for_the_proxy(stage, way)?;
+    for proxy in PROXIES {
+        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+        way.reaches(&stage.pod, proxy, remote, &stage.remote)?;
+    }
+    Ok(())
+}
+
+fn the_rest_is_left_alone_but_for_the_proxy(stage: &Stage, way: &Way) -> Result<()> {
+    let app = SocketAddr::new(way.pod, APP_PORT);
+    way.reaches(&stage.pod, APP, app, &stage.app)?;
+    let localhost = match way.pod {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let localhost = SocketAddr::new(localhost, APP_PORT);
+    way.reaches(&stage.pod, APP, localhost, &stage.app)?;
+    let excluded = SocketAddr::new(way.pod, EXCLUDED_PORT);
+    way.reaches(&stage.outside, CLIENT, excluded, &stage.excluded)
+}
+
+impl Way {
+    /// The same way in a pod with other addresses.
+    const fn renumbered(&self) -> Self {
+        let pod = match self.pod {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 1, 0, 8)),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 8)),
+        };
+        Self { pod, ..*self }
+    }
+
+    fn try_dial(
+        &self,
+        netns: &Namespace,
+        user: User,
+        to: SocketAddr,
+    ) -> Result<io::Result<Socket>> {
+        let written = match self.domain {
+            Domain::IPV6 => tcp::mapped(to),
+            _ => to,
+        };
+        tcp::dial(netns, user, self.domain, written)
+    }
+
+    fn dial(&self, netns: &Namespace, user: User, to: SocketAddr) -> Result<Socket> {
+        self.try_dial(netns, user, to)?
+            .with_context(|| format!("{user:?} dials {to}"))
+    }
+
+    fn is_refused(&self, netns: &Namespace, user: User, to: SocketAddr) -> Result<()> {
+        match self.try_dial(netns, user, to)? {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("{user:?} dials {to}")),
+            Ok(_) => bail!("{user:?} dials {to}: it is not refused"),
+        }
+    }
+
+    /// The next connection that `server` accepts must be the one that is dialled here.
+    fn reaches(
+        &self,
+        netns: &Namespace,
+        user: User,
+        to: SocketAddr,
+        server: &Socket,
+    ) -> Result<()> {
+        let dialled = self.dial(netns, user, to)?;
+        let (accepted, _) = server
+            .accept()
+            .with_context(|| format!("{user:?} dials {to}: who was to be reached is not"))?;
+        ensure_equal(
+            "client",
+            tcp::peer_name(&accepted)?,
+            tcp::local_name(&dialled)?,
+        )?;
+        ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)
+    }
+
+    /// The next connection that the proxy accepts must be the one that was dialled.
+    fn proxy_is_told(
+        &self,
+        listeners: &[Socket],
+        dialled: &Socket,
+        original: SocketAddr,
+    ) -> Result<()> {
+        let listener = match self.family {
+            Family::V4 => &listeners[0],
+            Family::V6 => &listeners[1],
+        };
+        let (accepted, _) = listener.accept().context("the proxy is not reached")?;
+        let client = tcp::local_name(dialled)?;
+        ensure_equal("the proxy's client", tcp::peer_name(&accepted)?, client)?;
+        let told = original_destination(&accepted, self.family).context("SO_ORIGINAL_DST")?;
+        ensure_equal("SO_ORIGINAL_DST", told, original)
+    }
+}
+
+fn ensure_equal<T: Copy + Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<()> {
+    ensure!(
+        found == expected,
+        "{what}: {found:?}, and should be {expected:?}"
+    );
+    Ok(())
+}

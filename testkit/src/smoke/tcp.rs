@@ -1,0 +1,123 @@
+//! Connections in a namespace of choice.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use socket2::{Domain, Socket, Type};
+
+use super::namespace::Namespace;
+use crate::{
+    actor::{
+        process::options,
+        protocol::{Family, SocketOption},
+    },
+    settings::Settings,
+};
+
+/// How long anything may take on an emulated machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A listener on `wildcard`; `[::]` takes IPv4 too.
+pub(super) fn listen(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
+    listener(netns, wildcard, port, false)
+}
+
+/// A listener on `wildcard`, for its own family only.
+pub(super) fn listen_in_one_family(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
+    listener(netns, wildcard, port, true)
+}
+
+fn listener(netns: &Namespace, wildcard: &str, port: u16, v6_only: bool) -> Result<Socket> {
+    let address: SocketAddr = format!("{wildcard}:{port}").parse()?;
+    netns.enter(|| {
+        let socket = open(Domain::for_address(address))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(v6_only)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(16)?;
+        Ok(socket)
+    })
+}
+
+/// A user who dials.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Connects; the inner error is the errno. A socket belongs to who opened it, and a thread can be
+/// another user than its process.
+pub(super) fn dial(
+    netns: &Namespace,
+    user: User,
+    domain: Domain,
+    to: SocketAddr,
+) -> Result<io::Result<Socket>> {
+    netns.enter(|| {
+        setfsgid(Gid::from_raw(user.gid));
+        setfsuid(Uid::from_raw(user.uid));
+        let socket = open(domain)?;
+        Ok(socket.connect(&to.into()).map(|()| socket))
+    })
+}
+
+/// As [`dial`], by TPROXY's proxy in the name of `client`.
+pub(super) fn dial_in_the_name_of(
+    client: IpAddr,
+    netns: &Namespace,
+    user: User,
+    to: SocketAddr,
+) -> Result<io::Result<Socket>> {
+    netns.enter(|| {
+        setfsgid(Gid::from_raw(user.gid));
+        setfsuid(Uid::from_raw(user.uid));
+        let socket = open(Domain::for_address(to))?;
+        let transparent = match Family::of(to) {
+            Family::V4 => SocketOption::Transparent,
+            Family::V6 => SocketOption::TransparentV6,
+        };
+        options::set(&socket, &transparent)?;
+        let mark = Settings::default().tproxy_mark;
+        options::set(&socket, &SocketOption::Mark(mark))?;
+        socket.bind(&SocketAddr::new(client, 0).into())?;
+        Ok(socket.connect(&to.into()).map(|()| socket))
+    })
+}
+
+fn open(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// `getsockname(2)`; IPv4 is IPv4 however the socket writes it.
+pub(super) fn local_name(socket: &Socket) -> Result<SocketAddr> {
+    canonical(socket.local_addr()?.as_socket())
+}
+
+/// `getpeername(2)`, likewise.
+pub(super) fn peer_name(socket: &Socket) -> Result<SocketAddr> {
+    canonical(socket.peer_addr()?.as_socket())
+}
+
+fn canonical(address: Option<SocketAddr>) -> Result<SocketAddr> {
+    let address = address.context("not an internet address")?;
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// `a.b.c.d` as an IPv6 socket writes it.
+pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}

@@ -1,0 +1,339 @@
+//! Who acts in a world.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+
+use super::{Mechanism, World};
+use crate::{
+    actor::{
+        Actor, User,
+        protocol::{Family, Handle, Protocol, Request, SocketOption},
+    },
+    conntrack,
+    netns::Netns,
+    rules::DNS_PORT,
+    settings::Mode,
+};
+
+/// The actors of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// An app of the pod.
+    App,
+    /// An app of the pod that runs as root.
+    Root,
+    /// The proxy as a client, known by its UID and its GID.
+    Proxy,
+    /// The proxy as a client, known by its UID only.
+    ProxyUid,
+    /// The proxy as a client, known by its GID only.
+    ProxyGid,
+    /// The app that serves, on `[::]`.
+    AppServer,
+    /// The proxy that listens.
+    ProxyServer,
+    /// The proxy that listens where it needs capabilities: root, in the proxy's group.
+    RootProxyServer,
+    /// The proxy's DNS agent.
+    Agent,
+    /// Somebody outside the pod, who dials into it.
+    Client,
+    /// The servers outside the pod, on `[::]`.
+    Remote,
+    /// Somebody on a bridge inside the pod.
+    Inner,
+    /// The servers there, on `[::]`.
+    InnerServer,
+}
+
+impl Who {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All of them, in order of declaration.
+    pub const ALL: [Self; 13] = [
+        Self::App,
+        Self::Root,
+        Self::Proxy,
+        Self::ProxyUid,
+        Self::ProxyGid,
+        Self::AppServer,
+        Self::ProxyServer,
+        Self::RootProxyServer,
+        Self::Agent,
+        Self::Client,
+        Self::Remote,
+        Self::Inner,
+        Self::InnerServer,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::App | Self::AppServer => "app",
+            Self::Root => "root",
+            Self::Proxy
+            | Self::ProxyUid
+            | Self::ProxyGid
+            | Self::ProxyServer
+            | Self::RootProxyServer => "proxy",
+            Self::Agent => "agent",
+            Self::Client => "client",
+            Self::Remote => "remote",
+            Self::Inner | Self::InnerServer => "inner",
+        }
+    }
+
+    const fn user(self) -> User {
+        match self {
+            Self::App | Self::AppServer => User::new(1000, 1000),
+            Self::Proxy | Self::ProxyServer | Self::Agent => User::new(1337, 1337),
+            Self::ProxyUid => User::new(1337, 0),
+            Self::ProxyGid | Self::RootProxyServer => User::new(0, 1337),
+            Self::Root | Self::Client | Self::Remote | Self::Inner | Self::InnerServer => {
+                User::new(0, 0)
+            }
+        }
+    }
+
+    /// Whether it is outside the pod.
+    #[must_use]
+    pub const fn is_outside(self) -> bool {
+        matches!(
+            self,
+            Self::Client | Self::Remote | Self::Inner | Self::InnerServer
+        )
+    }
+}
+
+/// What a proxy's listener is bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind {
+    ip: IpAddr,
+    v6_only: bool,
+}
+
+impl Bind {
+    /// `0.0.0.0`
+    pub const V4_WILDCARD: Self = Self::to(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    /// `[::]`, which takes IPv4 too.
+    pub const DUAL_WILDCARD: Self = Self::to(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    /// `[::]`, for IPv6 only.
+    pub const V6_WILDCARD: Self = Self {
+        v6_only: true,
+        ..Self::DUAL_WILDCARD
+    };
+    /// A wildcard listener for each family, as Envoy has.
+    pub const BOTH_WILDCARDS: [Self; 2] = [Self::V4_WILDCARD, Self::V6_WILDCARD];
+
+    /// A listener on one address.
+    #[must_use]
+    pub const fn to(ip: IpAddr) -> Self {
+        Self { ip, v6_only: false }
+    }
+}
+
+/// The ports that the app serves.
+const APP_PORTS: [u16; 11] = [
+    22, 53, 80, 443, 8080, 9090, 15002, 15008, 15020, 15021, 15090,
+];
+/// The ports that the remote servers serve.
+const REMOTE_PORTS: [u16; 9] = [22, 53, 80, 443, 8080, 9090, 15006, 15008, 15020];
+
+/// The ports of servers that answer datagrams: of DNS servers, and of others.
+const UDP_PORTS: [u16; 2] = [53, 5353];
+/// Those outside the pod.
+const REMOTE_SERVERS: [&str; 9] = [
+    "10.1.0.1",
+    "10.2.0.9",
+    "10.4.0.1",
+    "10.8.0.1",
+    "10.9.0.1",
+    "10.96.0.10",
+    "fd00:1::1",
+    "fd00:2::9",
+    "fd00:96::10",
+];
+/// Those of the pod itself.
+const OWN_SERVERS: [&str; 5] = ["127.0.0.1", "127.0.0.53", "10.1.0.2", "::1", "fd00:1::2"];
+/// What the agent listens on.
+const LOCALHOSTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+impl World {
+    /// The actor, started when it is first asked for.
+    pub fn actor(&self, who: Who) -> Result<&Actor> {
+        let cell = &self.actors[who as usize];
+        if cell.get().is_none() {
+            let actor = self.start(who)?;
+            drop(cell.set(actor));
+        }
+        cell.get().context("actor")
+    }
+
+    fn start(&self, who: Who) -> Result<Actor> {
+        if who.is_outside() {
+            let (netns, folder) = match who {
+                Who::Inner | Who::InnerServer => (self.inner()?, "inner"),
+                _ => (&self.peer, "peer"),
+            };
+            let cgroup = self.cgroup.child(folder)?;
+            return Actor::start(who.name(), who.user(), netns.namespace(), Some(&cgroup));
+        }
+        let cgroup = format!("pod/{who:?}");
+        self.start_in_pod(who.name(), who.user(), &cgroup)
+    }
+
+    /// Starts one more actor in the pod, in a cgroup below the world's.
+    pub fn start_in_pod(&self, name: &str, user: User, cgroup: &str) -> Result<Actor> {
+        let cgroup = self.cgroup.child(cgroup)?;
+        Actor::start(name, user, self.pod.namespace(), Some(&cgroup))
+    }
+
+    fn inner(&self) -> Result<&Netns> {
+        self.inner.as_ref().context("nobody is inside the pod")
+    }
+
+    pub(super) fn serve(&self) -> Result<()> {
+        for (who, ports) in [
+            (Who::AppServer, APP_PORTS.as_slice()),
+            (Who::Remote, REMOTE_PORTS.as_slice()),
+            (Who::InnerServer, APP_PORTS.as_slice()),
+        ] {
+            if who == Who::InnerServer && self.inner.is_none() {
+                continue;
+            }
+            for port in ports {
+                serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
+            }
+        }
+        if self.setup.dns {
+            self.serve_dns()?;
+        }
+        Ok(())
+    }
+
+    fn serve_dns(&self) -> Result<()> {
+        let layout = self.setup.layout;
+        for (who, servers) in [
+            (Who::Remote, REMOTE_SERVERS.as_slice()),
+            (Who::AppServer, OWN_SERVERS.as_slice()),
+        ] {
+            for server in servers {
+                let ip: IpAddr = server.parse()?;
+                let is_there = if ip.is_ipv4() { layout.v4 } else { layout.v6 };
+                if is_there || ip.is_loopback() {
+                    for port in UDP_PORTS {
+                        serve_udp(self.actor(who)?, (ip, port).into())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the proxy's listeners, if they are not there.
+    pub fn start_proxy(&self) -> Result<()> {
+        if !self.listeners.borrow().is_empty() {
+            return Ok(());
+        }
+        let settings = &self.setup.settings;
+        for bind in self.setup.proxy {
+            for port in [settings.proxy_port, settings.capture_port] {
+                self.serve_as_proxy(*bind, port)?;
+            }
+        }
+        self.answer_dns()
+    }
+
+    fn serve_as_proxy(&self, bind: Bind, port: u16) -> Result<()> {
+        let (who, options) = match self.setup.settings.mode {
+            Mode::Redirect => (Who::ProxyServer, &[][..]),
+            Mode::Tproxy if bind.ip.is_ipv4() => {
+                (Who::RootProxyServer, &[SocketOption::Transparent][..])
+            }
+            Mode::Tproxy => (Who::RootProxyServer, &[SocketOption::TransparentV6][..]),
+        };
+        let listener = serve_with(self.actor(who)?, bind, port, options)?;
+        self.listeners.borrow_mut().push((who, listener));
+        Ok(())
+    }
+
+    /// The agent's part of the proxy.
+    fn answer_dns(&self) -> Result<()> {
+        if !self.setup.dns {
+            return Ok(());
+        }
+        let agent = self.actor(Who::Agent)?;
+        for ip in LOCALHOSTS {
+            for socket in [
+                serve(agent, Bind::to(ip), DNS_PORT)?,
+                serve_udp(agent, (ip, DNS_PORT).into())?,
+            ] {
+                self.listeners.borrow_mut().push((Who::Agent, socket));
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the listeners of the proxy and its agent.
+    pub fn stop_proxy(&self) -> Result<()> {
+        for (who, socket) in self.listeners.take() {
+            self.actor(who)?.must(&Request::Close { socket })?;
+        }
+        Ok(())
+    }
+
+    /// Closes what a scenario has left open, and starts the proxy if it was stopped.
+    pub fn tidy(&self) -> Result<()> {
+        for actor in self.actors.iter().filter_map(|cell| cell.get()) {
+            actor.must(&Request::CloseAll)?;
+        }
+        // Behind iptables, connections from one port to two servers clash once both are redirected
+        // to the proxy: conntrack, which knows the first for two minutes after its end, then gives
+        // the second another port.
+        if self.mechanism == Mechanism::Iptables && self.old_connections.is_empty() {
+            conntrack::forget(&self.pod)?;
+        }
+        self.start_proxy()
+    }
+}
+
+/// Has `actor` tell whoever connects to `bind` who it is.
+pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
+    serve_with(actor, bind, port, &[])
+}
+
+/// Has `actor` answer whoever sends a datagram to `address`.
+pub fn serve_udp(actor: &Actor, address: SocketAddr) -> Result<Handle> {
+    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
+    actor.must(&Request::Bind { socket, address })?;
+    actor.must(&Request::Serve { socket })?;
+    Ok(socket)
+}
+
+/// As [`serve`], with socket options set before binding.
+pub fn serve_with(
+    actor: &Actor,
+    bind: Bind,
+    port: u16,
+    options: &[SocketOption],
+) -> Result<Handle> {
+    let address = SocketAddr::new(bind.ip, port);
+    let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
+    let set = |option| actor.must(&Request::Set { socket, option });
+    set(SocketOption::ReuseAddress)?;
+    set(SocketOption::ReusePort)?;
+    if address.is_ipv6() {
+        set(SocketOption::V6Only(bind.v6_only))?;
+    }
+    for option in options {
+        set(option.clone())?;
+    }
+    actor.must(&Request::Bind { socket, address })?;
+    actor.must(&Request::Listen { socket })?;
+    actor.must(&Request::Serve { socket })?;
+    Ok(socket)
+}

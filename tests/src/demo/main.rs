@@ -1,0 +1,67 @@
+//! `cargo xtask demo`: interception at work.
+
+mod agent;
+mod interruption;
+mod outcome;
+mod pod;
+mod rows;
+mod table;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use interceptor_testkit::sidecar::{Envoy, Proxy};
+use interruption::{catch_interruptions, was_interrupted};
+
+/// What a shell says of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
+
+/// Shows what happens to a pod's connections, and that it is what happens behind Istio's iptables
+/// rules
+#[derive(Parser)]
+#[command(name = "cargo xtask demo")]
+struct Options {
+    /// The proxy that connections are handed to
+    #[arg(long, value_enum, default_value = "builtin")]
+    proxy: Kind,
+
+    /// Show the node agent instead: pods appear, the agent is killed and upgraded
+    #[arg(long, conflicts_with = "proxy")]
+    agent: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// A small one of ours
+    Builtin,
+    /// The real Envoy, set up as Istio does
+    Envoy,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(_) if was_interrupted() => {
+            eprintln!("demo: interrupted; all is taken down");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    catch_interruptions()?;
+    if options.agent {
+        return agent::run();
+    }
+    let proxy = match options.proxy {
+        Kind::Builtin => Proxy::Builtin,
+        Kind::Envoy => Proxy::Envoy(Envoy::new(1)?),
+    };
+    pod::run(&proxy)
+}
