@@ -1,52 +1,6 @@
-//! The node agent, against an API server, on a node laid out as kubelet does.
+//! The node agent, the CNI plugin and a real container runtime, on a node in namespaces of its own. Needs
+//! root.
 
-mod appearing;
-mod away;
-mod closing;
-mod idle;
-mod istio_cni;
-mod killed;
-mod leaving;
-mod limits;
-mod lists;
-mod live;
-mod messages;
-mod mirrored;
-mod neighbours;
-mod node;
-mod probes;
-mod refused;
-mod relists;
-mod sandboxes;
-mod scale;
-mod telling;
-mod uninstalling;
-mod unsupported;
-
-use interceptor_testkit::{
-    lab::{dial, wait_until},
-    node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE},
-};
-
-fn new_node() -> Node {
-    Node::new(Driver::Systemd).expect("a node")
-}
-
-fn of_mesh(node: &Node, name: &str) -> Manifest {
-    Manifest::of_mesh(name, &node.new_uid())
-}
-
-/// Who answers the pod's app at [`REMOTE`].
-fn dialled(pod: &Pod) -> String {
-    dial(pod.app().expect("the app"), REMOTE).expect("a call")
-}
-
-fn expect_captured(pod: &Pod) {
-    assert_eq!(dialled(pod), CAPTURED);
-}
-
-/// Waits until the pod is captured; whoever fails tells what the agent says.
-fn until_captured(pod: &Pod, log: impl Fn() -> String) {
-    let captured = wait_until("capture", || Ok(dialled(pod) == CAPTURED));
-    captured.unwrap_or_else(|error| panic!("{error}:\n{}", log()));
-}
+mod agent;
+mod cni;
+mod containerd;

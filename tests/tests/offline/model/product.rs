@@ -20,7 +20,7 @@ use interceptor_ebpf::{
 };
 use interceptor_testkit::{model::LOOPBACK, settings::Settings};
 
-use crate::flow::{Connection, INTERFACES};
+use crate::model::flow::{Connection, INTERFACES};
 
 const POLICY: u32 = 7;
 

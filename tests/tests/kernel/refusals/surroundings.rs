@@ -9,7 +9,7 @@ use interceptor_testkit::{
     lab::{Lab, STOCK},
 };
 
-use crate::{FAILED, Subjects};
+use crate::refusals::{FAILED, Subjects};
 
 /// `interceptor attach` for `lab`, after `prelude` in a shell that `wrapper` starts: it finds the
 /// pod at `$POD`, its cgroup at `$CGROUP`.
@@ -176,7 +176,7 @@ fn the_root_of_a_cgroup_namespace_that_leaves_out_a_process_is_refused() {
         let mut command = attach_in_cgroup_namespace(lab, &named);
         let output = interceptor_testkit::command::output(&mut command, "").expect("a run");
         let pid = guest.pid().to_string();
-        crate::expect_refusal(&command, &output, FAILED, &["leaves out", &pid]);
+        crate::refusals::expect_refusal(&command, &output, FAILED, &["leaves out", &pid]);
     }
     subjects.expect_unchanged();
 }

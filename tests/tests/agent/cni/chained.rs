@@ -9,7 +9,7 @@ use interceptor_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, Place};
+use crate::cni::agent::{Agent, Place};
 
 const REAL: &str = "/usr/lib/cni";
 

@@ -7,7 +7,7 @@ use std::{
 
 use interceptor_testkit::lab::{Lab, NOTHING, STOCK};
 
-use crate::{InPod, NOT_PROVEN, expect, said};
+use crate::istio_iptables::{InPod, NOT_PROVEN, expect, said};
 
 /// What istio-init has: root, with two capabilities, in a cgroup namespace of its own.
 const ISTIO_INIT: &[&str] = &[

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::{Call, PREVIOUS, agent::Place, conf};
+use crate::cni::{Call, PREVIOUS, agent::Place, conf};
 
 #[test]
 fn excluded_namespaces_and_the_agents_own_pod_start_without_an_agent() {

@@ -22,7 +22,7 @@ use interceptor_testkit::{
     lab::{APP, Lab, NOTHING, STOCK, Who, cookie, wait_until},
 };
 
-use crate::running::Run;
+use crate::lifecycle::running::Run;
 
 /// A destination of each family, and what the app is answered behind the proxy.
 const V4: (&str, &str) = ("10.2.0.9:80", "proxy:15001 for 10.2.0.9:80");

@@ -14,7 +14,7 @@ use interceptor_testkit::{
     netns::Netns,
 };
 
-use crate::{FAILED, GRAMMAR, Subjects, expect_refusal};
+use crate::refusals::{FAILED, GRAMMAR, Subjects, expect_refusal};
 
 /// The biggest process ID that Linux gives is below it.
 const NO_PROCESS: &str = "4194305";

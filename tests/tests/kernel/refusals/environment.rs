@@ -4,7 +4,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use interceptor_testkit::lab::Lab;
 
-use crate::{FAILED, Subjects};
+use crate::refusals::{FAILED, Subjects};
 
 /// Each variable with a bad value, and the flag that it stands for or what is allowed.
 const BAD_VARIABLES: [(&str, &str, &str); 17] = [

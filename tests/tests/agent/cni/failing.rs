@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
+use crate::cni::{
     Call, PREVIOUS,
     agent::{Agent, Mood, Place},
     conf,

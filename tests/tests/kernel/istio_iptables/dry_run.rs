@@ -6,7 +6,7 @@ use interceptor_testkit::{
     lab::{Lab, NOTHING},
 };
 
-use crate::{InPod, expect, said};
+use crate::istio_iptables::{InPod, expect, said};
 
 /// Everything that makes rules.
 const ALL_SETTINGS: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use interceptor_testkit::{command::bounded, interceptor};
 
-use crate::{FAILED, GRAMMAR, Subjects};
+use crate::refusals::{FAILED, GRAMMAR, Subjects};
 
 /// Flags with a value that is refused, and what must be said: the flag, the value, what is allowed.
 const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[

@@ -5,7 +5,7 @@ use std::path::Path;
 use interceptor::agent::protocol::{BindError, Listener, Outcome};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::cni::{
     Call, PREVIOUS,
     agent::{Agent, Mood, Place},
     conf,

@@ -8,7 +8,7 @@ use interceptor_testkit::{
     lab::{Lab, NOTHING},
 };
 
-use crate::{FAILED, Subjects, expect_refusal};
+use crate::refusals::{FAILED, Subjects, expect_refusal};
 
 /// A foreign program at `foreign`, attached as `mode`: an attach at `cgroup` is refused and names
 /// it; when it is gone, the attach succeeds.

@@ -2,7 +2,7 @@
 
 use interceptor_testkit::lab::{Lab, NOTHING, all_captured, all_direct};
 
-use crate::{InPod, expect};
+use crate::istio_iptables::{InPod, expect};
 
 #[test]
 fn it_attaches_its_own_network_namespace_and_cleans_up() {

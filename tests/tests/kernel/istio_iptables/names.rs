@@ -7,7 +7,7 @@ use interceptor_testkit::{
     interceptor,
 };
 
-use crate::expect;
+use crate::istio_iptables::expect;
 
 /// A folder with a link to the binary, gone when dropped.
 struct Link {

@@ -1,0 +1,13 @@
+//! Captured pods in namespaces of their own, on the kernel that runs the tests. Needs root.
+
+mod differential;
+mod dns;
+mod envoy;
+mod isolation;
+mod istio_iptables;
+mod lifecycle;
+mod load;
+mod many_pods;
+mod pods;
+mod refusals;
+mod transparent;

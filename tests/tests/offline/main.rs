@@ -1,0 +1,4 @@
+//! Tests that need neither root nor BPF.
+
+mod manifests;
+mod model;
