@@ -25,7 +25,7 @@ fn introduction(results: &Results) -> String {
          pods laid out alike: *direct*, where nobody intercepts and the app dials the proxy's port \
          itself, which is the limit; *iptables-nft*, with Istio's rules in the kernel's own \
          iptables; *interceptor*. They take turns in short rounds, in another order each time. A \
-         ratio is one of numbers of the same round; told are the median of the rounds and, in \
+         ratio is one of numbers of the same round; reported are the median of the rounds and, in \
          parentheses, the quartiles. Every pod has proven before that its proxy gets the connections \
          with their original destination, and that conntrack follows them behind iptables and \
          nowhere else.\n\n{warning}"

@@ -34,8 +34,8 @@ pub enum Verdict {
     Missed,
     /// The workload was not part of the run.
     NotMeasured,
-    /// There is nothing to be reached: it is only told.
-    Told,
+    /// Reported without a target.
+    Info,
 }
 
 impl Verdict {
@@ -46,7 +46,7 @@ impl Verdict {
             Self::Met => "met",
             Self::Missed => "MISSED",
             Self::NotMeasured => "not measured",
-            Self::Told => "told",
+            Self::Info => "info",
         }
     }
 }
@@ -68,7 +68,7 @@ impl Bound {
             Self::AtLeast(limit) => number >= limit,
             Self::Below(limit) => number < limit,
             Self::Above(limit) => number > limit,
-            Self::None => return Verdict::Told,
+            Self::None => return Verdict::Info,
         };
         if is_met {
             Verdict::Met
