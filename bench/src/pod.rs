@@ -19,10 +19,11 @@ use interceptor_testkit::{
     command::{bounded, run},
     interceptor,
     janitor::{self, Task},
-    lab::{APP, PROXY, ROOT},
     netns::Netns,
     rules,
     settings::Settings,
+    topology,
+    topology::{APP, PROXY, ROOT},
 };
 
 use super::{
@@ -33,16 +34,6 @@ use super::{
 
 /// The proxy's ports: outbound and inbound.
 pub(super) const PROXY_PORTS: [u16; 2] = [15001, 15006];
-
-const POD: &str = "
-addr add 10.1.0.2/24 dev eth0
-route add default via 10.1.0.1
-";
-
-const PEER: &str = "
-addr add 10.1.0.1/24 dev eth0
-addr add 10.2.0.9/32 dev lo
-";
 
 /// Whether a connection leaves the pod or comes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +82,7 @@ impl Pod {
         let cgroup = Cgroup::new()?;
         let netns = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;
-        netns.cable("eth0", &peer, "eth0", 1)?;
-        peer.ip(PEER)?;
-        netns.ip(POD)?;
+        topology::connect_v4(&netns, &peer)?;
         let start = |name: &str, user, netns: &Netns, place: &str| {
             Worker::start(name, user, netns, &cgroup.child(place)?, &[])
         };

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long an actor may take for one request: longer than it waits for anything itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A process in a network namespace and a cgroup of the test's choice, which makes system calls
 /// for it. Killed when dropped.
@@ -156,8 +156,8 @@ impl Actor {
     fn receive(&self) -> Result<Reply> {
         let replies = &mut self.lock().replies;
         let mut fds = [PollFd::new(replies.get_ref().as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE)?)?;
-        ensure!(ready > 0, "no reply within {PATIENCE:?}");
+        let ready = poll(&mut fds, PollTimeout::try_from(REQUEST_TIMEOUT)?)?;
+        ensure!(ready > 0, "no reply within {REQUEST_TIMEOUT:?}");
         let mut line = String::new();
         replies.read_line(&mut line)?;
         ensure!(!line.is_empty(), "the actor has ended");

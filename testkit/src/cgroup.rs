@@ -21,7 +21,7 @@ use crate::{command::require_root, janitor};
 pub const PREFIX: &str = "interceptor-test-";
 
 /// How long killed processes may take to leave.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cgroup of the test's own below the mount's root. With everything in it, it goes when dropped,
 /// or when the test process dies.
@@ -121,7 +121,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EXIT_TIMEOUT;
     loop {
         match remove_tree(path) {
             Err(error) if Instant::now() > deadline => return Err(error),

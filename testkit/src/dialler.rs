@@ -36,7 +36,7 @@ const REST: Duration = Duration::from_micros(200);
 /// How much of the order is told.
 const MOST_TURNS: usize = 1000;
 /// How long one connection may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whom to dial, and how often.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -209,7 +209,7 @@ fn is_told_to_stop() -> Result<bool> {
 /// Who answers at `to`: a proxy that was told something else says so.
 fn dial(to: SocketAddr) -> Result<String> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(CONNECTION_TIMEOUT))?;
     // Closing resets: thousands of connections that wait for late packets slow everything down.
     socket.set_linger(Some(Duration::ZERO))?;
     let mut line = String::new();

@@ -22,7 +22,7 @@ pub use traces::{Traces, cookie, cookie_at};
 
 use crate::{
     actor::{
-        Actor, User,
+        Actor,
         protocol::{Handle, Reply, Request},
     },
     cgroup::Cgroup,
@@ -31,15 +31,9 @@ use crate::{
     janitor::{self, Task},
     machine::{self, Exclusive, Shared},
     netns::Netns,
+    topology::{self, APP, PROXY, ROOT},
     world::{Bind, serve},
 };
-
-/// An app's user.
-pub const APP: User = User::new(1000, 1000);
-/// The proxy's user.
-pub const PROXY: User = User::new(1337, 1337);
-/// Whose the peer's processes are.
-pub const ROOT: User = User::new(0, 0);
 
 /// What a stock sidecar is given, both families captured.
 pub const STOCK: &[&str] = &[
@@ -139,7 +133,7 @@ impl Lab {
         let cgroup = Cgroup::new()?;
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;
-        lay_out(&pod, &peer)?;
+        topology::connect(&pod, &peer)?;
         let start = |name, user, netns: &Netns, place: &str| {
             Actor::start(name, user, netns.namespace(), Some(&cgroup.child(place)?))
         };
@@ -319,24 +313,4 @@ fn is_open_on(line: &str, port: u16) -> bool {
     let port = format!(":{port:04X}");
     let on_port = |end: Option<&str>| end.is_some_and(|end| end.ends_with(&port));
     (on_port(local) || on_port(remote)) && state.is_some_and(|state| !OVER.contains(&state))
-}
-
-const POD: &str = "
-addr add 10.1.0.2/24 dev eth0
-addr add fd00:1::2/64 dev eth0 nodad
-route add default via 10.1.0.1
-route add ::/0 via fd00:1::1
-";
-
-const PEER: &str = "
-addr add 10.1.0.1/24 dev eth0
-addr add fd00:1::1/64 dev eth0 nodad
-addr add 10.2.0.9/32 dev lo
-addr add fd00:2::9/128 dev lo nodad
-";
-
-fn lay_out(pod: &Netns, peer: &Netns) -> Result<()> {
-    pod.cable("eth0", peer, "eth0", 1)?;
-    pod.ip(POD)?;
-    peer.ip(PEER)
 }

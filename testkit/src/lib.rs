@@ -32,4 +32,5 @@ pub mod sidecar;
 pub mod smoke;
 pub mod spawn;
 pub mod tap;
+pub mod topology;
 pub mod world;

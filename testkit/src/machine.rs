@@ -32,7 +32,7 @@ const ROOM: &str = "/sys/kernel";
 pub(crate) const PINS: &str = "/sys/fs/bpf/interceptor";
 
 /// How long others may take to end.
-const PATIENCE: Duration = Duration::from_mins(10);
+const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Keeps those out who want the machine for themselves.
 pub struct Shared {
@@ -55,7 +55,7 @@ pub fn shared() -> Result<Shared> {
     if let Some(room) = IN.with_borrow(Weak::upgrade) {
         return Ok(Shared { _room: room });
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     let _gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
     let room = Arc::new(lock(ROOM, FlockArg::LockSharedNonblock, deadline)?);
     IN.set(Arc::downgrade(&room));
@@ -64,7 +64,7 @@ pub fn shared() -> Result<Shared> {
 
 /// Waits to be alone: until no other test has a pod, and nobody else has one captured.
 pub fn exclusive() -> Result<Exclusive> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     let gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
     let room = lock(ROOM, FlockArg::LockExclusiveNonblock, deadline)?;
     while Path::new(PINS).exists() {
@@ -110,7 +110,7 @@ fn lock(path: &str, how: FlockArg, deadline: Instant) -> Result<Flock<File>> {
 
 fn wait(what: &str, deadline: Instant) -> Result<()> {
     if Instant::now() > deadline {
-        bail!("{what}: still in use by others after {PATIENCE:?}");
+        bail!("{what}: still in use by others after {LOCK_TIMEOUT:?}");
     }
     thread::sleep(Duration::from_millis(20));
     Ok(())

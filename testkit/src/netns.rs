@@ -17,10 +17,11 @@ use nix::{
 };
 
 use crate::{
-    actor::{Actor, User, process::Namespace},
+    actor::{Actor, process::Namespace},
     command::{bounded, require_root, run},
     janitor::{self, Task},
     spawn::spawn,
+    topology::ROOT,
 };
 
 /// How long a test waits for the kernel to settle a new interface.
@@ -84,7 +85,7 @@ impl Netns {
     /// Makes one. The process that holds it is in `cgroup`, if one is given.
     pub fn new(name: &str, cgroup: Option<&Path>) -> Result<Self> {
         require_root()?;
-        let holder = Actor::start(name, User::new(0, 0), Namespace::New, cgroup)?;
+        let holder = Actor::start(name, ROOT, Namespace::New, cgroup)?;
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
         Self::set_up(path, Holder::Process { _actor: holder })
     }

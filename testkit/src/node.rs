@@ -34,19 +34,15 @@ pub use pod::Pod;
 pub use runtime::{Call, ISTIO_CNI, Runtime};
 
 use crate::{
-    actor::{Actor, User},
+    actor::Actor,
     apiserver::ApiServer,
     cgroup::Cgroup,
     machine::{self, Exclusive, Shared},
     manifests,
     netns::Netns,
+    topology::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
-
-/// The user of apps.
-pub const APP: User = User::new(1000, 1000);
-/// The proxy's user.
-pub const PROXY: User = User::new(1337, 1337);
 
 /// A service's address beyond the pods.
 pub const REMOTE: &str = "10.2.0.9:80";
@@ -104,7 +100,7 @@ impl Node {
         host.ip(HOST)?;
         let start = |name| {
             let place = cgroup.child("system.slice/outside")?;
-            Actor::start(name, User::new(0, 0), host.namespace(), Some(&place))
+            Actor::start(name, ROOT, host.namespace(), Some(&place))
         };
         let folder = Folder::new()?;
         fs::create_dir(folder.path().join("netns"))?;

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How long a server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to rest after a refusal: whoever may not connect must not keep the others from it.
 const REST: Duration = Duration::from_millis(1);
@@ -117,7 +117,7 @@ fn open_soon(to: SocketAddr) -> io::Result<Socket> {
 
 fn identify(to: SocketAddr) -> io::Result<String> {
     let (mut socket, _) = connect(open(to)?, to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(SERVER_TIMEOUT))?;
     socket.write_all(&[Wish::Identify.byte()])?;
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
@@ -178,7 +178,7 @@ fn visit(first: SocketAddr, count: u32) -> io::Result<Outcome> {
 fn exchange(to: SocketAddr, size: usize, time: Duration) -> io::Result<Outcome> {
     let (mut socket, _) = connect(open(to)?, to)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(SERVER_TIMEOUT))?;
     socket.write_all(&[Wish::Echo.byte()])?;
     let mut buffer = vec![0; size];
     let mut count = 0_u32;
@@ -193,7 +193,7 @@ fn exchange(to: SocketAddr, size: usize, time: Duration) -> io::Result<Outcome> 
 
 fn pour(to: SocketAddr, time: Duration) -> io::Result<Outcome> {
     let (mut socket, _) = connect(open(to)?, to)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(SERVER_TIMEOUT))?;
     socket.write_all(&[Wish::Discard.byte()])?;
     let chunk = vec![0; CHUNK];
     let mut chunks = 0_u32;

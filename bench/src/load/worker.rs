@@ -28,7 +28,7 @@ const BINARY: &str = "bench";
 pub const LOAD: &str = "--load";
 
 /// How long an order may take, beyond what it says itself: a hundred thousand connections.
-const PATIENCE: Duration = Duration::from_mins(5);
+const ORDER_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A load process. Killed when dropped.
 pub(crate) struct Worker {
@@ -102,9 +102,9 @@ impl Worker {
     pub(crate) fn finish(&self) -> Result<Outcome> {
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fds = [PollFd::new(pipes.1.get_ref().as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE)?)?;
+        let ready = poll(&mut fds, PollTimeout::try_from(ORDER_TIMEOUT)?)?;
         let name = &self.name;
-        ensure!(ready > 0, "{name}: no answer within {PATIENCE:?}");
+        ensure!(ready > 0, "{name}: no answer within {ORDER_TIMEOUT:?}");
         let mut line = String::new();
         pipes.1.read_line(&mut line)?;
         ensure!(!line.is_empty(), "{name} has ended");

@@ -9,12 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::{
     command::output,
-    lab::{APP, PROXY, ROOT},
     sidecar::{
         Envoy,
         envoy::connections_by_worker,
         launch::{Place, Process},
     },
+    topology::{APP, PROXY, ROOT},
 };
 
 use crate::{

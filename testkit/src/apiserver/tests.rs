@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::ApiServer;
 
 /// How long an event may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn pod(name: &str, node: &str) -> serde_json::Value {
     json!({
@@ -52,7 +52,7 @@ fn run(test: impl Future<Output = Result<()>>) {
 
 /// What the watcher tells next: `init`, `listed a`, `all`, `a`, `gone a`, `error`.
 async fn next(events: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Unpin)) -> String {
-    let event = timeout(PATIENCE, events.next())
+    let event = timeout(EVENT_TIMEOUT, events.next())
         .await
         .expect("in time")
         .expect("an event");
@@ -83,7 +83,7 @@ async fn until_watched(server: &ApiServer) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    timeout(PATIENCE, watched).await.expect("a watch");
+    timeout(EVENT_TIMEOUT, watched).await.expect("a watch");
 }
 
 #[test]
@@ -178,14 +178,18 @@ fn a_bookmark_is_a_version_to_go_on_from() {
         server.put(pod("elsewhere", "two"))?;
         server.forget();
         server.bookmark();
-        let told = timeout(PATIENCE, watch.next()).await?.expect("an event")?;
+        let told = timeout(EVENT_TIMEOUT, watch.next())
+            .await?
+            .expect("an event")?;
         let WatchEvent::Bookmark(bookmark) = told else {
             panic!("{told:?}");
         };
         for (version, is_known) in [(bookmark.metadata.resource_version, true), (old, false)] {
             let mut watch = pin!(pods.watch(&parameters, &version).await?);
             server.put(pod("a", "one"))?;
-            let told = timeout(PATIENCE, watch.next()).await?.expect("an event")?;
+            let told = timeout(EVENT_TIMEOUT, watch.next())
+                .await?
+                .expect("an event")?;
             let is_expired = matches!(&told, WatchEvent::Error(status) if status.code == 410);
             assert_eq!(is_expired, !is_known, "{told:?}");
         }

@@ -14,7 +14,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 /// How long a call may take. A kubelet waits two minutes.
-const PATIENCE: Duration = Duration::from_mins(1);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A connection, which is made when it is first used.
 pub(super) struct Cri {
@@ -30,7 +30,7 @@ impl Cri {
         let channel = {
             // It starts a task of the runtime's.
             let _inside = runtime.enter();
-            endpoint.timeout(PATIENCE).connect_lazy()
+            endpoint.timeout(CALL_TIMEOUT).connect_lazy()
         };
         Ok(Self { runtime, channel })
     }

@@ -37,7 +37,8 @@ use crate::{
     interceptor,
     janitor::{self, Task},
     lab::cookie_at,
-    node::{APP, Manifest, Node, PROXY, Pod},
+    node::{Manifest, Node, Pod},
+    topology::{APP, PROXY},
     world::{Bind, serve},
 };
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long something that ends by itself may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Who answers when `actor` dials `to`: `remote:80`, for a proxy `proxy:15001 for 10.2.0.9:80` with
 /// what it was told, or the errno.
@@ -64,9 +64,12 @@ pub fn said(command: &mut Command) -> Result<String> {
 
 /// Waits until `condition` holds; fails if it takes too long.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     while !condition()? {
-        ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        ensure!(
+            Instant::now() < deadline,
+            "{what}: not within {WAIT_TIMEOUT:?}"
+        );
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())

@@ -39,7 +39,7 @@ const BECOME: [&str; 4] = [
 ];
 
 /// How long the agent's HTTP server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often is looked at what the agent has said.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -260,7 +260,7 @@ impl AgentProcess {
 
     /// What it answers: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        self.get_within(path, PATIENCE)
+        self.get_within(path, HTTP_TIMEOUT)
     }
 
     /// The same, if it answers within this time.

@@ -28,7 +28,7 @@ pub const OUTBOUND_PORT: u16 = 15001;
 pub const INBOUND_PORT: u16 = 15006;
 
 /// How long either side may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A listener's port and family: what all its connections have in common.
 #[derive(Clone, Copy)]
@@ -98,7 +98,7 @@ impl Side {
     }
 
     fn relay(self, client: &TcpStream) -> Result<()> {
-        client.set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(IO_TIMEOUT))?;
         let original =
             original_destination(client, self.family).context("no original destination")?;
         // Whoever dials us by name would have us dial ourselves.
@@ -129,8 +129,8 @@ impl Side {
         } else if self.port == INBOUND_PORT {
             socket.bind(&SocketAddr::new(passthrough(to), 0).into())?;
         }
-        socket.connect_timeout(&to.into(), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect_timeout(&to.into(), IO_TIMEOUT)?;
+        socket.set_read_timeout(Some(IO_TIMEOUT))?;
         Ok(socket.into())
     }
 }

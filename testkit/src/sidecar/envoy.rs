@@ -22,7 +22,7 @@ use crate::settings::{Mode, Settings};
 const ADMIN_PORT: u16 = 15000;
 
 /// How long it may take to tell.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE: &str = "connection: close";
 
 /// Goes where an outbound connection was going.
@@ -84,7 +84,7 @@ impl Envoy {
 /// namespace.
 pub fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
     let mut admin = TcpStream::connect((Ipv4Addr::LOCALHOST, ADMIN_PORT))?;
-    admin.set_read_timeout(Some(PATIENCE))?;
+    admin.set_read_timeout(Some(ADMIN_TIMEOUT))?;
     let name = format!("_{port}.worker_[0-9]+.downstream_cx_total");
     let request = format!("GET /stats?filter={name} HTTP/1.1\r\nhost: admin\r\n{CLOSE}\r\n\r\n");
     admin.write_all(request.as_bytes())?;

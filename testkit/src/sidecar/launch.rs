@@ -24,7 +24,7 @@ exec nsenter --net="$netns" \
 "#;
 
 /// How long a program may take to listen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `TCP_LISTEN`, as `/proc/net/tcp` writes it.
 const LISTEN: &str = "0A";
@@ -74,7 +74,7 @@ impl Process {
 
     /// Waits until `netns`, in which it is, has so many listeners on each of `ports`.
     pub fn await_listeners(&mut self, netns: &Netns, ports: &[u16], count: usize) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("a program that was to serve {ports:?} has ended: {status}");
@@ -86,7 +86,7 @@ impl Process {
             }
             ensure!(
                 Instant::now() < deadline,
-                "{ports:?}: no {count} listeners after {PATIENCE:?}"
+                "{ports:?}: no {count} listeners after {LISTEN_TIMEOUT:?}"
             );
             thread::sleep(Duration::from_millis(5));
         }

@@ -20,14 +20,9 @@ use crate::{
     netns::Netns,
     rules,
     settings::{Mode, Settings},
+    topology::{self, APP, PROXY, ROOT, TRANSPARENT_PROXY},
     world::Mechanism,
 };
-
-const APP: User = User::new(1000, 1000);
-const PROXY: User = User::new(1337, 1337);
-/// It needs `CAP_NET_ADMIN` to speak for others.
-const TRANSPARENT_PROXY: User = User::new(0, 1337);
-const ROOT: User = User::new(0, 0);
 
 /// What the app serves: a port that is captured, and one that is excluded.
 const APP_PORTS: [u16; 2] = [8080, 15020];
@@ -186,20 +181,11 @@ impl Scene {
     }
 }
 
-/// An address for each family, and a way to servers that are not on the link.
 fn lay_out(pod: &Netns, outside: &Netns) -> Result<()> {
-    pod.cable("eth0", outside, "eth0", 1)?;
-    outside.ip("addr add 10.1.0.1/24 dev eth0\n\
-         addr add fd00:1::1/64 dev eth0 nodad\n\
-         addr add 10.2.0.9/32 dev lo\n\
-         addr add fd00:2::9/128 dev lo nodad\n")?;
-    // Other ports than clients come from: where a transparent proxy's connection has a client's
-    // address and that of another's port, they are one to the kernel.
-    pod.sysctl("net.ipv4.ip_local_port_range", "20000 29999")?;
-    pod.ip("addr add 10.1.0.2/24 dev eth0\n\
-         addr add fd00:1::2/64 dev eth0 nodad\n\
-         route add default via 10.1.0.1\n\
-         route add ::/0 via fd00:1::1\n")
+    topology::connect(pod, outside)?;
+    // Clients connect from other ports: a transparent proxy's connection that had a client's address
+    // and another client's port would be the same connection to the kernel.
+    pod.sysctl("net.ipv4.ip_local_port_range", "20000 29999")
 }
 
 fn serve(name: &str, user: User, netns: &Netns, cgroup: &Path, ports: &[u16]) -> Result<Process> {

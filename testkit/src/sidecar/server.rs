@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::exchange::{Answer, LONGEST, Told, is_http};
 
 /// How long a client may take to say something.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves `ports` on all addresses, for ever.
 pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
@@ -49,7 +49,7 @@ fn serve(listener: &Socket, who: &str) {
 }
 
 fn answer(connection: &TcpStream, who: String) -> io::Result<()> {
-    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     let mut lines = BufReader::new(connection.take(LONGEST));
     let mut line = String::new();
     lines.read_line(&mut line)?;

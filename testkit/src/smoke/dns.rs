@@ -125,7 +125,7 @@ fn open(pod: &Namespace, user: u32, bound_to: SocketAddr) -> Result<UdpSocket> {
         setfsgid(Gid::from_raw(user));
         setfsuid(Uid::from_raw(user));
         let socket = Socket::new(Domain::for_address(bound_to), Type::DGRAM, None)?;
-        socket.set_read_timeout(Some(tcp::PATIENCE))?;
+        socket.set_read_timeout(Some(tcp::IO_TIMEOUT))?;
         if bound_to.port() != 0 {
             socket.bind(&bound_to.into())?;
         }

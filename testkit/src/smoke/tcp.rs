@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long anything may take on an emulated machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener on `wildcard`; `[::]` takes IPv4 too.
 pub(super) fn listen(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
@@ -94,8 +94,8 @@ pub(super) fn dial_in_the_name_of(
 
 fn open(domain: Domain) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(IO_TIMEOUT))?;
+    socket.set_write_timeout(Some(IO_TIMEOUT))?;
     Ok(socket)
 }
 

@@ -14,6 +14,7 @@ use crate::{
     netns::Netns,
     rules::DNS_PORT,
     settings::Mode,
+    topology::{APP, PROXY, PROXY_UID, ROOT, TRANSPARENT_PROXY},
 };
 
 /// The actors of a world.
@@ -86,13 +87,11 @@ impl Who {
 
     const fn user(self) -> User {
         match self {
-            Self::App | Self::AppServer => User::new(1000, 1000),
-            Self::Proxy | Self::ProxyServer | Self::Agent => User::new(1337, 1337),
-            Self::ProxyUid => User::new(1337, 0),
-            Self::ProxyGid | Self::RootProxyServer => User::new(0, 1337),
-            Self::Root | Self::Client | Self::Remote | Self::Inner | Self::InnerServer => {
-                User::new(0, 0)
-            }
+            Self::App | Self::AppServer => APP,
+            Self::Proxy | Self::ProxyServer | Self::Agent => PROXY,
+            Self::ProxyUid => PROXY_UID,
+            Self::ProxyGid | Self::RootProxyServer => TRANSPARENT_PROXY,
+            Self::Root | Self::Client | Self::Remote | Self::Inner | Self::InnerServer => ROOT,
         }
     }
 

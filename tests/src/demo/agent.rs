@@ -9,7 +9,8 @@ use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
     interceptor,
     lab::{dial, wait_until},
-    node::{APP, AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE},
+    node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE},
+    topology::APP,
 };
 
 use crate::interruption::ensure_uninterrupted;

@@ -5,14 +5,13 @@ use std::{net::SocketAddr, thread};
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::{
     actor::{
-        Actor, User,
+        Actor,
         protocol::{Family, Handle, Introduction, Level, Protocol, Reply, Request},
     },
     scenario::address,
+    topology::APP,
     world::{Mechanism, Setup, Who, World},
 };
-
-const APP: User = User::new(1000, 1000);
 
 fn captured(setup: &Setup) -> World {
     World::new(Mechanism::Interceptor, setup).expect("a world")

@@ -6,9 +6,10 @@ use std::{fs, path::Path, thread, time::Instant};
 use interceptor_testkit::{
     actor::protocol::Handle,
     dialler::{Dialler, Plan},
-    lab::{ROOT, call, dial, echoes, said, wait_until},
+    lab::{call, dial, echoes, said, wait_until},
     machine::Exclusive,
-    node::{APP, AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE, STRAIGHT},
+    node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE, STRAIGHT},
+    topology::{APP, ROOT},
 };
 
 use crate::{

@@ -19,8 +19,9 @@ use interceptor_ebpf::{
 };
 use interceptor_testkit::{
     actor::{Actor, protocol::Handle},
-    lab::{APP, Lab, STOCK, Who, dial},
+    lab::{Lab, STOCK, Who, dial},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
+    topology::APP,
 };
 
 use crate::alone;

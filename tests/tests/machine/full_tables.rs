@@ -4,8 +4,9 @@ use interceptor_testkit::{
     actor::Actor,
     bpf::maps::Map,
     inner::put_inside,
-    lab::{Lab, ROOT, STOCK, Who, dial},
+    lab::{Lab, STOCK, Who, dial},
     netns::Netns,
+    topology::ROOT,
 };
 
 use crate::alone;

@@ -4,7 +4,8 @@ use interceptor_testkit::{
     actor::Actor,
     command::output,
     dialler::{Dialler, Plan},
-    lab::{APP, Lab, NOTHING, ROOT, STOCK, all_captured, all_direct, said},
+    lab::{Lab, NOTHING, STOCK, all_captured, all_direct, said},
+    topology::{APP, ROOT},
 };
 
 use crate::{alone, expect_nothing_left, interceptor, objects};

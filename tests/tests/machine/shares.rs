@@ -8,8 +8,9 @@ use interceptor_testkit::{
     command::{bounded, run},
     dialler::{Dialler, Plan},
     interceptor,
-    lab::{APP, Lab, STOCK, Who},
+    lab::{Lab, STOCK, Who},
     netns::Netns,
+    topology::APP,
 };
 use serde_json::Value;
 

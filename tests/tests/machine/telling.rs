@@ -16,7 +16,7 @@ use interceptor_testkit::{
 
 use crate::alone;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const FLAGS: [&str; 9] = [
     "-b",
@@ -60,7 +60,7 @@ impl Telling {
     }
 
     fn next(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line")
+        self.lines.recv_timeout(EVENT_TIMEOUT).expect("a line")
     }
 
     /// The line that tells of a connection, and nothing else is told.

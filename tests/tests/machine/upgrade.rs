@@ -16,9 +16,10 @@ use interceptor_testkit::{
     dialler::{Dialler, Plan},
     inner::put_inside,
     interceptor,
-    lab::{APP, Killing, Lab, NOTHING, ROOT, STOCK, all_captured, call, dial, echoes, said},
+    lab::{Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, said},
     machine::Exclusive,
     netns::Netns,
+    topology::{APP, ROOT},
 };
 
 use crate::{alone, expect_nothing_left};

@@ -18,7 +18,7 @@ use nix::{
 };
 
 /// How long what is left may take to go.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A test process that has made a world.
 struct Victim {
@@ -76,7 +76,7 @@ impl Victim {
     /// Waits until nothing is left, or long enough.
     fn expect_nothing_left(&mut self) {
         self.child.wait().expect("the victim ends");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CLEANUP_TIMEOUT;
         while !self.leftovers().is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }

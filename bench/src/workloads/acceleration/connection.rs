@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use interceptor_testkit::bpf::sockmap::Accelerated;
 
 /// How long anything may take. What is broken may never come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Both ends of a connection.
 pub(super) struct Connection {
@@ -31,8 +31,8 @@ impl Connection {
         let (server, _) = listener.accept()?;
         for end in [&client, &server] {
             end.set_nodelay(true)?;
-            end.set_read_timeout(Some(PATIENCE))?;
-            end.set_write_timeout(Some(PATIENCE))?;
+            end.set_read_timeout(Some(IO_TIMEOUT))?;
+            end.set_write_timeout(Some(IO_TIMEOUT))?;
         }
         Ok(Self {
             client,

@@ -23,7 +23,7 @@ use nix::{
 };
 use socket2::SockRef;
 
-use super::connection::{Connection, PATIENCE};
+use super::connection::{Connection, IO_TIMEOUT};
 
 nix::ioctl_read_bad!(readable, libc::FIONREAD, libc::c_int);
 
@@ -131,7 +131,7 @@ fn reset(connection: Connection) -> Result<()> {
 
 fn poll_tells(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"x")?;
-    let timeout = PollTimeout::try_from(PATIENCE)?;
+    let timeout = PollTimeout::try_from(IO_TIMEOUT)?;
     let mut polled = [PollFd::new(connection.server.as_fd(), PollFlags::POLLIN)];
     ensure!(poll(&mut polled, timeout)? == 1, "nothing is told");
     Ok(())

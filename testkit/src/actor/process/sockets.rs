@@ -22,11 +22,11 @@ use super::{
 };
 
 /// How long an actor waits for something that ought to come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long it waits for a connection, which may be one that nobody answers: less than TCP waits
 /// before it tries again.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(900);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 
 const BACKLOG: i32 = 1024;
 const SO_ORIGINAL_DST: i32 = 80;
@@ -54,7 +54,7 @@ impl Sockets {
                 Ok(self.add(accepted))
             }
             Request::Expect { at } => {
-                self.place = Some(passing::expect(&at, PATIENCE)?);
+                self.place = Some(passing::expect(&at, RECEIVE_TIMEOUT)?);
                 Ok(Reply::Done)
             }
             Request::Take => {
@@ -203,7 +203,7 @@ fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
     be_patient(&socket)?;
     if protocol == Protocol::Udp {
         // Nobody may answer.
-        socket.set_read_timeout(Some(CONNECT_PATIENCE))?;
+        socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     }
     Ok(socket)
 }
@@ -227,8 +227,8 @@ pub(crate) fn above(first: SocketAddr, number: u32) -> SocketAddr {
 }
 
 fn be_patient(socket: &Socket) -> io::Result<()> {
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(CONNECT_PATIENCE))
+    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    socket.set_write_timeout(Some(CONNECT_TIMEOUT))
 }
 
 fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<()> {
@@ -238,7 +238,7 @@ fn start_connect(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 
 fn finish_connect(socket: &Socket) -> io::Result<Reply> {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(CONNECT_PATIENCE).map_err(io::Error::other)?;
+    let timeout = PollTimeout::try_from(CONNECT_TIMEOUT).map_err(io::Error::other)?;
     poll(&mut fds, timeout)?;
     let events = fds[0].revents().unwrap_or(PollFlags::empty());
     let error = socket.take_error()?;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use interceptor_testkit::{
     lab::dial,
-    node::{CAPTURED, Driver, Manifest, Node, PROXY, REMOTE, STRAIGHT},
+    node::{CAPTURED, Driver, Manifest, Node, REMOTE, STRAIGHT},
+    topology::PROXY,
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};

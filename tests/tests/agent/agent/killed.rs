@@ -10,7 +10,8 @@ use std::{
 use interceptor_testkit::{
     dialler::{Dialler, Plan},
     lab::{call, echoes},
-    node::{APP, AgentProcess, Node, PROXIED, Pod, REMOTE},
+    node::{AgentProcess, Node, PROXIED, Pod, REMOTE},
+    topology::APP,
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};

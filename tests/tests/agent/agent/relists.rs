@@ -7,7 +7,8 @@ use interceptor_testkit::{
     bpf::pins,
     lab::{cookie, dial, wait_until},
     netns::Netns,
-    node::{APP, Call, Node, REMOTE},
+    node::{Call, Node, REMOTE},
+    topology::APP,
 };
 
 use super::{expect_captured, new_node, of_mesh};

@@ -4,11 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use interceptor_testkit::{
-    actor::{
-        User,
-        protocol::{Handle, Request, SocketOption},
-    },
+    actor::protocol::{Handle, Request, SocketOption},
     scenario::{Run, Scenario, differential},
+    topology::PROXY,
     world::{Bind, Setup, Who, serve, serve_with},
 };
 
@@ -164,7 +162,7 @@ fn by_several_workers_of_which_one_ends() {
     };
     let scenarios = CAPTURED.map(|(who, to)| {
         Scenario::new(format!("{who:?} dials {to}"), move |run| {
-            let second = User::new(1337, 1337);
+            let second = PROXY;
             let second = run.world().start_in_pod("proxy", second, "pod/second")?;
             let first = run.actor(Who::ProxyServer)?;
             let firsts = workers(first)?;

@@ -7,12 +7,9 @@ use interceptor_testkit::{
         protocol::{Family, Protocol, Request},
     },
     scenario::{Dial, Run, Scenario, address, differential},
+    topology::{APP, PROXY, ROOT, TRANSPARENT_PROXY},
     world::{Setup, Who},
 };
-
-const APP: User = User::new(1000, 1000);
-const PROXY: User = User::new(1337, 1337);
-const ROOT: User = User::new(0, 0);
 
 const DESTINATIONS: [&str; 6] = [
     "10.2.0.9:80",
@@ -52,7 +49,7 @@ fn after_setuid_and_setgid() {
         for (name, opens, connects) in [
             ("root becomes the proxy", ROOT, PROXY),
             ("root becomes an app", ROOT, APP),
-            ("the proxy's group becomes an app", User::new(0, 1337), APP),
+            ("the proxy's group becomes an app", TRANSPARENT_PROXY, APP),
             (
                 "an app's group becomes the proxy",
                 User::new(0, 1000),
@@ -67,7 +64,7 @@ fn after_setuid_and_setgid() {
     scenarios.push(Scenario::new(
         "opened by the proxy's group, expected to pass",
         |run| {
-            after_setuid(run, User::new(0, 1337), APP, "10.2.0.9:80")?;
+            after_setuid(run, TRANSPARENT_PROXY, APP, "10.2.0.9:80")?;
             run.expect_outcome("remote:80");
             Ok(())
         },

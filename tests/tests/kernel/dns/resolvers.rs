@@ -14,12 +14,11 @@ use interceptor_testkit::{
     },
     command::{bounded, run},
     settings::{Dns, Settings},
+    topology::{APP, PROXY},
     world::{Mechanism, Setup, Who, World},
 };
 use tempfile::TempDir;
 
-const APP: User = User::new(1000, 1000);
-const PROXY: User = User::new(1337, 1337);
 const NAME: &str = "reviews.default.svc.cluster.test";
 
 /// What the agent knows.

@@ -9,8 +9,9 @@ use interceptor_testkit::{
         Actor,
         protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
     },
-    lab::{Lab, ROOT, STOCK},
+    lab::{Lab, STOCK},
     tap::Tap,
+    topology::ROOT,
 };
 
 const V4: &str = "10.2.0.9:80";

@@ -2,7 +2,8 @@
 
 use interceptor_testkit::{
     interceptor,
-    lab::{APP, CAPTURED, Lab, STOCK, Who},
+    lab::{CAPTURED, Lab, STOCK, Who},
+    topology::APP,
 };
 
 /// The port of the listener that gets a connection, as it is explained.

@@ -11,7 +11,8 @@ use interceptor_testkit::{
     bpf::pins,
     cgroup::Cgroup,
     command::output,
-    lab::{APP, Lab, PROXY, STOCK, all_captured, dial},
+    lab::{Lab, STOCK, all_captured, dial},
+    topology::{APP, PROXY},
     world::{Bind, serve},
 };
 

@@ -6,7 +6,8 @@ use anyhow::Result;
 use interceptor_testkit::{
     dialler::{Dialler, Plan},
     interceptor,
-    lab::{APP, Lab, ROOT, STOCK, Who, all_captured},
+    lab::{Lab, STOCK, Who, all_captured},
+    topology::{APP, ROOT},
 };
 
 /// How often settings change in one test.

@@ -19,7 +19,8 @@ use interceptor_testkit::{
     bpf::maps::Map,
     command::{bounded, output, run},
     interceptor as command,
-    lab::{APP, Lab, NOTHING, STOCK, Who, cookie, wait_until},
+    lab::{Lab, NOTHING, STOCK, Who, cookie, wait_until},
+    topology::APP,
 };
 
 use crate::lifecycle::running::Run;

@@ -11,9 +11,10 @@ use interceptor_testkit::{
     actor::Actor,
     inner::put_inside,
     interceptor,
-    lab::{Lab, NOTHING, ROOT, STOCK, Traces, Who, all_captured, all_direct, dial, wait_until},
+    lab::{Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, dial, wait_until},
     netns::Netns,
     spawn::spawn,
+    topology::ROOT,
 };
 use nix::{
     sys::signal::{Signal, kill},

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use interceptor_testkit::{
     actor::{
-        Actor, User,
+        Actor,
         protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
     },
     command::{bounded, run},
     lab::{Lab, NOTHING, STOCK, TPROXY, all_captured, all_direct, echoes},
+    topology::TRANSPARENT_PROXY,
 };
 
 /// The client and the app, in each family.
@@ -31,7 +32,7 @@ fn lab() -> Lab {
 /// The proxy as TPROXY needs it.
 fn proxy(lab: &Lab) -> Actor {
     let cgroup = lab.cgroup.child("pod/transparent").expect("a cgroup");
-    let user = User::new(0, 1337);
+    let user = TRANSPARENT_PROXY;
     Actor::start("proxy", user, lab.pod.namespace(), Some(&cgroup)).expect("an actor")
 }
 

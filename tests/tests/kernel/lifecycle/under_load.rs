@@ -3,7 +3,8 @@
 use anyhow::Result;
 use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
-    lab::{APP, Lab, ROOT, STOCK, all_captured, all_direct},
+    lab::{Lab, STOCK, all_captured, all_direct},
+    topology::{APP, ROOT},
 };
 
 /// A pod that is attached all the while, so that what pods share need not be loaded each time.

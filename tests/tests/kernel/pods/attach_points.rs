@@ -8,7 +8,8 @@ use interceptor_testkit::{
         protocol::{Family, Level, Protocol, Reply, Request},
     },
     interceptor,
-    lab::{APP, Lab, PROXY, STOCK, Who, all_captured, call, dial},
+    lab::{Lab, STOCK, Who, all_captured, call, dial},
+    topology::{APP, PROXY},
 };
 use serde_json::Value;
 

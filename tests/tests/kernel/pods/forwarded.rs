@@ -19,8 +19,9 @@ use interceptor_testkit::{
     bpf::programs::{Deed, Place, Program},
     command::{bounded, output, run},
     inner::{forward, put_inside},
-    lab::{Lab, NOTHING, ROOT, STOCK, call, dial, echoes, wait_until},
+    lab::{Lab, NOTHING, STOCK, call, dial, echoes, wait_until},
     netns::Netns,
+    topology::ROOT,
     world::{Bind, serve},
 };
 use nix::net::if_::if_nametoindex;
@@ -30,7 +31,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BEYOND: [&str; 2] = ["10.2.0.9:80", "[fd00:2::9]:80"];
 
 /// How long something may take that comes, and how long is waited for what does not.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PACKET_TIMEOUT: Duration = Duration::from_secs(5);
 const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
 /// A pod with somebody on a bridge inside it.
@@ -460,9 +461,11 @@ fn datagrams_pass() {
         };
         let (server_socket, client) = (bind(&pod.lab.peer, server), bind(&pod.netns, client));
         server_socket
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(PACKET_TIMEOUT))
             .expect("a timeout");
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client
+            .set_read_timeout(Some(PACKET_TIMEOUT))
+            .expect("a timeout");
         client.send_to(b"question", server).expect("sent");
         let mut buffer = [0; 16];
         let (length, from) = server_socket.recv_from(&mut buffer).expect("a datagram");

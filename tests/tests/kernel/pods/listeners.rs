@@ -8,7 +8,8 @@ use interceptor_testkit::{
         Actor,
         protocol::{Family, Handle, Protocol, Request, SocketOption},
     },
-    lab::{Lab, PROXY, STOCK, Who, all_captured},
+    lab::{Lab, STOCK, Who, all_captured},
+    topology::PROXY,
     world::{Bind, serve},
 };
 

@@ -6,7 +6,8 @@ use interceptor_testkit::{
         Actor,
         protocol::{Family, Level, Protocol, Reply, Request},
     },
-    lab::{APP, Lab, PROXY, ROOT, STOCK, Who, all_captured, dial},
+    lab::{Lab, STOCK, Who, all_captured, dial},
+    topology::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
 

@@ -6,7 +6,8 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Level, Protocol, Reply, Request},
     },
     dialler::{Dialler, Plan},
-    lab::{APP, Lab, PROXY, STOCK, Who, call, dial, stand_in},
+    lab::{Lab, STOCK, Who, call, dial, stand_in},
+    topology::{APP, PROXY},
 };
 
 /// How many a pod has at once.

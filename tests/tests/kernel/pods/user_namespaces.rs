@@ -12,9 +12,10 @@ use interceptor_testkit::{
     cgroup::Cgroup,
     command::{bounded, output, run},
     interceptor,
-    lab::{ROOT, dial, said, wait_until},
+    lab::{dial, said, wait_until},
     machine::{self, Shared},
     netns::Netns,
+    topology::ROOT,
     world::{Bind, serve},
 };
 

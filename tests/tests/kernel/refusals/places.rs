@@ -10,8 +10,9 @@ use interceptor_testkit::{
     actor::Actor,
     command::{bounded, output},
     interceptor,
-    lab::{APP, Lab, NOTHING, ROOT},
+    lab::{Lab, NOTHING},
     netns::Netns,
+    topology::{APP, ROOT},
 };
 
 use crate::refusals::{FAILED, GRAMMAR, Subjects, expect_refusal};

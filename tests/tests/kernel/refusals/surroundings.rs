@@ -168,7 +168,7 @@ fn the_root_of_a_cgroup_namespace_that_leaves_out_a_process_is_refused() {
         let outside = cgroup::Cgroup::new().expect("a cgroup");
         let guest = interceptor_testkit::actor::Actor::start(
             "guest",
-            interceptor_testkit::lab::APP,
+            interceptor_testkit::topology::APP,
             lab.pod.namespace(),
             Some(outside.path()),
         )

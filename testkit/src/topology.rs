@@ -1,0 +1,56 @@
+//! What the pods of all tests have in common: their users, addresses and routes.
+//!
+//! A pod (10.1.0.2, fd00:1::2) and its peer (10.1.0.1, fd00:1::1) have a cable between them, `eth0` on
+//! both sides. The peer is the pod's gateway, and a server off the link too (10.2.0.9, fd00:2::9).
+//!
+//! Laid out apart, on purpose: `world` has two cables and every kind of route, `smoke` must do with
+//! busybox in an initramfs, and the benchmark's growing node has no peers.
+
+use anyhow::Result;
+
+use crate::{actor::User, netns::Netns};
+
+/// The user of apps.
+pub const APP: User = User::new(1000, 1000);
+/// The user of proxies, Istio's.
+pub const PROXY: User = User::new(1337, 1337);
+/// A process with the proxy's UID alone.
+pub const PROXY_UID: User = User::new(1337, 0);
+/// A proxy in TPROXY mode: it needs `CAP_NET_ADMIN` to bind other addresses.
+pub const TRANSPARENT_PROXY: User = User::new(0, 1337);
+/// The user outside pods.
+pub const ROOT: User = User::new(0, 0);
+
+const POD_V4: &str = "
+addr add 10.1.0.2/24 dev eth0
+route add default via 10.1.0.1
+";
+
+const POD_V6: &str = "
+addr add fd00:1::2/64 dev eth0 nodad
+route add ::/0 via fd00:1::1
+";
+
+const PEER_V4: &str = "
+addr add 10.1.0.1/24 dev eth0
+addr add 10.2.0.9/32 dev lo
+";
+
+const PEER_V6: &str = "
+addr add fd00:1::1/64 dev eth0 nodad
+addr add fd00:2::9/128 dev lo nodad
+";
+
+/// Connects a pod with its peer, over IPv4 and IPv6.
+pub fn connect(pod: &Netns, peer: &Netns) -> Result<()> {
+    connect_v4(pod, peer)?;
+    peer.ip(PEER_V6)?;
+    pod.ip(POD_V6)
+}
+
+/// Connects a pod with its peer, over IPv4 alone.
+pub fn connect_v4(pod: &Netns, peer: &Netns) -> Result<()> {
+    pod.cable("eth0", peer, "eth0", 1)?;
+    peer.ip(PEER_V4)?;
+    pod.ip(POD_V4)
+}
