@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_for_its_namespace_and_a_field_selector_names_the_object() {
+    fn a_role_holds_for_its_namespace_and_object() {
         let (own, other) = (
             "/api/v1/namespaces/mesh/serviceaccounts",
             "/api/v1/namespaces/shop/serviceaccounts",

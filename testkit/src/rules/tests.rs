@@ -49,7 +49,7 @@ fn ipv6_differs_in_its_addresses_only() {
 }
 
 #[test]
-fn without_inbound_ports_only_the_jump_and_what_follows_is_missing() {
+fn without_inbound_ports_the_jump_and_later_rules_are_missing() {
     let settings = Settings {
         inbound_ports: "",
         ..Settings::default()
@@ -111,7 +111,7 @@ fn outbound_lists_keep_their_order_and_their_family() {
 }
 
 #[test]
-fn a_loopback_cidr_lets_apps_be_captured_on_their_way_to_themselves_in_both_families() {
+fn a_loopback_cidr_captures_apps_that_call_themselves() {
     let settings = Settings {
         outbound_cidrs: "127.1.0.0/16",
         ..Settings::default()
@@ -268,7 +268,7 @@ fn marks_ports_and_tables_can_be_chosen() {
 }
 
 #[test]
-fn rerouted_interfaces_come_before_excluded_ones_and_the_last_comes_first() {
+fn rerouted_interfaces_precede_excluded_ones_last_first() {
     let settings = Settings {
         rerouted_interfaces: "eth1,eth2",
         excluded_interfaces: "net1,net2",

@@ -61,7 +61,7 @@ fn a_pod_is_captured_before_its_first_container_starts() {
 
 /// Kubelet restarts containers in the sandbox that is there; no plugin is called.
 #[test]
-fn containers_that_are_restarted_stay_captured_with_and_without_the_agent() {
+fn restarted_containers_stay_captured_without_the_agent_too() {
     let (node, containerd) = new_node();
     let mut agent = containerd.start_ready_agent(&node, &[]).expect("an agent");
     let pod = schedule(&node, "web");
@@ -81,7 +81,7 @@ fn containers_that_are_restarted_stay_captured_with_and_without_the_agent() {
 
 /// Nothing is left pinned of it, nor of its cgroups; the pod's next sandbox is another network.
 #[test]
-fn a_sandbox_that_is_removed_leaves_nothing_and_the_pods_next_one_is_captured() {
+fn a_removed_sandbox_leaves_nothing_and_the_next_is_captured() {
     let (node, containerd) = new_node();
     let agent = containerd.start_ready_agent(&node, &[]).expect("an agent");
     let pod = schedule(&node, "web");
@@ -102,7 +102,7 @@ fn a_sandbox_that_is_removed_leaves_nothing_and_the_pods_next_one_is_captured() 
 
 /// The runtime tells kubelet why, and the reason goes into the pod's Events. The next try succeeds.
 #[test]
-fn without_the_agent_a_pod_of_the_mesh_does_not_start_and_says_why() {
+fn without_the_agent_a_mesh_pod_fails_to_start_with_a_reason() {
     let (node, containerd) = new_node();
     let mut agent = containerd
         .start_ready_agent(&node, IMPATIENT)
@@ -162,7 +162,7 @@ fn a_sandbox_is_stopped_and_removed_without_the_agent() {
 /// containerd calls the plugins that are configured when a sandbox ends, not those that it was set up
 /// with: so an uninstalled plugin hears of it.
 #[test]
-fn on_an_uninstalled_node_a_sandbox_that_ends_takes_its_pins_along() {
+fn a_sandbox_on_an_uninstalled_node_removes_its_pins() {
     let (node, containerd) = new_node();
     let mut agent = containerd.start_ready_agent(&node, &[]).expect("an agent");
     let pod = schedule(&node, "web");

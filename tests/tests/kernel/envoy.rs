@@ -119,7 +119,7 @@ fn both_workers_get_connections() -> Result<()> {
 }
 
 #[test]
-fn while_it_is_dead_connections_are_refused_and_the_next_one_gets_them() -> Result<()> {
+fn a_dead_envoy_refuses_and_its_successor_accepts() -> Result<()> {
     behind_both(|scene| {
         expect_refused(scene).context("before the first")?;
         for concurrency in [1, 2, 1] {

@@ -111,7 +111,7 @@ fn expect_all_captured(diallers: Vec<(&'static str, Dialler)>) {
 }
 
 #[test]
-fn an_agent_of_another_build_takes_over_from_one_that_was_killed() {
+fn an_agent_of_another_build_takes_over_from_a_killed_one() {
     let alone = alone();
     let mut scene = Scene::new(&alone);
     let open = scene.open();
@@ -137,7 +137,7 @@ fn an_agent_of_another_build_takes_over_from_one_that_was_killed() {
 
 /// At any point of what it does until it is ready; whichever build comes next finds its way.
 #[test]
-fn an_agent_that_is_killed_while_it_takes_over_from_another_build() {
+fn an_agent_killed_while_it_takes_over_from_another_build() {
     let alone = alone();
     let mut scene = Scene::new(&alone);
     let open = scene.open();
@@ -176,7 +176,7 @@ fn an_agent_that_is_killed_while_it_takes_over_from_another_build() {
 }
 
 #[test]
-fn uninstalling_leaves_running_pods_captured_unless_told_otherwise() {
+fn uninstalling_leaves_running_pods_captured_by_default() {
     let alone = alone();
     let mut scene = Scene::new(&alone);
     // The last agent was not of the build that uninstalls.

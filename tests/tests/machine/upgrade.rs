@@ -221,7 +221,7 @@ fn a_pod_whose_path_is_gone_is_taken_over() {
 /// A pod that nothing leads to any more stops an upgrade, and `detach --all`, which is then the way
 /// out, leaves nothing of the others.
 #[test]
-fn a_pod_that_cannot_be_found_does_not_keep_others_from_being_detached() {
+fn a_missing_pod_does_not_block_detaching_others() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.start_proxy().expect("a proxy");

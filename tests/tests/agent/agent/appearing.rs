@@ -35,7 +35,7 @@ fn a_new_pod_is_captured_before_its_first_connection() {
 
 /// The proxy's listeners were there before the agent.
 #[test]
-fn a_pod_that_was_there_before_the_agent_is_captured_where_it_stands() {
+fn a_pod_older_than_the_agent_is_captured_while_it_runs() {
     for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {
         let node = Node::new(driver).expect("a node");
         let pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -47,7 +47,7 @@ fn a_pod_that_was_there_before_the_agent_is_captured_where_it_stands() {
 
 /// The pod's object is there, its processes come later, and nobody calls a plugin.
 #[test]
-fn a_new_pod_that_no_plugin_is_called_for_is_found_by_its_processes() {
+fn a_new_pod_without_a_cni_call_is_found_by_its_processes() {
     let node = new_node();
     let agent = node.start_ready_agent(&["--no-cni"]).expect("an agent");
     assert_eq!(node.runtime.plugins().expect("plugins"), ["ptp"]);
@@ -92,7 +92,7 @@ fn annotations_configure_the_capture() {
 
 /// `hostUsers: false`: the proxy's number is its number there.
 #[test]
-fn in_a_pod_with_users_of_its_own_the_proxy_is_told_by_its_own_number() {
+fn the_proxys_uid_is_read_in_the_pods_user_namespace() {
     const FIRST: u32 = 200_000;
 
     let node = new_node();

@@ -65,7 +65,7 @@ fn until_told(node: &Node, agent: &AgentProcess, pod: &str) {
 }
 
 #[test]
-fn pods_are_left_to_istio_cni_while_it_is_there_and_captured_once_it_is_gone() {
+fn pods_are_captured_once_istio_cni_is_removed() {
     let node = new_node();
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     node.runtime.add_istio_cni().expect("istio-cni");

@@ -110,7 +110,7 @@ fn start_and_kill_all(node: &Node, mut after: Duration) -> Vec<Pod> {
 /// Whatever the agent has come to, the runtime is told that the pod is captured, and it is; or that
 /// it must not start, and then the next try, with an agent, is captured.
 #[test]
-fn a_pod_whose_agent_is_killed_while_its_plugin_asks_is_captured_or_does_not_start() {
+fn a_pod_is_captured_or_fails_if_its_agent_is_killed() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let _stays = node.run(of_mesh(&node, "stays")).expect("a pod");

@@ -77,7 +77,7 @@ fn what_captures_more_is_followed_at_once_and_told() {
 }
 
 #[test]
-fn what_captures_less_is_followed_only_where_the_namespace_permits_it() {
+fn relaxation_requires_permission_of_the_namespace() {
     let node = new_node();
     let agent = node
         .start_ready_agent(&["--live-annotations"])

@@ -5,7 +5,7 @@ use interceptor_testkit::lab::wait_until;
 use super::{dialled, expect_captured, new_node, of_mesh};
 
 #[test]
-fn undoing_a_network_succeeds_without_the_agent_and_as_often_as_it_is_asked() {
+fn cni_del_succeeds_repeatedly_and_without_the_agent() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");

@@ -99,7 +99,7 @@ fn metrics_name_the_pod_that_uses_more_than_its_share() {
 }
 
 #[test]
-fn a_repair_is_an_event_and_a_pod_that_the_plugin_asks_for_has_none() {
+fn only_a_repair_publishes_an_event() {
     let node = new_node();
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
@@ -166,7 +166,7 @@ fn it_asks_for_nothing_that_it_may_not() {
 /// Every agent here runs with the capabilities that it is deployed with. The folders of CNI plugins
 /// belong to another user than root on some nodes.
 #[test]
-fn with_its_few_capabilities_it_installs_into_folders_of_another_user() {
+fn with_few_capabilities_it_installs_into_others_directories() {
     let node = new_node();
     for folder in [&node.runtime.conf, &node.runtime.bin] {
         fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("permissions");

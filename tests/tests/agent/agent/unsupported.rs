@@ -23,7 +23,7 @@ fn put_class(node: &Node, name: &str, handler: &str) {
 }
 
 #[test]
-fn a_pod_whose_runtime_has_a_kernel_of_its_own_starts_if_it_is_to() {
+fn a_pod_with_its_own_kernel_starts_if_the_policy_says_so() {
     let node = new_node();
     put_class(&node, "gvisor", "runsc");
     let _agent = node.start_ready_agent(&SKIP).expect("an agent");
@@ -33,7 +33,7 @@ fn a_pod_whose_runtime_has_a_kernel_of_its_own_starts_if_it_is_to() {
 }
 
 #[test]
-fn a_pod_that_is_refused_for_another_reason_does_not_start_all_the_same() {
+fn a_pod_refused_for_another_reason_still_does_not_start() {
     let node = new_node();
     let agent = node.start_ready_agent(&SKIP).expect("an agent");
     let ports = "traffic.sidecar.istio.io/includeInboundPorts";

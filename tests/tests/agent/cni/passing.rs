@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cni::{Call, PREVIOUS, agent::Place, conf};
 
 #[test]
-fn excluded_namespaces_and_the_agents_own_pod_start_without_an_agent() {
+fn excluded_namespaces_and_the_agent_start_without_an_agent() {
     let place = Place::new();
     let agent_pods = json!({"namespace": "mesh", "prefix": "interceptor-agent-"});
     let start = Instant::now();

@@ -122,7 +122,7 @@ fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
 /// The kernel can be told to keep them: then they are there, but not the pod's own until the device
 /// is up again.
 #[test]
-fn an_ipv6_address_that_is_kept_while_its_device_is_down_is_not_the_pods_own() {
+fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
     let setup = Setup {
         sysctls: &[("net.ipv6.conf.eth1.keep_addr_on_down", "1")],
         ..Setup::default()

@@ -31,7 +31,7 @@ fn dial(world: &World, who: Who, to: &str) -> String {
 /// connection never arrive: behind iptables it hangs. Ours is proxied as any other, from an address
 /// that is not link-local.
 #[test]
-fn link_local_destinations_hang_behind_iptables_and_are_proxied_here() {
+fn link_local_destinations_are_proxied_only_here() {
     let cases = [
         (Who::App, "[fe80::ff:fe00:101%2]:80", "proxy:15001"),
         (Who::Proxy, "[fe80::ff:fe00:102%2]:80", "proxy:15006"),
@@ -49,7 +49,7 @@ fn link_local_destinations_hang_behind_iptables_and_are_proxied_here() {
 /// TPROXY's rules take whatever belongs to a connection for the proxy's, also the answers to one that
 /// they have let through.
 #[test]
-fn what_tproxy_lets_through_the_pod_hangs_behind_iptables_and_passes_here() {
+fn under_tproxy_a_forwarded_connection_passes_only_here() {
     let setup = Setup {
         inner: true,
         ..Setup::with(Settings {

@@ -645,7 +645,7 @@ fn without_a_listener_iptables_is_silent_and_we_refuse() {
 
 /// Known difference: TPROXY drops what has no transparent listener; here it need not be.
 #[test]
-fn a_listener_that_is_not_transparent_gets_nothing_from_iptables() {
+fn a_non_transparent_listener_gets_nothing_from_iptables() {
     for (world, is_served) in worlds().iter().zip([false, true]) {
         world.stop_proxy().expect("stopped");
         let proxy = world.actor(Who::RootProxyServer).expect("a proxy");

@@ -44,7 +44,7 @@ fn a_packet_from_outside_with_the_pods_own_source_is_inbound() {
 
 /// Nor does such a packet reach the proxy as one that the pod has sent to a stand-in.
 #[test]
-fn a_packet_from_outside_with_the_pods_own_source_reaches_no_stand_in() {
+fn a_packet_with_a_spoofed_pod_source_reaches_no_stand_in() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");

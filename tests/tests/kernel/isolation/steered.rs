@@ -161,7 +161,7 @@ fn a_captured_connection_is_not_steered_afterwards() {
 }
 
 #[test]
-fn a_socket_that_is_bound_to_an_interface_is_refused_where_it_is_captured() {
+fn a_captured_socket_bound_to_an_interface_is_refused() {
     let lab = captured();
     let app = root(&lab);
     let wire = Wire::tap(&lab);

@@ -80,7 +80,7 @@ fn many_routes(count: u32, verb: &str) -> String {
 /// The allowed socket must not be refused, whichever socket the copy was asked for: a proxy that the
 /// rule concerns meets it.
 #[test]
-fn a_rule_that_selects_by_more_than_the_destination_refuses_no_connection() {
+fn a_rule_on_more_than_the_destination_refuses_nothing() {
     let lab = lab();
     for (rule, selector) in [
         ("not uidrange 1000-1000", "uidrange"),
@@ -272,7 +272,7 @@ fn count(of: [u8; 4]) -> usize {
 
 /// A pod takes a bounded part of the table that all share, and none of its routes is relied on.
 #[test]
-fn a_pod_with_too_many_routes_is_captured_without_a_copy_of_them() {
+fn a_pod_with_too_many_routes_is_captured_without_copies() {
     let (lab, neighbour) = (lab(), lab());
     ip(&neighbour, "route add prohibit 10.9.0.0/16");
     neighbour.attach(STOCK).expect("attached");

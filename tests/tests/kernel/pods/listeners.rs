@@ -160,7 +160,7 @@ fn proxy_outside(lab: &Lab) -> Actor {
 /// A listener that opened while no hook saw it is found when the pod is attached at a cgroup that has
 /// it.
 #[test]
-fn attaching_at_another_cgroup_finds_listeners_that_no_hook_has_seen() {
+fn attaching_at_another_cgroup_finds_unseen_listeners() {
     let lab = Lab::new().expect("a lab");
     let inside = lab.cgroup.child("pod").expect("a cgroup");
     lab.attach_at(&inside, STOCK).expect("attached");

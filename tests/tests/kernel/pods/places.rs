@@ -84,7 +84,7 @@ fn stranger(lab: &Lab) -> Actor {
 }
 
 #[test]
-fn a_load_balancer_at_the_root_does_not_change_what_the_proxy_sees() {
+fn a_root_load_balancer_does_not_change_the_proxys_view() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let balancer = load_balancer();

@@ -158,7 +158,7 @@ fn version1_cgroups() -> Vec<PathBuf> {
 
 /// The captured pod stays captured where it was.
 #[test]
-fn a_cgroup_that_leaves_out_a_process_is_refused_and_the_process_named() {
+fn a_cgroup_missing_a_process_is_refused_and_names_it() {
     let subjects = Subjects::new();
     for lab in subjects.both() {
         let inner = lab.cgroup.child("pod/app").expect("a cgroup");

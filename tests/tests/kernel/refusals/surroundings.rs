@@ -161,7 +161,7 @@ fn the_root_of_a_cgroup_namespace_is_refused() {
 
 /// Named, it is a cgroup like others: one that must not leave out a process of the pod.
 #[test]
-fn the_root_of_a_cgroup_namespace_that_leaves_out_a_process_is_refused() {
+fn a_cgroup_namespace_root_missing_a_process_is_refused() {
     let subjects = Subjects::new();
     let named = ["--cgroup", "\"$MOUNT\""];
     for lab in subjects.both() {
@@ -182,7 +182,7 @@ fn the_root_of_a_cgroup_namespace_that_leaves_out_a_process_is_refused() {
 }
 
 #[test]
-fn the_named_root_of_a_cgroup_namespace_with_all_processes_is_taken() {
+fn a_cgroup_namespace_root_with_all_processes_is_accepted() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let flags = ["--cgroup", "\"$MOUNT\"", "-i", "'*'"];

@@ -33,7 +33,7 @@ pub(super) fn capabilities(context: &SecurityContext) -> Vec<String> {
 }
 
 #[test]
-fn no_platform_gets_a_privileged_container_or_other_capabilities() {
+fn no_platform_adds_privileges_or_capabilities() {
     let base = capabilities(&security_context(Rendered::base()));
     for rendered in Rendered::platforms() {
         let context = security_context(rendered);

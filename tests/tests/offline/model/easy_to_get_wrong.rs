@@ -80,7 +80,7 @@ fn every_uid_comes_before_the_first_gid() {
 }
 
 #[test]
-fn only_the_first_of_several_uids_reaches_its_own_pod_through_the_proxy() {
+fn only_the_first_uid_reaches_its_own_pod_through_the_proxy() {
     let settings = Settings {
         uids: "3,4",
         gids: "3,4",
@@ -124,7 +124,7 @@ fn excluded_outbound_ports_come_first_and_switch_dns_off() {
 }
 
 #[test]
-fn excluded_destinations_come_after_dns_and_before_included_ports() {
+fn excluded_destinations_come_between_dns_and_included_ports() {
     let settings = Settings {
         dns: Dns::All,
         outbound_excluded_cidrs: "10.2.0.0/16",
@@ -153,7 +153,7 @@ fn excluded_inbound_ports_count_only_where_all_are_included() {
 }
 
 #[test]
-fn without_inbound_ports_the_proxys_own_calls_are_still_captured() {
+fn without_inbound_ports_the_proxys_calls_are_still_captured() {
     let settings = Settings {
         inbound_ports: "",
         ..Settings::default()
@@ -166,7 +166,7 @@ fn without_inbound_ports_the_proxys_own_calls_are_still_captured() {
 }
 
 #[test]
-fn without_outbound_cidrs_ports_dns_and_the_proxys_own_calls_are_still_captured() {
+fn without_outbound_cidrs_the_other_rules_still_capture() {
     let settings = Settings {
         outbound_cidrs: "",
         outbound_ports: "8080",

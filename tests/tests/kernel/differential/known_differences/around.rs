@@ -56,7 +56,7 @@ fn dial_with(world: &World, option: SocketOption, to: &str) -> String {
 /// Behind iptables a captured connection of a socket that is bound to an interface has nowhere to go:
 /// localhost is not there. Here the SYN would leave for the stand-in by that interface.
 #[test]
-fn a_socket_bound_to_an_interface_hangs_behind_iptables_and_is_refused_here() {
+fn a_socket_bound_to_an_interface_is_refused_only_here() {
     let destinations = [
         ("eth0", FAR),
         ("eth1", "10.4.0.1:80"),
@@ -101,7 +101,7 @@ fn seen(netns: &Netns) -> Result<u64> {
 }
 
 #[test]
-fn what_a_raw_ip_socket_sends_is_redirected_by_iptables_and_leaves_here() {
+fn raw_ip_packets_are_redirected_only_by_iptables() {
     let from = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 2), 40404);
     let to = SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 9), 80);
     let leaves = |world: &World| {
@@ -118,7 +118,7 @@ fn what_a_raw_ip_socket_sends_is_redirected_by_iptables_and_leaves_here() {
 }
 
 #[test]
-fn a_nat_rule_of_others_before_istios_wins_behind_iptables_and_loses_here() {
+fn a_nat_rule_before_istios_wins_only_behind_iptables() {
     let dialled = |world: &World| {
         let rule = "-t nat -I OUTPUT -p tcp -d 10.2.0.9 --dport 80 -j DNAT --to 10.2.0.10:443";
         iptables(world.pod(), rule);
@@ -129,7 +129,7 @@ fn a_nat_rule_of_others_before_istios_wins_behind_iptables_and_loses_here() {
 
 /// What comes in is 15006 by the time that the chain INPUT sees it.
 #[test]
-fn filter_rules_see_15006_behind_iptables_and_the_apps_port_here() {
+fn filter_rules_see_the_apps_port_here_and_not_15006() {
     let dropped = |world: &World| {
         iptables(world.pod(), "-A INPUT -p tcp --dport 8080 -j DROP");
         dial(world, Who::Client, "10.1.0.2:8080")
@@ -160,7 +160,7 @@ fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
 
 /// An interface that comes after the attach.
 #[test]
-fn names_of_interfaces_are_looked_up_at_once_behind_iptables_and_by_the_next_attach_here() {
+fn interface_names_are_resolved_at_the_next_attach_here() {
     let setup = Setup::with(Settings {
         excluded_interfaces: "net1",
         ..Settings::default()
@@ -186,13 +186,13 @@ fn names_of_interfaces_are_looked_up_at_once_behind_iptables_and_by_the_next_att
 /// The key is the destination's: behind iptables the proxy is sent signed segments, which it has no
 /// key for.
 #[test]
-fn a_key_for_the_destination_hangs_behind_iptables_and_is_not_used_here() {
+fn a_tcp_md5_key_for_the_destination_is_not_used_here() {
     let dialled = |world: &World| dial_with(world, SocketOption::Md5Key(address(FAR)), FAR);
     expect(&Setup::default(), dialled, "EINPROGRESS", "proxy:15001");
 }
 
 #[test]
-fn a_far_destination_has_no_route_without_gateways_but_its_stand_in_has() {
+fn with_dontroute_a_stand_in_is_reachable_only_here() {
     let dialled = |world: &World| dial_with(world, SocketOption::DontRoute, FAR);
     expect(&Setup::default(), dialled, "ENETUNREACH", "proxy:15001");
 }
@@ -200,7 +200,7 @@ fn a_far_destination_has_no_route_without_gateways_but_its_stand_in_has() {
 /// The kernel leaves the length what the caller gave. A BPF program is shown one page of the buffer, and
 /// cannot set a length beyond that.
 #[test]
-fn the_length_of_an_original_destination_in_a_buffer_of_more_than_a_page() {
+fn original_destination_length_in_a_buffer_above_a_page() {
     const LENGTH: usize = 8192;
 
     let see = |world: &World| {
@@ -221,8 +221,7 @@ fn the_length_of_an_original_destination_in_a_buffer_of_more_than_a_page() {
 
 /// The passthrough address is on `lo`, and IPv6 delivers what comes from outside for it.
 #[test]
-fn a_neighbour_that_dials_the_passthrough_address_hangs_behind_iptables_and_reaches_the_proxy_here()
-{
+fn a_neighbour_reaches_the_passthrough_address_only_here() {
     let see = |world: &World| {
         let route = "route add ::6/128 via fd00:1::2";
         world.peer().ip(route).expect("a route");

@@ -112,7 +112,7 @@ fn local_name(world: &World, socket: Handle) -> SocketAddr {
 /// The kernel's word that nobody listens has no place in conntrack's zones: behind iptables it is
 /// lost, and a resolver waits until it gives up.
 #[test]
-fn without_an_agent_a_connected_socket_waits_behind_iptables_and_is_refused_here() {
+fn without_a_dns_agent_a_connected_socket_is_refused() {
     for (world, expected) in both().iter().zip(["silence", "ECONNREFUSED"]) {
         world.stop_proxy().expect("no agent");
         let socket = socket(world, Family::V4, None);
@@ -123,7 +123,7 @@ fn without_an_agent_a_connected_socket_waits_behind_iptables_and_is_refused_here
 
 /// The agent's answer goes to port 53, and the rules take it for a query of the proxy's.
 #[test]
-fn a_query_that_comes_from_port_53_is_lost_behind_iptables_and_answered_here() {
+fn a_query_from_port_53_gets_a_reply_only_here() {
     const SERVER: &str = "10.96.0.10:53";
 
     let [behind_iptables, captured] = both();
@@ -138,7 +138,7 @@ fn a_query_that_comes_from_port_53_is_lost_behind_iptables_and_answered_here() {
 
 /// A socket that has a port, but no address, cannot be bound to one when it connects.
 #[test]
-fn the_agent_sees_localhost_where_a_socket_has_a_port_before_it_connects() {
+fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
     for (world, seen) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
         let socket = socket(world, Family::V4, Some("0.0.0.0:4053"));
         let (answer, _) = ask_connected(world, socket, "10.96.0.10:53").expect("an answer");
@@ -149,7 +149,7 @@ fn the_agent_sees_localhost_where_a_socket_has_a_port_before_it_connects() {
 
 /// Both tell one server's queries from another's: conntrack by the port, Interceptor by the address.
 #[test]
-fn the_agent_sees_another_port_or_another_address_where_a_socket_asks_several_servers() {
+fn the_dns_agent_sees_another_address_per_server() {
     let seen = both().map(|world| {
         let socket = socket(&world, Family::V4, Some("0.0.0.0:4053"));
         ask_unconnected(&world, socket, "10.96.0.10:53").expect("an answer");
@@ -165,7 +165,7 @@ fn the_agent_sees_another_port_or_another_address_where_a_socket_asks_several_se
 
 /// Nothing that comes to another address than its own reaches it.
 #[test]
-fn a_bound_socket_that_asks_several_servers_at_once_hears_all_from_the_last() {
+fn a_bound_sockets_replies_all_name_its_last_server() {
     let [behind_iptables, captured] = both();
     let senders = |world: &World| {
         let socket = socket(world, Family::V4, Some("10.1.0.2:0"));
@@ -182,7 +182,7 @@ fn a_bound_socket_that_asks_several_servers_at_once_hears_all_from_the_last() {
 
 /// For connect to choose a port comes before routing, and our refusal before both.
 #[test]
-fn a_connect_that_routing_refuses_leaves_a_port_behind_iptables_and_none_here() {
+fn a_connect_without_a_route_binds_no_port_here() {
     for (world, has_port) in both().iter().zip([true, false]) {
         let socket = socket(world, Family::V4, None);
         let refused = connect(world, socket, "10.66.1.1:53");
@@ -233,7 +233,7 @@ fn multicast_and_broadcast_to_port_53() {
 
 /// As with TCP, the socket is bound to the interface, where localhost is not.
 #[test]
-fn link_local_servers_hang_behind_iptables_and_are_answered_for_here() {
+fn link_local_servers_get_a_reply_only_here() {
     const SERVER: &str = "[fe80::ff:fe00:101%2]:53";
 
     for (world, is_here) in both().iter().zip([false, true]) {
@@ -246,7 +246,7 @@ fn link_local_servers_hang_behind_iptables_and_are_answered_for_here() {
 
 /// iptables' REDIRECT looks for localhost by way of the interface, where it has no route.
 #[test]
-fn a_socket_that_is_bound_to_an_interface_waits_behind_iptables_and_is_answered_here() {
+fn a_socket_bound_to_an_interface_gets_a_reply_only_here() {
     for (world, is_here) in both().iter().zip([false, true]) {
         for server in ["10.96.0.10:53", "[fd00:96::10]:53"] {
             let open = || {
@@ -309,7 +309,7 @@ fn connected_sockets_that_share_a_port_hear_each_others_answers() {
 /// Conntrack tells the queries apart by the agent's answers' own ports; here the address tells, which a
 /// socket that is bound to one cannot change.
 #[test]
-fn bound_sockets_that_share_a_port_hear_each_others_answers_from_localhost() {
+fn bound_sockets_with_one_port_share_replies_from_localhost() {
     const SERVER: &str = "10.96.0.10:53";
 
     let senders = |world: &World| -> Vec<SocketAddr> {
