@@ -1,7 +1,7 @@
 //! What the pods of all tests have in common: their users, addresses and routes.
 //!
-//! A pod (10.1.0.2, fd00:1::2) and its peer (10.1.0.1, fd00:1::1) have a cable between them, `eth0` on
-//! both sides. The peer is the pod's gateway, and a server off the link too (10.2.0.9, fd00:2::9).
+//! A cable connects a pod (`10.1.0.2`, `fd00:1::2`) with its peer (`10.1.0.1`, `fd00:1::1`): `eth0` on
+//! both sides. The peer is the pod's gateway, and a server off the link (`10.2.0.9`, `fd00:2::9`).
 //!
 //! Laid out apart, on purpose: `world` has two cables and every kind of route, `smoke` must do with
 //! busybox in an initramfs, and the benchmark's growing node has no peers.

@@ -109,7 +109,9 @@ pub fn compare(plan: &Plan) -> Result<Tally> {
         let drawn: Vec<_> = trees.iter().map(ValueTree::current).collect();
         let [iptables, other] = worlds.observe(&drawn)?;
         tally.configurations += 1;
-        iptables.iter().for_each(|observed| tally.count(observed));
+        for observed in &iptables {
+            tally.count(observed);
+        }
         for (flow, difference) in trees.iter_mut().zip(compare_each(&iptables, &other)) {
             if !difference.is_empty() {
                 let again = draw(&super::settings(), &mut runner(plan.seed, index))?;

@@ -75,6 +75,7 @@ impl Envoy {
     }
 
     /// How many listening sockets it has on each port: one a worker for each family.
+    #[must_use]
     pub const fn listeners(&self) -> usize {
         2 * self.concurrency as usize
     }
