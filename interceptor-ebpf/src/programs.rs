@@ -3,21 +3,21 @@
 mod connect;
 mod dns;
 mod fib;
-mod forwarded;
 mod listeners;
 mod lookup;
 mod mptcp;
-mod names;
 mod original_destination;
-mod socket_events;
+mod socket_names;
 mod socket_options;
+mod sockops;
+mod tc;
 
-mod attempt;
 mod context;
 mod count;
 mod kernel_memory;
 mod log;
 mod maps;
+mod outbound_call;
 mod own_addresses;
 mod packet;
 mod pod;
@@ -25,6 +25,7 @@ mod self_connections;
 mod share;
 mod stand_ins;
 mod tproxy;
+mod uapi;
 
 /// Names the licence to the kernel, which lends some helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

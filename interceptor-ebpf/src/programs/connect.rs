@@ -6,11 +6,12 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK, SockAddr},
+    context::{Answer, SockAddr},
     count, dns, log,
+    outbound_call::Attempt,
     pod::Pod,
     stand_ins, tproxy,
+    uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK},
 };
 
 // Inlined into what the macro makes of them: a frame of its own would be one too many for the stack.

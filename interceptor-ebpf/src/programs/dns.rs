@@ -17,12 +17,13 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    attempt::Attempt,
-    context::{Answer, ECONNREFUSED, EINVAL, Family, IPPROTO_UDP, SockAddr},
+    context::{Answer, SockAddr},
     count, log,
     maps::ASKED,
+    outbound_call::Attempt,
     pod::{Pod, Way},
     stand_ins,
+    uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_UDP},
 };
 
 /// Where DNS servers listen.

@@ -11,10 +11,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use interceptor_ebpf::{Address, NetnsCookie, Owner, UNKNOWN_OFFSET};
 use zerocopy::FromBytes;
 
-use super::context::{AF_INET6, Family};
-
-const TCP_SYN_SENT: u32 = 2;
-const TCP_CLOSE: u32 = 7;
+use super::uapi::{AF_INET6, Family, TCP_CLOSE, TCP_SYN_SENT};
 
 /// One offset. Read by itself: the verifier knows its value, and the rest is not copied.
 macro_rules! offset {

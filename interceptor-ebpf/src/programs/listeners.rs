@@ -20,10 +20,8 @@ use super::{
     context::{IteratedTcp, SockOps, bpf_iter__tcp},
     maps::{LISTENER_PORTS, LISTENERS},
     share,
+    uapi::{EEXIST, TCP_LISTEN},
 };
-
-const TCP_LISTEN: u8 = 10;
-const EEXIST: i64 = -17;
 
 /// A socket has begun to listen.
 #[inline(always)]
@@ -54,7 +52,7 @@ pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
 #[inline(always)]
 fn note_old_listener(iterated: IteratedTcp) {
     let (socket, pointer) = (iterated.socket(), iterated.pointer());
-    if pointer.is_null() || socket.state() != TCP_LISTEN {
+    if pointer.is_null() || u32::from(socket.state()) != TCP_LISTEN {
         return;
     }
     let listener = Listener {
@@ -124,7 +122,7 @@ fn put(
         key.slot = slot;
         match insert(key, BPF_NOEXIST.into()) {
             0 => return Some(slot),
-            EEXIST => {}
+            error if error == -i64::from(EEXIST) => {}
             _ => return None,
         }
     }

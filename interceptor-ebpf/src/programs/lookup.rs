@@ -25,13 +25,14 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    context::{LOOPBACK, SkLookup, Sock},
+    context::{SkLookup, Sock},
     count,
     listeners::candidates,
     log,
     maps::{CALLS, LISTENER_PORTS, LISTENERS},
     pod::Pod,
     self_connections, share, stand_ins,
+    uapi::LOOPBACK,
 };
 
 const SK_DROP: u32 = 0;

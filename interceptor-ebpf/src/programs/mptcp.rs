@@ -3,11 +3,10 @@
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::cgroup_sock, programs::SockContext};
 
 use super::{
-    context::{Answer, IPPROTO_MPTCP, NewSocket, refuse},
+    context::{Answer, NewSocket, refuse},
     pod::Pod,
+    uapi::{EPROTONOSUPPORT, IPPROTO_MPTCP},
 };
-
-const EPROTONOSUPPORT: u32 = 93;
 
 /// Refuses `IPPROTO_MPTCP` to the proxy as a kernel without MPTCP does; its users (Go, by default)
 /// then take TCP. Apps keep theirs: the kernel accepts an MPTCP client on a TCP listener as TCP.

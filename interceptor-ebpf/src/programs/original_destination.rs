@@ -4,22 +4,15 @@ use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandIn, StandInRange};
 
 use super::{
-    context::{
-        AF_INET, AF_INET6, Answer, EINVAL, IPPROTO_MPTCP, IPPROTO_TCP, Sock, SockAddrIn,
-        SockAddrIn6, SockOption, set_return_value,
-    },
+    context::{Answer, Sock, SockOption, set_return_value},
     kernel_memory::SocketPointer,
     pod::Pod,
     stand_ins,
+    uapi::{
+        AF_INET, AF_INET6, EINVAL, ENOENT, EOPNOTSUPP, IPPROTO_MPTCP, IPPROTO_TCP, SO_ORIGINAL_DST,
+        SOL_IP, SOL_IPV6, SockAddrIn, SockAddrIn6,
+    },
 };
-
-const SOL_IP: i32 = 0;
-const SOL_IPV6: i32 = 41;
-/// `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST` are the same number.
-const SO_ORIGINAL_DST: i32 = 80;
-
-const ENOENT: u32 = 2;
-const EOPNOTSUPP: i32 = 95;
 
 #[cgroup_sockopt(getsockopt)]
 pub(crate) fn icept_origdst(context: SockoptContext) -> i32 {
@@ -63,7 +56,7 @@ fn original_destination(call: &mut SockOption, level: i32) {
 fn is_asked_of_conntrack(sock: Sock, level: i32, kernels_answer: i32) -> bool {
     let is_tcp = match sock.protocol() {
         IPPROTO_TCP => true,
-        IPPROTO_MPTCP => kernels_answer != -EOPNOTSUPP,
+        IPPROTO_MPTCP => kernels_answer != -(EOPNOTSUPP as i32),
         _ => false,
     };
     is_tcp && (level == SOL_IP || sock.family() == AF_INET6)

@@ -7,10 +7,10 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    context::{ENETUNREACH, ENODEV, LOOPBACK},
     kernel_memory::NetPointer,
     maps::{GROUPS, INTERFACES, POLICIES, PORTS, PREFIXES, ROUTES},
     own_addresses,
+    uapi::{ENETUNREACH, ENODEV, LOOPBACK},
 };
 
 /// A captured pod.

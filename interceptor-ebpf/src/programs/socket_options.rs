@@ -7,26 +7,18 @@ use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandInRange};
 
 use super::{
-    context::{Answer, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, SockOption, refuse},
+    context::{Answer, SockOption, refuse},
     pod::Pod,
+    uapi::{
+        EPERM, IP_OPTIONS, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, IPV6_2292PKTOPTIONS,
+        IPV6_RTHDR, SO_BINDTODEVICE, SO_BINDTOIFINDEX, SOL_IP, SOL_IPV6, SOL_SOCKET,
+    },
 };
 
-const EPERM: u32 = 1;
-
-const SOL_IP: i32 = 0;
-const SOL_SOCKET: i32 = 1;
-const SOL_IPV6: i32 = 41;
-
-const IP_OPTIONS: i32 = 4;
 /// The types of loose and strict source routes (RFC 791).
 const SOURCE_ROUTES: [u8; 2] = [131, 137];
 /// How long IP options are at most.
 const MAX_IP_OPTIONS: usize = 40;
-
-const IPV6_2292PKTOPTIONS: i32 = 6;
-const IPV6_RTHDR: i32 = 57;
-const SO_BINDTODEVICE: i32 = 25;
-const SO_BINDTOIFINDEX: i32 = 62;
 
 #[cgroup_sockopt(setsockopt)]
 pub(crate) fn icept_setopt(context: SockoptContext) -> i32 {

@@ -5,10 +5,11 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{Address, DNS_PORT, Destination, Listener, StandIn, StandInRange};
 
 use super::{
-    context::{Answer, Family, IPPROTO_UDP, SockAddr},
+    context::{Answer, SockAddr},
     dns,
     pod::Pod,
     stand_ins,
+    uapi::{Family, IPPROTO_UDP},
 };
 
 #[cgroup_sock_addr(getpeername4)]

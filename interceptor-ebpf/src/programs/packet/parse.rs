@@ -1,0 +1,133 @@
+//! Reading what the headers of a packet say.
+
+use aya_ebpf::bindings::__sk_buff;
+use interceptor_ebpf::Address;
+
+use super::{
+    Ip, Packet, Tcp,
+    headers::{ArpHeader, TcpHeader, V4Header, V6Header},
+};
+use crate::programs::{
+    context::read,
+    uapi::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP},
+};
+
+/// `VLAN_VID_MASK`: the VLAN's number in its tag, beside a priority.
+const VLAN_ID: u32 = 0x0fff;
+
+/// `PACKET_OTHERHOST`: seen, but meant for another station.
+const OTHER_HOST: u32 = 3;
+
+/// IPv6's extension headers (`ipv6_ext_hdr`), and that of AH.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+/// How many of them are looked through. More are taken to hide TCP.
+const EXTENSION_HEADERS: u32 = 6;
+
+impl Packet {
+    /// Whether it is for another station, or for a virtual interface on top of this one, whose own
+    /// hook sees it next: one of a VLAN, a `macvlan`. VLAN 0 is no VLAN: such a tag only bears a
+    /// priority, and the kernel takes it away behind this hook (`__netif_receive_skb_core`).
+    #[inline(always)]
+    pub(crate) fn is_for_others(&self) -> bool {
+        read!(self.context, __sk_buff, u32 pkt_type) == OTHER_HOST
+            || read!(self.context, __sk_buff, u32 vlan_tci) & VLAN_ID != 0
+    }
+
+    /// Whether another tag comes behind the one of VLAN 0 that the kernel has taken off the packet,
+    /// of VLAN 0 again: it takes that off behind this hook, too, and sees what nobody has seen.
+    #[inline(always)]
+    pub(crate) fn is_tagged_twice(&self) -> bool {
+        matches!(self.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+            && self
+                .load::<[u16; 2]>(0)
+                .is_none_or(|[tag, _]| u32::from(u16::from_be(tag)) & VLAN_ID == 0)
+    }
+
+    /// Its IP header. `None` if it has none, or half of one, which the kernel drops.
+    #[inline(always)]
+    pub(crate) fn ip(&self) -> Option<Ip> {
+        match self.protocol() {
+            ETH_P_IP => self.v4(),
+            ETH_P_IPV6 => self.v6(),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn v4(&self) -> Option<Ip> {
+        const FRAGMENT_OFFSET_AND_MORE: u16 = 0x3fff;
+
+        let header: V4Header = self.load(0)?;
+        Some(Ip {
+            from: Address::from_v4(header.source),
+            to: Address::from_v4(header.destination),
+            is_tcp: u32::from(header.protocol) == IPPROTO_TCP,
+            is_plain: u16::from_be(header.fragment) & FRAGMENT_OFFSET_AND_MORE == 0,
+            transport: u32::from(header.version_and_length & 0xf) * 4,
+        })
+    }
+
+    #[inline(always)]
+    fn v6(&self) -> Option<Ip> {
+        let header: V6Header = self.load(0)?;
+        let is_plain = u32::from(header.next) == IPPROTO_TCP;
+        Some(Ip {
+            from: Address::from_words(header.source),
+            to: Address::from_words(header.destination),
+            is_tcp: is_plain || self.may_hide_tcp(header.next),
+            is_plain,
+            transport: size_of::<V6Header>() as u32,
+        })
+    }
+
+    /// Whether TCP may come behind the extension headers that begin with `next`, as ip6tables sees
+    /// it (`ipv6_find_hdr`).
+    #[inline(always)]
+    fn may_hide_tcp(&self, mut next: u8) -> bool {
+        let mut offset = size_of::<V6Header>() as u32;
+        for _ in 0..EXTENSION_HEADERS {
+            if u32::from(next) == IPPROTO_TCP {
+                return true;
+            }
+            let Some([following, length]) = self.load::<[u8; 2]>(offset) else {
+                return false;
+            };
+            offset += match next {
+                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
+                    (u32::from(length) + 1) * 8
+                }
+                AUTHENTICATION => (u32::from(length) + 2) * 4,
+                FRAGMENT => 8,
+                _ => return false,
+            };
+            next = following;
+        }
+        true
+    }
+
+    /// Its TCP header. `None` if that is incomplete.
+    #[inline(always)]
+    pub(crate) fn tcp(&self, ip: &Ip) -> Option<Tcp> {
+        let header: TcpHeader = self.load(ip.transport)?;
+        Some(Tcp {
+            from: u16::from_be(header.source),
+            to: u16::from_be(header.destination),
+            is_first: header.flags & (TcpHeader::SYN | TcpHeader::ACK) == TcpHeader::SYN,
+        })
+    }
+
+    /// The address that asks, if it is an ARP request or answer.
+    #[inline(always)]
+    pub(crate) fn arp_sender(&self) -> Option<Address> {
+        if self.protocol() != ETH_P_ARP {
+            return None;
+        }
+        let header: ArpHeader = self.load(0)?;
+        Some(Address::from_v4(zerocopy::transmute!(header.sender)))
+    }
+}
