@@ -1,6 +1,6 @@
 //! What is counted of the verdicts, and where each number is.
 
-use crate::{Reason, Verdict, layout::map_type};
+use crate::{Reason, Refusal, Verdict, layout::map_type};
 
 /// Which way a connection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,49 +9,6 @@ pub enum Direction {
     Outbound,
     /// It comes in from outside the pod.
     Inbound,
-}
-
-/// Why a connection comes to nothing that is to be captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The pod's routing refuses the destination.
-    NoRoute,
-    /// A table is full.
-    NoRoom,
-    /// It goes to a stand-in that stands for nothing.
-    UnknownStandIn,
-    /// Nothing listens where it is taken to.
-    NoListener,
-    /// The socket has a source route (`IPV6_RTHDR`, `IP_OPTIONS`), by which its packets would go
-    /// past the proxy.
-    SourceRoute,
-    /// The socket is bound to an interface (`SO_BINDTODEVICE`) by which the proxy is not reached.
-    BoundInterface,
-}
-
-impl Refusal {
-    /// Every refusal, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
-        Self::NoRoute,
-        Self::NoRoom,
-        Self::UnknownStandIn,
-        Self::NoListener,
-        Self::SourceRoute,
-        Self::BoundInterface,
-    ];
-
-    /// The refusal's name, as metrics have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no_route",
-            Self::NoRoom => "no_room",
-            Self::UnknownStandIn => "unknown_stand_in",
-            Self::NoListener => "no_listener",
-            Self::SourceRoute => "source_route",
-            Self::BoundInterface => "bound_interface",
-        }
-    }
 }
 
 /// What is counted by one number.

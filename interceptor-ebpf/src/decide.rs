@@ -43,7 +43,7 @@ pub fn decide(policy: &Policy, lists: &impl Lists, flow: &Flow) -> Verdict {
 #[inline(always)]
 fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
     if !is_family_captured(policy, flow.destination) {
-        return Verdict::Pass(Reason::Ipv6Off);
+        return Verdict::Pass(Reason::Ipv6Disabled);
     }
     // [mangle] OUTPUT -o I -j RETURN, and the same in nat
     if flow.by_excluded_interface {
@@ -141,7 +141,7 @@ fn decide_by_owner(
         // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j ISTIO_IN_REDIRECT
         (true, true) => Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf)),
         // -m owner --uid-owner U -j RETURN
-        (true, false) => Some(Verdict::Pass(Reason::ProxyOwned)),
+        (true, false) => Some(Verdict::Pass(Reason::ProxyUidGid)),
         // -o lo [-p tcp ! --dport 53] -m owner ! --uid-owner U -j RETURN
         (false, _) if leaves_to_self && !ids.is_empty() => Some(Verdict::Pass(Reason::AppToSelf)),
         (false, _) => None,
@@ -170,7 +170,7 @@ fn is_included(policy: &Policy, prefix: PrefixFlags) -> bool {
 #[inline(always)]
 fn decide_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
     if !is_family_captured(policy, flow.destination) {
-        return Verdict::Pass(Reason::Ipv6Off);
+        return Verdict::Pass(Reason::Ipv6Disabled);
     }
     if !policy.flags.contains(PolicyFlags::TPROXY) {
         return redirect_inbound(policy, lists, flow);
@@ -195,7 +195,7 @@ fn redirect_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verd
     }
     // ISTIO_INBOUND -p tcp --dport 15008 -j RETURN
     if captures_inbound(policy) && flow.port == policy.tunnel_port {
-        return Verdict::Pass(Reason::ToTunnel);
+        return Verdict::Pass(Reason::TunnelPort);
     }
     decide_by_inbound_port(policy, lists, flow.port)
 }
@@ -255,7 +255,7 @@ fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Ver
 
     // PREROUTING -p tcp -j ISTIO_INBOUND
     if !captures_inbound(policy) {
-        return Pass(Reason::InboundOff);
+        return Pass(Reason::InboundDisabled);
     }
     let port = port_lists(policy, lists, PolicyFlags::HAS_INBOUND_PORTS, port);
     if policy.flags.contains(PolicyFlags::INBOUND_ALL) {

@@ -31,7 +31,7 @@ mod stand_in;
 
 pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
-pub use count::{COUNTS, Counted, Counts, Direction, Outcome, Refusal};
+pub use count::{COUNTS, Counted, Counts, Direction, Outcome};
 pub use decide::{Lists, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
@@ -48,7 +48,7 @@ pub use policy::{
     DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
     PortFlags, PrefixFlags, V4Prefix,
 };
-pub use reason::Reason;
+pub use reason::{Reason, Refusal};
 pub use route::{Route, RouteFlags};
 pub use share::{
     LISTENERS_IN_ALL, MAX_LISTENER_SLOTS, MAX_PODS, MAX_STAND_INS, STAND_INS_IN_ALL, Share,

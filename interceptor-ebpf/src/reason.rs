@@ -1,154 +1,105 @@
-//! Why a verdict is what it is.
+//! Why a connection passes, is captured or is refused.
 
-/// Why a verdict is what it is: the rule that was the first to match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Reason {
-    /// The pod's IPv6 is not captured.
-    Ipv6Off,
-    /// `-c` excludes the interface that it leaves by.
-    OutboundInterfaceExcluded,
-    /// `-o` excludes the port.
-    OutboundPortExcluded,
-    /// It comes from `127.0.0.6` or `::6` over `lo`: the proxy's way to the app.
-    PassthroughSource,
-    /// The proxy calls the pod itself by another address than localhost.
-    ProxyToSelf,
-    /// An app calls the pod itself.
-    AppToSelf,
-    /// The proxy opened the socket.
-    ProxyOwned,
-    /// The owner's group is excluded.
-    OwnerGroupExcluded,
-    /// The owner's group is not included.
-    OwnerGroupNotIncluded,
-    /// It asks a DNS server.
-    DnsQuery,
-    /// It goes to localhost: `127.0.0.1`, unless a loopback CIDR is set, or `::1`.
-    ToLocalhost,
-    /// `-x` excludes the destination.
-    PrefixExcluded,
-    /// `-q` includes the port.
-    OutboundPortIncluded,
-    /// `-i` includes the destination.
-    PrefixIncluded,
-    /// `-i` does not include the destination.
-    PrefixNotIncluded,
-    /// Only TCP is redirected.
-    NotTcp,
-    /// `-c` excludes the interface that it came in by.
-    InboundInterfaceExcluded,
-    /// It came in by an interface of `-k`, and `-i` includes the destination.
-    Rerouted,
-    /// It came in by an interface of `-k`, and `-i` does not include the destination.
-    ReroutedNotIncluded,
-    /// `-b` is empty.
-    InboundOff,
-    /// It comes to the mesh's own tunnel.
-    ToTunnel,
-    /// `-d` excludes the port.
-    InboundPortExcluded,
-    /// `-b` includes the port.
-    InboundPortIncluded,
-    /// `-b` does not list the port.
-    InboundPortNotIncluded,
+/// Declares an enum of reasons: for each variant the metric label and the text that logs and
+/// `explain` show.
+macro_rules! reasons {
+    (
+        $(#[$attribute:meta])*
+        $name:ident {
+            $($(#[$note:meta])* $variant:ident: $label:literal, $text:literal;)*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $name {
+            $(
+                #[doc = $text]
+                $(#[$note])*
+                $variant,
+            )*
+        }
+
+        impl $name {
+            /// Every variant, in the order of its number.
+            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$variant),*];
+
+            /// The label in metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)*
+                }
+            }
+
+            /// The text in logs and in `explain`.
+            #[must_use]
+            pub const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
 }
 
-impl Reason {
-    /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
-        Self::Ipv6Off,
-        Self::OutboundInterfaceExcluded,
-        Self::OutboundPortExcluded,
-        Self::PassthroughSource,
-        Self::ProxyToSelf,
-        Self::AppToSelf,
-        Self::ProxyOwned,
-        Self::OwnerGroupExcluded,
-        Self::OwnerGroupNotIncluded,
-        Self::DnsQuery,
-        Self::ToLocalhost,
-        Self::PrefixExcluded,
-        Self::OutboundPortIncluded,
-        Self::PrefixIncluded,
-        Self::PrefixNotIncluded,
-        Self::NotTcp,
-        Self::InboundInterfaceExcluded,
-        Self::Rerouted,
-        Self::ReroutedNotIncluded,
-        Self::InboundOff,
-        Self::ToTunnel,
-        Self::InboundPortExcluded,
-        Self::InboundPortIncluded,
-        Self::InboundPortNotIncluded,
-    ];
+pub(crate) use reasons;
 
-    /// The reason in words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Ipv6Off => "the pod's IPv6 is not captured",
-            Self::OutboundInterfaceExcluded => "the interface that it leaves by is excluded (-c)",
-            Self::OutboundPortExcluded => "the port is excluded (-o)",
-            Self::PassthroughSource => "it comes from the proxy's passthrough address",
-            Self::ProxyToSelf => "the proxy calls its own pod",
-            Self::AppToSelf => "the pod calls itself",
-            Self::ProxyOwned => "the proxy opened the socket",
-            Self::OwnerGroupExcluded => {
-                "the owner's group is excluded (ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE)"
-            }
-            Self::OwnerGroupNotIncluded => {
-                "the owner's group is not included (ISTIO_OUTBOUND_OWNER_GROUPS)"
-            }
-            Self::DnsQuery => "it asks a DNS server (--redirect-dns)",
-            Self::ToLocalhost => "it goes to localhost",
-            Self::PrefixExcluded => "the destination is excluded (-x)",
-            Self::OutboundPortIncluded => "the port is included (-q)",
-            Self::PrefixIncluded => "the destination is included (-i)",
-            Self::PrefixNotIncluded => "the destination is not included (-i)",
-            Self::NotTcp => "it is not TCP",
-            Self::InboundInterfaceExcluded => "the interface that it came in by is excluded (-c)",
-            Self::Rerouted => "it came in by a rerouted interface (-k)",
-            Self::ReroutedNotIncluded => {
-                "it came in by a rerouted interface (-k), and the destination is not included (-i)"
-            }
-            Self::InboundOff => "inbound capture is off (-b '')",
-            Self::ToTunnel => "it comes to the mesh's tunnel (-e)",
-            Self::InboundPortExcluded => "the port is excluded (-d)",
-            Self::InboundPortIncluded => "the port is included (-b)",
-            Self::InboundPortNotIncluded => "the port is not included (-b)",
-        }
+reasons! {
+    /// The first rule that matched. The numbers are indices of [`crate::Counts`]: append, do not
+    /// reorder.
+    Reason {
+        Ipv6Disabled: "ipv6_disabled", "IPv6 capture is disabled for the pod";
+        OutboundInterfaceExcluded: "outbound_interface_excluded",
+            "the outgoing interface is excluded (-c)";
+        OutboundPortExcluded: "outbound_port_excluded", "the port is excluded (-o)";
+        /// The connection leaves by `lo`: Envoy's inbound passthrough, or a probe of pilot-agent.
+        PassthroughSource: "passthrough_source",
+            "the source is the proxy's passthrough address (127.0.0.6 or ::6)";
+        /// The destination is an address of the pod other than localhost.
+        ProxyToSelf: "proxy_to_self", "the proxy connects to its own pod";
+        AppToSelf: "app_to_self", "the app connects to its own pod";
+        ProxyUidGid: "proxy_uid_gid", "the socket's owner is the proxy (-u, -g)";
+        OwnerGroupExcluded: "owner_group_excluded",
+            "the socket owner's group is excluded (ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE)";
+        OwnerGroupNotIncluded: "owner_group_not_included",
+            "the socket owner's group is not included (ISTIO_OUTBOUND_OWNER_GROUPS)";
+        DnsQuery: "dns_query", "the destination is a DNS server (--redirect-dns)";
+        /// `127.0.0.1`, unless a loopback CIDR is set, or `::1`.
+        ToLocalhost: "to_localhost", "the destination is localhost";
+        PrefixExcluded: "prefix_excluded", "the destination is excluded (-x)";
+        OutboundPortIncluded: "outbound_port_included", "the port is included (-q)";
+        PrefixIncluded: "prefix_included", "the destination is included (-i)";
+        PrefixNotIncluded: "prefix_not_included", "the destination is not included (-i)";
+        NotTcp: "not_tcp", "the protocol is not TCP";
+        InboundInterfaceExcluded: "inbound_interface_excluded",
+            "the incoming interface is excluded (-c)";
+        Rerouted: "rerouted", "the incoming interface is rerouted (-k)";
+        ReroutedNotIncluded: "rerouted_not_included",
+            "the incoming interface is rerouted (-k), and the destination is not included (-i)";
+        InboundDisabled: "inbound_disabled", "inbound capture is disabled (-b '')";
+        TunnelPort: "tunnel_port", "the port is the mesh's tunnel port (-e)";
+        InboundPortExcluded: "inbound_port_excluded", "the port is excluded (-d)";
+        InboundPortIncluded: "inbound_port_included", "the port is included (-b)";
+        InboundPortNotIncluded: "inbound_port_not_included", "the port is not included (-b)";
     }
+}
 
-    /// The reason's name, as metrics have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ipv6Off => "ipv6_off",
-            Self::OutboundInterfaceExcluded => "outbound_interface_excluded",
-            Self::OutboundPortExcluded => "outbound_port_excluded",
-            Self::PassthroughSource => "passthrough_source",
-            Self::ProxyToSelf => "proxy_to_self",
-            Self::AppToSelf => "app_to_self",
-            Self::ProxyOwned => "proxy_owned",
-            Self::OwnerGroupExcluded => "owner_group_excluded",
-            Self::OwnerGroupNotIncluded => "owner_group_not_included",
-            Self::DnsQuery => "dns_query",
-            Self::ToLocalhost => "to_localhost",
-            Self::PrefixExcluded => "prefix_excluded",
-            Self::OutboundPortIncluded => "outbound_port_included",
-            Self::PrefixIncluded => "prefix_included",
-            Self::PrefixNotIncluded => "prefix_not_included",
-            Self::NotTcp => "not_tcp",
-            Self::InboundInterfaceExcluded => "inbound_interface_excluded",
-            Self::Rerouted => "rerouted",
-            Self::ReroutedNotIncluded => "rerouted_not_included",
-            Self::InboundOff => "inbound_off",
-            Self::ToTunnel => "to_tunnel",
-            Self::InboundPortExcluded => "inbound_port_excluded",
-            Self::InboundPortIncluded => "inbound_port_included",
-            Self::InboundPortNotIncluded => "inbound_port_not_included",
-        }
+reasons! {
+    /// Why a connection that is to be captured is refused. The numbers are indices of
+    /// [`crate::Counts`]: append, do not reorder.
+    Refusal {
+        NoRoute: "no_route", "the pod's routing rejects the destination";
+        TableFull: "table_full", "no stand-in can be allocated: the table is full";
+        UnknownStandIn: "unknown_stand_in",
+            "the destination is a stand-in that is not allocated";
+        NoListener: "no_listener", "the proxy does not listen on its port";
+        /// `IPV6_RTHDR` or `IP_OPTIONS`.
+        SourceRoute: "source_route",
+            "the socket has a source route, which would bypass the proxy";
+        /// `SO_BINDTODEVICE`.
+        BoundInterface: "bound_interface",
+            "the socket is bound to an interface that does not reach the proxy";
     }
 }
 
@@ -157,9 +108,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_found_by_its_number() {
-        for (number, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, number);
+    fn labels_are_unique() {
+        let labels = || {
+            let reasons = Reason::ALL.into_iter().map(Reason::name);
+            reasons.chain(Refusal::ALL.into_iter().map(Refusal::name))
+        };
+        for label in labels() {
+            assert_eq!(
+                labels().filter(|other| *other == label).count(),
+                1,
+                "{label}"
+            );
         }
     }
 }

@@ -273,7 +273,7 @@ impl Pod {
 
     /// The first rule that settles it: of `mangle` where TPROXY takes what comes in, else of `nat`.
     fn rule(&self, packet: &Packet, chain: &str, reason: Reason) -> Option<Rule> {
-        if reason == Reason::Ipv6Off {
+        if reason == Reason::Ipv6Disabled {
             return None;
         }
         let family = match packet.destination {

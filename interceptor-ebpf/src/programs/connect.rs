@@ -101,7 +101,7 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
             call.set(stand_in.address, stand_in.port);
             Answer::Proceed
         }
-        None => count::refuse(Refusal::NoRoom, ECONNREFUSED),
+        None => count::refuse(Refusal::TableFull, ECONNREFUSED),
     }
 }
 

@@ -89,7 +89,7 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
         }
     });
     if !is_kept {
-        return count::refuse(Refusal::NoRoom, ECONNREFUSED);
+        return count::refuse(Refusal::TableFull, ECONNREFUSED);
     }
     if query.is_unbound {
         // Without it the kernel picks localhost, as it does where it fails: the socket has a port
@@ -178,12 +178,12 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
     if (query.is_one_more && (query.is_unbound || is_connected)) || (is_for_any && query.is_unbound)
     {
         let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
-            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
+            return count::refuse(Refusal::TableFull, ECONNREFUSED);
         };
         call.set_source(stand_in.address);
     } else {
         if !is_connected && !call.keep(&ASKED, |asked| asked.server = query.server) {
-            return count::refuse(Refusal::NoRoom, ECONNREFUSED);
+            return count::refuse(Refusal::TableFull, ECONNREFUSED);
         }
         if query.is_unbound {
             call.set_source(query.source);

@@ -114,7 +114,7 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
     let stand_in = stand_ins::find_or_allot(pod.netns, destination)
         .and_then(|_| stand_ins::find(pod.netns, destination));
     let Some(stand_in) = stand_in else {
-        count::refusal(Direction::Inbound, Refusal::NoRoom);
+        count::refusal(Direction::Inbound, Refusal::TableFull);
         return Fate::Drop;
     };
     take(packet, ip, tcp, stand_in)

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn labels_say_which_way_what_became_of_it_and_why() {
-        let passed = Verdict::Pass(Reason::ProxyOwned);
+        let passed = Verdict::Pass(Reason::ProxyUidGid);
         let captured = Verdict::Capture(Listener::Inbound, Reason::InboundPortIncluded);
         let mut registry = Registry::with_prefix("interceptor");
         registry.register_collector(Box::new(Known([
@@ -88,7 +88,7 @@ mod tests {
         text::encode(&mut told, &registry).unwrap();
         let name = "interceptor_connections_total";
         for line in [
-            r#"{direction="outbound",verdict="passed",reason="proxy_owned"} 3"#,
+            r#"{direction="outbound",verdict="passed",reason="proxy_uid_gid"} 3"#,
             r#"{direction="inbound",verdict="captured",reason="inbound_port_included"} 2"#,
             r#"{direction="outbound",verdict="refused",reason="no_listener"} 1"#,
         ] {

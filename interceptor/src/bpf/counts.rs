@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn what_each_processor_has_counted_is_added_up() {
-        let refused = Counted::refusal(Direction::Inbound, Refusal::NoRoom);
+        let refused = Counted::refusal(Direction::Inbound, Refusal::TableFull);
         let mut processors = [Counts {
             passed: 7,
             numbers: [0; COUNTS],

@@ -100,7 +100,7 @@ fn talk(lab: &Lab, listeners: Vec<Handle>) {
 fn told() -> Vec<Count> {
     vec![
         (Outbound, Passed(Reason::AppToSelf), 4),
-        (Outbound, Passed(Reason::ProxyOwned), 2),
+        (Outbound, Passed(Reason::ProxyUidGid), 2),
         (Outbound, Captured(Reason::PrefixIncluded), 3 + 1 + 7),
         (Outbound, Refused(Refusal::NoRoute), 1),
         (Outbound, Refused(Refusal::UnknownStandIn), 2),
@@ -178,7 +178,7 @@ fn the_agent_tells_how_many_connections_there_were() {
     assert!(answer.starts_with("proxy:15006"), "{answer}");
     let told = [
         ("outbound", "captured", "prefix_included", 3.0),
-        ("outbound", "passed", "proxy_owned", 2.0),
+        ("outbound", "passed", "proxy_uid_gid", 2.0),
         ("inbound", "captured", "inbound_port_included", 1.0),
     ];
     for is_last in [false, true] {
