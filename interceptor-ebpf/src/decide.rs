@@ -1,12 +1,9 @@
 //! The decision: istio-iptables' rules as one pure function.
 
 use crate::{
-    Address, Flow, Inbound, Listener, Outbound, Owner, OwnerIds, Policy, PolicyFlags, PortFlags,
-    PrefixFlags, Reason, Transport,
+    Address, DNS_PORT, Flow, Inbound, Listener, Outbound, Owner, OwnerIds, Policy, PolicyFlags,
+    PortFlags, PrefixFlags, Reason, Transport,
 };
-
-/// Where DNS servers listen.
-const DNS: u16 = 53;
 
 /// What becomes of a connection, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +16,11 @@ pub enum Verdict {
 
 /// The lists of a policy, which are too long to be part of it. They are asked only when a rule is
 /// reached that needs them.
-pub trait Lists {
+pub trait PolicyLookups {
     /// The lists that a port is in.
-    fn port(&self, port: u16) -> PortFlags;
+    fn port_flags(&self, port: u16) -> PortFlags;
     /// The lists that an address is in.
-    fn prefix(&self, address: Address) -> PrefixFlags;
+    fn prefix_flags(&self, address: Address) -> PrefixFlags;
     /// Whether a GID is in the list of owner groups.
     fn has_group(&self, gid: u32) -> bool;
 }
@@ -33,15 +30,15 @@ pub trait Lists {
 /// The order is that of the rules; each step names the one it mirrors. (Chains that only go back
 /// to their caller are left out: `RETURN` from an `ISTIO_` chain accepts.)
 #[inline(always)]
-pub fn decide(policy: &Policy, lists: &impl Lists, flow: &Flow) -> Verdict {
+pub fn decide(policy: &Policy, lookups: &impl PolicyLookups, flow: &Flow) -> Verdict {
     match flow {
-        Flow::Outbound(flow) => decide_outbound(policy, lists, flow),
-        Flow::Inbound(flow) => decide_inbound(policy, lists, flow),
+        Flow::Outbound(flow) => decide_outbound(policy, lookups, flow),
+        Flow::Inbound(flow) => decide_inbound(policy, lookups, flow),
     }
 }
 
 #[inline(always)]
-fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
+fn decide_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outbound) -> Verdict {
     if !is_family_captured(policy, flow.destination) {
         return Verdict::Pass(Reason::Ipv6Disabled);
     }
@@ -49,11 +46,11 @@ fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verd
     if flow.by_excluded_interface {
         return Verdict::Pass(Reason::OutboundInterfaceExcluded);
     }
-    let verdict = redirect_outbound(policy, lists, flow);
+    let verdict = redirect_outbound(policy, lookups, flow);
     let passes = matches!(verdict, Verdict::Pass(_));
     if passes && policy.flags.contains(PolicyFlags::TPROXY) && is_tproxied_by_self(policy, flow) {
         // It comes back by `lo` to mangle's PREROUTING, which nat's rules have no say in.
-        if let Verdict::Capture(..) = tproxy(policy, lists, flow.destination, flow.port) {
+        if let Verdict::Capture(..) = tproxy(policy, lookups, flow.destination, flow.port) {
             return Verdict::Capture(Listener::Transparent, Reason::ProxyToSelf);
         }
     }
@@ -62,10 +59,10 @@ fn decide_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verd
 
 /// The rules of `nat`'s OUTPUT, in either mode.
 #[inline(always)]
-fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Verdict {
+fn redirect_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outbound) -> Verdict {
     use Verdict::{Capture, Pass};
 
-    let port = port_lists(policy, lists, PolicyFlags::HAS_OUTBOUND_PORTS, flow.port);
+    let port = port_lists(policy, lookups, PolicyFlags::HAS_OUTBOUND_PORTS, flow.port);
     // ISTIO_OUTPUT -p tcp|udp --dport P -j RETURN
     if port.contains(PortFlags::OUTBOUND_EXCLUDED) {
         return Pass(Reason::OutboundPortExcluded);
@@ -82,12 +79,12 @@ fn redirect_outbound(policy: &Policy, lists: &impl Lists, flow: &Outbound) -> Ve
     if let Some(verdict) = decide_by_owner(policy, flow, &policy.gids, flow.owner.gid, false) {
         return verdict;
     }
-    if let Some(reason) = excluded_by_group(policy, lists, flow.owner) {
+    if let Some(reason) = excluded_by_group(policy, lookups, flow.owner) {
         return Pass(reason);
     }
-    let prefix = lists.prefix(flow.destination);
+    let prefix = lookups.prefix_flags(flow.destination);
     // ISTIO_OUTPUT_DNS -p tcp|udp --dport 53 [-d S] -j REDIRECT --to-ports 15053
-    if flow.port == DNS
+    if flow.port == DNS_PORT
         && (policy.flags.contains(PolicyFlags::DNS_ALL) || prefix.contains(PrefixFlags::DNS_SERVER))
     {
         return Capture(Listener::Dns, Reason::DnsQuery);
@@ -126,11 +123,11 @@ fn decide_by_owner(
     let redirects_to_self = flow.via_loopback
         && is_tcp
         && flow.port != policy.tunnel_port
-        && !(spares_dns && flow.port == DNS)
+        && !(spares_dns && flow.port == DNS_PORT)
         && !policy.is_localhost(flow.destination);
     let leaves_to_self = flow.via_loopback
         && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
-        && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS));
+        && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS_PORT));
     // Where the second rule matches who is not the first owner, nothing behind it is reached.
     let is_owner = if leaves_to_self {
         ids.get(0) == Some(id)
@@ -150,9 +147,13 @@ fn decide_by_owner(
 
 /// Why the owner's group keeps a connection from being captured, if it does.
 #[inline(always)]
-fn excluded_by_group(policy: &Policy, lists: &impl Lists, owner: Owner) -> Option<Reason> {
+fn excluded_by_group(
+    policy: &Policy,
+    lookups: &impl PolicyLookups,
+    owner: Owner,
+) -> Option<Reason> {
     let only_listed = policy.flags.contains(PolicyFlags::GROUPS_INCLUDED);
-    let listed = policy.flags.contains(PolicyFlags::HAS_GROUPS) && lists.has_group(owner.gid);
+    let listed = policy.flags.contains(PolicyFlags::HAS_GROUPS) && lookups.has_group(owner.gid);
     match (only_listed, listed) {
         // ISTIO_OUTPUT -m owner ! --gid-owner G1 -m owner ! --gid-owner G2 … -j RETURN
         (true, false) => Some(Reason::OwnerGroupNotIncluded),
@@ -168,26 +169,26 @@ fn is_included(policy: &Policy, prefix: PrefixFlags) -> bool {
 }
 
 #[inline(always)]
-fn decide_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+fn decide_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     if !is_family_captured(policy, flow.destination) {
         return Verdict::Pass(Reason::Ipv6Disabled);
     }
     if !policy.flags.contains(PolicyFlags::TPROXY) {
-        return redirect_inbound(policy, lists, flow);
+        return redirect_inbound(policy, lookups, flow);
     }
     // mangle's PREROUTING comes first; of nat's only the rules of -k are left.
-    let verdict = tproxy_inbound(policy, lists, flow);
+    let verdict = tproxy_inbound(policy, lookups, flow);
     match verdict {
-        Verdict::Pass(_) if flow.by_rerouted_interface => reroute(policy, lists, flow),
+        Verdict::Pass(_) if flow.by_rerouted_interface => reroute(policy, lookups, flow),
         _ => verdict,
     }
 }
 
 /// The rules of `nat`'s PREROUTING where inbound connections are redirected.
 #[inline(always)]
-fn redirect_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+fn redirect_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     if flow.by_rerouted_interface {
-        return reroute(policy, lists, flow);
+        return reroute(policy, lookups, flow);
     }
     // PREROUTING -i I -j RETURN
     if flow.by_excluded_interface {
@@ -197,14 +198,14 @@ fn redirect_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verd
     if captures_inbound(policy) && flow.port == policy.tunnel_port {
         return Verdict::Pass(Reason::TunnelPort);
     }
-    decide_by_inbound_port(policy, lists, flow.port)
+    decide_by_inbound_port(policy, lookups, flow.port)
 }
 
 /// `PREROUTING -i I [-d C] -j ISTIO_REDIRECT`, then `PREROUTING -i I -j RETURN`: both were inserted
 /// before all else.
 #[inline(always)]
-fn reroute(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
-    if is_included(policy, lists.prefix(flow.destination)) {
+fn reroute(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
+    if is_included(policy, lookups.prefix_flags(flow.destination)) {
         Verdict::Capture(Listener::Outbound, Reason::Rerouted)
     } else {
         Verdict::Pass(Reason::ReroutedNotIncluded)
@@ -213,12 +214,12 @@ fn reroute(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
 
 /// The rules of `mangle`'s PREROUTING for what comes in from outside, which bears no mark.
 #[inline(always)]
-fn tproxy_inbound(policy: &Policy, lists: &impl Lists, flow: &Inbound) -> Verdict {
+fn tproxy_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     // PREROUTING -i I -j RETURN
     if flow.by_excluded_interface {
         return Verdict::Pass(Reason::InboundInterfaceExcluded);
     }
-    tproxy(policy, lists, flow.destination, flow.port)
+    tproxy(policy, lookups, flow.destination, flow.port)
 }
 
 /// Whether TPROXY's rules look at what the proxy sends to its own pod:
@@ -236,11 +237,16 @@ fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
 /// The rest of `mangle`'s `ISTIO_INBOUND`: the ports, then
 /// `ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY`. The tunnel's port is nothing special here.
 #[inline(always)]
-fn tproxy(policy: &Policy, lists: &impl Lists, destination: Address, port: u16) -> Verdict {
+fn tproxy(
+    policy: &Policy,
+    lookups: &impl PolicyLookups,
+    destination: Address,
+    port: u16,
+) -> Verdict {
     if policy.is_localhost(destination) {
         return Verdict::Pass(Reason::ToLocalhost);
     }
-    decide_by_inbound_port(policy, lists, port)
+    decide_by_inbound_port(policy, lookups, port)
 }
 
 #[inline(always)]
@@ -250,14 +256,14 @@ fn captures_inbound(policy: &Policy) -> bool {
 }
 
 #[inline(always)]
-fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Verdict {
+fn decide_by_inbound_port(policy: &Policy, lookups: &impl PolicyLookups, port: u16) -> Verdict {
     use Verdict::{Capture, Pass};
 
     // PREROUTING -p tcp -j ISTIO_INBOUND
     if !captures_inbound(policy) {
         return Pass(Reason::InboundDisabled);
     }
-    let port = port_lists(policy, lists, PolicyFlags::HAS_INBOUND_PORTS, port);
+    let port = port_lists(policy, lookups, PolicyFlags::HAS_INBOUND_PORTS, port);
     if policy.flags.contains(PolicyFlags::INBOUND_ALL) {
         // ISTIO_INBOUND -p tcp --dport P -j RETURN, then -p tcp -j ISTIO_IN_REDIRECT
         if port.contains(PortFlags::INBOUND_EXCLUDED) {
@@ -275,9 +281,14 @@ fn decide_by_inbound_port(policy: &Policy, lists: &impl Lists, port: u16) -> Ver
 
 /// The lists that a port is in, asked only if the policy has any of that direction.
 #[inline(always)]
-fn port_lists(policy: &Policy, lists: &impl Lists, any: PolicyFlags, port: u16) -> PortFlags {
+fn port_lists(
+    policy: &Policy,
+    lookups: &impl PolicyLookups,
+    any: PolicyFlags,
+    port: u16,
+) -> PortFlags {
     if policy.flags.contains(any) {
-        lists.port(port)
+        lookups.port_flags(port)
     } else {
         PortFlags::NONE
     }

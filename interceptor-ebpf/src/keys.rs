@@ -144,8 +144,8 @@ impl SelfConnection {
 }
 
 map_type! {
-    /// Value of `ASKED`: what is remembered of a UDP socket that asks DNS servers.
-    pub struct Asked: 40 {
+    /// Value of `DNS_SOCKETS`: what is remembered of a UDP socket that asks DNS servers.
+    pub struct DnsSocketState: 40 {
         /// The server that is connected to; the first one of a socket that is not connected.
         pub server: Destination,
         /// The address that a socket which connects was given, as routing would have picked it;

@@ -32,21 +32,21 @@ mod stand_in;
 pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
 pub use count::{COUNTS, Counted, Counts, Direction, Outcome};
-pub use decide::{Lists, Verdict, decide};
+pub use decide::{PolicyLookups, Verdict, decide};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
-    Asked, Destination, ForwardKey, GroupKey, Interface, InterfaceKey, NetnsCookie, PolicyId,
-    PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK, SelfConnection, SettingsKey, SlotKey,
-    StandInEntry, StandInUsage,
+    Destination, DnsSocketState, ForwardKey, GroupKey, Interface, InterfaceKey, NetnsCookie,
+    PolicyId, PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK, SelfConnection, SettingsKey,
+    SlotKey, StandInEntry, StandInUsage,
 };
 pub use listener::{
     LISTENER_ADDRESSES, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey,
     MAX_LISTENER_PORTS,
 };
 pub use policy::{
-    DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy, PolicyFlags,
-    PortFlags, PrefixFlags, V4Prefix,
+    DNS_CAPTURE_PORT, DNS_PORT, InterfaceFlags, Listener, MAX_OWNERS, OTHER, OwnerIds, Policy,
+    PolicyFlags, PortFlags, PrefixFlags, V4Prefix,
 };
 pub use reason::{Reason, Refusal};
 pub use route::{Route, RouteFlags};

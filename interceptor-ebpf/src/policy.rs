@@ -12,8 +12,11 @@ pub const MAX_OWNERS: usize = 16;
 /// How many most policies have. More cost each connection more.
 const USUAL_OWNERS: usize = 2;
 
+/// Where DNS servers listen.
+pub const DNS_PORT: u16 = 53;
+
 /// Where captured DNS queries go: the agent beside the proxy. istio-iptables has no setting for it.
-pub const DNS_PORT: u16 = 15053;
+pub const DNS_CAPTURE_PORT: u16 = 15053;
 
 const POLICY_SIZE: usize = 216 + OTHER * size_of::<u32>();
 
@@ -95,7 +98,7 @@ impl Policy {
     /// in which the value can come about through all that is done with it.
     #[inline(always)]
     #[must_use]
-    pub const fn unlearned(&self, word: u32) -> u32 {
+    pub const fn opaque(&self, word: u32) -> u32 {
         // What is read of a map may be anything to the verifier, and what is taken from 0 borrows
         // from all bits.
         word ^ 0_u32.wrapping_sub(self.zero as u32)
@@ -104,16 +107,16 @@ impl Policy {
     /// The same of an address, the family of which stays known if it is.
     #[inline(always)]
     #[must_use]
-    pub const fn unlearned_address(&self, address: Address) -> Address {
+    pub const fn opaque_address(&self, address: Address) -> Address {
         if let Some(v4) = address.v4() {
-            return Address::from_v4(self.unlearned(v4));
+            return Address::from_v4(self.opaque(v4));
         }
         let [a, b, c, d] = address.words();
         Address::from_words([
-            self.unlearned(a),
-            self.unlearned(b),
-            self.unlearned(c),
-            self.unlearned(d),
+            self.opaque(a),
+            self.opaque(b),
+            self.opaque(c),
+            self.opaque(d),
         ])
     }
 }
@@ -351,7 +354,7 @@ impl Listener {
         match self {
             Self::Outbound => policy.outbound_port,
             Self::Inbound | Self::Transparent => policy.inbound_port,
-            Self::Dns => DNS_PORT,
+            Self::Dns => DNS_CAPTURE_PORT,
         }
     }
 }
@@ -362,17 +365,17 @@ mod tests {
     use zerocopy::FromBytes as _;
 
     use super::*;
-    use crate::{Flow, Inbound, Lists, Outbound, Owner, Transport, Verdict, decide};
+    use crate::{Flow, Inbound, Outbound, Owner, PolicyLookups, Transport, Verdict, decide};
 
     /// Every port, address and group is listed, as far as the programs look (`programs/pod.rs`).
     struct AllListed(Policy);
 
-    impl Lists for AllListed {
-        fn port(&self, _: u16) -> PortFlags {
+    impl PolicyLookups for AllListed {
+        fn port_flags(&self, _: u16) -> PortFlags {
             PortFlags::INBOUND_INCLUDED.union(PortFlags::OUTBOUND_INCLUDED)
         }
 
-        fn prefix(&self, _: Address) -> PrefixFlags {
+        fn prefix_flags(&self, _: Address) -> PrefixFlags {
             if !self.0.flags.contains(PolicyFlags::HAS_PREFIXES) {
                 return PrefixFlags::NONE;
             }

@@ -43,8 +43,6 @@ macro_rules! reasons {
     };
 }
 
-pub(crate) use reasons;
-
 reasons! {
     /// The first rule that matched. The numbers are indices of [`crate::Counts`]: append, do not
     /// reorder.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
-use interceptor_ebpf::{DNS_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
+use interceptor_ebpf::{DNS_CAPTURE_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use crate::{
     bpf::{
@@ -585,7 +585,7 @@ fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Resul
 fn listener_ports(settings: &Settings) -> Vec<u16> {
     let mut ports = vec![settings.outbound_port, settings.inbound_port];
     if settings.dns != DnsCapture::Off {
-        ports.push(DNS_PORT);
+        ports.push(DNS_CAPTURE_PORT);
     }
     ports
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, Policy, PolicyFlags,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, PolicyLookups, Policy, PolicyFlags,
     PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
     StandInRange, V4Prefix,
 };
@@ -96,8 +96,8 @@ impl CompiledPolicy {
 }
 
 /// What the programs find in the maps.
-impl Lists for CompiledPolicy {
-    fn port(&self, port: u16) -> PortFlags {
+impl PolicyLookups for CompiledPolicy {
+    fn port_flags(&self, port: u16) -> PortFlags {
         let key = PortPageKey::of(self.policy.id, port);
         self.ports
             .iter()
@@ -105,7 +105,7 @@ impl Lists for CompiledPolicy {
             .map_or(PortFlags::NONE, |(_, page)| page.flags(port))
     }
 
-    fn prefix(&self, address: Address) -> PrefixFlags {
+    fn prefix_flags(&self, address: Address) -> PrefixFlags {
         self.prefixes
             .iter()
             .filter(|(key, length, _)| shares_prefix(key.address, address, *length))

@@ -6,9 +6,9 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    context::{Answer, SockAddr},
+    context::{HookResult, SockAddr},
     count, dns, log,
-    outbound_call::Attempt,
+    outbound_call::OutboundCall,
     pod::Pod,
     stand_ins, tproxy,
     uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK},
@@ -29,59 +29,59 @@ pub(crate) fn icept_connect6(context: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn connect(call: SockAddr) -> Answer {
+fn connect(call: SockAddr) -> HookResult {
     match call.protocol() {
         IPPROTO_TCP => connect_tcp(call),
         IPPROTO_UDP => dns::connect(call),
-        _ => Answer::Proceed,
+        _ => HookResult::Proceed,
     }
 }
 
 #[inline(always)]
-fn connect_tcp(call: SockAddr) -> Answer {
+fn connect_tcp(call: SockAddr) -> HookResult {
     let Some(pod) = Pod::of(call.netns()) else {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     };
     // Whatever the verdict: it speaks of the destination, and the packets go elsewhere.
     if call.has_source_route() {
         return count::refuse(Refusal::SourceRoute, ECONNREFUSED);
     }
     let interface = call.sock().bound_interface();
-    let attempt = Attempt::of(&call, pod, call.bound_address(), interface);
-    match attempt.as_v4() {
-        Some(v4) => judge(call, pod, v4),
-        None => judge(call, pod, attempt),
+    let outbound = OutboundCall::of(&call, pod, call.bound_address(), interface);
+    match outbound.as_v4() {
+        Some(v4) => handle_tcp(call, pod, v4),
+        None => handle_tcp(call, pod, outbound),
     }
 }
 
 #[inline(always)]
-fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
-    let address = attempt.destination;
+fn handle_tcp(mut call: SockAddr, pod: Pod, outbound: OutboundCall) -> HookResult {
+    let address = outbound.destination;
     if address.is_never_tcp() {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     }
     if StandInRange::contains(address) {
-        let port = attempt.port;
+        let port = outbound.port;
         return connect_to_stand_in(pod, StandIn { address, port });
     }
-    let way = attempt.way();
-    let outbound = attempt.flow(&call, Transport::Tcp, way);
-    let flow = Flow::Outbound(outbound);
+    let lookup = outbound.look_up_route();
+    let facts = outbound.flow(&call, Transport::Tcp, lookup);
+    let flow = Flow::Outbound(facts);
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
     count::outbound(&call, pod.policy, &verdict);
     match verdict {
         Verdict::Pass(_) => {
-            tproxy::keep_to_loopback(&mut call, pod, &outbound);
-            Answer::Proceed
+            tproxy::keep_to_loopback(&mut call, pod, &facts);
+            HookResult::Proceed
         }
         Verdict::Capture(listener, _) => {
             // `tcp_v6_connect`
             if address.is_v6_link_local() && call.scope() == 0 {
                 return count::refuse(Refusal::NoRoute, EINVAL);
             }
-            match way.error_for(attempt.bound) {
-                0 => capture(&mut call, pod, attempt.captured_by(listener, way)),
+            match lookup.error_for(outbound.bound) {
+                0 => capture(&mut call, pod, outbound.captured_by(listener, lookup)),
                 errno => count::refuse(Refusal::NoRoute, errno.into()),
             }
         }
@@ -90,7 +90,7 @@ fn judge(mut call: SockAddr, pod: Pod, attempt: Attempt) -> Answer {
 
 /// Takes the connection to the stand-in of its destination.
 #[inline(always)]
-fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
+fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> HookResult {
     // Routing would not find the stand-in's local route, and take the next: out of the pod
     // (`fib_lookup_good_nhc`, `RT6_LOOKUP_F_IFACE`).
     if !matches!(call.sock().bound_interface(), 0 | LOOPBACK) {
@@ -99,7 +99,7 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
     match stand_ins::find_or_allot(pod.netns, destination) {
         Some(stand_in) => {
             call.set(stand_in.address, stand_in.port);
-            Answer::Proceed
+            HookResult::Proceed
         }
         None => count::refuse(Refusal::TableFull, ECONNREFUSED),
     }
@@ -108,9 +108,9 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> Answer {
 /// A stand-in is either our own work, seen again by a hook in an outer cgroup, or dialled by
 /// somebody: that reaches the proxy only as what it was allotted for.
 #[inline(always)]
-fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> Answer {
+fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> HookResult {
     match stand_ins::resolve(pod.netns, stand_in) {
-        Some(_) => Answer::Proceed,
+        Some(_) => HookResult::Proceed,
         None => count::refuse(Refusal::UnknownStandIn, ECONNREFUSED),
     }
 }

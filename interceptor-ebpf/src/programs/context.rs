@@ -89,7 +89,7 @@ pub(crate) use tcp_iter::{IteratedTcp, bpf_iter__tcp};
 /// What a hook that the kernel asks for permission answers.
 #[derive(Clone, Copy)]
 #[repr(i32)]
-pub(crate) enum Answer {
+pub(crate) enum HookResult {
     /// Go on, with whatever the hook changed.
     Proceed = 1,
     /// Fail with the errno that [`refuse`] has set.
@@ -99,9 +99,9 @@ pub(crate) enum Answer {
 /// Fails the system call with `errno`. Programs that run after this one, in an outer cgroup, find
 /// the call already refused.
 #[inline(always)]
-pub(crate) fn refuse(errno: u32) -> Answer {
+pub(crate) fn refuse(errno: u32) -> HookResult {
     set_return_value(errno);
-    Answer::Refuse
+    HookResult::Refuse
 }
 
 /// Makes the system call return `-errno`, or succeed if it is 0.

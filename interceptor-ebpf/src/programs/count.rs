@@ -12,7 +12,7 @@ use core::arch::asm;
 use interceptor_ebpf::{COUNTS, Counted, Counts, Direction, Policy, PolicyFlags, Refusal, Verdict};
 
 use super::{
-    context::{Answer, SockAddr, is_refused, refuse as fail},
+    context::{HookResult, SockAddr, is_refused, refuse as fail},
     maps,
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn refusal(direction: Direction, refusal: Refusal) {
 
 /// Refuses a call, and counts it unless it has been refused.
 #[inline(always)]
-pub(crate) fn refuse(why: Refusal, errno: u32) -> Answer {
+pub(crate) fn refuse(why: Refusal, errno: u32) -> HookResult {
     if !is_refused() {
         refusal(Direction::Outbound, why);
     }
@@ -77,7 +77,7 @@ fn count(counted: Counted) {
 /// Rust's atomics do not offer it here: the target has no compare-and-swap in Rust's eyes.)
 #[inline(always)]
 fn add(counts: *mut Counts, counted: Counted) {
-    let index = icept_unlearned(counted.index());
+    let index = icept_opaque(counted.index());
     if index >= COUNTS {
         return;
     }
@@ -99,16 +99,16 @@ fn add(counts: *mut Counts, counted: Counted) {
 /// after, for each verdict anew: what a global function answers may be anything.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn icept_unlearned(index: usize) -> usize {
-    let answer;
+extern "C" fn icept_opaque(index: usize) -> usize {
+    let copy;
     // SAFETY: a copy. It keeps the compiler from knowing the answer.
     unsafe {
         asm!(
-            "{answer} = {index}",
-            answer = lateout(reg) answer,
+            "{copy} = {index}",
+            copy = lateout(reg) copy,
             index = in(reg) index,
             options(pure, nomem, nostack),
         );
     }
-    answer
+    copy
 }

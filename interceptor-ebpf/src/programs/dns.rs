@@ -7,27 +7,24 @@
 //! its own.) So does one that shares its port with others, which may get the answer in its place.
 //!
 //! A query may name the interface that it is to leave by. The agent is where the pod's routing has
-//! localhost by way of that interface too (`interceptor/src/netns/localhost_routes.rs`); without that
+//! localhost by lookup of that interface too (`interceptor/src/netns/localhost_routes.rs`); without that
 //! route the query would leave the pod, and is refused.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    Address, DNS_PORT, Destination, Flow, Listener, PolicyFlags, Refusal, StandInRange, Transport,
-    Verdict, decide,
+    Address, DNS_CAPTURE_PORT, DNS_PORT, Destination, Flow, Listener, PolicyFlags, Refusal,
+    StandInRange, Transport, Verdict, decide,
 };
 
 use super::{
-    context::{Answer, SockAddr},
+    context::{HookResult, SockAddr},
     count, log,
-    maps::ASKED,
-    outbound_call::Attempt,
-    pod::{Pod, Way},
+    maps::DNS_SOCKETS,
+    outbound_call::OutboundCall,
+    pod::{Pod, RouteLookup},
     stand_ins,
     uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_UDP},
 };
-
-/// Where DNS servers listen.
-const DNS: u16 = 53;
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn icept_send4(context: SockAddrContext) -> i32 {
@@ -59,36 +56,36 @@ struct Query {
     /// Whether neither the socket nor the datagram has a source address.
     is_unbound: bool,
     /// Whether the socket has asked another server before.
-    is_one_more: bool,
+    is_additional_server: bool,
 }
 
 /// What an app does to send a query.
 #[derive(Clone, Copy)]
-enum Call {
+enum Operation {
     Connect,
     Send,
 }
 
 /// `connect` of a UDP socket, as glibc's resolver does.
 #[inline(always)]
-pub(crate) fn connect(mut call: SockAddr) -> Answer {
-    take_source_back(&mut call);
-    judge(call, Call::Connect)
+pub(crate) fn connect(mut call: SockAddr) -> HookResult {
+    remove_assigned_source(&mut call);
+    capture_query(call, Operation::Connect)
 }
 
 #[inline(always)]
-fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
+fn connect_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
     // `__ip6_datagram_connect`
     if query.server.address.is_v6_link_local() && call.scope() == 0 {
         return count::refuse(Refusal::NoRoute, EINVAL);
     }
-    let is_kept = call.keep(&ASKED, |asked| {
-        asked.server = query.server;
+    let is_stored = call.store(&DNS_SOCKETS, |state| {
+        state.server = query.server;
         if query.is_unbound {
-            asked.source = query.source;
+            state.source = query.source;
         }
     });
-    if !is_kept {
+    if !is_stored {
         return count::refuse(Refusal::TableFull, ECONNREFUSED);
     }
     if query.is_unbound {
@@ -96,36 +93,36 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> Answer {
         // already.
         let _bound = call.bind(query.source);
     }
-    call.set(query.server.address.localhost(), DNS_PORT);
-    Answer::Proceed
+    call.set(query.server.address.localhost(), DNS_CAPTURE_PORT);
+    HookResult::Proceed
 }
 
 /// A socket whose connection was dissolved keeps what it is bound to, and cannot know that it was we
 /// who bound it.
 #[inline(always)]
-fn take_source_back(call: &mut SockAddr) {
+fn remove_assigned_source(call: &mut SockAddr) {
     // Our own work, seen again by a hook in an outer cgroup.
-    let is_under_way = call.port() == DNS_PORT;
-    if !is_under_way && !call.sock().is_connected() && given_source(call).is_some() {
-        let _kept = call.keep(&ASKED, |asked| asked.source = Address::UNSPECIFIED_V6);
+    let is_under_way = call.port() == DNS_CAPTURE_PORT;
+    if !is_under_way && !call.sock().is_connected() && assigned_source(call).is_some() {
+        let _stored = call.store(&DNS_SOCKETS, |state| state.source = Address::UNSPECIFIED_V6);
         let _unbound = call.unbind();
     }
 }
 
 /// The address that we gave the socket.
 #[inline(always)]
-fn given_source(call: &SockAddr) -> Option<Address> {
-    let source = call.kept(&ASKED)?.source;
+fn assigned_source(call: &SockAddr) -> Option<Address> {
+    let source = call.stored(&DNS_SOCKETS)?.source;
     (!source.is_unspecified()).then_some(source)
 }
 
 /// What the socket is bound to, as the app sees it.
 #[inline(always)]
 fn bound_address(call: &SockAddr) -> Address {
-    given_source(call).unwrap_or_else(|| call.bound_address())
+    assigned_source(call).unwrap_or_else(|| call.bound_address())
 }
 
-impl Call {
+impl Operation {
     /// Where the query comes from by the kernel's reckoning; unspecified if routing is to pick.
     #[inline(always)]
     fn source(self, call: &SockAddr) -> Address {
@@ -158,104 +155,107 @@ impl Call {
 
 /// `sendto` and `sendmsg` with an address.
 #[inline(always)]
-fn send(call: SockAddr) -> Answer {
+fn send(call: SockAddr) -> HookResult {
     if call.protocol() != IPPROTO_UDP {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     }
     if call.port() == 0 {
         return send_connected(call);
     }
     if StandInRange::contains(call.address()) {
-        return answer(call);
+        return send_response(call);
     }
-    judge(call, Call::Send)
+    capture_query(call, Operation::Send)
 }
 
 #[inline(always)]
-fn send_to_agent(mut call: SockAddr, query: &Query) -> Answer {
+fn send_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
     let is_connected = call.sock().is_connected();
     let is_for_any = !is_connected && call.socket().shares_port();
-    if (query.is_one_more && (query.is_unbound || is_connected)) || (is_for_any && query.is_unbound)
+    if (query.is_additional_server && (query.is_unbound || is_connected))
+        || (is_for_any && query.is_unbound)
     {
         let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
             return count::refuse(Refusal::TableFull, ECONNREFUSED);
         };
         call.set_source(stand_in.address);
     } else {
-        if !is_connected && !call.keep(&ASKED, |asked| asked.server = query.server) {
+        if !is_connected && !call.store(&DNS_SOCKETS, |state| state.server = query.server) {
             return count::refuse(Refusal::TableFull, ECONNREFUSED);
         }
         if query.is_unbound {
             call.set_source(query.source);
         }
     }
-    call.set(query.server.address.localhost(), DNS_PORT);
-    Answer::Proceed
+    call.set(query.server.address.localhost(), DNS_CAPTURE_PORT);
+    HookResult::Proceed
 }
 
 /// The agent's answer to a query that came from a stand-in comes from the stand-in.
 #[inline(always)]
-fn answer(mut call: SockAddr) -> Answer {
-    if call.sock().local_port() == DNS_PORT && Pod::of(call.netns()).is_some() {
+fn send_response(mut call: SockAddr) -> HookResult {
+    if call.sock().local_port() == DNS_CAPTURE_PORT && Pod::of(call.netns()).is_some() {
         call.set_source(call.address());
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 #[inline(always)]
-fn judge(call: SockAddr, kind: Call) -> Answer {
-    if call.port() != DNS {
-        return Answer::Proceed;
+fn capture_query(call: SockAddr, kind: Operation) -> HookResult {
+    if call.port() != DNS_PORT {
+        return HookResult::Proceed;
     }
     let Some(pod) = Pod::of(call.netns()) else {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     };
     if !pod.policy.flags.contains(PolicyFlags::DNS) {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     }
     let bound = kind.visible_source(&call);
-    let attempt = Attempt::of(&call, pod, bound, kind.interface(&call));
-    match attempt.as_v4() {
-        Some(v4) => judge_attempt(call, kind, pod, v4),
-        None => judge_attempt(call, kind, pod, attempt),
+    let outbound = OutboundCall::of(&call, pod, bound, kind.interface(&call));
+    match outbound.as_v4() {
+        Some(v4) => handle_query(call, kind, pod, v4),
+        None => handle_query(call, kind, pod, outbound),
     }
 }
 
 #[inline(always)]
-fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answer {
-    let way = attempt.way();
-    let flow = Flow::Outbound(attempt.flow(&call, Transport::Udp, way));
+fn handle_query(call: SockAddr, kind: Operation, pod: Pod, outbound: OutboundCall) -> HookResult {
+    let lookup = outbound.look_up_route();
+    let flow = Flow::Outbound(outbound.flow(&call, Transport::Udp, lookup));
     let verdict = decide(pod.policy, &pod, &flow);
     log::verdict(pod.policy, &flow, &verdict);
     count::outbound(&call, pod.policy, &verdict);
     if !matches!(verdict, Verdict::Capture(Listener::Dns, _)) {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     }
-    let error = pod.error_by_way_of(attempt.interface, attempt.destination);
+    let error = pod.interface_error(outbound.interface, outbound.destination);
     if error != 0 {
         return count::refuse(Refusal::NoRoute, error);
     }
     // The copied routes speak of TCP, which multicast and broadcast never carry, and of sockets that
     // name no interface.
-    if attempt.interface == 0 && !attempt.destination.is_never_tcp() {
-        let errno = way.error_for(attempt.bound);
+    if outbound.interface == 0 && !outbound.destination.is_never_tcp() {
+        let errno = lookup.error_for(outbound.bound);
         if errno != 0 {
             return count::refuse(Refusal::NoRoute, errno.into());
         }
     }
-    let server = attempt.captured_by(Listener::Dns, way);
+    let server = outbound.captured_by(Listener::Dns, lookup);
     let query = Query {
         pod,
         server,
-        source: pod.policy.unlearned_address(source_by(pod, attempt, way)),
+        source: pod
+            .policy
+            .opaque_address(routed_source(pod, outbound, lookup)),
         is_unbound: kind.source(&call).is_unspecified(),
-        is_one_more: call
-            .kept(&ASKED)
-            .is_some_and(|asked| asked.server != server),
+        is_additional_server: call
+            .stored(&DNS_SOCKETS)
+            .is_some_and(|state| state.server != server),
     };
     match kind {
-        Call::Connect => connect_to_agent(call, &query),
-        Call::Send => send_to_agent(call, &query),
+        Operation::Connect => connect_to_agent(call, &query),
+        Operation::Send => send_to_agent(call, &query),
     }
 }
 
@@ -263,66 +263,66 @@ fn judge_attempt(call: SockAddr, kind: Call, pod: Pod, attempt: Attempt) -> Answ
 /// interface's. What the pod has lost nothing can be sent from (`ip_route_output_key_hash_rcu`):
 /// unspecified then, and the query comes from localhost.
 #[inline(always)]
-fn source_by(pod: Pod, attempt: Attempt, way: Way) -> Address {
-    if !attempt.bound.is_unspecified() {
-        return attempt.bound;
+fn routed_source(pod: Pod, outbound: OutboundCall, lookup: RouteLookup) -> Address {
+    if !outbound.bound.is_unspecified() {
+        return outbound.bound;
     }
-    let route_interface = way.route.map_or(0, |route| route.interface);
-    let mut source = attempt.source(way);
-    if attempt.interface != 0 && attempt.interface != route_interface {
-        source = pod.address_at(attempt.interface, attempt.destination);
+    let route_interface = lookup.route.map_or(0, |route| route.interface);
+    let mut source = outbound.source(lookup);
+    if outbound.interface != 0 && outbound.interface != route_interface {
+        source = pod.address_at(outbound.interface, outbound.destination);
     }
-    if way.is_current || pod.has_now(source) {
+    if lookup.is_current || pod.has_address_now(source) {
         source
     } else {
-        attempt.destination.unspecified()
+        outbound.destination.unspecified()
     }
 }
 
 /// A connected socket sends without an address, which only ancillary data make a hook's business: they
 /// may name another interface, and take the source away that the socket is bound to.
 #[inline(always)]
-fn send_connected(mut call: SockAddr) -> Answer {
+fn send_connected(mut call: SockAddr) -> HookResult {
     let sock = call.sock();
     let peer = sock.remote_address();
-    if sock.remote_port() != DNS_PORT || peer != peer.localhost() {
-        return Answer::Proceed;
+    if sock.remote_port() != DNS_CAPTURE_PORT || peer != peer.localhost() {
+        return HookResult::Proceed;
     }
-    let (Some(pod), Some(asked)) = (Pod::of(call.netns()), call.kept(&ASKED)) else {
-        return Answer::Proceed;
+    let (Some(pod), Some(state)) = (Pod::of(call.netns()), call.stored(&DNS_SOCKETS)) else {
+        return HookResult::Proceed;
     };
-    let bound = Call::Send.visible_source(&call);
-    let interface = Call::Send.interface(&call);
-    let attempt = Attempt::of(&call, pod, bound, interface).towards(asked.server.address);
-    let error = pod.error_by_way_of(interface, peer);
+    let bound = Operation::Send.visible_source(&call);
+    let interface = Operation::Send.interface(&call);
+    let outbound = OutboundCall::of(&call, pod, bound, interface).towards(state.server.address);
+    let error = pod.interface_error(interface, peer);
     if error != 0 {
         return count::refuse(Refusal::NoRoute, error);
     }
     if call.datagram_source().is_unspecified() {
-        call.set_source(source_by(pod, attempt, attempt.way()));
+        call.set_source(routed_source(pod, outbound, outbound.look_up_route()));
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 /// `recvfrom` and `recvmsg` that ask who has sent.
 #[inline(always)]
-fn receive(mut call: SockAddr) -> Answer {
-    if call.port() == DNS_PORT
-        && let Some(server) = server(&call)
+fn receive(mut call: SockAddr) -> HookResult {
+    if call.port() == DNS_CAPTURE_PORT
+        && let Some(server) = captured_server(&call)
     {
         call.set(server.address, server.port);
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 /// The server that a call which is about to tell the agent's address means.
 #[inline(always)]
-pub(crate) fn server(call: &SockAddr) -> Option<&'static Destination> {
+pub(crate) fn captured_server(call: &SockAddr) -> Option<&'static Destination> {
     let agent = call.address();
     let server = if StandInRange::contains(agent) {
         stand_ins::resolve_address(call.netns(), agent)?
     } else if agent == agent.localhost() {
-        &call.kept(&ASKED)?.server
+        &call.stored(&DNS_SOCKETS)?.server
     } else {
         return None;
     };
@@ -332,10 +332,10 @@ pub(crate) fn server(call: &SockAddr) -> Option<&'static Destination> {
 /// The address that a call which is about to tell localhost's would tell, had the socket not been
 /// connected to the agent.
 #[inline(always)]
-pub(crate) fn source(call: &SockAddr) -> Option<Address> {
+pub(crate) fn visible_local_address(call: &SockAddr) -> Option<Address> {
     let local = call.address();
     if local != local.localhost() {
         return None;
     }
-    given_source(call).filter(|source| source.is_v4() == local.is_v4())
+    assigned_source(call).filter(|source| source.is_v4() == local.is_v4())
 }

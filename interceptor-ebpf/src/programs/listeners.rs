@@ -25,14 +25,14 @@ use super::{
 
 /// A socket has begun to listen.
 #[inline(always)]
-pub(crate) fn note_new_listener(socket: SockOps) {
+pub(crate) fn register_new_listener(socket: SockOps) {
     let netns = socket.netns();
     let listener = Listener {
         address: socket.local_address(),
         cookie: socket.cookie(),
         key: ListenerPortKey::new(netns, socket.local_port()),
     };
-    listener.note(socket.local_port(), |key, flags| {
+    listener.register(socket.local_port(), |key, flags| {
         LISTENERS
             // SAFETY: the kernel handed out this context.
             .update(key, unsafe { &mut *socket.as_ptr() }, flags)
@@ -45,12 +45,12 @@ pub(crate) fn note_new_listener(socket: SockOps) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
-    note_old_listener(IteratedTcp::new(context));
+    register_existing_listener(IteratedTcp::new(context));
     0
 }
 
 #[inline(always)]
-fn note_old_listener(iterated: IteratedTcp) {
+fn register_existing_listener(iterated: IteratedTcp) {
     let (socket, pointer) = (iterated.socket(), iterated.pointer());
     if pointer.is_null() || u32::from(socket.state()) != TCP_LISTEN {
         return;
@@ -60,7 +60,7 @@ fn note_old_listener(iterated: IteratedTcp) {
         cookie: 0,
         key: ListenerPortKey::new(socket.netns(), socket.local_port()),
     };
-    listener.note(socket.local_port(), |key, flags| {
+    listener.register(socket.local_port(), |key, flags| {
         let map = (&raw const LISTENERS).cast_mut().cast();
         // SAFETY: map, key and value are of the types that the map was made with.
         unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, flags) }
@@ -79,7 +79,7 @@ impl Listener {
     /// Puts the socket into a slot, if its port is one whose listeners are noted and a look-up can
     /// ask for its address. `insert` returns a negative errno or 0.
     #[inline(always)]
-    fn note(self, port: u16, insert: impl Fn(&mut ListenerKey, u64) -> i64) {
+    fn register(self, port: u16, insert: impl Fn(&mut ListenerKey, u64) -> i64) {
         let Some(known) = LISTENER_PORTS.get_ptr_mut(self.key) else {
             return;
         };

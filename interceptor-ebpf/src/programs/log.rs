@@ -14,7 +14,7 @@ pub(crate) fn verdict(policy: &Policy, flow: &Flow, verdict: &Verdict) {
         Verdict::Pass(reason) => (0, *reason),
         Verdict::Capture(listener, reason) => (listener.port(policy), *reason),
     };
-    let _told = match flow {
+    let _logged = match flow {
         Flow::Outbound(flow) => {
             let [first, second] = halves(flow.destination);
             let ports = pack(flow.port, to);

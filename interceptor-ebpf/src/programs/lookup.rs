@@ -54,10 +54,10 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     let interface = packet.interface();
     let from_pod = interface == LOOPBACK || is_from_itself(&packet, pod, local);
     let delivered = if StandInRange::contains(local.address) {
-        let came_by = if from_pod { 0 } else { interface };
+        let incoming = if from_pod { 0 } else { interface };
         // Neighbours on a link that is not watched can send there; only we may.
-        if from_pod || pod.watches(came_by) {
-            deliver_captured(&context, pod, local, came_by)
+        if from_pod || pod.watches(incoming) {
+            deliver_captured(&context, pod, local, incoming)
         } else {
             Err(Refusal::UnknownStandIn)
         }
@@ -100,7 +100,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
 #[inline(always)]
 fn is_from_itself(packet: &SkLookup, pod: Pod, to: StandIn) -> bool {
     let from = (packet.remote_address(), packet.remote_port());
-    pod.owns(from.0) && self_connections::is_under_way(pod.netns, from, (to.address, to.port))
+    pod.owns(from.0) && self_connections::is_in_handshake(pod.netns, from, (to.address, to.port))
 }
 
 /// The network namespace whose program has called. `None` if another look-up came between.
@@ -121,20 +121,20 @@ fn deliver_captured(
     context: &SkLookupContext,
     pod: Pod,
     stand_in: StandIn,
-    came_by: u32,
+    incoming: u32,
 ) -> Result<(), Refusal> {
     let unknown = Refusal::UnknownStandIn;
     let destination = stand_ins::resolve(pod.netns, stand_in).ok_or(unknown)?;
     let listener = Listener::from_byte(destination.listener).ok_or(unknown)?;
-    if destination.interface != came_by {
+    if destination.interface != incoming {
         return Err(unknown);
     }
-    if came_by == 0 {
+    if incoming == 0 {
         let localhost = stand_in.address.localhost();
         return deliver(context, pod, listener, localhost, LOOPBACK);
     }
-    let exact = pod.redirect_address(came_by, destination.address);
-    deliver(context, pod, listener, exact, came_by)
+    let exact = pod.redirect_address(incoming, destination.address);
+    deliver(context, pod, listener, exact, incoming)
 }
 
 /// Hands the connection, which REDIRECT would have made one to `exact` by way of `interface`, to the

@@ -14,7 +14,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, SockHash},
 };
 use interceptor_ebpf::{
-    Asked, Call, Counts, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
+    Call, Counts, DnsSocketState, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
     LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS, NetnsCookie,
     NetnsState, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
     STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber,
@@ -95,7 +95,7 @@ pub(crate) static STAND_INS: HashMap<SlotKey, StandInEntry> =
 
 /// What is remembered of UDP sockets that ask DNS servers. It goes with the socket.
 #[btf_map(name = "icept_asked")]
-pub(crate) static ASKED: SkStorage<Asked> = SkStorage::new();
+pub(crate) static DNS_SOCKETS: SkStorage<DnsSocketState> = SkStorage::new();
 
 /// The ports whose listeners are noted, and where to look first among them. Userspace makes the
 /// entries.

@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::cgroup_sock, programs::SockContext};
 
 use super::{
-    context::{Answer, NewSocket, refuse},
+    context::{HookResult, NewSocket, refuse},
     pod::Pod,
     uapi::{EPROTONOSUPPORT, IPPROTO_MPTCP},
 };
@@ -16,17 +16,17 @@ pub(crate) fn icept_create(context: SockContext) -> i32 {
 }
 
 #[inline(always)]
-fn create(socket: NewSocket) -> Answer {
+fn create(socket: NewSocket) -> HookResult {
     if socket.protocol() != IPPROTO_MPTCP {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     }
     let Some(pod) = Pod::of(socket.netns()) else {
-        return Answer::Proceed;
+        return HookResult::Proceed;
     };
     let ids = bpf_get_current_uid_gid();
     let (uid, gid) = (ids as u32, (ids >> 32) as u32);
     if pod.policy.uids.contains(uid) || pod.policy.gids.contains(gid) {
         return refuse(EPROTONOSUPPORT);
     }
-    Answer::Proceed
+    HookResult::Proceed
 }

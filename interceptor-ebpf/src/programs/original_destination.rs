@@ -4,7 +4,7 @@ use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandIn, StandInRange};
 
 use super::{
-    context::{Answer, Sock, SockOption, set_return_value},
+    context::{HookResult, Sock, SockOption, set_return_value},
     kernel_memory::SocketPointer,
     pod::Pod,
     stand_ins,
@@ -20,14 +20,14 @@ pub(crate) fn icept_origdst(context: SockoptContext) -> i32 {
 }
 
 #[inline(always)]
-fn getsockopt(mut call: SockOption) -> Answer {
+fn getsockopt(mut call: SockOption) -> HookResult {
     let level = call.level();
     if call.name() == SO_ORIGINAL_DST && (level == SOL_IP || level == SOL_IPV6) {
         original_destination(&mut call, level);
     } else {
         call.leave_long_value_alone();
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 #[inline(always)]
@@ -36,16 +36,16 @@ fn original_destination(call: &mut SockOption, level: i32) {
         return;
     };
     let sock = call.sock();
-    if !is_asked_of_conntrack(sock, level, call.kernels_answer()) {
+    if !queries_conntrack(sock, level, call.kernel_result()) {
         return;
     }
     if !has_room(call, level) {
         return set_return_value(EINVAL);
     }
-    match find(pod, sock, call.socket(), call.kernels_answer() == 0) {
-        Found::Destination(end) => answer(call, pod, level, sock, end),
+    match find(pod, sock, call.socket(), call.kernel_result() == 0) {
+        Found::Destination(end) => return_destination(call, pod, level, sock, end),
         Found::Nothing => set_return_value(ENOENT),
-        Found::KernelKnows => {}
+        Found::KernelResult => {}
     }
 }
 
@@ -53,10 +53,10 @@ fn original_destination(call: &mut SockOption, level: i32) {
 /// protocols and for an IPv6 question to an IPv4 socket, EOPNOTSUPP for MPTCP. (An MPTCP socket
 /// whose peer speaks TCP only has become TCP, and asks.)
 #[inline(always)]
-fn is_asked_of_conntrack(sock: Sock, level: i32, kernels_answer: i32) -> bool {
+fn queries_conntrack(sock: Sock, level: i32, kernel_result: i32) -> bool {
     let is_tcp = match sock.protocol() {
         IPPROTO_TCP => true,
-        IPPROTO_MPTCP => kernels_answer != -(EOPNOTSUPP as i32),
+        IPPROTO_MPTCP => kernel_result != -(EOPNOTSUPP as i32),
         _ => false,
     };
     is_tcp && (level == SOL_IP || sock.family() == AF_INET6)
@@ -75,12 +75,12 @@ enum Found {
     Destination(StandIn),
     Nothing,
     /// A pod that has rules of its own, or still has Istio's: conntrack's answer stands.
-    KernelKnows,
+    KernelResult,
 }
 
 /// Our stand-in first, then the kernel's own answer, then what the socket itself knows.
 #[inline(always)]
-fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) -> Found {
+fn find(pod: Pod, sock: Sock, socket: SocketPointer, has_kernel_result: bool) -> Found {
     let local = local_name(sock, socket);
     let remote = StandIn {
         address: sock.remote_address(),
@@ -100,8 +100,8 @@ fn find(pod: Pod, sock: Sock, socket: SocketPointer, kernel_has_answered: bool) 
             };
         }
     }
-    if kernel_has_answered {
-        return Found::KernelKnows;
+    if has_kernel_result {
+        return Found::KernelResult;
     }
     match is_connected {
         false => Found::Nothing,
@@ -126,10 +126,10 @@ fn local_name(sock: Sock, socket: SocketPointer) -> StandIn {
 /// ENOENT, as for an IPv4 connection that an IPv6 socket has accepted, and as for IPv6 where no
 /// rules make conntrack follow it.
 #[inline(always)]
-fn answer(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn) {
+fn return_destination(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn) {
     let StandIn { address, port } = end;
     match (level, address.v4()) {
-        (SOL_IP, Some(v4)) => call.answer(SockAddrIn {
+        (SOL_IP, Some(v4)) => call.set_value(SockAddrIn {
             family: AF_INET as u16,
             port: port.to_be(),
             address: v4,
@@ -141,7 +141,7 @@ fn answer(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn)
             } else {
                 0
             };
-            call.answer(SockAddrIn6 {
+            call.set_value(SockAddrIn6 {
                 family: AF_INET6 as u16,
                 port: port.to_be(),
                 flow_info: 0,

@@ -6,12 +6,12 @@ use interceptor_ebpf::{
 
 use super::{
     context::SockAddr,
-    pod::{Pod, Way},
+    pod::{Pod, RouteLookup},
 };
 
 /// A call that wants to reach a destination: `connect`, or `sendmsg` with an address.
 #[derive(Clone, Copy)]
-pub(crate) struct Attempt {
+pub(crate) struct OutboundCall {
     pod: Pod,
     /// Where it really goes.
     pub(crate) destination: Address,
@@ -23,17 +23,17 @@ pub(crate) struct Attempt {
     pub(crate) interface: u32,
 }
 
-impl Attempt {
+impl OutboundCall {
     #[inline(always)]
     pub(crate) fn of(call: &SockAddr, pod: Pod, bound: Address, interface: u32) -> Self {
         Self {
             pod,
             destination: pod
                 .policy
-                .unlearned_address(effective_destination(call.address(), bound)),
+                .opaque_address(effective_destination(call.address(), bound)),
             port: call.port(),
             bound,
-            interface: pod.policy.unlearned(interface),
+            interface: pod.policy.opaque(interface),
         }
     }
 
@@ -60,19 +60,24 @@ impl Attempt {
 
     /// What the pod's routing does with the destination.
     #[inline(always)]
-    pub(crate) fn way(self) -> Way {
-        self.pod.way(self.destination)
+    pub(crate) fn look_up_route(self) -> RouteLookup {
+        self.pod.look_up_route(self.destination)
     }
 
     #[inline(always)]
-    pub(crate) fn flow(self, call: &SockAddr, transport: Transport, way: Way) -> Outbound {
+    pub(crate) fn flow(
+        self,
+        call: &SockAddr,
+        transport: Transport,
+        lookup: RouteLookup,
+    ) -> Outbound {
         Outbound {
             destination: self.destination,
             port: self.port,
             transport,
-            source: self.pod.policy.unlearned_address(self.source(way)),
-            via_loopback: way.is_own,
-            by_excluded_interface: self.is_by_excluded_interface(way),
+            source: self.pod.policy.opaque_address(self.source(lookup)),
+            via_loopback: lookup.is_own,
+            by_excluded_interface: self.is_by_excluded_interface(lookup),
             is_marked: self.is_marked(call),
             owner: call.socket().owner(),
         }
@@ -80,8 +85,8 @@ impl Attempt {
 
     /// Where it comes from: what the socket is bound to, else what routing picks.
     #[inline(always)]
-    pub(crate) fn source(self, way: Way) -> Address {
-        match way.route {
+    pub(crate) fn source(self, lookup: RouteLookup) -> Address {
+        match lookup.route {
             Some(route) if self.bound.is_unspecified() => route.source,
             _ => self.bound,
         }
@@ -90,16 +95,16 @@ impl Attempt {
     /// The way out is that of the route, or the interface that the app names; but to the pod itself it
     /// is always `lo` (`ip_route_output_key_hash_rcu`).
     #[inline(always)]
-    fn is_by_excluded_interface(self, way: Way) -> bool {
+    fn is_by_excluded_interface(self, lookup: RouteLookup) -> bool {
         if !self.pod.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
             return false;
         }
         match self.interface {
-            named if named != 0 && !way.is_own => {
+            named if named != 0 && !lookup.is_own => {
                 let flags = self.pod.interface_flags(named);
                 flags.contains(InterfaceFlags::EXCLUDED)
             }
-            _ => way.is_by_excluded_interface(),
+            _ => lookup.is_by_excluded_interface(),
         }
     }
 
@@ -111,12 +116,12 @@ impl Attempt {
 
     /// What is remembered of the destination when `listener` gets the connection.
     #[inline(always)]
-    pub(crate) fn captured_by(self, listener: Listener, way: Way) -> Destination {
+    pub(crate) fn captured_by(self, listener: Listener, lookup: RouteLookup) -> Destination {
         Destination {
             address: self.destination,
             port: self.port,
             listener: listener as u8,
-            source: self.pod.source_index(way),
+            source: self.pod.source_index(lookup),
             interface: 0,
         }
     }

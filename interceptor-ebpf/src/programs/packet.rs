@@ -43,16 +43,6 @@ pub(crate) enum End {
     Destination,
 }
 
-/// What becomes of a packet.
-#[derive(Clone, Copy)]
-#[repr(i32)]
-pub(crate) enum Fate {
-    /// It goes on, to other people's programs first (`TC_ACT_UNSPEC`, `TCX_NEXT`).
-    GoOn = -1,
-    /// It is dropped (`TC_ACT_SHOT`, `TCX_DROP`).
-    Drop = 2,
-}
-
 pub(crate) struct Packet {
     context: *mut __sk_buff,
 }

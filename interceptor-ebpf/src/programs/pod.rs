@@ -2,8 +2,8 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use interceptor_ebpf::{
-    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Lists, NetnsCookie, Policy,
-    PolicyFlags, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route, SOURCELESS, StandInRange,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, NetnsCookie, Policy, PolicyFlags,
+    PolicyLookups, PortFlags, PortPageKey, PrefixFlags, PrefixKey, Route, SOURCELESS, StandInRange,
 };
 
 use super::{
@@ -31,35 +31,35 @@ impl Pod {
 
     /// What the pod's routing does with `destination`.
     #[inline(always)]
-    pub(crate) fn way(self, destination: Address) -> Way {
+    pub(crate) fn look_up_route(self, destination: Address) -> RouteLookup {
         let route = ROUTES.get(self.prefix_key(destination));
         let is_current = self.is_routing_unchanged(destination.is_v4());
         let is_own = if is_current {
             route.is_some_and(Route::is_via_loopback)
         } else {
-            self.has_now(destination)
+            self.has_address_now(destination)
         };
-        Way {
+        RouteLookup {
             route,
             is_current,
             is_own,
         }
     }
 
-    /// Whether `address` is the pod's own now: what [`Self::way`] says, for less where that can be.
+    /// Whether `address` is the pod's own now: what [`Self::look_up_route`] says, for less where that can be.
     #[inline(always)]
     pub(crate) fn owns(self, address: Address) -> bool {
-        if self.has_one_like(address) && self.is_routing_unchanged(address.is_v4()) {
+        if self.has_one_address_like(address) && self.is_routing_unchanged(address.is_v4()) {
             address == self.first_source(address)
         } else {
-            self.way(address).is_own
+            self.look_up_route(address).is_own
         }
     }
 
     /// Whether the pod has one address of the family of `address`, and that is not one that every pod
     /// has.
     #[inline(always)]
-    fn has_one_like(self, address: Address) -> bool {
+    fn has_one_address_like(self, address: Address) -> bool {
         let flags = self.policy.flags;
         if address.is_v4() {
             flags.contains(PolicyFlags::ONE_V4) && !address.is_loopback()
@@ -96,15 +96,15 @@ impl Pod {
     /// may be an address that the pod has lost, and nothing can be sent from there
     /// (`ip_route_output_key_hash_rcu`): then another part serves.
     #[inline(always)]
-    pub(crate) fn source_index(self, way: Way) -> u8 {
-        let Some(route) = way.route else {
+    pub(crate) fn source_index(self, lookup: RouteLookup) -> u8 {
+        let Some(route) = lookup.route else {
             return SOURCELESS;
         };
         let index = route.source_index as u8;
-        if way.is_current || (index != 0 && self.has_now(route.source)) {
+        if lookup.is_current || (index != 0 && self.has_address_now(route.source)) {
             return index;
         }
-        if self.has_now(self.first_source(route.source)) {
+        if self.has_address_now(self.first_source(route.source)) {
             0
         } else {
             SOURCELESS
@@ -112,7 +112,7 @@ impl Pod {
     }
 
     #[inline(always)]
-    pub(crate) fn has_now(self, address: Address) -> bool {
+    pub(crate) fn has_address_now(self, address: Address) -> bool {
         address.is_loopback() || own_addresses::include(self.net(), address)
     }
 
@@ -125,7 +125,7 @@ impl Pod {
     /// that is new since the pod was attached is taken to have that address only.
     #[inline(always)]
     pub(crate) fn redirect_address(self, interface: u32, destination: Address) -> Address {
-        if self.has_one_like(destination) && destination == self.first_source(destination) {
+        if self.has_one_address_like(destination) && destination == self.first_source(destination) {
             return destination;
         }
         self.interface(interface)
@@ -162,7 +162,7 @@ impl Pod {
     /// `interface`, or 0: by an interface that is new since the pod was attached, or that has not
     /// the route, it would leave the pod.
     #[inline(always)]
-    pub(crate) fn error_by_way_of(self, interface: u32, server: Address) -> u32 {
+    pub(crate) fn interface_error(self, interface: u32, server: Address) -> u32 {
         if matches!(interface, 0 | LOOPBACK) {
             return 0;
         }
@@ -184,7 +184,7 @@ impl Pod {
     /// Whether an interface had `address` when the pod was attached, as one of those that REDIRECT
     /// sends to. That costs little, and is not to be relied on where a connection begins.
     #[inline(always)]
-    pub(crate) fn had(self, interface: u32, address: Address) -> bool {
+    pub(crate) fn had_address(self, interface: u32, address: Address) -> bool {
         self.interface(interface)
             .is_some_and(|interface| interface.address_for(address) == address)
     }
@@ -210,16 +210,16 @@ impl Pod {
     }
 }
 
-impl Lists for Pod {
+impl PolicyLookups for Pod {
     #[inline(always)]
-    fn port(&self, port: u16) -> PortFlags {
+    fn port_flags(&self, port: u16) -> PortFlags {
         let key = PortPageKey::of(self.policy.id, port);
         // SAFETY: the map does not preallocate.
         unsafe { PORTS.get(key) }.map_or(PortFlags::NONE, |page| page.flags(port))
     }
 
     #[inline(always)]
-    fn prefix(&self, address: Address) -> PrefixFlags {
+    fn prefix_flags(&self, address: Address) -> PrefixFlags {
         if !self.policy.flags.contains(PolicyFlags::HAS_PREFIXES) {
             return PrefixFlags::NONE;
         }
@@ -239,7 +239,7 @@ impl Lists for Pod {
 
 /// The way to a destination.
 #[derive(Clone, Copy)]
-pub(crate) struct Way {
+pub(crate) struct RouteLookup {
     /// What routing did with it when it was asked.
     pub(crate) route: Option<&'static Route>,
     /// Whether that is so still.
@@ -248,7 +248,7 @@ pub(crate) struct Way {
     pub(crate) is_own: bool,
 }
 
-impl Way {
+impl RouteLookup {
     /// The errno with which the kernel refuses to route for a socket bound to `bound`, or 0. What was
     /// copied and may have changed refuses nothing: the proxy meets the kernel's answer.
     #[inline(always)]

@@ -10,32 +10,36 @@ use super::{context::SockOps, maps::SELF_CONNECTIONS, pod::Pod};
 
 /// A socket is about to send its SYN.
 #[inline(always)]
-pub(crate) fn begin(socket: &SockOps, pod: Pod) {
-    if needs_note(socket, pod) {
+pub(crate) fn record_handshake(socket: &SockOps, pod: Pod) {
+    if is_to_self(socket, pod) {
         // Without room it counts as one from outside.
-        let _noted = SELF_CONNECTIONS.insert(key(socket, pod.netns), 0, BPF_ANY.into());
+        let _recorded = SELF_CONNECTIONS.insert(key(socket, pod.netns), 0, BPF_ANY.into());
     }
 }
 
 /// The handshake of a socket that connects has ended.
 #[inline(always)]
-pub(crate) fn end(socket: &SockOps, pod: Pod) {
-    if needs_note(socket, pod) {
-        let _gone = SELF_CONNECTIONS.remove(key(socket, pod.netns));
+pub(crate) fn remove_handshake(socket: &SockOps, pod: Pod) {
+    if is_to_self(socket, pod) {
+        let _removed = SELF_CONNECTIONS.remove(key(socket, pod.netns));
     }
 }
 
 /// Whether a connection goes to an address of the pod's own, but for those whose packets come in by
 /// `lo`, as nothing from outside does.
 #[inline(always)]
-fn needs_note(socket: &SockOps, pod: Pod) -> bool {
+fn is_to_self(socket: &SockOps, pod: Pod) -> bool {
     let to = socket.remote_address();
     !to.is_loopback() && !StandInRange::contains(to) && pod.owns(to)
 }
 
 /// Whether the pod itself has sent the SYN from `from` to `to`.
 #[inline(always)]
-pub(crate) fn is_under_way(netns: NetnsCookie, from: (Address, u16), to: (Address, u16)) -> bool {
+pub(crate) fn is_in_handshake(
+    netns: NetnsCookie,
+    from: (Address, u16),
+    to: (Address, u16),
+) -> bool {
     let key = SelfConnection::new(netns, from, to);
     // SAFETY: the value is not read.
     unsafe { SELF_CONNECTIONS.get(key) }.is_some()

@@ -2,10 +2,10 @@
 //! they have behind iptables.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use interceptor_ebpf::{Address, DNS_PORT, Destination, Listener, StandIn, StandInRange};
+use interceptor_ebpf::{Address, DNS_CAPTURE_PORT, Destination, Listener, StandIn, StandInRange};
 
 use super::{
-    context::{Answer, SockAddr},
+    context::{HookResult, SockAddr},
     dns,
     pod::Pod,
     stand_ins,
@@ -34,10 +34,10 @@ pub(crate) fn icept_name6(context: SockAddrContext) -> i32 {
 
 /// The app's peer is its original destination.
 #[inline(always)]
-fn peer_name(mut call: SockAddr) -> Answer {
-    if call.port() == DNS_PORT
+fn peer_name(mut call: SockAddr) -> HookResult {
+    if call.port() == DNS_CAPTURE_PORT
         && call.protocol() == IPPROTO_UDP
-        && let Some(server) = dns::server(&call)
+        && let Some(server) = dns::captured_server(&call)
     {
         call.set(server.address, server.port);
     } else if let Some(stand_in) = stand_in(&call)
@@ -45,15 +45,15 @@ fn peer_name(mut call: SockAddr) -> Answer {
     {
         call.set(destination.address, destination.port);
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 /// The proxy's accepted socket is where REDIRECT sends connections. A UDP socket that had to send from
 /// localhost has the address that routing would have picked.
 #[inline(always)]
-fn socket_name(mut call: SockAddr) -> Answer {
+fn socket_name(mut call: SockAddr) -> HookResult {
     if call.protocol() == IPPROTO_UDP {
-        if let Some(source) = dns::source(&call) {
+        if let Some(source) = dns::visible_local_address(&call) {
             call.set(source, call.port());
         }
     } else if let Some(stand_in) = stand_in(&call)
@@ -64,7 +64,7 @@ fn socket_name(mut call: SockAddr) -> Answer {
         let (address, port) = redirected(pod, stand_in, destination, listener);
         call.set(address, port);
     }
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 /// Where REDIRECT sends a connection, on the listener's port: what the pod makes to localhost, what

@@ -7,7 +7,7 @@ use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandInRange};
 
 use super::{
-    context::{Answer, SockOption, refuse},
+    context::{HookResult, SockOption, refuse},
     pod::Pod,
     uapi::{
         EPERM, IP_OPTIONS, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, IPV6_2292PKTOPTIONS,
@@ -26,7 +26,7 @@ pub(crate) fn icept_setopt(context: SockoptContext) -> i32 {
 }
 
 #[inline(always)]
-fn setsockopt(mut call: SockOption) -> Answer {
+fn setsockopt(mut call: SockOption) -> HookResult {
     let refused = match (call.level(), call.name()) {
         (SOL_IP, IP_OPTIONS) => has_source_route(&call) && is_of_captured_kind(&call),
         // An empty value takes a routing header away.
@@ -40,7 +40,7 @@ fn setsockopt(mut call: SockOption) -> Answer {
         return refuse(EPERM);
     }
     call.leave_long_value_alone();
-    Answer::Proceed
+    HookResult::Proceed
 }
 
 /// Whether IP options may have a source route: whether one of the bytes may be the type of one.

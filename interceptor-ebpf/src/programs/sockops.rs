@@ -17,9 +17,9 @@ use super::{context::SockOps, listeners, pod::Pod, self_connections};
 pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
     let socket = SockOps::new(context.ops);
     match context.op() {
-        BPF_SOCK_OPS_TCP_LISTEN_CB => listeners::note_new_listener(socket),
-        BPF_SOCK_OPS_TCP_CONNECT_CB => begin_handshake(&socket),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => end_handshake(&socket),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listeners::register_new_listener(socket),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => handle_connect(&socket),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => handle_established(&socket),
         _ => {}
     }
     1
@@ -27,16 +27,16 @@ pub(crate) fn icept_sockops(context: SockOpsContext) -> u32 {
 
 /// A socket is about to send its SYN.
 #[inline(always)]
-fn begin_handshake(socket: &SockOps) {
+fn handle_connect(socket: &SockOps) {
     if let Some(pod) = Pod::of(socket.netns()) {
-        self_connections::begin(socket, pod);
+        self_connections::record_handshake(socket, pod);
     }
 }
 
 /// A socket that connects has received the answer to its SYN.
 #[inline(always)]
-fn end_handshake(socket: &SockOps) {
+fn handle_established(socket: &SockOps) {
     if let Some(pod) = Pod::of(socket.netns()) {
-        self_connections::end(socket, pod);
+        self_connections::remove_handshake(socket, pod);
     }
 }

@@ -17,13 +17,23 @@ use interceptor_ebpf::{
 
 use super::{
     count, log,
-    packet::{End, Fate, Ip, Packet, Tcp},
+    packet::{End, Ip, Packet, Tcp},
     pod::Pod,
     stand_ins,
 };
 
 /// Where what is forwarded may go instead.
 const LISTENERS: [Listener; 3] = [Listener::Inbound, Listener::Outbound, Listener::Transparent];
+
+/// What the kernel does with a packet.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+enum TcAction {
+    /// Continue with the programs of others (`TC_ACT_UNSPEC`, `TCX_NEXT`).
+    Continue = -1,
+    /// Drop the packet (`TC_ACT_SHOT`, `TCX_DROP`).
+    Drop = 2,
+}
 
 /// A packet comes in by a watched interface.
 #[classifier]
@@ -38,56 +48,56 @@ pub(crate) fn icept_egress(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn ingress(packet: &Packet) -> Fate {
+fn ingress(packet: &Packet) -> TcAction {
     if packet.is_for_others() {
-        return Fate::GoOn;
+        return TcAction::Continue;
     }
     let Some(pod) = Pod::of(packet.netns()) else {
-        return Fate::GoOn;
+        return TcAction::Continue;
     };
     if !pod.watches(packet.interface()) {
-        return Fate::GoOn;
+        return TcAction::Continue;
     }
     if packet.is_tagged_twice() {
-        return Fate::Drop;
+        return TcAction::Drop;
     }
     let Some(ip) = packet.ip() else {
-        return Fate::GoOn;
+        return TcAction::Continue;
     };
     // Stand-ins are the pod's own addresses: whoever sends to one has made it up.
     if StandInRange::contains(ip.to) {
-        return Fate::Drop;
+        return TcAction::Drop;
     }
     if !ip.is_tcp {
-        return Fate::GoOn;
+        return TcAction::Continue;
     }
     if !ip.is_plain {
-        return unless_own(pod, &ip);
+        return drop_unless_own(pod, &ip);
     }
     match packet.tcp(&ip) {
-        Some(tcp) if tcp.is_first => begin(packet, pod, &ip, tcp),
-        Some(tcp) => go_on(packet, pod, &ip, tcp),
-        None => unless_own(pod, &ip),
+        Some(tcp) if tcp.is_first => handle_syn(packet, pod, &ip, tcp),
+        Some(tcp) => handle_established(packet, pod, &ip, tcp),
+        None => drop_unless_own(pod, &ip),
     }
 }
 
 /// TCP that cannot be told what becomes of it is not forwarded: fragments (iptables puts them
 /// together first) and TCP behind extension headers.
 #[inline(always)]
-fn unless_own(pod: Pod, ip: &Ip) -> Fate {
-    if pod.way(ip.to).is_own {
-        Fate::GoOn
+fn drop_unless_own(pod: Pod, ip: &Ip) -> TcAction {
+    if pod.look_up_route(ip.to).is_own {
+        TcAction::Continue
     } else {
-        Fate::Drop
+        TcAction::Drop
     }
 }
 
 /// The first packet of a connection.
 #[inline(always)]
-fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
-    if pod.way(ip.to).is_own || ip.to.is_never_tcp() {
+fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
+    if pod.look_up_route(ip.to).is_own || ip.to.is_never_tcp() {
         // What is for the pod itself, `sk_lookup` meets.
-        return Fate::GoOn;
+        return TcAction::Continue;
     }
     let interface = packet.interface();
     let lists = pod.interface_flags(interface);
@@ -101,7 +111,7 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
     log::verdict(pod.policy, &flow, &verdict);
     count::inbound(&verdict);
     let Verdict::Capture(listener, _) = verdict else {
-        return Fate::GoOn;
+        return TcAction::Continue;
     };
     let is_tproxy = pod.policy.flags.contains(PolicyFlags::TPROXY);
     let listener = match listener {
@@ -115,28 +125,28 @@ fn begin(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
         .and_then(|_| stand_ins::find(pod.netns, destination));
     let Some(stand_in) = stand_in else {
         count::refusal(Direction::Inbound, Refusal::TableFull);
-        return Fate::Drop;
+        return TcAction::Drop;
     };
-    take(packet, ip, tcp, stand_in)
+    redirect(packet, ip, tcp, stand_in)
 }
 
 /// A packet in the middle of a connection. Which listener that went to is up to the settings of its
 /// time.
 #[inline(always)]
-fn go_on(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> Fate {
+fn handle_established(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
     // Most are for the pod itself, and were never taken.
-    if pod.had(packet.interface(), ip.to) {
-        return Fate::GoOn;
+    if pod.had_address(packet.interface(), ip.to) {
+        return TcAction::Continue;
     }
     for listener in LISTENERS {
         let destination = destination(ip, tcp, listener, packet.interface());
         if let Some(stand_in) = stand_ins::find(pod.netns, destination)
             && packet.has_socket(ip, tcp, stand_in)
         {
-            return take(packet, ip, tcp, stand_in);
+            return redirect(packet, ip, tcp, stand_in);
         }
     }
-    Fate::GoOn
+    TcAction::Continue
 }
 
 #[inline(always)]
@@ -152,65 +162,65 @@ fn destination(ip: &Ip, tcp: Tcp, listener: Listener, interface: u32) -> Destina
 
 /// Takes the packet to the stand-in of its destination.
 #[inline(always)]
-fn take(packet: &Packet, ip: &Ip, tcp: Tcp, stand_in: StandIn) -> Fate {
+fn redirect(packet: &Packet, ip: &Ip, tcp: Tcp, stand_in: StandIn) -> TcAction {
     if packet.rewrite(ip, tcp, End::Destination, stand_in) {
-        Fate::GoOn
+        TcAction::Continue
     } else {
-        Fate::Drop
+        TcAction::Drop
     }
 }
 
 /// What comes from a stand-in comes from its destination, or stays here.
 #[inline(always)]
-fn egress(packet: &Packet) -> Fate {
+fn egress(packet: &Packet) -> TcAction {
     if let Some(sender) = packet.arp_sender() {
         return if StandInRange::contains(sender) {
-            ask_as_interface(packet)
+            set_arp_sender(packet)
         } else {
-            Fate::GoOn
+            TcAction::Continue
         };
     }
     match packet.ip() {
-        Some(ip) if StandInRange::contains(ip.from) => answer(packet, &ip),
-        _ => Fate::GoOn,
+        Some(ip) if StandInRange::contains(ip.from) => restore_source(packet, &ip),
+        _ => TcAction::Continue,
     }
 }
 
 #[inline(always)]
-fn answer(packet: &Packet, ip: &Ip) -> Fate {
+fn restore_source(packet: &Packet, ip: &Ip) -> TcAction {
     if !(ip.is_tcp && ip.is_plain) {
-        return Fate::Drop;
+        return TcAction::Drop;
     }
     let Some(tcp) = packet.tcp(ip) else {
-        return Fate::Drop;
+        return TcAction::Drop;
     };
     let stand_in = StandIn {
         address: ip.from,
         port: tcp.from,
     };
     let Some(destination) = stand_ins::resolve(packet.netns(), stand_in) else {
-        return Fate::Drop;
+        return TcAction::Drop;
     };
     let original = StandIn {
         address: destination.address,
         port: destination.port,
     };
     if destination.interface != 0 && packet.rewrite(ip, tcp, End::Source, original) {
-        Fate::GoOn
+        TcAction::Continue
     } else {
-        Fate::Drop
+        TcAction::Drop
     }
 }
 
 /// The kernel asks for a neighbour's hardware address in the name of the packet that waits for it
 /// (`arp_solicit`), and not every neighbour answers to a stand-in.
 #[inline(always)]
-fn ask_as_interface(packet: &Packet) -> Fate {
+fn set_arp_sender(packet: &Packet) -> TcAction {
     let address = Pod::of(packet.netns())
         .map(|pod| pod.v4_address_of(packet.interface()))
         .filter(|address| packet.set_arp_sender(*address));
     match address {
-        Some(_) => Fate::GoOn,
-        None => Fate::Drop,
+        Some(_) => TcAction::Continue,
+        None => TcAction::Drop,
     }
 }

@@ -51,27 +51,27 @@ impl SockAddr {
 
     /// What `map` keeps for the socket, if it keeps anything.
     #[inline(always)]
-    pub(crate) fn kept<T>(&self, map: &'static SkStorage<T>) -> Option<&'static T> {
+    pub(crate) fn stored<T>(&self, map: &'static SkStorage<T>) -> Option<&'static T> {
         // SAFETY: what is kept is valid, and lasts as long as the socket.
-        unsafe { self.ask_storage(map, 0).as_ref() }
+        unsafe { self.storage(map, 0).as_ref() }
     }
 
     /// Changes what `map` keeps for the socket: zeros, if it kept nothing. False if there is no
     /// memory.
     #[inline(always)]
-    pub(crate) fn keep<T: FromBytes>(
+    pub(crate) fn store<T: FromBytes>(
         &self,
         map: &'static SkStorage<T>,
         change: impl FnOnce(&mut T),
     ) -> bool {
         // SAFETY: as above, and zeros are valid too. Another thread that uses the same socket writes
         // the same members.
-        let kept = unsafe { self.ask_storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() };
-        kept.map(change).is_some()
+        let stored = unsafe { self.storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() };
+        stored.map(change).is_some()
     }
 
     #[inline(always)]
-    fn ask_storage<T>(&self, map: &'static SkStorage<T>, flags: u32) -> *mut T {
+    fn storage<T>(&self, map: &'static SkStorage<T>, flags: u32) -> *mut T {
         let map = ptr::from_ref(map).cast_mut().cast();
         let sock = self.sock().as_ptr().cast();
         // SAFETY: the map keeps values of this type for sockets.

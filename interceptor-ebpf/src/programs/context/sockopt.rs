@@ -37,7 +37,7 @@ impl SockOption {
 
     /// The kernel's own answer: 0 or a negative errno.
     #[inline(always)]
-    pub(crate) fn kernels_answer(&self) -> i32 {
+    pub(crate) fn kernel_result(&self) -> i32 {
         read!(self.context, bpf_sockopt, u32 retval) as i32
     }
 
@@ -88,16 +88,16 @@ impl SockOption {
     /// Makes `answer` the call's result, and the call a success. The length stays what the caller
     /// gave, as it does in `getorigdst` (`net/netfilter/nf_conntrack_proto.c`).
     #[inline(always)]
-    pub(crate) fn answer<T: Copy>(&mut self, answer: T) {
+    pub(crate) fn set_value<T: Copy>(&mut self, value: T) {
         let start = self.start();
         let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut c_void;
         // SAFETY: one past the answer is at most 28 bytes past the start; it is only compared.
-        let answer_end = unsafe { start.cast::<u8>().add(size_of::<T>()) };
-        if answer_end.cast() > end {
+        let value_end = unsafe { start.cast::<u8>().add(size_of::<T>()) };
+        if value_end.cast() > end {
             return;
         }
         // SAFETY: the comparison above, which the verifier has seen, makes room for a `T`.
-        unsafe { start.cast::<T>().write_unaligned(answer) };
+        unsafe { start.cast::<T>().write_unaligned(value) };
         self.limit_length(size_of::<T>() as i32);
         set_return_value(0);
     }

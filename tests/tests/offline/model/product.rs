@@ -15,7 +15,7 @@ use interceptor::{
     settings::{self, IstioFlags, ResolvConf},
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, Lists, NetnsState, Outbound, Owner, Policy, PortFlags,
+    Address, Flow, Inbound, InterfaceFlags, PolicyLookups, NetnsState, Outbound, Owner, Policy, PortFlags,
     PortPage, PortPageKey, PrefixFlags, Verdict, decide,
 };
 use interceptor_testkit::{model::LOOPBACK, settings::Settings};
@@ -176,14 +176,14 @@ fn bits(address: Address) -> u128 {
         .fold(0, |bits, word| bits << 32 | u128::from(word))
 }
 
-impl Lists for InMemory {
-    fn port(&self, port: u16) -> PortFlags {
+impl PolicyLookups for InMemory {
+    fn port_flags(&self, port: u16) -> PortFlags {
         let key = PortPageKey::of(POLICY, port);
         let page = self.ports.iter().find(|(other, _)| *other == key);
         page.map_or(PortFlags::NONE, |(_, page)| page.flags(port))
     }
 
-    fn prefix(&self, address: Address) -> PrefixFlags {
+    fn prefix_flags(&self, address: Address) -> PrefixFlags {
         let address = bits(address);
         let found = self.prefixes.iter().find(|(prefix, length, _)| {
             (prefix ^ address).checked_shr(128 - length).unwrap_or(0) == 0
