@@ -53,37 +53,16 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     };
     let interface = packet.interface();
     let from_pod = interface == LOOPBACK || is_from_itself(&packet, pod, local);
-    let delivered = if StandInRange::contains(local.address) {
+    let outcome = if StandInRange::contains(local.address) {
         let incoming = if from_pod { 0 } else { interface };
-        // Neighbours on a link that is not watched can send there; only we may.
-        if from_pod || pod.watches(incoming) {
-            deliver_captured(&context, pod, local, incoming)
-        } else {
-            Err(Refusal::UnknownStandIn)
-        }
+        lookup_stand_in(&context, pod, local, incoming)
     } else if from_pod {
         // `connect` has decided.
-        return SK_PASS;
+        Ok(())
     } else {
-        let lists = pod.interface_flags(interface);
-        let flow = Flow::Inbound(Inbound {
-            destination: local.address,
-            port: local.port,
-            by_excluded_interface: lists.contains(InterfaceFlags::EXCLUDED),
-            by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
-        });
-        let verdict = decide(pod.policy, &pod, &flow);
-        log::verdict(pod.policy, &flow, &verdict);
-        count::inbound(&verdict);
-        match verdict {
-            Verdict::Pass(_) => return SK_PASS,
-            Verdict::Capture(listener, _) => {
-                let exact = pod.redirect_address(interface, local.address);
-                deliver(&context, pod, listener, exact, interface)
-            }
-        }
+        lookup_inbound(&context, pod, local, interface)
     };
-    let Err(refusal) = delivered else {
+    let Err(refusal) = outcome else {
         return SK_PASS;
     };
     let direction = if from_pod {
@@ -93,6 +72,48 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     };
     count::refusal(direction, refusal);
     SK_DROP
+}
+
+/// A packet to a stand-in, from `incoming`: 0 for the pod itself.
+#[inline(always)]
+fn lookup_stand_in(
+    context: &SkLookupContext,
+    pod: Pod,
+    stand_in: StandIn,
+    incoming: u32,
+) -> Result<(), Refusal> {
+    // Neighbours on a link whose packets our programs do not see can send there, too.
+    if incoming != 0 && !pod.watches(incoming) {
+        return Err(Refusal::UnknownStandIn);
+    }
+    deliver_captured(context, pod, stand_in, incoming)
+}
+
+/// A connection from outside the pod: the inbound verdict.
+#[inline(always)]
+fn lookup_inbound(
+    context: &SkLookupContext,
+    pod: Pod,
+    local: StandIn,
+    interface: u32,
+) -> Result<(), Refusal> {
+    let lists = pod.interface_flags(interface);
+    let flow = Flow::Inbound(Inbound {
+        destination: local.address,
+        port: local.port,
+        by_excluded_interface: lists.contains(InterfaceFlags::EXCLUDED),
+        by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
+    });
+    let verdict = decide(pod.policy, &pod, &flow);
+    log::verdict(pod.policy, &flow, &verdict);
+    count::inbound(&verdict);
+    match verdict {
+        Verdict::Pass(_) => Ok(()),
+        Verdict::Capture(listener, _) => {
+            let exact = pod.redirect_address(interface, local.address);
+            deliver(context, pod, listener, exact, interface)
+        }
+    }
 }
 
 /// Whether the pod itself has sent a packet that comes as if by the interface that has `to`. The
