@@ -1,4 +1,4 @@
-//! One type for both families.
+//! IPv4 and IPv6 addresses in one type.
 
 use core::{
     hash::{Hash, Hasher},
@@ -12,16 +12,16 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 
 map_type! {
     /// An IP address in network byte order; an IPv4 address is held IPv4-mapped
-    /// (`::ffff:a.b.c.d`), so that one code path serves both families and sockets that speak IPv4
-    /// through IPv6 are IPv4, as they are to iptables.
+    /// (`::ffff:a.b.c.d`), so that one code path serves both families, and IPv6 sockets with
+    /// IPv4-mapped addresses are IPv4, as for iptables.
     #[derive(Eq)]
     pub struct Address: 16 {
         words: [u32; 4],
     }
 }
 
-/// All words at once: a branch for each would be as many paths for the BPF verifier to walk, at every
-/// comparison anew.
+/// Compares all words without branches: the BPF verifier would walk a path for each branch of every
+/// comparison.
 impl PartialEq for Address {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
@@ -45,19 +45,19 @@ impl Address {
     pub const LOCALHOST_V6: Self = Self::from_words([0, 0, 0, 1_u32.to_be()]);
     /// `127.0.0.1`.
     pub const LOCALHOST_V4: Self = Self::from_v4(0x7f00_0001_u32.to_be());
-    /// `127.0.0.6`, which Envoy's inbound passthrough and pilot-agent's probes come from.
+    /// `127.0.0.6`, the source of Envoy's inbound passthrough and of pilot-agent's probes.
     pub const PASSTHROUGH_V4: Self = Self::from_v4(0x7f00_0006_u32.to_be());
     /// `::6`, the same for IPv6.
     pub const PASSTHROUGH_V6: Self = Self::from_words([0, 0, 0, 6_u32.to_be()]);
 
-    /// An IPv4 address given as the kernel holds it, in network byte order.
+    /// An IPv4 address in network byte order.
     #[inline(always)]
     #[must_use]
     pub const fn from_v4(address: u32) -> Self {
         Self::from_words([0, 0, MAPPED, address])
     }
 
-    /// An IPv6 address given as the kernel holds it, in four words of network byte order.
+    /// An IPv6 address in four words of network byte order.
     #[inline(always)]
     #[must_use]
     pub const fn from_words(words: [u32; 4]) -> Self {
@@ -141,7 +141,7 @@ impl Address {
         }
     }
 
-    /// Whether this is an IPv6 address that means something on one link only, `fe80::/10`.
+    /// Whether this is an IPv6 link-local address, `fe80::/10`.
     #[inline(always)]
     #[must_use]
     pub const fn is_v6_link_local(self) -> bool {
@@ -149,7 +149,7 @@ impl Address {
     }
 
     /// Whether TCP to this address always fails in the kernel: multicast, and `255.255.255.255`
-    /// (`tcp_v4_connect` and `tcp_v6_connect` answer ENETUNREACH).
+    /// (`tcp_v4_connect` and `tcp_v6_connect` return ENETUNREACH).
     #[inline(always)]
     #[must_use]
     pub const fn is_never_tcp(self) -> bool {

@@ -1,39 +1,39 @@
-//! How the small program of a network namespace tells the shared one which namespace that is.
+//! How the dispatcher of a network namespace passes the namespace's cookie to the shared program.
 
 use crate::{keys::NetnsCookie, layout::map_type};
 
-/// How many words a call has.
+/// The number of words in a call.
 pub const CALL_WORDS: usize = 4;
 
-/// How far a caller's number is shifted up in each word, above a part of the cookie.
+/// The shift of the caller's number in each word, above a part of the cookie.
 pub const CALLER_SHIFT: u32 = 16;
 
 const PART: u64 = (1 << CALLER_SHIFT) - 1;
 
 map_type! {
-    /// A call of the shared program, in a slot of the processor that it runs on.
+    /// A call of the shared program, in a per-CPU slot.
     ///
-    /// A program cannot hand an argument to the one that it tail-calls, and the contexts of
-    /// `sk_lookup` have no room for one. In softirq, where connections come in, nothing gets between
-    /// the two programs. But other look-ups (`inet_diag`, `bpf_sk_lookup_tcp` in programs of system
-    /// calls) run in process context: a softirq may interrupt them, and with `CONFIG_PREEMPT` another
-    /// task, at any instruction, and use the same slot.
+    /// A program cannot pass an argument to a tail call, and the context of `sk_lookup` has no
+    /// scratch space. In softirq, where connections come in, nothing runs between the two programs.
+    /// But other look-ups (`inet_diag`, `bpf_sk_lookup_tcp` in programs of system calls) run in
+    /// process context: a softirq, or with `CONFIG_PREEMPT` another task, may interrupt them at any
+    /// instruction and use the same slot.
     ///
-    /// So every word says whose it is: it has a quarter of the cookie below 48 bits of the caller's
-    /// number, which is the address of its context, less an address that is the same for all calls on
-    /// this processor. Contexts lie on kernel stacks, so two look-ups that are under way at the same
-    /// time differ in it. Each word is written and read by one instruction, and the reader has
-    /// written all of them itself before: what it reads is its own or that of a look-up that has
-    /// come between, and in that case it finds out. In which order does not matter.
+    /// So every word identifies its caller: it has a quarter of the cookie below 48 bits of the
+    /// caller's number, which is the address of its context minus an address that is the same for
+    /// all calls on this CPU. Contexts are on kernel stacks, so concurrent look-ups have different
+    /// numbers. Each word is written and read by one instruction, and the reader has written all of
+    /// them before: each word that it reads is its own or that of an interrupting look-up, which it
+    /// detects. The order of the words does not matter.
     #[derive(Default, PartialEq, Eq)]
     pub struct Call: 32 {
-        /// A quarter of the cookie each, from the lowest up, below the caller's number.
+        /// One quarter of the cookie each, lowest first, below the caller's number.
         pub words: [u64; CALL_WORDS],
     }
 }
 
 impl Call {
-    /// The call that `caller` makes for `netns`.
+    /// A call by `caller` for `netns`.
     #[must_use]
     pub fn new(netns: NetnsCookie, caller: u64) -> Self {
         let parts = Self::cookie_parts(netns);
@@ -42,14 +42,14 @@ impl Call {
         }
     }
 
-    /// What each word has of the cookie.
+    /// The part of the cookie in each word.
     #[must_use]
     pub fn cookie_parts(netns: NetnsCookie) -> [u16; CALL_WORDS] {
         let bytes = netns.to_le_bytes();
         core::array::from_fn(|part| u16::from_le_bytes([bytes[2 * part], bytes[2 * part + 1]]))
     }
 
-    /// The network namespace that `caller` has put here. `None` if another call has come between.
+    /// The network namespace that `caller` has stored. `None` if another call has overwritten it.
     #[inline(always)]
     #[must_use]
     pub const fn netns(&self, caller: u64) -> Option<NetnsCookie> {
@@ -67,7 +67,7 @@ impl Call {
 mod tests {
     use super::*;
 
-    /// Contexts of two look-ups on the same processor, less the slot's address.
+    /// Contexts of two look-ups on the same CPU, minus the slot's address.
     const CALLERS: [u64; 2] = [0xffff_9a3c_0012_3e48, 0xffff_9a3c_0012_7e48];
     const COOKIES: [NetnsCookie; 2] = [0x4001, u64::MAX - 1];
 
@@ -80,8 +80,7 @@ mod tests {
         }
     }
 
-    /// However the writes of two calls to the slot fall between each other: all but those that left
-    /// every word one's own.
+    /// Every interleaving of the writes of two calls, except the one that keeps all own words.
     #[test]
     fn a_caller_notices_every_word_of_another() {
         let [first, second] = [0, 1].map(|call| Call::new(COOKIES[call], CALLERS[call]));

@@ -1,45 +1,45 @@
-//! What is counted of the verdicts, and where each number is.
+//! The counters of verdicts and refusals, and the index of each.
 
 use crate::{Reason, Refusal, Verdict, layout::map_type};
 
-/// Which way a connection goes.
+/// The direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// A socket of the pod makes it.
+    /// From a socket of the pod.
     Outbound,
-    /// It comes in from outside the pod.
+    /// From outside the pod.
     Inbound,
 }
 
-/// What is counted by one number.
+/// What one counter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Which way.
+    /// The direction of the connections.
     pub direction: Direction,
-    /// What becomes of it.
+    /// The result of the connections.
     pub outcome: Outcome,
 }
 
-/// What becomes of a connection. One that is refused has been captured before, unless it goes to an
-/// unknown stand-in.
+/// The result of a connection. A refused connection was also counted as captured, unless it goes to
+/// an unknown stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The rules let it pass.
+    /// The rules do not redirect the connection.
     Passed(Reason),
-    /// The rules capture it.
+    /// The rules redirect the connection to the proxy.
     Captured(Reason),
-    /// It comes to nothing.
+    /// The connection fails.
     Refused(Refusal),
 }
 
 const REASONS: usize = Reason::ALL.len();
 const OUTCOMES: usize = 2 * REASONS + Refusal::ALL.len();
 
-/// How many numbers there are.
+/// The number of counters.
 pub const COUNTS: usize = 2 * OUTCOMES;
 
 impl Counted {
-    /// Counts a verdict.
+    /// The counter of a verdict.
     #[inline(always)]
     #[must_use]
     pub const fn verdict(direction: Direction, verdict: &Verdict) -> Self {
@@ -50,7 +50,7 @@ impl Counted {
         Self { direction, outcome }
     }
 
-    /// Counts a refusal.
+    /// The counter of a refusal.
     #[inline(always)]
     #[must_use]
     pub const fn refusal(direction: Direction, refusal: Refusal) -> Self {
@@ -58,7 +58,7 @@ impl Counted {
         Self { direction, outcome }
     }
 
-    /// Where its number is.
+    /// The index in [`Counts::numbers`].
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> usize {
@@ -70,7 +70,7 @@ impl Counted {
         self.direction as usize * OUTCOMES + outcome
     }
 
-    /// Everything that is counted, in the order of the numbers.
+    /// All counters, in the order of their indices.
     pub fn all() -> impl Iterator<Item = Self> {
         [Direction::Outbound, Direction::Inbound]
             .into_iter()
@@ -89,13 +89,13 @@ impl Outcome {
 }
 
 map_type! {
-    /// What one processor has counted. A number that comes to mean something else takes another
-    /// revision of the map (`interceptor/src/bpf/layout.rs`).
+    /// The counters of one CPU. If an index changes its meaning, increase the revision of the map
+    /// (`interceptor/src/bpf/layout.rs`).
     pub struct Counts: 872 {
-        /// The cookie of the socket whose connection has passed the first of two places, and is about
-        /// to be seen at the second; 0 if there is none.
+        /// With attachments at two cgroups: the cookie of the socket whose connection has passed
+        /// the inner one, and not reached the outer one yet; 0 if there is none.
         pub passed: u64,
-        /// The numbers.
+        /// The counters, by [`Counted::index`].
         pub numbers: [u64; COUNTS],
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_has_its_place() {
+    fn every_counter_has_its_index() {
         let indices = Counted::all().map(Counted::index);
         assert!(indices.eq(0..COUNTS));
     }

@@ -5,30 +5,30 @@ use crate::{
     PortFlags, PrefixFlags, Reason, Transport,
 };
 
-/// What becomes of a connection, and why.
+/// The decision on a connection, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on as if we were not there.
+    /// Leave the connection unchanged.
     Pass(Reason),
-    /// It is taken to one of the proxy's listeners.
+    /// Redirect the connection to a listener of the proxy.
     Capture(Listener, Reason),
 }
 
-/// The lists of a policy, which are too long to be part of it. They are asked only when a rule is
-/// reached that needs them.
+/// Look-ups in the lists of a policy, which are too long for [`Policy`] itself. Called only when a
+/// rule needs them.
 pub trait PolicyLookups {
-    /// The lists that a port is in.
+    /// The lists that contain `port`.
     fn port_flags(&self, port: u16) -> PortFlags;
-    /// The lists that an address is in.
+    /// The lists that contain `address`.
     fn prefix_flags(&self, address: Address) -> PrefixFlags;
-    /// Whether a GID is in the list of owner groups.
+    /// Whether the list of owner groups contains `gid`.
     fn has_group(&self, gid: u32) -> bool;
 }
 
-/// What becomes of the connection whose first packet is `flow`.
+/// Decides on the connection whose first packet is `flow`.
 ///
-/// The order is that of the rules; each step names the one it mirrors. (Chains that only go back
-/// to their caller are left out: `RETURN` from an `ISTIO_` chain accepts.)
+/// The steps have the order of the rules; each step cites its rule. (Chains that only return to
+/// their caller are left out: `RETURN` from an `ISTIO_` chain accepts.)
 #[inline(always)]
 pub fn decide(policy: &Policy, lookups: &impl PolicyLookups, flow: &Flow) -> Verdict {
     match flow {
@@ -49,7 +49,7 @@ fn decide_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outboun
     let verdict = redirect_outbound(policy, lookups, flow);
     let passes = matches!(verdict, Verdict::Pass(_));
     if passes && policy.flags.contains(PolicyFlags::TPROXY) && is_tproxied_by_self(policy, flow) {
-        // It comes back by `lo` to mangle's PREROUTING, which nat's rules have no say in.
+        // The packet passes mangle's PREROUTING on `lo`, whatever the rules of nat.
         if let Verdict::Capture(..) = tproxy(policy, lookups, flow.destination, flow.port) {
             return Verdict::Capture(Listener::Transparent, Reason::ProxyToSelf);
         }
@@ -71,7 +71,7 @@ fn redirect_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outbo
     if flow.via_loopback && flow.source == flow.destination.passthrough() {
         return Pass(Reason::PassthroughSource);
     }
-    // Every UID rule before the first GID rule, and only UID rules leave TCP to port 53 alone.
+    // All UID rules come before the first GID rule, and only UID rules exempt TCP to port 53.
     let dns = policy.flags.contains(PolicyFlags::DNS);
     if let Some(verdict) = decide_by_owner(policy, flow, &policy.uids, flow.owner.uid, dns) {
         return verdict;
@@ -109,8 +109,8 @@ fn redirect_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outbo
     }
 }
 
-/// The three rules of each UID or GID, in turn, for a socket whose owner has `id`. `spares_dns`: the
-/// first rule has `! --dports 53,15008` instead of `! --dport 15008`.
+/// The three rules of each UID or GID, in order, for a socket whose owner has `id`. `spares_dns`:
+/// the first rule has `! --dports 53,15008` instead of `! --dport 15008`.
 #[inline(always)]
 fn decide_by_owner(
     policy: &Policy,
@@ -128,14 +128,15 @@ fn decide_by_owner(
     let leaves_to_self = flow.via_loopback
         && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
         && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS_PORT));
-    // Where the second rule matches who is not the first owner, nothing behind it is reached.
+    // The third rule of the first owner matches all others: the rules behind it are not reached.
     let is_owner = if leaves_to_self {
         ids.get(0) == Some(id)
     } else {
         ids.contains(id)
     };
     match (is_owner, redirects_to_self) {
-        // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j ISTIO_IN_REDIRECT
+        // -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner --uid-owner U -j
+        // ISTIO_IN_REDIRECT
         (true, true) => Some(Verdict::Capture(Listener::Inbound, Reason::ProxyToSelf)),
         // -m owner --uid-owner U -j RETURN
         (true, false) => Some(Verdict::Pass(Reason::ProxyUidGid)),
@@ -145,7 +146,7 @@ fn decide_by_owner(
     }
 }
 
-/// Why the owner's group keeps a connection from being captured, if it does.
+/// Why the owner's group excludes the connection from capture, if it does.
 #[inline(always)]
 fn excluded_by_group(
     policy: &Policy,
@@ -176,7 +177,7 @@ fn decide_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound)
     if !policy.flags.contains(PolicyFlags::TPROXY) {
         return redirect_inbound(policy, lookups, flow);
     }
-    // mangle's PREROUTING comes first; of nat's only the rules of -k are left.
+    // mangle's PREROUTING comes first; nat's has only the rules of -k in this mode.
     let verdict = tproxy_inbound(policy, lookups, flow);
     match verdict {
         Verdict::Pass(_) if flow.by_rerouted_interface => reroute(policy, lookups, flow),
@@ -184,7 +185,7 @@ fn decide_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound)
     }
 }
 
-/// The rules of `nat`'s PREROUTING where inbound connections are redirected.
+/// The rules of `nat`'s PREROUTING in REDIRECT mode.
 #[inline(always)]
 fn redirect_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     if flow.by_rerouted_interface {
@@ -201,8 +202,8 @@ fn redirect_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inboun
     decide_by_inbound_port(policy, lookups, flow.port)
 }
 
-/// `PREROUTING -i I [-d C] -j ISTIO_REDIRECT`, then `PREROUTING -i I -j RETURN`: both were inserted
-/// before all else.
+/// `PREROUTING -i I [-d C] -j ISTIO_REDIRECT`, then `PREROUTING -i I -j RETURN`: both are inserted
+/// before all other rules.
 #[inline(always)]
 fn reroute(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     if is_included(policy, lookups.prefix_flags(flow.destination)) {
@@ -212,7 +213,7 @@ fn reroute(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Ver
     }
 }
 
-/// The rules of `mangle`'s PREROUTING for what comes in from outside, which bears no mark.
+/// The rules of `mangle`'s PREROUTING for packets from outside, which have no mark.
 #[inline(always)]
 fn tproxy_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound) -> Verdict {
     // PREROUTING -i I -j RETURN
@@ -222,7 +223,7 @@ fn tproxy_inbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Inbound)
     tproxy(policy, lookups, flow.destination, flow.port)
 }
 
-/// Whether TPROXY's rules look at what the proxy sends to its own pod:
+/// Whether TPROXY's rules apply to a connection of the proxy to its own pod:
 /// `OUTPUT ! -d 127.0.0.1/32 -p tcp -o lo -m owner --uid-owner U -j MARK --set-mark 1338`, and
 /// `ISTIO_INBOUND -p tcp -i lo -m mark ! --mark 1338 -j RETURN`.
 #[inline(always)]
@@ -235,7 +236,7 @@ fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
 }
 
 /// The rest of `mangle`'s `ISTIO_INBOUND`: the ports, then
-/// `ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY`. The tunnel's port is nothing special here.
+/// `ISTIO_TPROXY ! -d 127.0.0.1/32 -p tcp -j TPROXY`. The tunnel's port has no rule here.
 #[inline(always)]
 fn tproxy(
     policy: &Policy,
@@ -279,7 +280,7 @@ fn decide_by_inbound_port(policy: &Policy, lookups: &impl PolicyLookups, port: u
     }
 }
 
-/// The lists that a port is in, asked only if the policy has any of that direction.
+/// The lists that contain a port, looked up only if the policy has lists of that direction.
 #[inline(always)]
 fn port_lists(
     policy: &Policy,

@@ -1,52 +1,53 @@
-//! The facts of a connection that a verdict can hang on.
+//! The facts of a connection that a verdict depends on.
 
 use crate::Address;
 
-/// The first packet of a connection, as iptables' `nat` table would meet it.
+/// The first packet of a connection, as iptables' `nat` table would see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Made by a socket of the pod: the OUTPUT chain.
+    /// From a socket of the pod: the OUTPUT chain.
     Outbound(Outbound),
-    /// Come in from outside the pod: the PREROUTING chain.
+    /// From outside the pod: the PREROUTING chain.
     Inbound(Inbound),
 }
 
-/// A connection that a socket of the pod makes.
+/// A connection from a socket of the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outbound {
-    /// Where it goes.
+    /// The destination address.
     pub destination: Address,
     /// The destination's port, in host byte order.
     pub port: u16,
     /// TCP or UDP.
     pub transport: Transport,
-    /// Where it comes from: what the socket is bound to, else what routing picks.
+    /// The address that the socket is bound to, else the one that routing selects.
     pub source: Address,
-    /// Whether it leaves through `lo` (`-o lo`), which every address of the pod's own does.
+    /// Whether the outgoing interface is `lo` (`-o lo`), as for every address of the pod.
     pub via_loopback: bool,
-    /// Whether it leaves by an interface of `-c`.
+    /// Whether the outgoing interface is excluded (`-c`).
     pub by_excluded_interface: bool,
-    /// Whether it bears TPROXY's mark (`SO_MARK`), as the proxy's connections to the app do.
+    /// Whether the socket has TPROXY's mark (`SO_MARK`), as the proxy's connections to the app
+    /// have.
     pub is_marked: bool,
-    /// Who opened the socket.
+    /// The socket's owner.
     pub owner: Owner,
 }
 
-/// A connection that comes in from outside the pod. (What the pod sends to itself over `lo` was
-/// judged on its way out: PREROUTING's nat rules are not asked again.)
+/// A connection from outside the pod. (For a connection of the pod to itself over `lo`, OUTPUT has
+/// decided: conntrack does not consult nat's PREROUTING again.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inbound {
-    /// The address it came to, which tells the family.
+    /// The destination address, which determines the family.
     pub destination: Address,
-    /// The port it came to, in host byte order.
+    /// The destination's port, in host byte order.
     pub port: u16,
-    /// Whether it came in by an interface of `-c`.
+    /// Whether the incoming interface is excluded (`-c`).
     pub by_excluded_interface: bool,
-    /// Whether it came in by an interface of `-k`.
+    /// Whether the incoming interface is rerouted (`-k`).
     pub by_rerouted_interface: bool,
 }
 
-/// The transport protocols that a rule can tell apart.
+/// The transport protocols that the rules distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP, and MPTCP, whose subflows are TCP.
@@ -55,7 +56,7 @@ pub enum Transport {
     Udp,
 }
 
-/// Who opened a socket: `sk->sk_socket->file->f_cred`, as `net/netfilter/xt_owner.c` reads it, in
+/// The owner of a socket: `sk->sk_socket->file->f_cred`, as `net/netfilter/xt_owner.c` reads it, in
 /// the initial user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -66,8 +67,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A socket without a file has no owner: no ID is its own. (The kernel's `INVALID_UID`, which
-    /// nobody can be; an `Option` would leave the IDs uninitialized, which the verifier refuses.)
+    /// A socket without a file has no owner. (The kernel's `INVALID_UID`, which no process can
+    /// have; an `Option` would leave the IDs uninitialized, which the verifier rejects.)
     pub const NONE: Self = Self {
         uid: u32::MAX,
         gid: u32::MAX,

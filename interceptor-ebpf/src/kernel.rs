@@ -1,8 +1,8 @@
-//! What the programs read out of the kernel's own structures.
+//! Where the programs find members of the kernel's structures.
 
 use crate::layout::map_type;
 
-/// An offset that the kernel's BTF does not tell.
+/// An offset that the kernel's BTF does not have.
 pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 
 map_type! {
@@ -114,22 +114,22 @@ map_type! {
 
 map_type! {
     /// The state of a network namespace's routing tables. A counter that cannot be read is 0, which
-    /// is no state that a table with routes has: it is the same as nothing.
+    /// no table with routes has: it equals nothing.
     #[derive(Default, PartialEq, Eq)]
     pub struct FibGeneration: 12 {
-        /// `net->ipv4.rt_genid`, counted up with every change that makes the kernel's own cached routes
-        /// invalid: of routes that were asked for, and, unlike `net->ipv4.fib_seq`, of routing rules
+        /// `net->ipv4.rt_genid`, incremented by every change that invalidates the kernel's cached
+        /// routes, also, unlike `net->ipv4.fib_seq`, by a change of routing rules
         /// (`rt_cache_flush`).
         pub rt_genid: u32,
-        /// `net->ipv6.fib6_sernum`, counted up with every new route (`fib6_new_sernum`).
+        /// `net->ipv6.fib6_sernum`, incremented by every new route (`fib6_new_sernum`).
         pub fib6_sernum: u32,
-        /// `net->ipv6.rt6_stats->fib_rt_entries`, which also tells of routes that went.
+        /// `net->ipv6.rt6_stats->fib_rt_entries`, which also changes when a route is removed.
         pub rt6_entries: u32,
     }
 }
 
 impl FibGeneration {
-    /// The same, with nothing known of IPv4's tables.
+    /// The same with unknown IPv4 tables.
     #[must_use]
     pub const fn without_v4(self) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl FibGeneration {
         }
     }
 
-    /// The same, with nothing known of IPv6's tables.
+    /// The same with unknown IPv6 tables.
     #[must_use]
     pub const fn without_v6(self) -> Self {
         Self {
@@ -148,14 +148,14 @@ impl FibGeneration {
         }
     }
 
-    /// Whether nothing came or went since `self` in the tables of IPv4.
+    /// Whether the IPv4 tables are unchanged since `self`.
     #[inline(always)]
     #[must_use]
     pub const fn is_same_v4(&self, rt_genid: u32) -> bool {
         self.rt_genid == rt_genid && rt_genid != 0
     }
 
-    /// Whether nothing came or went since `self` in the tables of IPv6.
+    /// Whether the IPv6 tables are unchanged since `self`.
     #[inline(always)]
     #[must_use]
     pub const fn is_same_v6(&self, fib6_sernum: u32, rt6_entries: u32) -> bool {
@@ -167,12 +167,12 @@ impl FibGeneration {
 }
 
 map_type! {
-    /// What `icept_fib` tells of a network namespace.
+    /// The result of `icept_fib` for a network namespace.
     #[derive(Default, PartialEq, Eq)]
     pub struct NetnsState: 24 {
-        /// The address of its `struct net`.
+        /// The address of the `struct net`.
         pub net: u64,
-        /// What its routing tables are.
+        /// The state of the routing tables.
         pub fib: FibGeneration,
         /// Always 0.
         pub zero: u32,
@@ -180,7 +180,7 @@ map_type! {
 }
 
 impl KernelOffsets {
-    /// No offset is known: nothing can be read.
+    /// No offset is known, so nothing can be read.
     pub const UNKNOWN: Self = Self {
         sock_socket: UNKNOWN_OFFSET,
         socket_file: UNKNOWN_OFFSET,

@@ -2,36 +2,36 @@
 
 use crate::{Address, InterfaceFlags, PortFlags, StandInNumber, layout::map_type};
 
-/// The kernel's name of a network namespace: never used twice while the machine is up
-/// (`SO_NETNS_COOKIE`, `bpf_get_netns_cookie`).
+/// The kernel's ID of a network namespace, unique until reboot (`SO_NETNS_COOKIE`,
+/// `bpf_get_netns_cookie`).
 pub type NetnsCookie = u64;
 
-/// What a policy's lists are kept under. Drawn at random for every policy, so that what a killed
-/// attach left behind is never taken for another's.
+/// The key of a policy's lists. Random for every policy, so that entries that an interrupted attach
+/// has left are never used for another policy.
 pub type PolicyId = u32;
 
 /// Bytes of settings in one map entry.
 pub const SETTINGS_CHUNK: usize = 1024;
 
 map_type! {
-    /// Where a captured connection was going and how it is taken there.
+    /// The original destination of a captured connection, and how the proxy receives it.
     #[derive(PartialEq, Eq, Hash)]
     pub struct Destination: 24 {
         /// The original destination.
         pub address: Address,
         /// The original destination's port, in host byte order.
         pub port: u16,
-        /// The [`crate::Listener`] that it is taken to.
+        /// The [`crate::Listener`] that receives the connection.
         pub listener: u8,
-        /// The index of the source address that it comes from.
+        /// The index of the connection's source address.
         pub source: u8,
-        /// The interface that it came in by from beyond the pod; 0 if a socket of the pod made it.
+        /// The incoming interface of a forwarded connection; 0 for a socket of the pod.
         pub interface: u32,
     }
 }
 
 map_type! {
-    /// Key of `FORWARD`: what a stand-in may already exist for.
+    /// Key of `FORWARD`: a destination that may have a stand-in.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ForwardKey: 32 {
         /// The pod.
@@ -51,7 +51,7 @@ impl ForwardKey {
 }
 
 map_type! {
-    /// Key of `STAND_INS`: the place that a stand-in's number falls on.
+    /// Key of `STAND_INS`: the slot of a stand-in's number.
     #[derive(PartialEq, Eq, Hash)]
     pub struct SlotKey: 16 {
         /// The pod.
@@ -75,19 +75,18 @@ impl SlotKey {
 }
 
 map_type! {
-    /// Value of `STAND_INS`: who has the place, and what it stands for.
+    /// Value of `STAND_INS`: the stand-in in the slot, and its destination.
     #[derive(PartialEq, Eq)]
     pub struct StandInEntry: 32 {
-        /// The stand-in that has the place; another number on the same place is one that has had
-        /// it before.
+        /// The stand-in in the slot. Another number with this slot was evicted.
         pub number: StandInNumber,
-        /// What it stands for.
+        /// The original destination.
         pub destination: Destination,
     }
 }
 
 impl StandInEntry {
-    /// The entry that makes `number` stand for `destination`.
+    /// The entry of `number` for `destination`.
     #[inline(always)]
     #[must_use]
     pub const fn new(number: StandInNumber, destination: Destination) -> Self {
@@ -99,10 +98,10 @@ impl StandInEntry {
 }
 
 map_type! {
-    /// Value of `STAND_IN_USAGE`: what a pod has used of its stand-ins.
+    /// Value of `STAND_IN_USAGE`: the use of a pod's stand-ins.
     #[derive(PartialEq, Eq)]
     pub struct StandInUsage: 16 {
-        /// The first number that it may have allotted.
+        /// The first number that the pod may have allocated.
         pub first: StandInNumber,
         /// How many stand-ins were evicted because the pod needed more than its share.
         pub evicted: u64,
@@ -110,14 +109,14 @@ map_type! {
 }
 
 map_type! {
-    /// Key of `SELF_CONNECTIONS`: a connection of the pod to itself whose handshake is under way.
+    /// Key of `SELF_CONNECTIONS`: a connection of the pod to itself, during its handshake.
     #[derive(PartialEq, Eq, Hash)]
     pub struct SelfConnection: 48 {
         /// The pod.
         pub netns: NetnsCookie,
-        /// Where it comes from.
+        /// The source address.
         pub from: Address,
-        /// Where it goes.
+        /// The destination address.
         pub to: Address,
         /// In host byte order.
         pub from_port: u16,
@@ -144,12 +143,12 @@ impl SelfConnection {
 }
 
 map_type! {
-    /// Value of `DNS_SOCKETS`: what is remembered of a UDP socket that asks DNS servers.
+    /// Value of `DNS_SOCKETS`: the state of a UDP socket that sends DNS queries.
     pub struct DnsSocketState: 40 {
-        /// The server that is connected to; the first one of a socket that is not connected.
+        /// The connected server; for an unconnected socket, the first server queried.
         pub server: Destination,
-        /// The address that a socket which connects was given, as routing would have picked it;
-        /// unspecified if it was not.
+        /// The address that our `connect` hook has bound the socket to, as routing would have
+        /// picked it; unspecified if it has not.
         pub source: Address,
     }
 }
@@ -168,7 +167,7 @@ map_type! {
 impl PrefixKey {
     /// The bits before the address.
     pub const POLICY_BITS: u32 = 32;
-    /// All bits: the key of a look-up.
+    /// All bits, for a look-up.
     pub const BITS: u32 = Self::POLICY_BITS + 128;
 }
 
@@ -184,17 +183,17 @@ map_type! {
 }
 
 map_type! {
-    /// Value of `INTERFACES`: the lists that an interface is in, and where REDIRECT sends what comes
-    /// in by it, its first address of the family and scope (`net/netfilter/nf_nat_redirect.c`);
-    /// unspecified if it has none.
+    /// Value of `INTERFACES`: the lists that contain an interface, and the addresses to which
+    /// REDIRECT sends packets from it, its first of the family and scope
+    /// (`net/netfilter/nf_nat_redirect.c`); unspecified if it has none.
     pub struct Interface: 52 {
-        /// Of IPv4.
+        /// The IPv4 address.
         pub v4: Address,
-        /// Of IPv6, not link-local.
+        /// The IPv6 address that is not link-local.
         pub v6: Address,
-        /// Of IPv6, link-local.
+        /// The link-local IPv6 address.
         pub v6_link_local: Address,
-        /// The lists that it is in.
+        /// The lists that contain the interface.
         pub flags: InterfaceFlags,
     }
 }
@@ -208,7 +207,7 @@ impl Interface {
         flags: InterfaceFlags::NONE,
     };
 
-    /// Its address for a connection to `destination`.
+    /// The interface's address for a connection to `destination`.
     #[inline(always)]
     #[must_use]
     pub const fn address_for(&self, destination: Address) -> Address {
@@ -234,7 +233,7 @@ map_type! {
 }
 
 map_type! {
-    /// Key of `PORTS`: 256 neighbouring ports under a policy.
+    /// Key of `PORTS`: 256 consecutive ports of a policy.
     #[derive(PartialEq, Eq, Hash)]
     pub struct PortPageKey: 8 {
         /// The policy.
@@ -244,7 +243,7 @@ map_type! {
 }
 
 impl PortPageKey {
-    /// The key of the page that `port` is on.
+    /// The key of the page with `port`.
     #[inline(always)]
     #[must_use]
     pub const fn of(policy: PolicyId, port: u16) -> Self {
@@ -256,7 +255,7 @@ impl PortPageKey {
 }
 
 map_type! {
-    /// Value of `PORTS`: the flags of 256 neighbouring ports.
+    /// Value of `PORTS`: the flags of 256 consecutive ports.
     pub struct PortPage: 256 {
         flags: [PortFlags; 256],
     }
@@ -283,12 +282,12 @@ impl PortPage {
 }
 
 map_type! {
-    /// Key of `SETTINGS`: a piece of the text that a policy was made from.
+    /// Key of `SETTINGS`: a chunk of the settings text of a policy.
     #[derive(PartialEq, Eq, Hash)]
     pub struct SettingsKey: 8 {
         /// The policy.
         pub policy: PolicyId,
-        /// Which piece, counted from 0.
+        /// The index of the chunk.
         pub chunk: u32,
     }
 }

@@ -1,4 +1,4 @@
-//! Proof that a type may go through a map as bytes.
+//! Types of map keys and values.
 
 /// Declares a `#[repr(C)]` type of a given size in bytes that both sides of a map agree on: no
 /// padding and no invalid bit pattern (zerocopy's derives prove both), a size that cannot drift,
@@ -27,14 +27,14 @@ macro_rules! map_type {
 
         const _: () = assert!(size_of::<$name>() == $size);
 
-        // SAFETY: `Pod` asks for a type that is plain bytes: zerocopy's `IntoBytes` has proved that
-        // there is no padding, `FromBytes` that every bit pattern is valid.
+        // SAFETY: `Pod` requires plain bytes: zerocopy's `IntoBytes` has proved that there is no
+        // padding, `FromBytes` that every bit pattern is valid.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $name {}
     };
 }
 
-/// Declares a set of bits that goes through a map.
+/// Declares a set of flags in a map.
 macro_rules! flags {
     ($(#[$attribute:meta])* $name:ident($repr:ty): $size:literal { $($(#[$doc:meta])* $flag:ident = $value:expr,)* }) => {
         $crate::layout::map_type! {
@@ -58,14 +58,14 @@ macro_rules! flags {
                 self.bits & other.bits == other.bits
             }
 
-            /// Both sets together.
+            /// The flags of either set.
             #[inline(always)]
             #[must_use]
             pub const fn union(self, other: Self) -> Self {
                 Self { bits: self.bits | other.bits }
             }
 
-            /// What is in both sets.
+            /// The flags of both sets.
             #[inline(always)]
             #[must_use]
             pub const fn intersection(self, other: Self) -> Self {

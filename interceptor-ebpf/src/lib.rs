@@ -1,17 +1,16 @@
-//! What Interceptor's BPF programs and its userspace share: the policy, the decision, and the
-//! layout of everything that goes through a map.
+//! The code that Interceptor's BPF programs and userspace share: the policy, the decision, and the
+//! layout of all map keys and values.
 //!
-//! This library is `no_std` and compiles for both sides. [`decide`] is the one place where a
-//! connection's fate is settled; the BPF programs of this package's binary are shims that collect
-//! the facts of a [`Flow`] and carry out the [`Verdict`].
+//! This library is `no_std` and compiles for both sides. Only [`decide`] computes
+//! verdicts; the BPF programs of this package's binary are shims that collect the facts of a
+//! [`Flow`] and apply the [`Verdict`].
 //!
-//! Addresses and ports are in the order that the kernel hands them out in: an [`Address`] holds
-//! network byte order, ports are host order everywhere.
+//! An [`Address`] is in network byte order; ports are in host byte order everywhere.
 
 #![no_std]
 #![expect(
     clippy::inline_always,
-    reason = "calls between BPF functions cost stack, and the verifier knows less in the callee"
+    reason = "BPF-to-BPF calls cost stack, and the verifier knows less in the callee"
 )]
 
 mod address;

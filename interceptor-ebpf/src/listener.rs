@@ -1,18 +1,18 @@
-//! The proxy's listening sockets: under which keys they are noted.
+//! The map keys of the proxy's listening sockets.
 //!
-//! A look-up asks for few addresses only: the wildcards, localhost, and addresses of the pod's own.
-//! So a key has the kind of the address, not the address. What a pod can put into the table is
-//! bounded by its kinds, ports and slots, whatever its processes listen on.
+//! Look-ups need few addresses only: the wildcards, localhost, and the pod's own addresses. So a
+//! key has the kind of the address, not the address. This bounds the entries of a pod by kinds,
+//! ports and slots, whatever its processes listen on.
 
 use crate::{Address, NetnsCookie, layout::map_type};
 
-/// How many kinds of addresses there are.
+/// The number of kinds of addresses.
 pub const LISTENER_ADDRESSES: usize = 5;
 
-/// How many ports of a pod have listeners that are noted: 15001, 15006 and 15053.
+/// The number of ports of a pod whose listeners are registered: 15001, 15006 and 15053.
 pub const MAX_LISTENER_PORTS: usize = 3;
 
-/// What a listening socket is bound to.
+/// The kind of address that a listening socket is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ListenerAddress {
@@ -61,14 +61,14 @@ impl ListenerAddress {
 }
 
 map_type! {
-    /// Key of `LISTENERS`: a socket that listens.
+    /// Key of `LISTENERS`: a listening socket.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ListenerKey: 16 {
         /// The pod.
         pub netns: NetnsCookie,
         /// The port, in host byte order.
         pub port: u16,
-        /// Which of the sockets on this port and this kind of address.
+        /// The slot among the sockets on this port and kind of address.
         pub slot: u16,
         address: u32,
     }
@@ -103,7 +103,7 @@ impl ListenerKey {
 }
 
 map_type! {
-    /// Key of `LISTENER_PORTS`: a port whose listeners are noted.
+    /// Key of `LISTENER_PORTS`: a port whose listeners are registered.
     #[derive(PartialEq, Eq, Hash)]
     pub struct ListenerPortKey: 16 {
         /// The pod.
@@ -136,16 +136,16 @@ impl ListenerPortKey {
 }
 
 map_type! {
-    /// Value of `LISTENER_PORTS`: where the sockets of a port are.
+    /// Value of `LISTENER_PORTS`: where to search for the sockets of a port.
     #[derive(Default, PartialEq, Eq)]
     pub struct ListenerPort: 32 {
-        /// Cookie of the socket that was noted last.
+        /// The cookie of the socket that was registered last.
         pub last: u64,
-        /// The slot that it was put into.
+        /// The slot of that socket.
         pub last_slot: u32,
         zero: u32,
-        /// For each kind of address, the slot in which a socket was last put or found, plus one; 0
-        /// if none was ever noted.
+        /// For each kind of address, the slot in which a socket was last registered or found, plus
+        /// one; 0 if none was registered.
         pub found: [u16; 8],
     }
 }

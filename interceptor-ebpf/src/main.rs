@@ -6,7 +6,7 @@
     target_arch = "bpf",
     expect(
         clippy::inline_always,
-        reason = "calls between BPF functions cost stack, and the verifier knows less in the callee"
+        reason = "BPF-to-BPF calls cost stack, and the verifier knows less in the callee"
     ),
     expect(
         clippy::cast_possible_truncation,
@@ -24,6 +24,6 @@
 #[cfg(target_arch = "bpf")]
 mod programs;
 
-/// The host has nothing to run here; this lets tools that build whole workspaces do so.
+/// Empty: lets tools build the whole workspace for the host.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -6,39 +6,40 @@ use crate::{
     layout::{flags, map_type},
 };
 
-/// How many proxy UIDs, and how many GIDs, one policy holds.
+/// The maximum number of proxy UIDs, and of GIDs, in one policy.
 pub const MAX_OWNERS: usize = 16;
 
-/// How many most policies have. More cost each connection more.
+/// The number in most policies. More make each connection more expensive.
 const USUAL_OWNERS: usize = 2;
 
 /// Where DNS servers listen.
 pub const DNS_PORT: u16 = 53;
 
-/// Where captured DNS queries go: the agent beside the proxy. istio-iptables has no setting for it.
+/// Where captured DNS queries go: istio-agent's DNS proxy. istio-iptables has no setting for it.
 pub const DNS_CAPTURE_PORT: u16 = 15053;
 
 const POLICY_SIZE: usize = 216 + OTHER * size_of::<u32>();
 
-/// How much is between the ID and the rest.
+/// The words between the ID and the rest.
 pub const OTHER: usize = if cfg!(feature = "other-layout") { 8 } else { 0 };
 
 map_type! {
-    /// What holds for one network namespace. Ports, prefixes and routes are in maps of their own
-    /// under this policy's `id`: a policy comes into force, lists and all, by one map update. In every
-    /// build the `id` comes first, by which another build finds what the policy was made from.
+    /// The settings of one network namespace. Ports, prefixes and routes are in maps of their own
+    /// under this policy's `id`: one map update activates a policy with all its lists. The `id`
+    /// comes first in every build, so that another build finds the settings that the policy was
+    /// made from.
     #[derive(PartialEq, Eq)]
     pub struct Policy: POLICY_SIZE {
-        /// The key that this policy's ports, prefixes, routes and settings are under.
+        /// The key of this policy's ports, prefixes, routes and settings.
         pub id: PolicyId,
-        /// Only in the build that tests meet with another layout.
+        /// Only in the build with another layout, for tests.
         #[cfg(feature = "other-layout")]
         pub other: [u32; OTHER],
-        /// What is on.
+        /// The enabled features.
         pub flags: PolicyFlags,
-        /// Where captured outbound connections go (15001), in host byte order.
+        /// The proxy's port for outbound connections (15001), in host byte order.
         pub outbound_port: u16,
-        /// Where captured inbound connections go (15006), in host byte order.
+        /// The proxy's port for inbound connections (15006), in host byte order.
         pub inbound_port: u16,
         /// The port of the mesh's own tunnel (15008), which the `nat` rules never redirect, in host
         /// byte order.
@@ -47,12 +48,12 @@ map_type! {
         pub zero: u16,
         /// TPROXY's mark.
         pub mark: u32,
-        /// What counts as localhost in IPv4.
+        /// The prefix that counts as localhost in IPv4.
         pub loopback: V4Prefix,
-        /// What the pod's routing tables were when the routes were copied.
+        /// The state of the pod's routing tables when the routes were copied.
         pub fib: FibGeneration,
-        /// The address of the `struct net`. It is good for as long as a program can run that looks
-        /// for this policy: such a program runs for a socket or a packet of that namespace.
+        /// The address of the `struct net`. Valid in every program that looks up this policy: such
+        /// a program runs for a socket or a packet of that namespace.
         pub net: u64,
         /// The source address of the first part of the stand-in range, for IPv4.
         pub first_source_v4: Address,
@@ -66,12 +67,12 @@ map_type! {
 }
 
 impl Policy {
-    /// The same policy, but every new connection passes. Connections that were captured before still
-    /// find the proxy, their original destination and their names: lists, ports and stand-ins stay
-    /// under the same ID.
+    /// The same policy, except that every new connection passes. Connections that are already
+    /// captured still find the proxy, their original destination and their names: lists, ports and
+    /// stand-ins keep the same ID.
     #[must_use]
     pub const fn draining(&self) -> Self {
-        // What captures is not among them.
+        // Without the flags that capture.
         let kept = PolicyFlags::IPV6
             .union(PolicyFlags::LOG)
             .union(PolicyFlags::TPROXY)
@@ -81,7 +82,7 @@ impl Policy {
             .union(PolicyFlags::ONE_V6);
         Self {
             flags: self.flags.intersection(kept).union(PolicyFlags::DRAINING),
-            // What the proxy sends to its own pod is captured by its owner.
+            // The proxy's connections to its own pod are captured because of their owner.
             uids: OwnerIds::NONE,
             gids: OwnerIds::NONE,
             ..*self
@@ -94,17 +95,17 @@ impl Policy {
         self.flags.contains(PolicyFlags::DRAINING)
     }
 
-    /// A copy of `word` of which the BPF verifier knows nothing. Else it would follow each of the ways
-    /// in which the value can come about through all that is done with it.
+    /// A copy of `word` whose value is unknown to the BPF verifier (cf. `core::hint::black_box`),
+    /// which otherwise would walk all following code once for each known value.
     #[inline(always)]
     #[must_use]
     pub const fn opaque(&self, word: u32) -> u32 {
-        // What is read of a map may be anything to the verifier, and what is taken from 0 borrows
-        // from all bits.
+        // To the verifier, a value from a map may be any, and subtracting it from 0 affects all
+        // bits.
         word ^ 0_u32.wrapping_sub(self.zero as u32)
     }
 
-    /// The same of an address, the family of which stays known if it is.
+    /// The same for an address. A known family stays known.
     #[inline(always)]
     #[must_use]
     pub const fn opaque_address(&self, address: Address) -> Address {
@@ -170,7 +171,7 @@ map_type! {
 }
 
 impl OwnerIds {
-    /// Nobody.
+    /// No ID.
     pub const NONE: Self = Self {
         len: 0,
         ids: [0; MAX_OWNERS],
@@ -179,7 +180,7 @@ impl OwnerIds {
     /// The list that holds `ids`, or nothing if they are more than [`MAX_OWNERS`].
     #[must_use]
     pub fn new(list: &[u32]) -> Option<Self> {
-        // What is unused repeats the first, which finds nothing new.
+        // Unused entries repeat the first, which matches nothing else.
         let mut ids = [list.first().copied().unwrap_or(0); MAX_OWNERS];
         ids.get_mut(..list.len())?.copy_from_slice(list);
         let len = u32::try_from(list.len()).ok()?;
@@ -219,8 +220,8 @@ impl OwnerIds {
     }
 }
 
-/// A number whose highest bit is set if `id` is one of `ids`: 0 less 1 is the only difference that has
-/// it set. (A branch for each would be as many paths for the BPF verifier to walk.)
+/// A number whose highest bit is set if `id` is one of `ids`: only 0 minus 1 sets it. (The BPF
+/// verifier would walk a path for each branch of a comparison.)
 #[inline(always)]
 fn differences(ids: &[u32], id: u32) -> u64 {
     let mut all = 0;
@@ -231,54 +232,54 @@ fn differences(ids: &[u32], id: u32) -> u64 {
 }
 
 flags! {
-    /// What is on in a [`Policy`].
+    /// The features of a [`Policy`].
     PolicyFlags(u32): 4 {
-        /// IPv6 is captured too; without it IPv6 passes, as it does where istio-iptables writes
-        /// no ip6tables rules.
+        /// IPv6 is captured too; without it IPv6 passes, as where istio-iptables writes no
+        /// ip6tables rules.
         IPV6 = 1 << 0,
-        /// `-b '*'`: every inbound port but the excluded ones.
+        /// `-b '*'`: every inbound port except the excluded ones.
         INBOUND_ALL = 1 << 1,
         /// `-b` lists ports.
         INBOUND_LISTED = 1 << 2,
-        /// `-i '*'`: every outbound destination but the excluded ones.
+        /// `-i '*'`: every outbound destination except the excluded ones.
         OUTBOUND_ALL = 1 << 3,
-        /// An included prefix is a loopback one, which drops the rules that leave the pod's
-        /// traffic to itself alone.
+        /// An included prefix is a loopback one, which removes the rules that exempt the pod's
+        /// traffic to itself.
         LOOPBACK_INCLUDED = 1 << 4,
-        /// There are lists of outbound ports to ask.
+        /// The policy lists outbound ports.
         HAS_OUTBOUND_PORTS = 1 << 5,
-        /// There are prefixes to ask.
+        /// The policy lists prefixes.
         HAS_PREFIXES = 1 << 6,
-        /// Tell aya-log about every verdict.
+        /// Log every verdict by aya-log.
         LOG = 1 << 7,
         /// Inbound connections keep the client's address all the way to the app.
         TPROXY = 1 << 8,
-        /// DNS queries are captured, to some servers at least.
+        /// DNS queries to some servers at least are captured.
         DNS = 1 << 9,
-        /// DNS queries to every server are.
+        /// DNS queries to every server are captured.
         DNS_ALL = 1 << 10,
-        /// Only the owner groups that are listed are captured; without this, all but those.
+        /// Only listed owner groups are captured; without this flag, all except those.
         GROUPS_INCLUDED = 1 << 11,
-        /// There are owner groups to ask.
+        /// The policy lists owner groups.
         HAS_GROUPS = 1 << 12,
         /// Interfaces are excluded, rerouted or watched.
         HAS_INTERFACES = 1 << 13,
-        /// Sockets are seen at two places, one after the other, as on a node.
+        /// The programs run for each socket at two cgroups, one after the other, as on a node.
         SEEN_TWICE = 1 << 14,
-        /// The pod has one IPv4 address besides those of `lo`, `first_source_v4`, at the one interface
-        /// that connections can come in by, and no others are routed to it.
+        /// The pod has one IPv4 address besides those of `lo`, `first_source_v4`, at its only
+        /// incoming interface, and no others are routed to it.
         ONE_V4 = 1 << 15,
-        /// The same for IPv6, where addresses of the link do not count.
+        /// The same for IPv6, without link-local addresses.
         ONE_V6 = 1 << 16,
-        /// There are lists of inbound ports to ask.
+        /// The policy lists inbound ports.
         HAS_INBOUND_PORTS = 1 << 17,
-        /// The pod is being detached ([`Policy::draining`]). No program asks.
+        /// The pod is being detached ([`Policy::draining`]). For userspace only.
         DRAINING = 1 << 18,
     }
 }
 
 flags! {
-    /// The lists that a port is in.
+    /// The lists that contain a port.
     PortFlags(u8): 1 {
         /// `-o`: never captured outbound.
         OUTBOUND_EXCLUDED = 1 << 0,
@@ -286,13 +287,13 @@ flags! {
         INBOUND_INCLUDED = 1 << 1,
         /// `-d`: not captured inbound.
         INBOUND_EXCLUDED = 1 << 2,
-        /// `-q`: captured outbound, wherever it goes.
+        /// `-q`: captured outbound, to any destination.
         OUTBOUND_INCLUDED = 1 << 3,
     }
 }
 
 flags! {
-    /// The lists that a prefix, or one that covers it, is in.
+    /// The lists that contain a prefix, or one that covers it.
     PrefixFlags(u32): 4 {
         /// `-i`: captured outbound.
         INCLUDED = 1 << 0,
@@ -304,15 +305,15 @@ flags! {
 }
 
 flags! {
-    /// The lists that an interface is in.
+    /// The lists that contain an interface.
     InterfaceFlags(u32): 4 {
-        /// `-c`: what comes in or goes out by it is not captured.
+        /// `-c`: connections over this interface are not captured.
         EXCLUDED = 1 << 0,
-        /// `-k`: what comes in by it is taken as outbound.
+        /// `-k`: connections from this interface count as outbound.
         REROUTED = 1 << 1,
-        /// Our programs see its packets, and capture what would be forwarded.
+        /// Our tc programs see its packets, and capture connections that would be forwarded.
         WATCHED = 1 << 2,
-        /// 127.0.0.1 is local by way of it too, for a query that names it.
+        /// 127.0.0.1 is local on this interface too, for a query that selects it.
         LOCALHOST_V4 = 1 << 3,
         /// The same for `::1`.
         LOCALHOST_V6 = 1 << 4,
@@ -323,18 +324,18 @@ flags! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Listener {
-    /// Port 15001, for what the pod sends.
+    /// Port 15001, for outbound connections.
     Outbound = 1,
-    /// Port 15006, for what the pod receives.
+    /// Port 15006, for inbound connections.
     Inbound = 2,
     /// Port 15053, for DNS queries.
     Dns = 3,
-    /// Port 15006 again, for what TPROXY takes there: its names stay what they were.
+    /// Port 15006, for connections of TPROXY mode, which keep their names.
     Transparent = 4,
 }
 
 impl Listener {
-    /// The listener that a map's byte names.
+    /// The listener of a byte in a map.
     #[inline(always)]
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
@@ -347,7 +348,7 @@ impl Listener {
         }
     }
 
-    /// Its port under `policy`, in host byte order.
+    /// The listener's port in `policy`, in host byte order.
     #[inline(always)]
     #[must_use]
     pub const fn port(self, policy: &Policy) -> u16 {
@@ -367,7 +368,7 @@ mod tests {
     use super::*;
     use crate::{Flow, Inbound, Outbound, Owner, PolicyLookups, Transport, Verdict, decide};
 
-    /// Every port, address and group is listed, as far as the programs look (`programs/pod.rs`).
+    /// Lists every port, address and group that the programs look up (`programs/pod.rs`).
     struct AllListed(Policy);
 
     impl PolicyLookups for AllListed {

@@ -1,4 +1,4 @@
-//! The hooks, in the order in which a captured connection meets them.
+//! The hooks (first group), and what they share (second group).
 
 mod connect;
 mod dns;
@@ -27,7 +27,7 @@ mod stand_ins;
 mod tproxy;
 mod uapi;
 
-/// Names the licence to the kernel, which lends some helpers to GPL-compatible programs only.
+/// The kernel permits some helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

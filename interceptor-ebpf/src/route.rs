@@ -1,4 +1,4 @@
-//! The pod's routing, as far as an interception must know it.
+//! The pod's routing, as far as capture needs it.
 
 use crate::{
     Address,
@@ -6,38 +6,38 @@ use crate::{
 };
 
 flags! {
-    /// What is to be known of the way out.
+    /// The flags of a route.
     RouteFlags(u16): 2 {
-        /// It is `lo`: the destination is the pod's own address.
+        /// The destination is an address of the pod (`-o lo`).
         VIA_LOOPBACK = 1 << 0,
-        /// It is an interface of `-c`.
+        /// The outgoing interface is excluded (`-c`).
         BY_EXCLUDED_INTERFACE = 1 << 1,
     }
 }
 
 map_type! {
-    /// What the pod's routing does with a destination, asked of the kernel for every prefix in
-    /// which its answer can differ.
+    /// The pod's route to a destination. Userspace queries the kernel once for every prefix in
+    /// which the result can differ.
     pub struct Route: 28 {
-        /// The source address that an unbound socket gets.
+        /// The source address of an unbound socket.
         pub source: Address,
-        /// The errno with which the kernel refuses to route, or 0.
+        /// The errno of the kernel's routing, or 0.
         pub error: u16,
-        /// The same for a socket that is bound to a loopback address: EINVAL for every way out but
-        /// `lo` (`__mkroute_output`), unless the interface has `route_localnet`.
+        /// The same for a socket that is bound to a loopback address: EINVAL for every interface
+        /// except `lo` (`__mkroute_output`), unless the interface has `route_localnet`.
         pub loopback_error: u16,
-        /// Which of the pod's source addresses `source` is: the part of the stand-in range that
-        /// comes from it.
+        /// The index of `source` among the pod's source addresses, which is the part of the
+        /// stand-in range with that source.
         pub source_index: u16,
-        /// The way out.
+        /// Properties of the route.
         pub flags: RouteFlags,
-        /// The index of the interface of the way out, or 0.
+        /// The index of the outgoing interface, or 0.
         pub interface: u32,
     }
 }
 
 impl Route {
-    /// The errno with which the kernel refuses to route for a socket bound to `bound`, or 0.
+    /// The errno of the kernel's routing for a socket bound to `bound`, or 0.
     #[inline(always)]
     #[must_use]
     pub const fn error_for(&self, bound: Address) -> u16 {
@@ -48,14 +48,14 @@ impl Route {
         }
     }
 
-    /// Whether the destination is one of the pod's own addresses (`-o lo`).
+    /// Whether the destination is an address of the pod (`-o lo`).
     #[inline(always)]
     #[must_use]
     pub const fn is_via_loopback(&self) -> bool {
         self.flags.contains(RouteFlags::VIA_LOOPBACK)
     }
 
-    /// Whether the way out is an interface of `-c`.
+    /// Whether the outgoing interface is excluded (`-c`).
     #[inline(always)]
     #[must_use]
     pub const fn is_by_excluded_interface(&self) -> bool {

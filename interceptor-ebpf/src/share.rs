@@ -1,42 +1,42 @@
-//! What one pod may use of the tables that all pods share.
+//! The part of the shared tables that one pod may use.
 //!
-//! The tables are divided by the number of attached pods, rounded up to a power of two. Whatever
-//! one pod does, every other pod has its share: a pod that needs more evicts its own oldest entries.
+//! The tables are divided by the number of attached pods, rounded up to a power of two. A
+//! pod that needs more than its share evicts its own oldest entries, never those of another pod.
 
 use crate::layout::map_type;
 
-/// How many pods one machine holds.
+/// The maximum number of captured pods per machine.
 pub const MAX_PODS: u32 = 4096;
 
-/// How many stand-ins all pods have together. (The buckets alone take 16 bytes each.)
+/// The number of stand-ins of all pods. (The hash buckets alone use 16 bytes each.)
 pub const STAND_INS_IN_ALL: u32 = 1 << 18;
 
-/// How many listening sockets of all pods are noted.
+/// The number of registered listening sockets of all pods.
 pub const LISTENERS_IN_ALL: u32 = 1 << 18;
 
-/// How many stand-ins one pod has at most.
+/// The maximum number of stand-ins of one pod.
 pub const MAX_STAND_INS: u32 = 1 << 14;
 
-/// How many listening sockets of one kind of address ([`crate::ListenerAddress`]) and one port are
-/// noted at most.
+/// The maximum number of registered listening sockets per port and kind of address
+/// ([`crate::ListenerAddress`]).
 pub const MAX_LISTENER_SLOTS: u16 = 1 << 8;
 
-/// At least as many as a pod has kinds of addresses and ports whose listeners are noted.
+/// At least the number of kinds of addresses times the number of ports with registered listeners.
 const RINGS_PER_POD: u32 = 16;
 
 map_type! {
     /// The share of every pod. Both numbers are powers of two.
     #[derive(PartialEq, Eq)]
     pub struct Share: 8 {
-        /// How many stand-ins a pod has. Where it needs one more, its oldest goes.
+        /// The number of stand-ins of a pod. One more evicts the oldest.
         pub stand_ins: u32,
-        /// How many listening sockets are noted for each kind of address and each port.
+        /// The number of registered listening sockets per port and kind of address.
         pub listener_slots: u32,
     }
 }
 
 impl Share {
-    /// The share of each of `pods` pods; that of [`MAX_PODS`] if they are more.
+    /// The share of each of `pods` pods, at most [`MAX_PODS`].
     #[must_use]
     pub fn of(pods: u32) -> Self {
         let pods = pods.clamp(1, MAX_PODS).next_power_of_two();

@@ -1,31 +1,31 @@
-//! Stand-ins: the loopback addresses that captured connections are made to.
+//! Stand-ins: the loopback addresses that captured connections go to.
 //!
-//! A stand-in is an address *and* a port. Both together spell a number that a pod counts up and
-//! does not use twice within 2³³ allotments, so that a question about an old connection is answered
-//! with its own destination or not at all, never with another's.
+//! A stand-in is an address *and* a port. Together they encode a number that a pod increments and
+//! does not reuse within 2³³ allocations, so that a query about an old connection returns its own
+//! destination or nothing, never that of another connection.
 //!
 //! ```text
 //! IPv4   127.128.0.0/9     | source: 6 bits | number, low 17 bits |   port: number, the rest
 //! IPv6   fd69:6365:7074::/64, the same 23 bits at the end         |
 //!
-//! for what comes from beyond the pod and would be forwarded through it:
+//! for connections that the pod would forward:
 //! IPv4   0.128.0.0/15                       | number, low 17 bits |
 //! IPv6   the same as above, without a source                      |
 //! ```
 //!
-//! (The kernel takes packets to 127.0.0.0/8 from no interface but `lo`, unless `route_localnet` is
-//! on, which opens the pod's localhost to the link. 0.0.0.0/8 is nobody's, and an address like any
-//! other to Linux.)
+//! (The kernel accepts packets to 127.0.0.0/8 only from `lo`, unless `route_localnet` is on, which
+//! opens the pod's localhost to the link. 0.0.0.0/8 is not assigned to anyone, and Linux treats it
+//! like any other range.)
 
 use crate::{Address, Destination, MAX_STAND_INS, NetnsCookie, SlotKey};
 
-/// What a pod counts up.
+/// The number of a stand-in, which a pod increments.
 pub type StandInNumber = u64;
 
-/// How many source addresses of a pod have a part of the range of their own.
+/// The number of source addresses of a pod that have a part of the range.
 pub const SOURCES: u8 = SOURCELESS;
 
-/// The last part of the range. It has no source address of its own, and so always works.
+/// The last part of the range. It belongs to no source address, and so always works.
 pub const SOURCELESS: u8 = (1 << SOURCE_BITS) - 1;
 
 /// Length of the IPv4 prefix that belongs to one source address.
@@ -42,11 +42,11 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 /// Ports 1 to 65535.
 const PORTS: u64 = u16::MAX as u64;
 
-/// How many places for stand-ins a pod has.
+/// The number of slots for stand-ins of a pod.
 const SLOTS: u64 = MAX_STAND_INS as u64;
 
 const V4_BASE: u32 = 0x7f80_0000;
-const V4_BEYOND_BASE: u32 = 0x0080_0000;
+const V4_FORWARDED_BASE: u32 = 0x0080_0000;
 const V6_BASE: [u32; 3] = [0xfd69_6365_u32.to_be(), 0x7074_0000_u32.to_be(), 0];
 
 /// The ranges, as constants for messages and settings.
@@ -56,18 +56,18 @@ pub struct StandInRange;
 impl StandInRange {
     /// The IPv4 range.
     pub const V4: &str = "127.128.0.0/9";
-    /// The IPv4 range for what comes from beyond the pod.
-    pub const V4_BEYOND: &str = "0.128.0.0/15";
+    /// The IPv4 range for forwarded connections.
+    pub const V4_FORWARDED: &str = "0.128.0.0/15";
     /// The IPv6 range.
     pub const V6: &str = "fd69:6365:7074::/64";
 
-    /// Whether `address` lies in a range of its family.
+    /// Whether `address` is in a range of its family.
     #[inline(always)]
     #[must_use]
     pub const fn contains(address: Address) -> bool {
         if let Some(v4) = address.v4() {
             let v4 = u32::from_be(v4);
-            return v4 & !LOW_MASK == V4_BASE || v4 & !INDEX_MASK == V4_BEYOND_BASE;
+            return v4 & !LOW_MASK == V4_BASE || v4 & !INDEX_MASK == V4_FORWARDED_BASE;
         }
         let words = address.words();
         (words[0] ^ V6_BASE[0]) | (words[1] ^ V6_BASE[1]) | (words[2] ^ V6_BASE[2]) == 0
@@ -80,7 +80,7 @@ impl StandInRange {
     }
 }
 
-/// A stand-in as it stands in a socket: an address and a port.
+/// A stand-in: an address and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandIn {
     /// The address, in one of the two ranges.
@@ -90,7 +90,7 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// The stand-in of `number`, in the family of `like`, that comes from source `source`.
+    /// The stand-in of `number` with source `source`, in the family of `like`.
     #[inline(always)]
     #[must_use]
     pub const fn new(number: StandInNumber, source: u8, like: Address) -> Self {
@@ -108,24 +108,24 @@ impl StandIn {
         if destination.interface == 0 {
             Self::new(number, destination.source, destination.address)
         } else {
-            Self::from_beyond(number, destination.address)
+            Self::for_forwarded(number, destination.address)
         }
     }
 
-    /// The stand-in of `number`, in the family of `like`, for what comes from beyond the pod.
+    /// The stand-in of `number` for a forwarded connection, in the family of `like`.
     #[inline(always)]
     #[must_use]
-    pub const fn from_beyond(number: StandInNumber, like: Address) -> Self {
+    pub const fn for_forwarded(number: StandInNumber, like: Address) -> Self {
         if !like.is_v4() {
             return Self::new(number, SOURCELESS, like);
         }
         Self {
-            address: Address::from_v4((V4_BEYOND_BASE | index(number)).to_be()),
+            address: Address::from_v4((V4_FORWARDED_BASE | index(number)).to_be()),
             port: port(number),
         }
     }
 
-    /// Where its number falls in a pod's table.
+    /// The slot of the stand-in in a pod's table.
     #[inline(always)]
     #[must_use]
     pub const fn slot(self, netns: NetnsCookie) -> SlotKey {
@@ -133,23 +133,23 @@ impl StandIn {
         slot_key(netns, low as StandInNumber)
     }
 
-    /// Whether it is the stand-in of `number`, whatever its source.
+    /// Whether this is the stand-in of `number`, with any source.
     #[inline(always)]
     #[must_use]
-    pub const fn is(self, number: StandInNumber) -> bool {
-        self.has_index_of(number) && self.port == port(number)
+    pub const fn matches_number(self, number: StandInNumber) -> bool {
+        self.matches_index(number) && self.port == port(number)
     }
 
-    /// Whether its address is that of the stand-in of `number`, whatever its source.
+    /// Whether the address is that of the stand-in of `number`, with any source.
     #[inline(always)]
     #[must_use]
-    pub const fn has_index_of(self, number: StandInNumber) -> bool {
+    pub const fn matches_index(self, number: StandInNumber) -> bool {
         let low = u32::from_be(self.address.words()[3]);
         low & INDEX_MASK == index(number)
     }
 }
 
-/// The place in the pod's table that `number` falls on.
+/// The slot of `number` in the pod's table.
 #[inline(always)]
 #[must_use]
 pub const fn slot_key(netns: NetnsCookie, number: StandInNumber) -> SlotKey {
@@ -203,30 +203,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stand_in_is_in_its_range_and_knows_its_number(
+        fn a_stand_in_encodes_its_number(
             number: u64, source in 0..=SOURCELESS, v6: bool
         ) {
             let stand_in = StandIn::new(number, source, if v6 { V6 } else { V4 });
             prop_assert!(StandInRange::contains(stand_in.address));
             prop_assert!(stand_in.port > 0);
-            prop_assert!(stand_in.is(number));
+            prop_assert!(stand_in.matches_number(number));
             prop_assert_eq!(stand_in.slot(7), slot_key(7, number));
         }
 
         #[test]
-        fn so_is_one_for_what_comes_from_beyond(number: u64, v6: bool) {
-            let stand_in = StandIn::from_beyond(number, if v6 { V6 } else { V4 });
+        fn a_forwarded_stand_in_encodes_its_number(number: u64, v6: bool) {
+            let stand_in = StandIn::for_forwarded(number, if v6 { V6 } else { V4 });
             prop_assert!(StandInRange::contains(stand_in.address));
             prop_assert!(!stand_in.address.is_loopback());
-            prop_assert!(stand_in.is(number));
+            prop_assert!(stand_in.matches_number(number));
             prop_assert_eq!(stand_in.slot(7), slot_key(7, number));
         }
 
         #[test]
-        fn numbers_that_fall_on_the_same_stand_in_are_far_apart(
+        fn numbers_of_the_same_stand_in_are_far_apart(
             number in 0..u64::MAX / 2, apart in 1_u64..(1 << 32)
         ) {
-            prop_assert!(!StandIn::new(number, 0, V4).is(number + apart));
+            prop_assert!(!StandIn::new(number, 0, V4).matches_number(number + apart));
         }
     }
 }

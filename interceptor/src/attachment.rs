@@ -11,7 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
-use interceptor_ebpf::{DNS_CAPTURE_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
+use interceptor_ebpf::{
+    DNS_CAPTURE_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId,
+};
 
 use crate::{
     bpf::{

@@ -6,8 +6,8 @@ use std::{
 };
 
 use interceptor_ebpf::{
-    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, PolicyLookups, Policy, PolicyFlags,
-    PolicyId, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
+    Address, GroupKey, Interface, InterfaceFlags, InterfaceKey, Policy, PolicyFlags, PolicyId,
+    PolicyLookups, PortFlags, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, RouteFlags,
     StandInRange, V4Prefix,
 };
 use ipnet::{IpNet, Ipv6Net};

@@ -1,4 +1,4 @@
-//! `connect(2)`: the outbound verdict, carried out.
+//! `connect(2)`: applies the outbound verdict.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
@@ -14,7 +14,7 @@ use super::{
     uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK},
 };
 
-// Inlined into what the macro makes of them: a frame of its own would be one too many for the stack.
+// Inlined into the functions that the macro generates: one frame more would exceed the stack.
 
 #[cgroup_sock_addr(connect4)]
 #[inline(always)]
@@ -42,7 +42,7 @@ fn connect_tcp(call: SockAddr) -> HookResult {
     let Some(pod) = Pod::of(call.netns()) else {
         return HookResult::Proceed;
     };
-    // Whatever the verdict: it speaks of the destination, and the packets go elsewhere.
+    // Whatever the verdict would be: the packets do not go to the destination.
     if call.has_source_route() {
         return count::refuse(Refusal::SourceRoute, ECONNREFUSED);
     }
@@ -88,15 +88,15 @@ fn handle_tcp(mut call: SockAddr, pod: Pod, outbound: OutboundCall) -> HookResul
     }
 }
 
-/// Takes the connection to the stand-in of its destination.
+/// Redirects the connection to the stand-in of its destination.
 #[inline(always)]
 fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> HookResult {
-    // Routing would not find the stand-in's local route, and take the next: out of the pod
+    // Routing would skip the stand-in's local route and use the next, which leaves the pod
     // (`fib_lookup_good_nhc`, `RT6_LOOKUP_F_IFACE`).
     if !matches!(call.sock().bound_interface(), 0 | LOOPBACK) {
         return count::refuse(Refusal::BoundInterface, ECONNREFUSED);
     }
-    match stand_ins::find_or_allot(pod.netns, destination) {
+    match stand_ins::find_or_allocate(pod.netns, destination) {
         Some(stand_in) => {
             call.set(stand_in.address, stand_in.port);
             HookResult::Proceed
@@ -105,8 +105,9 @@ fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> HookResul
     }
 }
 
-/// A stand-in is either our own work, seen again by a hook in an outer cgroup, or dialled by
-/// somebody: that reaches the proxy only as what it was allotted for.
+/// Either a program at an inner cgroup has redirected the connection to the stand-in, or the app
+/// has used a stand-in itself, which reaches the proxy only as the destination it was allocated
+/// for.
 #[inline(always)]
 fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> HookResult {
     match stand_ins::resolve(pod.netns, stand_in) {

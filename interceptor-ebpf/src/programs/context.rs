@@ -1,21 +1,21 @@
-//! Safe views of the contexts that the kernel calls the hooks with.
+//! Safe views of the contexts that the kernel passes to the hooks.
 //!
-//! The verifier wants each access to a context at a constant offset from it, and of the member's
-//! own size. The compiler does not know: it made one 64-bit store of `optlen` and `retval`, and one
-//! load of two in different branches, at an address of its own making. So the accesses are written
-//! out, one instruction each.
+//! The verifier requires that each access to a context is at a constant offset from it, and of the
+//! member's own size. The compiler does not know that: it merged the stores of `optlen` and
+//! `retval` into one of 64 bits, and two loads in different branches into one at a computed
+//! address. So each access is one instruction in assembly.
 
 use core::ffi::{c_int, c_void};
 
 use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_retval, bpf_set_retval};
 use interceptor_ebpf::NetnsCookie;
 
-/// Reads a member of a context, or of what a context points to: `read!(sk: bpf_sock, u32 family)`,
-/// for an array `src_ip6[3]`.
+/// Reads a member of a context, or of a structure that a context points to:
+/// `read!(sk, bpf_sock, u32 family)`, for an array `src_ip6[3]`.
 macro_rules! read {
     (@load $context:expr, $offset:expr, $load:literal) => {{
         let value: u64;
-        // SAFETY: the kernel hands out a valid context; the verifier checks that this program type
+        // SAFETY: the kernel passes a valid context; the verifier checks that this program type
         // may read this member at this size.
         unsafe {
             ::core::arch::asm!(
@@ -58,7 +58,7 @@ macro_rules! write {
     };
 }
 
-/// Reads an IPv6 address word by word: the verifier takes no wider access.
+/// Reads an IPv6 address word by word: the verifier accepts no wider access.
 macro_rules! read_v6 {
     ($context:expr, $type:ident, $member:ident) => {
         Address::from_words([
@@ -86,18 +86,18 @@ pub(crate) use sock_ops::SockOps;
 pub(crate) use sockopt::SockOption;
 pub(crate) use tcp_iter::{IteratedTcp, bpf_iter__tcp};
 
-/// What a hook that the kernel asks for permission answers.
+/// The return value of a hook that permits or refuses a system call.
 #[derive(Clone, Copy)]
 #[repr(i32)]
 pub(crate) enum HookResult {
-    /// Go on, with whatever the hook changed.
+    /// Continue, with the hook's changes.
     Proceed = 1,
     /// Fail with the errno that [`refuse`] has set.
     Refuse = 0,
 }
 
-/// Fails the system call with `errno`. Programs that run after this one, in an outer cgroup, find
-/// the call already refused.
+/// Fails the system call with `errno`. Programs at outer cgroups run afterwards, and see the call
+/// as refused ([`is_refused`]).
 #[inline(always)]
 pub(crate) fn refuse(errno: u32) -> HookResult {
     set_return_value(errno);
@@ -107,18 +107,18 @@ pub(crate) fn refuse(errno: u32) -> HookResult {
 /// Makes the system call return `-errno`, or succeed if it is 0.
 #[inline(always)]
 pub(crate) fn set_return_value(errno: u32) {
-    // SAFETY: the helper only takes a number.
+    // SAFETY: the helper's argument is a number.
     unsafe { bpf_set_retval(-(errno as c_int)) };
 }
 
-/// Whether a program that ran before this one, in an inner cgroup, has refused the system call.
+/// Whether a program at an inner cgroup, which runs earlier, has refused the system call.
 #[inline(always)]
 pub(crate) fn is_refused() -> bool {
-    // SAFETY: the helper takes nothing.
+    // SAFETY: the helper has no arguments.
     unsafe { bpf_get_retval() != 0 }
 }
 
-/// The cookie of the network namespace that the context's socket belongs to.
+/// The cookie of the network namespace of the context's socket.
 #[inline(always)]
 fn netns_of(context: *mut c_void) -> NetnsCookie {
     // SAFETY: called with the context of a hook that has this helper.

@@ -1,11 +1,11 @@
-//! Verdicts counted for the agent's metrics: one look-up in a map of this processor's own, for each
-//! connection of a pod.
+//! Counters of verdicts, for the agent's metrics: one look-up in a per-CPU map for each connection
+//! of a pod.
 //!
-//! Where a pod's sockets are seen at kubepods and again at the root, the first to see a connection
-//! counts it. What that has captured or refused shows: by the stand-in, or by the errno. What has
-//! passed does not, so the socket is noted until the second has seen it: right after, in the same
-//! system call. (If another task comes between, or a socket is seen at the root alone and does the
-//! same again at once, the number is off by one.)
+//! If the programs run for a socket at kubepods and again at the root, the first one counts the
+//! connection. The second recognizes a captured connection by the stand-in, and a refused one by
+//! the errno. For one that passes, the first records the socket until the second has run, right
+//! after, in the same system call. (If another task runs in between, or a socket that is attached
+//! at the root alone connects twice in a row, the counter is off by one.)
 
 use core::arch::asm;
 
@@ -16,7 +16,7 @@ use super::{
     maps,
 };
 
-/// Counts the verdict on what a socket of a pod makes.
+/// Counts the verdict on a connection or query of a pod's socket.
 #[inline(always)]
 pub(crate) fn outbound(call: &SockAddr, policy: &Policy, verdict: &Verdict) {
     let Some(counts) = maps::COUNTS.get_ptr_mut(0) else {
@@ -32,32 +32,32 @@ pub(crate) fn outbound(call: &SockAddr, policy: &Policy, verdict: &Verdict) {
     }
 }
 
-/// Whether it has passed a program of ours in an inner cgroup just now.
+/// Whether the call has just passed our program at an inner cgroup.
 #[inline(always)]
 fn is_seen_again(call: &SockAddr, counts: *mut Counts) -> bool {
     let cookie = call.cookie();
-    // SAFETY: the value is there for as long as the map is.
+    // SAFETY: the value lives as long as the map.
     let passed = unsafe { &raw mut (*counts).passed };
-    // SAFETY: as above; only programs on this processor write it.
+    // SAFETY: as above; only programs on this CPU write it.
     let is_again = unsafe { passed.read_volatile() } == cookie;
     // SAFETY: as above.
     unsafe { passed.write_volatile(if is_again { 0 } else { cookie }) };
     is_again
 }
 
-/// Counts the verdict on what comes in from outside a pod.
+/// Counts the verdict on a connection from outside the pod.
 #[inline(always)]
 pub(crate) fn inbound(verdict: &Verdict) {
     count(Counted::verdict(Direction::Inbound, verdict));
 }
 
-/// Counts something that comes to nothing.
+/// Counts a refused connection.
 #[inline(always)]
 pub(crate) fn refusal(direction: Direction, refusal: Refusal) {
     count(Counted::refusal(direction, refusal));
 }
 
-/// Refuses a call, and counts it unless it has been refused.
+/// Refuses a call, and counts it unless a program at an inner cgroup has refused it.
 #[inline(always)]
 pub(crate) fn refuse(why: Refusal, errno: u32) -> HookResult {
     if !is_refused() {
@@ -73,15 +73,15 @@ fn count(counted: Counted) {
     }
 }
 
-/// (Another program may come between on the same processor, so it is one instruction that adds.
-/// Rust's atomics do not offer it here: the target has no compare-and-swap in Rust's eyes.)
+/// (One instruction, as another program may interrupt this one on the same CPU. Rust's atomics are
+/// missing on this target, which for Rust has no compare-and-swap.)
 #[inline(always)]
 fn add(counts: *mut Counts, counted: Counted) {
     let index = icept_opaque(counted.index());
     if index >= COUNTS {
         return;
     }
-    // SAFETY: the value is there for as long as the map is.
+    // SAFETY: the value lives as long as the map.
     let numbers = unsafe { &raw mut (*counts).numbers };
     // SAFETY: the index is less than the length of the array.
     let number = unsafe { numbers.cast::<u64>().add(index) };
@@ -95,13 +95,14 @@ fn add(counts: *mut Counts, counted: Counted) {
     }
 }
 
-/// Has the verifier forget what it knows of `index`, which else it would follow through all that comes
-/// after, for each verdict anew: what a global function answers may be anything.
+/// Makes the value of `index` unknown to the verifier, as is the return value of every global
+/// function (cf. `core::hint::black_box`). Otherwise it would walk all following code once for each
+/// verdict.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn icept_opaque(index: usize) -> usize {
     let copy;
-    // SAFETY: a copy. It keeps the compiler from knowing the answer.
+    // SAFETY: a copy, whose value the compiler cannot know.
     unsafe {
         asm!(
             "{copy} = {index}",

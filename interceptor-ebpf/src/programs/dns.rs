@@ -1,14 +1,15 @@
 //! DNS queries over UDP: the app's datagrams to a captured server go to the agent at
-//! localhost:15053, and what the agent answers comes from the server.
+//! localhost:15053, and the agent's responses appear to come from the server.
 //!
-//! A socket remembers its server. One that asks several, as musl's resolver does, sends to all but
-//! the first from a stand-in of the server: the agent answers to it, that answer comes from it, and
-//! it says which server is meant. (Behind iptables conntrack gives such a query a source port of
-//! its own.) So does one that shares its port with others, which may get the answer in its place.
+//! The server is stored with the socket. A socket that queries several servers, as musl's resolver
+//! does, sends to all except the first from a stand-in of the server: the agent responds to the
+//! stand-in, which identifies the server. (Behind iptables, conntrack gives such a query a source
+//! port of its own.) The same holds for a socket that shares its port with others, which may
+//! receive the response instead.
 //!
-//! A query may name the interface that it is to leave by. The agent is where the pod's routing has
-//! localhost by lookup of that interface too (`interceptor/src/netns/localhost_routes.rs`); without that
-//! route the query would leave the pod, and is refused.
+//! A query may select its outgoing interface. It reaches the agent if the pod has a route to
+//! localhost on that interface (`interceptor/src/netns/localhost_routes.rs`); without that route
+//! the query would leave the pod, and is refused.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
@@ -46,20 +47,20 @@ pub(crate) fn icept_receive6(context: SockAddrContext) -> i32 {
     receive(SockAddr::new(context.sock_addr, Family::V6)) as i32
 }
 
-/// A query that the agent gets.
+/// A query that is redirected to the agent.
 struct Query {
     pod: Pod,
     server: Destination,
-    /// Where the app sees it come from, and the agent as far as that can be; unspecified if the pod
+    /// The source address, which the app sees, and the agent if possible; unspecified if the pod
     /// has lost that address.
     source: Address,
-    /// Whether neither the socket nor the datagram has a source address.
+    /// Whether socket and datagram have no source address.
     is_unbound: bool,
-    /// Whether the socket has asked another server before.
+    /// Whether the socket has queried another server before.
     is_additional_server: bool,
 }
 
-/// What an app does to send a query.
+/// The system call by which an app sends a query.
 #[derive(Clone, Copy)]
 enum Operation {
     Connect,
@@ -89,41 +90,40 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
         return count::refuse(Refusal::TableFull, ECONNREFUSED);
     }
     if query.is_unbound {
-        // Without it the kernel picks localhost, as it does where it fails: the socket has a port
-        // already.
+        // Fails if the socket has a port already. Then the kernel selects localhost as the source.
         let _bound = call.bind(query.source);
     }
     call.set(query.server.address.localhost(), DNS_CAPTURE_PORT);
     HookResult::Proceed
 }
 
-/// A socket whose connection was dissolved keeps what it is bound to, and cannot know that it was we
-/// who bound it.
+/// Unbinds a socket that was disconnected (`AF_UNSPEC`) from the address that [`connect_to_agent`]
+/// has bound it to: the kernel keeps it, as if the app had bound the socket.
 #[inline(always)]
 fn remove_assigned_source(call: &mut SockAddr) {
-    // Our own work, seen again by a hook in an outer cgroup.
-    let is_under_way = call.port() == DNS_CAPTURE_PORT;
-    if !is_under_way && !call.sock().is_connected() && assigned_source(call).is_some() {
+    // A program at an inner cgroup has redirected the same call.
+    let is_redirected = call.port() == DNS_CAPTURE_PORT;
+    if !is_redirected && !call.sock().is_connected() && assigned_source(call).is_some() {
         let _stored = call.store(&DNS_SOCKETS, |state| state.source = Address::UNSPECIFIED_V6);
         let _unbound = call.unbind();
     }
 }
 
-/// The address that we gave the socket.
+/// The address that [`connect_to_agent`] has bound the socket to.
 #[inline(always)]
 fn assigned_source(call: &SockAddr) -> Option<Address> {
     let source = call.stored(&DNS_SOCKETS)?.source;
     (!source.is_unspecified()).then_some(source)
 }
 
-/// What the socket is bound to, as the app sees it.
+/// The address that the app has bound the socket to.
 #[inline(always)]
 fn bound_address(call: &SockAddr) -> Address {
     assigned_source(call).unwrap_or_else(|| call.bound_address())
 }
 
 impl Operation {
-    /// Where the query comes from by the kernel's reckoning; unspecified if routing is to pick.
+    /// The kernel's source address of the query; unspecified if routing selects it.
     #[inline(always)]
     fn source(self, call: &SockAddr) -> Address {
         match self {
@@ -132,7 +132,7 @@ impl Operation {
         }
     }
 
-    /// The same as the app sees it.
+    /// The source address that the app sees.
     #[inline(always)]
     fn visible_source(self, call: &SockAddr) -> Address {
         let source = self.source(call);
@@ -143,7 +143,7 @@ impl Operation {
         }
     }
 
-    /// The interface that the app names, or 0.
+    /// The interface that the app selects, or 0.
     #[inline(always)]
     fn interface(self, call: &SockAddr) -> u32 {
         match self {
@@ -175,7 +175,7 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
     if (query.is_additional_server && (query.is_unbound || is_connected))
         || (is_for_any && query.is_unbound)
     {
-        let Some(stand_in) = stand_ins::find_or_allot(query.pod.netns, query.server) else {
+        let Some(stand_in) = stand_ins::find_or_allocate(query.pod.netns, query.server) else {
             return count::refuse(Refusal::TableFull, ECONNREFUSED);
         };
         call.set_source(stand_in.address);
@@ -191,7 +191,7 @@ fn send_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
     HookResult::Proceed
 }
 
-/// The agent's answer to a query that came from a stand-in comes from the stand-in.
+/// The agent's response to a query from a stand-in: sent from the stand-in.
 #[inline(always)]
 fn send_response(mut call: SockAddr) -> HookResult {
     if call.sock().local_port() == DNS_CAPTURE_PORT && Pod::of(call.netns()).is_some() {
@@ -233,8 +233,8 @@ fn handle_query(call: SockAddr, kind: Operation, pod: Pod, outbound: OutboundCal
     if error != 0 {
         return count::refuse(Refusal::NoRoute, error);
     }
-    // The copied routes speak of TCP, which multicast and broadcast never carry, and of sockets that
-    // name no interface.
+    // The copied routes are for TCP, which excludes multicast and broadcast, and for sockets that
+    // select no interface.
     if outbound.interface == 0 && !outbound.destination.is_never_tcp() {
         let errno = lookup.error_for(outbound.bound);
         if errno != 0 {
@@ -259,9 +259,10 @@ fn handle_query(call: SockAddr, kind: Operation, pod: Pod, outbound: OutboundCal
     }
 }
 
-/// The address that routing picks for a query. That of another interface than the route's is that
-/// interface's. What the pod has lost nothing can be sent from (`ip_route_output_key_hash_rcu`):
-/// unspecified then, and the query comes from localhost.
+/// The source address that routing selects for a query. If the app selects an interface other than
+/// the route's, the address of that interface. Unspecified if the pod has lost the address, as
+/// nothing can be sent from it (`ip_route_output_key_hash_rcu`): the query then comes from
+/// localhost.
 #[inline(always)]
 fn routed_source(pod: Pod, outbound: OutboundCall, lookup: RouteLookup) -> Address {
     if !outbound.bound.is_unspecified() {
@@ -279,8 +280,8 @@ fn routed_source(pod: Pod, outbound: OutboundCall, lookup: RouteLookup) -> Addre
     }
 }
 
-/// A connected socket sends without an address, which only ancillary data make a hook's business: they
-/// may name another interface, and take the source away that the socket is bound to.
+/// A connected socket sends without an address. Only ancillary data need handling: they may select
+/// another interface, and remove the source that the socket is bound to.
 #[inline(always)]
 fn send_connected(mut call: SockAddr) -> HookResult {
     let sock = call.sock();
@@ -304,7 +305,7 @@ fn send_connected(mut call: SockAddr) -> HookResult {
     HookResult::Proceed
 }
 
-/// `recvfrom` and `recvmsg` that ask who has sent.
+/// `recvfrom` and `recvmsg` with a buffer for the sender's address.
 #[inline(always)]
 fn receive(mut call: SockAddr) -> HookResult {
     if call.port() == DNS_CAPTURE_PORT
@@ -315,7 +316,7 @@ fn receive(mut call: SockAddr) -> HookResult {
     HookResult::Proceed
 }
 
-/// The server that a call which is about to tell the agent's address means.
+/// The captured server, if the call is about to return the agent's address instead.
 #[inline(always)]
 pub(crate) fn captured_server(call: &SockAddr) -> Option<&'static Destination> {
     let agent = call.address();
@@ -329,8 +330,8 @@ pub(crate) fn captured_server(call: &SockAddr) -> Option<&'static Destination> {
     (server.address.is_v4() == agent.is_v4()).then_some(server)
 }
 
-/// The address that a call which is about to tell localhost's would tell, had the socket not been
-/// connected to the agent.
+/// The local address without capture, if the call is about to return localhost because the socket
+/// is connected to the agent.
 #[inline(always)]
 pub(crate) fn visible_local_address(call: &SockAddr) -> Option<Address> {
     let local = call.address();

@@ -1,5 +1,5 @@
-//! Tells userspace where the kernel keeps the network namespace that it is in, and the state of its
-//! routing tables.
+//! Reports to userspace the address of the current network namespace's `struct net`, and the state
+//! of its routing tables.
 
 use core::ffi::c_void;
 
@@ -8,12 +8,12 @@ use interceptor_ebpf::{FibGeneration, NetnsState};
 
 use super::{kernel_memory::NetPointer, maps::FIB};
 
-/// Never attached: run once, by `BPF_PROG_TEST_RUN`, in the task that wants to know. Answers 1 if
-/// that worked. (aya's macro for tracepoints would answer 0 in any case.)
+/// Never attached: userspace runs it by `BPF_PROG_TEST_RUN` in the namespace. Returns 1 on success.
+/// (aya's macro for tracepoints would always return 0.)
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
 pub(crate) extern "C" fn icept_fib(_context: *mut c_void) -> i32 {
-    // SAFETY: the helper takes nothing and returns the address of the running task.
+    // SAFETY: the helper has no arguments and returns the address of the running task.
     let task = unsafe { bpf_get_current_task() };
     let net = NetPointer::of_task(task);
     let state = NetnsState {

@@ -1,9 +1,9 @@
-//! Reads of the kernel's own structures that no context shows.
+//! Reads members of kernel structures that the contexts do not have.
 //!
-//! `bpf_probe_read_kernel` does not fault on a bad address: it fails, and leaves zeros. So a read
-//! that cannot be done, at an unknown offset or through a null pointer, is zero, and a chain of
-//! reads is tested once, at its end. (An `Option` at every step would be branches that verifiers up
-//! to 6.2 cannot follow.)
+//! `bpf_probe_read_kernel` does not fault on a bad address: it fails, and writes zeros. So a read
+//! at an unknown offset or through a null pointer returns zero, and a chain of reads is tested
+//! once, at its end. (An `Option` at every step would add branches that verifiers up to 6.2 cannot
+//! follow.)
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 
 use super::uapi::{AF_INET6, Family, TCP_CLOSE, TCP_SYN_SENT};
 
-/// One offset. Read by itself: the verifier knows its value, and the rest is not copied.
+/// One offset. Read alone: the verifier knows its value, and the others are not copied.
 macro_rules! offset {
     ($member:ident) => {{
         let offsets = (&raw const $crate::programs::maps::OFFSETS)
@@ -25,14 +25,14 @@ macro_rules! offset {
 
 pub(crate) use offset;
 
-/// An address in the kernel's memory, as a plain number; 0 is none.
+/// An address in the kernel's memory, as a plain number; 0 is null.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelPointer(u64);
 
 impl KernelPointer {
     pub(crate) const NULL: Self = Self(0);
 
-    /// The member that lies `offset` bytes on.
+    /// The member at `offset`.
     #[inline(always)]
     pub(crate) const fn member(self, offset: u32) -> Self {
         if offset == UNKNOWN_OFFSET {
@@ -42,7 +42,7 @@ impl KernelPointer {
         }
     }
 
-    /// The structure that has this as its member `offset` bytes on (`container_of`).
+    /// The structure with this member at `offset` (`container_of`).
     #[inline(always)]
     pub(crate) const fn container(self, offset: u32) -> Self {
         if offset == UNKNOWN_OFFSET {
@@ -52,12 +52,12 @@ impl KernelPointer {
         }
     }
 
-    /// Reads the `T` that lies `offset` bytes on; zeros if it cannot be read.
+    /// Reads the `T` at `offset`; zeros if it cannot be read.
     #[inline(always)]
     pub(crate) fn read<T: FromBytes>(self, offset: u32) -> T {
         let address = self.member(offset).0;
         let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper checks the address, and writes the whole value in any case.
+        // SAFETY: the helper checks the address, and always writes the whole value.
         unsafe {
             bpf_probe_read_kernel(
                 value.as_mut_ptr().cast(),
@@ -68,7 +68,7 @@ impl KernelPointer {
         }
     }
 
-    /// Reads the pointer that lies `offset` bytes on.
+    /// Reads the pointer at `offset`.
     #[inline(always)]
     pub(crate) fn follow(self, offset: u32) -> Self {
         Self(self.read(offset))
@@ -80,15 +80,15 @@ impl KernelPointer {
     }
 }
 
-/// Reads the pointer that a context begins with, or one that lies `index` pointers on.
+/// Reads the pointer at `index` in a context, as in an array of pointers.
 ///
 /// # Safety
 ///
-/// The kernel's side of the context must have a pointer there.
+/// The kernel's structure of the context must have a pointer there.
 #[inline(always)]
 unsafe fn pointer_in_context(context: *const c_void, index: usize) -> KernelPointer {
     let mut pointer = MaybeUninit::<u64>::uninit();
-    // SAFETY: the helper checks the address, and writes the whole value in any case.
+    // SAFETY: the helper checks the address, and always writes the whole value.
     unsafe {
         bpf_probe_read_kernel(
             pointer.as_mut_ptr().cast(),
@@ -104,20 +104,20 @@ unsafe fn pointer_in_context(context: *const c_void, index: usize) -> KernelPoin
 pub(crate) struct SocketPointer(KernelPointer);
 
 impl SocketPointer {
-    /// Takes the pointer out of the kernel's side of a context. (`ctx.sk` would be the same, but
+    /// Reads the pointer from the kernel's structure of a context. (`ctx.sk` would be the same, but
     /// the verifier forbids arithmetic on it.)
     ///
     /// # Safety
     ///
-    /// The kernel's side of the context must begin with the `struct sock *`.
+    /// The kernel's structure of the context must begin with the `struct sock *`.
     #[inline(always)]
     pub(crate) unsafe fn from_context(context: *const c_void) -> Self {
-        // SAFETY: passed on to the caller.
+        // SAFETY: required of the caller.
         Self(unsafe { pointer_in_context(context, 0) })
     }
 
-    /// Who opened the socket, as `owner_mt` in `net/netfilter/xt_owner.c` finds it: through the
-    /// file, so a socket that has none has no owner.
+    /// The socket's owner, as `owner_mt` in `net/netfilter/xt_owner.c` finds it: through the file,
+    /// so a socket without a file has no owner.
     #[inline(always)]
     pub(crate) fn owner(self) -> Owner {
         let credentials = self
@@ -129,7 +129,7 @@ impl SocketPointer {
             return Owner::NONE;
         }
         let (uid, gid) = (offset!(cred_fsuid), offset!(cred_fsgid));
-        // Side by side, unless the kernel has shuffled its structures.
+        // Adjacent, unless the kernel is built with randomized structures.
         if gid == uid + size_of::<u32>() as u32 {
             let [uid, gid] = credentials.read(uid);
             return Owner { uid, gid };
@@ -140,16 +140,16 @@ impl SocketPointer {
         }
     }
 
-    /// The local port in host byte order, which `inet_sport` keeps after a reset has given the
-    /// port back.
+    /// The local port in host byte order, which `inet_sport` keeps after a reset has released the
+    /// port.
     #[inline(always)]
     pub(crate) fn lasting_local_port(self) -> u16 {
         u16::from_be(self.0.read(offset!(inet_sport)))
     }
 
     /// Whether the socket was accepted, not connected: `tcp_v4_syn_recv_sock` and
-    /// `tcp_v6_syn_recv_sock` note the interface that the handshake came in by, where a socket that
-    /// connects has 0 (or what `IP_MULTICAST_IF` put there, which nobody sets on a TCP socket).
+    /// `tcp_v6_syn_recv_sock` store the incoming interface of the handshake, where a connecting
+    /// socket has 0 (or the value of `IP_MULTICAST_IF`, which is not used on TCP sockets).
     #[inline(always)]
     pub(crate) fn is_accepted(self, family: u32) -> bool {
         let interface: u32 = if family == AF_INET6 {
@@ -161,9 +161,9 @@ impl SocketPointer {
         interface != 0
     }
 
-    /// Whether the packets of a socket go by way of an address that its owner has named: a routing
-    /// header (`inet6_csk_route_socket`, `fl6_update_dst`), or a source route
-    /// (`__ip_queue_xmit`), which IPv6 sockets that speak IPv4 have too.
+    /// Whether the packets of a socket go through an address that its owner has set: a routing
+    /// header (`inet6_csk_route_socket`, `fl6_update_dst`), or a source route (`__ip_queue_xmit`),
+    /// which IPv6 sockets with IPv4-mapped addresses have too.
     #[inline(always)]
     pub(crate) fn has_source_route(self, family: Family) -> bool {
         let v4 = self.0.follow(offset!(inet_options));
@@ -177,13 +177,13 @@ impl SocketPointer {
         v4 != 0 || !v6.is_null()
     }
 
-    /// The interface that the socket names for what it sends over IPv4 (`IP_UNICAST_IF`), or 0.
+    /// The outgoing interface that the socket selects for IPv4 (`IP_UNICAST_IF`), or 0.
     #[inline(always)]
     pub(crate) fn unicast_interface_v4(self) -> u32 {
         self.0.read(offset!(inet_uc_index))
     }
 
-    /// The same for IPv6: `IPV6_PKTINFO` as a socket option, which comes first, or
+    /// The same for IPv6: `IPV6_PKTINFO` as a socket option, which has precedence, or
     /// `IPV6_UNICAST_IF` (`ip6_datagram_flow_key_init`).
     #[inline(always)]
     pub(crate) fn unicast_interface_v6(self) -> u32 {
@@ -194,22 +194,22 @@ impl SocketPointer {
         }
     }
 
-    /// Whether the socket was bound to a port with `SO_REUSEPORT`: another one may get what is sent
-    /// to it.
+    /// Whether the socket was bound to a port with `SO_REUSEPORT`: another socket may receive its
+    /// datagrams.
     #[inline(always)]
     pub(crate) fn shares_port(self) -> bool {
         !self.0.follow(offset!(sock_reuseport_group)).is_null()
     }
 
-    /// Whether a TCP socket that connects has nothing under way that conntrack could know of: its
-    /// SYN is not sent yet (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset,
-    /// which is the end of the entry too.
+    /// Whether conntrack would have no entry for a connecting TCP socket: its SYN is not sent yet
+    /// (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset, which deletes the
+    /// entry.
     #[inline(always)]
     pub(crate) fn is_untracked(self, state: u32) -> bool {
         match state {
             TCP_SYN_SENT => {
-                let under_way: u32 = self.0.read(offset!(tcp_packets_out));
-                under_way == 0
+                let packets_out: u32 = self.0.read(offset!(tcp_packets_out));
+                packets_out == 0
             }
             TCP_CLOSE => {
                 let expected_next: u32 = self.0.read(offset!(tcp_rcv_nxt));
@@ -220,8 +220,8 @@ impl SocketPointer {
     }
 }
 
-/// The scope that the caller of `connect` gave with an IPv6 address: `sin6_scope_id` of the address
-/// that the second pointer of the context leads to.
+/// The `sin6_scope_id` that the caller of `connect` passed: that of the address at the second
+/// pointer of the context.
 ///
 /// # Safety
 ///
@@ -233,15 +233,15 @@ pub(crate) unsafe fn scope_in_context(context: *const c_void) -> u32 {
     unsafe { pointer_in_context(context, 1) }.read(SIN6_SCOPE_ID)
 }
 
-/// The interface that a datagram is to leave by, or 0: that of `IP_PKTINFO` or `IPV6_PKTINFO`, or
-/// what the socket is bound to. `IP_UNICAST_IF` and `IPV6_UNICAST_IF` come later.
+/// The outgoing interface of a datagram, or 0: that of `IP_PKTINFO` or `IPV6_PKTINFO`, or the one
+/// that the socket is bound to. The kernel applies `IP_UNICAST_IF` and `IPV6_UNICAST_IF` later.
 ///
 /// # Safety
 ///
 /// The context must be that of a `sendmsg` hook, of IPv4 if `is_v4`.
 #[inline(always)]
 pub(crate) unsafe fn interface_of_datagram(context: *const c_void, is_v4: bool) -> u32 {
-    // SAFETY: the fourth pointer of `struct bpf_sock_addr_kern`, `t_ctx`, leads to the source
+    // SAFETY: the fourth pointer of `struct bpf_sock_addr_kern`, `t_ctx`, points to the source
     // address in `udp_sendmsg`'s `struct ipcm_cookie`, or in `udpv6_sendmsg`'s `struct flowi6`.
     let source = unsafe { pointer_in_context(context, 3) };
     if is_v4 {
@@ -253,20 +253,20 @@ pub(crate) unsafe fn interface_of_datagram(context: *const c_void, is_v4: bool) 
     }
 }
 
-/// A `struct sock_common *` that `iter/tcp` has come to.
+/// A `struct sock_common *` in an iteration of `iter/tcp`.
 #[derive(Clone, Copy)]
 pub(crate) struct IteratedSocket(KernelPointer);
 
 impl IteratedSocket {
-    /// Takes the second member of `struct bpf_iter__tcp`. At the end of the iteration it is null,
-    /// and everything about it zero.
+    /// Reads the second member of `struct bpf_iter__tcp`. At the end of the iteration it is null,
+    /// and all its members read as zero.
     ///
     /// # Safety
     ///
     /// `context` must be the context of an `iter/tcp` program.
     #[inline(always)]
     pub(crate) unsafe fn from_context(context: *const c_void) -> Self {
-        // SAFETY: passed on to the caller.
+        // SAFETY: required of the caller.
         Self(unsafe { pointer_in_context(context, 1) })
     }
 
@@ -308,7 +308,7 @@ impl NetPointer {
         Self(KernelPointer(address))
     }
 
-    /// The network namespace that `task`, a `struct task_struct *`, is in.
+    /// The network namespace of `task`, a `struct task_struct *`.
     #[inline(always)]
     pub(crate) fn of_task(task: u64) -> Self {
         Self(
@@ -318,21 +318,21 @@ impl NetPointer {
         )
     }
 
-    /// The network namespace of the device that a packet is at.
+    /// The network namespace of a packet's device.
     ///
     /// # Safety
     ///
-    /// `packet` must be the context of a hook that is shown packets.
+    /// `packet` must be the context of a packet hook.
     #[inline(always)]
     pub(crate) unsafe fn of_packet(packet: *const c_void) -> Self {
-        // The kernel's side of the context is the `struct sk_buff`. An address that the helper has read
-        // is a plain number, to which an offset may be added; the context itself is not.
+        // The kernel's structure of the context is the `struct sk_buff`. An address that the helper
+        // has read is a plain number, to which an offset may be added; the context itself is not.
         let packet = KernelPointer((&raw const packet) as u64).follow(0);
         let device = packet.follow(offset!(packet_device));
         Self(device.follow(offset!(device_net)))
     }
 
-    /// 0, which is no cookie, if it cannot be read.
+    /// 0, which no namespace has, if the cookie cannot be read.
     #[inline(always)]
     pub(crate) fn cookie(self) -> NetnsCookie {
         self.0.read(offset!(net_cookie))

@@ -1,10 +1,10 @@
-//! The proxy's listening sockets are noted as they begin to listen, and those that already listen
-//! when a pod is attached are found by walking its sockets.
+//! Registers the proxy's listening sockets when they begin to listen, and those that already listen
+//! when a pod is attached, by iterating over its sockets.
 //!
 //! The sockets of one port and one kind of address share a ring of slots, whose size is the pod's
-//! share of the table. When all slots are taken, a new socket takes the place of one in the newer
-//! half: of a group (`SO_REUSEPORT`) the oldest and the newest stay known, and one of a group is
-//! enough for the kernel to find the others.
+//! share of the table. When all slots are in use, a new socket replaces one in the newer half: of a
+//! group (`SO_REUSEPORT`) the oldest and the newest stay registered, and the kernel finds the
+//! others from one of the group.
 
 use core::ptr;
 
@@ -41,7 +41,7 @@ pub(crate) fn register_new_listener(socket: SockOps) {
     });
 }
 
-/// `iter/tcp`, run once in a pod's network namespace: notes the sockets that listen already.
+/// `iter/tcp`, run once in a pod's network namespace: registers the sockets that listen already.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub(crate) extern "C" fn icept_iter(context: *mut bpf_iter__tcp) -> i32 {
@@ -67,17 +67,17 @@ fn register_existing_listener(iterated: IteratedTcp) {
     });
 }
 
-/// A socket that listens.
+/// A listening socket.
 struct Listener {
     address: Address,
-    /// 0 if it is not known.
+    /// 0 if unknown.
     cookie: u64,
     key: ListenerPortKey,
 }
 
 impl Listener {
-    /// Puts the socket into a slot, if its port is one whose listeners are noted and a look-up can
-    /// ask for its address. `insert` returns a negative errno or 0.
+    /// Puts the socket into a slot, if listeners on its port are registered and a look-up can
+    /// search for its address. `insert` returns a negative errno or 0.
     #[inline(always)]
     fn register(self, port: u16, insert: impl Fn(&mut ListenerKey, u64) -> i64) {
         let Some(known) = LISTENER_PORTS.get_ptr_mut(self.key) else {
@@ -92,8 +92,8 @@ impl Listener {
         // searches begin.
         let known = unsafe { &mut *known };
         if self.cookie != 0 && known.last == self.cookie {
-            // The hook runs once more, at an outer cgroup, and the slot is taken; or the socket has
-            // stopped to listen, which has emptied it, and listens again.
+            // Either the hook runs again, at an outer cgroup, and the slot is in use; or the socket
+            // has stopped listening, which has emptied the slot, and listens again.
             key.slot = known.last_slot as u16;
             insert(&mut key, BPF_NOEXIST.into());
             return;
@@ -107,7 +107,7 @@ impl Listener {
 }
 
 /// Puts a socket into the first free slot, or the next one of the newer half. `None` for an MPTCP
-/// listener, or without memory: connections are refused for want of a listener.
+/// listener, or without memory: connections to it are refused (`no_listener`).
 #[inline(always)]
 fn put(
     key: &mut ListenerKey,
@@ -132,8 +132,8 @@ fn put(
     (insert(key, BPF_ANY.into()) == 0).then_some(key.slot)
 }
 
-/// What a redirected connection may be received by, in the kernel's own order
-/// (`__inet_lookup_listener`): the exact address, then the wildcard, for IPv4 that of IPv6 too.
+/// The kinds of addresses whose listeners receive a redirected connection, in the kernel's order
+/// (`__inet_lookup_listener`): the exact address, then the wildcard, for IPv4 also that of IPv6.
 #[inline(always)]
 pub(crate) fn candidates(exact: Address) -> [ListenerAddress; 3] {
     use ListenerAddress::{AnyV4, AnyV6};

@@ -1,10 +1,10 @@
-//! Verdicts told to `interceptor run --log`, by aya-log. Off unless a policy asks for it: what is
-//! left then is the test of a flag that is at hand anyway.
+//! Logs verdicts by aya-log, for `interceptor run --log`. Off unless a policy enables it: the cost
+//! then is the test of one flag.
 
 use aya_log_ebpf::info;
 use interceptor_ebpf::{Address, Flow, Policy, PolicyFlags, Verdict};
 
-/// Tells of the verdict on `flow`, if the policy asks for it.
+/// Logs the verdict on `flow`, if the policy enables it.
 #[inline(always)]
 pub(crate) fn verdict(policy: &Policy, flow: &Flow, verdict: &Verdict) {
     if !policy.flags.contains(PolicyFlags::LOG) {
@@ -27,11 +27,11 @@ pub(crate) fn verdict(policy: &Policy, flow: &Flow, verdict: &Verdict) {
     };
 }
 
-// Functions that the verifier looks at once, by themselves, because they are global: as parts of
-// their callers they would be walked anew for every verdict, and were most of what it walked. Such
-// functions take five numbers at most, and must answer one.
+// The verifier walks a global function once; static functions it would walk again for every
+// verdict, and these were most of what it walked. Global functions have at most five numbers as
+// arguments, and must return one.
 //
-// (The first argument of the macro is not used so far, by aya-log-ebpf 0.2.)
+// (aya-log-ebpf 0.2 does not use the first argument of the macro.)
 
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -1,11 +1,12 @@
-//! `sk_lookup`: a new connection finds its listening socket.
+//! `sk_lookup`: selects the listening socket of a new connection.
 //!
-//! The hook has no helper that tells the network namespace. So each has a small program of its own,
-//! which userspace writes out with the cookie in it (`interceptor/src/bpf/dispatcher.rs`); it passes
-//! everything but TCP, and calls this one, which all share.
+//! The hook has no helper for the network namespace's cookie. So each namespace has a small
+//! dispatcher of its own, which userspace generates with the cookie in it
+//! (`interceptor/src/bpf/dispatcher.rs`); it passes everything except TCP, and tail-calls this
+//! program, which all share.
 //!
-//! What this hook cannot deliver it drops, which the client sees as a refused connection: it is the
-//! last line, and nothing captured goes past it.
+//! This hook drops what it cannot deliver, which the client sees as a refused connection: no
+//! captured connection bypasses the proxy here.
 
 use core::{array, ffi::c_void};
 
@@ -116,27 +117,28 @@ fn lookup_inbound(
     }
 }
 
-/// Whether the pod itself has sent a packet that comes as if by the interface that has `to`. The
-/// source alone proves nothing: IPv6 takes any from outside, IPv4 with `accept_local`.
+/// Whether the pod itself has sent a packet whose incoming interface is the one with `to`. The
+/// source address alone proves nothing: IPv6 accepts any from outside, IPv4 with `accept_local`.
 #[inline(always)]
 fn is_from_itself(packet: &SkLookup, pod: Pod, to: StandIn) -> bool {
     let from = (packet.remote_address(), packet.remote_port());
     pod.owns(from.0) && self_connections::is_in_handshake(pod.netns, from, (to.address, to.port))
 }
 
-/// The network namespace whose program has called. `None` if another look-up came between.
+/// The network namespace whose dispatcher has called. `None` if another look-up has interrupted it.
 #[inline(always)]
 fn caller(packet: &SkLookup) -> Option<NetnsCookie> {
     let slot = CALLS.get_ptr(0)?;
     let caller = packet.distance_from(slot);
-    // SAFETY: the slot is there for as long as the map is. Each word is read by one instruction,
-    // whoever else writes it.
+    // SAFETY: the slot lives as long as the map. Each word is read by one instruction, so
+    // concurrent writes do not tear it.
     let words = array::from_fn(|word| unsafe { (&raw const (*slot).words[word]).read_volatile() });
     Call { words }.netns(caller)
 }
 
-/// A connection that was taken to a stand-in: by `connect`, where REDIRECT would have sent it to
-/// localhost, or as it came by an interface, where it would have sent it to that one's address.
+/// A connection that was redirected to a stand-in: by `connect`, where REDIRECT would use
+/// localhost, or by the tc program of an interface, where REDIRECT would use the interface's
+/// address.
 #[inline(always)]
 fn deliver_captured(
     context: &SkLookupContext,
@@ -158,8 +160,8 @@ fn deliver_captured(
     deliver(context, pod, listener, exact, incoming)
 }
 
-/// Hands the connection, which REDIRECT would have made one to `exact` by way of `interface`, to the
-/// proxy's listener that is bound to that address or to a wildcard.
+/// Assigns the connection, which REDIRECT would send to `exact` on `interface`, to the proxy's
+/// listener that is bound to that address or to a wildcard.
 #[inline(always)]
 fn deliver(
     context: &SkLookupContext,
@@ -178,14 +180,14 @@ fn deliver(
         interface,
         found: 0,
     };
-    // No iterator: the compiler would make a function of it.
+    // No iterator: the compiler would not inline it.
     let [first, second, third] = candidates(exact);
     let is_delivered =
         search.assign(first, known) || search.assign(second, known) || search.assign(third, known);
     is_delivered.then_some(()).ok_or(Refusal::NoListener)
 }
 
-/// A search for a listening socket, which the callback of `bpf_loop` is given.
+/// A search for a listening socket: the context of `bpf_loop`'s callback.
 struct Search {
     context: *mut bpf_sk_lookup,
     key: ListenerKey,
@@ -196,7 +198,8 @@ struct Search {
 
 impl Search {
     /// Assigns one of the sockets on this kind of address: the one that was found last, else the
-    /// first of all slots. (`bpf_loop`, not a loop: that, the verifier of 6.1 walks a million times.)
+    /// first in the slots. (`bpf_loop` rather than a loop, of which the verifier of 6.1 walks every
+    /// iteration.)
     #[inline(always)]
     fn assign(&mut self, kind: ListenerAddress, known: *mut ListenerPort) -> bool {
         // SAFETY: the entry lives as long as the program runs; a racing update only changes where
@@ -212,7 +215,7 @@ impl Search {
             return true;
         }
         let callback = try_slot as *mut c_void;
-        // SAFETY: the callback takes what it is given here, which outlives the call.
+        // SAFETY: the callback's context has the type that it expects, and outlives the call.
         unsafe {
             let slots = share::of_pod().listener_slots;
             let search = (&raw mut *self).cast();
@@ -226,8 +229,8 @@ impl Search {
         true
     }
 
-    /// Assigns the socket in `slot`, if there is one. The kernel itself chooses among the
-    /// `SO_REUSEPORT` group of that socket, and refuses one that is `IPV6_V6ONLY` for IPv4.
+    /// Assigns the socket in `slot`, if there is one. The kernel itself selects from the
+    /// `SO_REUSEPORT` group of that socket, and rejects an `IPV6_V6ONLY` socket for IPv4.
     #[inline(always)]
     fn try_slot(&mut self, slot: u64) -> bool {
         self.key.slot = slot as u16;
@@ -241,7 +244,7 @@ impl Search {
         let bound = sock.bound_interface();
         let is_wanted = (bound == 0 || bound == self.interface)
             && (self.key.is_of_one_address() || sock.local_address() == self.exact);
-        // SAFETY: the socket is held since the look-up, and released once.
+        // SAFETY: the look-up holds a reference to the socket, which is released once.
         unsafe {
             let assigned = is_wanted && bpf_sk_assign(self.context.cast(), pointer, 0) == 0;
             bpf_sk_release(pointer);
@@ -250,9 +253,9 @@ impl Search {
     }
 }
 
-/// Answers 1, which ends the loop, if the socket in `slot` has taken the connection.
+/// Returns 1, which ends the loop, if the connection is assigned to the socket in `slot`.
 unsafe extern "C" fn try_slot(slot: u64, search: *mut Search) -> i64 {
-    // SAFETY: `assign` hands in itself.
+    // SAFETY: `assign` passes itself.
     let search = unsafe { &mut *search };
     if search.try_slot(slot) {
         search.found = 1;

@@ -1,4 +1,4 @@
-//! MPTCP listeners cannot be kept in a map of sockets, so a proxy is given none.
+//! A map of sockets cannot hold MPTCP listeners, so a proxy cannot create any.
 
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::cgroup_sock, programs::SockContext};
 
@@ -9,7 +9,8 @@ use super::{
 };
 
 /// Refuses `IPPROTO_MPTCP` to the proxy as a kernel without MPTCP does; its users (Go, by default)
-/// then take TCP. Apps keep theirs: the kernel accepts an MPTCP client on a TCP listener as TCP.
+/// fall back to TCP. Apps may use MPTCP: the kernel accepts an MPTCP client on a TCP listener as
+/// TCP.
 #[cgroup_sock(sock_create)]
 pub(crate) fn icept_create(context: SockContext) -> i32 {
     create(NewSocket::new(context.sock)) as i32

@@ -1,4 +1,4 @@
-//! `getsockopt(SO_ORIGINAL_DST)`: answered as `nf_conntrack` answers it behind the REDIRECT rules.
+//! `getsockopt(SO_ORIGINAL_DST)`: returns what `nf_conntrack` returns behind the REDIRECT rules.
 
 use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandIn, StandInRange};
@@ -25,7 +25,7 @@ fn getsockopt(mut call: SockOption) -> HookResult {
     if call.name() == SO_ORIGINAL_DST && (level == SOL_IP || level == SOL_IPV6) {
         original_destination(&mut call, level);
     } else {
-        call.leave_long_value_alone();
+        call.keep_long_value();
     }
     HookResult::Proceed
 }
@@ -49,9 +49,9 @@ fn original_destination(call: &mut SockOption, level: i32) {
     }
 }
 
-/// Whether the kernel would ask conntrack. If not, its own error stands: ENOPROTOOPT for other
-/// protocols and for an IPv6 question to an IPv4 socket, EOPNOTSUPP for MPTCP. (An MPTCP socket
-/// whose peer speaks TCP only has become TCP, and asks.)
+/// Whether the kernel would query conntrack. If not, its own error remains: ENOPROTOOPT for other
+/// protocols and for the IPv6 option of an IPv4 socket, EOPNOTSUPP for MPTCP. (An MPTCP socket with
+/// a TCP peer has fallen back to TCP, and queries conntrack.)
 #[inline(always)]
 fn queries_conntrack(sock: Sock, level: i32, kernel_result: i32) -> bool {
     let is_tcp = match sock.protocol() {
@@ -74,11 +74,11 @@ fn has_room(call: &SockOption, level: i32) -> bool {
 enum Found {
     Destination(StandIn),
     Nothing,
-    /// A pod that has rules of its own, or still has Istio's: conntrack's answer stands.
+    /// The pod has iptables rules of its own, or Istio's: conntrack's result remains.
     KernelResult,
 }
 
-/// Our stand-in first, then the kernel's own answer, then what the socket itself knows.
+/// The stand-in's destination first, then the kernel's own result, then the socket's addresses.
 #[inline(always)]
 fn find(pod: Pod, sock: Sock, socket: SocketPointer, has_kernel_result: bool) -> Found {
     let local = local_name(sock, socket);
@@ -122,9 +122,9 @@ fn local_name(sock: Sock, socket: SocketPointer) -> StandIn {
     }
 }
 
-/// Answers in the family of the question. A question in the other family finds no connection:
-/// ENOENT, as for an IPv4 connection that an IPv6 socket has accepted, and as for IPv6 where no
-/// rules make conntrack follow it.
+/// Returns the destination if it is of the option's family. Otherwise ENOENT, as for an IPv4
+/// connection that an IPv6 socket has accepted, and as for IPv6 where no rules make conntrack track
+/// it.
 #[inline(always)]
 fn return_destination(call: &mut SockOption, pod: Pod, level: i32, sock: Sock, end: StandIn) {
     let StandIn { address, port } = end;

@@ -1,4 +1,4 @@
-//! What a socket of a pod is about to reach: the facts that an outbound verdict hangs on.
+//! A call of a pod's socket with a destination: the facts that an outbound verdict depends on.
 
 use interceptor_ebpf::{
     Address, Destination, InterfaceFlags, Listener, Outbound, PolicyFlags, Transport,
@@ -9,17 +9,17 @@ use super::{
     pod::{Pod, RouteLookup},
 };
 
-/// A call that wants to reach a destination: `connect`, or `sendmsg` with an address.
+/// A call with a destination: `connect`, or `sendmsg` with an address.
 #[derive(Clone, Copy)]
 pub(crate) struct OutboundCall {
     pod: Pod,
-    /// Where it really goes.
+    /// The effective destination.
     pub(crate) destination: Address,
     /// In host byte order.
     pub(crate) port: u16,
-    /// What the socket is bound to, as the app sees it; unspecified if it is not.
+    /// The address that the app has bound the socket to; unspecified if none.
     pub(crate) bound: Address,
-    /// The interface that it is to leave by, if the app names one; else 0.
+    /// The outgoing interface, if the app selects one; else 0.
     pub(crate) interface: u32,
 }
 
@@ -37,7 +37,7 @@ impl OutboundCall {
         }
     }
 
-    /// The same towards `destination`.
+    /// The same call to `destination`.
     #[inline(always)]
     pub(crate) const fn towards(self, destination: Address) -> Self {
         Self {
@@ -46,9 +46,9 @@ impl OutboundCall {
         }
     }
 
-    /// The same if it is IPv4, with an address of which the compiler knows that. (Each question for
-    /// the family that is open when the program is loaded is two paths more for the verifier to
-    /// walk, so what follows is compiled twice, once for each family.)
+    /// The same call if it is IPv4, with an address that the compiler knows to be IPv4. (The
+    /// verifier walks two paths for each test of a family that it does not know, so the code that
+    /// follows is compiled once for each family.)
     #[inline(always)]
     pub(crate) fn as_v4(self) -> Option<Self> {
         let destination = Address::from_v4(self.destination.v4()?);
@@ -58,7 +58,7 @@ impl OutboundCall {
         })
     }
 
-    /// What the pod's routing does with the destination.
+    /// Looks up the route to the destination.
     #[inline(always)]
     pub(crate) fn look_up_route(self) -> RouteLookup {
         self.pod.look_up_route(self.destination)
@@ -83,7 +83,7 @@ impl OutboundCall {
         }
     }
 
-    /// Where it comes from: what the socket is bound to, else what routing picks.
+    /// The source address: that of the socket, else the one that routing selects.
     #[inline(always)]
     pub(crate) fn source(self, lookup: RouteLookup) -> Address {
         match lookup.route {
@@ -92,8 +92,8 @@ impl OutboundCall {
         }
     }
 
-    /// The way out is that of the route, or the interface that the app names; but to the pod itself it
-    /// is always `lo` (`ip_route_output_key_hash_rcu`).
+    /// Whether the outgoing interface is excluded: the one that the app selects, else the route's;
+    /// to the pod itself always `lo` (`ip_route_output_key_hash_rcu`).
     #[inline(always)]
     fn is_by_excluded_interface(self, lookup: RouteLookup) -> bool {
         if !self.pod.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
@@ -114,7 +114,7 @@ impl OutboundCall {
         policy.flags.contains(PolicyFlags::TPROXY) && call.sock().mark() == policy.mark
     }
 
-    /// What is remembered of the destination when `listener` gets the connection.
+    /// The destination to record when `listener` receives the connection.
     #[inline(always)]
     pub(crate) fn captured_by(self, listener: Listener, lookup: RouteLookup) -> Destination {
         Destination {
@@ -127,8 +127,8 @@ impl OutboundCall {
     }
 }
 
-/// Where a connection to `address` really goes. The unspecified address means this host: what the
-/// socket is bound to for IPv4 (`ip_route_output_key_hash_rcu`), localhost otherwise
+/// The effective destination of a connection to `address`. The unspecified address means this host:
+/// the socket's own address for IPv4 (`ip_route_output_key_hash_rcu`), localhost otherwise
 /// (`tcp_v6_connect`).
 #[inline(always)]
 fn effective_destination(address: Address, bound: Address) -> Address {

@@ -1,8 +1,8 @@
-//! The addresses that a network namespace has at this moment: what its routing delivers to itself.
+//! The current addresses of a network namespace, which its routing delivers locally.
 //!
-//! For when the copied routes are old. No helper of these hooks asks the routing tables, so the
-//! lists are walked that the tables' `local` routes are made from: the devices, and each device's
-//! addresses. All of them are freed by RCU, and programs run in RCU read-side sections.
+//! For use when the copied routes are out of date. These hooks have no helper for routing tables,
+//! so this walks the lists from which the kernel makes the `local` routes: the devices, and each
+//! device's addresses. RCU frees all of them, and programs run in RCU read-side sections.
 
 use core::ffi::c_void;
 
@@ -11,21 +11,21 @@ use interceptor_ebpf::Address;
 
 use super::kernel_memory::{KernelPointer, NetPointer, offset};
 
-/// How many devices and addresses are looked at. What comes after them is not found.
+/// The maximum number of devices and addresses to visit. Later ones are not found.
 const STEPS: u32 = 4096;
 
 /// `struct list_head.next`
 const NEXT: u32 = 0;
 
-/// Whether `address` is one of those that `net` has.
+/// Whether `net` has `address`.
 #[inline(always)]
 pub(crate) fn include(net: NetPointer, address: Address) -> bool {
     let [first, second]: [u64; 2] = zerocopy::transmute!(address.words());
     icept_has(net.address(), first, second) != 0
 }
 
-/// A function that the verifier looks at once, by itself, because it is global: as a part of its
-/// callers it would be walked anew on each of their many paths.
+/// A global function, which the verifier walks once; a static function it would walk again on each
+/// of its callers' many paths.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn icept_has(net: u64, first_half: u64, second_half: u64) -> u64 {
@@ -38,12 +38,12 @@ extern "C" fn icept_has(net: u64, first_half: u64, second_half: u64) -> u64 {
         entry: KernelPointer::NULL,
         found: 0,
     };
-    // The verifier of 6.1 follows the callback once, and takes out what it does not come to as dead.
-    // So the walk begins with values that it cannot know: at a device.
+    // The verifier of 6.1 walks the callback once, and removes code that it does not reach as dead.
+    // So the walk begins with values that are unknown to it: at a device.
     if walk.enter_next_device() {
         return 0;
     }
-    // SAFETY: the callback takes what it is given here, which outlives the call.
+    // SAFETY: the callback's context has the type that it expects, and outlives the call.
     unsafe {
         let walk = (&raw mut walk).cast();
         bpf_loop(STEPS, step as *mut c_void, walk, 0);
@@ -51,9 +51,9 @@ extern "C" fn icept_has(net: u64, first_half: u64, second_half: u64) -> u64 {
     walk.found
 }
 
-/// Answers 1, which ends the loop, when the walk is over.
+/// Returns 1, which ends the loop, when the walk has ended.
 unsafe extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
-    // SAFETY: `icept_has` hands in its own `Walk`.
+    // SAFETY: `icept_has` passes its own `Walk`.
     let walk = unsafe { &mut *walk };
     if walk.is_between_devices() {
         return walk.enter_next_device().into();
@@ -66,16 +66,16 @@ unsafe extern "C" fn step(_index: u64, walk: *mut Walk) -> i64 {
     0
 }
 
-/// Where a walk has come to.
+/// The position of a walk.
 struct Walk {
     wanted: Address,
     /// The head of the list of devices.
     devices: KernelPointer,
-    /// The device's place in that list.
+    /// The device's node in that list.
     device: KernelPointer,
-    /// The head of the list of the device's IPv6 addresses, which is its end too.
+    /// The head of the list of the device's IPv6 addresses, which is also its end.
     entries: KernelPointer,
-    /// A `struct in_ifaddr`, or the place of a `struct inet6_ifaddr` in that list.
+    /// A `struct in_ifaddr`, or the node of a `struct inet6_ifaddr` in that list.
     entry: KernelPointer,
     found: u64,
 }
@@ -86,7 +86,7 @@ impl Walk {
         self.entry.is_null() || self.entry == self.entries
     }
 
-    /// Goes to the first address of the next device. Answers whether there is no such device.
+    /// Moves to the first address of the next device. Returns true if there is no such device.
     #[inline(always)]
     fn enter_next_device(&mut self) -> bool {
         self.device = self.device.follow(NEXT);
@@ -123,7 +123,7 @@ impl Walk {
         }
     }
 
-    /// An IPv4 address is local from the moment it is there, also while its device is down
+    /// An IPv4 address is local as soon as it exists, also while its device is down
     /// (`fib_add_ifaddr`, `fib_sync_down_dev`).
     #[inline(always)]
     fn is_at_wanted_v4(&self) -> bool {
@@ -131,8 +131,9 @@ impl Walk {
         local == self.wanted
     }
 
-    /// An IPv6 address is local while its route is in the tables: not until it is known to be no
-    /// duplicate, and not while its device is down (`__ipv6_ifa_notify`, `addrconf_ifdown`).
+    /// An IPv6 address is local while its route is in the tables: not before duplicate address
+    /// detection has ended, and not while its device is down (`__ipv6_ifa_notify`,
+    /// `addrconf_ifdown`).
     #[inline(always)]
     fn is_at_wanted_v6(&self) -> bool {
         let entry = self.entry.container(offset!(address_v6_in_list));

@@ -1,4 +1,4 @@
-//! Packets, as the hooks of an interface are shown them (`struct __sk_buff`).
+//! The context of tc programs: a packet (`struct __sk_buff`).
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -15,20 +15,20 @@ mod parse;
 mod rewrite;
 mod sockets;
 
-/// What a packet's IP header says.
+/// The content of a packet's IP header.
 #[derive(Clone, Copy)]
 pub(crate) struct Ip {
     pub(crate) from: Address,
     pub(crate) to: Address,
     pub(crate) is_tcp: bool,
-    /// Whether it is no fragment, and no extension headers come before TCP's.
+    /// Whether this is no fragment, and there are no extension headers before TCP's.
     pub(crate) is_plain: bool,
-    /// Where TCP's header begins, counted from IP's.
+    /// The offset of TCP's header from IP's.
     transport: u32,
 }
 
-/// What a packet's TCP header says: both ports, in host byte order, and whether it begins a
-/// connection.
+/// The content of a packet's TCP header: both ports, in host byte order, and whether this is the
+/// first packet of a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Tcp {
     pub(crate) from: u16,
@@ -36,7 +36,7 @@ pub(crate) struct Tcp {
     pub(crate) is_first: bool,
 }
 
-/// One of the ends that a packet names.
+/// One end of a connection, in a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Source,
@@ -53,14 +53,14 @@ impl Packet {
         Self { context }
     }
 
-    /// The network namespace of that interface.
+    /// The network namespace of the packet's interface.
     #[inline(always)]
     pub(crate) fn netns(&self) -> NetnsCookie {
-        // SAFETY: this is the context of a hook of an interface.
+        // SAFETY: this is the context of a tc program.
         unsafe { NetPointer::of_packet(self.context.cast()) }.cookie()
     }
 
-    /// The interface that it came in by, or leaves by.
+    /// The interface of the program: incoming or outgoing.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {
         read!(self.context, __sk_buff, u32 ifindex)
@@ -75,7 +75,7 @@ impl Packet {
     #[inline(always)]
     fn load<T>(&self, offset: u32) -> Option<T> {
         load_by(|value, size| {
-            // SAFETY: the helper writes as many bytes as it is told, which is what the value has.
+            // SAFETY: the helper writes `size` bytes, the size of the value.
             unsafe {
                 bpf_skb_load_bytes_relative(
                     self.context.cast(),
@@ -89,7 +89,7 @@ impl Packet {
     }
 }
 
-/// Only for types that any bytes are valid for: those of this module.
+/// Only for types of which any bytes are a valid value: those of this module.
 #[inline(always)]
 fn load_by<T>(load: impl FnOnce(*mut c_void, u32) -> i64) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();

@@ -21,7 +21,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// The pod of `netns`, if it is captured. This is all that a socket outside the mesh costs.
+    /// The pod of `netns`, if it is captured. The only cost for a socket outside the mesh.
     #[inline(always)]
     pub(crate) fn of(netns: NetnsCookie) -> Option<Self> {
         // SAFETY: the map does not preallocate.
@@ -29,7 +29,7 @@ impl Pod {
         Some(Self { netns, policy })
     }
 
-    /// What the pod's routing does with `destination`.
+    /// Looks up the route to `destination`.
     #[inline(always)]
     pub(crate) fn look_up_route(self, destination: Address) -> RouteLookup {
         let route = ROUTES.get(self.prefix_key(destination));
@@ -46,7 +46,8 @@ impl Pod {
         }
     }
 
-    /// Whether `address` is the pod's own now: what [`Self::look_up_route`] says, for less where that can be.
+    /// Whether the pod has `address` now: as [`Self::look_up_route`] returns, but cheaper if
+    /// possible.
     #[inline(always)]
     pub(crate) fn owns(self, address: Address) -> bool {
         if self.has_one_address_like(address) && self.is_routing_unchanged(address.is_v4()) {
@@ -56,8 +57,8 @@ impl Pod {
         }
     }
 
-    /// Whether the pod has one address of the family of `address`, and that is not one that every pod
-    /// has.
+    /// Whether the pod has exactly one address of the family of `address`, which itself is not one
+    /// that every pod has.
     #[inline(always)]
     fn has_one_address_like(self, address: Address) -> bool {
         let flags = self.policy.flags;
@@ -71,7 +72,7 @@ impl Pod {
         }
     }
 
-    /// Of the family of `like`.
+    /// The first source address in the family of `like`.
     #[inline(always)]
     fn first_source(self, like: Address) -> Address {
         if like.is_v4() {
@@ -81,7 +82,7 @@ impl Pod {
         }
     }
 
-    /// Whether the routes of one family are still what they were when they were copied.
+    /// Whether the routes of one family are unchanged since they were copied.
     #[inline(always)]
     fn is_routing_unchanged(self, v4: bool) -> bool {
         let (copied, net) = (&self.policy.fib, self.net());
@@ -92,9 +93,9 @@ impl Pod {
         }
     }
 
-    /// The part of the stand-in range to take for what goes this `way`. The source that was copied
-    /// may be an address that the pod has lost, and nothing can be sent from there
-    /// (`ip_route_output_key_hash_rcu`): then another part serves.
+    /// The part of the stand-in range for a connection by this route. The pod may have lost the
+    /// copied source address, and nothing can be sent from it (`ip_route_output_key_hash_rcu`):
+    /// another part is used then.
     #[inline(always)]
     pub(crate) fn source_index(self, lookup: RouteLookup) -> u8 {
         let Some(route) = lookup.route else {
@@ -121,8 +122,8 @@ impl Pod {
         NetPointer::new(self.policy.net)
     }
 
-    /// Where REDIRECT sends a connection to `destination` that comes in by `interface`. An interface
-    /// that is new since the pod was attached is taken to have that address only.
+    /// The address to which REDIRECT sends a connection from `interface` to `destination`. An
+    /// interface that is new since the pod was attached is assumed to have only that address.
     #[inline(always)]
     pub(crate) fn redirect_address(self, interface: u32, destination: Address) -> Address {
         if self.has_one_address_like(destination) && destination == self.first_source(destination) {
@@ -132,7 +133,8 @@ impl Pod {
             .map_or(destination, |interface| interface.address_for(destination))
     }
 
-    /// The lists that an interface is in. One that is new since the pod was attached is in none.
+    /// The lists that contain an interface. An interface that is new since the pod was attached is
+    /// in none.
     #[inline(always)]
     pub(crate) fn interface_flags(self, interface: u32) -> InterfaceFlags {
         if !self.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {
@@ -142,14 +144,14 @@ impl Pod {
             .map_or(InterfaceFlags::NONE, |interface| interface.flags)
     }
 
-    /// The IPv4 address that an interface speaks from; unspecified if it has none.
+    /// The IPv4 address of an interface; unspecified if it has none.
     #[inline(always)]
     pub(crate) fn v4_address_of(self, interface: u32) -> Address {
         self.interface(interface)
             .map_or(Address::UNSPECIFIED_V4, |interface| interface.v4)
     }
 
-    /// The address that `interface` speaks from to `destination`; unspecified if it has none.
+    /// The address of `interface` for `destination`; unspecified if it has none.
     #[inline(always)]
     pub(crate) fn address_at(self, interface: u32, destination: Address) -> Address {
         self.interface(interface)
@@ -158,9 +160,8 @@ impl Pod {
             })
     }
 
-    /// The errno with which a query to the agent of the family of `server` is refused that names
-    /// `interface`, or 0: by an interface that is new since the pod was attached, or that has not
-    /// the route, it would leave the pod.
+    /// The errno for a query to `server` that selects `interface`, or 0. A query on an interface
+    /// that has no route to localhost, or is new since the pod was attached, would leave the pod.
     #[inline(always)]
     pub(crate) fn interface_error(self, interface: u32, server: Address) -> u32 {
         if matches!(interface, 0 | LOOPBACK) {
@@ -181,15 +182,15 @@ impl Pod {
         }
     }
 
-    /// Whether an interface had `address` when the pod was attached, as one of those that REDIRECT
-    /// sends to. That costs little, and is not to be relied on where a connection begins.
+    /// Whether an interface had `address` as its REDIRECT address when the pod was attached. Cheap,
+    /// but out of date after changes: do not use it for new connections.
     #[inline(always)]
     pub(crate) fn had_address(self, interface: u32, address: Address) -> bool {
         self.interface(interface)
             .is_some_and(|interface| interface.address_for(address) == address)
     }
 
-    /// Whether our programs see the packets of an interface.
+    /// Whether our tc programs see the packets of an interface.
     #[inline(always)]
     pub(crate) fn watches(self, interface: u32) -> bool {
         self.interface_flags(interface)
@@ -237,20 +238,20 @@ impl PolicyLookups for Pod {
     }
 }
 
-/// The way to a destination.
+/// The result of a route look-up.
 #[derive(Clone, Copy)]
 pub(crate) struct RouteLookup {
-    /// What routing did with it when it was asked.
+    /// The copied route.
     pub(crate) route: Option<&'static Route>,
-    /// Whether that is so still.
+    /// Whether the routing tables are unchanged since the copy.
     pub(crate) is_current: bool,
-    /// Whether the destination is the pod's own address (`-o lo`) now.
+    /// Whether the destination is an address of the pod now (`-o lo`).
     pub(crate) is_own: bool,
 }
 
 impl RouteLookup {
-    /// The errno with which the kernel refuses to route for a socket bound to `bound`, or 0. What was
-    /// copied and may have changed refuses nothing: the proxy meets the kernel's answer.
+    /// The errno of the kernel's routing for a socket bound to `bound`, or 0. A route that is out
+    /// of date refuses nothing: the proxy gets the kernel's result.
     #[inline(always)]
     pub(crate) fn error_for(self, bound: Address) -> u16 {
         match self.route {
@@ -259,8 +260,8 @@ impl RouteLookup {
         }
     }
 
-    /// Whether it leads out by an interface that is excluded (`-c`). What was copied and may have
-    /// changed lets nothing by.
+    /// Whether the outgoing interface is excluded (`-c`). A route that is out of date excludes
+    /// nothing.
     #[inline(always)]
     pub(crate) fn is_by_excluded_interface(self) -> bool {
         self.is_current && self.route.is_some_and(Route::is_by_excluded_interface)

@@ -1,7 +1,7 @@
-//! What a pod sends to an address of its own comes in as if by the interface that has the address
-//! (`ip_route_output_key_hash_rcu`, `ip6_rcv_core`), and so does a packet from outside whose sender
-//! has made up its source. Neither address nor interface tells them apart. So a connection of the
-//! pod to itself is noted while its handshake is under way.
+//! A pod's packet to an address of its own has the interface of that address as its incoming
+//! interface (`ip_route_output_key_hash_rcu`, `ip6_rcv_core`), like a packet from outside with a
+//! spoofed source. Neither address nor interface distinguishes them. So a connection of the pod to
+//! itself is recorded during its handshake.
 
 use aya_ebpf::bindings::BPF_ANY;
 use interceptor_ebpf::{Address, NetnsCookie, SelfConnection, StandInRange};
@@ -12,12 +12,12 @@ use super::{context::SockOps, maps::SELF_CONNECTIONS, pod::Pod};
 #[inline(always)]
 pub(crate) fn record_handshake(socket: &SockOps, pod: Pod) {
     if is_to_self(socket, pod) {
-        // Without room it counts as one from outside.
+        // If the table is full, the connection counts as one from outside.
         let _recorded = SELF_CONNECTIONS.insert(key(socket, pod.netns), 0, BPF_ANY.into());
     }
 }
 
-/// The handshake of a socket that connects has ended.
+/// The handshake of a connecting socket has ended.
 #[inline(always)]
 pub(crate) fn remove_handshake(socket: &SockOps, pod: Pod) {
     if is_to_self(socket, pod) {
@@ -25,8 +25,8 @@ pub(crate) fn remove_handshake(socket: &SockOps, pod: Pod) {
     }
 }
 
-/// Whether a connection goes to an address of the pod's own, but for those whose packets come in by
-/// `lo`, as nothing from outside does.
+/// Whether a connection goes to an address of the pod, except those whose packets arrive on `lo`,
+/// as none from outside do.
 #[inline(always)]
 fn is_to_self(socket: &SockOps, pod: Pod) -> bool {
     let to = socket.remote_address();

@@ -1,4 +1,4 @@
-//! What one pod may use of the tables that all pods share.
+//! The part of the shared tables that one pod may use.
 
 use interceptor_ebpf::Share;
 

@@ -1,5 +1,5 @@
-//! `getpeername(2)` and `getsockname(2)`: both ends of a captured connection show the names that
-//! they have behind iptables.
+//! `getpeername(2)` and `getsockname(2)`: return the addresses that both ends of a captured
+//! connection have behind iptables.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{Address, DNS_CAPTURE_PORT, Destination, Listener, StandIn, StandInRange};
@@ -48,8 +48,8 @@ fn peer_name(mut call: SockAddr) -> HookResult {
     HookResult::Proceed
 }
 
-/// The proxy's accepted socket is where REDIRECT sends connections. A UDP socket that had to send from
-/// localhost has the address that routing would have picked.
+/// The local address of the proxy's accepted socket is REDIRECT's target; that of a UDP socket
+/// which sends from localhost to the agent is the one that routing would have selected.
 #[inline(always)]
 fn socket_name(mut call: SockAddr) -> HookResult {
     if call.protocol() == IPPROTO_UDP {
@@ -67,8 +67,8 @@ fn socket_name(mut call: SockAddr) -> HookResult {
     HookResult::Proceed
 }
 
-/// Where REDIRECT sends a connection, on the listener's port: what the pod makes to localhost, what
-/// comes from beyond it to the interface's address. TPROXY leaves it where it was going.
+/// REDIRECT's target, on the listener's port: localhost for connections of the pod, the interface's
+/// address for forwarded ones. TPROXY keeps the destination.
 #[inline(always)]
 fn redirected(
     pod: Pod,
@@ -92,8 +92,7 @@ fn redirected(
     }
 }
 
-/// The stand-in that the call is about to tell, if it is one. Everybody else's names cost this
-/// comparison.
+/// The stand-in that the call is about to return, if any. The only cost for uncaptured sockets.
 #[inline(always)]
 fn stand_in(call: &SockAddr) -> Option<StandIn> {
     let address = call.address();

@@ -1,6 +1,6 @@
-//! `setsockopt(2)`: no option takes the packets of a captured pod past the proxy.
+//! `setsockopt(2)`: refuses options by which packets of a captured pod would bypass the proxy.
 //!
-//! `connect` refuses sockets that are steered elsewhere; here it cannot be made up for afterwards.
+//! `connect` refuses sockets with such options; this hook refuses the options after `connect`.
 //! (The kernel does not call this hook for 32-bit processes on 64-bit kernels.)
 
 use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
@@ -17,7 +17,7 @@ use super::{
 
 /// The types of loose and strict source routes (RFC 791).
 const SOURCE_ROUTES: [u8; 2] = [131, 137];
-/// How long IP options are at most.
+/// The maximum length of IP options.
 const MAX_IP_OPTIONS: usize = 40;
 
 #[cgroup_sockopt(setsockopt)]
@@ -29,7 +29,7 @@ pub(crate) fn icept_setopt(context: SockoptContext) -> i32 {
 fn setsockopt(mut call: SockOption) -> HookResult {
     let refused = match (call.level(), call.name()) {
         (SOL_IP, IP_OPTIONS) => has_source_route(&call) && is_of_captured_kind(&call),
-        // An empty value takes a routing header away.
+        // An empty value removes a routing header.
         (SOL_IPV6, IPV6_RTHDR | IPV6_2292PKTOPTIONS) => {
             call.length() > 0 && is_of_captured_kind(&call)
         }
@@ -39,11 +39,11 @@ fn setsockopt(mut call: SockOption) -> HookResult {
     if refused {
         return refuse(EPERM);
     }
-    call.leave_long_value_alone();
+    call.keep_long_value();
     HookResult::Proceed
 }
 
-/// Whether IP options may have a source route: whether one of the bytes may be the type of one.
+/// Whether IP options may have a source route: whether any byte equals the type of one.
 #[inline(always)]
 fn has_source_route(call: &SockOption) -> bool {
     let mut found = false;
@@ -55,7 +55,7 @@ fn has_source_route(call: &SockOption) -> bool {
     found
 }
 
-/// Whether the socket is one of a captured pod that may be captured.
+/// Whether the socket is of a captured pod and of a protocol that is captured.
 #[inline(always)]
 fn is_of_captured_kind(call: &SockOption) -> bool {
     let Some(pod) = Pod::of(call.netns()) else {

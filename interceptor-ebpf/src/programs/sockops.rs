@@ -1,7 +1,7 @@
-//! `sockops`: what happens to a TCP socket.
+//! `sockops`: events of TCP sockets.
 //!
-//! Called for every state that a connection goes through: all that does not matter returns at once.
-//! These need no callback flag, which another program could clear.
+//! Called for every state of a connection: other events return at once. The events handled here
+//! need no callback flag, which another program could clear.
 
 use aya_ebpf::{
     bindings::{
@@ -33,7 +33,7 @@ fn handle_connect(socket: &SockOps) {
     }
 }
 
-/// A socket that connects has received the answer to its SYN.
+/// A connecting socket has received the SYN-ACK.
 #[inline(always)]
 fn handle_established(socket: &SockOps) {
     if let Some(pod) = Pod::of(socket.netns()) {

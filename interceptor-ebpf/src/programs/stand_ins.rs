@@ -1,8 +1,8 @@
-//! Stand-ins: finding, allotting, evicting and resolving them.
+//! Finds, allocates, evicts and resolves stand-ins.
 //!
-//! A pod has its share of the table: the newest stand-ins that it has allotted. Each new one evicts
-//! the one that is a share older. A destination that the pod still connects to gets a new stand-in
-//! before that, so that no connect meets the eviction of its own.
+//! A pod has its share of the table: the newest stand-ins that it has allocated. Each new one
+//! evicts the one that is a share older. A destination that the pod still connects to gets a new
+//! stand-in before that, so that no `connect` races with the eviction of its own stand-in.
 
 use core::arch::asm;
 
@@ -18,18 +18,18 @@ use super::{
     share,
 };
 
-/// The stand-in of `destination`: the one it has, or a new one. `None` if a table is full.
+/// The stand-in of `destination`, allocated if it has none. `None` if a table is full.
 #[inline(always)]
-pub(crate) fn find_or_allot(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
+pub(crate) fn find_or_allocate(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
     let [first, second, third]: [u64; 3] = transmute!(destination);
     let number = icept_stand_in(netns, first, second, third);
     (number != 0).then(|| StandIn::of(number, &destination))
 }
 
-/// The number of the stand-in of a destination, which comes in three parts; 0 if there is none.
+/// The number of the stand-in of a destination, which is passed in three parts; 0 if there is none.
 ///
-/// A global function, so that the verifier looks at it once, and so that what it keeps on the stack
-/// does not add to what the connect programs have there when they call other functions.
+/// A global function, so that the verifier walks it once, and so that its stack frame does not add
+/// to that of the connect programs when they call other functions.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn icept_stand_in(netns: u64, first: u64, second: u64, third: u64) -> u64 {
@@ -39,7 +39,7 @@ extern "C" fn icept_stand_in(netns: u64, first: u64, second: u64, third: u64) ->
         return 0;
     };
     let share: u64 = share::of_pod().stand_ins.into();
-    // The packets of a forwarded connection find their way by the stand-in that it began with.
+    // The packets of a forwarded connection need the stand-in of its first packet.
     let in_use = if destination.interface == 0 {
         share / 2
     } else {
@@ -50,12 +50,12 @@ extern "C" fn icept_stand_in(netns: u64, first: u64, second: u64, third: u64) ->
         if counter.age(*number) <= in_use {
             return *number;
         }
-        let _gone = FORWARD.remove(key);
+        let _removed = FORWARD.remove(key);
     }
-    allot(key, counter, share)
+    allocate(key, counter, share)
 }
 
-/// The stand-in that `destination` has, if it has one.
+/// The stand-in of `destination`, if it has one.
 #[inline(always)]
 pub(crate) fn find(netns: NetnsCookie, destination: Destination) -> Option<StandIn> {
     // SAFETY: the map does not preallocate.
@@ -63,10 +63,10 @@ pub(crate) fn find(netns: NetnsCookie, destination: Destination) -> Option<Stand
     Some(StandIn::of(*number, &destination))
 }
 
-/// Allots the next number, and evicts the pod's oldest stand-in if it has its share: connections
-/// through it live on, but a question about one is answered with ENOENT from then on.
+/// Allocates the next number, and evicts the pod's oldest stand-in if the pod has its share: its
+/// connections stay open, but `SO_ORIGINAL_DST` returns ENOENT for them from then on.
 #[inline(always)]
-fn allot(key: ForwardKey, counter: Counter, share: u64) -> StandInNumber {
+fn allocate(key: ForwardKey, counter: Counter, share: u64) -> StandInNumber {
     let number = counter.take();
     evict(key.netns, number.wrapping_sub(share));
     let entry = StandInEntry::new(number, key.destination);
@@ -74,17 +74,17 @@ fn allot(key: ForwardKey, counter: Counter, share: u64) -> StandInNumber {
     if STAND_INS.insert(slot, entry, 0).is_err() {
         return 0;
     }
-    // Without room there the next connection allots another. Of two processors that get here with
-    // the same destination the first is followed: forwarded packets find their stand-in only here.
+    // If `FORWARD` is full, the next connection allocates another. If two CPUs race for the same
+    // destination, the first wins: forwarded packets find their stand-in only here.
     if FORWARD.insert(key, number, BPF_NOEXIST.into()).is_err() {
         // SAFETY: the map does not preallocate.
         let first = unsafe { FORWARD.get(key) };
         return first.copied().unwrap_or(number);
     }
     if counter.age(number) > share {
-        // The pod has allotted a whole share meanwhile, and whichever program evicted this number
-        // may not have found the entry that was just made.
-        let _gone = FORWARD.remove(key);
+        // The pod has allocated a whole share in the meantime, and the program that evicted this
+        // number may have missed the new entry.
+        let _removed = FORWARD.remove(key);
         return 0;
     }
     number
@@ -100,7 +100,7 @@ impl Counter {
         NEXT_STAND_IN.get_ptr_mut(netns).map(Self)
     }
 
-    /// How many numbers the pod has taken since `number`, and that one.
+    /// How many numbers the pod has allocated from `number` on.
     #[inline(always)]
     fn age(self, number: StandInNumber) -> u64 {
         // SAFETY: the entry lives as long as the program runs, and is only ever changed atomically.
@@ -124,16 +124,16 @@ fn evict(netns: NetnsCookie, number: StandInNumber) {
     if entry.number != number {
         return;
     }
-    forget(netns, entry);
-    let _gone = STAND_INS.remove(slot);
+    remove_forward(netns, entry);
+    let _removed = STAND_INS.remove(slot);
     if let Some(usage) = STAND_IN_USAGE.get_ptr_mut(netns) {
         // SAFETY: the entry lives as long as the program runs.
         fetch_add_one(unsafe { &raw mut (*usage).evicted });
     }
 }
 
-/// `BPF_ADD | BPF_FETCH`, which Rust's atomics do not offer here: the target has no
-/// compare-and-swap in Rust's eyes.
+/// `BPF_ADD | BPF_FETCH`. Rust's atomics are missing on this target, which for Rust has no
+/// compare-and-swap.
 #[inline(always)]
 fn fetch_add_one(number: *mut u64) -> u64 {
     let mut value = 1_u64;
@@ -150,17 +150,17 @@ fn fetch_add_one(number: *mut u64) -> u64 {
 }
 
 #[inline(always)]
-fn forget(netns: NetnsCookie, entry: &StandInEntry) {
+fn remove_forward(netns: NetnsCookie, entry: &StandInEntry) {
     let key = ForwardKey::new(netns, entry.destination);
     // SAFETY: the map does not preallocate.
     let current = unsafe { FORWARD.get(key) };
     if current == Some(&entry.number) {
-        let _gone = FORWARD.remove(key);
+        let _removed = FORWARD.remove(key);
     }
 }
 
-/// What `stand_in` stands for in `netns`. `None` if it is no stand-in, was never allotted, or was
-/// forgotten.
+/// The destination of `stand_in` in `netns`. `None` if it is no stand-in, was never allocated, or
+/// was evicted.
 #[inline(always)]
 pub(crate) fn resolve(netns: NetnsCookie, stand_in: StandIn) -> Option<Destination> {
     if !StandInRange::contains(stand_in.address) {
@@ -169,11 +169,11 @@ pub(crate) fn resolve(netns: NetnsCookie, stand_in: StandIn) -> Option<Destinati
     // SAFETY: the map does not preallocate.
     let entry = unsafe { STAND_INS.get(stand_in.slot(netns)) }?;
     let same_family = entry.destination.address.is_v4() == stand_in.address.is_v4();
-    (same_family && stand_in.is(entry.number)).then_some(entry.destination)
+    (same_family && stand_in.matches_number(entry.number)).then_some(entry.destination)
 }
 
-/// The destination that a stand-in's address alone speaks of, for datagrams that come from it: no
-/// other has been allotted for at least 2¹⁷ allotments.
+/// The destination of a stand-in's address alone, for datagrams from it: the address is unique
+/// within 2¹⁷ allocations.
 #[inline(always)]
 pub(crate) fn resolve_address(
     netns: NetnsCookie,
@@ -183,6 +183,6 @@ pub(crate) fn resolve_address(
     // SAFETY: the map does not preallocate.
     let entry = unsafe { STAND_INS.get(stand_in.slot(netns)) }?;
     stand_in
-        .has_index_of(entry.number)
+        .matches_index(entry.number)
         .then_some(&entry.destination)
 }

@@ -1,13 +1,13 @@
-//! Connections that come from beyond the pod and would be forwarded through it: from a virtual
-//! machine, or a container on a bridge inside the pod.
+//! tc programs: connections that the pod would forward, from a virtual machine, or a container on a
+//! bridge inside the pod.
 //!
-//! No socket of the pod makes them, and no search for a listener meets them. So as they come in by an
-//! interface, their destination gives way to its stand-in, which is the pod's own address: they are
-//! delivered, and `sk_lookup` hands them to the proxy. As the proxy's answers leave, the stand-in
-//! gives way to the destination.
+//! Such a connection has no socket in the pod and no look-up of a listener. So the ingress program
+//! replaces the destination with its stand-in, which is an address of the pod: the kernel delivers
+//! the packet, and `sk_lookup` assigns it to the proxy. In the proxy's replies the egress program
+//! restores the destination.
 //!
-//! What is kept is the stand-ins, and the proxy's sockets: a packet in the middle of a connection is
-//! taken if there is a socket for it. So connections that are older than the interception go on.
+//! The only state is the stand-ins and the proxy's sockets: a packet of an established connection
+//! is redirected if it has a socket. So connections that are older than the capture continue.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use interceptor_ebpf::{
@@ -22,7 +22,7 @@ use super::{
     stand_ins,
 };
 
-/// Where what is forwarded may go instead.
+/// The listeners that may receive a forwarded connection.
 const LISTENERS: [Listener; 3] = [Listener::Inbound, Listener::Outbound, Listener::Transparent];
 
 /// What the kernel does with a packet.
@@ -35,13 +35,13 @@ enum TcAction {
     Drop = 2,
 }
 
-/// A packet comes in by a watched interface.
+/// A packet comes in on a watched interface.
 #[classifier]
 pub(crate) fn icept_ingress(context: TcContext) -> i32 {
     ingress(&Packet::new(context.skb.skb)) as i32
 }
 
-/// A packet leaves by one.
+/// A packet leaves on a watched interface.
 #[classifier]
 pub(crate) fn icept_egress(context: TcContext) -> i32 {
     egress(&Packet::new(context.skb.skb)) as i32
@@ -64,7 +64,7 @@ fn ingress(packet: &Packet) -> TcAction {
     let Some(ip) = packet.ip() else {
         return TcAction::Continue;
     };
-    // Stand-ins are the pod's own addresses: whoever sends to one has made it up.
+    // Stand-ins are internal to the pod: no legitimate packet from outside goes to one.
     if StandInRange::contains(ip.to) {
         return TcAction::Drop;
     }
@@ -81,8 +81,8 @@ fn ingress(packet: &Packet) -> TcAction {
     }
 }
 
-/// TCP that cannot be told what becomes of it is not forwarded: fragments (iptables puts them
-/// together first) and TCP behind extension headers.
+/// Drops TCP that these programs cannot decide on rather than forward it: fragments (which iptables
+/// reassembles first) and TCP behind extension headers.
 #[inline(always)]
 fn drop_unless_own(pod: Pod, ip: &Ip) -> TcAction {
     if pod.look_up_route(ip.to).is_own {
@@ -96,7 +96,7 @@ fn drop_unless_own(pod: Pod, ip: &Ip) -> TcAction {
 #[inline(always)]
 fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
     if pod.look_up_route(ip.to).is_own || ip.to.is_never_tcp() {
-        // What is for the pod itself, `sk_lookup` meets.
+        // For connections to the pod itself, `sk_lookup` decides.
         return TcAction::Continue;
     }
     let interface = packet.interface();
@@ -119,9 +119,8 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
         listener => listener,
     };
     let destination = destination(ip, tcp, listener, interface);
-    // It must be found there, too: the packets that follow find their way by nothing else, and would
-    // go past the proxy.
-    let stand_in = stand_ins::find_or_allot(pod.netns, destination)
+    // `find` must succeed, too: the packets that follow depend on it, and would bypass the proxy.
+    let stand_in = stand_ins::find_or_allocate(pod.netns, destination)
         .and_then(|_| stand_ins::find(pod.netns, destination));
     let Some(stand_in) = stand_in else {
         count::refusal(Direction::Inbound, Refusal::TableFull);
@@ -130,11 +129,11 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
     redirect(packet, ip, tcp, stand_in)
 }
 
-/// A packet in the middle of a connection. Which listener that went to is up to the settings of its
-/// time.
+/// A packet of an established connection, whose listener depends on the settings at its first
+/// packet.
 #[inline(always)]
 fn handle_established(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
-    // Most are for the pod itself, and were never taken.
+    // Most are for the pod itself, and were not redirected.
     if pod.had_address(packet.interface(), ip.to) {
         return TcAction::Continue;
     }
@@ -160,7 +159,7 @@ fn destination(ip: &Ip, tcp: Tcp, listener: Listener, interface: u32) -> Destina
     }
 }
 
-/// Takes the packet to the stand-in of its destination.
+/// Redirects the packet to the stand-in of its destination.
 #[inline(always)]
 fn redirect(packet: &Packet, ip: &Ip, tcp: Tcp, stand_in: StandIn) -> TcAction {
     if packet.rewrite(ip, tcp, End::Destination, stand_in) {
@@ -170,7 +169,7 @@ fn redirect(packet: &Packet, ip: &Ip, tcp: Tcp, stand_in: StandIn) -> TcAction {
     }
 }
 
-/// What comes from a stand-in comes from its destination, or stays here.
+/// Replaces a stand-in as the source with its destination, or drops the packet.
 #[inline(always)]
 fn egress(packet: &Packet) -> TcAction {
     if let Some(sender) = packet.arp_sender() {
@@ -212,8 +211,8 @@ fn restore_source(packet: &Packet, ip: &Ip) -> TcAction {
     }
 }
 
-/// The kernel asks for a neighbour's hardware address in the name of the packet that waits for it
-/// (`arp_solicit`), and not every neighbour answers to a stand-in.
+/// The kernel sends an ARP request from the source of the packet that waits for it (`arp_solicit`),
+/// and not every neighbour replies to a stand-in: send it from the interface's address.
 #[inline(always)]
 fn set_arp_sender(packet: &Packet) -> TcAction {
     let address = Pod::of(packet.netns())

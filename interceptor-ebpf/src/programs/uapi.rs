@@ -1,4 +1,4 @@
-//! Constants and structures of the kernel's API to programs, by the kernel's names.
+//! Constants and structures of the kernel's user API, under the kernel's names.
 
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
@@ -42,7 +42,7 @@ pub(crate) const ETH_P_8021AD: u16 = 0x88a8;
 /// The index of `lo`, in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
-/// Which half of the family-specific members a `sock_addr` hook uses.
+/// The family of a `sock_addr` hook, which has members for each.
 #[derive(Clone, Copy)]
 pub(crate) enum Family {
     V4,

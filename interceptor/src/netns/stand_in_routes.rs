@@ -180,7 +180,9 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
 
 /// The range of what comes from beyond the pod, in IPv4.
 fn beyond() -> Ipv4Net {
-    StandInRange::V4_BEYOND.parse().expect("a constant prefix")
+    StandInRange::V4_FORWARDED
+        .parse()
+        .expect("a constant prefix")
 }
 
 /// Takes every part away, but IPv6's while connections are open through it: without their route they

@@ -7,7 +7,7 @@ use interceptor_ebpf::Address;
 
 use crate::programs::uapi::AF_INET;
 
-/// `struct bpf_sk_lookup`: a packet that is looking for its listening socket.
+/// `struct bpf_sk_lookup`: the look-up of a listening socket for a packet.
 pub(crate) struct SkLookup {
     context: *mut bpf_sk_lookup,
 }
@@ -18,14 +18,14 @@ impl SkLookup {
         Self { context }
     }
 
-    /// The interface that the packet came in by.
+    /// The packet's incoming interface.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {
         read!(self.context, bpf_sk_lookup, u32 ingress_ifindex)
     }
 
-    /// Where the context lies, counted from `other`. (The verifier takes the difference of two
-    /// pointers for a plain number, but only if it is this very instruction.)
+    /// The distance of the context from `other`. (For the verifier the difference of two pointers
+    /// is a plain number, but only in this one instruction.)
     #[expect(
         clippy::pointers_in_nomem_asm_block,
         reason = "the pointer is a number here; nothing is read through it"

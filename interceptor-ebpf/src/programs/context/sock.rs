@@ -1,4 +1,4 @@
-//! A socket (`struct bpf_sock`), which other contexts point to and `sock_create` has as its context.
+//! A socket (`struct bpf_sock`): a member of other contexts, and the context of `sock_create`.
 
 use aya_ebpf::bindings::bpf_sock;
 use interceptor_ebpf::{Address, NetnsCookie};
@@ -11,7 +11,7 @@ use crate::programs::uapi::AF_INET6;
 pub(crate) struct Sock(*mut bpf_sock);
 
 impl Sock {
-    /// Takes a socket that a map of sockets has handed out.
+    /// A socket from a map of sockets or from a helper.
     #[inline(always)]
     pub(crate) const fn new(sock: *mut bpf_sock) -> Self {
         Self(sock)
@@ -75,7 +75,7 @@ impl Sock {
         }
     }
 
-    /// In host byte order; 0 after a reset, which gives the port back.
+    /// In host byte order; 0 after a reset, which releases the port.
     #[inline(always)]
     pub(crate) fn local_port(self) -> u16 {
         read!(self.0, bpf_sock, u32 src_port) as u16

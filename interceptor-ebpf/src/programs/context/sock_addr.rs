@@ -1,4 +1,5 @@
-//! The context of `connect`, `sendmsg`, `recvmsg`, `getpeername` and `getsockname` (`struct bpf_sock_addr`).
+//! The context of `connect`, `sendmsg`, `recvmsg`, `getpeername` and `getsockname` (`struct
+//! bpf_sock_addr`).
 
 use core::ptr;
 
@@ -36,27 +37,27 @@ impl SockAddr {
         netns_of(self.context.cast())
     }
 
-    /// The socket's cookie, which no other ever has.
+    /// The socket's cookie, unique until reboot.
     #[inline(always)]
     pub(crate) fn cookie(&self) -> u64 {
         // SAFETY: sock_addr has this helper.
         unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
-    /// The socket's protocol. (An MPTCP socket gets here with its TCP subflow.)
+    /// The socket's protocol. (For an MPTCP socket the hook runs with its TCP subflow.)
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u32 {
         read!(self.context, bpf_sock_addr, u32 protocol)
     }
 
-    /// What `map` keeps for the socket, if it keeps anything.
+    /// The socket's value in `map`, if it has one.
     #[inline(always)]
     pub(crate) fn stored<T>(&self, map: &'static SkStorage<T>) -> Option<&'static T> {
-        // SAFETY: what is kept is valid, and lasts as long as the socket.
+        // SAFETY: the value is valid, and lives as long as the socket.
         unsafe { self.storage(map, 0).as_ref() }
     }
 
-    /// Changes what `map` keeps for the socket: zeros, if it kept nothing. False if there is no
+    /// Changes the socket's value in `map`, which begins as zeros. Returns false if there is no
     /// memory.
     #[inline(always)]
     pub(crate) fn store<T: FromBytes>(
@@ -64,8 +65,8 @@ impl SockAddr {
         map: &'static SkStorage<T>,
         change: impl FnOnce(&mut T),
     ) -> bool {
-        // SAFETY: as above, and zeros are valid too. Another thread that uses the same socket writes
-        // the same members.
+        // SAFETY: as above, and zeros are valid too. Another thread that uses the same socket
+        // writes the same members.
         let stored = unsafe { self.storage(map, BPF_SK_STORAGE_GET_F_CREATE).as_mut() };
         stored.map(change).is_some()
     }
@@ -78,11 +79,11 @@ impl SockAddr {
         unsafe { bpf_sk_storage_get(map, sock, ptr::null_mut(), flags.into()) }.cast()
     }
 
-    /// Has the socket send and receive by `lo` only. Answers 0 or a negative errno.
+    /// Binds the socket to `lo`. Returns 0 or a negative errno.
     #[inline(always)]
     pub(crate) fn bind_to_loopback(&mut self) -> i64 {
         let mut index = LOOPBACK;
-        // SAFETY: the helper reads as many bytes as it is told.
+        // SAFETY: the helper reads the given number of bytes.
         unsafe {
             bpf_setsockopt(
                 self.context.cast(),
@@ -108,7 +109,7 @@ impl SockAddr {
         port_from_be32(read!(self.context, bpf_sock_addr, u32 user_port))
     }
 
-    /// Puts another address of the same family in place.
+    /// Replaces address and port. The family must be the same.
     #[inline(always)]
     pub(crate) fn set(&mut self, address: Address, port: u16) {
         let words = address.words();
@@ -129,8 +130,8 @@ impl SockAddr {
         );
     }
 
-    /// Where a datagram comes from: what `IP_PKTINFO` or `IPV6_PKTINFO` says, else what the socket is
-    /// bound to; unspecified if neither says. Only for `sendmsg`.
+    /// The source of a datagram: that of `IP_PKTINFO` or `IPV6_PKTINFO`, else that of the socket;
+    /// unspecified if neither is set. Only for `sendmsg`.
     #[inline(always)]
     pub(crate) fn datagram_source(&self) -> Address {
         match self.family {
@@ -139,7 +140,7 @@ impl SockAddr {
         }
     }
 
-    /// The interface that the app names for a datagram, or 0. Only for `sendmsg`.
+    /// The interface that the app selects for a datagram, or 0. Only for `sendmsg`.
     #[inline(always)]
     pub(crate) fn datagram_interface(&self) -> u32 {
         let is_v4 = matches!(self.family, Family::V4);
@@ -151,7 +152,7 @@ impl SockAddr {
         }
     }
 
-    /// The interface that a UDP socket names for the connection that it makes, or 0.
+    /// The interface that a connecting UDP socket selects, or 0.
     #[inline(always)]
     pub(crate) fn connection_interface(&self) -> u32 {
         match self.sock().bound_interface() {
@@ -161,7 +162,7 @@ impl SockAddr {
         }
     }
 
-    /// Has a datagram come from `source`. Only for `sendmsg`.
+    /// Replaces the source of a datagram. Only for `sendmsg`.
     #[inline(always)]
     pub(crate) fn set_source(&mut self, source: Address) {
         let words = source.words();
@@ -176,7 +177,7 @@ impl SockAddr {
         }
     }
 
-    /// Undoes [`SockAddr::bind`] on a socket that has no port yet.
+    /// Undoes [`Self::bind`] on a socket that has no port yet.
     #[inline(always)]
     pub(crate) fn unbind(&mut self) -> i64 {
         self.bind(match self.family {
@@ -185,8 +186,8 @@ impl SockAddr {
         })
     }
 
-    /// Binds the socket to `address`, without a port yet. Only for `connect`. Answers 0 or a
-    /// negative errno.
+    /// Binds the socket to `address`, without a port. Only for `connect`. Returns 0 or a negative
+    /// errno.
     #[inline(always)]
     pub(crate) fn bind(&mut self, address: Address) -> i64 {
         match address.v4() {
@@ -208,12 +209,12 @@ impl SockAddr {
 
     #[inline(always)]
     fn bind_to<T>(&mut self, mut name: T) -> i64 {
-        // SAFETY: the helper reads as many bytes as it is told, and knows the family from them.
+        // SAFETY: the helper reads the given number of bytes, which begin with the family.
         unsafe { bpf_bind(self.context, (&raw mut name).cast(), size_of::<T>() as i32) }
     }
 
-    /// What the socket is bound to; unspecified if it is not. An IPv6 socket bound to an
-    /// IPv4-mapped address is bound to the IPv4 one.
+    /// The address that the socket is bound to; unspecified if none. IPv4 for an IPv6 socket that
+    /// is bound to an IPv4-mapped address.
     #[inline(always)]
     pub(crate) fn bound_address(&self) -> Address {
         match self.family {
@@ -222,8 +223,7 @@ impl SockAddr {
         }
     }
 
-    /// The interface that an IPv6 address is meant on, by the address itself or by the socket; 0 if
-    /// neither says.
+    /// The scope of an IPv6 address: its own, else the interface that the socket is bound to, or 0.
     #[inline(always)]
     pub(crate) fn scope(&self) -> u32 {
         // SAFETY: this is a `sock_addr` hook.
@@ -233,7 +233,7 @@ impl SockAddr {
         }
     }
 
-    /// Whether the socket's packets go by way of another address than that of their destination.
+    /// Whether the socket's packets go through another address than their destination.
     #[inline(always)]
     pub(crate) fn has_source_route(&self) -> bool {
         self.socket().has_source_route(self.family)
@@ -246,7 +246,7 @@ impl SockAddr {
 
     #[inline(always)]
     pub(crate) fn socket(&self) -> SocketPointer {
-        // SAFETY: `struct bpf_sock_addr_kern`, which the context really is, begins with the socket.
+        // SAFETY: the kernel's structure, `struct bpf_sock_addr_kern`, begins with the socket.
         unsafe { SocketPointer::from_context(self.context.cast()) }
     }
 }

@@ -6,7 +6,7 @@ use interceptor_ebpf::{Address, NetnsCookie};
 use super::netns_of;
 use crate::programs::uapi::AF_INET6;
 
-/// `struct bpf_sock_ops`: something that happened to a TCP socket.
+/// `struct bpf_sock_ops`: an event of a TCP socket.
 pub(crate) struct SockOps {
     context: *mut bpf_sock_ops,
 }
@@ -60,7 +60,7 @@ impl SockOps {
     /// In host byte order.
     #[inline(always)]
     pub(crate) fn remote_port(&self) -> u16 {
-        // The kernel has the port in network byte order in the half that comes last in memory.
+        // The port is in network byte order in the half that comes last in memory.
         u32::from_be(read!(self.context, bpf_sock_ops, u32 remote_port)) as u16
     }
 }

@@ -8,8 +8,8 @@ use interceptor_ebpf::NetnsCookie;
 use super::{Sock, netns_of, set_return_value};
 use crate::programs::kernel_memory::SocketPointer;
 
-/// `struct bpf_sockopt`: a `getsockopt` call that the kernel has already answered, or a `setsockopt`
-/// call that it has not looked at yet.
+/// `struct bpf_sockopt`: a `getsockopt` call after the kernel has handled it, or a `setsockopt`
+/// call before.
 pub(crate) struct SockOption {
     context: *mut bpf_sockopt,
 }
@@ -35,7 +35,7 @@ impl SockOption {
         read!(self.context, bpf_sockopt, u32 optname) as i32
     }
 
-    /// The kernel's own answer: 0 or a negative errno.
+    /// The kernel's own result: 0 or a negative errno.
     #[inline(always)]
     pub(crate) fn kernel_result(&self) -> i32 {
         read!(self.context, bpf_sockopt, u32 retval) as i32
@@ -48,17 +48,17 @@ impl SockOption {
 
     #[inline(always)]
     pub(crate) fn socket(&self) -> SocketPointer {
-        // SAFETY: `struct bpf_sockopt_kern`, which the context really is, begins with the socket.
+        // SAFETY: the kernel's structure, `struct bpf_sockopt_kern`, begins with the socket.
         unsafe { SocketPointer::from_context(self.context.cast()) }
     }
 
-    /// How many bytes the value has.
+    /// The length of the value in bytes.
     #[inline(always)]
     pub(crate) fn length(&self) -> i32 {
         read!(self.context, bpf_sockopt, u32 optlen) as i32
     }
 
-    /// One byte of the value, if it is that long and the program is shown it.
+    /// One byte of the value, if it is that long and the program can access it.
     #[inline(always)]
     pub(crate) fn byte(&self, index: usize) -> Option<u8> {
         let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut u8;
@@ -68,44 +68,45 @@ impl SockOption {
         if unsafe { byte.add(1) } > end {
             return None;
         }
-        // SAFETY: the comparison above, which the verifier has seen, makes sure that it is there.
+        // SAFETY: the comparison above, which the verifier checks, proves that the byte exists.
         Some(unsafe { byte.read() })
     }
 
-    /// Leaves a value alone that is longer than the page of it which programs are shown: the kernel
-    /// fails the call with EFAULT if a program says nothing about its length (`getsockopt` up to 6.4).
+    /// Keeps a value that is longer than the page which programs can access: the kernel fails the
+    /// call with EFAULT if a program does not set the length (`getsockopt` up to 6.4).
     #[inline(always)]
-    pub(crate) fn leave_long_value_alone(&mut self) {
+    pub(crate) fn keep_long_value(&mut self) {
         self.limit_length(0);
     }
 
     /// Whether the caller's buffer holds a `T`.
     #[inline(always)]
     pub(crate) fn has_room_for<T>(&self) -> bool {
-        self.shown() >= size_of::<T>() as i64
+        self.accessible_length() >= size_of::<T>() as i64
     }
 
-    /// Makes `answer` the call's result, and the call a success. The length stays what the caller
-    /// gave, as it does in `getorigdst` (`net/netfilter/nf_conntrack_proto.c`).
+    /// Makes the call return `value`. The length remains that of the caller, as in `getorigdst`
+    /// (`net/netfilter/nf_conntrack_proto.c`).
     #[inline(always)]
     pub(crate) fn set_value<T: Copy>(&mut self, value: T) {
         let start = self.start();
         let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut c_void;
-        // SAFETY: one past the answer is at most 28 bytes past the start; it is only compared.
+        // SAFETY: the value's end is at most 28 bytes past the start; it is only compared.
         let value_end = unsafe { start.cast::<u8>().add(size_of::<T>()) };
         if value_end.cast() > end {
             return;
         }
-        // SAFETY: the comparison above, which the verifier has seen, makes room for a `T`.
+        // SAFETY: the comparison above, which the verifier checks, proves that there is room for a
+        // `T`.
         unsafe { start.cast::<T>().write_unaligned(value) };
         self.limit_length(size_of::<T>() as i32);
         set_return_value(0);
     }
 
-    /// Replaces a length that goes past what the program is shown.
+    /// Replaces a length that exceeds the accessible part.
     #[inline(always)]
     fn limit_length(&mut self, length: i32) {
-        if i64::from(self.length()) > self.shown() {
+        if i64::from(self.length()) > self.accessible_length() {
             write!(self.context, bpf_sockopt, optlen, length);
         }
     }
@@ -115,9 +116,9 @@ impl SockOption {
         read!(self.context, bpf_sockopt, pointer __bindgen_anon_2) as *mut c_void
     }
 
-    /// How many bytes of the caller's buffer the program is shown.
+    /// The number of bytes of the caller's buffer that the program can access.
     #[inline(always)]
-    fn shown(&self) -> i64 {
+    fn accessible_length(&self) -> i64 {
         let end = read!(self.context, bpf_sockopt, pointer __bindgen_anon_3) as *mut c_void;
         end as i64 - self.start() as i64
     }

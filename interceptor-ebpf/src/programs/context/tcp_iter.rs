@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use crate::programs::kernel_memory::IteratedSocket;
 
-/// `struct bpf_iter__tcp`: a TCP socket that an iteration has come to.
+/// `struct bpf_iter__tcp`: one TCP socket of an iteration.
 pub(crate) struct IteratedTcp {
     context: *mut bpf_iter__tcp,
 }
 
-/// The head of the kernel's structure; aya's bindings have none of the iterators'.
+/// The first members of the kernel's structure; aya's bindings have no iterators.
 #[repr(C)]
 pub(crate) struct bpf_iter__tcp {
     meta: *mut c_void,
@@ -22,8 +22,8 @@ impl IteratedTcp {
         Self { context }
     }
 
-    /// The `struct sock_common *`, which only as such may go into a map of sockets. Null at the end
-    /// of the iteration.
+    /// The `struct sock_common *`, the only type that a map of sockets accepts here. Null at the
+    /// end of the iteration.
     #[inline(always)]
     pub(crate) fn pointer(&self) -> *const c_void {
         read!(self.context, bpf_iter__tcp, pointer sk_common) as *const c_void

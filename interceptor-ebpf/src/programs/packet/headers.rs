@@ -1,6 +1,6 @@
 //! The headers of packets.
 
-/// How long the header of the link layer is: Ethernet's, or that of interfaces which have none.
+/// The possible lengths of the link layer's header: Ethernet's, or 0 for interfaces without one.
 pub(super) const LINK_HEADERS: [u32; 2] = [14, 0];
 
 /// `struct iphdr`
@@ -48,7 +48,7 @@ impl TcpHeader {
     pub(super) const ACK: u8 = 1 << 4;
 }
 
-/// `struct arphdr` and what follows it for IPv4 on Ethernet, as far as the sender's address.
+/// `struct arphdr` and the members that follow it for IPv4 on Ethernet, up to the sender's address.
 #[repr(C)]
 pub(super) struct ArpHeader {
     pub(super) head: [u8; 8],

@@ -1,4 +1,4 @@
-//! Reading what the headers of a packet say.
+//! Parses the headers of a packet.
 
 use aya_ebpf::bindings::__sk_buff;
 use interceptor_ebpf::Address;
@@ -15,31 +15,31 @@ use crate::programs::{
 /// `VLAN_VID_MASK`: the VLAN's number in its tag, beside a priority.
 const VLAN_ID: u32 = 0x0fff;
 
-/// `PACKET_OTHERHOST`: seen, but meant for another station.
+/// `PACKET_OTHERHOST`: the link layer's destination is another station.
 const OTHER_HOST: u32 = 3;
 
-/// IPv6's extension headers (`ipv6_ext_hdr`), and that of AH.
+/// IPv6's extension headers (`ipv6_ext_hdr`), and AH.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
-/// How many of them are looked through. More are taken to hide TCP.
+/// The maximum number of extension headers to parse. A packet with more counts as TCP.
 const EXTENSION_HEADERS: u32 = 6;
 
 impl Packet {
-    /// Whether it is for another station, or for a virtual interface on top of this one, whose own
-    /// hook sees it next: one of a VLAN, a `macvlan`. VLAN 0 is no VLAN: such a tag only bears a
-    /// priority, and the kernel takes it away behind this hook (`__netif_receive_skb_core`).
+    /// Whether the packet is for another station, or for a virtual interface on top of this one,
+    /// whose own hook sees it next: a VLAN, a `macvlan`. VLAN 0 is no VLAN: its tag has only a
+    /// priority, and the kernel removes it after this hook (`__netif_receive_skb_core`).
     #[inline(always)]
     pub(crate) fn is_for_others(&self) -> bool {
         read!(self.context, __sk_buff, u32 pkt_type) == OTHER_HOST
             || read!(self.context, __sk_buff, u32 vlan_tci) & VLAN_ID != 0
     }
 
-    /// Whether another tag comes behind the one of VLAN 0 that the kernel has taken off the packet,
-    /// of VLAN 0 again: it takes that off behind this hook, too, and sees what nobody has seen.
+    /// Whether a second tag of VLAN 0 follows the one that the kernel has removed. The kernel
+    /// removes it after this hook, and processes a packet that this program could not parse.
     #[inline(always)]
     pub(crate) fn is_tagged_twice(&self) -> bool {
         matches!(self.protocol(), ETH_P_8021Q | ETH_P_8021AD)
@@ -48,7 +48,7 @@ impl Packet {
                 .is_none_or(|[tag, _]| u32::from(u16::from_be(tag)) & VLAN_ID == 0)
     }
 
-    /// Its IP header. `None` if it has none, or half of one, which the kernel drops.
+    /// The IP header. `None` without one, or if it is truncated, as the kernel drops the packet.
     #[inline(always)]
     pub(crate) fn ip(&self) -> Option<Ip> {
         match self.protocol() {
@@ -85,8 +85,8 @@ impl Packet {
         })
     }
 
-    /// Whether TCP may come behind the extension headers that begin with `next`, as ip6tables sees
-    /// it (`ipv6_find_hdr`).
+    /// Whether TCP may follow the extension headers that begin with `next`, as ip6tables parses
+    /// them (`ipv6_find_hdr`).
     #[inline(always)]
     fn may_hide_tcp(&self, mut next: u8) -> bool {
         let mut offset = size_of::<V6Header>() as u32;
@@ -110,7 +110,7 @@ impl Packet {
         true
     }
 
-    /// Its TCP header. `None` if that is incomplete.
+    /// The TCP header. `None` if it is truncated.
     #[inline(always)]
     pub(crate) fn tcp(&self, ip: &Ip) -> Option<Tcp> {
         let header: TcpHeader = self.load(ip.transport)?;
@@ -121,7 +121,7 @@ impl Packet {
         })
     }
 
-    /// The address that asks, if it is an ARP request or answer.
+    /// The sender's address of an ARP request or reply.
     #[inline(always)]
     pub(crate) fn arp_sender(&self) -> Option<Address> {
         if self.protocol() != ETH_P_ARP {

@@ -1,4 +1,4 @@
-//! Changing a packet's addresses and ports.
+//! Rewrites a packet's addresses and ports.
 
 use core::{mem::offset_of, ptr};
 
@@ -18,8 +18,8 @@ use super::{
 };
 
 impl Packet {
-    /// Puts `new` in the place of the address and port at one end. Answers whether all of it could
-    /// be done; if not, the packet is spoilt.
+    /// Replaces the address and port at one end with `new`. Returns false if any part failed: the
+    /// packet is corrupt then.
     #[inline(always)]
     pub(crate) fn rewrite(&self, ip: &Ip, tcp: Tcp, end: End, new: StandIn) -> bool {
         let Some(link) = self.link_header() else {
@@ -66,8 +66,8 @@ impl Packet {
         checksums && self.store(link + field, new, 0)
     }
 
-    /// IPv6 has no checksum of its own to make up for the address: where the network card has summed
-    /// up the whole packet, that sum takes it in by `BPF_F_RECOMPUTE_CSUM`.
+    /// IPv6 has no header checksum: where the network card has summed the whole packet,
+    /// `BPF_F_RECOMPUTE_CSUM` updates that sum.
     #[inline(always)]
     fn rewrite_v6(
         &self,
@@ -82,7 +82,7 @@ impl Packet {
             End::Destination => offset_of!(V6Header, destination),
         } as u32;
         let size = size_of::<[u32; 4]>() as u32;
-        // SAFETY: both addresses are as long as is said; the helpers check the offset.
+        // SAFETY: both addresses have the given size; the helpers check the offset.
         let checksum = unsafe {
             let difference =
                 bpf_csum_diff(old.as_mut_ptr(), size, new.as_mut_ptr(), size, 0) as u64;
@@ -92,15 +92,14 @@ impl Packet {
         checksum && self.store(link + field, new, BPF_F_RECOMPUTE_CSUM.into())
     }
 
-    /// Has `sender` ask. Answers whether it could be done.
+    /// Replaces the sender's address of an ARP packet. Returns whether that succeeded.
     #[inline(always)]
     pub(crate) fn set_arp_sender(&self, sender: Address) -> bool {
         let field = LINK_HEADERS[0] + offset_of!(ArpHeader, sender) as u32;
         self.store(field, sender.words()[3], 0)
     }
 
-    /// Where the IP header begins, counted from where the packet does: not told to programs, so the
-    /// place is looked for.
+    /// The offset of the IP header in the packet, which programs cannot read: found by comparison.
     #[inline(always)]
     fn link_header(&self) -> Option<u32> {
         let expected: [u32; 5] = self.load(0)?;
@@ -117,11 +116,11 @@ impl Packet {
         })
     }
 
-    /// Writes `value` at an offset from the packet's beginning.
+    /// Writes `value` at an offset from the start of the packet.
     #[inline(always)]
     fn store<T>(&self, offset: u32, value: T, flags: u64) -> bool {
         let value = ptr::from_ref(&value).cast();
-        // SAFETY: the helper reads as many bytes as the value has, and checks the offset.
+        // SAFETY: the helper reads the value's size, and checks the offset.
         unsafe {
             bpf_skb_store_bytes(self.context, offset, value, size_of::<T>() as u32, flags) == 0
         }

@@ -1,4 +1,4 @@
-//! The socket that a packet belongs to.
+//! Looks up the socket of a packet.
 
 use aya_ebpf::{
     bindings::{BPF_F_CURRENT_NETNS, bpf_sock},
@@ -13,8 +13,7 @@ use super::{
 use crate::programs::{context::Sock, uapi::TCP_LISTEN};
 
 impl Packet {
-    /// Whether the packet belongs to a connection that the pod has with `local` at its end, in
-    /// whatever state.
+    /// Whether the pod has a socket, in any state, for the packet's connection to `local`.
     #[inline(always)]
     pub(crate) fn has_socket(&self, ip: &Ip, tcp: Tcp, local: StandIn) -> bool {
         let ports = [tcp.from.to_be(), local.port.to_be()];
@@ -27,21 +26,21 @@ impl Packet {
             return false;
         }
         let is_listener = Sock::new(sock).state() == TCP_LISTEN;
-        let has_socket = !is_listener || self.bears_cookie(sock, ip, local);
-        // SAFETY: the socket is held since it was found, and released once.
+        let has_socket = !is_listener || self.has_syn_cookie(sock, ip, local);
+        // SAFETY: the look-up holds a reference to the socket, which is released once.
         unsafe { bpf_sk_release(sock.cast()) };
         has_socket
     }
 
-    /// `ends` is a `struct bpf_sock_tuple`, whose size tells its family. What is found must be
-    /// released.
+    /// `ends` is a `struct bpf_sock_tuple`, whose size determines the family. The caller must
+    /// release the socket.
     #[inline(always)]
     fn find_socket<A: Copy>(&self, ends: (A, A, [u16; 2])) -> *mut bpf_sock {
         #[repr(C)]
         struct Tuple<A>(A, A, [u16; 2]);
 
         let mut tuple = Tuple(ends.0, ends.1, ends.2);
-        // SAFETY: the helper reads the tuple, which is as long as is said.
+        // SAFETY: the helper reads the tuple, which has the given size.
         unsafe {
             bpf_skc_lookup_tcp(
                 self.context.cast(),
@@ -53,9 +52,10 @@ impl Packet {
         }
     }
 
-    /// Whether the packet ends a handshake of which a listener that was flooded keeps nothing.
+    /// Whether the packet has a valid SYN cookie: it ends a handshake for which the listener keeps
+    /// no state.
     #[inline(always)]
-    fn bears_cookie(&self, listener: *mut bpf_sock, ip: &Ip, local: StandIn) -> bool {
+    fn has_syn_cookie(&self, listener: *mut bpf_sock, ip: &Ip, local: StandIn) -> bool {
         let Some(mut tcp) = self.load::<TcpHeader>(ip.transport) else {
             return false;
         };
@@ -63,22 +63,22 @@ impl Packet {
         if let Some(to) = local.address.v4() {
             self.load::<V4Header>(0).is_some_and(|mut header| {
                 header.destination = to;
-                is_cookie(listener, &mut header, &mut tcp)
+                is_syn_cookie(listener, &mut header, &mut tcp)
             })
         } else {
             self.load::<V6Header>(0).is_some_and(|mut header| {
                 header.destination = local.address.words();
-                is_cookie(listener, &mut header, &mut tcp)
+                is_syn_cookie(listener, &mut header, &mut tcp)
             })
         }
     }
 }
 
 #[inline(always)]
-fn is_cookie<H>(listener: *mut bpf_sock, ip: &mut H, tcp: &mut TcpHeader) -> bool {
+fn is_syn_cookie<H>(listener: *mut bpf_sock, ip: &mut H, tcp: &mut TcpHeader) -> bool {
     let (ip, tcp): (*mut H, *mut TcpHeader) = (ip, tcp);
     let (ip_size, tcp_size) = (size_of::<H>() as u32, size_of::<TcpHeader>() as u32);
-    // SAFETY: the listener is held; both headers are as long as is said.
+    // SAFETY: the caller holds the listener; both headers have the given size.
     unsafe {
         bpf_tcp_check_syncookie(listener.cast(), ip.cast(), ip_size, tcp.cast(), tcp_size) == 0
     }

@@ -15,8 +15,8 @@ use interceptor::{
     settings::{self, IstioFlags, ResolvConf},
 };
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, PolicyLookups, NetnsState, Outbound, Owner, Policy, PortFlags,
-    PortPage, PortPageKey, PrefixFlags, Verdict, decide,
+    Address, Flow, Inbound, InterfaceFlags, NetnsState, Outbound, Owner, Policy, PolicyLookups,
+    PortFlags, PortPage, PortPageKey, PrefixFlags, Verdict, decide,
 };
 use interceptor_testkit::{model::LOOPBACK, settings::Settings};
 
