@@ -46,6 +46,7 @@ macro_rules! reasons {
 reasons! {
     /// The first rule that matched. The numbers are indices of [`crate::Counts`]: append, do not
     /// reorder.
+    #[expect(clippy::doc_markdown, reason = "the texts are for logs, without Markdown")]
     Reason {
         Ipv6Disabled: "ipv6_disabled", "IPv6 capture is disabled for the pod";
         OutboundInterfaceExcluded: "outbound_interface_excluded",
