@@ -13,20 +13,25 @@
     reason = "BPF-to-BPF calls cost stack, and the verifier knows less in the callee"
 )]
 
+// The decision: pure functions of the facts and the policy.
+mod decide;
+mod flow;
+mod reason;
+
+// Keys and values of maps.
 mod address;
 mod call;
 mod count;
-mod decide;
-mod flow;
-mod kernel;
 mod keys;
 mod layout;
 mod listener;
 mod policy;
-mod reason;
 mod route;
 mod share;
 mod stand_in;
+
+// Members of the kernel's structures.
+mod kernel;
 
 pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
