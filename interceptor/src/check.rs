@@ -16,12 +16,11 @@ use crate::{
     bpf::{
         dispatcher,
         hooks::{self, Hook},
-        link,
+        interface_hooks, link,
         maps::Maps,
         object::Object,
         offsets,
         pins::{self, Pins},
-        watch,
     },
     cgroup::{Cgroup, Hierarchy},
     host,
@@ -205,8 +204,8 @@ impl Scratch {
         own_netns()?.run(|| {
             let all = netlink::run(async |handle| interfaces::list(&handle).await)?;
             all.iter()
-                .try_for_each(|interface| watch::ensure(object, interface, &folder))?;
-            watch::retain(&all, &[], &folder)
+                .try_for_each(|interface| interface_hooks::ensure(object, interface, &folder))?;
+            interface_hooks::retain(&all, &[], &folder)
         })
     }
 

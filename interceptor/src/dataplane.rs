@@ -3,30 +3,36 @@
 //! What all pods share is opened once, and used for as long as it is what is pinned: other commands
 //! may be at work meanwhile. Each change holds the machine-wide lock.
 
-mod loaded;
+pub mod attach;
+pub mod attach_points;
+pub mod coverage;
+pub mod detach;
+pub mod record;
+pub(crate) mod shared;
 pub mod steps;
-mod tidy;
+mod sweep;
+pub(crate) mod upgrade;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, PolicyId};
-pub(crate) use loaded::Loaded;
 use tracing::warn;
 
-use crate::{
-    attachment::{Attached, Attachment, Before, Established, Reading},
-    bpf::{foreign::Foreign, hooks, link, maps::Maps, pins::Pins},
-    cgroup::Hierarchy,
-    detachment::{
-        self, Detached,
+use self::{
+    attach::{Attached, Attachment, Before, Established, Reading},
+    detach::{
+        Detached,
         draining::{self, Draining},
     },
+    record::Record,
+    shared::Loaded,
+};
+use crate::{
+    bpf::{hooks, link, maps::Maps, other_builds::Foreign, pins::Pins},
+    cgroup::Hierarchy,
     host::{self, Lock},
     netns::{Netns, NetnsSpec, route_limits::Limit},
-    processes,
-    record::Record,
-    upgrade,
 };
 
 /// How long a sandbox's end waits for another command: the runtime waits for it.
@@ -124,7 +130,7 @@ impl Dataplane {
     /// Takes away what a change that has failed has made: nothing half-done stays.
     fn undo_change(&mut self, netns: &Netns) -> Result<()> {
         if self.before(netns.cookie())?.is_none() {
-            detachment::undo(&self.pins, netns)?;
+            detach::undo(&self.pins, netns)?;
         }
         self.sweep(true)
     }
@@ -178,10 +184,10 @@ impl Dataplane {
     pub fn remove(&mut self, netns: &Netns) -> Result<Detached> {
         let _lock = self.lock()?;
         if !self.pins.exist() {
-            return detachment::undo(&self.pins, netns);
+            return detach::undo(&self.pins, netns);
         }
         let unfinished = self.pins.begin_change()?;
-        let detached = detachment::undo(&self.pins, netns)?;
+        let detached = detach::undo(&self.pins, netns)?;
         self.sweep(unfinished)?;
         Ok(detached)
     }
@@ -200,9 +206,9 @@ impl Dataplane {
         let unfinished = self.pins.begin_change()?;
         let kept_for = |netns: &&Netns| self.pins.netns(netns.cookie()).exists();
         if let Some(netns) = netns.filter(kept_for)
-            && processes::are_gone(netns)?
+            && coverage::are_gone(netns)?
         {
-            detachment::undo(&self.pins, netns)?;
+            detach::undo(&self.pins, netns)?;
         }
         self.sweep(unfinished)
     }
@@ -245,8 +251,8 @@ impl Dataplane {
         if let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? {
             for (cookie, policy) in attached(&maps)? {
                 match open_attached(&self.pins, &maps, cookie, policy) {
-                    Some(netns) => detachment::undo(&self.pins, &netns).map(drop)?,
-                    None => detachment::remove_netns(&self.pins, &mut maps, cookie)?,
+                    Some(netns) => detach::undo(&self.pins, &netns).map(drop)?,
+                    None => detach::remove_netns(&self.pins, &mut maps, cookie)?,
                 }
                 count += 1;
             }
@@ -261,7 +267,7 @@ impl Dataplane {
     fn remove_unread(&mut self) -> Result<usize> {
         let mut count = 0;
         for netns in self.find_attached()? {
-            match detachment::clear(&self.pins, &netns) {
+            match detach::clear(&self.pins, &netns) {
                 Ok(()) => count += 1,
                 Err(error) => warn!("{error:#}"),
             }

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::{
-    attachment::policy_of,
     bpf::{maps::Maps, pins::Pins},
+    dataplane::{attach::policy_of, record::Record},
     host,
     netns::{
         Netns,
@@ -24,7 +24,6 @@ use crate::{
         stand_in_routes::{self, Sources},
     },
     policy::CompiledPolicy,
-    record::Record,
     rules::{Family, Packet, Rule, Rules, Table},
     settings::{Mode, Settings},
 };

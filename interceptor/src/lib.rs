@@ -9,26 +9,20 @@
 )]
 
 pub mod agent;
-pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
 pub mod check;
 pub mod cli;
 pub mod cni;
 pub mod dataplane;
-pub mod detachment;
 pub mod digest;
 pub mod explain;
 pub mod host;
 mod lists;
 pub mod netns;
-pub mod places;
 pub mod policy;
-pub mod processes;
-pub mod record;
 pub mod rules;
 pub mod settings;
 pub mod status;
 mod stdio;
-pub mod upgrade;
 pub mod validation;

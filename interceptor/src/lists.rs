@@ -9,9 +9,9 @@ use interceptor_ebpf::{Address, PolicyId};
 
 use crate::{
     bpf::maps::{Maps, prefix_key},
+    dataplane::record::Record,
     netns::route_limits::{Cause, Limit},
     policy::{self, CompiledPolicy},
-    record::Record,
 };
 
 /// Puts the lists of a policy into the maps, but for its routes.

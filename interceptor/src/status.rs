@@ -8,17 +8,13 @@ use rtnetlink::Handle;
 use serde::Serialize;
 
 use crate::{
-    attachment::policy_of,
-    bpf::{hooks, link, maps::Maps, pins::Pins, watch},
+    bpf::{hooks, interface_hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::attached,
+    dataplane::{attach::policy_of, attach_points::CgroupName, attached, coverage, record::Record},
     host,
     netns::{
         Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::Way, stand_in_routes,
     },
-    places::CgroupName,
-    processes,
-    record::Record,
 };
 
 /// One captured pod.
@@ -208,7 +204,7 @@ fn unwatched_interfaces(folder: &Path, attached: &Record) -> Result<Vec<String>>
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
     let mut unseen = Vec::new();
     for interface in interfaces::watched(&interfaces, &attached.settings) {
-        if !watch::is_watched(&interface, folder)? {
+        if !interface_hooks::is_watched(&interface, folder)? {
             unseen.push(interface.name);
         }
     }
@@ -236,6 +232,6 @@ fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
         Ok(places) => places,
         Err(problem) => return Some(problem),
     };
-    let problem = processes::check_covered(&open(netns, attached)?, &places, &hierarchy).err()?;
+    let problem = coverage::check_covered(&open(netns, attached)?, &places, &hierarchy).err()?;
     Some(format!("{problem:#}"))
 }

@@ -14,15 +14,15 @@ use tracing::warn;
 
 use super::sandboxes::PodCgroup;
 use crate::{
-    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         AttachedPod, Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
         steps::{self, Turns},
     },
     host,
     netns::{Netns, NetnsId, NetnsSpec, istio_rules},
-    places::Places,
     settings::Settings,
 };
 

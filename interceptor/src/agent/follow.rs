@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::{capture::Capture, metrics::Metrics};
 use crate::{
-    attachment::Attached,
+    dataplane::attach::Attached,
     netns::{
         Netns,
         changes::{Changes, Pause},

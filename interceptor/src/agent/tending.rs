@@ -30,8 +30,7 @@ use super::{
     sandboxes::Processes,
 };
 use crate::{
-    attachment::Attached,
-    dataplane::AttachedPod,
+    dataplane::{AttachedPod, attach::Attached},
     netns::{Netns, NetnsId},
 };
 

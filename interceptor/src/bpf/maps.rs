@@ -13,7 +13,7 @@ use interceptor_ebpf::{
     Route, SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber, StandInUsage,
 };
 
-use super::{foreign, layout, sys};
+use super::{layout, other_builds, sys};
 
 /// Every shared map.
 pub struct Maps {
@@ -57,7 +57,7 @@ impl Maps {
     /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
     /// there before the first pod and go after the last.
     pub fn open_if_complete(folder: &Path) -> Result<Option<Self>> {
-        if foreign::has_policies(folder)? {
+        if other_builds::has_policies(folder)? {
             bail!(
                 "pods are attached by another build, or one of two builds was stopped while it took \
                  over: `interceptor agent`, or any attach, of this build takes over all of them"

@@ -11,11 +11,10 @@ use aya_obj::generated::bpf_attach_type::{
 use super::{
     dispatcher,
     hooks::{CGROUP_HOOKS, Hook, LOOKUP},
-    link,
+    interface_hooks, link,
     maps::Maps,
     object::Object,
     pins::{self, Pins},
-    watch,
 };
 
 /// The shared programs of this build, loaded and pinned.
@@ -63,7 +62,7 @@ impl Shared {
         for netns in pins.netns_cookies()? {
             let (dispatcher, folder) = (dispatcher::load(maps, netns)?, pins.netns(netns));
             link::replace(LOOKUP, &dispatcher, &folder)?;
-            watch::replace(object, &folder)?;
+            interface_hooks::replace(object, &folder)?;
         }
         self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Captures)?;
         remove_unknown(pins)

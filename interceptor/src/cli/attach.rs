@@ -7,12 +7,14 @@ use clap::Args;
 
 use super::{dry_run, output::Format};
 use crate::{
-    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::Dataplane,
+    dataplane::{
+        Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
+    },
     host,
     netns::{Netns, NetnsSpec, istio_rules},
-    places::Places,
     settings::{IstioFlags, ResolvConf, Settings},
     stdio::message,
 };

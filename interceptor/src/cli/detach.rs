@@ -6,8 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    dataplane::Dataplane,
-    detachment::Detached,
+    dataplane::{Dataplane, detach::Detached},
     host,
     netns::{Netns, NetnsSpec},
     stdio::message,

@@ -11,10 +11,9 @@ use tokio::{
 
 use super::attach::{Target, print_limits};
 use crate::{
-    attachment::Attached,
     bpf::{log, pins::Pins},
     cgroup::Hierarchy,
-    dataplane::{Dataplane, steps},
+    dataplane::{Dataplane, attach::Attached, steps},
     netns::{
         Netns,
         changes::{Changes, Pause},

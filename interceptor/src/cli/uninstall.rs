@@ -8,9 +8,8 @@ use crate::{
         install::{self, CniFolders},
         kubepods::Kubepods,
     },
-    dataplane::Dataplane,
+    dataplane::{Dataplane, record::Record},
     host,
-    record::Record,
     stdio::message,
 };
 

@@ -10,12 +10,14 @@ use anyhow::Result;
 use interceptor_ebpf::PolicyFlags;
 use tracing::warn;
 
-use super::Dataplane;
+use super::{
+    Dataplane,
+    attach::{Attached, Attachment, Established, Reading},
+    coverage,
+};
 use crate::{
-    attachment::{Attached, Attachment, Established, Reading},
     cgroup::{Cgroup, Hierarchy},
     netns::Netns,
-    processes,
 };
 
 /// How often a large network is read because it has changed meanwhile. Attaching a pod anew changes it
@@ -49,7 +51,7 @@ pub(super) fn attach_checked(
     hierarchy: &Hierarchy,
 ) -> Result<Attached> {
     let step = |dataplane: &mut Dataplane, reading| {
-        processes::check_covered(wanted.netns, wanted.places, hierarchy)?;
+        coverage::check_covered(wanted.netns, wanted.places, hierarchy)?;
         let established = dataplane.change(wanted, reading)?;
         if matches!(established, Established::Done(_)) {
             dataplane.tidy_locked()?;

@@ -14,11 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 use interceptor::{
-    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::Dataplane,
+    dataplane::{
+        Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
+    },
     netns::{Netns, NetnsSpec},
-    places::Places,
     settings::{IstioFlags, Settings},
 };
 use interceptor_testkit::{cgroup, command::run, machine};

@@ -3,12 +3,14 @@
 use anyhow::Result;
 use clap::Parser;
 use interceptor::{
-    attachment::{Attached, Attachment},
     bpf::counts,
     cgroup::{Cgroup, Hierarchy},
-    dataplane::Dataplane,
+    dataplane::{
+        Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
+    },
     netns::{Netns, NetnsSpec},
-    places::Places,
     settings::{IstioFlags, Settings},
 };
 use interceptor_ebpf::{

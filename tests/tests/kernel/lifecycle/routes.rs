@@ -5,14 +5,14 @@ use std::{collections::HashSet, fmt::Write as _, path::Path, process::Output};
 use anyhow::Result;
 use clap::{Args as _, FromArgMatches as _};
 use interceptor::{
-    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
         steps::{self, Turns},
     },
     netns::{Netns as PodNetns, NetnsSpec},
-    places::Places,
     settings::{IstioFlags, Settings},
 };
 use interceptor_testkit::{

@@ -5,11 +5,13 @@ use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 use anyhow::Result;
 use clap::Parser;
 use interceptor::{
-    attachment::{Attached, Attachment},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::Dataplane,
+    dataplane::{
+        Dataplane,
+        attach::{Attached, Attachment},
+        attach_points::Places,
+    },
     netns::{Netns, NetnsSpec},
-    places::Places,
     settings::{IstioFlags, Settings},
 };
 use interceptor_testkit::{

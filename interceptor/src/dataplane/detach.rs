@@ -7,13 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, Policy};
 
+use super::attach::policy_of;
 use crate::{
-    attachment::policy_of,
     bpf::{
-        grace,
+        grace, interface_hooks,
         maps::Maps,
         pins::{self, Pins},
-        watch,
     },
     lists,
     netns::{
@@ -75,7 +74,7 @@ fn restore_network(netns: &Netns) -> Result<bool> {
 fn unwatch_all(netns: &Netns, folder: &Path) -> Result<()> {
     netns.run(|| {
         let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-        watch::retain(&interfaces, &[], folder)
+        interface_hooks::retain(&interfaces, &[], folder)
     })
 }
 

@@ -6,12 +6,8 @@ use anyhow::{Context as _, Result};
 use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    bpf::maps::Maps,
-    netns::route_limits::Limit,
-    places::{CgroupName, Places},
-    settings::Settings,
-};
+use super::attach_points::{CgroupName, Places};
+use crate::{bpf::maps::Maps, netns::route_limits::Limit, settings::Settings};
 
 /// What a policy was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

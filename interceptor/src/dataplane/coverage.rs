@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::attach_points::Places;
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     netns::{Netns, NetnsId},
-    places::Places,
 };
 
 /// How many processes an error names.

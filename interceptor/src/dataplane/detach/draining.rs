@@ -19,8 +19,8 @@ use interceptor_ebpf::NetnsCookie;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::debug;
 
+use super::super::attach::{Before, policy_of};
 use crate::{
-    attachment::{Before, policy_of},
     bpf::{grace, maps::Maps, pins::Pins},
     netns::{
         Netns,

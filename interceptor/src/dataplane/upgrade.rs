@@ -30,12 +30,10 @@ use anyhow::{Context as _, Result, bail};
 use interceptor_ebpf::{NetnsCookie, PolicyId};
 use tracing::info;
 
+use super::{attach, attached, open_attached, record::Record, shared::Loaded};
 use crate::{
-    attachment,
-    bpf::{foreign::Foreign, hooks, layout, link, pins::Pins, watch},
-    dataplane::{self, Loaded},
+    bpf::{hooks, interface_hooks, layout, link, other_builds::Foreign, pins::Pins},
     netns::Netns,
-    record::Record,
 };
 
 /// How long a network namespace that is going is waited for.
@@ -73,10 +71,10 @@ impl Upgrade<'_> {
         for (cookie, policy) in foreign.attached(self.pins)? {
             self.adopt(cookie, policy)?;
         }
-        let pods = dataplane::attached(&self.loaded.maps)?;
+        let pods = attached(&self.loaded.maps)?;
         self.loaded.maps.divide_among(pods.len())?;
         for (cookie, _) in pods {
-            attachment::make_room(cookie, &mut self.loaded.maps)?;
+            attach::make_room(cookie, &mut self.loaded.maps)?;
         }
         self.loaded.programs.replace_noting(self.pins)?;
         if foreign.has_own(layout::LISTENER_PORTS) {
@@ -96,14 +94,14 @@ impl Upgrade<'_> {
     /// Puts this build's programs in the place of filters, which only who is in the network namespace
     /// can.
     fn replace_filters(&mut self) -> Result<()> {
-        for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
+        for (cookie, policy) in attached(&self.loaded.maps)? {
             let folder = self.pins.netns(cookie);
-            if !watch::has_filters(&folder)? {
+            if !interface_hooks::has_filters(&folder)? {
                 continue;
             }
             if let Some(netns) = self.open(cookie, policy)? {
                 let object = &mut self.loaded.object;
-                netns.run(|| watch::replace_filters(object, &folder))?;
+                netns.run(|| interface_hooks::replace_filters(object, &folder))?;
             }
         }
         Ok(())
@@ -111,14 +109,14 @@ impl Upgrade<'_> {
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
     fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
-        if attachment::policy_of(&self.loaded.maps, cookie)?.is_some() {
+        if attach::policy_of(&self.loaded.maps, cookie)?.is_some() {
             return Ok(());
         }
         let Some(netns) = self.open(cookie, policy)? else {
             return Ok(());
         };
         let record = Record::load(&self.loaded.maps, policy)?;
-        attachment::adopt(&netns, &record, self.pins, &mut self.loaded)
+        attach::adopt(&netns, &record, self.pins, &mut self.loaded)
             .with_context(|| format!("{}", netns.path().display()))
     }
 
@@ -131,7 +129,7 @@ impl Upgrade<'_> {
             if !link::is_alive(hooks::LOOKUP, &pin)? {
                 return Ok(None);
             }
-            if let Some(netns) = dataplane::open_attached(self.pins, maps, cookie, policy) {
+            if let Some(netns) = open_attached(self.pins, maps, cookie, policy) {
                 return Ok(Some(netns));
             }
             thread::sleep(BETWEEN_TRIES);
@@ -148,12 +146,12 @@ impl Upgrade<'_> {
     /// Notes the listeners of all pods in this build's maps. If a killed upgrade has noted them
     /// already, they take another slot: one more is known, and none less.
     fn note_listeners(&mut self) -> Result<()> {
-        for (cookie, policy) in dataplane::attached(&self.loaded.maps)? {
+        for (cookie, policy) in attached(&self.loaded.maps)? {
             let Some(netns) = self.open(cookie, policy)? else {
                 continue;
             };
             let record = Record::load(&self.loaded.maps, policy)?;
-            attachment::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
+            attach::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
         }
         Ok(())
     }

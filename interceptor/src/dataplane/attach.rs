@@ -15,14 +15,13 @@ use interceptor_ebpf::{
     DNS_CAPTURE_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId,
 };
 
+use super::{attach_points::Places, record::Record, shared::Loaded};
 use crate::{
     bpf::{
-        dispatcher, grace, hooks, link, listeners,
+        dispatcher, grace, hooks, interface_hooks, link, listeners,
         maps::Maps,
         pins::{self, Pins},
-        watch,
     },
-    dataplane::Loaded,
     lists,
     netns::{
         Netns, NetnsId, NetnsSpec,
@@ -35,9 +34,7 @@ use crate::{
         stand_in_rule,
         tproxy::{self, Delivery, Retired},
     },
-    places::Places,
     policy::CompiledPolicy,
-    record::Record,
     settings::{DnsCapture, Settings},
 };
 
@@ -416,7 +413,7 @@ impl Step<'_> {
         let watched = interfaces::watched(&network.interfaces, self.settings);
         let folder = self.pins.netns(self.cookie());
         for interface in &watched {
-            watch::ensure(&mut self.loaded.object, interface, &folder)?;
+            interface_hooks::ensure(&mut self.loaded.object, interface, &folder)?;
         }
         Ok(watched)
     }
@@ -424,7 +421,7 @@ impl Step<'_> {
     /// Takes the programs away from where the policy in force does not need them.
     fn unwatch(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
         let folder = self.pins.netns(self.cookie());
-        watch::retain(&network.interfaces, watched, &folder)
+        interface_hooks::retain(&network.interfaces, watched, &folder)
     }
 
     fn compile(

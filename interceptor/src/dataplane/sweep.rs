@@ -4,17 +4,18 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 
-use super::{Dataplane, attached};
-use crate::{
-    attachment::policy_of,
-    bpf::{
-        hooks::{self, CGROUP_HOOKS},
-        link,
-        maps::Maps,
-        pins,
-    },
-    detachment::{self, draining::is_at_work},
+use super::{
+    Dataplane,
+    attach::policy_of,
+    attached,
+    detach::{self, draining::is_at_work},
     record::Record,
+};
+use crate::bpf::{
+    hooks::{self, CGROUP_HOOKS},
+    link,
+    maps::Maps,
+    pins,
 };
 
 impl Dataplane {
@@ -55,7 +56,7 @@ impl Dataplane {
             let attached = policy_of(maps, cookie)?
                 .is_some_and(|policy| !policy.is_draining() || is_at_work(&self.pins, cookie));
             if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
-                detachment::remove_netns(&self.pins, maps, cookie)?;
+                detach::remove_netns(&self.pins, maps, cookie)?;
             }
         }
         Ok(())
