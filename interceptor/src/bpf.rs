@@ -3,6 +3,7 @@
 mod btf;
 pub mod counts;
 pub mod dispatcher;
+pub mod embedded;
 pub mod fib;
 pub mod grace;
 pub mod hooks;

@@ -7,7 +7,9 @@ pub mod attach;
 pub mod attach_points;
 pub mod coverage;
 pub mod detach;
+mod listeners;
 pub mod record;
+pub mod registry;
 pub(crate) mod shared;
 pub mod steps;
 mod sweep;
@@ -15,24 +17,24 @@ pub(crate) mod upgrade;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use interceptor_ebpf::{NetnsCookie, PolicyId};
+use anyhow::Result;
+use interceptor_ebpf::NetnsCookie;
 use tracing::warn;
 
 use self::{
-    attach::{Attached, Attachment, Before, Established, Reading},
+    attach::{Attached, Attachment, Established, Reading},
     detach::{
         Detached,
         draining::{self, Draining},
     },
     record::Record,
+    registry::{AttachedPod, Existing, attached, open_attached, open_by_process, open_by_record},
     shared::Loaded,
 };
 use crate::{
-    bpf::{hooks, link, maps::Maps, other_builds::Foreign, pins::Pins},
-    cgroup::Hierarchy,
+    bpf::{maps::Maps, other_builds::Foreign, pins::Pins},
     host::{self, Lock},
-    netns::{Netns, NetnsSpec, route_limits::Limit},
+    netns::{Netns, route_limits::Limit},
 };
 
 /// How long a sandbox's end waits for another command: the runtime waits for it.
@@ -43,15 +45,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Dataplane {
     pins: Pins,
     loaded: Option<Loaded>,
-}
-
-/// A network namespace that is attached.
-#[derive(Clone, Debug)]
-pub struct AttachedPod {
-    /// The kernel's name for the network namespace.
-    pub netns: NetnsCookie,
-    /// What it is attached with.
-    pub record: Record,
 }
 
 impl Dataplane {
@@ -73,30 +66,9 @@ impl Dataplane {
     fn take_over(&mut self) -> Result<()> {
         if upgrade::take_over(&self.pins)? {
             self.loaded = None;
-            self.sweep(true)?;
+            self.finish(true)?;
         }
         Ok(())
-    }
-
-    /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
-    pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
-        steps::attach(self, wanted).map(|(attached, _)| attached)
-    }
-
-    /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
-    /// routes. `None` if it is not attached.
-    pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
-        steps::refresh(self, netns, hierarchy).map(|(attached, _)| attached)
-    }
-
-    /// The same as [`Self::attach`] for one pod of which nothing is known: first makes sure that no
-    /// process of it is left out, and in the end tidies up.
-    pub fn attach_checked(
-        &mut self,
-        wanted: &Attachment<'_>,
-        hierarchy: &Hierarchy,
-    ) -> Result<Attached> {
-        steps::attach_checked(self, wanted, hierarchy)
     }
 
     /// What the copied routes of `netns` cannot be relied on for, if it is attached.
@@ -115,7 +87,7 @@ impl Dataplane {
             wanted.establish(&self.pins, loaded, reading)
         });
         match &result {
-            Ok(Established::Done(Attached::Replaced)) => self.sweep(false)?,
+            Ok(Established::Done(Attached::Replaced)) => self.finish(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
                 // The first error is the one that tells.
@@ -127,12 +99,17 @@ impl Dataplane {
         result
     }
 
+    /// Ends a change: takes away what nothing needs any more.
+    fn finish(&mut self, unfinished: bool) -> Result<()> {
+        sweep::sweep(&self.pins, &mut self.loaded, unfinished)
+    }
+
     /// Takes away what a change that has failed has made: nothing half-done stays.
     fn undo_change(&mut self, netns: &Netns) -> Result<()> {
         if self.before(netns.cookie())?.is_none() {
             detach::undo(&self.pins, netns)?;
         }
-        self.sweep(true)
+        self.finish(true)
     }
 
     /// Begins a change, after what a command has left that was killed.
@@ -143,7 +120,7 @@ impl Dataplane {
         }
         if self.pins.begin_change()? {
             self.loaded = None;
-            self.sweep(true)?;
+            self.finish(true)?;
             self.pins.begin_change()?;
         }
         Ok(())
@@ -155,11 +132,11 @@ impl Dataplane {
         Ok(before.is_some_and(|before| !before.policy.is_draining()))
     }
 
-    fn before(&self, netns: NetnsCookie) -> Result<Option<Before>> {
+    fn before(&self, netns: NetnsCookie) -> Result<Option<Existing>> {
         match &self.loaded {
-            Some(loaded) if loaded.is_current(&self.pins) => Before::read(&loaded.maps, netns),
+            Some(loaded) if loaded.is_current(&self.pins) => Existing::read(&loaded.maps, netns),
             _ => match Maps::open_if_complete(&self.pins.maps())? {
-                Some(maps) => Before::read(&maps, netns),
+                Some(maps) => Existing::read(&maps, netns),
                 None => Ok(None),
             },
         }
@@ -188,7 +165,7 @@ impl Dataplane {
         }
         let unfinished = self.pins.begin_change()?;
         let detached = detach::undo(&self.pins, netns)?;
-        self.sweep(unfinished)?;
+        self.finish(unfinished)?;
         Ok(detached)
     }
 
@@ -210,7 +187,7 @@ impl Dataplane {
         {
             detach::undo(&self.pins, netns)?;
         }
-        self.sweep(unfinished)
+        self.finish(unfinished)
     }
 
     /// Detaches every network namespace and removes everything of ours. Answers how many there were.
@@ -324,39 +301,8 @@ impl Dataplane {
     fn tidy_locked(&mut self) -> Result<()> {
         if self.pins.exist() {
             let unfinished = self.pins.begin_change()?;
-            self.sweep(unfinished)?;
+            self.finish(unfinished)?;
         }
         Ok(())
     }
-}
-
-/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
-/// way of a process that is in it.
-pub(crate) fn open_attached(
-    pins: &Pins,
-    maps: &Maps,
-    cookie: NetnsCookie,
-    policy: PolicyId,
-) -> Option<Netns> {
-    open_by_record(maps, cookie, policy).or_else(|| open_by_process(pins, cookie))
-}
-
-fn open_by_record(maps: &Maps, cookie: NetnsCookie, policy: PolicyId) -> Option<Netns> {
-    let record = Record::load(maps, policy).ok()?;
-    let netns = Netns::open(&NetnsSpec::File(record.netns)).ok()?;
-    (netns.cookie() == cookie).then_some(netns)
-}
-
-fn open_by_process(pins: &Pins, cookie: NetnsCookie) -> Option<Netns> {
-    let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
-    Netns::find(link::netns_inode(&pin).ok()?, cookie)
-}
-
-/// Every attached network namespace with its policy.
-pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
-    maps.policies
-        .iter()
-        .map(|entry| entry.map(|(cookie, policy)| (cookie, policy.id)))
-        .collect::<Result<_, _>>()
-        .context("cannot list the policies")
 }

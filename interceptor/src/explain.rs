@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{maps::Maps, pins::Pins},
-    dataplane::{attach::policy_of, record::Record},
+    dataplane::{record::Record, registry::policy_of},
     host,
     netns::{
         Netns,

@@ -10,7 +10,12 @@ use serde::Serialize;
 use crate::{
     bpf::{hooks, interface_hooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
-    dataplane::{attach::policy_of, attach_points::CgroupName, attached, coverage, record::Record},
+    dataplane::{
+        attach_points::CgroupName,
+        coverage,
+        record::Record,
+        registry::{attached, policy_of},
+    },
     host,
     netns::{
         Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::Way, stand_in_routes,

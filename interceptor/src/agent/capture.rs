@@ -16,9 +16,10 @@ use super::sandboxes::PodCgroup;
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
-        AttachedPod, Dataplane,
+        Dataplane,
         attach::{Attached, Attachment},
         attach_points::Places,
+        registry::AttachedPod,
         steps::{self, Turns},
     },
     host,

@@ -30,7 +30,7 @@ use super::{
     sandboxes::Processes,
 };
 use crate::{
-    dataplane::{AttachedPod, attach::Attached},
+    dataplane::{attach::Attached, registry::AttachedPod},
     netns::{Netns, NetnsId},
 };
 

@@ -22,7 +22,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use super::{log, object};
+use super::embedded::{self, AYA_LOGS, OFFSETS};
 use crate::digest;
 
 /// Maps that mean something only together, the one first that makes the others matter: it goes first
@@ -84,7 +84,7 @@ const GROUPS: [Group; 12] = [
     },
     Group {
         revision: 1,
-        maps: &["icept_offsets"],
+        maps: &[OFFSETS],
     },
     Group {
         revision: 1,
@@ -96,7 +96,7 @@ const GROUPS: [Group; 12] = [
     },
     Group {
         revision: 1,
-        maps: &[log::MAP],
+        maps: &[AYA_LOGS],
     },
 ];
 
@@ -118,7 +118,7 @@ impl Group {
         let mut text = vec![self.revision];
         for name in self.maps {
             text.extend(name.bytes());
-            let definition = object::map_definition(name).unwrap_or_default();
+            let definition = embedded::map_definition(name).unwrap_or_default();
             text.extend(definition.into_iter().flat_map(u32::to_le_bytes));
         }
         let digest = digest::of(&text);
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn every_pinned_map_of_the_object_has_its_place() {
         let mut known: Vec<_> = pins().map(|(name, _)| name).collect();
-        let mut pinned = object::pinned_maps();
+        let mut pinned = embedded::pinned_maps();
         known.sort_unstable();
         pinned.sort_unstable();
         assert_eq!(known, pinned);
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn the_records_are_what_they_have_always_been() {
         assert_eq!(pin(RECORDS), RECORDS);
-        let definition = object::map_definition(RECORDS).expect("records");
+        let definition = embedded::map_definition(RECORDS).expect("records");
         let [kind, key, value, entries, flags] = definition;
         assert_eq!([kind, key, value, entries, flags], [1, 8, 1024, 1 << 16, 1]);
         assert_eq!(std::mem::offset_of!(interceptor_ebpf::Policy, id), 0);

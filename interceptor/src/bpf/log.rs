@@ -11,9 +11,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{object::Object, pins::Pins};
 use crate::stdio::message;
 
-/// The map that aya-log keeps its records in.
-pub const MAP: &str = "AYA_LOGS";
-
 /// Prints every verdict to standard error, for as long as it is polled. The records of all pods are
 /// in one buffer, so one reader at a time sees them.
 pub async fn print(pins: &Pins) -> Result<()> {

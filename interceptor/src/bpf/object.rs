@@ -1,10 +1,8 @@
 //! The BPF object that is part of this binary, and the programs in it.
 
 use std::{
-    collections::HashMap,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::LazyLock,
     thread,
 };
 
@@ -17,13 +15,10 @@ use aya::{
 use interceptor_ebpf::KernelOffsets;
 
 use super::{
+    embedded::{self, OBJECT, OFFSETS},
     layout, link, offsets,
     pins::{self, Pins},
 };
-use crate::digest;
-
-/// The object, made by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
 
 /// The object: its programs are loaded and pinned on demand, each once. It serves any number of
 /// network namespaces.
@@ -100,15 +95,7 @@ impl Object {
     }
 
     fn folder(&self) -> PathBuf {
-        self.pins.programs().join(Self::build())
-    }
-
-    /// What tells this build's programs from another's.
-    #[must_use]
-    pub fn build() -> &'static str {
-        // Every change asks for it, and the object is long.
-        static BUILD: LazyLock<String> = LazyLock::new(|| format!("{:016x}", digest::of(OBJECT)));
-        &BUILD
+        self.pins.programs().join(embedded::build_id())
     }
 }
 
@@ -143,33 +130,12 @@ fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
     map.set(0, offsets, 0).context("cannot keep the offsets")
 }
 
-/// The map that keeps the offsets, which take long to find, for as long as anything is attached.
-const OFFSETS: &str = "icept_offsets";
-
 fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {
     let map = MapData::from_pin(pins.maps().join(layout::pin(OFFSETS))).ok()?;
     let map: Array<_, KernelOffsets> = Map::Array(map).try_into().ok()?;
     let offsets = map.get(&0, 0).ok()?;
     // Zeros: made by a command that was killed before it wrote them.
     (offsets.sock_socket != 0).then_some(offsets)
-}
-
-/// The maps that the object declares.
-static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
-    aya_obj::Object::parse(OBJECT).map_or_else(|_| HashMap::new(), |object| object.maps)
-});
-
-/// How the map called `name` is defined: its type, the sizes of its keys and values, how many entries
-/// it takes, and its flags.
-pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
-    let map = MAPS.get(name)?;
-    Some([
-        map.map_type(),
-        map.key_size(),
-        map.value_size(),
-        map.max_entries(),
-        map.map_flags(),
-    ])
 }
 
 fn load_and_pin(name: &str, program: &mut Program, pin: &Path) -> Result<()> {
@@ -191,11 +157,4 @@ fn load(name: &str, program: &mut Program) -> Result<()> {
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.with_context(|| format!("the kernel refuses the program {name}"))
-}
-
-/// The maps of the object that are to be pinned: all but the compiler's, which begin with a dot.
-#[cfg(test)]
-pub(super) fn pinned_maps() -> Vec<&'static str> {
-    let names = MAPS.keys().map(String::as_str);
-    names.filter(|name| !name.starts_with('.')).collect()
 }

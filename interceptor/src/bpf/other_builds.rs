@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapData;
 use interceptor_ebpf::{NetnsCookie, PolicyId};
 
-use super::{layout, link, object::Object, pins, pins::Pins, sys};
+use super::{embedded, layout, link, pins, pins::Pins, sys};
 
 /// The pins of all builds but this.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Foreign {
         // As they are taken away.
         maps.sort_by_key(|pin| !layout::is_first(layout::map_of(pin)));
         let mut programs = pins::names_in(&pins.programs())?;
-        programs.retain(|build| build != Object::build());
+        programs.retain(|build| build != embedded::build_id());
         Ok(Self { maps, programs })
     }
 

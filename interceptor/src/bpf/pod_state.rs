@@ -55,13 +55,12 @@ impl Maps {
         Ok(())
     }
 
-    /// Begins to count a pod's stand-ins at `number`, unless they are counted.
-    pub fn count_stand_ins_from(
-        &mut self,
-        netns: NetnsCookie,
-        number: StandInNumber,
-    ) -> Result<()> {
-        let room = "cannot make room for the pod's stand-ins";
+    /// Starts the counter of a pod's stand-ins at a random number, unless it has one.
+    pub fn init_stand_in_counter(&mut self, netns: NetnsCookie) -> Result<()> {
+        // Far from 0, which is not a valid number.
+        let random = getrandom::u64().context("getrandom failed")?;
+        let number: StandInNumber = (random >> 1) | (1 << 32);
+        let room = "cannot create the stand-in counter of the pod";
         insert_new(&mut self.next_stand_in, netns, number).context(room)?;
         let next = self.next_stand_in.get(&netns, 0).context(room)?;
         // Another build may have counted before.

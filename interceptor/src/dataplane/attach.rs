@@ -10,16 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapError;
-use interceptor_ebpf::{
-    DNS_CAPTURE_PORT, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId,
-};
+use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
-use super::{attach_points::Places, record::Record, shared::Loaded};
+use super::{attach_points::Places, listeners, record::Record, registry::Existing, shared::Loaded};
 use crate::{
     bpf::{
-        dispatcher, grace, hooks, interface_hooks, link, listeners,
-        maps::Maps,
+        dispatcher, grace, hooks, interface_hooks, link,
         pins::{self, Pins},
     },
     lists,
@@ -27,7 +23,7 @@ use crate::{
         Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
         interfaces::{self, PodInterface},
-        listening, localhost_routes,
+        localhost_routes,
         netlink::Session,
         network::{self, PodNetwork, Unread},
         stand_in_routes::{self, Sources},
@@ -35,7 +31,7 @@ use crate::{
         tproxy::{self, Delivery, Retired},
     },
     policy::CompiledPolicy,
-    settings::{DnsCapture, Settings},
+    settings::Settings,
 };
 
 /// How often the routes are asked for again because they changed meanwhile, as they do for a moment
@@ -88,56 +84,6 @@ pub(crate) enum Reading {
     },
 }
 
-/// What a network namespace is attached with already.
-pub(crate) struct Before {
-    pub(crate) policy: Policy,
-    pub(crate) record: Record,
-}
-
-impl Before {
-    pub(crate) fn read(maps: &Maps, netns: NetnsCookie) -> Result<Option<Self>> {
-        let Some(policy) = policy_of(maps, netns)? else {
-            return Ok(None);
-        };
-        let record = Record::load(maps, policy.id)?;
-        Ok(Some(Self { policy, record }))
-    }
-
-    /// The policy in force, if it differs from `now` in nothing but its name and the generation of
-    /// the routing tables, which it takes over. (Equal settings make equal lists.)
-    fn renewed(&self, now: &Policy) -> Option<Policy> {
-        let renewed = Policy {
-            fib: now.fib,
-            ..self.policy
-        };
-        let named_alike = Policy {
-            id: self.policy.id,
-            ..*now
-        };
-        (renewed == named_alike).then_some(renewed)
-    }
-
-    /// Whether IPv6 is captured under the same settings, if it is: iptables' rules are written once,
-    /// and stay whatever addresses the pod gets and loses.
-    fn kept_ipv6(&self, settings: &Settings) -> Option<bool> {
-        (self.record.ipv6 && self.record.settings == *settings).then_some(true)
-    }
-
-    /// The ports whose listeners are noted.
-    pub(crate) fn listener_ports(&self) -> Vec<u16> {
-        listener_ports(&self.record.settings)
-    }
-}
-
-/// The policy of `netns`, if it is attached.
-pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
-    match maps.policies.get(&netns, 0) {
-        Ok(policy) => Ok(Some(policy)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(error).context("cannot read the policies"),
-    }
-}
-
 /// What to attach, where, and how.
 #[derive(Debug)]
 pub struct Attachment<'a> {
@@ -165,7 +111,7 @@ impl Attachment<'_> {
         // First of all: what has no name there is refused before anything is changed.
         let in_kernel = settings_in_kernel(self.netns, self.settings)?;
         let netlink = Session::open()?;
-        let before = Before::read(&loaded.maps, self.netns.cookie())?;
+        let before = Existing::read(&loaded.maps, self.netns.cookie())?;
         let mut step = Step {
             netns: self.netns,
             settings: self.settings,
@@ -186,7 +132,7 @@ impl Attachment<'_> {
         if step.retire(ipv6)? {
             // The policy is to know the state of the routing tables. (That of a large network does
             // with the next refresh.)
-            step.before = Before::read(&step.loaded.maps, self.netns.cookie())?;
+            step.before = Existing::read(&step.loaded.maps, self.netns.cookie())?;
             step.establish(self, Reading::Small)?;
         }
         Ok(Established::Done(attached))
@@ -231,7 +177,7 @@ struct Step<'a> {
     pins: &'a Pins,
     loaded: &'a mut Loaded,
     netlink: &'a Session,
-    before: Option<Before>,
+    before: Option<Existing>,
 }
 
 impl Step<'_> {
@@ -250,7 +196,8 @@ impl Step<'_> {
         };
         self.note_listeners()?;
         let hook_was_missing = self.link(wanted.places)?;
-        self.note_open_listeners(hook_was_missing)?;
+        let looks_again = hook_was_missing || self.looks_for_listeners;
+        listeners::note_open(self.cookie(), self.settings, self.loaded, looks_again)?;
         let watched = self.watch(&network)?;
         let record = Record {
             netns: self.path(),
@@ -307,9 +254,9 @@ impl Step<'_> {
         let maps = &mut self.loaded.maps;
         if is_new {
             maps.divide_among(self.pins.netns_cookies()?.len())?;
-            make_room(netns, maps)?;
+            maps.init_stand_in_counter(netns)?;
         }
-        note_ports(netns, self.settings, maps)
+        listeners::note_ports(netns, self.settings, maps)
     }
 
     /// Attaches the programs at the cgroups and at the network namespace. Returns whether one was
@@ -330,24 +277,6 @@ impl Step<'_> {
         }
         let dispatcher = dispatcher::load(&self.loaded.maps, self.cookie())?;
         link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder).map(drop)
-    }
-
-    /// Notes the listeners that are open already. Those of a port are known if one is, unless a hook
-    /// was missing when another one opened.
-    fn note_open_listeners(&mut self, hook_was_missing: bool) -> Result<()> {
-        let ports = listener_ports(self.settings);
-        // Most pods are attached before anything listens.
-        let Ok(mut listening) = listening::tcp_ports() else {
-            return listeners::note_open(&mut self.loaded.object);
-        };
-        listening.retain(|port| ports.contains(port));
-        let (netns, maps) = (self.cookie(), &self.loaded.maps);
-        let is_unknown = |port: &u16| !maps.has_listeners(netns, *port);
-        let looks_again = hook_was_missing || self.looks_for_listeners;
-        if listening.is_empty() || !(looks_again || listening.iter().any(is_unknown)) {
-            return Ok(());
-        }
-        listeners::note_open(&mut self.loaded.object)
     }
 
     /// Asks for the pod's network, unless that is done, and puts into it what capturing takes. Nothing
@@ -501,8 +430,8 @@ impl Step<'_> {
         grace::wait_for_running_programs();
         let maps = &mut self.loaded.maps;
         lists::remove(maps, before.policy.id)?;
-        let ports = listener_ports(self.settings);
-        for port in before.listener_ports() {
+        let ports = listeners::proxy_ports(self.settings);
+        for port in listeners::proxy_ports(&before.record.settings) {
             if !ports.contains(&port) {
                 let old = ListenerPortKey::new(netns, port);
                 maps.remove_listeners(|key| *key == old)?;
@@ -558,43 +487,8 @@ pub(crate) fn adopt(
     })
 }
 
-/// Begins to count a pod's stand-ins somewhere, unless they are counted.
-pub(crate) fn make_room(netns: NetnsCookie, maps: &mut Maps) -> Result<()> {
-    // Far from 0, which is no number.
-    let first = (random_number()? >> 1) | (1 << 32);
-    maps.count_stand_ins_from(netns, first)
-}
-
-/// Notes who listens on the proxy's ports, from now on and already.
-pub(crate) fn note_all_listeners(
-    netns: &Netns,
-    settings: &Settings,
-    loaded: &mut Loaded,
-) -> Result<()> {
-    note_ports(netns.cookie(), settings, &mut loaded.maps)?;
-    netns.enter(|| listeners::note_open(&mut loaded.object))
-}
-
-fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {
-    let mut ports = listener_ports(settings).into_iter();
-    ports.try_for_each(|port| maps.note_port(netns, port))
-}
-
-/// The ports whose listeners are the proxy's.
-fn listener_ports(settings: &Settings) -> Vec<u16> {
-    let mut ports = vec![settings.outbound_port, settings.inbound_port];
-    if settings.dns != DnsCapture::Off {
-        ports.push(DNS_CAPTURE_PORT);
-    }
-    ports
-}
-
-fn random_number() -> Result<u64> {
-    getrandom::u64().context("the kernel gives no random numbers")
-}
-
 fn random_id() -> Result<PolicyId> {
-    getrandom::u32().context("the kernel gives no random numbers")
+    getrandom::u32().context("getrandom failed")
 }
 
 /// A pod's network, with `::6` added and the stand-in routes read.

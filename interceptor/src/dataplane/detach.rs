@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, Policy};
 
-use super::attach::policy_of;
+use super::registry::policy_of;
 use crate::{
     bpf::{
         grace, interface_hooks,

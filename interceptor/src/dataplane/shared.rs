@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     bpf::{
+        embedded,
         fib::Fib,
         hooks::Hook,
         link,
@@ -75,7 +76,7 @@ impl Loaded {
         let maps = Maps::open(&pins.maps())?;
         let programs = Shared::open(&mut object)?;
         let fib = Fib::open(&mut object, pins)?;
-        let build = Object::build();
+        let build = embedded::build_id();
         let pinned = pinned(pins, build).context("cannot look at the pins")?;
         Ok(Self {
             object,

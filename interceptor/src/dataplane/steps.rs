@@ -36,29 +36,43 @@ impl Turns for Dataplane {
     }
 }
 
+impl Dataplane {
+    /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
+    pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+        attach(self, wanted).map(|(attached, _)| attached)
+    }
+
+    /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
+    /// routes. `None` if it is not attached.
+    pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
+        refresh(self, netns, hierarchy).map(|(attached, _)| attached)
+    }
+
+    /// The same as [`Self::attach`] for one pod of which nothing is known: first makes sure that no
+    /// process of it is left out, and in the end tidies up.
+    pub fn attach_checked(
+        &mut self,
+        wanted: &Attachment<'_>,
+        hierarchy: &Hierarchy,
+    ) -> Result<Attached> {
+        let step = |dataplane: &mut Self, reading| {
+            coverage::check_covered(wanted.netns, wanted.places, hierarchy)?;
+            let established = dataplane.change(wanted, reading)?;
+            if matches!(established, Established::Done(_)) {
+                dataplane.tidy_locked()?;
+            }
+            Ok(established)
+        };
+        in_steps(self, wanted.netns, step).map(|(attached, _)| attached)
+    }
+}
+
 /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod. Answers
 /// how long it took, without the wait for other commands, too.
 pub fn attach(turns: &mut impl Turns, wanted: &Attachment<'_>) -> Result<(Attached, Duration)> {
     in_steps(turns, wanted.netns, |dataplane, reading| {
         dataplane.change(wanted, reading)
     })
-}
-
-/// The same for one pod of which nothing is known.
-pub(super) fn attach_checked(
-    dataplane: &mut Dataplane,
-    wanted: &Attachment<'_>,
-    hierarchy: &Hierarchy,
-) -> Result<Attached> {
-    let step = |dataplane: &mut Dataplane, reading| {
-        coverage::check_covered(wanted.netns, wanted.places, hierarchy)?;
-        let established = dataplane.change(wanted, reading)?;
-        if matches!(established, Established::Done(_)) {
-            dataplane.tidy_locked()?;
-        }
-        Ok(established)
-    };
-    in_steps(dataplane, wanted.netns, step).map(|(attached, _)| attached)
 }
 
 /// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.

@@ -5,85 +5,82 @@ use std::collections::HashSet;
 use anyhow::Result;
 
 use super::{
-    Dataplane,
-    attach::policy_of,
-    attached,
     detach::{self, draining::is_at_work},
     record::Record,
+    registry::{attached, policy_of},
+    shared::Loaded,
 };
 use crate::bpf::{
     hooks::{self, CGROUP_HOOKS},
     link,
     maps::Maps,
-    pins,
+    pins::{self, Pins},
 };
 
-impl Dataplane {
-    /// Takes away network namespaces that are gone, links to cgroups that no pod is attached at,
-    /// with the last pod everything, and if `unfinished` lists of policies that never came into
-    /// force or were not taken away.
-    pub(super) fn sweep(&mut self, unfinished: bool) -> Result<()> {
-        let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? else {
-            return self.remove_everything();
-        };
-        self.remove_gone(&mut maps)?;
-        let policies = attached(&maps)?;
-        if policies.is_empty() {
-            return self.remove_everything();
-        }
-        maps.divide_among(policies.len())?;
-        if unfinished {
-            let in_force: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
-            maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
-        }
-        let records = policies
-            .iter()
-            .map(|(_, policy)| Record::load(&maps, *policy))
-            .collect::<Result<Vec<_>>>()?;
-        self.remove_unused_links(&records)?;
-        self.pins.finish_change()
+/// Takes away network namespaces that are gone, links to cgroups that no pod is attached at,
+/// with the last pod everything, and if `unfinished` lists of policies that never came into
+/// force or were not taken away.
+pub(super) fn sweep(pins: &Pins, loaded: &mut Option<Loaded>, unfinished: bool) -> Result<()> {
+    let Some(mut maps) = Maps::open_if_complete(&pins.maps())? else {
+        return remove_everything(pins, loaded);
+    };
+    remove_gone(pins, &mut maps)?;
+    let policies = attached(&maps)?;
+    if policies.is_empty() {
+        return remove_everything(pins, loaded);
     }
+    maps.divide_among(policies.len())?;
+    if unfinished {
+        let in_force: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
+        maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
+    }
+    let records = policies
+        .iter()
+        .map(|(_, policy)| Record::load(&maps, *policy))
+        .collect::<Result<Vec<_>>>()?;
+    remove_unused_links(pins, &records)?;
+    if let Some(loaded) = loaded {
+        loaded.forget_links();
+    }
+    pins.finish_change()
+}
 
-    fn remove_everything(&mut self) -> Result<()> {
-        self.loaded = None;
-        self.pins.remove_all()
-    }
+fn remove_everything(pins: &Pins, loaded: &mut Option<Loaded>) -> Result<()> {
+    *loaded = None;
+    pins.remove_all()
+}
 
-    fn remove_gone(&self, maps: &mut Maps) -> Result<()> {
-        for cookie in self.pins.netns_cookies()? {
-            let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-            // A draining pod whose detach was killed is detached now.
-            let attached = policy_of(maps, cookie)?
-                .is_some_and(|policy| !policy.is_draining() || is_at_work(&self.pins, cookie));
-            if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
-                detach::remove_netns(&self.pins, maps, cookie)?;
-            }
+fn remove_gone(pins: &Pins, maps: &mut Maps) -> Result<()> {
+    for cookie in pins.netns_cookies()? {
+        let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
+        // A draining pod whose detach was killed is detached now.
+        let attached = policy_of(maps, cookie)?
+            .is_some_and(|policy| !policy.is_draining() || is_at_work(pins, cookie));
+        if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
+            detach::remove_netns(pins, maps, cookie)?;
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn remove_unused_links(&mut self, records: &[Record]) -> Result<()> {
-        let mut used = HashSet::new();
-        for record in records {
-            for (place, hooks) in record.places().each() {
-                used.extend(hooks.iter().map(|hook| (place.id, hook.program)));
-            }
+fn remove_unused_links(pins: &Pins, records: &[Record]) -> Result<()> {
+    let mut used = HashSet::new();
+    for record in records {
+        for (place, hooks) in record.places().each() {
+            used.extend(hooks.iter().map(|hook| (place.id, hook.program)));
         }
-        for id in self.pins.cgroup_ids()? {
-            let folder = self.pins.cgroup(id);
-            if !used.iter().any(|(cgroup, _)| *cgroup == id) {
-                pins::remove_tree(&folder)?;
-                continue;
-            }
-            for hook in CGROUP_HOOKS {
-                if !used.contains(&(id, hook.program)) {
-                    link::remove_pin(&folder.join(hook.program))?;
-                }
-            }
-        }
-        if let Some(loaded) = &mut self.loaded {
-            loaded.forget_links();
-        }
-        Ok(())
     }
+    for id in pins.cgroup_ids()? {
+        let folder = pins.cgroup(id);
+        if !used.iter().any(|(cgroup, _)| *cgroup == id) {
+            pins::remove_tree(&folder)?;
+            continue;
+        }
+        for hook in CGROUP_HOOKS {
+            if !used.contains(&(id, hook.program)) {
+                link::remove_pin(&folder.join(hook.program))?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -30,7 +30,12 @@ use anyhow::{Context as _, Result, bail};
 use interceptor_ebpf::{NetnsCookie, PolicyId};
 use tracing::info;
 
-use super::{attach, attached, open_attached, record::Record, shared::Loaded};
+use super::{
+    attach, listeners,
+    record::Record,
+    registry::{attached, open_attached, policy_of},
+    shared::Loaded,
+};
 use crate::{
     bpf::{hooks, interface_hooks, layout, link, other_builds::Foreign, pins::Pins},
     netns::Netns,
@@ -74,7 +79,7 @@ impl Upgrade<'_> {
         let pods = attached(&self.loaded.maps)?;
         self.loaded.maps.divide_among(pods.len())?;
         for (cookie, _) in pods {
-            attach::make_room(cookie, &mut self.loaded.maps)?;
+            self.loaded.maps.init_stand_in_counter(cookie)?;
         }
         self.loaded.programs.replace_noting(self.pins)?;
         if foreign.has_own(layout::LISTENER_PORTS) {
@@ -109,7 +114,7 @@ impl Upgrade<'_> {
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
     fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
-        if attach::policy_of(&self.loaded.maps, cookie)?.is_some() {
+        if policy_of(&self.loaded.maps, cookie)?.is_some() {
             return Ok(());
         }
         let Some(netns) = self.open(cookie, policy)? else {
@@ -151,7 +156,7 @@ impl Upgrade<'_> {
                 continue;
             };
             let record = Record::load(&self.loaded.maps, policy)?;
-            attach::note_all_listeners(&netns, &record.settings, &mut self.loaded)?;
+            listeners::note_all(&netns, &record.settings, &mut self.loaded)?;
         }
         Ok(())
     }

@@ -19,7 +19,10 @@ use interceptor_ebpf::NetnsCookie;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::debug;
 
-use super::super::attach::{Before, policy_of};
+use super::super::{
+    listeners,
+    registry::{Existing, policy_of},
+};
 use crate::{
     bpf::{grace, maps::Maps, pins::Pins},
     netns::{
@@ -55,8 +58,10 @@ impl<'a> Draining<'a> {
         let Some(policy) = policy_of(maps, netns.cookie())? else {
             return Ok(None);
         };
-        let before = Before::read(maps, netns.cookie())?;
-        let ports = before.map_or_else(Vec::new, |before| before.listener_ports());
+        let before = Existing::read(maps, netns.cookie())?;
+        let ports = before.map_or_else(Vec::new, |before| {
+            listeners::proxy_ports(&before.record.settings)
+        });
         let lock = try_lock(pins, netns.cookie()).context("cannot lock the pins of a pod")?;
         maps.policies
             .insert(netns.cookie(), policy.draining(), 0)

@@ -1,0 +1,52 @@
+//! The listeners of a pod's proxy.
+
+use anyhow::Result;
+use interceptor_ebpf::{DNS_PORT, NetnsCookie};
+
+use super::shared::Loaded;
+use crate::{
+    bpf::{listeners, maps::Maps},
+    netns::{Netns, listening},
+    settings::{DnsCapture, Settings},
+};
+
+/// Notes the listeners that are open already, in the calling thread's network namespace. Those of a
+/// port are known if one is, unless a hook was missing when another one opened: then `looks_again`.
+pub(crate) fn note_open(
+    netns: NetnsCookie,
+    settings: &Settings,
+    loaded: &mut Loaded,
+    looks_again: bool,
+) -> Result<()> {
+    let ports = proxy_ports(settings);
+    // Most pods are attached before anything listens.
+    let Ok(mut listening) = listening::tcp_ports() else {
+        return listeners::note_open(&mut loaded.object);
+    };
+    listening.retain(|port| ports.contains(port));
+    let is_unknown = |port: &u16| !loaded.maps.has_listeners(netns, *port);
+    if listening.is_empty() || !(looks_again || listening.iter().any(is_unknown)) {
+        return Ok(());
+    }
+    listeners::note_open(&mut loaded.object)
+}
+
+/// Notes who listens on the proxy's ports, from now on and already.
+pub(crate) fn note_all(netns: &Netns, settings: &Settings, loaded: &mut Loaded) -> Result<()> {
+    note_ports(netns.cookie(), settings, &mut loaded.maps)?;
+    netns.enter(|| listeners::note_open(&mut loaded.object))
+}
+
+pub(crate) fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {
+    let mut ports = proxy_ports(settings).into_iter();
+    ports.try_for_each(|port| maps.note_port(netns, port))
+}
+
+/// The ports whose listeners are the proxy's.
+pub(crate) fn proxy_ports(settings: &Settings) -> Vec<u16> {
+    let mut ports = vec![settings.outbound_port, settings.inbound_port];
+    if settings.dns != DnsCapture::Off {
+        ports.push(DNS_PORT);
+    }
+    ports
+}
