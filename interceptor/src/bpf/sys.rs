@@ -59,12 +59,48 @@ fn as_u32(fd: &impl AsFd) -> u32 {
 /// The licence that the programs of the object name, too.
 const LICENCE: &CStr = c"Dual MIT/GPL";
 
-/// Loads a program of these instructions.
+/// The size of the buffer for the verifier's log.
+const VERIFIER_LOG_SIZE: usize = 64 * 1024;
+
+/// Loads a program of these instructions. If the kernel refuses the program, loads it again to get
+/// the verifier's log, which the error ends with.
+#[doc(alias = "BPF_PROG_LOAD")]
 pub(super) fn prog_load(
     name: &str,
     kind: u32,
     attach_type: u32,
     code: &[bpf_insn],
+) -> io::Result<OwnedFd> {
+    let refused = match prog_load_with_log(name, kind, attach_type, code, &mut []) {
+        Err(error) => error,
+        loaded => return loaded,
+    };
+    let mut log = vec![0; VERIFIER_LOG_SIZE];
+    match prog_load_with_log(name, kind, attach_type, code, &mut log) {
+        Err(_) => Err(with_verifier_log(&refused, &log)),
+        loaded => loaded,
+    }
+}
+
+/// Without a log, the error stays as it is.
+fn with_verifier_log(error: &io::Error, log: &[u8]) -> io::Error {
+    let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    match text.trim_end() {
+        "" => io::Error::new(error.kind(), error.to_string()),
+        text => io::Error::new(
+            error.kind(),
+            format!("{error}; the verifier's log:\n{text}"),
+        ),
+    }
+}
+
+fn prog_load_with_log(
+    name: &str,
+    kind: u32,
+    attach_type: u32,
+    code: &[bpf_insn],
+    log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     let mut attributes = no_attributes();
     // SAFETY: all variants are plain numbers, and all bytes are zero.
@@ -74,6 +110,11 @@ pub(super) fn prog_load(
     load.insns = code.as_ptr() as u64;
     load.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
     load.license = LICENCE.as_ptr() as u64;
+    if !log.is_empty() {
+        load.log_level = 1;
+        load.log_buf = log.as_mut_ptr() as u64;
+        load.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    }
     let letters = load.prog_name.iter_mut().zip(name.bytes());
     letters.for_each(|(to, letter)| *to = letter.cast_signed());
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
@@ -226,4 +267,29 @@ pub(super) fn exclusive_programs(cgroup: &impl AsFd, attach_type: u32) -> io::Re
     };
     let count = if flags & ALLOW_MULTI == 0 { count } else { 0 };
     Ok(ids[..count as usize].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::generated::{
+        BPF_EXIT, BPF_JMP, bpf_attach_type::BPF_SK_LOOKUP, bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_refused_program_comes_with_the_verifier_log() {
+        let exit = bpf_insn {
+            code: u8::try_from(BPF_JMP | BPF_EXIT).unwrap(),
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+            off: 0,
+            imm: 0,
+        };
+        let (kind, attach_type) = (BPF_PROG_TYPE_SK_LOOKUP as u32, BPF_SK_LOOKUP as u32);
+        let error = prog_load("icept_refused", kind, attach_type, &[exit]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("the verifier's log:\n"), "{text}");
+        assert!(text.contains("R0 !read_ok"), "{text}");
+    }
 }
