@@ -173,7 +173,7 @@ impl Scratch {
     fn attach(&self, object: &mut Object, hook: Hook, hierarchy: Option<&Hierarchy>) -> Result<()> {
         let program = object.program_fd(hook.program)?;
         let links = self.pins.cgroup(0);
-        pins::create_folder(&links)?;
+        pins::create_dir(&links)?;
         if hook == hooks::LOOKUP {
             let netns = own_netns()?;
             let maps = Maps::open(&self.pins.maps())?;
@@ -187,7 +187,7 @@ impl Scratch {
         let folder = self.cgroup(hierarchy);
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
-        link::check_not_shut_out(hook, &folder, &hierarchy.mount)?;
+        link::check_no_exclusive_programs(hook, &folder, &hierarchy.mount)?;
         link::ensure(
             hook,
             &program,
@@ -200,7 +200,7 @@ impl Scratch {
     /// Attaches at the only interface of a network namespace of our own, and detaches.
     fn watch(&self, object: &mut Object) -> Result<()> {
         let folder = self.pins.netns(0);
-        pins::create_folder(&folder)?;
+        pins::create_dir(&folder)?;
         own_netns()?.run(|| {
             let all = netlink::run(async |handle| interfaces::list(&handle).await)?;
             all.iter()

@@ -22,29 +22,29 @@ use interceptor_ebpf::NetnsCookie;
 use tracing::warn;
 
 use self::{
-    attach::{Attached, Attachment, Established, Reading},
+    attach::{AttachSpec, Attached, NetworkSource, Progress},
     detach::{
         Detached,
         draining::{self, Draining},
     },
     record::Record,
     registry::{AttachedPod, Existing, attached, open_attached, open_by_process, open_by_record},
-    shared::Loaded,
+    shared::SharedState,
 };
 use crate::{
-    bpf::{maps::Maps, other_builds::Foreign, pins::Pins},
+    bpf::{maps::Maps, other_builds::OtherBuilds, pins::Pins},
     host::{self, Lock},
     netns::{Netns, route_limits::Limit},
 };
 
 /// How long a sandbox's end waits for another command: the runtime waits for it.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interception on this machine.
 #[derive(Default)]
 pub struct Dataplane {
     pins: Pins,
-    loaded: Option<Loaded>,
+    shared: Option<SharedState>,
 }
 
 impl Dataplane {
@@ -65,7 +65,7 @@ impl Dataplane {
     /// done at once if there is nothing.
     fn take_over(&mut self) -> Result<()> {
         if upgrade::take_over(&self.pins)? {
-            self.loaded = None;
+            self.shared = None;
             self.finish(true)?;
         }
         Ok(())
@@ -73,21 +73,21 @@ impl Dataplane {
 
     /// What the copied routes of `netns` cannot be relied on for, if it is attached.
     pub fn limits(&self, netns: &Netns) -> Result<Vec<Limit>> {
-        let before = self.before(netns.cookie())?;
-        Ok(before
-            .map(|before| before.record.limits)
+        let existing = self.existing(netns.cookie())?;
+        Ok(existing
+            .map(|existing| existing.record.limits)
             .unwrap_or_default())
     }
 
     /// Goes from what was before to what is to be, under the lock.
-    fn change(&mut self, wanted: &Attachment<'_>, reading: Reading) -> Result<Established> {
+    fn change(&mut self, wanted: &AttachSpec<'_>, source: NetworkSource) -> Result<Progress> {
         self.begin()?;
         let result = wanted.netns.enter(|| {
-            let loaded = Loaded::current(&mut self.loaded, &self.pins)?;
-            wanted.establish(&self.pins, loaded, reading)
+            let shared = SharedState::current(&mut self.shared, &self.pins)?;
+            wanted.apply(&self.pins, shared, source)
         });
         match &result {
-            Ok(Established::Done(Attached::Replaced)) => self.finish(false)?,
+            Ok(Progress::Done(Attached::Replaced)) => self.finish(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
                 // The first error is the one that tells.
@@ -101,12 +101,12 @@ impl Dataplane {
 
     /// Ends a change: takes away what nothing needs any more.
     fn finish(&mut self, unfinished: bool) -> Result<()> {
-        sweep::sweep(&self.pins, &mut self.loaded, unfinished)
+        sweep::sweep(&self.pins, &mut self.shared, unfinished)
     }
 
     /// Takes away what a change that has failed has made: nothing half-done stays.
     fn undo_change(&mut self, netns: &Netns) -> Result<()> {
-        if self.before(netns.cookie())?.is_none() {
+        if self.existing(netns.cookie())?.is_none() {
             detach::undo(&self.pins, netns)?;
         }
         self.finish(true)
@@ -119,7 +119,7 @@ impl Dataplane {
             self.pins.remove_all()?;
         }
         if self.pins.begin_change()? {
-            self.loaded = None;
+            self.shared = None;
             self.finish(true)?;
             self.pins.begin_change()?;
         }
@@ -128,13 +128,13 @@ impl Dataplane {
 
     /// Whether `netns` is attached.
     pub fn is_attached(&self, netns: &Netns) -> Result<bool> {
-        let before = self.before(netns.cookie())?;
-        Ok(before.is_some_and(|before| !before.policy.is_draining()))
+        let existing = self.existing(netns.cookie())?;
+        Ok(existing.is_some_and(|existing| !existing.policy.is_draining()))
     }
 
-    fn before(&self, netns: NetnsCookie) -> Result<Option<Existing>> {
-        match &self.loaded {
-            Some(loaded) if loaded.is_current(&self.pins) => Existing::read(&loaded.maps, netns),
+    fn existing(&self, netns: NetnsCookie) -> Result<Option<Existing>> {
+        match &self.shared {
+            Some(shared) if shared.is_current(&self.pins) => Existing::read(&shared.maps, netns),
             _ => match Maps::open_if_complete(&self.pins.maps())? {
                 Some(maps) => Existing::read(&maps, netns),
                 None => Ok(None),
@@ -176,8 +176,8 @@ impl Dataplane {
         if !self.pins.exist() {
             return Ok(());
         }
-        let _lock = host::lock_within(LONGEST_WAIT)?;
-        if !Foreign::find(&self.pins)?.is_empty() {
+        let _lock = host::lock_within(LOCK_TIMEOUT)?;
+        if !OtherBuilds::find(&self.pins)?.is_empty() {
             return Ok(());
         }
         let unfinished = self.pins.begin_change()?;
@@ -222,7 +222,7 @@ impl Dataplane {
         let _lock = host::lock()?;
         if let Err(error) = self.take_over() {
             warn!("{error:#}");
-            return self.remove_unread();
+            return self.force_remove();
         }
         let mut count = 0;
         if let Some(mut maps) = Maps::open_if_complete(&self.pins.maps())? {
@@ -234,14 +234,14 @@ impl Dataplane {
                 count += 1;
             }
         }
-        self.loaded = None;
+        self.shared = None;
         self.pins.remove_all()?;
         Ok(count)
     }
 
     /// The same where another build's pods cannot be taken over: detaches those that can be found
     /// without reading its maps.
-    fn remove_unread(&mut self) -> Result<usize> {
+    fn force_remove(&mut self) -> Result<usize> {
         let mut count = 0;
         for netns in self.find_attached()? {
             match detach::clear(&self.pins, &netns) {
@@ -249,7 +249,7 @@ impl Dataplane {
                 Err(error) => warn!("{error:#}"),
             }
         }
-        self.loaded = None;
+        self.shared = None;
         self.pins.remove_all()?;
         Ok(count)
     }
@@ -258,9 +258,9 @@ impl Dataplane {
     /// record, if the maps can be opened, or by a process that is in it.
     fn find_attached(&self) -> Result<Vec<Netns>> {
         let maps = Maps::open(&self.pins.maps()).ok();
-        let foreign = Foreign::find(&self.pins)?.attached(&self.pins);
+        let other_builds = OtherBuilds::find(&self.pins)?.attached(&self.pins);
         let own = maps.as_ref().map(attached);
-        let policies: Vec<_> = [Some(foreign), own]
+        let policies: Vec<_> = [Some(other_builds), own]
             .into_iter()
             .flatten()
             .filter_map(|policies| policies.inspect_err(|error| warn!("{error:#}")).ok())
@@ -293,12 +293,12 @@ impl Dataplane {
 
     /// Takes away what nothing needs any more: what is kept for network namespaces that are gone,
     /// links to cgroups that no pod is attached at, and with the last pod everything.
-    pub fn tidy(&mut self) -> Result<()> {
+    pub fn sweep(&mut self) -> Result<()> {
         let _lock = self.lock()?;
-        self.tidy_locked()
+        self.sweep_locked()
     }
 
-    fn tidy_locked(&mut self) -> Result<()> {
+    fn sweep_locked(&mut self) -> Result<()> {
         if self.pins.exist() {
             let unfinished = self.pins.begin_change()?;
             self.finish(unfinished)?;

@@ -121,7 +121,7 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
         ]);
     }
     let mut warnings: Vec<_> = attached.limits.iter().map(ToString::to_string).collect();
-    for (cgroup, hooks) in attached.places().each() {
+    for (cgroup, hooks) in attached.attach_points().with_hooks() {
         for hook in hooks {
             let pin = pins.cgroup(cgroup.id).join(hook.program);
             if !link::is_alive(hook, &pin)? {
@@ -209,7 +209,7 @@ fn unwatched_interfaces(folder: &Path, attached: &Record) -> Result<Vec<String>>
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
     let mut unseen = Vec::new();
     for interface in interfaces::watched(&interfaces, &attached.settings) {
-        if !interface_hooks::is_watched(&interface, folder)? {
+        if !interface_hooks::are_attached(&interface, folder)? {
             unseen.push(interface.name);
         }
     }
@@ -233,7 +233,7 @@ fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
             place.path.display()
         )),
     };
-    let places = match attached.places().try_map(open_place) {
+    let places = match attached.attach_points().try_map(open_place) {
         Ok(places) => places,
         Err(problem) => return Some(problem),
     };

@@ -17,10 +17,10 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
         registry::AttachedPod,
-        steps::{self, Turns},
+        steps::{self, DataplaneAccess},
     },
     host,
     netns::{Netns, NetnsId, NetnsSpec, istio_rules},
@@ -61,7 +61,7 @@ pub struct Order {
 /// What is to be attached, found and looked at.
 struct Ready {
     netns: Netns,
-    places: Places,
+    places: AttachPoints,
     settings: Settings,
     warnings: Vec<String>,
 }
@@ -143,12 +143,12 @@ impl Capture {
     }
 
     fn attach_now(&self, ready: Ready) -> Result<Captured> {
-        let wanted = Attachment {
+        let wanted = AttachSpec {
             netns: &ready.netns,
             places: &ready.places,
             settings: &ready.settings,
             log: false,
-            looks_for_listeners: false,
+            scan_listeners: false,
         };
         let (attached, took) = steps::attach(&mut &*self, &wanted)?;
         if attached != Attached::Unchanged {
@@ -185,11 +185,11 @@ impl Capture {
         Ok(has_rules && !self.with(|dataplane| dataplane.is_attached(netns))?)
     }
 
-    fn places(&self, cgroup: Option<&PodCgroup>) -> Result<Places> {
+    fn places(&self, cgroup: Option<&PodCgroup>) -> Result<AttachPoints> {
         let open = |path: &Path| Cgroup::open(&self.hierarchy, Some(path));
-        Ok(Places {
+        Ok(AttachPoints {
             root: Cgroup::open(&self.hierarchy, self.root.as_deref())?,
-            first: cgroup.map(|cgroup| open(&cgroup.kubepods)).transpose()?,
+            kubepods: cgroup.map(|cgroup| open(&cgroup.kubepods)).transpose()?,
             pod: cgroup.map(|cgroup| open(&cgroup.pod)).transpose()?,
         })
     }
@@ -226,7 +226,7 @@ impl Capture {
     /// Takes away what is kept for network namespaces that are gone.
     pub async fn tidy(&self) -> Result<()> {
         let capture = self.clone();
-        self.in_turn(move || capture.with(Dataplane::tidy)).await
+        self.in_turn(move || capture.with(Dataplane::sweep)).await
     }
 
     async fn in_turn<T: Send + 'static>(
@@ -249,8 +249,8 @@ impl Capture {
     }
 }
 
-impl Turns for &Capture {
-    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+impl DataplaneAccess for &Capture {
+    fn access<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
         self.with(work)
     }
 }

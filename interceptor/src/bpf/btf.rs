@@ -86,7 +86,7 @@ impl<'a> Btf<'a> {
     pub(super) fn offset_of(&self, owner: &str, path: &str) -> Result<u32> {
         let start = self.structs.get(owner.as_bytes());
         let start = *start.with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
-        let mut place = Place { start, bits: 0 };
+        let mut place = MemberLocation { start, bits: 0 };
         for member in path.split('.') {
             place = self
                 .member(place, member.as_bytes())?
@@ -100,7 +100,7 @@ impl<'a> Btf<'a> {
     }
 
     /// Finds the member called `name` in the structure or union at `place`.
-    fn member(&self, place: Place, name: &[u8]) -> Result<Option<Place>> {
+    fn member(&self, place: MemberLocation, name: &[u8]) -> Result<Option<MemberLocation>> {
         let owner = Type::at(self.types, place.start)?;
         if !matches!(owner.kind, kind::STRUCT | kind::UNION) {
             return Ok(None);
@@ -111,7 +111,7 @@ impl<'a> Btf<'a> {
             if found != name && !found.is_empty() {
                 continue;
             }
-            let inner = Place {
+            let inner = MemberLocation {
                 start: self.resolve(number(self.types, at + 4)?)?,
                 bits: place.bits + owner.bits(read(self.types, at + 8)?),
             };
@@ -149,7 +149,7 @@ impl<'a> Btf<'a> {
 
 /// A type within a structure.
 #[derive(Clone, Copy)]
-struct Place {
+struct MemberLocation {
     /// Where the type is told.
     start: usize,
     /// Its offset in the structure.

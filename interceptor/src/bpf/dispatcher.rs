@@ -51,7 +51,8 @@ pub fn share(maps: &Maps, lookup: &impl AsFd) -> Result<()> {
 /// 5.9, for `sk_lookup`.
 pub fn load(maps: &Maps, netns: NetnsCookie) -> Result<OwnedFd> {
     let [calls, shared] = [&maps.calls, &maps.shared].map(|map| map.fd().as_fd());
-    load_with(calls, shared, netns).with_context(|| format!("the kernel refuses {NAME}"))
+    load_with(calls, shared, netns)
+        .with_context(|| format!("failed to load the BPF program {NAME}"))
 }
 
 fn load_with(

@@ -8,7 +8,7 @@ use tracing::debug;
 const GLOBAL: libc::c_long = 1;
 
 /// Longer than any program runs.
-const LONG: Duration = Duration::from_millis(100);
+const FALLBACK_WAIT: Duration = Duration::from_millis(100);
 
 /// Returns when every program that runs now has ended: programs run in RCU read-side sections, and
 /// `membarrier(2)` waits for those (`synchronize_rcu` in `kernel/sched/membarrier.c`). Where the
@@ -18,6 +18,6 @@ pub fn wait_for_running_programs() {
     let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
     if result != 0 {
         debug!("no membarrier: {}", io::Error::last_os_error());
-        thread::sleep(LONG);
+        thread::sleep(FALLBACK_WAIT);
     }
 }

@@ -36,9 +36,9 @@ const QDISC: &str = "clsact";
 
 /// Has the programs see the packets of an interface of the calling thread's network namespace, whose
 /// pins are in `folder`.
-pub fn ensure(object: &mut Object, interface: &PodInterface, folder: &Path) -> Result<()> {
+pub fn ensure(object: &mut Object, interface: &PodInterface, dir: &Path) -> Result<()> {
     INTERFACE_HOOKS.into_iter().try_for_each(|hook| {
-        ensure_hook(object, hook, interface, folder)
+        ensure_hook(object, hook, interface, dir)
             .with_context(|| format!("cannot attach {} at {}", hook.program, interface.name))
     })
 }
@@ -47,9 +47,9 @@ fn ensure_hook(
     object: &mut Object,
     hook: Hook,
     interface: &PodInterface,
-    folder: &Path,
+    dir: &Path,
 ) -> Result<()> {
-    let pin = folder.join(pin(hook.program, interface.index));
+    let pin = dir.join(pin(hook.program, interface.index));
     if link::is_alive(hook, &pin)? {
         return Ok(());
     }
@@ -58,18 +58,18 @@ fn ensure_hook(
     match sys::link_create_at_interface(&program, interface.index, hook.attach_type as u32) {
         Ok(link) => Ok(sys::obj_pin(&link, &pin)?),
         // A kernel without such links.
-        Err(error) if is(&error, Errno::EINVAL) => ensure_filter(object, hook, interface, folder),
+        Err(error) if is(&error, Errno::EINVAL) => ensure_filter(object, hook, interface, dir),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Whether `interface`, of the calling thread's network namespace, has both programs.
-pub fn is_watched(interface: &PodInterface, folder: &Path) -> Result<bool> {
-    if folder.join(pin(FILTERS, interface.index)).exists() {
+pub fn are_attached(interface: &PodInterface, dir: &Path) -> Result<bool> {
+    if dir.join(pin(FILTERS, interface.index)).exists() {
         return clsact::has_filters(interface, PRIORITY, HANDLE.into());
     }
     for hook in INTERFACE_HOOKS {
-        if !link::is_alive(hook, &folder.join(pin(hook.program, interface.index)))? {
+        if !link::is_alive(hook, &dir.join(pin(hook.program, interface.index)))? {
             return Ok(false);
         }
     }
@@ -78,8 +78,8 @@ pub fn is_watched(interface: &PodInterface, folder: &Path) -> Result<bool> {
 
 /// Takes the programs away from all interfaces of the calling thread's network namespace but those
 /// in `watched`.
-pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], folder: &Path) -> Result<()> {
-    for (name, index) in marked(folder)? {
+pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], dir: &Path) -> Result<()> {
+    for (name, index) in marked(dir)? {
         if watched.iter().any(|interface| interface.index == index) {
             continue;
         }
@@ -90,7 +90,7 @@ pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], folder: &Pa
             (QDISC, Some(interface)) => clsact::remove(interface)?,
             _ => {}
         }
-        let pin = folder.join(pin(&name, index));
+        let pin = dir.join(pin(&name, index));
         if pin.is_dir() {
             pins::remove_tree(&pin)?;
         } else {
@@ -101,34 +101,34 @@ pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], folder: &Pa
 }
 
 /// Puts the program of `hook` in the place of another build's, wherever a link runs that.
-pub fn replace(object: &mut Object, folder: &Path) -> Result<()> {
-    for (name, index) in marked(folder)? {
+pub fn replace(object: &mut Object, dir: &Path) -> Result<()> {
+    for (name, index) in marked(dir)? {
         if let Some(hook) = INTERFACE_HOOKS
             .into_iter()
             .find(|hook| hook.program == name)
         {
             let program = object.program_fd(hook.program)?;
-            link::replace_at(hook, &program, &folder.join(pin(&name, index)))?;
+            link::replace_at(hook, &program, &dir.join(pin(&name, index)))?;
         }
     }
     Ok(())
 }
 
 /// Whether any interface has filters instead of links.
-pub fn has_filters(folder: &Path) -> Result<bool> {
-    Ok(marked(folder)?.iter().any(|(name, _)| name == FILTERS))
+pub fn has_filters(dir: &Path) -> Result<bool> {
+    Ok(marked(dir)?.iter().any(|(name, _)| name == FILTERS))
 }
 
 /// The same where they are filters, of interfaces of the calling thread's network namespace.
-pub fn replace_filters(object: &mut Object, folder: &Path) -> Result<()> {
+pub fn replace_filters(object: &mut Object, dir: &Path) -> Result<()> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-    for (name, index) in marked(folder)? {
+    for (name, index) in marked(dir)? {
         let interface = interfaces.iter().find(|interface| interface.index == index);
         let Some(interface) = interface.filter(|_| name == FILTERS) else {
             continue;
         };
         for hook in INTERFACE_HOOKS {
-            ensure_filter(object, hook, interface, folder).with_context(|| {
+            ensure_filter(object, hook, interface, dir).with_context(|| {
                 format!("cannot replace {} at {}", hook.program, interface.name)
             })?;
         }
@@ -142,8 +142,8 @@ fn pin(name: &str, index: u32) -> String {
 }
 
 /// Everything that is pinned and marked for interfaces, filters before their qdiscs.
-fn marked(folder: &Path) -> Result<Vec<(String, u32)>> {
-    let names = pins::names_in(folder)?;
+fn marked(dir: &Path) -> Result<Vec<(String, u32)>> {
+    let names = pins::names_in(dir)?;
     let mut marked: Vec<_> = names
         .iter()
         .filter_map(|name| {
@@ -161,10 +161,10 @@ fn ensure_filter(
     object: &mut Object,
     hook: Hook,
     interface: &PodInterface,
-    folder: &Path,
+    dir: &Path,
 ) -> Result<()> {
-    add_qdisc(interface, folder)?;
-    pins::create_folder(&folder.join(pin(FILTERS, interface.index)))?;
+    add_qdisc(interface, dir)?;
+    pins::create_dir(&dir.join(pin(FILTERS, interface.index)))?;
     let mut program = SchedClassifier::from_pin(object.program(hook.program)?)?;
     let (name, direction) = (interface.name.as_str(), direction(hook));
     let there = SchedClassifierLink::attached(name, direction, PRIORITY, HANDLE, None)?;
@@ -182,9 +182,9 @@ fn ensure_filter(
     Ok(())
 }
 
-fn add_qdisc(interface: &PodInterface, folder: &Path) -> Result<()> {
+fn add_qdisc(interface: &PodInterface, dir: &Path) -> Result<()> {
     match tc::qdisc_add_clsact(&interface.name) {
-        Ok(()) => pins::create_folder(&folder.join(pin(QDISC, interface.index))),
+        Ok(()) => pins::create_dir(&dir.join(pin(QDISC, interface.index))),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
             Ok(())
         }

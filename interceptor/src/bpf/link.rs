@@ -15,8 +15,8 @@ use super::{hooks::Hook, sys};
 
 /// Attaches `program` at `target` and pins the link in `folder`, unless it is there already. A link
 /// whose target is gone is replaced. Returns whether the link is new.
-pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path) -> Result<bool> {
-    let pin = folder.join(hook.program);
+pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, dir: &Path) -> Result<bool> {
+    let pin = dir.join(hook.program);
     if is_alive(hook, &pin)? {
         return Ok(false);
     }
@@ -28,8 +28,8 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, folder: &Path
 }
 
 /// Puts `program` in the place of the one that the link pinned in `folder` runs, if there is one.
-pub fn replace(hook: Hook, program: &impl AsFd, folder: &Path) -> Result<()> {
-    replace_at(hook, program, &folder.join(hook.program))
+pub fn replace(hook: Hook, program: &impl AsFd, dir: &Path) -> Result<()> {
+    replace_at(hook, program, &dir.join(hook.program))
 }
 
 /// The same, of the link that is pinned at `pin`.
@@ -97,7 +97,7 @@ pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
 /// it, up to `root`, that were attached to the place of `hook` without `BPF_F_ALLOW_MULTI`. With no
 /// flag at all they let nobody in below them; with `BPF_F_ALLOW_OVERRIDE` they would silently stop
 /// to run for the sockets that we see (`compute_effective_progs`).
-pub fn check_not_shut_out(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
+pub fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
     let exclusive: Vec<_> = cgroup
         .ancestors()
         .take_while(|path| path.starts_with(root))

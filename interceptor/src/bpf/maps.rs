@@ -56,15 +56,15 @@ pub struct Maps {
 impl Maps {
     /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
     /// there before the first pod and go after the last.
-    pub fn open_if_complete(folder: &Path) -> Result<Option<Self>> {
-        if other_builds::has_policies(folder)? {
+    pub fn open_if_complete(dir: &Path) -> Result<Option<Self>> {
+        if other_builds::has_policies(dir)? {
             bail!(
                 "pods are attached by another build, or one of two builds was stopped while it took \
                  over: `interceptor agent`, or any attach, of this build takes over all of them"
             );
         }
-        if Self::are_complete(folder) {
-            Self::open(folder).map(Some)
+        if Self::are_complete(dir) {
+            Self::open(dir).map(Some)
         } else {
             Ok(None)
         }
@@ -72,30 +72,30 @@ impl Maps {
 
     /// Whether all maps are pinned in `folder`.
     #[must_use]
-    pub fn are_complete(folder: &Path) -> bool {
-        layout::pins().all(|(_, pin)| folder.join(pin).exists())
+    pub fn are_complete(dir: &Path) -> bool {
+        layout::pins().all(|(_, pin)| dir.join(pin).exists())
     }
 
     /// Opens the maps that are pinned in `folder`.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
-            policies: hash_map(folder, "icept_policies")?,
-            ports: hash_map(folder, "icept_ports")?,
-            prefixes: lpm_trie(folder, "icept_prefixes")?,
-            routes: lpm_trie(folder, "icept_routes")?,
-            routes_by_key: open(folder, "icept_routes")?,
-            groups: hash_map(folder, "icept_groups")?,
-            interfaces: hash_map(folder, "icept_ifaces")?,
-            settings: hash_map(folder, "icept_settings")?,
-            next_stand_in: hash_map(folder, "icept_next")?,
-            stand_in_usage: hash_map(folder, "icept_usage")?,
-            share: Map::Array(open(folder, "icept_share")?).try_into()?,
-            forward: hash_map(folder, "icept_forward")?,
-            stand_ins: hash_map(folder, "icept_stand_ins")?,
-            listener_ports: hash_map(folder, "icept_lports")?,
-            listeners: Map::SockHash(open(folder, "icept_listeners")?).try_into()?,
-            calls: open(folder, "icept_calls")?,
-            shared: open(folder, "icept_shared")?,
+            policies: hash_map(dir, "icept_policies")?,
+            ports: hash_map(dir, "icept_ports")?,
+            prefixes: lpm_trie(dir, "icept_prefixes")?,
+            routes: lpm_trie(dir, "icept_routes")?,
+            routes_by_key: open(dir, "icept_routes")?,
+            groups: hash_map(dir, "icept_groups")?,
+            interfaces: hash_map(dir, "icept_ifaces")?,
+            settings: hash_map(dir, "icept_settings")?,
+            next_stand_in: hash_map(dir, "icept_next")?,
+            stand_in_usage: hash_map(dir, "icept_usage")?,
+            share: Map::Array(open(dir, "icept_share")?).try_into()?,
+            forward: hash_map(dir, "icept_forward")?,
+            stand_ins: hash_map(dir, "icept_stand_ins")?,
+            listener_ports: hash_map(dir, "icept_lports")?,
+            listeners: Map::SockHash(open(dir, "icept_listeners")?).try_into()?,
+            calls: open(dir, "icept_calls")?,
+            shared: open(dir, "icept_shared")?,
         })
     }
 
@@ -161,19 +161,19 @@ impl Maps {
     }
 }
 
-fn open(folder: &Path, name: &'static str) -> Result<MapData> {
-    let pin = folder.join(layout::pin(name));
+fn open(dir: &Path, name: &'static str) -> Result<MapData> {
+    let pin = dir.join(layout::pin(name));
     MapData::from_pin(&pin).with_context(|| format!("cannot open the map {}", pin.display()))
 }
 
-fn hash_map<K: Pod, V: Pod>(folder: &Path, name: &'static str) -> Result<HashMap<MapData, K, V>> {
-    Map::HashMap(open(folder, name)?)
+fn hash_map<K: Pod, V: Pod>(dir: &Path, name: &'static str) -> Result<HashMap<MapData, K, V>> {
+    Map::HashMap(open(dir, name)?)
         .try_into()
         .with_context(|| format!("the map {name} has another layout"))
 }
 
-fn lpm_trie<K: Pod, V: Pod>(folder: &Path, name: &'static str) -> Result<LpmTrie<MapData, K, V>> {
-    Map::LpmTrie(open(folder, name)?)
+fn lpm_trie<K: Pod, V: Pod>(dir: &Path, name: &'static str) -> Result<LpmTrie<MapData, K, V>> {
+    Map::LpmTrie(open(dir, name)?)
         .try_into()
         .with_context(|| format!("the map {name} has another layout"))
 }

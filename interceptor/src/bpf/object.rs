@@ -50,7 +50,7 @@ impl Object {
 
     /// Where the program called `name` is pinned: loaded now, if it has not been.
     pub fn program(&mut self, name: &str) -> Result<PathBuf> {
-        let pin = self.folder().join(name);
+        let pin = self.dir().join(name);
         if !pin.exists() {
             self.load(&[name])?;
         }
@@ -66,13 +66,13 @@ impl Object {
     /// Loads and pins those of the programs called `names` that are not, side by side: the verifier
     /// takes a quarter of a second for some of them, and one processor each.
     pub fn load(&mut self, names: &[&str]) -> Result<()> {
-        let folder = self.folder();
-        let is_missing = |name: &&str| !folder.join(name).exists();
+        let dir = self.dir();
+        let is_missing = |name: &&str| !dir.join(name).exists();
         let missing: Vec<_> = names.iter().copied().filter(is_missing).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        pins::create_folder(&folder)?;
+        pins::create_dir(&dir)?;
         let programs = self.read()?.programs_mut();
         let wanted: Vec<_> = programs
             .filter(|(name, _)| missing.contains(name))
@@ -83,7 +83,7 @@ impl Object {
         );
         thread::scope(|scope| {
             let load = |(name, program)| {
-                let pin = folder.join(name);
+                let pin = dir.join(name);
                 scope.spawn(move || load_and_pin(name, program, &pin))
             };
             let loading: Vec<_> = wanted.into_iter().map(load).collect();
@@ -94,7 +94,7 @@ impl Object {
         })
     }
 
-    fn folder(&self) -> PathBuf {
+    fn dir(&self) -> PathBuf {
         self.pins.programs().join(embedded::build_id())
     }
 }
@@ -105,10 +105,10 @@ fn read(pins: &Pins) -> Result<Ebpf> {
         Some(offsets) => offsets,
         None => offsets::read()?,
     };
-    let folder = pins.maps();
+    let dir = pins.maps();
     let mut loader = EbpfLoader::new();
     for (map, pin) in layout::pins() {
-        loader.map_pin_path(map, folder.join(pin));
+        loader.map_pin_path(map, dir.join(pin));
     }
     let mut ebpf = loader
         // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
@@ -156,5 +156,5 @@ fn load(name: &str, program: &mut Program) -> Result<()> {
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
-    loaded.with_context(|| format!("the kernel refuses the program {name}"))
+    loaded.with_context(|| format!("failed to load the BPF program {name}"))
 }

@@ -13,12 +13,12 @@ use super::{embedded, layout, link, pins, pins::Pins, sys};
 
 /// The pins of all builds but this.
 #[derive(Debug, Default)]
-pub struct Foreign {
+pub struct OtherBuilds {
     maps: Vec<String>,
     programs: Vec<String>,
 }
 
-impl Foreign {
+impl OtherBuilds {
     /// Looks for them.
     pub fn find(pins: &Pins) -> Result<Self> {
         let mut maps = pins::names_in(&pins.maps())?;
@@ -69,9 +69,9 @@ impl Foreign {
 }
 
 /// Whether another build has policies in `folder`.
-pub(super) fn has_policies(folder: &Path) -> Result<bool> {
+pub(super) fn has_policies(dir: &Path) -> Result<bool> {
     let is_foreign = |pin: &String| layout::map_of(pin) == layout::POLICIES && !layout::is_own(pin);
-    Ok(pins::names_in(folder)?.iter().any(is_foreign))
+    Ok(pins::names_in(dir)?.iter().any(is_foreign))
 }
 
 /// Every entry of a map of policies, whatever else is in its values.

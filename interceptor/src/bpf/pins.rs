@@ -43,9 +43,9 @@ impl Pins {
 
     /// Pins of the same layout in another folder, to try things out in.
     #[must_use]
-    pub fn named(folder: &str) -> Self {
+    pub fn named(dir: &str) -> Self {
         Self {
-            root: Path::new(BPFFS).join(folder),
+            root: Path::new(BPFFS).join(dir),
         }
     }
 
@@ -100,7 +100,7 @@ impl Pins {
     /// Notes that a change begins. Answers whether one before it was not finished.
     pub fn begin_change(&self) -> Result<bool> {
         let unfinished = self.unfinished().exists();
-        create_folder(&self.unfinished())?;
+        create_dir(&self.unfinished())?;
         Ok(unfinished)
     }
 
@@ -118,7 +118,7 @@ impl Pins {
             self.namespaces(),
         ]
         .iter()
-        .try_for_each(|path| create_folder(path))
+        .try_for_each(|path| create_dir(path))
     }
 
     /// The cgroups that links are pinned for.
@@ -151,7 +151,7 @@ impl Default for Pins {
 }
 
 /// Makes a folder, and those above it, that only root can look into.
-pub fn create_folder(path: &Path) -> Result<()> {
+pub fn create_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -170,12 +170,12 @@ pub fn remove_tree(path: &Path) -> Result<()> {
 }
 
 /// The names of what is in a folder, which may not be there.
-pub fn names_in(folder: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(folder) {
+pub fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
     }
-    .with_context(|| format!("cannot list {}", folder.display()))?;
+    .with_context(|| format!("cannot list {}", dir.display()))?;
     Ok(entries
         .iter()
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -183,7 +183,7 @@ pub fn names_in(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Those that are numbers.
-fn numbers_in(folder: &Path) -> Result<Vec<u64>> {
-    let names = names_in(folder)?;
+fn numbers_in(dir: &Path) -> Result<Vec<u64>> {
+    let names = names_in(dir)?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }

@@ -24,18 +24,18 @@ impl Maps {
     /// To be called before the last of those pods is attached.
     pub fn divide_among(&mut self, pods: usize) -> Result<()> {
         let share = Share::of(u32::try_from(pods).unwrap_or(u32::MAX));
-        let before = self
+        let previous = self
             .share
             .get(&0, 0)
             .context("cannot read the pods' share")?;
-        if share == before {
+        if share == previous {
             return Ok(());
         }
         self.share
             .set(0, share, 0)
             .context("cannot set the pods' share")?;
-        let shrinks = share.stand_ins < before.stand_ins;
-        if shrinks || share.listener_slots < before.listener_slots {
+        let shrinks = share.stand_ins < previous.stand_ins;
+        if shrinks || share.listener_slots < previous.listener_slots {
             // Those that run now may know the share before.
             grace::wait_for_running_programs();
             self.shrink_to(share)?;

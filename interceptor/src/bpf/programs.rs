@@ -18,12 +18,12 @@ use super::{
 };
 
 /// The shared programs of this build, loaded and pinned.
-pub struct Shared {
+pub struct SharedPrograms {
     cgroup: Vec<(Hook, OwnedFd)>,
     lookup: OwnedFd,
 }
 
-impl Shared {
+impl SharedPrograms {
     /// Opens them where they are pinned, or loads them. That puts none in force.
     pub fn open(object: &mut Object) -> Result<Self> {
         let hooks = CGROUP_HOOKS.iter().chain([&LOOKUP]);
@@ -49,22 +49,28 @@ impl Shared {
     }
 
     /// Puts those that note listeners in the place of another build's, wherever that is attached.
-    pub fn replace_noting(&self, pins: &Pins) -> Result<()> {
-        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Notes)
+    pub fn replace_listener_programs(&self, pins: &Pins) -> Result<()> {
+        self.replace_at_cgroups(pins, |hook| {
+            UpgradeStage::of(hook) == UpgradeStage::RecordListeners
+        })
     }
 
     /// The same for all others. What answers for connections goes before what makes them, as when a
     /// pod is attached: a stand-in that the new programs allot is known to whoever meets it. Those
     /// that the old ones allot until then are known, too, because their tables are the same.
     pub fn replace_others(&self, object: &mut Object, maps: &Maps, pins: &Pins) -> Result<()> {
-        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Answers)?;
+        self.replace_at_cgroups(pins, |hook| {
+            UpgradeStage::of(hook) == UpgradeStage::ServeExisting
+        })?;
         self.share(maps)?;
         for netns in pins.netns_cookies()? {
-            let (dispatcher, folder) = (dispatcher::load(maps, netns)?, pins.netns(netns));
-            link::replace(LOOKUP, &dispatcher, &folder)?;
-            interface_hooks::replace(object, &folder)?;
+            let (dispatcher, dir) = (dispatcher::load(maps, netns)?, pins.netns(netns));
+            link::replace(LOOKUP, &dispatcher, &dir)?;
+            interface_hooks::replace(object, &dir)?;
         }
-        self.replace_at_cgroups(pins, |hook| Step::of(hook) == Step::Captures)?;
+        self.replace_at_cgroups(pins, |hook| {
+            UpgradeStage::of(hook) == UpgradeStage::CaptureNew
+        })?;
         remove_unknown(pins)
     }
 
@@ -82,10 +88,10 @@ impl Shared {
 /// Takes away links of programs that this build does not have.
 fn remove_unknown(pins: &Pins) -> Result<()> {
     for cgroup in pins.cgroup_ids()? {
-        let folder = pins.cgroup(cgroup);
-        for name in pins::names_in(&folder)? {
+        let dir = pins.cgroup(cgroup);
+        for name in pins::names_in(&dir)? {
             if !CGROUP_HOOKS.iter().any(|hook| hook.program == name) {
-                link::remove_pin(&folder.join(name))?;
+                link::remove_pin(&dir.join(name))?;
             }
         }
     }
@@ -94,24 +100,24 @@ fn remove_unknown(pins: &Pins) -> Result<()> {
 
 /// What a program at a cgroup does for captured connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum UpgradeStage {
     /// Notes the listeners that they are to reach.
-    Notes,
+    RecordListeners,
     /// Answers for those that there are.
-    Answers,
+    ServeExisting,
     /// Captures new ones.
-    Captures,
+    CaptureNew,
 }
 
-impl Step {
+impl UpgradeStage {
     const fn of(hook: Hook) -> Self {
         match hook.attach_type {
-            BPF_CGROUP_SOCK_OPS => Self::Notes,
+            BPF_CGROUP_SOCK_OPS => Self::RecordListeners,
             BPF_CGROUP_INET4_CONNECT
             | BPF_CGROUP_INET6_CONNECT
             | BPF_CGROUP_UDP4_SENDMSG
-            | BPF_CGROUP_UDP6_SENDMSG => Self::Captures,
-            _ => Self::Answers,
+            | BPF_CGROUP_UDP6_SENDMSG => Self::CaptureNew,
+            _ => Self::ServeExisting,
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
     },
     host,
     netns::{Netns, NetnsSpec, istio_rules},
@@ -146,7 +146,7 @@ impl Place {
         host::ensure_bpffs()?;
         let hierarchy = Hierarchy::find()?;
         let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
-        let places = Places::at(cgroup);
+        let places = AttachPoints::single(cgroup);
         Ok(Ground { hierarchy, places })
     }
 }
@@ -169,7 +169,7 @@ fn warn_of_others(netns: &Netns) {
 /// What an attach stands on: a machine and rights that allow it.
 pub(super) struct Ground {
     hierarchy: Hierarchy,
-    places: Places,
+    places: AttachPoints,
 }
 
 impl Ground {
@@ -180,12 +180,12 @@ impl Ground {
             Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),
             Err(error) => message!("interceptor: Istio's rules may be there too: {error:#}"),
         }
-        let wanted = Attachment {
+        let wanted = AttachSpec {
             netns,
             places: &self.places,
             settings,
             log,
-            looks_for_listeners: true,
+            scan_listeners: true,
         };
         let mut dataplane = Dataplane::new();
         let attached = dataplane.attach_checked(&wanted, &self.hierarchy)?;

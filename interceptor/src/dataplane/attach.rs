@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
-use super::{attach_points::Places, listeners, record::Record, registry::Existing, shared::Loaded};
+use super::{
+    attach_points::AttachPoints, listeners, record::Record, registry::Existing, shared::SharedState,
+};
 use crate::{
     bpf::{
         dispatcher, grace, hooks, interface_hooks, link,
@@ -36,7 +38,7 @@ use crate::{
 
 /// How often the routes are asked for again because they changed meanwhile, as they do for a moment
 /// after an address was added: the kernel adds an IPv6 address's routes later, by itself.
-const TRIES_FOR_A_STILL_NETWORK: u32 = 5;
+const MAX_UNSTABLE_READS: u32 = 5;
 
 /// What became of an attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub enum Attached {
 }
 
 /// What comes of a step of an attach, for which the machine-wide lock is held.
-pub(crate) enum Established<T = Attached> {
+pub(crate) enum Progress<T = Attached> {
     /// It is over.
     Done(T),
     /// Nothing is in force yet: the pod's network is to be read first, which takes longer than other
@@ -60,17 +62,17 @@ pub(crate) enum Established<T = Attached> {
     Unread(Unread),
 }
 
-impl<T> Established<T> {
-    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Established<U> {
+impl<T> Progress<T> {
+    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
         match self {
-            Self::Done(done) => Established::Done(make(done)),
-            Self::Unread(unread) => Established::Unread(unread),
+            Self::Done(done) => Progress::Done(make(done)),
+            Self::Unread(unread) => Progress::Unread(unread),
         }
     }
 }
 
 /// Where an attach has the pod's network from.
-pub(crate) enum Reading {
+pub(crate) enum NetworkSource {
     /// It reads it itself, if it is small.
     Small,
     /// It reads it itself.
@@ -86,66 +88,70 @@ pub(crate) enum Reading {
 
 /// What to attach, where, and how.
 #[derive(Debug)]
-pub struct Attachment<'a> {
+pub struct AttachSpec<'a> {
     /// The pod.
     pub netns: &'a Netns,
     /// Where its sockets are seen.
-    pub places: &'a Places,
+    pub places: &'a AttachPoints,
     /// What is captured.
     pub settings: &'a Settings,
     /// Whether every verdict is told to [`crate::bpf::log`].
     pub log: bool,
     /// Whether to look for listeners that opened while no hook saw them, although others are known.
     /// That walks every TCP socket of the machine.
-    pub looks_for_listeners: bool,
+    pub scan_listeners: bool,
 }
 
-impl Attachment<'_> {
+impl AttachSpec<'_> {
     /// Attaches the pod, whose network namespace the calling thread is in.
-    pub(crate) fn establish(
+    pub(crate) fn apply(
         &self,
         pins: &Pins,
-        loaded: &mut Loaded,
-        reading: Reading,
-    ) -> Result<Established> {
+        shared: &mut SharedState,
+        source: NetworkSource,
+    ) -> Result<Progress> {
         // First of all: what has no name there is refused before anything is changed.
         let in_kernel = settings_in_kernel(self.netns, self.settings)?;
         let netlink = Session::open()?;
-        let before = Existing::read(&loaded.maps, self.netns.cookie())?;
-        let mut step = Step {
+        let existing = Existing::read(&shared.maps, self.netns.cookie())?;
+        let mut txn = AttachTxn {
             netns: self.netns,
             settings: self.settings,
             in_kernel: &in_kernel,
             log: self.log,
-            looks_for_listeners: self.looks_for_listeners,
-            ipv6: before
+            scan_listeners: self.scan_listeners,
+            ipv6: existing
                 .as_ref()
-                .and_then(|before| before.kept_ipv6(self.settings)),
+                .and_then(|existing| existing.captured_ipv6(self.settings)),
             pins,
-            loaded,
+            shared,
             netlink: &netlink,
-            before,
+            existing,
         };
-        let Some((attached, ipv6)) = step.establish(self, reading)? else {
-            return step.unread().map(Established::Unread);
+        let Some((attached, ipv6)) = txn.run(self, source)? else {
+            return txn.unread().map(Progress::Unread);
         };
-        if step.retire(ipv6)? {
+        if txn.remove_unused_tproxy(ipv6)? {
             // The policy is to know the state of the routing tables. (That of a large network does
             // with the next refresh.)
-            step.before = Existing::read(&step.loaded.maps, self.netns.cookie())?;
-            step.establish(self, Reading::Small)?;
+            txn.existing = Existing::read(&txn.shared.maps, self.netns.cookie())?;
+            txn.run(self, NetworkSource::Small)?;
         }
-        Ok(Established::Done(attached))
+        Ok(Progress::Done(attached))
     }
 
     fn record(&self, network: &PodNetwork) -> Record {
-        let Places { root, first, pod } = self.places.names();
+        let AttachPoints {
+            root,
+            kubepods,
+            pod,
+        } = self.places.names();
         Record {
             settings: self.settings.clone(),
             netns: self.netns.path().to_owned(),
             cgroup: root.path,
             cgroup_id: root.id,
-            first_cgroup: first,
+            kubepods_cgroup: kubepods,
             pod_cgroup: pod,
             ipv6: network.ipv6,
             log: self.log,
@@ -165,54 +171,54 @@ fn settings_in_kernel<'a>(netns: &Netns, settings: &'a Settings) -> Result<Cow<'
 }
 
 /// Going from what was before to what is to be.
-struct Step<'a> {
+struct AttachTxn<'a> {
     netns: &'a Netns,
     settings: &'a Settings,
     /// The settings, with users and groups as the kernel knows them.
     in_kernel: &'a Settings,
     log: bool,
-    looks_for_listeners: bool,
+    scan_listeners: bool,
     /// Whether IPv6 is captured, if that is settled.
     ipv6: Option<bool>,
     pins: &'a Pins,
-    loaded: &'a mut Loaded,
+    shared: &'a mut SharedState,
     netlink: &'a Session,
-    before: Option<Existing>,
+    existing: Option<Existing>,
 }
 
-impl Step<'_> {
+impl AttachTxn<'_> {
     /// Answers whether IPv6 is captured, too. Nothing if the network is to be read first.
-    fn establish(
+    fn run(
         &mut self,
-        wanted: &Attachment<'_>,
-        reading: Reading,
+        wanted: &AttachSpec<'_>,
+        source: NetworkSource,
     ) -> Result<Option<(Attached, bool)>> {
-        let prepared = self.prepare_network(reading).with_context(|| {
+        let prepared = self.prepare_network(source).with_context(|| {
             let netns = self.netns.path().display();
             format!("in the network namespace {netns}")
         })?;
-        let Some(Prepared { network, sources }) = prepared else {
+        let Some(PreparedNetwork { network, sources }) = prepared else {
             return Ok(None);
         };
         self.note_listeners()?;
         let hook_was_missing = self.link(wanted.places)?;
-        let looks_again = hook_was_missing || self.looks_for_listeners;
-        listeners::note_open(self.cookie(), self.settings, self.loaded, looks_again)?;
-        let watched = self.watch(&network)?;
+        let looks_again = hook_was_missing || self.scan_listeners;
+        listeners::note_open(self.cookie(), self.settings, self.shared, looks_again)?;
+        let watched = self.hook_interfaces(&network)?;
         let record = Record {
             netns: self.path(),
             ..wanted.record(&network)
         };
-        let compiled = self.compile(&network, &sources, wanted.places.first.is_some())?;
-        let attached = if self.renew(&record, &compiled.policy)? {
+        let compiled = self.compile(&network, &sources, wanted.places.kubepods.is_some())?;
+        let attached = if self.refresh_in_place(&record, &compiled.policy)? {
             Attached::Unchanged
         } else {
-            let record = self.put_in_force(compiled, record)?;
+            let record = self.commit(compiled, record)?;
             self.outcome(&record)
         };
-        self.unwatch(&network, &watched)?;
+        self.unhook_interfaces(&network, &watched)?;
         if attached != Attached::Unchanged {
-            self.forget()?;
+            self.drop_previous()?;
         }
         Ok(Some((attached, network.ipv6)))
     }
@@ -222,7 +228,7 @@ impl Step<'_> {
         Ok(Unread {
             ipv6: self.ipv6,
             dual_stack: self.settings.dual_stack,
-            state: self.loaded.fib.state()?,
+            state: self.shared.fib.state()?,
         })
     }
 
@@ -237,7 +243,10 @@ impl Step<'_> {
                 .ok()
                 .is_some_and(|id| self.netns.id().ok() == Some(id))
         };
-        let first = self.before.as_ref().map(|before| &before.record.netns);
+        let first = self
+            .existing
+            .as_ref()
+            .map(|existing| &existing.record.netns);
         let kept = first.filter(is_as_good).filter(leads_here);
         kept.map_or_else(|| now.to_owned(), Clone::clone)
     }
@@ -248,10 +257,10 @@ impl Step<'_> {
 
     /// From now on, who listens on the proxy's ports is noted.
     fn note_listeners(&mut self) -> Result<()> {
-        let (netns, is_new) = (self.cookie(), self.before.is_none());
+        let (netns, is_new) = (self.cookie(), self.existing.is_none());
         // First of all: by its folder the namespace is known to whoever finds this unfinished.
-        pins::create_folder(&self.pins.netns(netns))?;
-        let maps = &mut self.loaded.maps;
+        pins::create_dir(&self.pins.netns(netns))?;
+        let maps = &mut self.shared.maps;
         if is_new {
             maps.divide_among(self.pins.netns_cookies()?.len())?;
             maps.init_stand_in_counter(netns)?;
@@ -261,31 +270,31 @@ impl Step<'_> {
 
     /// Attaches the programs at the cgroups and at the network namespace. Returns whether one was
     /// missing at a cgroup.
-    fn link(&mut self, places: &Places) -> Result<bool> {
+    fn link(&mut self, places: &AttachPoints) -> Result<bool> {
         let mut is_new = false;
-        for (cgroup, hooks) in places.each() {
-            is_new |= self.loaded.link(self.pins, cgroup, &hooks)?;
+        for (cgroup, hooks) in places.with_hooks() {
+            is_new |= self.shared.link(self.pins, cgroup, &hooks)?;
         }
         self.link_lookup()?;
         Ok(is_new)
     }
 
     fn link_lookup(&self) -> Result<()> {
-        let folder = self.pins.netns(self.cookie());
-        if link::is_alive(hooks::LOOKUP, &folder.join(hooks::LOOKUP.program))? {
+        let dir = self.pins.netns(self.cookie());
+        if link::is_alive(hooks::LOOKUP, &dir.join(hooks::LOOKUP.program))? {
             return Ok(());
         }
-        let dispatcher = dispatcher::load(&self.loaded.maps, self.cookie())?;
-        link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &folder).map(drop)
+        let dispatcher = dispatcher::load(&self.shared.maps, self.cookie())?;
+        link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &dir).map(drop)
     }
 
     /// Asks for the pod's network, unless that is done, and puts into it what capturing takes. Nothing
     /// if it is to be read first, or again.
-    fn prepare_network(&mut self, reading: Reading) -> Result<Option<Prepared>> {
-        let (mut read, is_last) = match reading {
-            Reading::Small if !network::is_small()? => return Ok(None),
-            Reading::Small | Reading::Whole => (None, false),
-            Reading::Done { network, is_last } => (Some(network), is_last),
+    fn prepare_network(&mut self, source: NetworkSource) -> Result<Option<PreparedNetwork>> {
+        let (mut read, is_last) = match source {
+            NetworkSource::Small if !network::is_small()? => return Ok(None),
+            NetworkSource::Small | NetworkSource::Whole => (None, false),
+            NetworkSource::Done { network, is_last } => (Some(network), is_last),
         };
         let settings = self.settings;
         let settled = self.ipv6.or_else(|| read.as_ref().map(|read| read.ipv6));
@@ -310,10 +319,10 @@ impl Step<'_> {
             }
             Ok((ipv6, stand_in_routes::read()?))
         })?;
-        let mut tries = 0..TRIES_FOR_A_STILL_NETWORK;
+        let mut tries = 0..MAX_UNSTABLE_READS;
         loop {
             // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
-            let state = self.loaded.fib.state()?;
+            let state = self.shared.fib.state()?;
             let was_read = read.is_some();
             let network = match read.take() {
                 Some(network) => network,
@@ -328,29 +337,29 @@ impl Step<'_> {
                 // Which changes the tables: ask once more.
                 let install = async |handle| stand_in_routes::install(&handle, &sources).await;
                 self.netlink.run(install)?;
-            } else if tries.next().is_none() || self.loaded.fib.state()? == network.state {
-                return Ok(Some(Prepared { network, sources }));
+            } else if tries.next().is_none() || self.shared.fib.state()? == network.state {
+                return Ok(Some(PreparedNetwork { network, sources }));
             }
             if was_read {
-                return Ok(is_last.then_some(Prepared { network, sources }));
+                return Ok(is_last.then_some(PreparedNetwork { network, sources }));
             }
         }
     }
 
     /// Has our programs see what would be forwarded through the pod.
-    fn watch(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
+    fn hook_interfaces(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
         let watched = interfaces::watched(&network.interfaces, self.settings);
-        let folder = self.pins.netns(self.cookie());
+        let dir = self.pins.netns(self.cookie());
         for interface in &watched {
-            interface_hooks::ensure(&mut self.loaded.object, interface, &folder)?;
+            interface_hooks::ensure(&mut self.shared.object, interface, &dir)?;
         }
         Ok(watched)
     }
 
     /// Takes the programs away from where the policy in force does not need them.
-    fn unwatch(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
-        let folder = self.pins.netns(self.cookie());
-        interface_hooks::retain(&network.interfaces, watched, &folder)
+    fn unhook_interfaces(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
+        let dir = self.pins.netns(self.cookie());
+        interface_hooks::retain(&network.interfaces, watched, &dir)
     }
 
     fn compile(
@@ -368,19 +377,19 @@ impl Step<'_> {
     }
 
     /// Renews the policy in force, if it says the same. Answers whether it does.
-    fn renew(&mut self, record: &Record, policy: &Policy) -> Result<bool> {
-        let before = self.before.as_ref();
-        let alike = before.filter(|before| before.record == *record);
-        let Some(renewed) = alike.and_then(|before| before.renewed(policy)) else {
+    fn refresh_in_place(&mut self, record: &Record, policy: &Policy) -> Result<bool> {
+        let existing = self.existing.as_ref();
+        let alike = existing.filter(|existing| existing.record == *record);
+        let Some(refreshed) = alike.and_then(|existing| existing.refreshed(policy)) else {
             return Ok(false);
         };
-        if alike.is_some_and(|before| before.policy == renewed) {
+        if alike.is_some_and(|existing| existing.policy == refreshed) {
             return Ok(true);
         }
         let netns = self.cookie();
-        let policies = &mut self.loaded.maps.policies;
+        let policies = &mut self.shared.maps.policies;
         policies
-            .insert(netns, renewed, 0)
+            .insert(netns, refreshed, 0)
             .context("cannot renew the policy")?;
         // The one before may be a new element's memory at once.
         grace::wait_for_running_programs();
@@ -388,9 +397,9 @@ impl Step<'_> {
     }
 
     /// The last step is the one that counts.
-    fn put_in_force(&mut self, mut compiled: CompiledPolicy, mut record: Record) -> Result<Record> {
+    fn commit(&mut self, mut compiled: CompiledPolicy, mut record: Record) -> Result<Record> {
         let netns = self.cookie();
-        let maps = &mut self.loaded.maps;
+        let maps = &mut self.shared.maps;
         lists::insert(maps, &compiled)?;
         let limits = lists::insert_routes(maps, &compiled)?;
         if !limits.is_empty() {
@@ -405,16 +414,16 @@ impl Step<'_> {
     }
 
     fn outcome(&self, record: &Record) -> Attached {
-        let Some(before) = &self.before else {
+        let Some(existing) = &self.existing else {
             return Attached::New;
         };
         let alike = Record {
-            log: before.record.log,
-            network: before.record.network,
-            limits: before.record.limits.clone(),
+            log: existing.record.log,
+            network: existing.record.network,
+            limits: existing.record.limits.clone(),
             ..record.clone()
         };
-        if before.record == alike {
+        if existing.record == alike {
             Attached::Refreshed
         } else {
             Attached::Replaced
@@ -422,16 +431,16 @@ impl Step<'_> {
     }
 
     /// Takes away what only the policy before needed.
-    fn forget(&mut self) -> Result<()> {
+    fn drop_previous(&mut self) -> Result<()> {
         let netns = self.cookie();
-        let Some(before) = &self.before else {
+        let Some(existing) = &self.existing else {
             return Ok(());
         };
         grace::wait_for_running_programs();
-        let maps = &mut self.loaded.maps;
-        lists::remove(maps, before.policy.id)?;
+        let maps = &mut self.shared.maps;
+        lists::remove(maps, existing.policy.id)?;
         let ports = listeners::proxy_ports(self.settings);
-        for port in listeners::proxy_ports(&before.record.settings) {
+        for port in listeners::proxy_ports(&existing.record.settings) {
             if !ports.contains(&port) {
                 let old = ListenerPortKey::new(netns, port);
                 maps.remove_listeners(|key| *key == old)?;
@@ -441,7 +450,7 @@ impl Step<'_> {
     }
 
     /// Removes what only other TPROXY or DNS settings needed. Returns whether there was any.
-    fn retire(&self, ipv6: bool) -> Result<bool> {
+    fn remove_unused_tproxy(&self, ipv6: bool) -> Result<bool> {
         let needed = Delivery::of(self.settings, ipv6);
         let localhosts = localhost_routes::needed(self.settings, ipv6);
         self.netlink.run(async |handle| {
@@ -454,36 +463,36 @@ impl Step<'_> {
 
 /// Puts into force in this build's maps what a pod is attached with in another's. Changes nothing
 /// else but the pod's routes, as a refresh does.
-pub(crate) fn adopt(
+pub(crate) fn migrate_pod(
     netns: &Netns,
     record: &Record,
     pins: &Pins,
-    loaded: &mut Loaded,
+    shared: &mut SharedState,
 ) -> Result<()> {
     netns.enter(|| {
         let settings = &record.settings;
         let in_kernel = settings_in_kernel(netns, settings)?;
-        let mut step = Step {
+        let mut txn = AttachTxn {
             netns,
             settings,
             in_kernel: &in_kernel,
             log: record.log,
-            looks_for_listeners: false,
+            scan_listeners: false,
             ipv6: Some(record.ipv6),
             pins,
-            loaded,
+            shared,
             netlink: &Session::open()?,
-            before: None,
+            existing: None,
         };
-        let prepared = step.prepare_network(Reading::Whole)?;
-        let Prepared { network, sources } = prepared.context("the network is not read")?;
-        let compiled = step.compile(&network, &sources, record.first_cgroup.is_some())?;
+        let prepared = txn.prepare_network(NetworkSource::Whole)?;
+        let PreparedNetwork { network, sources } = prepared.context("the network is not read")?;
+        let compiled = txn.compile(&network, &sources, record.kubepods_cgroup.is_some())?;
         let adopted = Record {
             network: network.digest(),
             limits: network.limits.clone(),
             ..record.clone()
         };
-        step.put_in_force(compiled, adopted).map(drop)
+        txn.commit(compiled, adopted).map(drop)
     })
 }
 
@@ -492,7 +501,7 @@ fn random_id() -> Result<PolicyId> {
 }
 
 /// A pod's network, with `::6` added and the stand-in routes read.
-struct Prepared {
+struct PreparedNetwork {
     network: PodNetwork,
     sources: Sources,
 }

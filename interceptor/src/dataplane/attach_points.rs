@@ -16,16 +16,16 @@ use crate::{
 /// The cgroups that a pod is attached at.
 ///
 /// On a node `root` is the root of the host's hierarchy, below which every socket of the pod's
-/// network namespace is, wherever it was made. `first` is the kubepods cgroup: programs of a cgroup
+/// network namespace is, wherever it was made. `kubepods` is the kubepods cgroup: programs of a cgroup
 /// run before those of the cgroups above it (`compute_effective_progs`), so that there the
 /// destination is seen which the app has named, before a root-level load balancer (Cilium's,
 /// Calico's) rewrites it. What was captured there meets a stand-in at the root, and stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places<T = Cgroup> {
+pub struct AttachPoints<T = Cgroup> {
     /// Every socket of the pod is below it.
     pub root: T,
     /// Where destinations are looked at first.
-    pub first: Option<T>,
+    pub kubepods: Option<T>,
     /// The pod's own, which every one of its containers is below: for the hooks that only its sockets
     /// need, so that no other socket pays for them.
     pub pod: Option<T>,
@@ -40,51 +40,51 @@ pub struct CgroupName {
     pub id: u64,
 }
 
-impl<T> Places<T> {
+impl<T> AttachPoints<T> {
     /// One cgroup for everything.
     #[must_use]
-    pub const fn at(root: T) -> Self {
+    pub const fn single(root: T) -> Self {
         Self {
             root,
-            first: None,
+            kubepods: None,
             pod: None,
         }
     }
 
     /// Each cgroup with the hooks that it gets: first the pod's own, last where connections are
     /// captured.
-    pub fn each(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
+    pub fn with_hooks(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
         let at_root = |hook: &Hook| self.pod.is_none() || !is_for_pod(*hook);
         let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_for_pod)));
         let root = (&self.root, hooks(|hook| at_root(&hook)));
-        let first = self
-            .first
+        let kubepods = self
+            .kubepods
             .as_ref()
-            .map(|first| (first, hooks(is_destination)));
-        pod.into_iter().chain([root]).chain(first)
+            .map(|kubepods| (kubepods, hooks(is_destination)));
+        pod.into_iter().chain([root]).chain(kubepods)
     }
 
     /// The same places, named otherwise.
-    pub fn try_map<U, E>(&self, name: impl Fn(&T) -> Result<U, E>) -> Result<Places<U>, E> {
-        Ok(Places {
+    pub fn try_map<U, E>(&self, name: impl Fn(&T) -> Result<U, E>) -> Result<AttachPoints<U>, E> {
+        Ok(AttachPoints {
             root: name(&self.root)?,
-            first: self.first.as_ref().map(&name).transpose()?,
+            kubepods: self.kubepods.as_ref().map(&name).transpose()?,
             pod: self.pod.as_ref().map(&name).transpose()?,
         })
     }
 }
 
-impl Places {
+impl AttachPoints {
     /// Their names.
     #[must_use]
-    pub fn names(&self) -> Places<CgroupName> {
+    pub fn names(&self) -> AttachPoints<CgroupName> {
         let name = |cgroup: &Cgroup| CgroupName {
             path: cgroup.path().to_owned(),
             id: cgroup.id(),
         };
-        Places {
+        AttachPoints {
             root: name(&self.root),
-            first: self.first.as_ref().map(name),
+            kubepods: self.kubepods.as_ref().map(name),
             pod: self.pod.as_ref().map(name),
         }
     }
@@ -121,24 +121,24 @@ fn is_destination(hook: Hook) -> bool {
 mod tests {
     use super::*;
 
-    fn programs(places: &Places<&str>, place: &str) -> Vec<&'static str> {
-        let mut each = places.each();
+    fn programs(places: &AttachPoints<&str>, place: &str) -> Vec<&'static str> {
+        let mut each = places.with_hooks();
         let (_, hooks) = each.find(|(at, _)| **at == place).unwrap();
         hooks.iter().map(|hook| hook.program).collect()
     }
 
     #[test]
     fn one_cgroup_gets_every_hook() {
-        let places = Places::at("root");
+        let places = AttachPoints::single("root");
         assert_eq!(programs(&places, "root").len(), CGROUP_HOOKS.len());
-        assert_eq!(places.each().count(), 1);
+        assert_eq!(places.with_hooks().count(), 1);
     }
 
     #[test]
     fn only_the_pod_pays_for_its_proxy() {
-        let places = Places {
+        let places = AttachPoints {
             root: "root",
-            first: Some("kubepods"),
+            kubepods: Some("kubepods"),
             pod: Some("pod"),
         };
         let for_pod = programs(&places, "pod");

@@ -9,17 +9,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::attach_points::Places;
+use super::attach_points::AttachPoints;
 use crate::{
     cgroup::{Cgroup, Hierarchy},
     netns::{Netns, NetnsId},
 };
 
 /// How many processes an error names.
-const NAMED: usize = 5;
+const MAX_NAMED_PROCESSES: usize = 5;
 
 /// How long somebody may take who only looks into a network namespace.
-const PASSING_BY: Duration = Duration::from_millis(50);
+const RECHECK_DELAY: Duration = Duration::from_millis(50);
 
 /// A process and the cgroup that it makes its sockets in.
 struct Process {
@@ -30,27 +30,27 @@ struct Process {
 
 /// Makes sure that programs attached at `places` see every process that is in `netns` now: attached
 /// and capturing nothing must be impossible.
-pub fn check_covered(netns: &Netns, places: &Places, hierarchy: &Hierarchy) -> Result<()> {
+pub fn check_covered(netns: &Netns, places: &AttachPoints, hierarchy: &Hierarchy) -> Result<()> {
     let cgroup = &places.root;
     if outside(netns, cgroup, hierarchy)?.is_empty() {
         return Ok(());
     }
     // Others come by for a moment, to look (CNI plugins, another command of ours): they do not
     // count if they are gone when looked for again.
-    thread::sleep(PASSING_BY);
+    thread::sleep(RECHECK_DELAY);
     let outside = outside(netns, cgroup, hierarchy)?;
     if outside.is_empty() {
         return Ok(());
     }
     let named: Vec<_> = outside
         .iter()
-        .take(NAMED)
+        .take(MAX_NAMED_PROCESSES)
         .map(|process| {
             let Process { pid, name, cgroup } = process;
             format!("{pid} ({name}) in {}", cgroup.display())
         })
         .collect();
-    let more = match outside.len().saturating_sub(NAMED) {
+    let more = match outside.len().saturating_sub(MAX_NAMED_PROCESSES) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -114,8 +114,8 @@ fn thread_in(pid: u32, wanted: NetnsId) -> Option<PathBuf> {
 }
 
 /// The entries of a folder whose names are numbers.
-fn numbers_in(folder: &Path) -> io::Result<Vec<u32>> {
-    let names = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+fn numbers_in(dir: &Path) -> io::Result<Vec<u32>> {
+    let names = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.file_name()));
     Ok(names
         .filter_map(|name| name.to_str()?.parse().ok())
         .collect())

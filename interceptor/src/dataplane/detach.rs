@@ -71,10 +71,10 @@ fn restore_network(netns: &Netns) -> Result<bool> {
 }
 
 /// Takes our programs away from the interfaces of a network namespace, whose pins are in `folder`.
-fn unwatch_all(netns: &Netns, folder: &Path) -> Result<()> {
+fn unwatch_all(netns: &Netns, dir: &Path) -> Result<()> {
     netns.run(|| {
         let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-        interface_hooks::retain(&interfaces, &[], folder)
+        interface_hooks::retain(&interfaces, &[], dir)
     })
 }
 

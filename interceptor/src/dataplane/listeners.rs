@@ -3,7 +3,7 @@
 use anyhow::Result;
 use interceptor_ebpf::{DNS_PORT, NetnsCookie};
 
-use super::shared::Loaded;
+use super::shared::SharedState;
 use crate::{
     bpf::{listeners, maps::Maps},
     netns::{Netns, listening},
@@ -15,26 +15,26 @@ use crate::{
 pub(crate) fn note_open(
     netns: NetnsCookie,
     settings: &Settings,
-    loaded: &mut Loaded,
+    shared: &mut SharedState,
     looks_again: bool,
 ) -> Result<()> {
     let ports = proxy_ports(settings);
     // Most pods are attached before anything listens.
     let Ok(mut listening) = listening::tcp_ports() else {
-        return listeners::note_open(&mut loaded.object);
+        return listeners::note_open(&mut shared.object);
     };
     listening.retain(|port| ports.contains(port));
-    let is_unknown = |port: &u16| !loaded.maps.has_listeners(netns, *port);
+    let is_unknown = |port: &u16| !shared.maps.has_listeners(netns, *port);
     if listening.is_empty() || !(looks_again || listening.iter().any(is_unknown)) {
         return Ok(());
     }
-    listeners::note_open(&mut loaded.object)
+    listeners::note_open(&mut shared.object)
 }
 
 /// Notes who listens on the proxy's ports, from now on and already.
-pub(crate) fn note_all(netns: &Netns, settings: &Settings, loaded: &mut Loaded) -> Result<()> {
-    note_ports(netns.cookie(), settings, &mut loaded.maps)?;
-    netns.enter(|| listeners::note_open(&mut loaded.object))
+pub(crate) fn note_all(netns: &Netns, settings: &Settings, shared: &mut SharedState) -> Result<()> {
+    note_ports(netns.cookie(), settings, &mut shared.maps)?;
+    netns.enter(|| listeners::note_open(&mut shared.object))
 }
 
 pub(crate) fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Maps) -> Result<()> {

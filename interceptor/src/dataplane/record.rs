@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
 use serde::{Deserialize, Serialize};
 
-use super::attach_points::{CgroupName, Places};
+use super::attach_points::{AttachPoints, CgroupName};
 use crate::{bpf::maps::Maps, netns::route_limits::Limit, settings::Settings};
 
 /// What a policy was made from.
@@ -22,7 +22,7 @@ pub struct Record {
     pub cgroup_id: u64,
     /// The cgroup below it where destinations are looked at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first_cgroup: Option<CgroupName>,
+    pub kubepods_cgroup: Option<CgroupName>,
     /// The pod's own cgroup, where questions for the original destination are answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_cgroup: Option<CgroupName>,
@@ -42,13 +42,13 @@ pub struct Record {
 impl Record {
     /// The cgroups that it is attached at.
     #[must_use]
-    pub fn places(&self) -> Places<CgroupName> {
-        Places {
+    pub fn attach_points(&self) -> AttachPoints<CgroupName> {
+        AttachPoints {
             root: CgroupName {
                 path: self.cgroup.clone(),
                 id: self.cgroup_id,
             },
-            first: self.first_cgroup.clone(),
+            kubepods: self.kubepods_cgroup.clone(),
             pod: self.pod_cgroup.clone(),
         }
     }

@@ -37,8 +37,8 @@ impl Existing {
 
     /// The policy in force, if it differs from `now` in nothing but its name and the generation of
     /// the routing tables, which it takes over. (Equal settings make equal lists.)
-    pub(crate) fn renewed(&self, now: &Policy) -> Option<Policy> {
-        let renewed = Policy {
+    pub(crate) fn refreshed(&self, now: &Policy) -> Option<Policy> {
+        let refreshed = Policy {
             fib: now.fib,
             ..self.policy
         };
@@ -46,12 +46,12 @@ impl Existing {
             id: self.policy.id,
             ..*now
         };
-        (renewed == named_alike).then_some(renewed)
+        (refreshed == named_alike).then_some(refreshed)
     }
 
     /// Whether IPv6 is captured under the same settings, if it is: iptables' rules are written once,
     /// and stay whatever addresses the pod gets and loses.
-    pub(crate) fn kept_ipv6(&self, settings: &Settings) -> Option<bool> {
+    pub(crate) fn captured_ipv6(&self, settings: &Settings) -> Option<bool> {
         (self.record.ipv6 && self.record.settings == *settings).then_some(true)
     }
 }

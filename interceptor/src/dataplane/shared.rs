@@ -13,16 +13,16 @@ use crate::{
         maps::Maps,
         object::Object,
         pins::{self, Pins},
-        programs::Shared,
+        programs::SharedPrograms,
     },
     cgroup::Cgroup,
 };
 
 /// The object, the maps and the shared programs, and what is known of the cgroups.
-pub(crate) struct Loaded {
+pub(crate) struct SharedState {
     pub(crate) object: Object,
     pub(crate) maps: Maps,
-    pub(crate) programs: Shared,
+    pub(crate) programs: SharedPrograms,
     pub(crate) fib: Fib,
     /// What tells this build's programs from another's.
     build: &'static str,
@@ -49,21 +49,21 @@ impl FileId {
     }
 }
 
-impl Loaded {
+impl SharedState {
     /// What is in `loaded`, if it is still what is pinned; else it is opened, or made.
-    pub(super) fn current<'a>(loaded: &'a mut Option<Self>, pins: &Pins) -> Result<&'a mut Self> {
-        let kept = loaded.take().filter(|loaded| loaded.is_current(pins));
+    pub(super) fn current<'a>(shared: &'a mut Option<Self>, pins: &Pins) -> Result<&'a mut Self> {
+        let kept = shared.take().filter(|shared| shared.is_current(pins));
         let current = match kept {
             Some(current) => current,
             None => Self::open(pins)?,
         };
-        Ok(loaded.insert(current))
+        Ok(shared.insert(current))
     }
 
     fn open(pins: &Pins) -> Result<Self> {
-        let loaded = Self::prepare(pins)?;
-        loaded.programs.share(&loaded.maps)?;
-        Ok(loaded)
+        let shared = Self::prepare(pins)?;
+        shared.programs.share(&shared.maps)?;
+        Ok(shared)
     }
 
     /// Opens or makes it, beside what another build may have in force.
@@ -74,7 +74,7 @@ impl Loaded {
             object.read()?;
         }
         let maps = Maps::open(&pins.maps())?;
-        let programs = Shared::open(&mut object)?;
+        let programs = SharedPrograms::open(&mut object)?;
         let fib = Fib::open(&mut object, pins)?;
         let build = embedded::build_id();
         let pinned = pinned(pins, build).context("cannot look at the pins")?;
@@ -98,9 +98,9 @@ impl Loaded {
     /// Makes sure that the programs of `hooks` are attached at `cgroup`. Returns whether one was
     /// missing.
     pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<bool> {
-        let folder = pins.cgroup(cgroup.id());
+        let dir = pins.cgroup(cgroup.id());
         let is_known = |(known, linked): &(FileId, Vec<Hook>)| {
-            FileId::of(&folder).is_ok_and(|now| now == *known)
+            FileId::of(&dir).is_ok_and(|now| now == *known)
                 && hooks.iter().all(|hook| linked.contains(hook))
         };
         if self.linked.get(&cgroup.id()).is_some_and(is_known) {
@@ -110,16 +110,16 @@ impl Loaded {
         let wanted: Vec<_> = programs.filter(|(hook, _)| hooks.contains(hook)).collect();
         // Whoever is in the way of any is named before the first is attached.
         for (hook, _) in &wanted {
-            link::check_not_shut_out(*hook, cgroup.path(), cgroup.mount())?;
+            link::check_no_exclusive_programs(*hook, cgroup.path(), cgroup.mount())?;
         }
-        pins::create_folder(&folder)?;
+        pins::create_dir(&dir)?;
         let mut is_new = false;
         for (hook, program) in wanted {
-            is_new |= link::ensure(*hook, program, cgroup, &folder)
+            is_new |= link::ensure(*hook, program, cgroup, &dir)
                 .with_context(|| format!("at the cgroup {}", cgroup.path().display()))?;
         }
-        let folder = FileId::of(&folder)?;
-        self.linked.insert(cgroup.id(), (folder, hooks.to_vec()));
+        let dir = FileId::of(&dir)?;
+        self.linked.insert(cgroup.id(), (dir, hooks.to_vec()));
         Ok(is_new)
     }
 

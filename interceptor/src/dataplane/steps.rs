@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     Dataplane,
-    attach::{Attached, Attachment, Established, Reading},
+    attach::{AttachSpec, Attached, NetworkSource, Progress},
     coverage,
 };
 use crate::{
@@ -22,23 +22,23 @@ use crate::{
 
 /// How often a large network is read because it has changed meanwhile. Attaching a pod anew changes it
 /// twice.
-const READINGS: u32 = 6;
+const MAX_NETWORK_READS: u32 = 6;
 
 /// Access to the dataplane for one step at a time.
-pub trait Turns {
+pub trait DataplaneAccess {
     /// Has `work` done while nobody else of this process is at it.
-    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T>;
+    fn access<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T>;
 }
 
-impl Turns for Dataplane {
-    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+impl DataplaneAccess for Dataplane {
+    fn access<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
         work(self)
     }
 }
 
 impl Dataplane {
     /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
-    pub fn attach(&mut self, wanted: &Attachment<'_>) -> Result<Attached> {
+    pub fn attach(&mut self, wanted: &AttachSpec<'_>) -> Result<Attached> {
         attach(self, wanted).map(|(attached, _)| attached)
     }
 
@@ -52,14 +52,14 @@ impl Dataplane {
     /// process of it is left out, and in the end tidies up.
     pub fn attach_checked(
         &mut self,
-        wanted: &Attachment<'_>,
+        wanted: &AttachSpec<'_>,
         hierarchy: &Hierarchy,
     ) -> Result<Attached> {
-        let step = |dataplane: &mut Self, reading| {
+        let step = |dataplane: &mut Self, source| {
             coverage::check_covered(wanted.netns, wanted.places, hierarchy)?;
-            let established = dataplane.change(wanted, reading)?;
-            if matches!(established, Established::Done(_)) {
-                dataplane.tidy_locked()?;
+            let established = dataplane.change(wanted, source)?;
+            if matches!(established, Progress::Done(_)) {
+                dataplane.sweep_locked()?;
             }
             Ok(established)
         };
@@ -69,50 +69,53 @@ impl Dataplane {
 
 /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod. Answers
 /// how long it took, without the wait for other commands, too.
-pub fn attach(turns: &mut impl Turns, wanted: &Attachment<'_>) -> Result<(Attached, Duration)> {
-    in_steps(turns, wanted.netns, |dataplane, reading| {
-        dataplane.change(wanted, reading)
+pub fn attach(
+    access: &mut impl DataplaneAccess,
+    wanted: &AttachSpec<'_>,
+) -> Result<(Attached, Duration)> {
+    in_steps(access, wanted.netns, |dataplane, source| {
+        dataplane.change(wanted, source)
     })
 }
 
 /// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.
 /// `None` if it is not attached. Answers how long it took, too.
 pub fn refresh(
-    turns: &mut impl Turns,
+    access: &mut impl DataplaneAccess,
     netns: &Netns,
     hierarchy: &Hierarchy,
 ) -> Result<(Option<Attached>, Duration)> {
-    in_steps(turns, netns, |dataplane, reading| {
-        let before = dataplane.before(netns.cookie())?;
+    in_steps(access, netns, |dataplane, source| {
+        let existing = dataplane.existing(netns.cookie())?;
         // A pod that is being detached is not captured again.
-        let Some(before) = before.filter(|before| !before.policy.is_draining()) else {
-            return Ok(Established::Done(None));
+        let Some(existing) = existing.filter(|existing| !existing.policy.is_draining()) else {
+            return Ok(Progress::Done(None));
         };
-        let places = before.record.places();
+        let places = existing.record.attach_points();
         let places = places.try_map(|place| Cgroup::open(hierarchy, Some(&place.path)))?;
-        let wanted = Attachment {
+        let wanted = AttachSpec {
             netns,
             places: &places,
-            settings: &before.record.settings,
-            log: before.policy.flags.contains(PolicyFlags::LOG),
-            looks_for_listeners: false,
+            settings: &existing.record.settings,
+            log: existing.policy.flags.contains(PolicyFlags::LOG),
+            scan_listeners: false,
         };
-        Ok(dataplane.change(&wanted, reading)?.map(Some))
+        Ok(dataplane.change(&wanted, source)?.map(Some))
     })
 }
 
 /// Repeats `step` until it is done, and reads the network in between where it is to be read.
 fn in_steps<T>(
-    turns: &mut impl Turns,
+    access: &mut impl DataplaneAccess,
     netns: &Netns,
-    mut step: impl FnMut(&mut Dataplane, Reading) -> Result<Established<T>>,
+    mut step: impl FnMut(&mut Dataplane, NetworkSource) -> Result<Progress<T>>,
 ) -> Result<(T, Duration)> {
     let mut took = Duration::ZERO;
-    let mut reading = Reading::Small;
-    let mut left = READINGS;
+    let mut source = NetworkSource::Small;
+    let mut left = MAX_NETWORK_READS;
     loop {
-        let now = mem::replace(&mut reading, Reading::Small);
-        let established = turns.turn(|dataplane| {
+        let now = mem::replace(&mut source, NetworkSource::Small);
+        let established = access.access(|dataplane| {
             let _lock = dataplane.lock()?;
             let begun = Instant::now();
             let established = step(dataplane, now);
@@ -120,27 +123,27 @@ fn in_steps<T>(
             established
         })?;
         let unread = match established {
-            Established::Unread(unread) => unread,
-            Established::Done(done) => return Ok((done, took)),
+            Progress::Unread(unread) => unread,
+            Progress::Done(done) => return Ok((done, took)),
         };
         let begun = Instant::now();
         let network = match netns.run(|| unread.read()) {
             Ok(network) => network,
             Err(error) => {
-                give_up(turns, netns);
+                give_up(access, netns);
                 return Err(error);
             }
         };
         took += begun.elapsed();
         left = left.saturating_sub(1);
         let is_last = left == 0;
-        reading = Reading::Done { network, is_last };
+        source = NetworkSource::Done { network, is_last };
     }
 }
 
 /// Takes away what the steps before have made. The first error is the one that tells.
-fn give_up(turns: &mut impl Turns, netns: &Netns) {
-    let undone = turns.turn(|dataplane| {
+fn give_up(access: &mut impl DataplaneAccess, netns: &Netns) {
+    let undone = access.access(|dataplane| {
         let _lock = dataplane.lock()?;
         dataplane.undo_change(netns)
     });

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use anyhow::Result;
 
 use super::{
-    detach::{self, draining::is_at_work},
+    detach::{self, draining::is_running},
     record::Record,
     registry::{attached, policy_of},
-    shared::Loaded,
+    shared::SharedState,
 };
 use crate::bpf::{
     hooks::{self, CGROUP_HOOKS},
@@ -20,14 +20,14 @@ use crate::bpf::{
 /// Takes away network namespaces that are gone, links to cgroups that no pod is attached at,
 /// with the last pod everything, and if `unfinished` lists of policies that never came into
 /// force or were not taken away.
-pub(super) fn sweep(pins: &Pins, loaded: &mut Option<Loaded>, unfinished: bool) -> Result<()> {
+pub(super) fn sweep(pins: &Pins, shared: &mut Option<SharedState>, unfinished: bool) -> Result<()> {
     let Some(mut maps) = Maps::open_if_complete(&pins.maps())? else {
-        return remove_everything(pins, loaded);
+        return remove_everything(pins, shared);
     };
     remove_gone(pins, &mut maps)?;
     let policies = attached(&maps)?;
     if policies.is_empty() {
-        return remove_everything(pins, loaded);
+        return remove_everything(pins, shared);
     }
     maps.divide_among(policies.len())?;
     if unfinished {
@@ -39,14 +39,14 @@ pub(super) fn sweep(pins: &Pins, loaded: &mut Option<Loaded>, unfinished: bool) 
         .map(|(_, policy)| Record::load(&maps, *policy))
         .collect::<Result<Vec<_>>>()?;
     remove_unused_links(pins, &records)?;
-    if let Some(loaded) = loaded {
-        loaded.forget_links();
+    if let Some(shared) = shared {
+        shared.forget_links();
     }
     pins.finish_change()
 }
 
-fn remove_everything(pins: &Pins, loaded: &mut Option<Loaded>) -> Result<()> {
-    *loaded = None;
+fn remove_everything(pins: &Pins, shared: &mut Option<SharedState>) -> Result<()> {
+    *shared = None;
     pins.remove_all()
 }
 
@@ -55,7 +55,7 @@ fn remove_gone(pins: &Pins, maps: &mut Maps) -> Result<()> {
         let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
         // A draining pod whose detach was killed is detached now.
         let attached = policy_of(maps, cookie)?
-            .is_some_and(|policy| !policy.is_draining() || is_at_work(pins, cookie));
+            .is_some_and(|policy| !policy.is_draining() || is_running(pins, cookie));
         if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
             detach::remove_netns(pins, maps, cookie)?;
         }
@@ -66,19 +66,19 @@ fn remove_gone(pins: &Pins, maps: &mut Maps) -> Result<()> {
 fn remove_unused_links(pins: &Pins, records: &[Record]) -> Result<()> {
     let mut used = HashSet::new();
     for record in records {
-        for (place, hooks) in record.places().each() {
+        for (place, hooks) in record.attach_points().with_hooks() {
             used.extend(hooks.iter().map(|hook| (place.id, hook.program)));
         }
     }
     for id in pins.cgroup_ids()? {
-        let folder = pins.cgroup(id);
+        let dir = pins.cgroup(id);
         if !used.iter().any(|(cgroup, _)| *cgroup == id) {
-            pins::remove_tree(&folder)?;
+            pins::remove_tree(&dir)?;
             continue;
         }
         for hook in CGROUP_HOOKS {
             if !used.contains(&(id, hook.program)) {
-                link::remove_pin(&folder.join(hook.program))?;
+                link::remove_pin(&dir.join(hook.program))?;
             }
         }
     }

@@ -34,31 +34,31 @@ use super::{
     attach, listeners,
     record::Record,
     registry::{attached, open_attached, policy_of},
-    shared::Loaded,
+    shared::SharedState,
 };
 use crate::{
-    bpf::{hooks, interface_hooks, layout, link, other_builds::Foreign, pins::Pins},
+    bpf::{hooks, interface_hooks, layout, link, other_builds::OtherBuilds, pins::Pins},
     netns::Netns,
 };
 
 /// How long a network namespace that is going is waited for.
-const TRIES: u32 = 40;
-const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+const MAX_OPEN_ATTEMPTS: u32 = 40;
+const OPEN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Takes over from other builds, if there is anything of theirs. Answers whether there was. Called
 /// under the lock, and followed by what ends every change.
 pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
-    let foreign = Foreign::find(pins)?;
-    if foreign.is_empty() {
+    let other_builds = OtherBuilds::find(pins)?;
+    if other_builds.is_empty() {
         return Ok(false);
     }
     info!("taking over from another build");
     pins.begin_change()?;
     let mut upgrade = Upgrade {
         pins,
-        loaded: Loaded::prepare(pins)?,
+        shared: SharedState::prepare(pins)?,
     };
-    upgrade.run(&foreign).context(
+    upgrade.run(&other_builds).context(
         "cannot take over from another build, whose programs stay in force, or are partly \
              replaced",
     )?;
@@ -68,60 +68,60 @@ pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
 /// This build's side.
 struct Upgrade<'a> {
     pins: &'a Pins,
-    loaded: Loaded,
+    shared: SharedState,
 }
 
 impl Upgrade<'_> {
-    fn run(&mut self, foreign: &Foreign) -> Result<()> {
-        for (cookie, policy) in foreign.attached(self.pins)? {
-            self.adopt(cookie, policy)?;
+    fn run(&mut self, other_builds: &OtherBuilds) -> Result<()> {
+        for (cookie, policy) in other_builds.attached(self.pins)? {
+            self.migrate_pod(cookie, policy)?;
         }
-        let pods = attached(&self.loaded.maps)?;
-        self.loaded.maps.divide_among(pods.len())?;
+        let pods = attached(&self.shared.maps)?;
+        self.shared.maps.divide_among(pods.len())?;
         for (cookie, _) in pods {
-            self.loaded.maps.init_stand_in_counter(cookie)?;
+            self.shared.maps.init_stand_in_counter(cookie)?;
         }
-        self.loaded.programs.replace_noting(self.pins)?;
-        if foreign.has_own(layout::LISTENER_PORTS) {
+        self.shared.programs.replace_listener_programs(self.pins)?;
+        if other_builds.has_own(layout::LISTENER_PORTS) {
             self.note_listeners()?;
         }
-        let Loaded {
+        let SharedState {
             object,
             maps,
             programs,
             ..
-        } = &mut self.loaded;
+        } = &mut self.shared;
         programs.replace_others(object, maps, self.pins)?;
         self.replace_filters()?;
-        foreign.remove(self.pins)
+        other_builds.remove(self.pins)
     }
 
     /// Puts this build's programs in the place of filters, which only who is in the network namespace
     /// can.
     fn replace_filters(&mut self) -> Result<()> {
-        for (cookie, policy) in attached(&self.loaded.maps)? {
-            let folder = self.pins.netns(cookie);
-            if !interface_hooks::has_filters(&folder)? {
+        for (cookie, policy) in attached(&self.shared.maps)? {
+            let dir = self.pins.netns(cookie);
+            if !interface_hooks::has_filters(&dir)? {
                 continue;
             }
             if let Some(netns) = self.open(cookie, policy)? {
-                let object = &mut self.loaded.object;
-                netns.run(|| interface_hooks::replace_filters(object, &folder))?;
+                let object = &mut self.shared.object;
+                netns.run(|| interface_hooks::replace_filters(object, &dir))?;
             }
         }
         Ok(())
     }
 
     /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
-    fn adopt(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
-        if policy_of(&self.loaded.maps, cookie)?.is_some() {
+    fn migrate_pod(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
+        if policy_of(&self.shared.maps, cookie)?.is_some() {
             return Ok(());
         }
         let Some(netns) = self.open(cookie, policy)? else {
             return Ok(());
         };
-        let record = Record::load(&self.loaded.maps, policy)?;
-        attach::adopt(&netns, &record, self.pins, &mut self.loaded)
+        let record = Record::load(&self.shared.maps, policy)?;
+        attach::migrate_pod(&netns, &record, self.pins, &mut self.shared)
             .with_context(|| format!("{}", netns.path().display()))
     }
 
@@ -129,15 +129,15 @@ impl Upgrade<'_> {
     /// leads to any more, is waited for.
     fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Option<Netns>> {
         let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
-        let maps = &self.loaded.maps;
-        for _ in 0..TRIES {
+        let maps = &self.shared.maps;
+        for _ in 0..MAX_OPEN_ATTEMPTS {
             if !link::is_alive(hooks::LOOKUP, &pin)? {
                 return Ok(None);
             }
             if let Some(netns) = open_attached(self.pins, maps, cookie, policy) {
                 return Ok(Some(netns));
             }
-            thread::sleep(BETWEEN_TRIES);
+            thread::sleep(OPEN_RETRY_INTERVAL);
         }
         let record = Record::load(maps, policy)?;
         bail!(
@@ -151,12 +151,12 @@ impl Upgrade<'_> {
     /// Notes the listeners of all pods in this build's maps. If a killed upgrade has noted them
     /// already, they take another slot: one more is known, and none less.
     fn note_listeners(&mut self) -> Result<()> {
-        for (cookie, policy) in attached(&self.loaded.maps)? {
+        for (cookie, policy) in attached(&self.shared.maps)? {
             let Some(netns) = self.open(cookie, policy)? else {
                 continue;
             };
-            let record = Record::load(&self.loaded.maps, policy)?;
-            listeners::note_all(&netns, &record.settings, &mut self.loaded)?;
+            let record = Record::load(&self.shared.maps, policy)?;
+            listeners::note_all(&netns, &record.settings, &mut self.shared)?;
         }
         Ok(())
     }

@@ -17,8 +17,8 @@ use interceptor::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
     },
     netns::{Netns, NetnsSpec},
     settings::{IstioFlags, Settings},
@@ -112,14 +112,19 @@ impl Drop for Attaching {
 }
 
 impl Attaching {
-    fn attach(&mut self, path: &Path, places: &Places, settings: &Settings) -> Result<Attached> {
+    fn attach(
+        &mut self,
+        path: &Path,
+        places: &AttachPoints,
+        settings: &Settings,
+    ) -> Result<Attached> {
         let netns = Netns::open(&NetnsSpec::File(path.to_owned()))?;
-        let attached = self.dataplane.attach(&Attachment {
+        let attached = self.dataplane.attach(&AttachSpec {
             netns: &netns,
             places,
             settings,
             log: false,
-            looks_for_listeners: false,
+            scan_listeners: false,
         });
         self.pods.push(netns);
         attached
@@ -169,9 +174,9 @@ fn a_node_full_of_pods_is_attached_from_one_process() {
     };
     let mut first = Vec::new();
     for (number, holder) in holders.iter().enumerate() {
-        let places = Places {
+        let places = AttachPoints {
             root: place("."),
-            first: Some(place("kubepods")),
+            kubepods: Some(place("kubepods")),
             pod: Some(place(&format!("kubepods/pod{number}"))),
         };
         let (attached, time) = timed(|| attaching.attach(&holder.path, &places, &settings));
@@ -193,7 +198,7 @@ fn a_node_full_of_pods_is_attached_from_one_process() {
         time
     });
     tell("attached again, unchanged", refreshed.collect());
-    let (tidied, time) = timed(|| attaching.dataplane.tidy());
+    let (tidied, time) = timed(|| attaching.dataplane.sweep());
     tidied.expect("tidied");
     println!("to tidy up: {time:.1?}");
 }

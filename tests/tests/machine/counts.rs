@@ -7,8 +7,8 @@ use interceptor::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
     },
     netns::{Netns, NetnsSpec},
     settings::{IstioFlags, Settings},
@@ -38,20 +38,20 @@ struct Flags {
 fn attach_at_two_places(lab: &Lab) -> Result<Attached> {
     let hierarchy = Hierarchy::find()?;
     let kubepods = lab.cgroup.child("pod")?;
-    let places = Places {
+    let places = AttachPoints {
         root: Cgroup::open(&hierarchy, Some(lab.cgroup.path()))?,
-        first: Some(Cgroup::open(&hierarchy, Some(&kubepods))?),
+        kubepods: Some(Cgroup::open(&hierarchy, Some(&kubepods))?),
         pod: None,
     };
     let flags = Flags::parse_from(["interceptor"].iter().chain(STOCK)).flags;
     let settings = Settings::from_flags_and(&flags, &|_: &str| None, None)?.settings;
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
-    Dataplane::new().attach(&Attachment {
+    Dataplane::new().attach(&AttachSpec {
         netns: &netns,
         places: &places,
         settings: &settings,
         log: false,
-        looks_for_listeners: false,
+        scan_listeners: false,
     })
 }
 

@@ -32,16 +32,16 @@ use crate::{
 };
 
 /// A `connect(2)` whose destination was replaced before has sent its SYN after this.
-const FIRST_LOOK: Duration = Duration::from_millis(20);
+const SYN_DELAY: Duration = Duration::from_millis(20);
 
 /// How often connections that are being made are looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a proxy may take between accepting a connection and asking where it was going.
-const ASKING: Duration = Duration::from_millis(200);
+const LOOKUP_GRACE: Duration = Duration::from_millis(200);
 
 /// Connections that are not made by then are refused, as where the proxy does not accept any.
-const LONGEST: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A pod whose new connections pass.
 pub(crate) struct Draining<'a> {
@@ -58,9 +58,9 @@ impl<'a> Draining<'a> {
         let Some(policy) = policy_of(maps, netns.cookie())? else {
             return Ok(None);
         };
-        let before = Existing::read(maps, netns.cookie())?;
-        let ports = before.map_or_else(Vec::new, |before| {
-            listeners::proxy_ports(&before.record.settings)
+        let existing = Existing::read(maps, netns.cookie())?;
+        let ports = existing.map_or_else(Vec::new, |existing| {
+            listeners::proxy_ports(&existing.record.settings)
         });
         let lock = try_lock(pins, netns.cookie()).context("cannot lock the pins of a pod")?;
         maps.policies
@@ -89,31 +89,31 @@ pub(crate) fn wait(pods: &[Draining<'_>]) {
     }
     // Programs that still run with the policies before.
     grace::wait_for_running_programs();
-    thread::sleep(FIRST_LOOK);
-    let end = Instant::now() + LONGEST;
+    thread::sleep(SYN_DELAY);
+    let end = Instant::now() + DRAIN_TIMEOUT;
     let mut busiest = Activity::None;
     for pod in pods {
         let mut activity = pod.activity();
         busiest = busiest.max(activity);
         while activity == Activity::UnderWay && Instant::now() < end {
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
             activity = pod.activity();
         }
     }
     if busiest > Activity::None {
-        thread::sleep(ASKING);
+        thread::sleep(LOOKUP_GRACE);
     }
 }
 
 /// Whether a detach of the network namespace is at work, in this process or in another.
-pub(crate) fn is_at_work(pins: &Pins, netns: NetnsCookie) -> bool {
+pub(crate) fn is_running(pins: &Pins, netns: NetnsCookie) -> bool {
     matches!(try_lock(pins, netns), Ok(None))
 }
 
 /// `None` if another has it.
 fn try_lock(pins: &Pins, netns: NetnsCookie) -> io::Result<Option<Flock<File>>> {
-    let folder = File::open(pins.netns(netns))?;
-    match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+    let dir = File::open(pins.netns(netns))?;
+    match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno.into()),

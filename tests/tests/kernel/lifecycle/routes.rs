@@ -8,9 +8,9 @@ use interceptor::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
-        steps::{self, Turns},
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
+        steps::{self, DataplaneAccess},
     },
     netns::{Netns as PodNetns, NetnsSpec},
     settings::{IstioFlags, Settings},
@@ -341,8 +341,8 @@ struct Counting {
     steps: u32,
 }
 
-impl Turns for Counting {
-    fn turn<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
+impl DataplaneAccess for Counting {
+    fn access<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
         self.steps += 1;
         work(&mut self.dataplane)
     }
@@ -364,12 +364,12 @@ impl Counting {
         let netns = NetnsSpec::File(lab.pod.path().to_owned());
         let netns = PodNetns::open(&netns).expect("the pod");
         let settings = settings(STOCK);
-        let wanted = Attachment {
+        let wanted = AttachSpec {
             netns: &netns,
-            places: &Places::at(place(lab.cgroup.path())),
+            places: &AttachPoints::single(place(lab.cgroup.path())),
             settings: &settings,
             log: false,
-            looks_for_listeners: false,
+            scan_listeners: false,
         };
         let (attached, _) = steps::attach(self, &wanted).expect("attached");
         (attached, self.steps)

@@ -8,8 +8,8 @@ use interceptor::{
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
-        attach::{Attached, Attachment},
-        attach_points::Places,
+        attach::{AttachSpec, Attached},
+        attach_points::AttachPoints,
     },
     netns::{Netns, NetnsSpec},
     settings::{IstioFlags, Settings},
@@ -51,18 +51,18 @@ fn settings(flags: &[&str], loopback: &str) -> Settings {
 fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
     let hierarchy = Hierarchy::find()?;
     let open = |path: &Path| Cgroup::open(&hierarchy, Some(path));
-    let places = Places {
+    let places = AttachPoints {
         root: open(lab.cgroup.path())?,
-        first: Some(open(&lab.cgroup.child("pod")?)?),
+        kubepods: Some(open(&lab.cgroup.child("pod")?)?),
         pod: Some(open(pod)?),
     };
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
-    Dataplane::new().attach(&Attachment {
+    Dataplane::new().attach(&AttachSpec {
         netns: &netns,
         places: &places,
         settings,
         log: false,
-        looks_for_listeners: false,
+        scan_listeners: false,
     })
 }
 
