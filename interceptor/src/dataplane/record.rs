@@ -21,7 +21,11 @@ pub struct Record {
     /// The same cgroup, as the kernel names it.
     pub cgroup_id: u64,
     /// The cgroup below it where destinations are looked at first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        alias = "first_cgroup",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub kubepods_cgroup: Option<CgroupName>,
     /// The pod's own cgroup, where questions for the original destination are answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,4 +107,78 @@ const fn is_false(flag: &bool) -> bool {
 fn key(policy: PolicyId, number: usize) -> Result<SettingsKey> {
     let chunk = u32::try_from(number).context("the settings are too long")?;
     Ok(SettingsKey { policy, chunk })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written before `first_cgroup` became `kubepods_cgroup`.
+    const OLD_RECORD: &str = r#"{
+    "settings": {
+        "outbound_port": 15001,
+        "inbound_port": 15006,
+        "tunnel_port": 15008,
+        "mode": "redirect",
+        "tproxy_mark": 1337,
+        "tproxy_table": 133,
+        "proxy_uids": [
+            1337
+        ],
+        "proxy_gids": [
+            1337
+        ],
+        "inbound_ports": "all",
+        "inbound_ports_exclude": [
+            {
+                "first": 15090,
+                "last": 15090
+            },
+            {
+                "first": 15021,
+                "last": 15021
+            }
+        ],
+        "outbound_prefixes": "all",
+        "outbound_prefixes_exclude": [],
+        "outbound_ports": [],
+        "outbound_ports_exclude": [],
+        "excluded_interfaces": [],
+        "rerouted_interfaces": [],
+        "owner_groups": {
+            "all_but": []
+        },
+        "loopback": "127.0.0.1/32",
+        "dns": "off",
+        "drop_invalid": false,
+        "dual_stack": false
+    },
+    "netns": "/run/netns/podx",
+    "cgroup": "/sys/fs/cgroup/unified",
+    "cgroup_id": 1,
+    "first_cgroup": {
+        "path": "/sys/fs/cgroup/kubepods.slice",
+        "id": 4711
+    },
+    "pod_cgroup": {
+        "path": "/sys/fs/cgroup/kubepods.slice/kubepods-pod1.slice",
+        "id": 4712
+    },
+    "ipv6": false,
+    "network": 18118044601103160707
+}"#;
+
+    #[test]
+    fn records_of_the_old_build_are_read() {
+        let record: Record = serde_json::from_str(OLD_RECORD).unwrap();
+        let kubepods = record.attach_points().kubepods.unwrap();
+        assert_eq!(
+            kubepods.path,
+            PathBuf::from("/sys/fs/cgroup/kubepods.slice")
+        );
+        assert_eq!(kubepods.id, 4711);
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["kubepods_cgroup"]["id"], 4711);
+        assert_eq!(written.get("first_cgroup"), None);
+    }
 }
