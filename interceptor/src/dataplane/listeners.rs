@@ -1,7 +1,7 @@
 //! The listeners of a pod's proxy.
 
 use anyhow::Result;
-use interceptor_ebpf::{DNS_PORT, NetnsCookie};
+use interceptor_ebpf::{DNS_CAPTURE_PORT, NetnsCookie};
 
 use super::shared::SharedState;
 use crate::{
@@ -46,7 +46,7 @@ pub(crate) fn note_ports(netns: NetnsCookie, settings: &Settings, maps: &mut Map
 pub(crate) fn proxy_ports(settings: &Settings) -> Vec<u16> {
     let mut ports = vec![settings.outbound_port, settings.inbound_port];
     if settings.dns != DnsCapture::Off {
-        ports.push(DNS_PORT);
+        ports.push(DNS_CAPTURE_PORT);
     }
     ports
 }
