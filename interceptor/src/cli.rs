@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 use std::{
     env,
@@ -27,14 +27,14 @@ mod run;
 mod status;
 mod uninstall;
 
-/// Takes a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
+/// Redirects a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
-/// Outbound TCP goes to the proxy's port 15001, inbound TCP to 15006; the proxy's own traffic is
-/// left alone. A pod is named by its network namespace.
+/// Outbound TCP goes to the proxy's port 15001, inbound TCP to port 15006. The proxy's own traffic
+/// is not redirected. Commands name a pod by its network namespace.
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 a pod is not captured as it should be, 126 (istio-iptables) capture is not proven. A reader that closes its pipe early (`| head`) changes neither them nor what is done."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 (status) a pod has a warning, 126 (istio-iptables) validation failed. They stay the same if a reader closes its pipe early (`| head`)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -58,11 +58,11 @@ enum Command {
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
 
-/// Names that the binary may be called by to be that command of it. (Called `pilot-agent`, it is
-/// given the command's name.)
+/// Names of the binary that select a command. (As `pilot-agent`, it gets the command's name as an
+/// argument.)
 const NAMES: [&str; 3] = ["istio-iptables", "istio-clean-iptables", PLUGIN];
 
-/// The arguments with the command that the binary's own name stands for.
+/// The arguments, with the command that the binary's own name selects.
 fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<_> = arguments.into_iter().collect();
     let called = arguments.first().map(Path::new).and_then(Path::file_name);
@@ -75,7 +75,7 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
     arguments
 }
 
-/// Runs the command line that this process was called with.
+/// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line(env::args_os()));

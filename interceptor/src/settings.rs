@@ -349,7 +349,7 @@ pub(crate) mod tests {
         let cases: &[(&[&str], &[&str])] = &[
             (
                 &["--native-nftables"],
-                &["--native-nftables \"true\"", "no meaning"],
+                &["--native-nftables \"true\"", "ignored"],
             ),
             (
                 &["--force-iptables-binary", "nft"],
@@ -402,14 +402,14 @@ pub(crate) mod tests {
             assert!(settings(&["--force-iptables-binary", good], &[]).is_ok());
         }
         let error = settings(&[], &[("FORCE_IPTABLES_BINARY", "xtables")]).unwrap_err();
-        assert!(error.to_string().contains("legacy or nft"), "{error}");
+        assert!(error.to_string().contains("legacy and nft"), "{error}");
     }
 
     #[test]
     fn flags_of_older_releases_are_refused_with_what_replaced_them() {
         let cases: &[(&[&str], &str)] = &[
-            (&["-f"], "as a whole"),
-            (&["--restore-format=false"], "as a whole"),
+            (&["-f"], "atomically"),
+            (&["--restore-format=false"], "atomically"),
             (&["--clean"], "--cleanup-only"),
             (&["--output-paths", "/tmp/x"], "--dry-run"),
             (&["--host-nsenter-exec"], "--netns"),

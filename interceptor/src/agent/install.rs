@@ -42,7 +42,7 @@ const ALONE: &str = "YYY-interceptor-cni.conf";
 /// The node's folders that CNI lives in. Named as istio-cni's chart names them.
 #[derive(Args, Clone, Debug)]
 pub struct CniFolders {
-    /// The runtime's folder of plugins, as this process sees it
+    /// The container runtime's directory of CNI plugins, as mounted in this process
     #[arg(
         long,
         env = "CNI_BIN_DIR",
@@ -51,7 +51,7 @@ pub struct CniFolders {
     )]
     pub cni_bin_dir: PathBuf,
 
-    /// The runtime's folder of network configurations, as this process sees it
+    /// The container runtime's directory of CNI configurations, as mounted in this process
     #[arg(
         long,
         env = "CNI_CONF_DIR",
@@ -60,8 +60,8 @@ pub struct CniFolders {
     )]
     pub cni_conf_dir: PathBuf,
 
-    /// Leave the plugin's binary when uninstalling. CRI-O and Multus take a pod down by the
-    /// configuration that it was set up with: pods of theirs need it until they have ended
+    /// Keep the plugin's binary when uninstalling. CRI-O and Multus remove a pod's network with the
+    /// configuration that it was created with: their pods need the binary until they terminate
     #[arg(long, env = "KEEP_CNI_PLUGIN")]
     pub keep_cni_plugin: bool,
 }
@@ -76,13 +76,13 @@ pub struct InstallOptions {
     )]
     pub folders: CniFolders,
 
-    /// The network's file. By default, or if this is empty, the one that runtimes take: the first
-    /// that is valid
+    /// File name of the CNI configuration. If empty, the file that container runtimes use: the first
+    /// valid one
     #[arg(long, env = "CNI_CONF_FILE_NAME", value_name = "NAME")]
     pub cni_conf_file_name: Option<String>,
 
-    /// Be called after the plugins of the pod's network. With false, be a network of its own, which
-    /// Multus calls
+    /// Add the plugin to the end of the pod network's plugin list. With false, create a separate
+    /// network, which Multus calls
     #[arg(
         long,
         env = "CHAINED",
@@ -92,7 +92,7 @@ pub struct InstallOptions {
     )]
     pub chained: bool,
 
-    /// Namespaces whose pods never ask the agent, and so start without it
+    /// Namespaces whose pods start without a request to the agent
     #[arg(
         long,
         env = "EXCLUDE_NAMESPACES",
@@ -128,15 +128,15 @@ pub struct InstallOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=220))]
     pub cni_wait_seconds: u32,
 
-    /// Where the plugin's log goes, as the runtime sees it
+    /// The plugin's log file, as a path on the host
     #[arg(long, env = "CNI_LOG_FILE", value_name = "FILE")]
     pub cni_log_file: Option<PathBuf>,
 
-    /// Where the agent listens for the plugin. The same path for this process and for the runtime
+    /// The agent's socket for the plugin. Must be the same path in this process and on the host
     #[arg(long, env = "INTERCEPTOR_SOCKET", default_value = SOCKET, value_name = "FILE")]
     pub socket: PathBuf,
 
-    /// The agent's own pod, whose like are never asked about
+    /// The agent's own pod name; pods of the same DaemonSet start without a request to the agent
     #[arg(
         long,
         env = "POD_NAME",
@@ -145,12 +145,12 @@ pub struct InstallOptions {
     )]
     pub pod_name: Option<String>,
 
-    /// The namespace of the agent's own pod
+    /// Namespace of the agent's own pod
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
     pub pod_namespace: Option<String>,
 
-    /// The service account of the agent's own pod. When it is deleted, and the agent's rights with
-    /// it, the agent knows that it is being uninstalled
+    /// Service account of the agent's own pod. By its deletion the agent detects that it is being
+    /// uninstalled
     #[arg(
         long,
         env = "SERVICE_ACCOUNT",

@@ -1,5 +1,5 @@
-//! What the agent is told on its command line. Every option is an environment variable too, by which
-//! a `DaemonSet` sets it.
+//! The agent's command line. Every option is also an environment variable, by which the `DaemonSet`
+//! sets it.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -24,11 +24,12 @@ const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// The agent's options.
 #[derive(Args, Clone, Debug)]
 pub struct AgentOptions {
-    /// The node whose pods are served, by its name in the API
+    /// Name of the node whose pods the agent captures
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: String,
 
-    /// How to reach the API server. By default as a pod does, or by $KUBECONFIG or ~/.kube/config
+    /// Kubeconfig for the API server [default: the pod's service account, else $KUBECONFIG or
+    /// ~/.kube/config]
     #[arg(long, env = "INTERCEPTOR_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -53,8 +54,8 @@ pub struct AgentOptions {
     )]
     pub install: InstallOptions,
 
-    /// How long to wait at most before the API server is asked for the first time, in milliseconds:
-    /// after an upgrade thousands of agents start at once
+    /// Maximum random delay before the first request to the API server, in milliseconds: after an
+    /// upgrade thousands of agents start at once
     #[arg(
         long,
         env = "START_JITTER",
@@ -63,11 +64,11 @@ pub struct AgentOptions {
     )]
     pub start_jitter: u64,
 
-    /// Where /startupz, /healthz, /readyz and /metrics are served
+    /// Listen address of /startupz, /healthz, /readyz and /metrics
     #[arg(long, env = "HTTP_ADDRESS", default_value_t = HTTP, value_name = "IP:PORT")]
     pub http_address: SocketAddr,
 
-    /// What is logged: a level (error, warn, info, debug, trace), or filters such as
+    /// Log level (error, warn, info, debug, trace), or filters such as
     /// `info,interceptor::agent=debug`
     #[arg(
         long,
@@ -77,7 +78,7 @@ pub struct AgentOptions {
     )]
     pub log_level: String,
 
-    /// Log JSON, one object a line
+    /// Log as JSON, one object per line
     #[arg(long, env = "LOG_AS_JSON", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub log_as_json: bool,
@@ -104,33 +105,32 @@ impl AgentOptions {
 /// Where things are on this node.
 #[derive(Args, Clone, Debug)]
 pub struct NodeOptions {
-    /// Do not install the CNI plugin. Pods are then captured once their first process runs, not
-    /// before
+    /// Do not install the CNI plugin. Pods are then captured after their first process has started,
+    /// not before
     #[arg(long, env = "NO_CNI")]
     pub no_cni: bool,
 
-    /// The cgroup below which every socket of the pods is. By default the hierarchy's root, which is
-    /// right but where the node is a container with a cgroup namespace of its own (kind, k3d): there
-    /// it is /sys/fs/cgroup
+    /// The cgroup that contains all sockets of the pods [default: the root of the cgroup2 hierarchy].
+    /// If the node is a container with its own cgroup namespace (kind, k3d), set it to /sys/fs/cgroup
     #[arg(long, env = "CGROUP_ROOT", value_name = "CGROUP")]
     pub cgroup_root: Option<PathBuf>,
 
-    /// The cgroup that kubelet has the pods' below. By default it is looked for: kubepods.slice or
-    /// kubepods, also nested as in kind
+    /// The cgroup that contains kubelet's pod cgroups [default: detected: kubepods.slice or kubepods,
+    /// also nested as in kind]
     #[arg(long, env = "KUBEPODS_CGROUP", value_name = "CGROUP")]
     pub kubepods_cgroup: Option<PathBuf>,
 
-    /// The processes of the node, as proc(5) shows them
+    /// The node's proc file system
     #[arg(long, env = "HOST_PROC", default_value = "/proc", value_name = "DIR")]
     pub host_proc: PathBuf,
 
-    /// Take the taint off the node when pods can be captured there. Nodes are made with it, so that
-    /// no pod starts on them before
+    /// Remove the taint from the node when the agent is ready to capture pods. Register nodes with the
+    /// taint, so that no pod starts before that
     #[arg(long, env = "TAINT_ENABLED", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub taint: bool,
 
-    /// The taint's key
+    /// Key of the taint
     #[arg(
         long,
         env = "TAINT_KEY",
@@ -143,8 +143,8 @@ pub struct NodeOptions {
 /// Which pods are captured, and how.
 #[derive(Args, Clone, Debug)]
 pub struct PodOptions {
-    /// The runtime handlers whose pods share this node's kernel. Pods of others (gVisor, Kata) cannot
-    /// be captured from here
+    /// Runtime handlers whose pods share the node's kernel. Pods of other handlers (gVisor, Kata)
+    /// cannot be captured
     #[arg(long, env = "RUNTIME_CLASSES_ALLOW", value_delimiter = ',')]
     #[arg(default_value = "runc,crun,youki", value_name = "HANDLERS")]
     pub runtime_handlers: Vec<String>,
@@ -159,25 +159,25 @@ pub struct PodOptions {
     #[arg(value_name = "WHAT")]
     pub unsupported_runtime: Unsupported,
 
-    /// Capture pods that were there before the agent, or that no CNI call was made for
+    /// Capture running pods that started without a CNI call to the agent
     #[arg(long, env = "REPAIR_ENABLED", action = clap::ArgAction::Set, default_value_t = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub repair: bool,
 
-    /// Close connections that were open when a running pod was captured, so that they come again,
+    /// Close connections that were open when a running pod is captured, so that clients reconnect
     /// through the proxy
     #[arg(long, env = "CLOSE_CONNECTIONS", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub close_connections: bool,
 
-    /// Follow annotations that change while a pod runs: what captures more at once, what captures
-    /// less only where the namespace allows it
+    /// Apply annotations that change while a pod runs: immediately if they capture more traffic; if
+    /// they capture less, only if the namespace allows it
     #[arg(long, env = "LIVE_ANNOTATIONS", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub live_annotations: bool,
 
-    /// Repositories of our image: a pod whose istio-init container runs one is captured as that
-    /// container's arguments say
+    /// Repositories of the Interceptor image. A pod whose istio-init container uses one is captured
+    /// with that container's arguments
     #[arg(
         long,
         env = "IMAGE_REPOSITORIES",

@@ -8,15 +8,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::agent::{options::AgentOptions, run};
 
-/// The agent says itself, in words, what the API server answers: kube's own warnings about the same
-/// have Rust structures in them. A level that names these crates wins.
+/// The agent itself logs the API server's errors in plain words: kube's own warnings about them print
+/// Rust structures. A filter that names these crates takes precedence.
 const KUBE: &str = "kube_client=error,kube_runtime=error";
 
-/// Serve a Kubernetes node: have its mesh pods captured before their first container starts
+/// Run the node agent: capture the node's mesh pods before their first container starts
 ///
-/// Watches the node's pods, picks those that istio-cni would pick, and captures each as its
-/// annotations say: asked by the CNI plugin that it installs, or where the pod stands. What is
-/// captured stays so while no agent runs.
+/// Watches the node's pods, selects the same ones as istio-cni, and captures each according to its
+/// annotations: when the CNI plugin (which the agent installs) calls, or, for pods that are already
+/// running, in place. Pods stay captured while no agent runs.
 #[derive(Args)]
 pub(super) struct Agent {
     #[command(flatten)]
@@ -28,7 +28,7 @@ impl Agent {
         run::run(self.options.clone())
     }
 
-    /// Logs as the options say.
+    /// Configures the log from the options.
     pub(super) fn log(&self) -> Result<()> {
         let level = &self.options.log_level;
         let filter = EnvFilter::try_new(format!("{KUBE},{level}"))

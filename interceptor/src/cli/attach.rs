@@ -19,27 +19,27 @@ use crate::{
     stdio::message,
 };
 
-/// Capture a pod's traffic, until it is detached
+/// Capture a pod's traffic until it is detached
 ///
-/// In force when it exits 0, and stays so without any process. The same settings again change
-/// nothing; other settings replace those in force in one step, in which no connection is missed.
+/// The pod is captured when the command exits with 0, and stays captured without any process. To
+/// attach again with the same settings changes nothing. Other settings replace the previous ones
+/// atomically, so that no connection is missed.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  Everything, as a default Istio sidecar has it, for the pod of process 4711:
+  All traffic, as with a default Istio sidecar, in the pod of process 4711:
     interceptor attach --netns 4711 -b '*' -i '*' -d 15090,15021,15020
-  Outbound only, and only to the cluster:
+  Only outbound traffic to the cluster's services and pods:
     interceptor attach --netns /run/netns/pod -i 10.96.0.0/12,10.244.0.0/16")]
 pub(super) struct Attach {
     #[command(flatten)]
     pub(super) target: Target,
 
-    /// Print the settings and the iptables rules that they stand for, and change nothing; needs no
-    /// privileges
+    /// Print the settings and the equivalent iptables rules, and change nothing; needs no privileges
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// How a dry run prints it
+    /// Output format of --dry-run
     #[arg(long, value_enum, default_value_t, requires = "dry_run")]
     output: Format,
 
@@ -47,7 +47,7 @@ pub(super) struct Attach {
     pub(super) settings: IstioFlags,
 }
 
-/// The pod, and where its sockets are seen.
+/// The pod, and the cgroup to attach to.
 #[derive(Args)]
 pub(super) struct Target {
     /// The pod's network namespace: a path such as /run/netns/NAME or /proc/PID/ns/net, or the ID
@@ -58,21 +58,21 @@ pub(super) struct Target {
     #[command(flatten)]
     place: Place,
 
-    /// The pod's resolv.conf, which names the servers for --redirect-dns [default: that of the
-    /// process that --netns names, /proc/PID/root/etc/resolv.conf]
+    /// The pod's resolv.conf with the DNS servers for --redirect-dns [default:
+    /// /proc/PID/root/etc/resolv.conf of the process in --netns]
     #[arg(long, value_name = "PATH")]
     resolv_conf: Option<PathBuf>,
 }
 
-/// What comes of attaching where Istio's rules are.
-const TWICE: &str = "Istio's iptables rules are there too, and connections are captured twice: detach \
-                     it, or take the rules away (with Istio's own `istio-iptables --cleanup-only`)";
+/// The warning for a pod that has Istio's rules.
+const TWICE: &str = "Istio's iptables rules are also present, so connections are redirected twice: run \
+                     `interceptor detach`, or remove the rules with Istio's `istio-iptables --cleanup-only`";
 
-/// Where a pod's sockets are seen.
+/// The cgroup to attach to.
 #[derive(Args)]
 pub(super) struct Place {
-    /// The cgroup whose sockets are captured, the pod's or one above it [default: the root of the
-    /// host's cgroup2 hierarchy]
+    /// The cgroup to attach to: the pod's, or an ancestor [default: the root of the host's cgroup2
+    /// hierarchy]
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
 }
@@ -89,18 +89,18 @@ impl Attach {
     }
 }
 
-/// Says what became of an attach.
+/// Prints the result of an attach.
 pub(super) fn tell(netns: &Path, attached: Attached) {
     let message = match attached {
         Attached::New => "captured",
-        Attached::Replaced => "captured, with other settings than before",
-        Attached::Refreshed => "captured already; its changed addresses and routes are followed",
-        Attached::Unchanged => "captured already, with the same settings",
+        Attached::Replaced => "captured (settings updated)",
+        Attached::Refreshed => "already captured; addresses and routes refreshed",
+        Attached::Unchanged => "already captured with the same settings",
     };
     message!("interceptor: {} is {message}", netns.display());
 }
 
-/// Says what the copied routes of an attached pod cannot be relied on for.
+/// Prints what the copied routes of an attached pod do not cover.
 pub(super) fn print_limits(dataplane: &Dataplane, netns: &Netns) -> Result<()> {
     for limit in dataplane.limits(netns)? {
         message!("interceptor: {}: {limit}", netns.path().display());
@@ -108,7 +108,7 @@ pub(super) fn print_limits(dataplane: &Dataplane, netns: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// Tells what has no effect.
+/// Prints which settings have no effect.
 pub(super) fn print_notes(notes: &[String]) {
     for note in notes {
         message!("interceptor: {note}");
@@ -116,7 +116,7 @@ pub(super) fn print_notes(notes: &[String]) {
 }
 
 impl Target {
-    /// The pod's settings. What has no effect is told.
+    /// The pod's settings. Prints which of them have no effect.
     pub(super) fn settings(&self, flags: &IstioFlags) -> Result<Settings> {
         let parsed = Settings::from_flags(flags, self.resolv_conf().as_ref())?;
         print_notes(&parsed.notes);
@@ -130,7 +130,7 @@ impl Target {
         }
     }
 
-    /// Attaches the pod, with every verdict told if `log`.
+    /// Attaches the pod; `log` turns the log of verdicts on.
     pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
         let ground = self.place.find()?;
         let netns = Netns::open(&self.netns)?;
@@ -151,7 +151,8 @@ impl Place {
     }
 }
 
-/// Says which rules of others do not act on captured connections as beside Istio's.
+/// Prints which rules of other programs act differently on captured connections than with Istio's
+/// rules.
 fn warn_of_others(netns: &Netns) {
     let name = netns.path().display();
     match netns.run(istio_rules::others) {
@@ -161,12 +162,14 @@ fn warn_of_others(netns: &Netns) {
             }
         }
         Err(error) => {
-            message!("interceptor: {name}: others' iptables rules are not known: {error:#}");
+            message!(
+                "interceptor: {name}: cannot read the iptables rules of other programs: {error:#}"
+            );
         }
     }
 }
 
-/// What an attach stands on: a machine and rights that allow it.
+/// What an attach needs: a machine and privileges that allow it.
 pub(super) struct Ground {
     hierarchy: Hierarchy,
     places: AttachPoints,
@@ -178,7 +181,9 @@ impl Ground {
         match netns.run(istio_rules::are_here) {
             Ok(false) => warn_of_others(netns),
             Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),
-            Err(error) => message!("interceptor: Istio's rules may be there too: {error:#}"),
+            Err(error) => message!(
+                "interceptor: cannot determine whether Istio's iptables rules are present: {error:#}"
+            ),
         }
         let wanted = AttachSpec {
             netns,

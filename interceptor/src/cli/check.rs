@@ -11,13 +11,13 @@ use crate::{
     stdio,
 };
 
-/// Tell whether interception will work on this machine, and what to do if not
+/// Check whether interception works on this machine, and what to do if not
 ///
-/// Every feature of the kernel and every privilege that attach needs is tried out, in a cgroup and
-/// a network namespace of its own. Exit code 0 if all is there, 1 if not.
+/// Tries every kernel feature and privilege that attach needs, in a cgroup and a network namespace
+/// of its own. Exits with 0 if everything is available, with 1 if not.
 #[derive(Args)]
 pub(super) struct Check {
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -38,7 +38,7 @@ impl Check {
 }
 
 fn text(probes: &[Probe]) -> Result<String> {
-    let mut table = table(["NEEDED", "", "PROBLEM AND REMEDY"]);
+    let mut table = table(["REQUIREMENT", "", "PROBLEM AND REMEDY"]);
     for probe in probes {
         let state = if probe.ok { "ok" } else { "MISSING" };
         let advice = [&probe.problem, &probe.remedy].map(|text| text.as_deref().unwrap_or(""));
@@ -47,11 +47,11 @@ fn text(probes: &[Probe]) -> Result<String> {
     let mut text = format!("{table}\n");
     let missing = probes.iter().filter(|probe| !probe.ok).count();
     if missing == 0 {
-        writeln!(text, "Interception will work here.")?;
+        writeln!(text, "Interception works on this machine.")?;
     } else {
         writeln!(
             text,
-            "Interception will not work here: {missing} of the above are missing."
+            "Interception does not work on this machine: {missing} of the above requirements are missing."
         )?;
     }
     Ok(text)

@@ -6,10 +6,10 @@ use clap::Args;
 
 use crate::cni;
 
-/// Be the CNI plugin that a container runtime calls for every pod
+/// Run as a CNI plugin (called by the container runtime)
 ///
-/// What to do is in the environment (`CNI_COMMAND` and others) and on standard input, as the CNI
-/// specification says. A binary that is called interceptor-cni is this command. `interceptor agent`
+/// Reads the request from the environment (`CNI_COMMAND` and others) and from standard input, as in
+/// the CNI specification. A binary named interceptor-cni runs this command. `interceptor agent`
 /// installs it.
 #[derive(Args)]
 pub(super) struct Cni;

@@ -12,9 +12,10 @@ use crate::{
     stdio::message,
 };
 
-/// Stop capturing a pod's traffic, and leave nothing behind
+/// Stop capturing a pod's traffic
 ///
-/// Connections that are open stay open. A pod that is not attached is no error.
+/// Removes everything that attach has created. Open connections stay open. A pod that is not
+/// captured is not an error.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Detach {
@@ -22,7 +23,7 @@ pub(super) struct Detach {
     #[arg(long, value_name = "PATH|PID")]
     netns: Option<NetnsSpec>,
 
-    /// Every pod of this machine
+    /// All captured pods on this machine
     #[arg(long)]
     all: bool,
 }
@@ -42,7 +43,7 @@ impl Detach {
     }
 }
 
-/// Says what became of a detach.
+/// Prints the result of a detach.
 pub(super) fn tell(netns: &Path, detached: Detached) {
     let state = if detached.was_attached {
         "no longer captured"
@@ -52,8 +53,8 @@ pub(super) fn tell(netns: &Path, detached: Detached) {
     message!("interceptor: {} is {state}", netns.display());
     if detached.keeps_routes {
         message!(
-            "interceptor: connections made before are still open; their routes stay until the \
-             next detach"
+            "interceptor: connections that use TPROXY's routes are still open, so the routes stay \
+             until the next detach"
         );
     }
 }

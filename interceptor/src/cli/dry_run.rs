@@ -1,4 +1,4 @@
-//! What would be in force.
+//! What an attach would apply.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ struct RulesOfBoth {
     ipv6: Rules,
 }
 
-/// Prints the settings and the rules that they stand for.
+/// Prints the settings and the equivalent iptables rules.
 pub(super) fn print(settings: &Settings, format: Format) -> Result<()> {
     let rules = RulesOfBoth {
         ipv4: Rules::new(settings, Family::V4),
@@ -43,16 +43,16 @@ fn text(settings: &Settings, rules: &RulesOfBoth) -> Result<String> {
     let condition = ipv6_condition(settings);
     write!(
         text,
-        "\n# The rules that they stand for, as iptables-restore reads them\n{ipv4}"
+        "\n# The equivalent rules, in the format of iptables-restore\n{ipv4}"
     )?;
     write!(
         text,
-        "\n# The same for ip6tables-restore, {condition}\n{ipv6}"
+        "\n# The same for ip6tables-restore, applied {condition}\n{ipv6}"
     )?;
     Ok(text)
 }
 
-/// One line each, as comments among the rules.
+/// One line per setting, as comments before the rules.
 fn write_settings(text: &mut String, settings: &Settings) -> Result<()> {
     let value = serde_json::to_value(settings)?;
     let settings = value.as_object().context("settings have names")?;
@@ -64,8 +64,8 @@ fn write_settings(text: &mut String, settings: &Settings) -> Result<()> {
 
 const fn ipv6_condition(settings: &Settings) -> &'static str {
     if settings.dual_stack {
-        "if any of the pod's addresses is an IPv6 one"
+        "if the pod has an IPv6 address"
     } else {
-        "if the pod's first address is an IPv6 one"
+        "if the pod's first address is an IPv6 address"
     }
 }

@@ -18,36 +18,36 @@ use crate::{
     stdio,
 };
 
-/// Say what becomes of a connection of a captured pod, and why
+/// Explain how a connection of a captured pod is handled, and which rule decides
 ///
-/// By the settings that the pod was attached with and its addresses and routes as they are now. No
-/// connection is made.
+/// Uses the settings that the pod was attached with, and its current addresses and routes. Makes no
+/// connection.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  An app of the pod of process 4711 calls a service:
+  An app in the pod of process 4711 connects to a service:
     interceptor explain --netns 4711 --from uid=1000,gid=1000 tcp 10.96.0.10:80
-  Somebody outside calls the pod:
+  A client outside the pod connects to it:
     interceptor explain --netns 4711 --inbound tcp 10.244.1.7:8080")]
 pub(super) struct Explain {
     /// The pod's network namespace: a path, or the ID of a process in it
     #[arg(long, value_name = "PATH|PID")]
     netns: NetnsSpec,
 
-    /// Who opened the socket, and the address that it is bound to: uid=N, gid=N, source=ADDRESS
-    /// [default: neither the proxy's UID nor its GID, not bound]
+    /// Owner of the socket and the address that it is bound to: uid=N, gid=N, source=ADDRESS
+    /// [default: neither the proxy's UID nor its GID; not bound]
     #[arg(long, value_name = "LIST", default_value_t)]
     from: From,
 
-    /// The connection comes in from outside the pod
+    /// An inbound connection, from outside the pod
     #[arg(long, conflicts_with = "from")]
     inbound: bool,
 
-    /// The interface that it comes in by [default: the one that has the destination address]
+    /// The interface that receives it [default: the one with the destination address]
     #[arg(long, value_name = "NAME", requires = "inbound")]
     interface: Option<String>,
 
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 
@@ -55,7 +55,7 @@ pub(super) struct Explain {
     #[arg(value_enum)]
     protocol: Protocol,
 
-    /// Where the connection goes: ADDRESS:PORT, an IPv6 address in brackets
+    /// Destination of the connection: ADDRESS:PORT, an IPv6 address in brackets
     destination: SocketAddr,
 }
 
@@ -65,7 +65,7 @@ enum Protocol {
     Udp,
 }
 
-/// Who connects.
+/// The socket that connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct From {
     owner: Owner,
@@ -89,17 +89,17 @@ impl FromStr for From {
         for item in text.split(',').filter(|item| !item.is_empty()) {
             let (name, value) = item.split_once('=').unwrap_or((item, ""));
             let wrong = |allowed| format!("{item:?}: {allowed}");
-            let id = || value.parse().map_err(|_| wrong("give a number"));
+            let id = || value.parse().map_err(|_| wrong("expected a number"));
             match name {
                 "uid" => from.owner.uid = id()?,
                 "gid" => from.owner.gid = id()?,
                 "source" => {
-                    let address = value.parse().map_err(|_| wrong("give an IP address"))?;
+                    let address = value.parse().map_err(|_| wrong("expected an IP address"))?;
                     from.source = Some(address);
                 }
                 _ => {
                     return Err(wrong(
-                        "give uid=N, gid=N and source=ADDRESS, separated by commas",
+                        "expected uid=N, gid=N or source=ADDRESS, separated by commas",
                     ));
                 }
             }

@@ -21,22 +21,21 @@ use crate::{
     stdio::message,
 };
 
-/// Exit code for a pod that is not captured: istio-iptables' own.
+/// Exit code for a pod that is not captured, as istio-iptables has it.
 const NOT_PROVEN: u8 = 126;
 
-/// Do what istio-iptables does, with its arguments and environment, in the network namespace of
-/// this process
+/// Replace istio-iptables: same arguments and environment, for the network namespace of this process
 ///
-/// With the rights to load BPF programs it attaches. With those of istio-init (NET_ADMIN, NET_RAW)
-/// it waits until somebody on the node has attached the pod, which a connection proves, for as long
-/// as --probe-timeout says. A binary that is called istio-iptables is this command; so is
+/// With the privileges to load BPF programs, it attaches. With those of istio-init (NET_ADMIN,
+/// NET_RAW), it waits until the node agent has captured the pod, at most for --probe-timeout, and
+/// verifies that by a connection. A binary named istio-iptables runs this command, as does
 /// `pilot-agent istio-iptables`.
 #[expect(clippy::doc_markdown, reason = "this is the text of --help")]
 #[derive(Args)]
 #[command(
-    // There, the last of several counts.
+    // In istio-iptables, the last of several values takes effect.
     args_override_self = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 126 capture is not proven."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 126 validation failed: the pod is not captured."
 )]
 pub(super) struct IstioIptables {
     #[command(flatten)]
@@ -63,7 +62,7 @@ impl IstioIptables {
             Task::Validate => prove(settings, control),
             Task::Nothing => {
                 message!(
-                    "interceptor: there is nothing to do: --skip-rule-apply without --run-validation"
+                    "interceptor: nothing to do: --skip-rule-apply is set, and --run-validation is not"
                 );
                 Ok(ExitCode::SUCCESS)
             }
@@ -75,8 +74,8 @@ impl IstioIptables {
             Ok(ground) => ground,
             Err(error) => {
                 message!(
-                    "interceptor: this process cannot attach the pod, and waits until that is done \
-                     on the node: {error:#}"
+                    "interceptor: this process cannot attach the pod; waiting for the node agent to \
+                     capture it: {error:#}"
                 );
                 return prove(settings, control);
             }
@@ -91,7 +90,7 @@ impl IstioIptables {
     }
 }
 
-/// The same name for every process, so that the same settings again are the same.
+/// The same name in every process, so that a second attach with the same settings changes nothing.
 fn own_netns() -> Result<Netns> {
     Netns::open(&NetnsSpec::File("/proc/self/ns/net".into()))
 }
@@ -104,23 +103,23 @@ fn clean_up() -> Result<()> {
     Ok(())
 }
 
-/// Tells whether capture is proven, and answers with the exit code that says so.
+/// Verifies that the pod is captured, and returns the exit code.
 fn prove(settings: &Settings, control: Control) -> Result<ExitCode> {
     let addresses = netlink::run(async |handle| addresses::list(&handle).await)?;
     let local = addresses::first(&addresses)?;
     match control.proof.wait(settings, local) {
         Ok(()) => {
-            message!("interceptor: the pod is captured: a connection has proven it");
+            message!("interceptor: the pod is captured: verified by a connection");
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            message!("interceptor: the pod is not known to be captured: {error:#}");
+            message!("interceptor: could not verify that the pod is captured: {error:#}");
             Ok(ExitCode::from(NOT_PROVEN))
         }
     }
 }
 
-/// What older releases had to take the rules away.
+/// The command of older Istio releases that removes the rules.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(super) struct IstioCleanIptables {
@@ -128,7 +127,7 @@ pub(super) struct IstioCleanIptables {
     _arguments: Vec<String>,
 }
 
-/// Names what has taken its place.
+/// Names the replacement.
 pub(super) fn refuse_clean() -> Result<ExitCode> {
     bail!(
         "istio-clean-iptables is no longer part of Istio (since 1.25): use `istio-iptables \

@@ -1,4 +1,4 @@
-//! How commands show what they found.
+//! Output formats of commands.
 
 use std::io::{self, IsTerminal as _};
 
@@ -7,13 +7,13 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
 
-/// What a command prints.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For programs: one JSON document.
+    /// One JSON document for programs.
     Json,
 }
 
@@ -22,7 +22,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// A table without lines, as wide as the terminal; in a pipe as wide as it takes.
+/// A table without lines, as wide as the terminal; in a pipe as wide as its content.
 pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(header);

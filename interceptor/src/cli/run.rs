@@ -22,17 +22,16 @@ use crate::{
     stdio::message,
 };
 
-/// Capture a pod's traffic for as long as this command runs
+/// Capture a pod's traffic while this command runs
 ///
-/// Like attach, but in the foreground: SIGINT (Ctrl-C) and SIGTERM detach. While it runs, it follows
-/// the pod's addresses and routes when they change.
+/// Like attach, but in the foreground: SIGINT (Ctrl-C) and SIGTERM detach. The command also updates
+/// the copied addresses and routes when those of the pod change.
 #[derive(Args)]
 pub(super) struct Run {
     #[command(flatten)]
     target: Target,
 
-    /// Tell every verdict on standard error. The programs keep one log for all pods, which one
-    /// reader at a time can follow
+    /// Log every verdict to standard error. There is one log for all pods, with one reader at a time
     #[arg(long)]
     log: bool,
 
@@ -48,12 +47,12 @@ impl Run {
             .build()
             .context("cannot start a runtime")?;
         runtime.block_on(async {
-            // From here on a signal waits until the pod is attached, and then detaches it.
+            // From here on a signal is pending until the pod is attached, and then detaches it.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             let (netns, _) = self.target.attach(&settings, self.log)?;
             let name = netns.path().display().to_string();
-            message!("interceptor: {name} is captured; Ctrl-C detaches it");
+            message!("interceptor: {name} is captured; press Ctrl-C to detach");
             let log = async {
                 if self.log {
                     log::print(&Pins::new()).await
@@ -80,18 +79,18 @@ async fn follow(netns: &Netns) -> Result<()> {
     let hierarchy = Hierarchy::find()?;
     let mut dataplane = Dataplane::new();
     let mut pause = Pause::default();
-    #[expect(clippy::infinite_loop, reason = "until the command is told to stop")]
+    #[expect(clippy::infinite_loop, reason = "until a signal ends the command")]
     loop {
         let begun = Instant::now();
         let Err(error) = watch(&mut dataplane, netns, &hierarchy).await;
-        // A flood of changes is no reason to let the pod go.
+        // A flood of changes is no reason to detach the pod.
         let name = netns.path().display();
-        message!("interceptor: {name}: cannot watch its network, trying again: {error:#}");
+        message!("interceptor: {name}: cannot watch its network; retrying: {error:#}");
         sleep(pause.after(begun.elapsed())).await;
     }
 }
 
-/// Follows until changes are no longer told.
+/// Follows until the watch fails.
 async fn watch(
     dataplane: &mut Dataplane,
     netns: &Netns,
@@ -100,21 +99,21 @@ async fn watch(
     let name = netns.path().display();
     let mut changes = Changes::watch(netns)?;
     loop {
-        // First of all what has changed between the attach and the watch.
+        // First, what has changed between the attach and the watch.
         let begun = Instant::now();
         let took = match steps::refresh(dataplane, netns, hierarchy) {
             Ok((Some(attached), took)) => {
                 if attached == Attached::Refreshed {
-                    message!("interceptor: {name}: changed addresses or routes are followed");
+                    message!("interceptor: {name}: addresses or routes changed; refreshed");
                     print_limits(dataplane, netns)?;
                 }
                 took
             }
-            // Somebody has detached it. It stays so.
+            // Another process has detached it: it stays detached.
             Ok((None, _)) => future::pending().await,
             Err(error) => {
                 message!(
-                    "interceptor: {name}: cannot follow its changed addresses or routes yet: \
+                    "interceptor: {name}: addresses or routes changed; cannot refresh them yet: \
                      {error:#}"
                 );
                 begun.elapsed()

@@ -16,19 +16,19 @@ use crate::{
     stdio,
 };
 
-/// Exit code for pods that are captured, but not as they should be.
+/// Exit code if a captured pod has a warning.
 const DEGRADED: u8 = 3;
 
-/// Show what is captured, where it is attached, and with which settings
+/// Show captured pods, with their cgroups and settings
 ///
-/// Exit code 3 says that something is wrong with a pod; the output says what.
+/// Exits with 3 if a pod has a warning, which the output shows.
 #[derive(Args)]
 pub(super) struct Status {
     /// Only this pod: a path to its network namespace, or the ID of a process in it
     #[arg(long, value_name = "PATH|PID")]
     netns: Option<NetnsSpec>,
 
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -73,8 +73,8 @@ fn text(pods: &[PodStatus]) -> Result<String> {
         if pod.network_changed {
             writeln!(
                 text,
-                "note: {name}: its interfaces, addresses or routes have changed since it was \
-                 attached: attach it again, or use `interceptor run`, which follows them"
+                "note: {name}: its interfaces, addresses or routes have changed since the attach: \
+                 attach it again, or use `interceptor run`, which follows changes"
             )?;
         }
         for warning in &pod.warnings {
@@ -111,10 +111,10 @@ fn row(pod: &PodStatus) -> [String; 7] {
 fn inbound(settings: &Settings) -> String {
     let mut text = match &settings.inbound_ports {
         PortSelection::None => "none".to_owned(),
-        PortSelection::All => "all".to_owned() + &list(" but ", &settings.inbound_ports_exclude),
+        PortSelection::All => "all".to_owned() + &list(" except ", &settings.inbound_ports_exclude),
         PortSelection::Listed(ports) => join(ports),
     };
-    text += &list(" but interfaces ", &settings.excluded_interfaces);
+    text += &list(" except interfaces ", &settings.excluded_interfaces);
     if settings.mode == Mode::Tproxy {
         text += ", by TPROXY";
     }
@@ -133,18 +133,18 @@ fn outbound(settings: &Settings) -> String {
         DnsCapture::Servers(_) => " and DNS to its servers",
         DnsCapture::All => " and all DNS",
     };
-    text += &list(" but ", &settings.outbound_prefixes_exclude);
-    text += &list(" but ports ", &settings.outbound_ports_exclude);
-    text += &list(" but interfaces ", &settings.excluded_interfaces);
+    text += &list(" except ", &settings.outbound_prefixes_exclude);
+    text += &list(" except ports ", &settings.outbound_ports_exclude);
+    text += &list(" except interfaces ", &settings.excluded_interfaces);
     match &settings.owner_groups {
-        OwnerGroups::AllBut(groups) => text += &list(" but groups ", groups.as_slice()),
+        OwnerGroups::AllBut(groups) => text += &list(" except groups ", groups.as_slice()),
         OwnerGroups::Only(groups) if groups.as_slice().is_empty() => "none".clone_into(&mut text),
         OwnerGroups::Only(groups) => text += &list(" of groups ", groups.as_slice()),
     }
     text
 }
 
-/// A list with what it is called, if there is anything in it.
+/// A list with its label, if it is not empty.
 fn list(what: &str, items: &[impl ToString]) -> String {
     if items.is_empty() {
         String::new()

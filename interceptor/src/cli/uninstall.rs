@@ -13,21 +13,21 @@ use crate::{
     stdio::message,
 };
 
-/// Take the agent's CNI plugin off this node
+/// Remove the agent's CNI plugin from this node
 ///
-/// For a node whose agent is gone, as a Job or by hand: the plugin's entry leaves the network's
-/// configuration, and its binary the node. Pods that start from now on are not captured. Those that
-/// are running stay captured until they end, unless --now says otherwise: while there are any, the
-/// plugin stays, lets every new pod pass, and takes itself and what is pinned off the node with the
-/// last of them. Twice is once.
+/// For a node whose agent no longer runs, as a Job or by hand. Removes the plugin's entry from the
+/// network configuration and its binary from the node. Pods that start afterwards are not captured.
+/// Running pods stay captured until they terminate, unless --now is set. While a captured pod runs,
+/// the plugin stays and lets every new pod start; with the last captured pod it removes itself and
+/// all pins. The command is idempotent.
 #[derive(Args)]
 pub(super) struct Uninstall {
-    /// This node is meant: the machine whose folders these are
+    /// Required: confirms that this machine is the node to clean up
     #[arg(long, required = true)]
     node: bool,
 
-    /// Stop capturing running pods as well, and name them. What they send and receive from then on
-    /// passes the proxy by, unencrypted where the mesh would encrypt it
+    /// Also stop capturing running pods, and print their names. Their traffic then bypasses the proxy,
+    /// and is not encrypted where the mesh would encrypt it
     #[arg(long)]
     now: bool,
 
@@ -37,15 +37,15 @@ pub(super) struct Uninstall {
 
 impl Uninstall {
     pub(super) fn run(&self) -> Result<()> {
-        // First of all: a pod that starts meanwhile is not to be captured again.
+        // First, so that a pod that starts in the meantime is not captured again.
         let done = install::uninstall(&self.folders)?;
         if done.is_empty() {
-            message!("interceptor: the CNI plugin is not on this node");
+            message!("interceptor: the CNI plugin is not installed on this node");
         }
         tell(done);
         if self.now {
             detach()?;
-            // It has stayed for pods that were captured.
+            // It stayed for the captured pods.
             tell(install::uninstall(&self.folders)?);
         }
         Ok(())
@@ -65,20 +65,18 @@ fn detach() -> Result<()> {
     match dataplane.attached() {
         Ok(pods) => pods.iter().for_each(|pod| {
             let pod = name(&pod.record);
-            message!(
-                "interceptor: {pod} is about to be captured no longer: its traffic passes the proxy by"
-            );
+            message!("interceptor: {pod}: no longer captured; its traffic now bypasses the proxy");
         }),
-        // Whoever cannot be named is detached all the same.
-        Err(error) => message!("interceptor: cannot name what is captured: {error:#}"),
+        // Pods that cannot be named are detached too.
+        Err(error) => message!("interceptor: cannot list the captured pods: {error:#}"),
     }
     let count = dataplane.detach_all()?;
     message!("interceptor: {count} network namespaces are no longer captured");
     Ok(())
 }
 
-/// What people know a pod by: its UID, if the agent has attached it. The path that its network
-/// namespace was found by may be a process's that has ended.
+/// The pod's UID if the agent has attached it, which people know it by. The path of its network
+/// namespace may name a process that has exited.
 fn name(record: &Record) -> String {
     let netns = record.netns.display();
     let cgroup = record.pod_cgroup.as_ref();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 const HEADING: &str = "istio-iptables settings";
-const MOOT_HEADING: &str = "istio-iptables settings that have no meaning here";
+const MOOT_HEADING: &str = "istio-iptables settings that are accepted and ignored";
 
 /// One setting of istio-iptables.
 #[derive(Clone, Copy, Debug)]
@@ -168,38 +168,38 @@ pub(super) const INBOUND_TUNNEL_PORT: Setting = Setting::value("inbound-tunnel-p
     .short('e')
     .variables(&["INBOUND_TUNNEL_PORT"])
     .default("15008")
-    .help("Port of tunnels to the proxy, where nothing is captured (but inbound with -m TPROXY)");
+    .help("Port of the proxy's tunnel, which is not captured (except inbound with -m TPROXY)");
 
 pub(super) const PROXY_UID: Setting = Setting::value("proxy-uid", "UIDS")
     .short('u')
     .variables(&["PROXY_UID"])
     .help(
-        "UIDs of the proxy, whose own connections pass; a comma-separated list, in the order of \
-         the rules [default: that of the user $ENVOY_USER (istio-proxy), else 1337]",
+        "UIDs of the proxy, whose own connections are not captured; a comma-separated list, in \
+         the order of the rules [default: UID of the user $ENVOY_USER (istio-proxy), else 1337]",
     );
 
 pub(super) const PROXY_GID: Setting = Setting::value("proxy-gid", "GIDS")
     .short('g')
     .variables(&["PROXY_GID"])
-    .help("GIDs of the proxy, alike [default: what --proxy-uid is]");
+    .help("GIDs of the proxy, in the same format [default: the value of --proxy-uid]");
 
 pub(super) const MODE: Setting = Setting::value("istio-inbound-interception-mode", "MODE")
     .short('m')
     .variables(&["ISTIO_INBOUND_INTERCEPTION_MODE"])
-    .help("How inbound connections are taken to the proxy: TPROXY; all else is REDIRECT");
+    .help("How inbound connections reach the proxy: TPROXY; any other value means REDIRECT");
 
 pub(super) const TPROXY_MARK: Setting = Setting::value("istio-inbound-tproxy-mark", "MARK")
     .short('t')
     .variables(&["ISTIO_INBOUND_TPROXY_MARK"])
     .default("1337")
-    .help("Mark of what -m TPROXY takes to the proxy, decimal or 0x...");
+    .help("Packet mark of -m TPROXY, decimal or 0x...");
 
 pub(super) const TPROXY_TABLE: Setting =
     Setting::value("istio-inbound-tproxy-route-table", "TABLE")
         .short('r')
         .variables(&["ISTIO_INBOUND_TPROXY_ROUTE_TABLE"])
         .default("133")
-        .help("Routing table for that mark, decimal or 0x...");
+        .help("Routing table of -m TPROXY's mark, decimal or 0x...");
 
 pub(super) const INBOUND_PORTS: Setting = Setting::value("istio-inbound-ports", "PORTS")
     .short('b')
@@ -215,7 +215,7 @@ pub(super) const INBOUND_PORTS_EXCLUDE: Setting =
 pub(super) const EXCLUDED_INTERFACES: Setting = Setting::value("istio-exclude-interfaces", "NAMES")
     .short('c')
     .variables(&["ISTIO_EXCLUDE_INTERFACES"])
-    .help("Interfaces whose traffic is not captured; a comma-separated list, eth+ is every eth...");
+    .help("Interfaces whose traffic is not captured: a comma-separated list; eth+ matches all names that start with eth");
 
 pub(super) const OUTBOUND_CIDRS: Setting = Setting::value("istio-service-cidr", "CIDRS")
     .short('i')
@@ -234,7 +234,7 @@ pub(super) const OUTBOUND_CIDRS_EXCLUDE: Setting =
 pub(super) const OUTBOUND_PORTS: Setting = Setting::value("istio-outbound-ports", "PORTS")
     .short('q')
     .variables(&["ISTIO_OUTBOUND_PORTS"])
-    .help("Outbound ports to capture whatever the destination, but for -x; a comma-separated list");
+    .help("Outbound ports to capture for every destination except those of -x: a comma-separated list");
 
 pub(super) const OUTBOUND_PORTS_EXCLUDE: Setting =
     Setting::value("istio-local-outbound-ports-exclude", "PORTS")
@@ -245,25 +245,27 @@ pub(super) const OUTBOUND_PORTS_EXCLUDE: Setting =
 pub(super) const REROUTED_INTERFACES: Setting = Setting::value("kube-virt-interfaces", "NAMES")
     .short('k')
     .variables(&["KUBE_VIRT_INTERFACES"])
-    .help("Interfaces of virtual machines, whose traffic is outbound; a comma-separated list");
+    .help(
+        "Interfaces of virtual machines, whose traffic counts as outbound: a comma-separated list",
+    );
 
 pub(super) const REDIRECT_DNS: Setting = Setting::switch("redirect-dns")
     .variables(&["REDIRECT_DNS", "ISTIO_META_DNS_CAPTURE"])
     .help(
-        "Capture DNS, UDP and TCP, to the servers of the pod's resolv.conf: it goes to port 15053",
+        "Capture DNS over UDP and TCP to the servers in the pod's resolv.conf, and redirect it to port 15053",
     );
 
 pub(super) const CAPTURE_ALL_DNS: Setting = Setting::switch("capture-all-dns")
     .variables(&["CAPTURE_ALL_DNS"])
-    .help("With --redirect-dns: whatever the server");
+    .help("With --redirect-dns: capture DNS to all servers, not only those in resolv.conf");
 
 pub(super) const DROP_INVALID: Setting = Setting::switch("drop-invalid")
     .variables(&["DROP_INVALID", "INVALID_DROP"])
-    .help("Drop what conntrack calls invalid; there is nothing to drop here");
+    .help("Drop packets that conntrack calls invalid; no effect here, as there is no conntrack");
 
 pub(super) const DUAL_STACK: Setting = Setting::switch("dual-stack")
     .variables(&["DUAL_STACK", "ISTIO_DUAL_STACK"])
-    .help("Capture IPv6 if the pod has any IPv6 address, not only if its first one is");
+    .help("Capture IPv6 if any of the pod's addresses is IPv6, not only if the first one is");
 
 pub(super) const ENVOY_USER: Setting =
     Setting::variable_only(&["ENVOY_USER"]).default("istio-proxy");
@@ -308,8 +310,8 @@ pub const SETTINGS: [Setting; 24] = [
 pub(super) const FORCE_IPTABLES_BINARY: Setting =
     Setting::value("force-iptables-binary", "KIND").variables(&["FORCE_IPTABLES_BINARY"]);
 
-const NO_RULES: &str = "no rules are written";
-const OTHER_LOG: &str = "errors and notes go to standard error, and RUST_LOG sets what else does";
+const NO_RULES: &str = "Interceptor writes no iptables rules";
+const OTHER_LOG: &str = "errors and warnings go to standard error; set RUST_LOG for more";
 
 /// What is accepted and has no meaning, and why.
 pub const MOOT: [(Setting, &str); 18] = [
@@ -320,19 +322,19 @@ pub const MOOT: [(Setting, &str); 18] = [
     ),
     (
         Setting::switch("reconcile").variables(&["RECONCILE"]),
-        "other settings always replace those in force, in one step",
+        "new settings always replace the previous ones atomically",
     ),
     (
         Setting::switch("force-apply").variables(&["FORCE_APPLY"]),
-        "settings are always put in force, and the same ones again change nothing",
+        "settings are always applied, and applying the same settings again changes nothing",
     ),
     (
         Setting::value("network-namespace", "PATH").variables(&["NETWORK_NAMESPACE"]),
-        "there is no lock that it would name",
+        "Interceptor uses no xtables lock; name the network namespace with --netns",
     ),
     (
         Setting::switch("cni-mode").variables(&["CNI_MODE"]),
-        "there is no xtables lock to keep from other pods",
+        "Interceptor uses no xtables lock",
     ),
     (
         Setting::variable_only(&["DRY_RUN_FILE_PATH"]),
@@ -356,7 +358,7 @@ pub const MOOT: [(Setting, &str); 18] = [
     (Setting::value("vklog", "LEVEL"), OTHER_LOG),
     (
         Setting::variable_only(&["IPTABLES_TRACE_LOGGING"]),
-        "Istio has not had it since 1.26: `interceptor run --log` tells every verdict",
+        "Istio 1.26 removed it: use `interceptor run --log`, which logs every verdict",
     ),
 ];
 
@@ -364,7 +366,7 @@ pub const MOOT: [(Setting, &str); 18] = [
 pub const GONE: [(Setting, &str); 6] = [
     (
         Setting::switch("restore-format").short('f'),
-        "what is to be done is always done as a whole: leave it out",
+        "settings are always applied atomically: remove the flag",
     ),
     (
         Setting::switch("clean"),
@@ -376,45 +378,45 @@ pub const GONE: [(Setting, &str); 6] = [
     ),
     (
         Setting::switch("host-nsenter-exec"),
-        "name the network namespace: `interceptor attach --netns`",
+        "name the network namespace with `interceptor attach --netns`",
     ),
     (
         Setting::value("iptables-version", "VERSION"),
-        "its successor is --force-iptables-binary, which has no meaning here: leave it out",
+        "its successor is --force-iptables-binary, which Interceptor ignores: remove the flag",
     ),
     (
         Setting::switch("iptables-trace-logging"),
-        "use `interceptor run --log`, which tells every verdict",
+        "use `interceptor run --log`, which logs every verdict",
     ),
 ];
 
 pub(super) const DRY_RUN: Setting = Setting::switch("dry-run")
     .short('n')
     .variables(&["DRY_RUN"])
-    .help("Print the settings and the rules that they stand for, and change nothing");
+    .help("Print the settings and the equivalent iptables rules, and change nothing");
 
 pub(super) const SKIP_RULE_APPLY: Setting = Setting::switch("skip-rule-apply")
     .variables(&["SKIP_RULE_APPLY"])
-    .help("Do not attach");
+    .help("Do not attach the pod");
 
 pub(super) const RUN_VALIDATION: Setting = Setting::switch("run-validation")
     .variables(&["RUN_VALIDATION"])
-    .help("Prove that the pod is captured, by a connection; exit with 126 if it is not");
+    .help("Verify by a connection that the pod is captured; exit with 126 if it is not");
 
 pub(super) const PROBE_PORT: Setting = Setting::value("iptables-probe-port", "PORT")
     .variables(&["IPTABLES_PROBE_PORT"])
     .default("15002")
-    .help("Port that is dialled for the proof");
+    .help("Destination port of the validation connection");
 
 pub(super) const PROBE_TIMEOUT: Setting = Setting::value("probe-timeout", "DURATION")
     .variables(&["PROBE_TIMEOUT"])
     .takes_hyphen()
     .default("5s")
-    .help("How long the proof may take");
+    .help("Timeout of the validation, such as 5s or 500ms");
 
 pub(super) const CLEANUP_ONLY: Setting = Setting::switch("cleanup-only")
     .variables(&["CLEANUP_ONLY"])
-    .help("Detach");
+    .help("Detach the pod, and do nothing else");
 
 /// What decides what a run does.
 pub const CONTROLS: [Setting; 6] = [

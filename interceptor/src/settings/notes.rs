@@ -14,9 +14,7 @@ use super::{
 pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
     for (setting, instead) in &GONE {
         if let Some(given) = source.find(setting) {
-            let error = given.error(format!(
-                "today's istio-iptables has no such flag: {instead}"
-            ));
+            let error = given.error(format!("istio-iptables no longer has this flag: {instead}"));
             // It had a value only if one was given.
             let value = error.value.filter(|value| !value.is_empty());
             return Err(SettingError { value, ..error });
@@ -29,14 +27,14 @@ pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
 pub(super) fn moot(source: &Source<'_>) -> Result<Vec<String>, SettingError> {
     source.parse(&FORCE_IPTABLES_BINARY, |binary| match binary {
         "" | "legacy" | "nft" => Ok(()),
-        _ => Err("is no kind of iptables: give legacy or nft, or leave it out".to_owned()),
+        _ => Err("is not a kind of iptables: allowed are legacy and nft".to_owned()),
     })?;
     let mut notes = Vec::new();
     for (setting, why) in &MOOT {
         if is_asked_for(source, setting)?
             && let Some(given) = source.find(setting)
         {
-            notes.push(format!("{given}: accepted, and has no meaning here: {why}"));
+            notes.push(format!("{given}: ignored: {why}"));
         }
     }
     Ok(notes)
@@ -57,31 +55,35 @@ pub(super) fn unused(source: &Source<'_>, settings: &Settings) -> Vec<String> {
     let not_all_inbound = settings.inbound_ports != PortSelection::All;
     let groups_listed = matches!(settings.owner_groups, OwnerGroups::Only(_));
     let conditions = [
-        (&TPROXY_MARK, redirect, "only -m TPROXY has a mark"),
+        (
+            &TPROXY_MARK,
+            redirect,
+            "no effect: only -m TPROXY uses a mark",
+        ),
         (
             &TPROXY_TABLE,
             redirect,
-            "only -m TPROXY has a routing table",
+            "no effect: only -m TPROXY uses a routing table",
         ),
         (
             &INBOUND_PORTS_EXCLUDE,
             not_all_inbound,
-            "inbound ports are excluded only from -b '*'",
+            "no effect: inbound ports are excluded only with -b '*'",
         ),
         (
             &OWNER_GROUPS_EXCLUDE,
             groups_listed,
-            "groups are excluded only where ISTIO_OUTBOUND_OWNER_GROUPS is '*'",
+            "no effect: groups are excluded only if ISTIO_OUTBOUND_OWNER_GROUPS is '*'",
         ),
         (
             &DROP_INVALID,
             settings.drop_invalid,
-            "no connection is tracked, so that no packet is invalid",
+            "no effect: without conntrack no packet is invalid",
         ),
         (
             &MODE,
             redirect && !["", "REDIRECT"].contains(&source.get(&MODE).value.as_str()),
-            "is taken for REDIRECT, as all modes but TPROXY are",
+            "handled as REDIRECT, as are all modes except TPROXY",
         ),
     ];
     conditions

@@ -115,5 +115,5 @@ fn a_node_whose_agent_is_gone_is_left_as_it_was() {
         read(CALICO)
     );
     assert_eq!(fs::read_dir(&bin).expect("a folder").count(), 0);
-    assert!(uninstall().contains("is not on this node"));
+    assert!(uninstall().contains("is not installed on this node"));
 }

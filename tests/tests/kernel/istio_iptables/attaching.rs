@@ -47,7 +47,7 @@ fn the_original_arguments_are_taken() {
     let words = [
         "--log_output_level",
         "--log_as_json",
-        "no meaning",
+        "ignored",
         "is captured",
     ];
     expect(&output, 0, &words);
@@ -58,7 +58,7 @@ fn the_original_arguments_are_taken() {
 fn an_attach_that_is_to_be_proven_is() {
     let lab = Lab::new().expect("a lab");
     let output = InPod::privileged(&lab).stock(&["--run-validation"]);
-    expect(&output, 0, &["is captured", "proven"]);
+    expect(&output, 0, &["is captured", "verified"]);
 }
 
 #[test]

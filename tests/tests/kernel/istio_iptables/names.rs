@@ -58,7 +58,7 @@ fn what_older_releases_had_is_refused_with_what_replaced_it() {
     expect(&clean, 1, &["istio-clean-iptables", "--cleanup-only"]);
     let istio_iptables = Link::new("istio-iptables");
     let gone: [(&str, &str); 4] = [
-        ("-f", "as a whole"),
+        ("-f", "atomically"),
         ("--clean", "--cleanup-only"),
         ("--iptables-version=legacy", "--force-iptables-binary"),
         ("--host-nsenter-exec", "--netns"),

@@ -45,13 +45,17 @@ fn a_captured_pod_passes_and_another_does_not() {
         expect(
             &output,
             NOT_PROVEN,
-            &["not known to be captured", "127.0.0.1:15001", "300ms"],
+            &[
+                "could not verify that the pod is captured",
+                "127.0.0.1:15001",
+                "300ms",
+            ],
         );
     }
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
     lab.attach(STOCK).expect("attached");
     for pod in &pods {
-        expect(&pod.stock(VALIDATE), 0, &["proven"]);
+        expect(&pod.stock(VALIDATE), 0, &["verified"]);
     }
 }
 
@@ -69,7 +73,7 @@ fn iptables_rules_pass() {
         expect(
             &InPod { lab: &lab, wrapper }.stock(VALIDATE),
             0,
-            &["proven"],
+            &["verified"],
         );
     }
 }
@@ -84,7 +88,7 @@ fn other_ports_and_users_are_proven_alike() {
     lab.attach(&other).expect("attached");
     let probe = ["--iptables-probe-port", "7"];
     let output = InPod::privileged(&lab).istio_iptables(&[&other, VALIDATE, &probe].concat());
-    expect(&output, 0, &["proven"]);
+    expect(&output, 0, &["verified"]);
     // Those of another proxy are not.
     let output = InPod::privileged(&lab).stock(&[VALIDATE, &[SHORTLY]].concat());
     expect(&output, NOT_PROVEN, &["UID 1337", "127.0.0.6:15002"]);
@@ -103,7 +107,7 @@ fn a_pod_with_ipv6_only_is_proven_by_ipv6() {
         expect(
             &InPod { lab: &lab, wrapper }.stock(VALIDATE),
             0,
-            &["proven"],
+            &["verified"],
         );
     }
 }
@@ -123,7 +127,7 @@ fn with_few_rights_it_waits_until_the_pod_is_captured() {
         thread::sleep(patience);
         lab.attach(STOCK).expect("attached");
         let (output, elapsed) = waiting.join().expect("a run");
-        expect(&output, 0, &["CAP_BPF", "waits", "proven"]);
+        expect(&output, 0, &["CAP_BPF", "waiting", "verified"]);
         assert!(elapsed > patience, "{elapsed:?}");
     });
 }
@@ -138,7 +142,7 @@ fn with_few_rights_it_gives_up_when_nobody_captures_the_pod() {
     expect(
         &pod.stock(&[SHORTLY]),
         NOT_PROVEN,
-        &["CAP_BPF", "not known to be captured"],
+        &["CAP_BPF", "could not verify that the pod is captured"],
     );
     // Nothing that it may dial is captured by these settings.
     expect(

@@ -194,5 +194,5 @@ fn who_attaches_beside_istios_rules_by_hand_is_told() {
     rules::apply(&lab.pod, &Settings::default(), false).expect("rules");
     let said = attach();
     assert!(said.contains("Istio's iptables rules"), "{said}");
-    assert!(said.contains("captured twice"), "{said}");
+    assert!(said.contains("redirected twice"), "{said}");
 }

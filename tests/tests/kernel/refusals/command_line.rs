@@ -136,13 +136,13 @@ const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
     (
         "--force-iptables-binary",
         "xtables",
-        &["--force-iptables-binary", "xtables", "legacy or nft"],
+        &["--force-iptables-binary", "xtables", "legacy and nft"],
     ),
     // What older releases had.
     (
         "--restore-format=true",
         "",
-        &["--restore-format", "as a whole"],
+        &["--restore-format", "atomically"],
     ),
     ("--clean=true", "", &["--clean", "--cleanup-only"]),
     ("--output-paths", "/x", &["--output-paths", "--dry-run"]),
