@@ -1,26 +1,25 @@
-//! Who listens in a network namespace.
+//! The TCP ports with a listening socket in a network namespace.
 //!
-//! `NETLINK_SOCK_DIAG` (`sock_diag(7)`) alone can be asked for listening sockets only: `/proc/net/tcp`
-//! and `iter/tcp` walk the table of all connections of the machine as well, which takes milliseconds
-//! even where there are none.
+//! Only `NETLINK_SOCK_DIAG` (`sock_diag(7)`) can list listening sockets alone. `/proc/net/tcp` and
+//! `iter/tcp` also walk the machine's table of connections, which takes milliseconds even if it is
+//! empty.
 
 use anyhow::{Context as _, Result};
+use netlink_packet_sock_diag::inet::StateFlags;
 
-use super::sock_diag::{LISTEN, SockDiag};
+use super::sock_diag::SockDiag;
 
-/// The TCP ports that somebody listens on in the calling thread's network namespace. Fails where the
-/// kernel cannot be asked (`CONFIG_INET_DIAG`).
+/// The ports in the calling thread's network namespace. Fails on a kernel without
+/// `CONFIG_INET_DIAG`.
 pub fn tcp_ports() -> Result<Vec<u16>> {
     let mut ports = Vec::new();
-    // Its fifth and sixth byte are the port.
-    let mut take = |message: &[u8]| {
-        if let [_, _, _, _, high, low, ..] = message {
-            ports.push(u16::from_be_bytes([*high, *low]));
-        }
-    };
     SockDiag::open()
-        .and_then(|diag| diag.dump(&[LISTEN], &mut take))
-        .context("cannot list the listeners")?;
+        .and_then(|diag| {
+            diag.dump(&StateFlags::LISTEN, &mut |socket| {
+                ports.push(socket.socket_id.source_port);
+            })
+        })
+        .context("cannot list the listening TCP sockets")?;
     Ok(ports)
 }
 

@@ -1,151 +1,167 @@
-//! Netlink by hand (`netlink(7)`), for families that no crate speaks which is kept up with the others.
+//! A blocking netlink socket (`netlink(7)`) for what `rtnetlink` cannot do: requests of other
+//! families, and dumps that stop early. `rtnetlink` decodes every message of a dump, and a pod can
+//! create as many routes as it likes.
 
-use std::{
-    io,
-    ops::ControlFlow,
-    os::fd::{AsRawFd as _, OwnedFd},
+use std::{io, ops::ControlFlow};
+
+use rtnetlink::{
+    packet_core::{
+        ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    },
+    sys::Socket,
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
-};
-
-use super::sys;
-
-/// `struct nlmsghdr`
+/// The size of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// The size of what a dump answers with at once, at most.
-const BUFFER: usize = 32 * 1024;
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Ask {
-    /// All that there is.
-    Dump,
-    /// A change, and whether it was made.
-    Change,
-}
+/// The largest datagram of a dump.
+const MAX_DATAGRAM: usize = 32 * 1024;
 
 /// A socket of the calling thread's network namespace.
-pub(super) struct RawNetlink(OwnedFd);
+pub(super) struct RawNetlink(Socket);
 
 impl RawNetlink {
-    /// Ready to ask.
-    pub(super) fn open(protocol: SockProtocol) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        Ok(Self(socket))
+    /// Opens a socket of a protocol such as `NETLINK_ROUTE`.
+    pub(super) fn open(protocol: isize) -> io::Result<Self> {
+        Socket::new(protocol).map(Self)
     }
 
-    /// The same, for dumps in which the kernel applies what the request names as a filter.
+    /// Opens a socket on which the kernel filters a dump by the fields of its request.
     ///
     /// # Minimum kernel version
     ///
     /// 4.20: `NETLINK_GET_STRICT_CHK`.
-    pub(super) fn open_strict(protocol: SockProtocol) -> io::Result<Self> {
+    pub(super) fn open_strict(protocol: isize) -> io::Result<Self> {
         let strict = Self::open(protocol)?;
-        sys::set_option(
-            &strict.0,
-            libc::SOL_NETLINK,
-            libc::NETLINK_GET_STRICT_CHK,
-            1,
-        )?;
+        strict.0.set_netlink_get_strict_chk(true)?;
         Ok(strict)
     }
 
-    /// Asks, and has `each` read every message of the answer, to its end.
-    pub(super) fn ask(
+    /// Requests a change and waits for its acknowledgement.
+    pub(super) fn change(&self, kind: u16, body: &[u8]) -> io::Result<()> {
+        let mut ignore = |_: &[u8]| ControlFlow::Continue(());
+        self.request(NLM_F_ACK, kind, body, &mut ignore)
+    }
+
+    /// Calls `each` with the body of every message of a dump.
+    pub(super) fn dump(
         &self,
-        ask: Ask,
         kind: u16,
         body: &[u8],
         each: &mut dyn FnMut(&[u8]),
     ) -> io::Result<()> {
-        self.answers(ask, kind, body, &mut |message| {
+        self.request(NLM_F_DUMP, kind, body, &mut |message| {
             each(message);
             ControlFlow::Continue(())
         })
     }
 
-    /// Dumps until `each` has read enough: the rest is never asked for, and goes with the socket.
+    /// The same until `each` breaks: closing the socket discards the rest of the dump.
     pub(super) fn dump_until(
         self,
         kind: u16,
         body: &[u8],
         each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        self.answers(Ask::Dump, kind, body, each)
+        self.request(NLM_F_DUMP, kind, body, each)
     }
 
-    fn answers(
+    fn request(
         &self,
-        ask: Ask,
+        flags: u16,
         kind: u16,
         body: &[u8],
         each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        let request = request(ask, kind, body)?;
-        send(self.0.as_raw_fd(), &request, MsgFlags::empty())?;
-        let mut buffer = vec![0; BUFFER];
+        self.0.send(&request(flags, kind, body)?, 0)?;
+        let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
         loop {
-            let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            if read(&buffer[..length], each)? == Answer::Ended {
+            datagram.clear();
+            self.0.recv(&mut datagram, 0)?;
+            if read(&datagram, each)?.is_break() {
                 return Ok(());
             }
         }
     }
 }
 
-/// Number and sender are of no account.
-fn request(ask: Ask, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
-    let flags = match ask {
-        Ask::Dump => libc::NLM_F_REQUEST | libc::NLM_F_DUMP,
-        Ask::Change => libc::NLM_F_REQUEST | libc::NLM_F_ACK,
-    };
-    let flags = u16::try_from(flags).map_err(io::Error::other)?;
-    let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
-    let mut request = Vec::new();
-    request.extend(length.to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    request.extend([0; 8]);
+/// The sequence number stays 0: a socket has one request at a time.
+fn request(flags: u16, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut request = vec![0; HEADER];
     request.extend(body);
+    let length = u32::try_from(request.len()).map_err(io::Error::other)?;
+    let mut header = NetlinkBuffer::new(&mut request);
+    header.set_length(length);
+    header.set_message_type(kind);
+    header.set_flags(NLM_F_REQUEST | flags);
     Ok(request)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    GoesOn,
-    Ended,
-}
-
-/// Reads one datagram.
-fn read(mut messages: &[u8], each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<Answer> {
-    while let Some(size) = number(messages, 0).and_then(|size| usize::try_from(size).ok())
-        && let Some(message) = messages.get(HEADER..size)
-    {
-        match i32::from(u16::from_ne_bytes([messages[4], messages[5]])) {
-            libc::NLMSG_DONE => return Ok(Answer::Ended),
-            libc::NLMSG_ERROR => return errno(message).map(|()| Answer::Ended),
-            _ if each(message).is_break() => return Ok(Answer::Ended),
+/// Reads one datagram. Breaks at the end of the response, or where `each` breaks.
+fn read(
+    mut messages: &[u8],
+    each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
+    while !messages.is_empty() {
+        let message = NetlinkBuffer::new_checked(messages).map_err(io::Error::other)?;
+        match message.message_type() {
+            NLMSG_DONE => return Ok(ControlFlow::Break(())),
+            NLMSG_ERROR => return acknowledged(message.payload()).map(ControlFlow::Break),
+            _ if each(message.payload()).is_break() => return Ok(ControlFlow::Break(())),
             _ => {}
         }
-        let next = size.next_multiple_of(4);
-        messages = messages.get(next..).unwrap_or_default();
+        let aligned = (HEADER + message.payload_length()).next_multiple_of(4);
+        messages = messages.get(aligned..).unwrap_or_default();
     }
-    Ok(Answer::GoesOn)
+    Ok(ControlFlow::Continue(()))
 }
 
-fn errno(message: &[u8]) -> io::Result<()> {
-    match number(message, 0).map(u32::cast_signed) {
-        Some(0) => Ok(()),
-        Some(error) => Err(io::Error::from_raw_os_error(-error)),
-        None => Err(io::ErrorKind::InvalidData.into()),
+fn acknowledged(payload: &[u8]) -> io::Result<()> {
+    let error = ErrorBuffer::new_checked(payload).map_err(io::Error::other)?;
+    match error.code() {
+        None => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code.get())),
     }
 }
 
-/// The number in these bytes.
-pub(super) fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(datagram: &[u8]) -> (Vec<Vec<u8>>, io::Result<ControlFlow<()>>) {
+        let mut bodies = Vec::new();
+        let result = read(datagram, &mut |body| {
+            bodies.push(body.to_vec());
+            ControlFlow::Continue(())
+        });
+        (bodies, result)
+    }
+
+    #[test]
+    fn a_dump_ends_with_done() {
+        let first = request(0, 16, &[1, 2, 3, 4]).unwrap();
+        let second = request(0, 16, &[5, 6, 7, 8]).unwrap();
+        let done = request(0, NLMSG_DONE, &[0; 4]).unwrap();
+        let (bodies, result) = collect(&[first.clone(), second.clone()].concat());
+        assert_eq!(bodies, [[1, 2, 3, 4], [5, 6, 7, 8]]);
+        assert!(result.unwrap().is_continue());
+        let (bodies, result) = collect(&[first, done, second].concat());
+        assert_eq!(bodies, [[1, 2, 3, 4]]);
+        assert!(result.unwrap().is_break());
+    }
+
+    #[test]
+    fn an_error_message_is_the_errno() {
+        let acknowledgement = request(0, NLMSG_ERROR, &[0; 20]).unwrap();
+        assert!(collect(&acknowledgement).1.unwrap().is_break());
+        let body = [(-libc::ENOENT).to_ne_bytes().as_slice(), &[0; 16]].concat();
+        let refusal = request(0, NLMSG_ERROR, &body).unwrap();
+        let error = collect(&refusal).1.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_truncated_message_is_an_error() {
+        let message = request(0, 16, &[1, 2, 3, 4]).unwrap();
+        assert!(collect(&message[..18]).1.is_err());
+    }
 }

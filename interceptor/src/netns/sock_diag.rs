@@ -1,118 +1,174 @@
-//! The TCP sockets of a network namespace, and ending them (`sock_diag(7)`).
+//! Lists and closes the TCP sockets of a network namespace (`sock_diag(7)`).
 
-use std::{
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+use std::{io, net::SocketAddr};
+
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_LISTEN,
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+};
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{Emitable as _, Parseable as _},
+    sys::protocols::NETLINK_SOCK_DIAG,
 };
 
-use nix::{errno::Errno, sys::socket::SockProtocol};
-
-use super::raw_netlink::{Ask, RawNetlink, number};
-
-/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY` (`include/uapi/linux/sock_diag.h`)
-const BY_FAMILY: u16 = 20;
-const DESTROY: u16 = 21;
-
-/// `enum tcp_state`
-const ESTABLISHED: u8 = 1;
-pub(super) const SYN_SENT: u8 = 2;
-pub(super) const SYN_RECEIVED: u8 = 3;
-const CLOSE_WAIT: u8 = 8;
-pub(super) const LISTEN: u8 = 10;
-
-/// `struct inet_diag_sockid`
-const ID: usize = 48;
+use super::raw_netlink::RawNetlink;
 
 /// A TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocket {
-    /// This end.
+    /// The local address, IPv4 also where the socket is an IPv6 one.
     pub local: SocketAddr,
-    /// The other.
+    /// The peer's address.
     pub remote: SocketAddr,
-    /// Who opened it.
+    /// The socket's owner.
     pub uid: u32,
-    /// Whether it waits for connections.
+    /// Whether it is a listening socket.
     pub listens: bool,
-    /// How many connections wait to be accepted if it listens, else how many bytes to be read.
+    /// For a listening socket: connections waiting to be accepted; otherwise: bytes to be read.
     pub queued: u32,
+    /// One of `TCP_LISTEN` and so on.
     pub(super) state: u8,
     family: u8,
-    id: [u8; ID],
+    id: SocketId,
 }
 
-/// A question to the calling thread's network namespace.
+/// A `NETLINK_SOCK_DIAG` socket of the calling thread's network namespace.
 pub struct SockDiag(RawNetlink);
 
 impl SockDiag {
-    /// Ready to ask.
+    /// Opens the netlink socket.
     pub fn open() -> io::Result<Self> {
-        RawNetlink::open(SockProtocol::NetlinkSockDiag).map(Self)
+        RawNetlink::open(NETLINK_SOCK_DIAG).map(Self)
     }
 
-    /// The sockets that listen and those that are connected.
+    /// Lists listening and connected sockets.
     pub fn list(&self) -> io::Result<Vec<TcpSocket>> {
-        let states = [ESTABLISHED, SYN_SENT, SYN_RECEIVED, CLOSE_WAIT, LISTEN];
+        let states = StateFlags::ESTABLISHED
+            | StateFlags::SYN_SENT
+            | StateFlags::SYN_RECV
+            | StateFlags::CLOSE_WAIT
+            | StateFlags::LISTEN;
         let mut sockets = Vec::new();
-        self.dump(&states, &mut |message| sockets.extend(parse(message)))?;
+        self.dump(&states, &mut |socket| sockets.push(socket.into()))?;
         Ok(sockets)
     }
 
-    /// Has `each` read the `struct inet_diag_msg` of every socket in one of these states.
-    pub(super) fn dump(&self, states: &[u8], each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-        let states = states.iter().fold(0, |all, state| all | 1_u32 << state);
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let family = u8::try_from(family).map_err(io::Error::other)?;
-            let request = request(family, states, &[0; ID])?;
-            self.0.ask(Ask::Dump, BY_FAMILY, &request, each)?;
+    /// Calls `each` with every socket in one of these states.
+    pub(super) fn dump(
+        &self,
+        states: &StateFlags,
+        each: &mut dyn FnMut(InetResponseHeader),
+    ) -> io::Result<()> {
+        for (family, any) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
+            let request = request(family, states.clone(), any);
+            let mut malformed = None;
+            // The attributes behind the header are not read.
+            self.0.dump(SOCK_DIAG_BY_FAMILY, &request, &mut |message| {
+                match InetResponseHeader::parse(message) {
+                    Ok(socket) => each(socket),
+                    Err(error) => malformed = Some(error),
+                }
+            })?;
+            if let Some(error) = malformed {
+                return Err(io::Error::other(error));
+            }
         }
         Ok(())
     }
 
-    /// Ends a connection: both ends learn of it, as if it had been reset.
+    /// Closes a connection as if it had been reset: both peers get an error.
     pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
-        let request = request(socket.family, u32::MAX, &socket.id)?;
-        match self.0.ask(Ask::Change, DESTROY, &request, &mut |_| {}) {
-            // It has ended meanwhile.
+        let request = request(socket.family, StateFlags::all(), socket.id.clone());
+        match self.0.change(SOCK_DESTROY, &request) {
+            // It has been closed since it was listed.
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Err(
-                io::Error::other("the kernel cannot end connections (CONFIG_INET_DIAG_DESTROY)"),
-            ),
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
+                Err(io::Error::other(
+                    "the kernel cannot close connections (it lacks CONFIG_INET_DIAG_DESTROY)",
+                ))
+            }
             result => result,
         }
     }
 }
 
-/// `struct inet_diag_req_v2`, of TCP
-fn request(family: u8, states: u32, id: &[u8; ID]) -> io::Result<Vec<u8>> {
-    let tcp = u8::try_from(libc::IPPROTO_TCP).map_err(io::Error::other)?;
-    let mut request = vec![family, tcp, 0, 0];
-    request.extend(states.to_ne_bytes());
-    request.extend(id);
-    Ok(request)
+fn request(family: u8, states: StateFlags, socket_id: SocketId) -> Vec<u8> {
+    let request = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    };
+    let mut bytes = vec![0; request.buffer_len()];
+    request.emit(&mut bytes);
+    bytes
 }
 
-/// `struct inet_diag_msg`
-fn parse(message: &[u8]) -> Option<TcpSocket> {
-    let id: [u8; ID] = message.get(4..4 + ID)?.try_into().ok()?;
-    let family = message[0];
-    let port = |at| u16::from_be_bytes([id[at], id[at + 1]]);
-    let address = |at: usize| -> Option<IpAddr> {
-        if i32::from(family) == libc::AF_INET {
-            let bytes: [u8; 4] = id[at..at + 4].try_into().ok()?;
-            return Some(bytes.into());
+impl From<InetResponseHeader> for TcpSocket {
+    fn from(socket: InetResponseHeader) -> Self {
+        let id = socket.socket_id;
+        let (local, remote) = (id.source_address, id.destination_address);
+        Self {
+            local: SocketAddr::new(local.to_canonical(), id.source_port),
+            remote: SocketAddr::new(remote.to_canonical(), id.destination_port),
+            uid: socket.uid,
+            listens: socket.state == TCP_LISTEN,
+            queued: socket.recv_queue,
+            state: socket.state,
+            family: socket.family,
+            id,
         }
-        let bytes: [u8; 16] = id[at..at + 16].try_into().ok()?;
-        Some(Ipv6Addr::from(bytes).into())
-    };
-    Some(TcpSocket {
-        local: SocketAddr::new(address(4)?.to_canonical(), port(0)),
-        remote: SocketAddr::new(address(20)?.to_canonical(), port(2)),
-        uid: number(message, 4 + ID + 12)?,
-        listens: message[1] == LISTEN,
-        queued: number(message, 4 + ID + 4)?,
-        state: message[1],
-        family,
-        id,
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A socket with the given address on this side.
+    fn socket(local: SocketAddr) -> Option<TcpSocket> {
+        let sockets = SockDiag::open().unwrap().list().unwrap();
+        sockets.into_iter().find(|socket| socket.local == local)
+    }
+
+    #[test]
+    fn connections_of_both_families_are_listed() {
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        let addresses: [IpAddr; 3] = [
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            mapped.into(),
+        ];
+        for address in addresses {
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let server = listener.local_addr().unwrap();
+            let server = SocketAddr::new(server.ip().to_canonical(), server.port());
+            let client = TcpStream::connect(server).unwrap().local_addr().unwrap();
+            let listening = socket(server).unwrap();
+            assert!(listening.listens);
+            assert_eq!(listening.uid, nix::unistd::getuid().as_raw());
+            assert_eq!(listening.queued, 1);
+            let _accepted = listener.accept().unwrap();
+            assert_ne!(client, server);
+        }
+    }
+
+    #[test]
+    fn a_destroyed_connection_is_gone_and_may_be_destroyed_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let local = stream.local_addr().unwrap();
+        let connection = socket(local).unwrap();
+        let diag = SockDiag::open().unwrap();
+        diag.destroy(&connection).unwrap();
+        assert_eq!(socket(local), None);
+        diag.destroy(&connection).unwrap();
+    }
 }

@@ -12,10 +12,10 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteHeader, RouteMessage, RouteProtocol},
     rule::RuleMessage,
 };
-use nix::sys::socket::SockProtocol;
 use rtnetlink::{
     IpVersion,
     packet_core::{Emitable as _, NlaBuffer, NlasIterator, Parseable as _},
+    sys::protocols::NETLINK_ROUTE,
 };
 
 use super::raw_netlink::RawNetlink;
@@ -66,7 +66,7 @@ impl<T> Listed<T> {
 pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
     let mut listed = Listed::EMPTY;
     let question = route_header(version);
-    RawNetlink::open(SockProtocol::NetlinkRoute)
+    RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
             netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
                 listed.take(Some(destination(message)), limit)
@@ -120,7 +120,7 @@ fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessag
     };
     let mut question = vec![0; filter.buffer_len()];
     filter.emit(&mut question);
-    RawNetlink::open_strict(SockProtocol::NetlinkRoute)
+    RawNetlink::open_strict(NETLINK_ROUTE)
         .and_then(|netlink| {
             netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
                 listed.take(RouteMessage::parse(message).ok(), OURS)
@@ -141,7 +141,7 @@ pub fn is_local(address: IpAddr) -> Result<bool> {
     // `rtm_table`, which an open socket has the kernel filter by.
     question[4] = libc::RT_TABLE_LOCAL;
     let mut found = false;
-    RawNetlink::open_strict(SockProtocol::NetlinkRoute)
+    RawNetlink::open_strict(NETLINK_ROUTE)
         .and_then(|netlink| {
             netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
                 found = destination(message) == wanted;
@@ -161,7 +161,7 @@ pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
     let mut listed = Listed::EMPTY;
     let mut question = [0; RULE_HEADER];
     question[0] = family(version).into();
-    RawNetlink::open(SockProtocol::NetlinkRoute)
+    RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
             netlink.dump_until(libc::RTM_GETRULE, &question, &mut |message| {
                 listed.take(RuleMessage::parse(message).ok(), MAX_RULES)
@@ -180,7 +180,7 @@ pub fn are_at_most(limit: usize) -> Result<bool> {
         }
     }
     let mut interfaces = Listed::EMPTY;
-    RawNetlink::open(SockProtocol::NetlinkRoute)
+    RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
             let question = [0; LINK_HEADER];
             netlink.dump_until(libc::RTM_GETLINK, &question, &mut |_| {

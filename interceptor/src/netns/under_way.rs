@@ -3,8 +3,9 @@
 use std::io;
 
 use interceptor_ebpf::StandInRange;
+use netlink_packet_sock_diag::{TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
-use super::sock_diag::{LISTEN, SYN_RECEIVED, SYN_SENT, SockDiag, TcpSocket};
+use super::sock_diag::{SockDiag, TcpSocket};
 
 /// What is going on, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,10 +30,10 @@ fn activity_of(socket: &TcpSocket, ports: &[u16]) -> Activity {
     let is_proxys = || ports.contains(&socket.local.port());
     let is_to_stand_in = || StandInRange::contains(socket.remote.ip().into());
     match socket.state {
-        LISTEN if socket.queued > 0 && is_proxys() => Activity::UnderWay,
-        LISTEN => Activity::None,
-        SYN_SENT if is_to_stand_in() => Activity::UnderWay,
-        SYN_RECEIVED => Activity::UnderWay,
+        TCP_LISTEN if socket.queued > 0 && is_proxys() => Activity::UnderWay,
+        TCP_LISTEN => Activity::None,
+        TCP_SYN_SENT if is_to_stand_in() => Activity::UnderWay,
+        TCP_SYN_RECV => Activity::UnderWay,
         _ => Activity::Open,
     }
 }

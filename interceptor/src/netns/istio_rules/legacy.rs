@@ -7,10 +7,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use super::{
-    super::{raw_netlink::number, sys},
-    Chain, ISTIO_IPTABLES, Matters,
-};
+use super::{super::sys, Chain, ISTIO_IPTABLES, Matters};
 
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; IPv6's have the same numbers.
 const GET_INFO: i32 = 64;
@@ -176,4 +173,9 @@ impl Tables {
 /// Between the two questions (`get_entries`).
 fn has_changed(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAGAIN as i32)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
 }

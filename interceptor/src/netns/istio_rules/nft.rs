@@ -1,27 +1,30 @@
-//! What nft and iptables-nft write.
+//! Chains that nft and iptables-nft create.
+//!
+//! `netlink-packet-netfilter` would decode these messages, but fails for a whole chain or rule if one
+//! of its attributes or expressions is unknown, and a chain that is not read is one that is not
+//! reported. It also decodes all expressions of all rules, of which only the names of table and
+//! chain are needed, and brings a second `derive_more`.
 
 use std::{collections::BTreeSet, io};
 
-use nix::{errno::Errno, sys::socket::SockProtocol};
+use nix::errno::Errno;
+use rtnetlink::{packet_core::NlasIterator, sys::protocols::NETLINK_NETFILTER};
 
-use super::{
-    super::raw_netlink::{Ask, RawNetlink},
-    Chain, ISTIO_IPTABLES, ISTIO_NFTABLES, Matters,
-};
+use super::{super::raw_netlink::RawNetlink, Chain, ISTIO_IPTABLES, ISTIO_NFTABLES, Matters};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
 const GET_CHAIN: u16 = 10 << 8 | 4;
-/// `struct nfgenmsg`: of every family.
-const EVERY_FAMILY: [u8; 4] = [0; 4];
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE`
 const GET_RULE: u16 = 10 << 8 | 7;
+/// `struct nfgenmsg`: all families.
+const EVERY_FAMILY: [u8; 4] = [0; 4];
 /// `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE`
 const TABLE: u16 = 1;
 /// `NFTA_RULE_CHAIN`
 const RULE_CHAIN: u16 = 2;
 /// `NFTA_CHAIN_NAME`
 const NAME: u16 = 3;
-/// `NFTA_CHAIN_HOOK`, of chains that the kernel calls, and `NFTA_HOOK_HOOKNUM` in it.
+/// `NFTA_CHAIN_HOOK` of base chains, and `NFTA_HOOK_HOOKNUM` in it.
 const HOOK: u16 = 4;
 const HOOK_NUMBER: u16 = 1;
 /// `NFTA_CHAIN_POLICY`
@@ -35,7 +38,7 @@ const DROP: u32 = 0;
 pub(super) fn has_chains() -> io::Result<bool> {
     let mut found = false;
     dump(GET_CHAIN, &mut |message| {
-        found |= name(message, NAME).is_some_and(is_istios);
+        found |= name(message, NAME).is_some_and(|name| is_istio(&name));
     })?;
     Ok(found)
 }
@@ -58,29 +61,26 @@ pub(super) fn chains_that_matter(chains: &mut BTreeSet<Chain>) -> io::Result<()>
             name(message, TABLE),
             name(message, RULE_CHAIN),
         );
-        let is_its = |chain: &&Chain| {
-            let (table, name) = (chain.table.as_bytes(), chain.name.as_bytes());
+        let contains_rule = |chain: &&Chain| {
+            let (table, name) = (chain.table.clone().into(), chain.name.clone().into());
             rule == (Some(chain.family), Some(table), Some(name))
         };
-        chains.extend(rewriting.iter().find(is_its).cloned());
+        chains.extend(rewriting.iter().find(contains_rule).cloned());
     })
 }
 
 /// A chain that drops TCP, or may rewrite it as it goes out.
 fn read_chain(message: &[u8]) -> Option<Chain> {
-    let hook = attribute(
-        attribute(message.get(EVERY_FAMILY.len()..)?, HOOK)?,
-        HOOK_NUMBER,
-    )?;
+    let attributes = message.get(EVERY_FAMILY.len()..)?;
+    let hook = attribute(&attribute(attributes, HOOK)?, HOOK_NUMBER)?;
     let hook = i32::from_be_bytes(hook.try_into().ok()?);
-    let policy = attribute(message.get(EVERY_FAMILY.len()..)?, POLICY);
-    let drops = policy == Some(&DROP.to_be_bytes());
-    let matters = match (name(message, TYPE)?, hook) {
+    let drops = attribute(attributes, POLICY).as_deref() == Some(&DROP.to_be_bytes());
+    let matters = match (name(message, TYPE)?.as_slice(), hook) {
         (b"filter", libc::NF_INET_LOCAL_IN | libc::NF_INET_LOCAL_OUT) if drops => Matters::Drops,
         (b"nat", libc::NF_INET_LOCAL_OUT) => Matters::Rewrites,
         _ => return None,
     };
-    let text = |kind| Some(String::from_utf8_lossy(name(message, kind)?).into_owned());
+    let text = |kind| Some(String::from_utf8_lossy(&name(message, kind)?).into_owned());
     Some(Chain {
         family: family(message)?,
         table: text(TABLE)?,
@@ -99,17 +99,17 @@ fn family(message: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Asks for all of a kind. A kernel without nftables has none.
+/// Dumps all objects of a kind: none on a kernel without nftables.
 fn dump(kind: u16, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let asked = RawNetlink::open(SockProtocol::NetlinkNetFilter)
-        .and_then(|netlink| netlink.ask(Ask::Dump, kind, &EVERY_FAMILY, each));
-    match asked {
+    let result = RawNetlink::open(NETLINK_NETFILTER)
+        .and_then(|netlink| netlink.dump(kind, &EVERY_FAMILY, each));
+    match result {
         Err(error) if is_absent(&error) => Ok(()),
-        asked => asked,
+        result => result,
     }
 }
 
-fn is_istios(name: &[u8]) -> bool {
+fn is_istio(name: &[u8]) -> bool {
     name.starts_with(ISTIO_IPTABLES) || name.starts_with(ISTIO_NFTABLES)
 }
 
@@ -119,25 +119,15 @@ fn is_absent(error: &io::Error) -> bool {
     absent.contains(&error.raw_os_error())
 }
 
-/// An attribute that is a name, without the zero at its end.
-fn name(message: &[u8], kind: u16) -> Option<&[u8]> {
-    let value = attribute(message.get(EVERY_FAMILY.len()..)?, kind)?;
-    Some(value.strip_suffix(&[0]).unwrap_or(value))
+/// A name, without the zero at its end.
+fn name(message: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut name = attribute(message.get(EVERY_FAMILY.len()..)?, kind)?;
+    name.pop_if(|last| *last == 0);
+    Some(name)
 }
 
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    /// `NLA_TYPE_MASK`: without the flags.
-    const KIND: u16 = 0x3fff;
-
-    while let [low, high, kind @ ..] = attributes
-        && let Some(kind) = kind.first_chunk()
-    {
-        let size = usize::from(u16::from_ne_bytes([*low, *high]));
-        let value = attributes.get(4..size)?;
-        if u16::from_ne_bytes(*kind) & KIND == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(size.next_multiple_of(4)..)?;
-    }
-    None
+fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+    let mut attributes = NlasIterator::new(attributes).filter_map(Result::ok);
+    let attribute = attributes.find(|attribute| attribute.kind() == kind)?;
+    Some(attribute.value().to_vec())
 }
