@@ -22,7 +22,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    settings::{Settings, ports::PortRange, prefixes::PrefixSelection},
+    settings::{Settings, control::Proof, ports::PortRange, prefixes::PrefixSelection},
     stdio::message,
 };
 
@@ -36,15 +36,6 @@ const NOBODYS: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
-
-/// How capture is to be proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// The port that is dialled.
-    pub port: u16,
-    /// How long to go on.
-    pub timeout: Duration,
-}
 
 impl Proof {
     /// Returns when a captured connection has arrived; fails if none does in time. `local` is the

@@ -7,9 +7,8 @@ use super::{
     annotations::ANNOTATIONS,
     pod::{Container, Pod},
     proxy_config::ProxyConfig,
-    selection::parse_bool,
 };
-use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags};
+use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags, parse_bool};
 
 /// How a pod is to be captured, and from when on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +72,7 @@ pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<Intent, String> {
     let is_set = |variable| {
         let own = proxy.variables.get(variable);
         let value = own.or_else(|| config.proxy_metadata.get(variable));
-        value.and_then(|value| parse_bool(value)) == Some(true)
+        value.is_some_and(|value| parse_bool(value) == Ok(true))
     };
     if is_set("ISTIO_META_DNS_CAPTURE") {
         arguments.extend(["--redirect-dns", "--capture-all-dns"].map(str::to_owned));

@@ -9,6 +9,7 @@ use super::{
     intent::{self, Intent},
     pod::{Container, Pod},
 };
+use crate::settings::parse_bool;
 
 /// Who is not asked, and what else the agent was told about picking pods.
 #[derive(Clone, Debug)]
@@ -142,7 +143,7 @@ fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
         };
     }
     let proxy = pod.container("istio-proxy");
-    if proxy.is_some_and(|proxy| parse_bool(proxy.variable("DISABLE_ENVOY")) == Some(true)) {
+    if proxy.is_some_and(|proxy| parse_bool(proxy.variable("DISABLE_ENVOY")) == Ok(true)) {
         return Err(Skip::Proxyless);
     }
     let proxy = proxy.ok_or(Skip::NoProxy)?;
@@ -171,16 +172,7 @@ fn injection(pod: &Pod) -> Option<bool> {
         .labels
         .get(INJECT)
         .or_else(|| pod.annotations.get(INJECT))?;
-    parse_bool(value)
-}
-
-/// Go's `strconv.ParseBool`.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    parse_bool(value).ok()
 }
 
 /// Whether `image` is of one of these repositories, whatever its tag or digest. A repository without

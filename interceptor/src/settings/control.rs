@@ -1,4 +1,6 @@
-//! istio-iptables' flags that are not about what is captured, but about what this run does.
+//! istio-iptables' flags that control a run rather than what is captured.
+
+use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
@@ -8,7 +10,6 @@ use super::{
     numbers,
     source::Source,
 };
-use crate::validation::Proof;
 
 const HEADING: &str = "What to do";
 
@@ -40,7 +41,16 @@ impl FromArgMatches for ControlFlags {
     }
 }
 
-/// What a run is for.
+/// How capture is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The port that test connections go to.
+    pub port: u16,
+    /// When verification fails.
+    pub timeout: Duration,
+}
+
+/// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Print what would be in force.
@@ -112,8 +122,6 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::Parser;
     use proptest::prelude::*;
 
