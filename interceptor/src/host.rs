@@ -22,10 +22,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::{
-    bpf::pins::BPFFS,
-    netns::{Netns, NetnsId},
-};
+use crate::bpf::pins::BPFFS;
 
 /// What attaching takes, with the bits of `capabilities(7)`.
 const CAPABILITIES: [(&str, u32); 5] = [
@@ -167,29 +164,9 @@ pub fn root() -> Result<PathBuf> {
     Ok(HostProcess::find()?.file("root").into())
 }
 
-/// The host's network namespace.
-pub fn netns() -> Result<NetnsId> {
-    let path = HostProcess::find()?.file("ns/net");
-    NetnsId::of(Path::new(&path)).with_context(|| format!("cannot look at {path}"))
-}
-
-/// Our own network namespace: the host's if we have `hostNetwork`, or a node's that is a container
-/// with a network of its own and the machine's processes.
-pub fn own_netns() -> Result<NetnsId> {
-    let path = "/proc/self/ns/net";
-    NetnsId::of(Path::new(path)).with_context(|| format!("cannot look at {path}"))
-}
-
-/// Makes sure that `netns` is a pod's: attaching the host's would capture the whole machine.
-pub fn check_not_hosts(netns: &Netns) -> Result<()> {
-    let hosts = self::netns();
-    if hosts.is_ok_and(|hosts| netns.id().is_ok_and(|id| id == hosts)) {
-        bail!(
-            "--netns {} is the host's network namespace: give a pod's own",
-            netns.path().display()
-        );
-    }
-    Ok(())
+/// The path of the host's network namespace.
+pub fn netns_path() -> Result<PathBuf> {
+    Ok(HostProcess::find()?.file("ns/net").into())
 }
 
 /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first PID namespace.

@@ -14,18 +14,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use ids::IdMaps;
 use interceptor_ebpf::NetnsCookie;
 use nix::{
     sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
+use userns::IdMaps;
+
+use crate::host;
 
 pub mod addresses;
 pub mod changes;
 pub mod clsact;
-pub mod connections;
-pub mod ids;
 pub mod interfaces;
 pub mod istio_rules;
 pub mod listening;
@@ -41,8 +41,10 @@ pub mod stand_in_routes;
 pub mod stand_in_rule;
 mod sys;
 pub mod tables;
+pub mod tcp_activity;
+pub mod tcp_sockets;
 pub mod tproxy;
-pub mod under_way;
+pub mod userns;
 
 /// How a user names a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +125,21 @@ impl NetnsId {
             inode: metadata.ino(),
         })
     }
+
+    /// The host's network namespace.
+    pub fn of_host() -> Result<Self> {
+        Self::at(&host::netns_path()?)
+    }
+
+    /// This process's network namespace: the host's with `hostNetwork`, or that of a node which is
+    /// itself a container with its own network.
+    pub fn of_self() -> Result<Self> {
+        Self::at(Path::new("/proc/self/ns/net"))
+    }
+
+    fn at(path: &Path) -> Result<Self> {
+        Self::of(path).with_context(|| format!("cannot read the identity of {}", path.display()))
+    }
 }
 
 impl Netns {
@@ -187,6 +204,19 @@ impl Netns {
             device: metadata.dev(),
             inode: metadata.ino(),
         })
+    }
+
+    /// Fails for the host's namespace: attaching it would capture the traffic of the whole machine.
+    pub fn check_not_hosts(&self) -> Result<()> {
+        let is_hosts =
+            NetnsId::of_host().is_ok_and(|hosts| self.id().is_ok_and(|own| own == hosts));
+        if is_hosts {
+            bail!(
+                "--netns {} is the host's network namespace: give a pod's own",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// What its user namespace calls which users and groups; nothing if it is the initial one.

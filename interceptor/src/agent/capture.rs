@@ -125,7 +125,7 @@ impl Capture {
     fn get_ready(&self, order: Order) -> Result<Ready> {
         let netns = Netns::open(&NetnsSpec::File(order.netns))?;
         check_is(&netns, order.expected)?;
-        host::check_not_hosts(&netns)?;
+        netns.check_not_hosts()?;
         if !order.beside_istio && self.is_left_to_istio_now(&netns)? {
             return Err(IstiosRules.into());
         }

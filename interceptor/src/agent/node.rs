@@ -37,7 +37,10 @@ use super::{
     surroundings::{self, Surroundings},
     watch,
 };
-use crate::{host, netns::Netns, settings::Settings};
+use crate::{
+    netns::{Netns, NetnsId},
+    settings::Settings,
+};
 
 /// The node. One thread has it; what blocks is done by others.
 pub struct Node {
@@ -111,7 +114,7 @@ impl Node {
         let capture = Capture::new(at.cgroup_root.as_deref())?;
         let sandboxes = Sandboxes::new(
             &at.host_proc,
-            [host::netns()?, host::own_netns()?],
+            [NetnsId::of_host()?, NetnsId::of_self()?],
             capture.root(),
             at.kubepods_cgroup.as_deref(),
         );

@@ -177,7 +177,7 @@ pub(super) struct Ground {
 
 impl Ground {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
-        host::check_not_hosts(netns)?;
+        netns.check_not_hosts()?;
         match netns.run(istio_rules::are_here) {
             Ok(false) => warn_of_others(netns),
             Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),

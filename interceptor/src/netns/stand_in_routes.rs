@@ -19,9 +19,9 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{
     addresses::LOOPBACK_INDEX,
-    connections,
     routes::{self, Way},
     tables::{self, LOCAL_TABLE, ip_address},
+    tcp_sockets,
 };
 
 /// Marks our routes (`ip route show table local proto 153`).
@@ -207,7 +207,7 @@ pub async fn remove(netlink: &Handle) -> Result<bool> {
 /// Whether a TCP connection of the calling thread's network namespace has an end in the IPv6 range.
 fn has_open_v6_connections() -> Result<bool> {
     let is_in_range = |end: IpAddr| end.is_ipv6() && StandInRange::contains(Address::from(end));
-    Ok(connections::open()?
+    Ok(tcp_sockets::open()?
         .iter()
         .any(|connection| is_in_range(connection.local) || is_in_range(connection.remote)))
 }

@@ -24,9 +24,8 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::{
     addresses::{self, LOOPBACK_INDEX},
-    connections,
     netlink::errno,
-    tables,
+    tables, tcp_sockets,
 };
 use crate::{
     host,
@@ -166,7 +165,7 @@ async fn speaks_for_clients(netlink: &Handle) -> Result<bool> {
             || StandInRange::contains(Address::from(end))
             || own.iter().any(|address| address.net.addr() == end)
     };
-    let open = connections::open()?;
+    let open = tcp_sockets::open()?;
     Ok(open.iter().any(|connection| !is_own(connection.local)))
 }
 

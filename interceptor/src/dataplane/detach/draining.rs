@@ -27,7 +27,7 @@ use crate::{
     bpf::{grace, maps::Maps, pins::Pins},
     netns::{
         Netns,
-        under_way::{self, Activity},
+        tcp_activity::{self, Activity},
     },
 };
 
@@ -74,7 +74,7 @@ impl<'a> Draining<'a> {
     }
 
     fn activity(&self) -> Activity {
-        let activity = self.netns.run(|| Ok(under_way::activity(&self.ports)?));
+        let activity = self.netns.run(|| Ok(tcp_activity::activity(&self.ports)?));
         activity.unwrap_or_else(|error| {
             debug!("cannot look at connections under way: {error:#}");
             Activity::Open
