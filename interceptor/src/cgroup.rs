@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
-/// Every cgroup has this file but the hierarchy's root.
-const NOT_THE_ROOT: &str = "cgroup.events";
+/// Every cgroup except the hierarchy's root has this file.
+const NON_ROOT_FILE: &str = "cgroup.events";
 
 /// The mounted cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,12 +77,12 @@ pub struct Cgroup {
 impl Cgroup {
     /// Opens the cgroup at `path`, or the hierarchy's root.
     ///
-    /// The root of a cgroup namespace is refused when it was not asked for by name: programs there
-    /// would see the sockets of this container only.
+    /// The root of a cgroup namespace is refused unless it is named explicitly: programs there run only
+    /// for the sockets of this container.
     pub fn open(hierarchy: &Hierarchy, path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else {
             let root = Self::open_path(hierarchy, &hierarchy.mount)?;
-            if hierarchy.mount.join(NOT_THE_ROOT).exists() {
+            if hierarchy.mount.join(NON_ROOT_FILE).exists() {
                 bail!(
                     "{} is the root of a cgroup namespace, not of the host's cgroup hierarchy: \
                      programs attached there would miss the pods. Run in the host's cgroup \
@@ -101,11 +101,11 @@ impl Cgroup {
         let file = File::open(&path)
             .with_context(|| format!("cannot open the cgroup {}", path.display()))?;
         let kind = fstatfs(&file)
-            .with_context(|| format!("cannot tell the file system of {}", path.display()))?
+            .with_context(|| format!("cannot read the file system type of {}", path.display()))?
             .filesystem_type();
         if kind != CGROUP2_SUPER_MAGIC || !file.metadata()?.is_dir() {
             bail!(
-                "--cgroup {}: not a cgroup of the cgroup2 hierarchy: give a folder below its mount",
+                "--cgroup {}: not a cgroup of the cgroup2 hierarchy: give a directory below its mount",
                 path.display()
             );
         }
@@ -132,7 +132,7 @@ impl Cgroup {
         &self.mount
     }
 
-    /// The kernel's name for it, not used again while the machine is up.
+    /// The kernel's ID of the cgroup, not reused until reboot.
     #[must_use]
     pub const fn id(&self) -> u64 {
         self.id

@@ -1,6 +1,6 @@
-//! Whether interception will work on this machine: everything it takes, tried out.
+//! Whether this machine supports capturing: every required feature is probed.
 //!
-//! Features are probed, never inferred from a version: distributions backport.
+//! Nothing is inferred from the kernel's version: distributions backport.
 
 use std::{
     fs,
@@ -28,17 +28,17 @@ use crate::{
     stdio::message,
 };
 
-/// One thing that interception needs.
+/// The result for one required feature.
 #[derive(Clone, Debug, Serialize)]
 pub struct Probe {
-    /// What is needed.
+    /// The feature's name.
     pub feature: String,
-    /// Whether it is there.
+    /// Whether it works.
     pub ok: bool,
     /// What is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -58,7 +58,7 @@ impl Probe {
     }
 }
 
-/// The verifier's log ends with what it objects to; the rest is for `RUST_LOG=debug`.
+/// The verifier's log ends with its error; the rest is for `RUST_LOG=debug`.
 fn shorten(problem: &str) -> String {
     let Some((head, log)) = problem.split_once("Verifier output:") else {
         return problem.to_owned();
@@ -68,13 +68,16 @@ fn shorten(problem: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .rfind(|line| !STATISTICS.iter().any(|start| line.starts_with(start)));
-    format!("{head}the verifier says: {}", objection.unwrap_or_default())
+    format!(
+        "{head}the verifier reports: {}",
+        objection.unwrap_or_default()
+    )
 }
 
-/// How the lines begin that the verifier ends its log with.
+/// The prefixes of the statistics at the end of the verifier's log.
 const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth", ":"];
 
-/// Tries everything. The order is that of what depends on what.
+/// Runs all probes, each after those that it depends on.
 #[must_use]
 pub fn run() -> Vec<Probe> {
     let mut probes = vec![Probe::new(
@@ -107,7 +110,7 @@ pub fn run() -> Vec<Probe> {
     ));
     probes.push(Probe::new(
         "netns cookie (SO_NETNS_COOKIE)",
-        "use Linux 5.15 or later, or a kernel that has it backported",
+        "use Linux 5.14 or later, or a kernel with this feature backported",
         &Netns::open(&NetnsSpec::Process(process::id())).map(drop),
     ));
     if bpffs.is_ok() {
@@ -120,9 +123,9 @@ fn copy(error: &anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:#}")
 }
 
-/// Loads every program, and attaches every hook in a cgroup and a network namespace of our own.
+/// Loads every program and attaches every hook, in a temporary cgroup and network namespace.
 fn probe_programs(hierarchy: Option<&Hierarchy>) -> Vec<Probe> {
-    let remedy = "use Linux 6.1 or later, or a kernel that has it backported";
+    let remedy = "use Linux 6.1 or later, or a kernel with this feature backported";
     let scratch = Scratch::new();
     let mut object = match scratch.load() {
         Ok(object) => object,
@@ -148,7 +151,7 @@ fn probe_programs(hierarchy: Option<&Hierarchy>) -> Vec<Probe> {
     probes
 }
 
-/// Places to try things out in, gone when dropped.
+/// Pins and a cgroup for the probes, removed when dropped.
 struct Scratch {
     pins: Pins,
     name: String,
@@ -184,28 +187,28 @@ impl Scratch {
         let Some(hierarchy) = hierarchy else {
             return Ok(());
         };
-        let folder = self.cgroup(hierarchy);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
-        link::check_no_exclusive_programs(hook, &folder, &hierarchy.mount)?;
+        let dir = self.cgroup(hierarchy);
+        fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create the cgroup {}", dir.display()))?;
+        link::check_no_exclusive_programs(hook, &dir, &hierarchy.mount)?;
         link::ensure(
             hook,
             &program,
-            &Cgroup::open(hierarchy, Some(&folder))?,
+            &Cgroup::open(hierarchy, Some(&dir))?,
             &links,
         )
         .map(drop)
     }
 
-    /// Attaches at the only interface of a network namespace of our own, and detaches.
+    /// Attaches to the only interface of a new network namespace, and detaches.
     fn watch(&self, object: &mut Object) -> Result<()> {
-        let folder = self.pins.netns(0);
-        pins::create_dir(&folder)?;
+        let dir = self.pins.netns(0);
+        pins::create_dir(&dir)?;
         own_netns()?.run(|| {
             let all = netlink::run(async |handle| interfaces::list(&handle).await)?;
             all.iter()
-                .try_for_each(|interface| interface_hooks::ensure(object, interface, &folder))?;
-            interface_hooks::retain(&all, &[], &folder)
+                .try_for_each(|interface| interface_hooks::ensure(object, interface, &dir))?;
+            interface_hooks::retain(&all, &[], &dir)
         })
     }
 
@@ -219,17 +222,20 @@ impl Drop for Scratch {
         let pins_gone = self.pins.remove_all();
         let cgroup_gone = Hierarchy::find()
             .map(|hierarchy| self.cgroup(&hierarchy))
-            .is_ok_and(|folder| !folder.exists() || fs::remove_dir(folder).is_ok());
+            .is_ok_and(|dir| !dir.exists() || fs::remove_dir(dir).is_ok());
         if pins_gone.is_err() || !cgroup_gone {
-            message!("interceptor: cannot tidy up {} after the check", self.name);
+            message!(
+                "interceptor: cannot remove the pins and the cgroup {} of the check",
+                self.name
+            );
         }
     }
 }
 
-/// A new network namespace, which lasts as long as it is open.
+/// A new network namespace, which exists until it is dropped.
 fn own_netns() -> Result<Netns> {
     std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
         let path = Path::new("/proc/thread-self/ns/net").to_owned();
         Netns::open(&NetnsSpec::File(path))
     })

@@ -1,4 +1,4 @@
-//! What becomes of a connection of an attached pod, and why.
+//! How a connection of an attached pod is handled, and why.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -28,68 +28,68 @@ use crate::{
     settings::{Mode, Settings},
 };
 
-/// A connection that is asked about.
+/// A connection to explain.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// TCP or UDP.
     pub transport: Transport,
-    /// Where it goes.
+    /// The destination, before any redirection.
     pub destination: SocketAddr,
-    /// Which way.
+    /// Outbound or inbound.
     pub direction: Direction,
 }
 
-/// Which way a connection goes.
+/// The direction of a connection.
 #[derive(Clone, Debug)]
 pub enum Direction {
-    /// Made by a socket of the pod.
+    /// From a socket of the pod.
     Outbound {
-        /// Who opened the socket.
+        /// The owner of the socket.
         owner: Owner,
-        /// What it is bound to, if it is.
+        /// The address that the socket is bound to, if any.
         source: Option<IpAddr>,
     },
-    /// Come from outside the pod.
+    /// From outside the pod.
     Inbound {
-        /// The interface that it comes by; if not given, the one that has the destination.
+        /// The interface that the connection enters through; by default the one with the destination.
         interface: Option<String>,
     },
 }
 
-/// What becomes of it.
+/// The result for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It goes on as if we were not there.
+    /// Not redirected.
     Passed,
-    /// It is taken to the proxy.
+    /// Redirected to the proxy.
     Captured {
-        /// The port of the listener that gets it.
+        /// The port of the proxy's listener.
         port: u16,
     },
-    /// It would be captured, but the pod has no route there.
+    /// It would be captured, but the pod has no route to the destination.
     Unroutable,
 }
 
-/// What becomes of a connection, and why.
+/// The result and the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
-    /// What becomes of it.
+    /// The result for a connection.
     pub outcome: Outcome,
-    /// Why, in words.
+    /// The reason as text.
     pub reason: String,
-    /// The iptables rule that says the same. None if what says it is that no rule matches.
+    /// The equivalent iptables rule. None if no rule matches.
     pub rule: Option<Rule>,
-    /// The interface that it leaves or comes by.
+    /// The interface that the connection leaves or enters through.
     pub interface: Option<String>,
-    /// Where it comes from.
+    /// The source address.
     pub source: Option<IpAddr>,
-    /// What cannot be told without the very socket, if anything.
+    /// What depends on the socket itself, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// Explains by the settings that the pod is attached with, and its network as it is now.
+/// Explains with the settings in force and the pod's current network.
 pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
     let settings = settings_in_force(netns)?;
     netns.run(|| {
@@ -117,19 +117,19 @@ fn settings_in_force(netns: &Netns) -> Result<Record> {
     };
     let Some((maps, policy)) = policy else {
         bail!(
-            "{} is not captured: everything passes; `interceptor attach` captures it",
+            "{} is not captured, so no connection is redirected; `interceptor attach` captures it",
             netns.path().display()
         );
     };
     Record::load(&maps, policy.id)
 }
 
-/// A pod as it is at this moment.
+/// A pod's settings and its current network.
 struct Pod {
     settings: Settings,
     network: PodNetwork,
     compiled: CompiledPolicy,
-    /// Where packets to the destination's stand-in go, if that was asked.
+    /// The route to the destination's stand-in, if it was looked up.
     stand_in: Option<Way>,
 }
 
@@ -191,14 +191,17 @@ impl Pod {
             (explanation.outcome, way, limit)
         {
             explanation.outcome = Outcome::Unroutable;
-            explanation.reason = format!("the pod has no route there: {}", Errno::desc(errno));
+            explanation.reason = format!(
+                "the pod has no route to the destination: {}",
+                Errno::desc(errno)
+            );
         } else if question.transport == Transport::Tcp {
             self.note_stand_in(&mut explanation, bound);
         }
         explanation
     }
 
-    /// A captured connection goes to the destination's stand-in, by the routes that the pod has there.
+    /// A captured connection goes to the destination's stand-in, by the pod's routes to it.
     fn note_stand_in(&self, explanation: &mut Explanation, bound: Option<IpAddr>) {
         match (explanation.outcome, self.stand_in) {
             (Outcome::Captured { .. }, Some(Way::Loopback { source })) if bound.is_none() => {
@@ -206,7 +209,7 @@ impl Pod {
             }
             (Outcome::Captured { .. }, Some(Way::Out { .. } | Way::Nowhere(_))) => {
                 explanation.outcome = Outcome::Unroutable;
-                stand_in_routes::GONE.clone_into(&mut explanation.reason);
+                stand_in_routes::ROUTES_LOST.clone_into(&mut explanation.reason);
             }
             _ => {}
         }
@@ -264,13 +267,13 @@ impl Pod {
         }
     }
 
-    /// What the routes to `destination` cannot be relied on for.
+    /// Why the copied routes of the destination's family are incomplete, if they are.
     fn limit(&self, destination: IpAddr) -> Option<&Limit> {
         let mut limits = self.network.limits.iter();
         limits.find(|limit| limit.ipv6 == destination.is_ipv6())
     }
 
-    /// The first rule that settles it: of `mangle` where TPROXY takes what comes in, else of `nat`.
+    /// The first rule that decides: of `mangle` for TPROXY, else of `nat`.
     fn rule(&self, packet: &Packet, chain: &str, reason: Reason) -> Option<Rule> {
         if reason == Reason::Ipv6Disabled {
             return None;
@@ -325,7 +328,7 @@ impl Pod {
     }
 }
 
-/// Where a connection to the unspecified address goes.
+/// The destination of a connection: the unspecified address means localhost.
 #[must_use]
 pub fn effective(destination: SocketAddr) -> SocketAddr {
     let address = match destination.ip() {

@@ -1,4 +1,4 @@
-//! The machine's own places that an interception lives in.
+//! The host: its namespaces, bpffs and the machine-wide lock.
 
 pub mod paths;
 
@@ -24,7 +24,7 @@ use nix::{
 
 use crate::bpf::pins::BPFFS;
 
-/// What attaching takes, with the bits of `capabilities(7)`.
+/// The capabilities that attaching requires, with the bits of `capabilities(7)`.
 const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_BPF", 39),
     ("CAP_PERFMON", 38),
@@ -33,17 +33,17 @@ const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_SYS_PTRACE", 19),
 ];
 
-/// How often a lock is tried again that another command has.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often a lock that another command holds is retried.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lets us open as many files as we may. A node's pods take several each; the limit that processes
-/// begin with is for those that use `select(2)`.
+/// Raises the soft limit of open files to the hard one: each pod needs several, and the default is low
+/// only for the sake of `select(2)`.
 pub fn raise_open_files() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot tell RLIMIT_NOFILE")?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise RLIMIT_NOFILE")
 }
 
-/// Makes sure that we may do what attaching takes.
+/// Checks that this process has the privileges that attaching requires.
 pub fn check_root() -> Result<()> {
     let status =
         fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
@@ -52,8 +52,8 @@ pub fn check_root() -> Result<()> {
         return Ok(());
     }
     bail!(
-        "this needs root with all capabilities, to load BPF programs and to enter network \
-         namespaces; missing are {}. Run it with sudo, or in a privileged container",
+        "root with all capabilities is required, to load BPF programs and to enter network \
+         namespaces; missing: {}. Run with sudo, or in a privileged container",
         missing.join(", ")
     )
 }
@@ -72,8 +72,8 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// Makes sure that the host's bpffs is mounted at its usual place. Every mount is a file system of
-/// its own, and what is pinned in a private one is gone with the mount namespace.
+/// Makes sure that the host's bpffs is mounted at its usual place. Every mount is a
+/// separate file system, and pins in a private one end with the mount namespace.
 pub fn ensure_bpffs() -> Result<()> {
     let path = Path::new(BPFFS);
     let mounted = is_bpffs(path);
@@ -89,14 +89,14 @@ pub fn ensure_bpffs() -> Result<()> {
             Ok(())
         }
         (true, false) => bail!(
-            "the bpffs at {BPFFS} is private to this mount namespace: what is pinned there is \
-             gone when the namespace is, and the interception with it. Mount the host's bpffs at \
-             {BPFFS} (in a container, a hostPath volume), or run in the host's mount namespace \
-             (`nsenter --mount --target 1`)"
+            "the bpffs at {BPFFS} is private to this mount namespace: pins there, and with them \
+             the capture of pods, would end with the namespace. Mount the host's bpffs at {BPFFS} \
+             (in a container, a hostPath volume), or run in the host's mount namespace (`nsenter \
+             --mount --target 1`)"
         ),
         (false, false) => bail!(
-            "no bpffs is mounted at {BPFFS} in this mount namespace: mount the host's there \
-             (in a container, a hostPath volume of {BPFFS})"
+            "no bpffs is mounted at {BPFFS} in this mount namespace: mount the host's at {BPFFS} \
+             (in a container, with a hostPath volume)"
         ),
     }
 }
@@ -105,8 +105,8 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Two commands that mount at once would mount two file systems, one over the other: what the first
-/// has pinned would be hidden. So they lock the directory below.
+/// Two concurrent commands would mount two file systems, one hiding the pins in the other. So they lock
+/// the directory below.
 fn mount_bpffs(path: &Path) -> Result<()> {
     let _lock = lock_directory(path)?;
     if is_bpffs(path) {
@@ -117,7 +117,7 @@ fn mount_bpffs(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot mount a bpffs at {BPFFS}"))
 }
 
-/// A process that is in the host's namespaces for as long as the machine is up.
+/// A process that stays in the host's namespaces until shutdown.
 struct HostProcess {
     pid: u32,
 }
@@ -136,7 +136,7 @@ impl HostProcess {
             .map(|pid| Self { pid: *pid })
             .find(|process| identity(&process.file("ns/mnt")).is_ok())
             .context(
-                "cannot look at the namespaces of process 1: run as root in the host's PID \
+                "cannot read the namespaces of process 1: run as root in the host's PID \
                  namespace (in a container, hostPID: true)",
             )
     }
@@ -153,13 +153,13 @@ fn check_lasts() -> Result<()> {
         return Ok(());
     }
     bail!(
-        "the bpffs at {BPFFS} is private to this container: what is pinned there is gone when the \
-         container is, and the interception with it. Run in the host's PID namespace (hostPID: \
-         true) with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
+        "the bpffs at {BPFFS} is private to this container: pins there, and with them the capture \
+         of pods, would end with the container. Run in the host's PID namespace (hostPID: true) \
+         with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
     )
 }
 
-/// The host's root folder.
+/// The host's root directory.
 pub fn root() -> Result<PathBuf> {
     Ok(HostProcess::find()?.file("root").into())
 }
@@ -176,13 +176,13 @@ fn is_initial_pid_namespace() -> Result<bool> {
     Ok(identity("/proc/self/ns/pid")?.1 == INITIAL_PID_NAMESPACE)
 }
 
-/// What tells one file from another: device and inode.
+/// A file's identity: device and inode.
 fn identity(path: &str) -> Result<(u64, u64)> {
-    let metadata = fs::metadata(path).with_context(|| format!("cannot look at {path}"))?;
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {path}"))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Keeps other commands of ours waiting until it is dropped.
+/// The machine-wide lock, held until dropped.
 #[derive(Debug)]
 pub struct Lock {
     _lock: Flock<File>,
@@ -202,14 +202,16 @@ fn lock_directory(path: &Path) -> Result<Flock<File>> {
         .with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// The same for whoever must not wait for long: fails if another command has it for all of `wait`.
+/// The same with a timeout.
 pub fn lock_within(wait: Duration) -> Result<Lock> {
     let end = Instant::now() + wait;
     loop {
-        let folder = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
-        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+        let directory = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Lock { _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => thread::sleep(LOOK_AGAIN),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => {
+                thread::sleep(LOCK_RETRY_INTERVAL)
+            }
             Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {BPFFS}")),
         }
     }

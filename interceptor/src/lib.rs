@@ -1,11 +1,11 @@
 //! Interceptor: eBPF interception for sidecar meshes, with the semantics of istio-iptables.
 //!
-//! The library is what the command `interceptor` is made of; `ARCHITECTURE.md` is the map.
+//! The library behind the command `interceptor`. `ARCHITECTURE.md` describes its parts.
 
 #![warn(
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "they panic where the reader has gone: see `stdio`"
+    reason = "they panic on a closed pipe: see `stdio`"
 )]
 
 pub mod agent;

@@ -1,7 +1,7 @@
-//! The lists of a policy in the maps: put there, and taken away.
+//! Inserts and removes the lists of a policy in the maps.
 //!
-//! Taking them away costs what the pod's lists are long, not what all pods' are: the keys are made
-//! again from the settings, or follow one another in the table.
+//! The cost of removal depends on the pod's lists, not on all pods': the keys are compiled from the
+//! settings again, or follow one another in the map.
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -14,7 +14,7 @@ use crate::{
     policy::{self, CompiledPolicy},
 };
 
-/// Puts the lists of a policy into the maps, but for its routes.
+/// Inserts the lists of a policy, without its routes.
 pub(crate) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
     let full = "the policy does not fit into the maps";
     for (key, page) in &compiled.ports {
@@ -33,13 +33,13 @@ pub(crate) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
     Ok(())
 }
 
-/// Puts the routes of a policy into the maps. Without room there are none, which is no reason to leave
-/// a pod uncaptured: answers what that limits.
+/// Inserts the routes of a policy. If the map is full the policy gets none and the pod is captured all
+/// the same: returns the resulting limits.
 pub(crate) fn insert_routes(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<Vec<Limit>> {
     for (done, (key, length, route)) in compiled.routes.iter().enumerate() {
         match maps.routes.insert(&prefix_key(*key, *length), route, 0) {
             Ok(()) => {}
-            Err(error) if has_no_room(&error) => {
+            Err(error) if is_full(&error) => {
                 maps.remove_routes(&compiled.routes[..done])?;
                 let limit = |ipv6| Limit {
                     ipv6,
@@ -47,18 +47,18 @@ pub(crate) fn insert_routes(maps: &mut Maps, compiled: &CompiledPolicy) -> Resul
                 };
                 return Ok(vec![limit(false), limit(true)]);
             }
-            Err(error) => return Err(error).context("cannot copy the pod's routes"),
+            Err(error) => return Err(error).context("cannot insert the pod's routes into the map"),
         }
     }
     Ok(Vec::new())
 }
 
-fn has_no_room(error: &MapError) -> bool {
+fn is_full(error: &MapError) -> bool {
     matches!(error, MapError::SyscallError(error)
         if error.io_error.raw_os_error() == Some(libc::ENOSPC))
 }
 
-/// Takes away the lists and settings of a policy that no program can be reading.
+/// Removes the lists and settings of a policy that no program can be reading.
 pub(crate) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     let Ok(record) = Record::load(maps, policy) else {
         return maps.remove_policy_lists(|other| other == policy);
@@ -67,11 +67,11 @@ pub(crate) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     maps.remove_prefixes(&policy::prefix_keys(policy, &record.settings))?;
     maps.remove_groups_and_interfaces(policy)?;
     remove_routes(maps, policy)?;
-    // Last of all: by it the rest is found.
+    // Last: the record leads to the rest.
     Record::remove(maps, policy)
 }
 
-/// Takes away the routes of a policy: those from the first address of the family that comes first.
+/// Removes the routes of a policy, family by family from its first address.
 fn remove_routes(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     for first in [Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V4] {
         maps.remove_routes_from(policy, first)?;

@@ -1,4 +1,4 @@
-//! A pod's network namespace: naming it, entering it, and what we put into it.
+//! Network namespaces: how users name them, how to enter them, and what attaching adds to them.
 
 use std::{
     fmt,
@@ -49,7 +49,7 @@ pub mod userns;
 /// How a user names a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsSpec {
-    /// That of a process.
+    /// The namespace of a process.
     Process(u32),
     /// A file such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     File(PathBuf),
@@ -81,7 +81,7 @@ impl NetnsSpec {
         }
     }
 
-    /// The process that it is named by, if it is by one.
+    /// The process, if the namespace is given by one.
     #[must_use]
     pub fn process(&self) -> Option<u32> {
         let path = match self {
@@ -109,7 +109,7 @@ pub struct Netns {
     cookie: NetnsCookie,
 }
 
-/// What tells one namespace file from another.
+/// The identity of a namespace file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetnsId {
     device: u64,
@@ -117,7 +117,7 @@ pub struct NetnsId {
 }
 
 impl NetnsId {
-    /// The identity of the namespace that a file stands for, without opening it.
+    /// The identity of a namespace by its file, without opening it.
     pub fn of(path: &Path) -> std::io::Result<Self> {
         let metadata = path.metadata()?;
         Ok(Self {
@@ -169,11 +169,11 @@ impl Netns {
         })?;
         let cookie = enter(&file, cookie_of_calling_thread)
             .and_then(|cookie| cookie)
-            .with_context(|| format!("{what}: cannot tell the network namespace's cookie"))?;
+            .with_context(|| format!("{what}: cannot read the network namespace's cookie"))?;
         Ok(Self { file, path, cookie })
     }
 
-    /// Opens the network namespace with this inode and cookie by way of a process that is in it.
+    /// Finds a network namespace by a process in it.
     #[must_use]
     pub fn find(inode: u64, cookie: NetnsCookie) -> Option<Self> {
         fs::read_dir("/proc")
@@ -185,19 +185,19 @@ impl Netns {
             .find(|netns| netns.cookie == cookie)
     }
 
-    /// The path that it was opened by.
+    /// The path that was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The kernel's name for it.
+    /// The kernel's ID of the namespace, not reused until reboot.
     #[must_use]
     pub const fn cookie(&self) -> NetnsCookie {
         self.cookie
     }
 
-    /// What tells its file from others.
+    /// The namespace's identity.
     pub fn id(&self) -> Result<NetnsId> {
         let metadata = self.file.metadata()?;
         Ok(NetnsId {
@@ -219,18 +219,17 @@ impl Netns {
         Ok(())
     }
 
-    /// What its user namespace calls which users and groups; nothing if it is the initial one.
+    /// The ID maps of the owning user namespace; nothing for the initial one.
     pub fn ids(&self) -> Result<Option<IdMaps>> {
         IdMaps::of(&self.file).with_context(|| format!("--netns {}", self.path.display()))
     }
 
-    /// The same as [`Netns::run`], for work whose errors speak for themselves.
+    /// The same as [`Netns::run`], without the path of the namespace in errors.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         enter(&self.file, work).and_then(|result| result)
     }
 
-    /// Runs `work` in the namespace, on a thread of its own that ends with it: the calling thread
-    /// never leaves its namespace.
+    /// Runs `work` in the namespace on a new thread: the calling thread stays in its namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.enter(work)
             .with_context(|| format!("in the network namespace {}", self.path.display()))
@@ -244,9 +243,9 @@ impl AsFd for Netns {
 }
 
 fn check_is_netns(file: &File) -> Result<()> {
-    let kind = sys::namespace_kind(file).context("it is no namespace at all")?;
+    let kind = sys::namespace_kind(file).context("not a namespace")?;
     if kind != libc::CLONE_NEWNET {
-        bail!("it is a namespace of another kind");
+        bail!("a namespace of another type");
     }
     Ok(())
 }
@@ -255,7 +254,7 @@ fn enter<T: Send>(file: &File, work: impl FnOnce() -> T + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| -> Result<T> {
             setns(file, CloneFlags::CLONE_NEWNET).context(
-                "cannot enter the network namespace (this needs root, or CAP_SYS_ADMIN)",
+                "cannot enter the network namespace (root or CAP_SYS_ADMIN is required)",
             )?;
             Ok(work())
         });

@@ -1,4 +1,4 @@
-//! Settings, compiled into what the programs look up.
+//! Compiles settings into the map entries that the programs look up.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A policy and its lists, ready to be put into the maps.
+/// A policy and its lists, ready to be inserted into the maps.
 pub struct CompiledPolicy {
     /// The policy itself.
     pub policy: Policy,
@@ -35,7 +35,7 @@ pub struct CompiledPolicy {
     pub ports: Vec<(PortPageKey, PortPage)>,
     /// Its included and excluded prefixes, with their lengths in the 128 bits of an [`Address`].
     pub prefixes: Vec<(PrefixKey, u8, PrefixFlags)>,
-    /// The pod's routing, alike.
+    /// The pod's routes, in the same form.
     pub routes: Vec<(PrefixKey, u8, Route)>,
     /// Its owner groups.
     pub groups: Vec<GroupKey>,
@@ -95,7 +95,7 @@ impl CompiledPolicy {
     }
 }
 
-/// What the programs find in the maps.
+/// The look-ups of the programs, without maps.
 impl PolicyLookups for CompiledPolicy {
     fn port_flags(&self, port: u16) -> PortFlags {
         let key = PortPageKey::of(self.policy.id, port);
@@ -185,8 +185,8 @@ pub(crate) fn prefix_keys(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, 
 }
 
 impl CompiledPolicy {
-    /// Has the programs know nothing of the routing, for which there is no room.
-    pub(crate) const fn forget_routing(&mut self) {
+    /// Marks the routes as not copied, since the map is full.
+    pub(crate) const fn disable_routes(&mut self) {
         self.policy.fib = self.policy.fib.without_v4().without_v6();
     }
 }
@@ -197,8 +197,8 @@ fn compile_groups(policy: PolicyId, settings: &Settings) -> Vec<GroupKey> {
     groups.as_slice().iter().map(key).collect()
 }
 
-/// The interfaces that any of `patterns` matches. iptables compares names with every packet, we with
-/// the interfaces that there are.
+/// The interfaces that any of `patterns` matches. iptables compares names for every packet, this once
+/// for the existing interfaces.
 fn indices(interfaces: &[PodInterface], patterns: &[InterfacePattern]) -> Vec<u32> {
     interfaces
         .iter()
@@ -223,7 +223,7 @@ fn compile_ports(id: PolicyId, settings: &Settings) -> Vec<(PortPageKey, PortPag
     match &settings.inbound_ports {
         PortSelection::None => {}
         PortSelection::All => add(&settings.inbound_ports_exclude, PortFlags::INBOUND_EXCLUDED),
-        // With a list, -d is not looked at.
+        // With a list, -d has no effect.
         PortSelection::Listed(ranges) => add(ranges, PortFlags::INBOUND_INCLUDED),
     }
     pages
@@ -360,7 +360,7 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
     }
 }
 
-/// What the first part of the family's range comes from; unspecified if that part is not used.
+/// The source of the first part of the family's range; unspecified if that part is not used.
 fn first_source(sources: &Sources, unspecified: Address) -> Address {
     sources
         .first(unspecified)
@@ -376,7 +376,7 @@ fn has_one_address(network: &PodNetwork, sources: &Sources, like: Address) -> bo
     let is_special = |address: IpAddr| {
         let address = Address::from(address);
         address.is_loopback()
-            // From which nothing comes.
+            // Never a source.
             || address.is_unspecified()
             || address == Address::PASSTHROUGH_V6
             || address.is_v6_link_local()

@@ -1,8 +1,7 @@
-//! The iptables rules that say what settings mean: those that istio-iptables gives to
+//! The iptables rules that are equivalent to settings: those that istio-iptables passes to
 //! `iptables-restore` and `ip6tables-restore`.
 //!
-//! Nothing here is applied to anything. The rules are for people: a dry run shows them, and a
-//! verdict can be named by the one that stands for it.
+//! They are never applied: a dry run prints them, and `explain` names the one behind a verdict.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -59,14 +58,14 @@ impl fmt::Display for Table {
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// The table that it is in.
+    /// The rule's table.
     pub table: Table,
-    /// The chain that it is in.
+    /// The rule's chain.
     pub chain: &'static str,
-    /// Where it is put, counted from 1; nothing for the chain's end.
+    /// The position in the chain, counted from 1; nothing for the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
-    /// What it matches, and what happens then.
+    /// The matches and the target.
     pub specification: String,
 }
 
@@ -102,13 +101,13 @@ fn is_own(chain: &str) -> bool {
 pub struct Rules(Vec<Rule>);
 
 impl Rules {
-    /// The rules that say what `settings` mean.
+    /// The rules of `settings`.
     #[must_use]
     pub fn new(settings: &Settings, family: Family) -> Self {
         Self(build::rules(settings, family))
     }
 
-    /// One by one.
+    /// All rules in order.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.0.iter()
     }
@@ -130,7 +129,7 @@ impl Rules {
     }
 }
 
-/// What `iptables-restore --noflush` reads.
+/// The input of `iptables-restore --noflush`.
 impl fmt::Display for Rules {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tables: BTreeSet<_> = self.0.iter().map(|rule| rule.table).collect();

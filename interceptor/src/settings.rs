@@ -29,7 +29,7 @@ use self::{
     source::Source,
 };
 
-/// How inbound connections are taken to the proxy.
+/// How inbound connections are redirected to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -40,7 +40,7 @@ pub enum Mode {
     Tproxy,
 }
 
-/// What is captured of a pod's traffic, and where it goes.
+/// Which traffic of a pod is captured, and where it is redirected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Where captured outbound connections go.
@@ -49,9 +49,9 @@ pub struct Settings {
     pub inbound_port: u16,
     /// The port of tunnels to the proxy, where nothing is captured.
     pub tunnel_port: u16,
-    /// How inbound connections are taken to the proxy.
+    /// How inbound connections are redirected to the proxy.
     pub mode: Mode,
-    /// The mark of what TPROXY takes to the proxy.
+    /// The mark of packets that TPROXY redirects.
     pub tproxy_mark: u32,
     /// The routing table for that mark.
     pub tproxy_table: u32,
@@ -87,7 +87,7 @@ pub struct Settings {
     pub dual_stack: bool,
 }
 
-/// Settings, and what must be told about how they were given.
+/// Settings, and warnings about how they were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The settings.
@@ -96,7 +96,7 @@ pub struct Parsed {
     pub notes: Vec<String>,
 }
 
-/// A setting that is not valid. Says which flag or variable, its value, and what is allowed.
+/// An invalid setting: which flag or variable, its value, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{setting}{}: {problem}", quoted(value.as_deref()))]
 pub struct SettingError {
@@ -112,7 +112,7 @@ fn quoted(value: Option<&str>) -> String {
     value.map_or_else(String::new, |value| format!(" {value:?}"))
 }
 
-/// The process's environment. What is not UTF-8 is no valid value either, and is named as such.
+/// The process's environment. A value that is not UTF-8 is invalid anyway, and is shown lossily.
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
@@ -198,7 +198,7 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     split(list).map(|item| item.trim_matches(BLANKS))
 }
 
-/// What iptables-restore has between words.
+/// The separators of words in iptables-restore.
 pub(crate) const BLANKS: [char; 2] = [' ', '\t'];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is attached, and whether it is as it should be.
+//! The captured pods, and what is wrong with them.
 
 use std::{net::IpAddr, path::Path};
 
@@ -27,36 +27,36 @@ use crate::{
 pub struct PodStatus {
     /// The network namespace's cookie.
     pub netns_cookie: NetnsCookie,
-    /// What it was attached with.
+    /// The settings and attach points.
     #[serde(flatten)]
     pub attached: Record,
-    /// How many sockets of the proxy listen for captured outbound connections.
+    /// Sockets of the proxy that listen for captured outbound connections.
     pub outbound_listeners: usize,
-    /// How many sockets of the proxy listen for captured inbound connections.
+    /// Sockets of the proxy that listen for captured inbound connections.
     pub inbound_listeners: usize,
-    /// Whether the pod's interfaces, addresses or routes are others than those it was attached with.
-    /// It is captured all the same; the next attach follows them.
+    /// Whether the pod's interfaces, addresses or routes have changed since the last attach. The pod
+    /// stays captured; the next attach applies the changes.
     pub network_changed: bool,
-    /// How many stand-ins were evicted because the pod needed more than its share: connections to
-    /// those destinations go on, but `SO_ORIGINAL_DST` no longer knows them.
+    /// Stand-ins that were evicted because the pod needed more than its share: connections to these
+    /// destinations continue, but `SO_ORIGINAL_DST` no longer returns them.
     pub evicted_stand_ins: u64,
-    /// What is wrong, if anything.
+    /// Problems, each with what to do.
     pub warnings: Vec<String>,
 }
 
-/// Reads the status of every captured pod, or of the one that is named.
+/// Reads the status of all captured pods, or of one.
 pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
     let only = only.map(Netns::open).transpose()?;
     let mut pods = read_attached(only.as_ref())?;
     for (pod, policy) in &mut pods {
-        pod.look_at_network(policy)?;
+        pod.check_network(policy)?;
     }
     let mut pods: Vec<_> = pods.into_iter().map(|(pod, _)| pod).collect();
     pods.sort_by(|a, b| a.attached.netns.cmp(&b.attached.netns));
     Ok(pods)
 }
 
-/// Reads all but what the pods' networks are like, which may be large: other commands wait meanwhile.
+/// Reads everything except the pods' networks, which may be large: other commands wait for the lock.
 fn read_attached(only: Option<&Netns>) -> Result<Vec<(PodStatus, Policy)>> {
     let pins = Pins::new();
     let _lock = host::lock()?;
@@ -91,8 +91,8 @@ fn pod_status(
     let mut warnings = warnings(pins, netns, &attached)?;
     if policy.is_draining() {
         warnings.push(
-            "it is being detached: new connections are not captured. If no detach is running, one \
-             was killed: detach the pod again, or attach it"
+            "the pod is being detached: new connections are not captured. If no detach is running, \
+             one was interrupted: detach the pod again, or attach it"
                 .to_owned(),
         );
     }
@@ -117,7 +117,8 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
     let pin = pins.netns(netns).join(hooks::LOOKUP.program);
     if !link::is_alive(hooks::LOOKUP, &pin)? {
         return Ok(vec![
-            "the network namespace is gone; the next attach or detach tidies up".to_owned(),
+            "the network namespace no longer exists: the next attach or detach cleans up"
+                .to_owned(),
         ]);
     }
     let mut warnings: Vec<_> = attached.limits.iter().map(ToString::to_string).collect();
@@ -126,7 +127,7 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
             let pin = pins.cgroup(cgroup.id).join(hook.program);
             if !link::is_alive(hook, &pin)? {
                 warnings.push(format!(
-                    "{} is not attached at {}: attach the pod again",
+                    "the program {} is not attached at {}: attach the pod again",
                     hook.program,
                     cgroup.path.display()
                 ));
@@ -139,8 +140,8 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
 }
 
 impl PodStatus {
-    /// Compares the pod's network with what it was, and with what capturing takes.
-    fn look_at_network(&mut self, policy: &Policy) -> Result<()> {
+    /// Compares the pod's network with the last attach, and with what capturing requires.
+    fn check_network(&mut self, policy: &Policy) -> Result<()> {
         let Some(netns) = open(self.netns_cookie, &self.attached) else {
             return Ok(());
         };
@@ -158,7 +159,7 @@ impl PodStatus {
     }
 }
 
-/// What is the matter with the routes to the stand-ins, if anything.
+/// The problem with the routes to the stand-ins, if any.
 async fn lost_routes(
     netlink: &Handle,
     policy: &Policy,
@@ -173,63 +174,63 @@ async fn lost_routes(
         match stand_in_routes::first_way(netlink, source).await? {
             Way::Loopback { source: Some(now) } if now != source && is_there => {
                 return Ok(Some(format!(
-                    "captured connections come from {now} instead of {source}: somebody has taken \
-                     away the pod's routes of protocol 153: attach it again, or use `interceptor \
-                     run` or the agent, which put them back"
+                    "captured connections have the source address {now} instead of {source}: the \
+                     pod's routes of protocol 153 were removed. Attach the pod again, or use \
+                     `interceptor run` or the agent, which restore them"
                 )));
             }
             Way::Loopback { .. } => {}
             Way::Out { .. } | Way::Nowhere(_) => {
-                return Ok(Some(stand_in_routes::GONE.to_owned()));
+                return Ok(Some(stand_in_routes::ROUTES_LOST.to_owned()));
             }
         }
     }
     Ok(None)
 }
 
-/// Names the interfaces by which TCP is forwarded unseen: those that are new, or that forward only
-/// now.
+/// Lists the interfaces through which TCP is forwarded without a program: new ones, and those that
+/// did not forward at the last attach.
 fn unwatched(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Option<String>> {
     let Some(netns) = open(cookie, attached) else {
         return Ok(None);
     };
-    let folder = pins.netns(cookie);
-    let unseen = netns.run(|| unwatched_interfaces(&folder, attached))?;
+    let dir = pins.netns(cookie);
+    let unseen = netns.run(|| unwatched_interfaces(&dir, attached))?;
     Ok((!unseen.is_empty()).then(|| {
         format!(
-            "TCP that comes in by {} and is forwarded through the pod is not captured: attach the \
+            "TCP that enters through {} and is forwarded by the pod is not captured: attach the \
              pod again, or use `interceptor run`, which follows changes",
             unseen.join(", ")
         )
     }))
 }
 
-/// Those of the calling thread's network namespace, whose pins are in `folder`.
-fn unwatched_interfaces(folder: &Path, attached: &Record) -> Result<Vec<String>> {
+/// Those of the calling thread's network namespace, whose pins are in `dir`.
+fn unwatched_interfaces(dir: &Path, attached: &Record) -> Result<Vec<String>> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
     let mut unseen = Vec::new();
     for interface in interfaces::watched(&interfaces, &attached.settings) {
-        if !interface_hooks::are_attached(&interface, folder)? {
+        if !interface_hooks::are_attached(&interface, dir)? {
             unseen.push(interface.name);
         }
     }
     Ok(unseen)
 }
 
-/// A namespace that can no longer be opened by the path it had cannot be looked at.
+/// Nothing if the path no longer leads to the namespace.
 fn open(netns: NetnsCookie, attached: &Record) -> Option<Netns> {
     let open = Netns::open(&NetnsSpec::File(attached.netns.clone())).ok()?;
     (open.cookie() == netns).then_some(open)
 }
 
-/// Names what keeps the pod's sockets from being seen: a cgroup that is gone, or processes that came
-/// into the pod since and are not below it.
+/// Why programs do not run for the pod's sockets: the cgroup was removed, or processes joined the pod
+/// that are not below it.
 fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
     let hierarchy = Hierarchy::find().ok()?;
     let open_place = |place: &CgroupName| match Cgroup::open(&hierarchy, Some(&place.path)) {
         Ok(cgroup) if cgroup.id() == place.id => Ok(cgroup),
         _ => Err(format!(
-            "the cgroup {} is gone, and new sockets are not captured: attach the pod again",
+            "the cgroup {} no longer exists, so new sockets are not captured: attach the pod again",
             place.path.display()
         )),
     };

@@ -1,8 +1,8 @@
-//! Standard output and standard error, which every command writes to by way of this module.
+//! Writes to standard output and standard error for every command.
 //!
-//! `println!` and `eprintln!` panic where it cannot be written, as when the reader of a pipe has
-//! gone (`interceptor status | head -1`). With SIGPIPE's default action instead, a message would
-//! end an attach that is half done, and the agent.
+//! `println!` and `eprintln!` panic if they cannot write, for example to a closed pipe (`interceptor
+//! status | head -1`). With SIGPIPE's default action, a message would kill an unfinished attach, and
+//! the agent.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Writes `text` to standard output. A reader that has closed its pipe has what it wanted.
+/// Writes `text` to standard output. A closed pipe is not an error.
 pub(crate) fn print(text: &str) -> Result<()> {
     match write(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -19,7 +19,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes `text` to standard output, for a reader that has to have it: a closed pipe is an error.
+/// Writes `text` to standard output for a program that requires it: a closed pipe is an error.
 pub(crate) fn answer(text: &str) -> Result<()> {
     write(text).context(CANNOT_WRITE)
 }
@@ -32,7 +32,7 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Writes a line to standard error. One that cannot be written stops nothing.
+/// Writes a line to standard error, and ignores errors.
 pub(crate) fn write_message(line: fmt::Arguments<'_>) {
     // In one call: other processes write to the same pipe.
     let _unwritten = io::stderr().write_all(format!("{line}\n").as_bytes());

@@ -1,7 +1,7 @@
-//! Proof that a pod is captured, from within, without any privilege: istio-validation's.
+//! Verifies from inside a pod, without privileges, that it is captured, as istio-validation does.
 //!
-//! A connection that must be captured is made, again and again, until one arrives at the proxy's
-//! port and `SO_ORIGINAL_DST` tells its destination. While this runs, it is the proxy that listens.
+//! It opens connections that must be captured until one arrives at the proxy's port with the expected
+//! `SO_ORIGINAL_DST`. In the meantime it listens on the proxy's ports itself.
 
 use std::{
     fmt, io, iter,
@@ -26,11 +26,11 @@ use crate::{
     stdio::message,
 };
 
-/// How long one connection may take before the next is tried.
-const PERIOD: Duration = Duration::from_secs(1);
+/// The time that one connection has to arrive before the next attempt.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Addresses that nobody has (RFC 5737, RFC 3849).
-const NOBODYS: [IpAddr; 4] = [
+/// Documentation addresses, which no host has (RFC 5737, RFC 3849).
+const UNASSIGNED: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
@@ -38,8 +38,7 @@ const NOBODYS: [IpAddr; 4] = [
 ];
 
 impl Proof {
-    /// Returns when a captured connection has arrived; fails if none does in time. `local` is the
-    /// pod's first address.
+    /// Waits until a captured connection arrives. `local` is the pod's first address.
     pub fn wait(&self, settings: &Settings, local: IpAddr) -> Result<()> {
         let ipv6 = local.is_ipv6();
         let listeners = Listeners::open(settings, ipv6)?;
@@ -47,7 +46,7 @@ impl Proof {
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
         while Instant::now() < deadline {
-            let next = deadline.min(Instant::now() + PERIOD);
+            let next = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
             let client = probe.dial();
             if listeners.wait_for(self.port, next)? {
                 return Ok(());
@@ -55,19 +54,19 @@ impl Proof {
             last = Some(outcome(client));
         }
         bail!(
-            "no connection {probe} has arrived at {} within {:?}{}",
+            "no test connection {probe} has arrived at {} within {:?}{}",
             listeners.names(),
             self.timeout,
-            last.map(|last| format!(" (the last one: {last})"))
+            last.map(|last| format!(" (the last attempt: {last})"))
                 .unwrap_or_default()
         )
     }
 }
 
-/// What became of a connection that did not arrive.
+/// Why a connection did not arrive.
 fn outcome(client: io::Result<Socket>) -> String {
     match client.and_then(|socket| socket.take_error()) {
-        Ok(None) => "not captured, or not answered".to_owned(),
+        Ok(None) => "not captured, or no response".to_owned(),
         Ok(Some(error)) | Err(error) => error.to_string(),
     }
 }
@@ -76,7 +75,7 @@ fn outcome(client: io::Result<Socket>) -> String {
 struct Listeners(Vec<(SocketAddr, Socket)>);
 
 impl Listeners {
-    /// One is enough, as there: the proxy may have the other.
+    /// One is enough, as in istio-validation: the proxy may have the other.
     fn open(settings: &Settings, ipv6: bool) -> Result<Self> {
         let ports = [settings.outbound_port, settings.inbound_port];
         let addresses = ports.map(|port| SocketAddr::new(localhost(ipv6), port));
@@ -90,10 +89,10 @@ impl Listeners {
         }
         let problems = problems.join(", ");
         if open.is_empty() {
-            bail!("cannot listen in the proxy's place at {problems}");
+            bail!("cannot bind the proxy's ports: {problems}");
         }
         if !problems.is_empty() {
-            message!("interceptor: cannot listen in the proxy's place at {problems}");
+            message!("interceptor: cannot bind one of the proxy's ports: {problems}");
         }
         Ok(Self(open))
     }
@@ -119,7 +118,7 @@ impl Listeners {
         }
     }
 
-    /// Until something arrives, or `left` is over.
+    /// Until a connection arrives, or `left` has passed.
     fn sleep(&self, left: Duration) -> Result<()> {
         let mut waited: Vec<_> = self
             .0
@@ -173,7 +172,7 @@ const fn localhost(ipv6: bool) -> IpAddr {
     }
 }
 
-/// Where Envoy dials on from to the app: nobody listens there.
+/// The source address of Envoy's connections to the app: no process listens on it.
 const fn passthrough(ipv6: bool) -> IpAddr {
     if ipv6 {
         IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6))
@@ -185,14 +184,14 @@ const fn passthrough(ipv6: bool) -> IpAddr {
 /// A connection that must be captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
-    /// The proxy's to the pod itself, which goes back to the proxy as inbound.
+    /// From the proxy to the pod itself, which is redirected to the proxy as inbound.
     OfProxy {
         proxy: Proxy,
         from: SocketAddr,
         to: SocketAddr,
     },
-    /// An app's, to somewhere that is captured outbound. It is for those who must not take the
-    /// proxy's IDs, as istio-init: what they dial at the pod itself passes.
+    /// From an app to a destination that is captured outbound, for processes that cannot switch to the
+    /// proxy's IDs, such as istio-init: their connections to the pod itself pass.
     OfApp { to: SocketAddr },
 }
 
@@ -210,7 +209,7 @@ impl fmt::Display for Probe {
 impl Probe {
     fn choose(settings: &Settings, port: u16, ipv6: bool) -> Result<Self> {
         if let Some(proxy) = Proxy::of(settings)
-            && proxy.can_be_taken()
+            && proxy.can_switch_to()
         {
             return Ok(Self::OfProxy {
                 proxy,
@@ -219,15 +218,15 @@ impl Probe {
             });
         }
         let to = captured_destination(settings, port, ipv6).context(
-            "this process must not take the proxy's UID, and of its own connections none is \
-             captured by these settings: run as the proxy's user, or with CAP_SETUID and \
+            "this process is not permitted to switch to the proxy's UID, and these settings capture \
+             none of its own connections: run as the proxy's user, or with CAP_SETUID and \
              CAP_SETGID",
         )?;
         let to = SocketAddr::new(to, port);
         Ok(Self::OfApp { to })
     }
 
-    /// Begins a connection.
+    /// Starts to connect.
     fn dial(self) -> io::Result<Socket> {
         let (socket, to) = match self {
             Self::OfProxy { proxy, from, to } => {
@@ -257,7 +256,7 @@ impl fmt::Display for Proxy {
         match (self.uid, self.gid) {
             (Some(uid), _) => write!(formatter, "UID {uid}"),
             (None, Some(gid)) => write!(formatter, "GID {gid}"),
-            (None, None) => write!(formatter, "nobody"),
+            (None, None) => write!(formatter, "no user"),
         }
     }
 }
@@ -271,8 +270,8 @@ impl Proxy {
         (uid.is_some() || gid.is_some()).then_some(Self { uid, gid })
     }
 
-    /// Runs `work` in a thread that is the proxy to the file system, and so to what it opens.
-    /// Where that is not allowed the thread is what it was.
+    /// Runs `work` in a thread with the proxy's file system IDs, which the sockets that it opens get.
+    /// Without permission the thread keeps its IDs.
     fn run<T: Send>(self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -287,23 +286,23 @@ impl Proxy {
             });
             worker
                 .join()
-                .map_err(|_| io::Error::other("the thread that dials panicked"))?
+                .map_err(|_| io::Error::other("the connecting thread panicked"))?
         })
     }
 
     /// Whether [`Self::run`] makes the thread the proxy. A GID does not help without its UID: the
     /// rules of UIDs come first.
-    fn can_be_taken(self) -> bool {
-        // What cannot be an ID changes nothing, and the answer is what was before.
+    fn can_switch_to(self) -> bool {
+        // An invalid ID changes nothing, and the current ID is returned.
         const NO_ID: u32 = u32::MAX;
-        let taken = self.run(|| {
+        let has_switched = self.run(|| {
             let uid = setfsuid(Uid::from_raw(NO_ID)).as_raw();
             let gid = setfsgid(Gid::from_raw(NO_ID)).as_raw();
             Ok(self
                 .uid
                 .map_or(self.gid == Some(gid), |wanted| wanted == uid))
         });
-        taken.unwrap_or(false)
+        has_switched.unwrap_or(false)
     }
 }
 
@@ -321,8 +320,8 @@ fn captured_destination(settings: &Settings, port: u16, ipv6: bool) -> Option<Ip
         address.is_ipv6() != ipv6 || prefixes.any(|prefix| prefix.contains(address))
     };
     let mut candidates: Vec<IpAddr> = match &settings.outbound_prefixes {
-        PrefixSelection::All => NOBODYS.to_vec(),
-        PrefixSelection::Listed(_) if has_port(&settings.outbound_ports) => NOBODYS.to_vec(),
+        PrefixSelection::All => UNASSIGNED.to_vec(),
+        PrefixSelection::Listed(_) if has_port(&settings.outbound_ports) => UNASSIGNED.to_vec(),
         PrefixSelection::Listed(prefixes) => prefixes.iter().map(last_address).collect(),
     };
     candidates.retain(|address| !excluded(address));

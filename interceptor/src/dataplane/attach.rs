@@ -333,7 +333,7 @@ impl AttachTxn<'_> {
             let watches = !interfaces::watched(&network.interfaces, settings).is_empty();
             let answers = network.routes.iter();
             let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
-            if (watches && sources.add_beyond()) || new_source {
+            if (watches && sources.add_forwarded()) || new_source {
                 // Which changes the tables: ask once more.
                 let install = async |handle| stand_in_routes::install(&handle, &sources).await;
                 self.netlink.run(install)?;
@@ -403,7 +403,7 @@ impl AttachTxn<'_> {
         lists::insert(maps, &compiled)?;
         let limits = lists::insert_routes(maps, &compiled)?;
         if !limits.is_empty() {
-            compiled.forget_routing();
+            compiled.disable_routes();
             record.limits = limits;
         }
         record.store(maps, compiled.policy.id)?;

@@ -90,9 +90,9 @@ fn is_local_scope(address: IpAddr) -> bool {
 /// Marks the address that is ours, as [`super::stand_in_routes`] marks routes (Linux 5.18).
 const PROTOCOL: AddressProtocol = AddressProtocol::Other(153);
 
-/// How often it is looked whether an address is local, and how long is waited in between.
-const TRIES: u32 = 5_000;
-const PAUSE: Duration = Duration::from_millis(1);
+/// How often, and at which interval, a new address is checked for its local route.
+const MAX_POLLS: u32 = 5_000;
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Adds `::6/128` to `lo`, as istio-iptables does: Envoy's inbound passthrough binds it. It may be
 /// there already.
@@ -101,7 +101,7 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     let mut request = netlink.address().add(LOOPBACK_INDEX, ours, 128);
     let attributes = &mut request.message_mut().attributes;
     attributes.push(AddressAttribute::Protocol(PROTOCOL));
-    // Usable at once: the routes that are asked for next depend on it.
+    // Usable at once: the route lookups that follow depend on it.
     attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     match request.execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
@@ -111,23 +111,23 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
 }
 
 /// Waits until an address that was added is local. The kernel adds the route of an IPv6 address from
-/// a work queue (`addrconf_dad_work`): one that came after the routes are asked for would make the
-/// answers look old for good.
+/// a work queue (`addrconf_dad_work`): one that is added after the route lookups would make their
+/// results look outdated for good.
 async fn wait_for_route(address: IpAddr) -> Result<()> {
-    for _ in 0..TRIES {
-        // That `lo` is the way there is no sign: it is so by the address's prefix already.
+    for _ in 0..MAX_POLLS {
+        // A route through `lo` alone is no sign: the address's prefix has one already.
         if tables::is_local(address)? {
             return Ok(());
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     bail!(
-        "the kernel has not made {address} local within {:?}",
-        PAUSE * TRIES
+        "the kernel did not add the local route of {address} within {:?}",
+        POLL_INTERVAL * MAX_POLLS
     )
 }
 
-/// Takes `::6/128` away from `lo`, if it is ours.
+/// Removes `::6/128` from `lo`, if [`add_passthrough_v6`] added it.
 pub async fn remove_passthrough_v6(netlink: &Handle) -> Result<()> {
     let messages: Vec<_> = netlink
         .address()

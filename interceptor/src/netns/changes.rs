@@ -9,7 +9,7 @@ use tokio::{runtime, time};
 
 use super::Netns;
 
-/// What tells of changes that a copy of the pod's network must follow.
+/// The netlink groups for everything that a copy of the pod's network contains.
 const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
@@ -22,24 +22,24 @@ const GROUPS: [MulticastGroup; 9] = [
     MulticastGroup::Ipv6Rule,
 ];
 
-/// Changes come in flocks: a new address brings routes, a new interface both.
-const QUIET: Duration = Duration::from_millis(20);
+/// Changes come in bursts: a new address adds routes, a new interface both.
+const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// How long a change waits for quiet at most.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The longest delay of a change by debouncing.
+const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// How many times as long as following a change took the next one waits at least: a pod whose routes
-/// change all the time takes a tenth of one processor, whatever it has.
-const REST: u32 = 9;
+/// The delay after applying a change, as a multiple of the time that took: a pod whose routes change
+/// all the time costs at most a tenth of one processor.
+const DELAY_FACTOR: u32 = 9;
 
-/// The longest such wait.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+/// The longest such delay.
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
-/// The first wait after a failure to watch; each later one is twice as long.
-const RETRY: Duration = Duration::from_millis(200);
+/// The first delay after a failure to subscribe; each later one is twice as long.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The longest wait after failures.
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The longest delay after failures.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// How long to wait between attempts to watch.
 #[derive(Debug, Default)]
@@ -50,11 +50,11 @@ pub struct Pause {
 impl Pause {
     /// The next wait, after an attempt that has gone well for so long.
     pub fn after(&mut self, lasted: Duration) -> Duration {
-        self.last = if lasted > LONGEST_RETRY {
+        self.last = if lasted > MAX_RETRY_DELAY {
             // The kernel has dropped messages, of too many changes at once.
             Duration::ZERO
         } else {
-            (self.last * 2).clamp(RETRY, LONGEST_RETRY)
+            (self.last * 2).clamp(MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         };
         self.last
     }
@@ -73,7 +73,7 @@ impl Changes {
         let runtime = runtime::Handle::current();
         let (connection, handle, messages) = netns.run(|| {
             let _in_runtime = runtime.enter();
-            new_multicast_connection(&GROUPS).context("cannot watch for changes")
+            new_multicast_connection(&GROUPS).context("cannot subscribe to network changes")
         })?;
         tokio::spawn(connection);
         let messages = messages.map(drop).boxed();
@@ -91,13 +91,13 @@ impl Changes {
 }
 
 async fn wait(messages: &mut BoxStream<'static, ()>, took: Duration) -> Result<()> {
-    let rested = time::Instant::now() + (took * REST).min(LONGEST_REST);
+    let rested = time::Instant::now() + (took * DELAY_FACTOR).min(MAX_DELAY);
     message(messages).await?;
-    let last = (time::Instant::now() + PATIENCE).max(rested);
+    let last = (time::Instant::now() + MAX_DEBOUNCE).max(rested);
     loop {
         let now = time::Instant::now();
         // What comes meanwhile is taken from the socket, whose room is bounded.
-        let quiet = (now + QUIET).max(rested);
+        let quiet = (now + DEBOUNCE).max(rested);
         if now >= last || time::timeout_at(quiet, message(messages)).await.is_err() {
             return Ok(());
         }
@@ -106,7 +106,7 @@ async fn wait(messages: &mut BoxStream<'static, ()>, took: Duration) -> Result<(
 
 async fn message(messages: &mut BoxStream<'static, ()>) -> Result<()> {
     let message = messages.next().await;
-    message.context("the kernel no longer tells of changes")
+    message.context("the netlink subscription to changes has ended")
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
     /// What changes every few milliseconds.
     fn flapping() -> BoxStream<'static, ()> {
         stream::unfold((), |()| async {
-            time::sleep(QUIET / 4).await;
+            time::sleep(DEBOUNCE / 4).await;
             Some(((), ()))
         })
         .boxed()
@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn what_takes_long_to_follow_is_followed_more_seldom() {
         let took = Duration::from_millis(80);
-        assert!(waited(took).await >= REST * took);
+        assert!(waited(took).await >= DELAY_FACTOR * took);
     }
 
     #[tokio::test]
@@ -141,17 +141,17 @@ mod tests {
         let begun = time::Instant::now();
         let mut one = stream::iter([()]).chain(stream::pending()).boxed();
         wait(&mut one, Duration::ZERO).await.unwrap();
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(begun.elapsed() < MAX_DEBOUNCE);
     }
 
     #[test]
     fn what_cannot_be_watched_is_tried_more_and_more_seldom() {
         let mut pause = Pause::default();
-        assert_eq!(pause.after(Duration::ZERO), RETRY);
-        assert_eq!(pause.after(Duration::ZERO), 2 * RETRY);
+        assert_eq!(pause.after(Duration::ZERO), MIN_RETRY_DELAY);
+        assert_eq!(pause.after(Duration::ZERO), 2 * MIN_RETRY_DELAY);
         let last = (0..100).map(|_| pause.after(Duration::ZERO)).last();
-        assert_eq!(last, Some(LONGEST_RETRY));
-        assert_eq!(pause.after(2 * LONGEST_RETRY), Duration::ZERO);
-        assert_eq!(pause.after(Duration::ZERO), RETRY);
+        assert_eq!(last, Some(MAX_RETRY_DELAY));
+        assert_eq!(pause.after(2 * MAX_RETRY_DELAY), Duration::ZERO);
+        assert_eq!(pause.after(Duration::ZERO), MIN_RETRY_DELAY);
     }
 }

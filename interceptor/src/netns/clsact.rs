@@ -1,4 +1,4 @@
-//! The qdisc that filters of packets hang on where the kernel has no links for them.
+//! The qdisc for packet filters on kernels without tcx links.
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -14,8 +14,8 @@ use super::{
 /// The handle that the kernel gives it.
 const HANDLE: u32 = 0xffff_0000;
 
-/// Takes the qdisc away from an interface of the calling thread's network namespace, unless somebody
-/// else has filters there, or has taken it away.
+/// Removes the qdisc from an interface of the calling thread's network namespace, unless another program
+/// has filters there. A missing qdisc is not an error.
 pub fn remove(interface: &PodInterface) -> Result<()> {
     netlink::run(async |handle| {
         let index = i32::try_from(interface.index)?;
@@ -28,7 +28,7 @@ pub fn remove(interface: &PodInterface) -> Result<()> {
         header.handle = TcHandle::from(HANDLE);
         header.parent = TcHandle::CLSACT;
         match request.execute().await {
-            Err(error) if errno(&error).is_some_and(is_gone) => Ok(()),
+            Err(error) if errno(&error).is_some_and(is_missing) => Ok(()),
             result => result
                 .with_context(|| format!("cannot remove the clsact qdisc of {}", interface.name)),
         }
@@ -54,7 +54,7 @@ async fn filters(handle: &Handle, interface: &PodInterface) -> Result<[Vec<TcMes
     let list = async |request: TrafficFilterGetRequest| {
         let filters: Result<Vec<_>, _> = request.execute().try_collect().await;
         match filters {
-            Err(error) if errno(&error).is_some_and(is_gone) => Ok(Vec::new()),
+            Err(error) if errno(&error).is_some_and(is_missing) => Ok(Vec::new()),
             filters => {
                 filters.with_context(|| format!("cannot list the filters of {}", interface.name))
             }
@@ -67,7 +67,7 @@ async fn filters(handle: &Handle, interface: &PodInterface) -> Result<[Vec<TcMes
     ])
 }
 
-/// What the kernel answers where there is no such qdisc, or another (`tc_get_qdisc`).
-fn is_gone(errno: i32) -> bool {
+/// The kernel's errors for a missing or a different qdisc (`tc_get_qdisc`).
+fn is_missing(errno: i32) -> bool {
     [Errno::ENOENT, Errno::EINVAL, Errno::ENODEV].contains(&Errno::from_raw(errno))
 }

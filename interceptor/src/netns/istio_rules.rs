@@ -1,6 +1,6 @@
-//! Rules of netfilter in a network namespace, written by iptables in either of its kinds, or by nft:
-//! whether Istio's are there, those of istio-init or istio-cni, which are known by the names of their
-//! chains; and others' that act on other packets than behind Istio's.
+//! Netfilter rules in a network namespace, created by iptables-legacy, iptables-nft or nft: whether
+//! istio-init or istio-cni created some, known by the names of their chains; and other rules that act
+//! on other packets than they would beside Istio's rules.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -9,18 +9,18 @@ use anyhow::{Context as _, Result};
 mod legacy;
 mod nft;
 
-/// What the names of istio-iptables' chains begin with (`ISTIO_OUTPUT`).
+/// The prefix of istio-iptables' chain names (`ISTIO_OUTPUT`).
 const ISTIO_IPTABLES: &[u8] = b"ISTIO_";
-/// What the names of istio-nftables' chains begin with (`istio-output`).
+/// The prefix of istio-nftables' chain names (`istio-output`).
 const ISTIO_NFTABLES: &[u8] = b"istio-";
 
-/// Whether there are any in the calling thread's network namespace.
+/// Whether the calling thread's network namespace has Istio's rules.
 pub fn are_here() -> Result<bool> {
     let by_nft = nft::has_chains().context("cannot list the chains of nf_tables")?;
     Ok(by_nft || legacy::has_chains().context("cannot read the rules of ip_tables")?)
 }
 
-/// A chain of others, in its family and table.
+/// A chain that affects captured connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Chain {
     family: &'static str,
@@ -38,14 +38,14 @@ impl fmt::Display for Chain {
 /// Why a chain matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Matters {
-    /// It drops what none of its rules accepts.
+    /// The chain's policy is drop.
     Drops,
-    /// It rewrites what goes out.
+    /// The chain rewrites outgoing packets.
     Rewrites,
 }
 
-/// What others' rules in the calling thread's network namespace do that they would not do beside
-/// Istio's, or no longer do.
+/// Warnings about rules in the calling thread's network namespace that act differently than beside
+/// Istio's rules.
 pub fn others() -> Result<Vec<String>> {
     let mut chains = BTreeSet::new();
     nft::chains_that_matter(&mut chains).context("cannot list the chains of nf_tables")?;

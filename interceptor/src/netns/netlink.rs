@@ -14,7 +14,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens one.
+    /// Opens a connection.
     pub fn open() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -40,7 +40,7 @@ pub fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     Session::open()?.run(work)
 }
 
-/// The errno that the kernel answered a request with, if it was an answer.
+/// The errno in the kernel's response, if the error is one.
 #[must_use]
 pub fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {

@@ -1,4 +1,4 @@
-//! What of a pod's network a policy depends on.
+//! The parts of a pod's network that a policy depends on.
 
 use anyhow::Result;
 use interceptor_ebpf::{FibGeneration, NetnsState};
@@ -15,28 +15,28 @@ use super::{
 };
 use crate::digest;
 
-/// How many routes of a family, and interfaces, are read while other commands wait: that takes some
+/// The most routes of a family, and interfaces, that are read under the lock: reading them takes a few
 /// milliseconds.
-const SMALL: usize = 256;
+const MAX_UNDER_LOCK: usize = 256;
 
-/// Whether the network of the calling thread's network namespace is read at once.
+/// Whether the calling thread's network namespace is small enough to be read under the lock.
 pub fn is_small() -> Result<bool> {
-    tables::are_at_most(SMALL)
+    tables::are_at_most(MAX_UNDER_LOCK)
 }
 
-/// A network that is still to be read: one that takes longer than others should wait.
+/// A network that is read without the lock, because reading it takes long.
 #[derive(Clone, Copy, Debug)]
 pub struct Unread {
     /// Whether the pod's IPv6 is captured, if that is settled.
     pub ipv6: Option<bool>,
-    /// Whether any IPv6 address settles it.
+    /// Otherwise: whether any IPv6 address makes the pod an IPv6 one.
     pub dual_stack: bool,
     /// The state of the network namespace before.
     pub state: NetnsState,
 }
 
 impl Unread {
-    /// Asks for it, in the calling thread's network namespace.
+    /// Reads the calling thread's network namespace.
     pub fn read(self) -> Result<PodNetwork> {
         netlink::run(async |handle| {
             let ipv6 = if let Some(settled) = self.ipv6 {
@@ -50,7 +50,7 @@ impl Unread {
     }
 }
 
-/// The network of a pod, as it is at one moment.
+/// A snapshot of a pod's network.
 #[derive(Clone, Debug)]
 pub struct PodNetwork {
     /// Whether the pod's IPv6 is captured.
@@ -61,17 +61,17 @@ pub struct PodNetwork {
     pub addresses: Vec<PodAddress>,
     /// The pod's routing.
     pub routes: Vec<Answer>,
-    /// What the routing cannot be relied on for.
+    /// Why the copied routes are incomplete, if they are.
     pub limits: Vec<Limit>,
-    /// The state of the network namespace when the routing was asked.
+    /// The state of the network namespace before the routes were read.
     pub state: NetnsState,
     /// The interfaces by way of which localhost is local too.
     pub localhost: LocalhostRoutes,
 }
 
 impl PodNetwork {
-    /// Asks for the network of the calling thread's network namespace, which was in `state`
-    /// before: what changes meanwhile makes the copy stale, not wrong.
+    /// Reads the calling thread's network namespace, which was in `state` before: a change during the
+    /// read makes the copy stale, not wrong.
     pub async fn read(netlink: &Handle, ipv6: bool, state: NetnsState) -> Result<Self> {
         let interfaces = interfaces::list(netlink).await?;
         let addresses = addresses::list(netlink).await?;

@@ -1,4 +1,4 @@
-//! What a copy of a pod's routes cannot be relied on for.
+//! Why the copy of a pod's routes may be incomplete.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::{routes::MAX_PIECES, tables::MAX_RULES};
 /// Why the copied routes of one family refuse no connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
-    /// Whether it concerns IPv6; else IPv4.
+    /// IPv6; otherwise IPv4.
     pub ipv6: bool,
-    /// The reason.
+    /// Why they are incomplete.
     pub cause: Cause,
 }
 
@@ -26,9 +26,9 @@ pub enum Cause {
         /// What it selects by.
         selectors: Vec<String>,
     },
-    /// There are more routes, rules or addresses than are copied for one pod.
+    /// The pod has more routes, rules or addresses than are copied for one pod.
     TooMany,
-    /// The table that all pods share has no room.
+    /// The map that all pods share is full.
     NoRoom,
 }
 
@@ -47,19 +47,19 @@ impl fmt::Display for Limit {
             ),
             Cause::TooMany => write!(
                 formatter,
-                "its {family} routes are not copied: it has more than {MAX_PIECES} routes and \
-                 addresses, or {MAX_RULES} routing rules"
+                "the pod's {family} routes are not copied: the pod has more than {MAX_PIECES} \
+                 routes and addresses, or {MAX_RULES} routing rules"
             ),
             Cause::NoRoom => write!(
                 formatter,
-                "its {family} routes are not copied: the pods of this machine have used up the \
-                 table of routes (icept_routes)"
+                "the pod's {family} routes are not copied: the map of routes that all pods of this \
+                 machine share (icept_routes) is full"
             ),
         }?;
         write!(
             formatter,
-            ": captured {family} connections reach the proxy even where routing refuses them, and \
-             -c lets none of them pass"
+            ": captured {family} connections reach the proxy even without a route to their \
+             destination, and -c does not exclude them"
         )
     }
 }

@@ -27,19 +27,18 @@ use super::{
 /// Marks our routes (`ip route show table local proto 153`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
 
-/// Which source address each part of the range comes from, for each family. A source keeps its part
-/// for as long as we are attached: sockets are connected through it.
+/// The source address of each part of the range, for each family. A source keeps its part until the
+/// pod is detached: sockets are connected through it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     v4: BTreeMap<u8, IpAddr>,
     v6: BTreeMap<u8, IpAddr>,
-    /// Whether what comes from beyond the pod has its part too: in IPv6 the one without a source.
-    beyond: bool,
+    /// Whether forwarded connections have a part: in IPv6 the one without a source.
+    forwarded: bool,
 }
 
 impl Sources {
-    /// The part that belongs to `source`. `None` if it has none: a connection then comes from the
-    /// first part's address.
+    /// The part of `source`. A connection whose source has none gets the first part's address.
     #[must_use]
     pub fn index(&self, source: IpAddr) -> Option<u8> {
         self.iter()
@@ -54,8 +53,8 @@ impl Sources {
         parts.get(&0).copied()
     }
 
-    /// Gives each source that has none a part, as long as there are any. Answers whether anything
-    /// changed. (A link-local address cannot be the source of a route through `lo`.)
+    /// Gives each source without a part a free one, if any. Returns whether anything changed. (A
+    /// link-local address cannot be the source of a route through `lo`.)
     pub fn add_all(&mut self, sources: impl Iterator<Item = IpAddr>) -> bool {
         let before = self.clone();
         for source in sources {
@@ -70,9 +69,9 @@ impl Sources {
         *self != before
     }
 
-    /// Gives what comes from beyond the pod its part. Answers whether it had none.
-    pub const fn add_beyond(&mut self) -> bool {
-        !mem::replace(&mut self.beyond, true)
+    /// Gives forwarded connections their part. Returns whether they had none.
+    pub const fn add_forwarded(&mut self) -> bool {
+        !mem::replace(&mut self.forwarded, true)
     }
 
     fn family(&mut self, of: IpAddr) -> &mut BTreeMap<u8, IpAddr> {
@@ -101,7 +100,7 @@ pub fn read() -> Result<Sources> {
                 _ => {}
             }
         }
-        sources.beyond |= destination == Some(beyond().addr().into());
+        sources.forwarded |= destination == Some(forwarded_range().addr().into());
         if let (Some(destination), Some(source)) = (destination, source)
             && let Some(index) = part_at(destination)
         {
@@ -111,19 +110,19 @@ pub fn read() -> Result<Sources> {
     Ok(sources)
 }
 
-/// The part that begins at `address`.
+/// The part that starts at `address`.
 fn part_at(address: IpAddr) -> Option<u8> {
     let address = Address::from(address);
     (0..SOURCES).find(|index| StandInRange::of_source(*index, address) == address)
 }
 
-/// What is the matter where packets to the stand-ins do not go to the pod itself.
-pub const GONE: &str = "the pod has lost the routes that take captured connections to the proxy (`ip \
-                        route show table local proto 153`), and they are refused: attach it again, \
-                        or use `interceptor run` or the agent, which put them back";
+/// The problem if packets to the stand-ins are not delivered to the pod itself.
+pub const ROUTES_LOST: &str = "the pod's routes to the stand-ins (`ip route show table local proto \
+                               153`) were removed, so captured connections are refused: attach the \
+                               pod again, or use `interceptor run` or the agent, which restore them";
 
-/// Where packets to the stand-ins go that come from `source`, of the family of `like`: somebody may have
-/// taken away their routes.
+/// The route to the stand-ins for packets from `source`, in the family of `like`: their routes may
+/// have been removed.
 pub async fn way(netlink: &Handle, source: Option<IpAddr>, like: IpAddr) -> Result<Way> {
     let sources = read()?;
     let index = source.and_then(|source| sources.index(source)).unwrap_or(0);
@@ -131,15 +130,15 @@ pub async fn way(netlink: &Handle, source: Option<IpAddr>, like: IpAddr) -> Resu
     routes::ask_one(netlink, stand_in.into()).await
 }
 
-/// Where packets to the stand-ins of the first part go, in the family of `like`.
+/// The route to the stand-ins of the first part, in the family of `like`.
 pub async fn first_way(netlink: &Handle, like: IpAddr) -> Result<Way> {
     let stand_in = StandInRange::of_source(0, Address::from(like));
     routes::ask_one(netlink, stand_in.into()).await
 }
 
-/// Installs every part that is not there, first the one without a source. (IPv4's lies in 127.0.0.0/8,
-/// which is local in any case.) Those that are there stay as they are: the kernel takes no route anew
-/// whose source the pod has lost.
+/// Installs every missing part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is
+/// always local.) Existing parts stay as they are: the kernel refuses to replace a route whose source the
+/// pod has lost.
 pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
     let installed = read()?;
     if !sources.v6.is_empty() {
@@ -163,9 +162,9 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .await
             .with_context(|| format!("cannot route the stand-ins that come from {source} to lo"))?;
     }
-    if sources.beyond {
-        let range = beyond();
-        // Nobody in the pod has business there: the source is of no account.
+    if sources.forwarded {
+        let range = forwarded_range();
+        // No process of the pod connects to this range, so the source does not matter.
         let route = local_v4(range.addr(), range.prefix_len(), Ipv4Addr::LOCALHOST);
         netlink
             .route()
@@ -178,16 +177,16 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// The range of what comes from beyond the pod, in IPv4.
-fn beyond() -> Ipv4Net {
+/// The IPv4 range of forwarded connections.
+fn forwarded_range() -> Ipv4Net {
     StandInRange::V4_FORWARDED
         .parse()
         .expect("a constant prefix")
 }
 
-/// Takes every part away, but IPv6's while connections are open through it: without their route they
-/// would hang. (IPv4's lies in 127.0.0.0/8, which is local in any case; what came from beyond the pod
-/// ends, since nothing takes its packets here any more.) Answers whether it stays.
+/// Removes every part, except IPv6's while connections are open through it: without a route they would
+/// hang. (IPv4's lies in 127.0.0.0/8, which is always local; forwarded connections end, since no program
+/// redirects their packets any more.) Returns whether IPv6's is kept.
 pub async fn remove(netlink: &Handle) -> Result<bool> {
     let keep_v6 = has_open_v6_connections()?;
     for route in tables::routes_of(PROTOCOL)? {
@@ -227,7 +226,7 @@ fn sourceless_part() -> RouteMessage {
     let first = StandInRange::of_source(SOURCELESS, Address::LOCALHOST_V6);
     match IpAddr::from(first) {
         IpAddr::V6(first) => part_v6(first).build(),
-        IpAddr::V4(_) => unreachable!("a part is of the family that was asked for"),
+        IpAddr::V4(_) => unreachable!("a part has the requested family"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Questions about namespaces that no library asks.
+//! System calls for namespaces that no library wraps.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ pub(super) fn owning_user_namespace(file: &impl AsFd) -> nix::Result<OwnedFd> {
     }
 }
 
-/// A process of ours in another user namespace, which does nothing. Ends when dropped.
+/// A sleeping process in another user namespace, killed when dropped.
 pub(super) struct Resident {
     pid: Pid,
 }
@@ -53,7 +53,7 @@ impl Drop for Resident {
     }
 }
 
-/// Puts a process into a user namespace: only a process with one thread may enter one, and this one
+/// Starts a process in a user namespace: only a process with one thread can enter one, and this process
 /// may have more.
 pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Resident> {
     let (mut said, saying) = pipe2(OFlag::O_CLOEXEC)?;
@@ -66,23 +66,24 @@ pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Residen
     let resident = Resident { pid };
     drop(saying);
     let mut entered = [0];
-    let length = read(&mut said, &mut entered).context("the process in it has ended")?;
+    let length =
+        read(&mut said, &mut entered).context("the process in the user namespace has exited")?;
     ensure!(length == 1, "setns(CLONE_NEWUSER) failed");
     Ok(resident)
 }
 
-/// The child's part: says that it is there, and waits to be killed, which it is with its parent too.
+/// The child: signals that it has entered, then sleeps until it is killed, also with its parent.
 fn reside(namespace: &impl AsFd, saying: &OwnedFd, parent: Pid) -> ! {
     let dies_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
     // Changing credentials has undone it (`commit_creds`).
     let dies_with_parent = dies_with_parent.and(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL));
-    // A parent that has died before sends no signal any more: it is somebody else by now.
+    // A parent that exited before sends no signal: the child then has another parent.
     let has_parent = getppid() == parent;
     if has_parent && dies_with_parent.and(entered).is_ok() && write(saying, &[1]).is_ok() {
         pause();
     }
-    // SAFETY: ends the process at once, and runs nothing of the parent's.
+    // SAFETY: exits at once, and runs none of the parent's code.
     unsafe { libc::_exit(1) }
 }
 
@@ -97,7 +98,7 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<NetnsCookie> {
     Ok(NetnsCookie::from_ne_bytes(cookie))
 }
 
-/// `getsockopt(2)`: what the kernel has for an option, and takes of what is in `buffer`.
+/// `getsockopt(2)`: `buffer` is also input for some options.
 pub(super) fn option(
     socket: &impl AsFd,
     level: libc::c_int,

@@ -1,7 +1,6 @@
 //! Routing tables and rules, as the kernel lists them.
 //!
-//! A pod may have as many as it likes (`NET_ADMIN`): no list is read to its end that is longer than
-//! what is needed of it.
+//! A pod can have any number of them (`NET_ADMIN`): a list is read only as far as needed.
 
 use std::{net::IpAddr, ops::ControlFlow};
 
@@ -28,18 +27,18 @@ const LINK_HEADER: usize = 16;
 /// `RT_TABLE_LOCAL`
 pub const LOCAL_TABLE: u32 = 255;
 
-/// How many routes of ours are looked at: many more than a pod has.
-const OURS: usize = 1024;
+/// The most routes of one protocol that are read: many more than attaching adds.
+const MAX_OWN_ROUTES: usize = 1024;
 
-/// How many routing rules are looked at.
+/// The most routing rules that are read.
 pub const MAX_RULES: usize = 1024;
 
-/// A list that may go on.
+/// A list that may be cut.
 #[derive(Clone, Debug)]
 pub struct Listed<T> {
-    /// The first of it.
+    /// The first items.
     pub items: Vec<T>,
-    /// Whether that is all.
+    /// Whether these are all.
     pub is_complete: bool,
 }
 
@@ -49,8 +48,8 @@ impl<T> Listed<T> {
         is_complete: true,
     };
 
-    /// Takes in what a message holds, if it holds any, as long as there are not more than `limit`.
-    fn take(&mut self, item: Option<T>, limit: usize) -> ControlFlow<()> {
+    /// Appends an item, and breaks if `limit` items are there already.
+    fn push(&mut self, item: Option<T>, limit: usize) -> ControlFlow<()> {
         if item.is_some() && self.items.len() == limit {
             self.is_complete = false;
             return ControlFlow::Break(());
@@ -65,11 +64,11 @@ impl<T> Listed<T> {
 /// none.
 pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
     let mut listed = Listed::EMPTY;
-    let question = route_header(version);
+    let request = route_header(version);
     RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
-            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
-                listed.take(Some(destination(message)), limit)
+            netlink.dump_until(libc::RTM_GETROUTE, &request, &mut |message| {
+                listed.push(Some(destination(message)), limit)
             })
         })
         .context("cannot list the routes")?;
@@ -118,12 +117,12 @@ fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessag
         address_family: family(version),
         ..filter.clone()
     };
-    let mut question = vec![0; filter.buffer_len()];
-    filter.emit(&mut question);
+    let mut request = vec![0; filter.buffer_len()];
+    filter.emit(&mut request);
     RawNetlink::open_strict(NETLINK_ROUTE)
         .and_then(|netlink| {
-            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
-                listed.take(RouteMessage::parse(message).ok(), OURS)
+            netlink.dump_until(libc::RTM_GETROUTE, &request, &mut |message| {
+                listed.push(RouteMessage::parse(message).ok(), MAX_OWN_ROUTES)
             })
         })
         .context("cannot list the routes")?;
@@ -137,13 +136,13 @@ pub fn is_local(address: IpAddr) -> Result<bool> {
         IpAddr::V6(_) => IpVersion::V6,
     };
     let wanted = Some(IpNet::from(address));
-    let mut question = route_header(&version);
+    let mut request = route_header(&version);
     // `rtm_table`, which an open socket has the kernel filter by.
-    question[4] = libc::RT_TABLE_LOCAL;
+    request[4] = libc::RT_TABLE_LOCAL;
     let mut found = false;
     RawNetlink::open_strict(NETLINK_ROUTE)
         .and_then(|netlink| {
-            netlink.dump_until(libc::RTM_GETROUTE, &question, &mut |message| {
+            netlink.dump_until(libc::RTM_GETROUTE, &request, &mut |message| {
                 found = destination(message) == wanted;
                 if found {
                     ControlFlow::Break(())
@@ -159,12 +158,12 @@ pub fn is_local(address: IpAddr) -> Result<bool> {
 /// The first [`MAX_RULES`] routing rules of one family in the calling thread's network namespace.
 pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
     let mut listed = Listed::EMPTY;
-    let mut question = [0; RULE_HEADER];
-    question[0] = family(version).into();
+    let mut request = [0; RULE_HEADER];
+    request[0] = family(version).into();
     RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
-            netlink.dump_until(libc::RTM_GETRULE, &question, &mut |message| {
-                listed.take(RuleMessage::parse(message).ok(), MAX_RULES)
+            netlink.dump_until(libc::RTM_GETRULE, &request, &mut |message| {
+                listed.push(RuleMessage::parse(message).ok(), MAX_RULES)
             })
         })
         .context("cannot list the routing rules")?;
@@ -182,9 +181,9 @@ pub fn are_at_most(limit: usize) -> Result<bool> {
     let mut interfaces = Listed::EMPTY;
     RawNetlink::open(NETLINK_ROUTE)
         .and_then(|netlink| {
-            let question = [0; LINK_HEADER];
-            netlink.dump_until(libc::RTM_GETLINK, &question, &mut |_| {
-                interfaces.take(Some(()), limit)
+            let request = [0; LINK_HEADER];
+            netlink.dump_until(libc::RTM_GETLINK, &request, &mut |_| {
+                interfaces.push(Some(()), limit)
             })
         })
         .context("cannot list the interfaces")?;

@@ -8,17 +8,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A connection's two ends.
+/// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// This end.
+    /// The local address.
     pub local: IpAddr,
-    /// The other.
+    /// The peer's address.
     pub remote: IpAddr,
 }
 
-/// The connections of the calling thread's network namespace that are open: those that only wait
-/// for late packets are over.
+/// The open connections of the calling thread's network namespace, without those in TIME_WAIT.
 pub fn open() -> Result<Vec<Connection>> {
     let mut connections = Vec::new();
     for table in ["tcp", "tcp6"] {

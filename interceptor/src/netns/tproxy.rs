@@ -1,6 +1,6 @@
-//! What TPROXY takes in a pod, as istio-iptables leaves it there: packets with the mark are
-//! delivered to the pod itself, wherever they go, so that the app's answers to a client reach the
-//! proxy that speaks in the client's name.
+//! What TPROXY requires in a pod, as with istio-iptables: packets with the mark are delivered
+//! locally, whatever their destination, so that the app's responses to a client reach the proxy, whose
+//! socket has the client's address.
 //!
 //! Where iptables moves the mark from the proxy's packets to the app's by conntrack, sysctls have
 //! the app's side take it over.
@@ -99,7 +99,7 @@ pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
     ];
     for (family, version) in both.iter().filter(|(family, _)| delivery.has(*family)) {
         add_route(netlink, delivery.table, version).await?;
-        // The kernel would take it twice.
+        // The kernel would accept a duplicate.
         let is_there = before
             .iter()
             .any(|rule| rule.header.family == *family && delivery.needs_rule(rule));
@@ -110,19 +110,19 @@ pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
     set.write("1")
 }
 
-/// What became of rules and routes that are not needed any more.
+/// The result for rules and routes that are no longer needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retired {
-    /// There were none.
+    /// None existed.
     Nothing,
-    /// They are gone.
+    /// Deleted.
     Removed,
-    /// Connections are still open through them.
+    /// Kept, since open connections use them.
     Kept,
 }
 
-/// Takes away what [`install`] has added to the calling thread's network namespace, but for what
-/// `needed` takes, and unless connections would break.
+/// Deletes what [`install`] has added to the calling thread's network namespace, except what `needed`
+/// requires, and unless connections would break.
 pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
     let mut rules = our_rules()?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
@@ -131,7 +131,7 @@ pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retire
     if rules.is_empty() && routes.is_empty() {
         return Ok(Retired::Nothing);
     }
-    if speaks_for_clients(netlink).await? {
+    if has_transparent_connections(netlink).await? {
         return Ok(Retired::Kept);
     }
     if needed.is_none()
@@ -146,7 +146,7 @@ pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retire
             .await
             .context("cannot remove a route of TPROXY's table")?;
     }
-    // The rules go last: they tell what is to be undone.
+    // The rules go last: they record which sysctls to reset.
     for rule in rules {
         let request = netlink.rule().del(rule);
         request
@@ -157,8 +157,8 @@ pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retire
     Ok(Retired::Removed)
 }
 
-/// Whether a connection is open in a name that is not the pod's own: the proxy's, to its app.
-async fn speaks_for_clients(netlink: &Handle) -> Result<bool> {
+/// Whether the proxy has a connection to its app with a client's address.
+async fn has_transparent_connections(netlink: &Handle) -> Result<bool> {
     let own = addresses::list(netlink).await?;
     let is_own = |end: IpAddr| {
         end.is_loopback()
@@ -226,7 +226,9 @@ fn write_sysctl(name: &str, value: &str) -> Result<()> {
     };
     result.with_context(|| {
         let path = path.display();
-        format!("cannot set {path}, which TPROXY takes: is it read-only, here and on the host?")
+        format!(
+            "cannot set {path}, which TPROXY requires: is it read-only both here and on the host?"
+        )
     })
 }
 

@@ -1,7 +1,7 @@
 //! The users and groups of a pod that has a user namespace of its own (`hostUsers: false`).
 //!
 //! The programs compare what the kernel keeps: IDs as the initial user namespace names them.
-//! `xt_owner` translates those of its rules alike, by the user namespace that the network namespace
+//! `xt_owner` translates those of its rules the same way, by the user namespace that the network namespace
 //! belongs to (`owner_mt`: `make_kuid(net->user_ns, …)`), and refuses those that it has no mapping
 //! for (`owner_check`).
 
@@ -15,7 +15,7 @@ use crate::settings::Settings;
 /// `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`): the inode of the first user namespace.
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
-/// What a user namespace calls which users and groups.
+/// The ID maps of a user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdMaps {
     uids: IdMap,
@@ -37,18 +37,18 @@ impl IdMaps {
     /// initial one.
     pub(super) fn of(netns: &File) -> Result<Option<Self>> {
         let owner = sys::owning_user_namespace(netns)
-            .context("cannot tell the user namespace that the network namespace belongs to")?;
+            .context("cannot open the user namespace that owns the network namespace")?;
         let owner = File::from(owner);
         if owner.metadata()?.ino() == INITIAL_USER_NAMESPACE {
             return Ok(None);
         }
-        // At the time of a CNI ADD, no process may be in it that could be asked.
+        // At the time of a CNI ADD the user namespace may have no process whose maps can be read.
         let process = sys::process_in_user_namespace(&owner)
             .context("cannot enter the pod's user namespace")?;
         let read = |name| {
             let path = format!("/proc/{}/{name}", process.id());
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-            IdMap::parse(&text).with_context(|| format!("{path} is not readable: {text}"))
+            IdMap::parse(&text).with_context(|| format!("cannot parse {path}: {text}"))
         };
         Ok(Some(Self {
             uids: read("uid_map")?,
@@ -90,8 +90,8 @@ impl IdMap {
         });
         let Some(outside) = found else {
             bail!(
-                "the pod's user namespace (hostUsers: false) has no {what} {id}: give IDs that its \
-                 map has"
+                "the pod's user namespace (hostUsers: false) does not map {what} {id}: give IDs \
+                 that it maps"
             );
         };
         Ok(outside)

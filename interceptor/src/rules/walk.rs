@@ -1,4 +1,4 @@
-//! Which rule a connection's first packet meets first.
+//! Finds the first rule that a connection's first packet matches.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Rule, Rules, Table};
 use crate::settings::interfaces::InterfacePattern;
 
-/// What rules look at in the first packet of a connection.
+/// The fields of a connection's first packet that rules match.
 #[derive(Clone, Debug)]
 pub struct Packet {
     /// TCP or UDP.
@@ -23,11 +23,11 @@ pub struct Packet {
     pub came_by: Option<String>,
     /// The interface that it leaves by; none for one that comes in.
     pub leaves_by: Option<String>,
-    /// Who opened the socket that sends it.
+    /// The owner of the sending socket.
     pub owner: Option<Owner>,
 }
 
-/// Chains that only say what happens; the jump to them is what is told.
+/// Chains with nothing but a target: the jump to them is reported instead.
 const OUTCOMES: [&str; 4] = [
     "ISTIO_REDIRECT",
     "ISTIO_IN_REDIRECT",
@@ -36,8 +36,8 @@ const OUTCOMES: [&str; 4] = [
 ];
 
 impl Rules {
-    /// The first rule of a table that settles what becomes of `packet`, from `chain` on. `None` if
-    /// it comes to the end of the chain.
+    /// The first rule of a table that decides about `packet`, from `chain` on. `None` if the packet
+    /// reaches the end of the chain.
     #[must_use]
     pub fn first_match(&self, table: Table, chain: &str, packet: &Packet) -> Option<&Rule> {
         self.chain(table, chain)

@@ -13,7 +13,7 @@ use super::{
 
 const HEADING: &str = "What to do";
 
-/// Those flags.
+/// The flags as given.
 #[derive(Clone, Debug, Default)]
 pub struct ControlFlags {
     given: Values,
@@ -53,27 +53,27 @@ pub struct Proof {
 /// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Print what would be in force.
+    /// Print the settings.
     Print,
     /// Detach.
     CleanUp,
-    /// Attach, or wait until somebody else has.
+    /// Attach, or wait until the pod is attached by another process.
     Apply {
-        /// Prove it then.
+        /// Verify capture afterwards.
         validate: bool,
     },
-    /// Prove that the pod is captured.
+    /// Verify that the pod is captured.
     Validate,
-    /// Nothing at all: rules are skipped, and no proof is asked for.
+    /// Do nothing: applying is skipped, and validation is not requested.
     Nothing,
 }
 
 /// A run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Control {
-    /// What it is for.
+    /// The task.
     pub task: Task,
-    /// How capture is proven in it.
+    /// How capture is verified.
     pub proof: Proof,
 }
 
@@ -112,7 +112,7 @@ fn task(source: &Source<'_>) -> Result<Task, SettingError> {
     })
 }
 
-/// Go's `uint16`, but for 0, to which nobody can connect.
+/// Go's `uint16` without 0, to which no connection is possible.
 fn parse_port(text: &str) -> Result<u16, String> {
     let number = numbers::parse_u32(text).ok();
     number

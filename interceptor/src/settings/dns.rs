@@ -19,10 +19,10 @@ use super::{
     source::Source,
 };
 
-/// More than any resolv.conf has. A pod may have put anything there.
+/// More than any resolv.conf has. A pod controls the file.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Which DNS, of UDP and TCP, is taken to the proxy's port 15053.
+/// Which DNS over UDP and TCP is redirected to the proxy's port 15053.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DnsCapture {
@@ -34,7 +34,7 @@ pub enum DnsCapture {
     All,
 }
 
-/// Where the resolv.conf is that names the servers.
+/// The resolv.conf that lists the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResolvConf {
     /// A file.
@@ -73,7 +73,7 @@ fn open_in_root_of(pid: u32) -> io::Result<File> {
     Ok(openat2(root, "etc/resolv.conf", how)?.into())
 }
 
-/// What `--redirect-dns` and `--capture-all-dns` say. What is to be told goes into `notes`.
+/// Parses `--redirect-dns` and `--capture-all-dns`. Warnings are appended to `notes`.
 pub(super) fn capture(
     source: &Source<'_>,
     resolv_conf: Option<&ResolvConf>,
@@ -82,7 +82,7 @@ pub(super) fn capture(
     let redirect = source.switch(&REDIRECT_DNS)?;
     let all = source.switch(&CAPTURE_ALL_DNS)?;
     if all && !redirect {
-        notes.push("--capture-all-dns: has no meaning without --redirect-dns".to_owned());
+        notes.push("--capture-all-dns: has no effect without --redirect-dns".to_owned());
     }
     match (redirect, all) {
         (false, _) => Ok(DnsCapture::Off),
@@ -99,16 +99,16 @@ fn of_resolv_conf(
     notes: &mut Vec<String>,
 ) -> Result<DnsCapture, String> {
     let place = place.ok_or(
-        "needs the pod's resolv.conf, and a network namespace named by a path does not tell which \
-         that is: name it with --resolv-conf PATH",
+        "needs the pod's resolv.conf, which cannot be derived from the path of a network \
+         namespace: give it with --resolv-conf PATH",
     )?;
     let path = place.path();
     let path = path.display();
     let text = place.read().map_err(|error| {
-        format!("cannot read {path} ({error}): name a file that names the DNS servers")
+        format!("cannot read {path} ({error}): give a file that lists the DNS servers")
     })?;
     let mut servers = Vec::new();
-    for name in names(&text) {
+    for name in nameservers(&text) {
         match name.parse::<IpAddr>() {
             Ok(server) => servers.push(server),
             Err(_) => notes.push(format!(
@@ -119,8 +119,8 @@ fn of_resolv_conf(
     }
     if servers.is_empty() {
         notes.push(format!(
-            "--redirect-dns: no DNS is captured, because {path} names no server; \
-             --capture-all-dns does not need one"
+            "--redirect-dns: no DNS is captured, because {path} lists no server; \
+             --capture-all-dns needs none"
         ));
         return Ok(DnsCapture::Off);
     }
@@ -129,7 +129,7 @@ fn of_resolv_conf(
 
 /// The servers as istio-iptables' library reads them: the second word where the first is exactly
 /// `nameserver`.
-fn names(text: &str) -> impl Iterator<Item = &str> {
+fn nameservers(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next()? == "nameserver").then(|| words.next())?
@@ -190,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "(nameserver .*\n|.*\n)*") {
-            let _count = names(&text).count();
+            let _count = nameservers(&text).count();
         }
     }
 }

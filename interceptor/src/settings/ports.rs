@@ -97,7 +97,7 @@ fn parse_range(item: &str) -> Result<PortRange, String> {
     };
     match range {
         Some((first, last)) if first <= last => Ok(PortRange { first, last }),
-        Some(_) => Err(format!("{item:?} ends before it begins: {ALLOWED}")),
+        Some(_) => Err(format!("{item:?} has its end before its start: {ALLOWED}")),
         None => Err(format!("{item:?} is not a port: {ALLOWED}")),
     }
 }

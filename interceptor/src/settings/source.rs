@@ -1,4 +1,4 @@
-//! Where values come from: the flag, else the environment, else the default.
+//! Looks values up: the flag, else the environment, else the default.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ impl Source<'_> {
             .unwrap_or_else(|| Given::default_of(setting))
     }
 
-    /// A text that has to be read: what cannot be is an error wherever it came from.
+    /// A parsed text: an invalid one is an error wherever it came from.
     pub(super) fn parse<T>(
         &self,
         setting: &Setting,
@@ -72,7 +72,7 @@ impl Source<'_> {
         self.get(setting).parse(parse)
     }
 
-    /// A value of one of Go's own types: there, a variable that cannot be read counts as not set.
+    /// A value of one of Go's own types: Go ignores an invalid variable of such a type.
     pub(super) fn typed<T>(
         &self,
         setting: &Setting,
@@ -100,7 +100,7 @@ impl Source<'_> {
         })
     }
 
-    /// The variables that are set, what counts first: the last that was bound.
+    /// The variables that are set, the one that takes precedence first: the last that was bound.
     fn variables(&self, setting: &Setting) -> impl Iterator<Item = Given> {
         let names = setting.variable_names().iter().rev();
         let flag = setting.name();

@@ -154,7 +154,7 @@ fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
     other.start_proxy().expect("a proxy");
     let full = fill_with("icept_routes", WHOLE);
     let said = other.attach(STOCK).expect("attached");
-    assert!(said.contains("used up the table of routes"), "{said}");
+    assert!(said.contains("(icept_routes) is full"), "{said}");
     for pod in [&lab, &other] {
         for (to, captured) in NEW {
             assert_eq!(pod.dial(Who::App, to).expect("a dial"), captured);

@@ -95,7 +95,7 @@ pub(crate) fn wait(pods: &[Draining<'_>]) {
     for pod in pods {
         let mut activity = pod.activity();
         busiest = busiest.max(activity);
-        while activity == Activity::UnderWay && Instant::now() < end {
+        while activity == Activity::Connecting && Instant::now() < end {
             thread::sleep(POLL_INTERVAL);
             activity = pod.activity();
         }

@@ -1,4 +1,4 @@
-//! What iptables-legacy writes.
+//! Chains that iptables-legacy creates.
 
 use std::{collections::BTreeSet, fs, io};
 
@@ -27,14 +27,14 @@ const ENTRIES_SIZE: usize = 32;
 const VERDICT: usize = 32;
 const DROP: i32 = -1;
 
-/// How often a table is read that changes meanwhile.
-const TRIES: u32 = 10;
+/// Attempts to read a table that changes during the read.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// A protocol's tables.
 struct Tables {
     family: AddressFamily,
     level: i32,
-    /// Those that are there: to ask for another would make it.
+    /// Lists the existing tables: reading another would create it.
     names: &'static str,
     /// The family, by nft's name for it.
     family_name: &'static str,
@@ -122,7 +122,7 @@ impl Tables {
         Ok(())
     }
 
-    /// One a line.
+    /// One per line.
     fn names(&self) -> io::Result<String> {
         match fs::read_to_string(self.names) {
             // A kernel without them.
@@ -145,10 +145,10 @@ impl Tables {
     }
 
     fn table(&self, name: &[u8]) -> io::Result<Table> {
-        let mut tries = 1..TRIES;
+        let mut attempts = 1..MAX_ATTEMPTS;
         loop {
             match self.table_now(name) {
-                Err(error) if has_changed(&error) && tries.next().is_some() => {}
+                Err(error) if has_changed(&error) && attempts.next().is_some() => {}
                 table => return table,
             }
         }
@@ -170,7 +170,7 @@ impl Tables {
     }
 }
 
-/// Between the two questions (`get_entries`).
+/// Between the two calls (`get_entries`).
 fn has_changed(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAGAIN as i32)
 }

@@ -187,11 +187,11 @@ fn stand_in_routes_that_are_gone_are_reported() {
         assert!(!answer.contains(':'), "{sweep}: {answer}");
         let (code, text) = status(&lab);
         assert_eq!(code, Some(3), "{sweep}: {text}");
-        assert!(text.contains("has lost the routes"), "{sweep}: {text}");
+        assert!(text.contains("routes to the stand-ins"), "{sweep}: {text}");
         let told = explained(&lab, V6.0);
         assert_eq!(told["outcome"], "unroutable", "{sweep}: {told}");
         let reason = told["reason"].to_string();
-        assert!(reason.contains("has lost the routes"), "{sweep}: {told}");
+        assert!(reason.contains("routes to the stand-ins"), "{sweep}: {told}");
         let told = explained(&lab, V4.0);
         assert_eq!(told["outcome"]["captured"]["port"], 15001, "{told}");
     }
@@ -206,7 +206,7 @@ fn a_source_address_that_is_lost_is_reported() {
     shell(&lab, "ip -4 route flush table local proto 153");
     let (code, text) = status(&lab);
     assert_eq!(code, Some(3), "{text}");
-    let warning = "come from 127.0.0.1 instead of 10.1.0.2";
+    let warning = "the source address 127.0.0.1 instead of 10.1.0.2";
     assert!(text.contains(warning), "{text}");
     assert_eq!(explained(&lab, V4.0)["source"], "127.0.0.1");
     lab.attach(STOCK).expect("attached");
