@@ -20,7 +20,7 @@ use crate::{
         netlink,
         network::PodNetwork,
         route_limits::Limit,
-        routes::{self, Way},
+        routes::{self, RouteLookup},
         stand_in_routes::{self, Sources},
     },
     policy::CompiledPolicy,
@@ -96,8 +96,8 @@ pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
         netlink::run(async |handle| {
             let network = PodNetwork::read(&handle, settings.ipv6, NetnsState::default()).await?;
             let destination = question.destination.ip();
-            let way = routes::ask_one(&handle, destination).await?;
-            let stand_in = stand_in_routes::way(&handle, way.source(), destination).await?;
+            let way = routes::look_up(&handle, destination).await?;
+            let stand_in = stand_in_routes::route_from(&handle, way.source(), destination).await?;
             let pod = Pod {
                 stand_in: Some(stand_in),
                 ..Pod::new(settings.settings, network)
@@ -130,7 +130,7 @@ struct Pod {
     network: PodNetwork,
     compiled: CompiledPolicy,
     /// The route to the destination's stand-in, if it was looked up.
-    stand_in: Option<Way>,
+    stand_in: Option<RouteLookup>,
 }
 
 impl Pod {
@@ -144,7 +144,7 @@ impl Pod {
         }
     }
 
-    fn explain(&self, question: &Question, way: Way) -> Result<Explanation> {
+    fn explain(&self, question: &Question, way: RouteLookup) -> Result<Explanation> {
         match &question.direction {
             Direction::Outbound { owner, source } => {
                 Ok(self.explain_outbound(question, way, *owner, *source))
@@ -158,7 +158,7 @@ impl Pod {
     fn explain_outbound(
         &self,
         question: &Question,
-        way: Way,
+        way: RouteLookup,
         owner: Owner,
         bound: Option<IpAddr>,
     ) -> Explanation {
@@ -170,7 +170,7 @@ impl Pod {
             port: question.destination.port(),
             transport: question.transport,
             source: source.map_or(Address::UNSPECIFIED_V6, Address::from),
-            via_loopback: matches!(way, Way::Loopback { .. }),
+            via_loopback: matches!(way, RouteLookup::Loopback { .. }),
             by_excluded_interface: limit.is_none()
                 && self.is_in(interface, InterfaceFlags::EXCLUDED),
             is_marked: false,
@@ -187,7 +187,7 @@ impl Pod {
         };
         let mut explanation = self.judge(&flow, &packet, "OUTPUT");
         explanation.note = limit.map(ToString::to_string);
-        if let (Outcome::Captured { .. }, Way::Nowhere(errno), None) =
+        if let (Outcome::Captured { .. }, RouteLookup::Nowhere(errno), None) =
             (explanation.outcome, way, limit)
         {
             explanation.outcome = Outcome::Unroutable;
@@ -204,10 +204,12 @@ impl Pod {
     /// A captured connection goes to the destination's stand-in, by the pod's routes to it.
     fn note_stand_in(&self, explanation: &mut Explanation, bound: Option<IpAddr>) {
         match (explanation.outcome, self.stand_in) {
-            (Outcome::Captured { .. }, Some(Way::Loopback { source })) if bound.is_none() => {
+            (Outcome::Captured { .. }, Some(RouteLookup::Loopback { source }))
+                if bound.is_none() =>
+            {
                 explanation.source = source.or(explanation.source);
             }
-            (Outcome::Captured { .. }, Some(Way::Out { .. } | Way::Nowhere(_))) => {
+            (Outcome::Captured { .. }, Some(RouteLookup::Out { .. } | RouteLookup::Nowhere(_))) => {
                 explanation.outcome = Outcome::Unroutable;
                 stand_in_routes::ROUTES_LOST.clone_into(&mut explanation.reason);
             }
@@ -381,7 +383,7 @@ mod tests {
     }
 
     /// The outcome, and the rule that says so.
-    fn told(pod: &Pod, question: &Question, way: Way) -> (Outcome, String) {
+    fn told(pod: &Pod, question: &Question, way: RouteLookup) -> (Outcome, String) {
         let explanation = pod.explain(question, way).unwrap();
         let rule = explanation.rule.map(|rule| rule.to_string());
         (explanation.outcome, rule.unwrap_or_default())
@@ -391,9 +393,9 @@ mod tests {
         let own = ["127.0.0.1:80", "10.1.0.2:80"].contains(&destination);
         let source = Some([10, 1, 0, 2].into());
         let way = if own {
-            Way::Loopback { source }
+            RouteLookup::Loopback { source }
         } else {
-            Way::Out {
+            RouteLookup::Out {
                 source,
                 loopback_error: None,
                 interface: 2,
@@ -408,7 +410,7 @@ mod tests {
     fn inbound(pod: &Pod, destination: &str) -> (Outcome, String) {
         let interface = None;
         let question = question(destination, Direction::Inbound { interface });
-        told(pod, &question, Way::Nowhere(Errno::ENETUNREACH))
+        told(pod, &question, RouteLookup::Nowhere(Errno::ENETUNREACH))
     }
 
     #[track_caller]
@@ -475,7 +477,7 @@ mod tests {
         let owner = Owner { uid: 0, gid: 0 };
         let source = None;
         let question = question("10.2.0.9:80", Direction::Outbound { owner, source });
-        let way = Way::Nowhere(Errno::ENETUNREACH);
+        let way = RouteLookup::Nowhere(Errno::ENETUNREACH);
         assert_eq!(told(&pod(&STOCK), &question, way).0, Outcome::Unroutable);
     }
 }

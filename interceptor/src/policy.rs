@@ -17,7 +17,7 @@ use crate::{
     netns::{
         interfaces::{self, PodInterface},
         network::PodNetwork,
-        routes::{Answer, Way},
+        routes::{Answer, RouteLookup},
         stand_in_routes::Sources,
     },
     settings::{
@@ -333,9 +333,9 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
     };
     let source = answer.way.source();
     let (error, loopback_error) = match answer.way {
-        Way::Nowhere(errno) => (Some(errno), Some(errno)),
-        Way::Out { loopback_error, .. } => (None, loopback_error),
-        Way::Loopback { .. } => (None, None),
+        RouteLookup::Nowhere(errno) => (Some(errno), Some(errno)),
+        RouteLookup::Out { loopback_error, .. } => (None, loopback_error),
+        RouteLookup::Loopback { .. } => (None, None),
     };
     Route {
         source: source.map_or(unspecified, Address::from),
@@ -348,7 +348,7 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
         flags: RouteFlags::NONE
             .with(
                 RouteFlags::VIA_LOOPBACK,
-                matches!(answer.way, Way::Loopback { .. }),
+                matches!(answer.way, RouteLookup::Loopback { .. }),
             )
             .with(
                 RouteFlags::BY_EXCLUDED_INTERFACE,
@@ -387,7 +387,7 @@ fn has_one_address(network: &PodNetwork, sources: &Sources, like: Address) -> bo
     let addresses = network.addresses.iter().map(|address| address.net.addr());
     let mut addresses = addresses.filter(|address| is_like(*address) && !is_special(*address));
     let mut own = network.routes.iter().filter_map(|answer| {
-        let is_own = matches!(answer.way, Way::Loopback { .. });
+        let is_own = matches!(answer.way, RouteLookup::Loopback { .. });
         is_own.then_some(answer.prefix)
     });
     ways_in.count() == 1
@@ -505,7 +505,7 @@ mod tests {
         let localhost = ["127.0.0.1/8"].iter().map(net).map(at(1));
         let answer = |prefix| Answer {
             prefix,
-            way: Way::Loopback { source: None },
+            way: RouteLookup::Loopback { source: None },
         };
         let always = ["0.0.0.0/32", "127.0.0.0/8", "127.128.0.0/15"];
         let network = PodNetwork {

@@ -144,8 +144,8 @@ impl Settings {
         source: &Source<'_>,
         resolv_conf: Option<&ResolvConf>,
     ) -> Result<Parsed, SettingError> {
-        notes::refuse_gone(source)?;
-        let mut notes = notes::moot(source)?;
+        notes::refuse_removed(source)?;
+        let mut notes = notes::ignored(source)?;
         let settings = Self {
             outbound_port: source.parse(&flags::ENVOY_PORT, ports::parse_listener)?,
             inbound_port: source.parse(&flags::INBOUND_CAPTURE_PORT, ports::parse_listener)?,

@@ -18,7 +18,8 @@ use crate::{
     },
     host,
     netns::{
-        Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::Way, stand_in_routes,
+        Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::RouteLookup,
+        stand_in_routes,
     },
 };
 
@@ -171,16 +172,16 @@ async fn lost_routes(
         }
         let source = IpAddr::from(source);
         let is_there = now.addresses.iter().any(|own| own.net.addr() == source);
-        match stand_in_routes::first_way(netlink, source).await? {
-            Way::Loopback { source: Some(now) } if now != source && is_there => {
+        match stand_in_routes::first_route(netlink, source).await? {
+            RouteLookup::Loopback { source: Some(now) } if now != source && is_there => {
                 return Ok(Some(format!(
                     "captured connections have the source address {now} instead of {source}: the \
                      pod's routes of protocol 153 were removed. Attach the pod again, or use \
                      `interceptor run` or the agent, which restore them"
                 )));
             }
-            Way::Loopback { .. } => {}
-            Way::Out { .. } | Way::Nowhere(_) => {
+            RouteLookup::Loopback { .. } => {}
+            RouteLookup::Out { .. } | RouteLookup::Nowhere(_) => {
                 return Ok(Some(stand_in_routes::ROUTES_LOST.to_owned()));
             }
         }

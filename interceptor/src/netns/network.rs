@@ -10,7 +10,7 @@ use super::{
     localhost_routes::{self, LocalhostRoutes},
     netlink,
     route_limits::Limit,
-    routes::{self, Answer, Copied},
+    routes::{self, Answer, CopiedRoutes},
     tables,
 };
 use crate::digest;
@@ -75,7 +75,7 @@ impl PodNetwork {
     pub async fn read(netlink: &Handle, ipv6: bool, state: NetnsState) -> Result<Self> {
         let interfaces = interfaces::list(netlink).await?;
         let addresses = addresses::list(netlink).await?;
-        let Copied { answers, limits } = routes::ask(netlink, &addresses, ipv6).await?;
+        let CopiedRoutes { answers, limits } = routes::copy(netlink, &addresses, ipv6).await?;
         Ok(Self {
             ipv6,
             interfaces,

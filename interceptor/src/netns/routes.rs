@@ -1,19 +1,19 @@
-//! The pod's routing, asked of the kernel.
+//! A copy of the pod's routes, made by route lookups in the kernel.
 //!
-//! What the programs need to know of a destination is what the kernel's own routing says: the
-//! source address, whether the way out is `lo`, and the error if there is no way. That answer is
-//! the same for all destinations between two *boundaries*: prefixes at which a route, a rule, an
-//! address or one of the kernel's fixed ranges begins or ends. So one address of each piece is
-//! asked about (`ip route get`), and the answers make a longest-prefix map.
+//! The programs need three things for a destination: the source address, whether the route leaves
+//! through `lo`, and the error if there is no route. These are the same for all destinations between
+//! two *boundaries*: prefixes at which a route, a rule, an address or one of the kernel's fixed ranges
+//! starts or ends. So one address of each piece is looked up (`ip route get`), and the results make a
+//! longest-prefix map.
 //!
-//! The kernel has the last word on everything that a copy of the tables would have to imitate:
-//! `src` hints, the choice of an IPv6 source address, unreachable routes, rules. Not seen is the hash
-//! by which multipath routes are chosen.
+//! So the kernel itself decides everything that a copy of the tables would have to imitate: `src`
+//! hints, the choice of an IPv6 source address, unreachable routes, rules. Only the hash that selects
+//! among multipath routes is not copied.
 //!
-//! Where a routing rule selects by more than the destination, the answer differs from socket to
-//! socket, and no helper of the `connect` hooks asks the kernel for one socket's route
-//! (`bpf_fib_lookup` is for packets only: `xdp_func_proto`, `tc_cls_act_func_proto`). Such a copy, and
-//! one that would be too large, is in force with a [`Limit`]: it refuses nothing.
+//! If a routing rule selects by more than the destination, the route differs from socket to socket,
+//! and no helper of the `connect` hooks looks up one socket's route (`bpf_fib_lookup` is for packets
+//! only: `xdp_func_proto`, `tc_cls_act_func_proto`). Such a copy, and one that would be too large, is
+//! used with a [`Limit`]: it refuses no connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -41,18 +41,19 @@ use super::{
 /// this size fit, with both families.
 pub const MAX_PIECES: usize = 2048;
 
-/// What routing does with the destinations of one piece.
+/// The route of one piece. Its `Debug` text is part of the digest in records: a rename here makes the
+/// networks of pods that an older build attached look changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Where the piece begins; a longer prefix inside it has an answer of its own.
+    /// The start of the piece; a longer prefix inside it has its own entry.
     pub prefix: IpNet,
-    /// Where packets go.
-    pub way: Way,
+    /// The result of the lookup.
+    pub way: RouteLookup,
 }
 
-/// Where packets to a destination go.
+/// The result of a route lookup for a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RouteLookup {
     /// Out through `lo`: the destination is the pod's own.
     Loopback {
         /// The source address that an unbound socket gets.
@@ -71,7 +72,7 @@ pub enum Way {
     Nowhere(Errno),
 }
 
-impl Way {
+impl RouteLookup {
     /// The source address that an unbound socket gets.
     #[must_use]
     pub const fn source(&self) -> Option<IpAddr> {
@@ -81,7 +82,7 @@ impl Way {
         }
     }
 
-    /// The index of the interface that they leave by.
+    /// The index of the outgoing interface.
     #[must_use]
     pub const fn interface(&self) -> Option<u32> {
         match self {
@@ -92,18 +93,18 @@ impl Way {
     }
 }
 
-/// What was asked of the kernel.
+/// The copy of a pod's routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Copied {
-    /// What routing does with each piece.
+pub struct CopiedRoutes {
+    /// The route of each piece.
     pub answers: Vec<Answer>,
-    /// What the answers of a family cannot be relied on for.
+    /// Why the copy is incomplete, if it is.
     pub limits: Vec<Limit>,
 }
 
-/// Asks the kernel about every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
-pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<Copied> {
-    let mut copied = Copied::default();
+/// Looks up every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
+pub async fn copy(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<CopiedRoutes> {
+    let mut copied = CopiedRoutes::default();
     let families = [IpVersion::V4, IpVersion::V6];
     for version in &families[..if ipv6 { 2 } else { 1 }] {
         let (boundaries, cause) = boundaries(version, addresses)?;
@@ -111,29 +112,31 @@ pub async fn ask(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Resu
             ipv6: matches!(version, IpVersion::V6),
             cause,
         }));
-        copied.answers.extend(ask_all(netlink, &boundaries).await?);
+        copied
+            .answers
+            .extend(look_up_all(netlink, &boundaries).await?);
     }
     Ok(copied)
 }
 
-/// Asks about one address of each piece.
-async fn ask_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<Answer>> {
-    let questions = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
+/// Looks up one address of each piece.
+async fn look_up_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<Answer>> {
+    let lookups = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
         let destination = representative(*prefix, &boundaries[index + 1..])?;
         Some((*prefix, destination))
     });
-    stream::iter(questions)
+    stream::iter(lookups)
         .map(async |(prefix, destination)| {
-            let way = ask_one(netlink, destination).await?;
+            let way = look_up(netlink, destination).await?;
             Ok(Answer { prefix, way })
         })
-        .buffered(QUESTIONS_AT_ONCE)
+        .buffered(MAX_CONCURRENT_LOOKUPS)
         .try_collect()
         .await
 }
 
-/// Where the answers of one family can differ, and what limits the copy. If there are too many pieces
-/// only the kernel's own: what they say of the source address serves any destination.
+/// The boundaries of one family, and what limits the copy. If there are too many pieces, only the
+/// kernel's own boundaries: their source addresses serve any destination.
 fn boundaries(
     version: &IpVersion,
     addresses: &[PodAddress],
@@ -164,8 +167,8 @@ fn boundaries(
     Ok((all, rules.items.iter().find_map(policy_rules::selects_more)))
 }
 
-/// How many answers may wait in the socket's buffer, which has room for some hundreds.
-const QUESTIONS_AT_ONCE: usize = 32;
+/// The socket's buffer holds some hundreds of responses.
+const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
 /// Puts prefixes into the order in which each comes right before those inside it.
 fn sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
@@ -205,7 +208,7 @@ fn next(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// Where the kernel itself changes its mind: IPv4's ranges with a meaning, IPv6's scopes
+/// The boundaries of the kernel itself: IPv4's ranges with a meaning, IPv6's scopes
 /// (`__ipv6_addr_type`) and the labels of its source address selection (`ip6addrlbl_init_table`).
 fn fixed_boundaries() -> Vec<IpNet> {
     [
@@ -260,59 +263,63 @@ fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
     boundaries
 }
 
-/// Asks the kernel about one destination.
-pub async fn ask_one(netlink: &Handle, destination: IpAddr) -> Result<Way> {
-    match ask_from(netlink, destination, None).await? {
-        Way::Out {
+/// Looks up the route to one destination.
+pub async fn look_up(netlink: &Handle, destination: IpAddr) -> Result<RouteLookup> {
+    match look_up_from(netlink, destination, None).await? {
+        RouteLookup::Out {
             source, interface, ..
         } if destination.is_ipv4() => {
             let loopback = Some(Ipv4Addr::LOCALHOST);
-            let from_loopback = ask_from(netlink, destination, loopback).await?;
+            let from_loopback = look_up_from(netlink, destination, loopback).await?;
             let loopback_error = match from_loopback {
-                Way::Nowhere(errno) => Some(errno),
-                Way::Loopback { .. } | Way::Out { .. } => None,
+                RouteLookup::Nowhere(errno) => Some(errno),
+                RouteLookup::Loopback { .. } | RouteLookup::Out { .. } => None,
             };
-            Ok(Way::Out {
+            Ok(RouteLookup::Out {
                 source,
                 loopback_error,
                 interface,
             })
         }
-        way => Ok(way),
+        route => Ok(route),
     }
 }
 
 /// `ip route get DESTINATION [from SOURCE]`
-async fn ask_from(netlink: &Handle, destination: IpAddr, source: Option<Ipv4Addr>) -> Result<Way> {
-    let question = RouteNetlinkMessage::GetRoute(question(destination, source));
-    let mut message = NetlinkMessage::from(question);
+async fn look_up_from(
+    netlink: &Handle,
+    destination: IpAddr,
+    source: Option<Ipv4Addr>,
+) -> Result<RouteLookup> {
+    let request = RouteNetlinkMessage::GetRoute(request(destination, source));
+    let mut message = NetlinkMessage::from(request);
     message.header.flags = NLM_F_REQUEST;
     let mut replies = netlink
         .clone()
         .request(message)
-        .context("cannot ask for a route")?;
+        .context("cannot request a route")?;
     while let Some(reply) = replies.next().await {
         match reply.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                return Ok(way(&route));
+                return Ok(lookup_of(&route));
             }
             NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Ok(Way::Nowhere(Errno::from_raw(-error.raw_code())));
+                return Ok(RouteLookup::Nowhere(Errno::from_raw(-error.raw_code())));
             }
             _ => {}
         }
     }
-    bail!("the kernel does not answer for the route to {destination}")
+    bail!("the kernel returned no route to {destination}")
 }
 
-fn question(destination: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
+fn request(destination: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
     match destination {
         IpAddr::V4(v4) => {
-            let question = RouteMessageBuilder::<Ipv4Addr>::new()
+            let request = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(v4, Ipv4Net::from(v4).prefix_len());
             match source {
-                Some(source) => question.source_prefix(source, 32).build(),
-                None => question.build(),
+                Some(source) => request.source_prefix(source, 32).build(),
+                None => request.build(),
             }
         }
         IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
@@ -321,7 +328,7 @@ fn question(destination: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
     }
 }
 
-fn way(route: &RouteMessage) -> Way {
+fn lookup_of(route: &RouteMessage) -> RouteLookup {
     let find = |pick: fn(&RouteAttribute) -> Option<IpAddr>| route.attributes.iter().find_map(pick);
     let source = find(|attribute| match attribute {
         RouteAttribute::PrefSource(source) => ip_address(source),
@@ -336,13 +343,13 @@ fn way(route: &RouteMessage) -> Way {
         });
     match route.header.kind {
         // tcp_v4_connect and tcp_v6_connect refuse both.
-        RouteType::Broadcast | RouteType::Multicast => Way::Nowhere(Errno::ENETUNREACH),
-        RouteType::Unreachable => Way::Nowhere(Errno::EHOSTUNREACH),
-        RouteType::Prohibit => Way::Nowhere(Errno::EACCES),
-        RouteType::BlackHole => Way::Nowhere(Errno::EINVAL),
-        RouteType::Local => Way::Loopback { source },
-        _ if interface == Some(LOOPBACK_INDEX) => Way::Loopback { source },
-        _ => Way::Out {
+        RouteType::Broadcast | RouteType::Multicast => RouteLookup::Nowhere(Errno::ENETUNREACH),
+        RouteType::Unreachable => RouteLookup::Nowhere(Errno::EHOSTUNREACH),
+        RouteType::Prohibit => RouteLookup::Nowhere(Errno::EACCES),
+        RouteType::BlackHole => RouteLookup::Nowhere(Errno::EINVAL),
+        RouteType::Local => RouteLookup::Loopback { source },
+        _ if interface == Some(LOOPBACK_INDEX) => RouteLookup::Loopback { source },
+        _ => RouteLookup::Out {
             source,
             loopback_error: None,
             interface: interface.unwrap_or(0),

@@ -19,7 +19,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{
     addresses::LOOPBACK_INDEX,
-    routes::{self, Way},
+    routes::{self, RouteLookup},
     tables::{self, LOCAL_TABLE, ip_address},
     tcp_sockets,
 };
@@ -123,17 +123,21 @@ pub const ROUTES_LOST: &str = "the pod's routes to the stand-ins (`ip route show
 
 /// The route to the stand-ins for packets from `source`, in the family of `like`: their routes may
 /// have been removed.
-pub async fn way(netlink: &Handle, source: Option<IpAddr>, like: IpAddr) -> Result<Way> {
+pub async fn route_from(
+    netlink: &Handle,
+    source: Option<IpAddr>,
+    like: IpAddr,
+) -> Result<RouteLookup> {
     let sources = read()?;
     let index = source.and_then(|source| sources.index(source)).unwrap_or(0);
     let stand_in = StandInRange::of_source(index, Address::from(like));
-    routes::ask_one(netlink, stand_in.into()).await
+    routes::look_up(netlink, stand_in.into()).await
 }
 
 /// The route to the stand-ins of the first part, in the family of `like`.
-pub async fn first_way(netlink: &Handle, like: IpAddr) -> Result<Way> {
+pub async fn first_route(netlink: &Handle, like: IpAddr) -> Result<RouteLookup> {
     let stand_in = StandInRange::of_source(0, Address::from(like));
-    routes::ask_one(netlink, stand_in.into()).await
+    routes::look_up(netlink, stand_in.into()).await
 }
 
 /// Installs every missing part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 const HEADING: &str = "istio-iptables settings";
-const MOOT_HEADING: &str = "istio-iptables settings that are accepted and ignored";
+const IGNORED_HEADING: &str = "istio-iptables settings that are accepted and ignored";
 
 /// One setting of istio-iptables.
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +314,7 @@ const NO_RULES: &str = "Interceptor writes no iptables rules";
 const OTHER_LOG: &str = "errors and warnings go to standard error; set RUST_LOG for more";
 
 /// What is accepted and has no meaning, and why.
-pub const MOOT: [(Setting, &str); 18] = [
+pub const IGNORED: [(Setting, &str); 18] = [
     (FORCE_IPTABLES_BINARY, NO_RULES),
     (
         Setting::switch("native-nftables").variables(&["NATIVE_NFTABLES"]),
@@ -363,7 +363,7 @@ pub const MOOT: [(Setting, &str); 18] = [
 ];
 
 /// What older releases had and today's has not, and what to do instead.
-pub const GONE: [(Setting, &str); 6] = [
+pub const REMOVED: [(Setting, &str); 6] = [
     (
         Setting::switch("restore-format").short('f'),
         "settings are always applied atomically: remove the flag",
@@ -474,14 +474,14 @@ pub struct IstioFlags {
 }
 
 fn all() -> impl Iterator<Item = &'static Setting> {
-    let rest = MOOT.iter().chain(&GONE).map(|(setting, _)| setting);
+    let rest = IGNORED.iter().chain(&REMOVED).map(|(setting, _)| setting);
     SETTINGS.iter().chain(rest)
 }
 
 impl Args for IstioFlags {
     fn augment_args(command: Command) -> Command {
         let command = augment(command, &SETTINGS, HEADING);
-        let moot = with_flags(MOOT.iter().map(|(setting, _)| setting)).map(|setting| {
+        let ignored = with_flags(IGNORED.iter().map(|(setting, _)| setting)).map(|setting| {
             let help = match setting.variables {
                 [] => String::new(),
                 variables => format!("[env: {}]", variables.join(", ")),
@@ -489,15 +489,15 @@ impl Args for IstioFlags {
             setting
                 .argument()
                 .help(help)
-                .help_heading(MOOT_HEADING)
+                .help_heading(IGNORED_HEADING)
                 .hide_short_help(true)
         });
-        let gone = GONE.iter().map(|(setting, _)| {
+        let removed = REMOVED.iter().map(|(setting, _)| {
             let argument = setting.argument().hide(true);
-            // Whatever the value was: it is the flag that is gone.
+            // Whatever the value was: it is the flag that is removed.
             argument.num_args(0..=1).default_missing_value("")
         });
-        command.args(moot).args(gone)
+        command.args(ignored).args(removed)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -572,11 +572,11 @@ mod tests {
             }
             assert!(has_row(DOCUMENT, &cells), "{cells:?}");
         }
-        for (setting, _) in &MOOT {
+        for (setting, _) in &IGNORED {
             let cells = [flag(setting), variables(setting), default(setting)];
             assert!(has_row(DOCUMENT, &cells), "{cells:?}");
         }
-        for (setting, _) in &GONE {
+        for (setting, _) in &REMOVED {
             assert!(DOCUMENT.contains(&flag(setting)), "{setting:?}");
         }
     }

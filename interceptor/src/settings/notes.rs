@@ -3,16 +3,16 @@
 use super::{
     Mode, OwnerGroups, SettingError, Settings,
     flags::{
-        DROP_INVALID, FORCE_IPTABLES_BINARY, GONE, INBOUND_PORTS_EXCLUDE, MODE, MOOT,
-        OWNER_GROUPS_EXCLUDE, Setting, TPROXY_MARK, TPROXY_TABLE,
+        DROP_INVALID, FORCE_IPTABLES_BINARY, IGNORED, INBOUND_PORTS_EXCLUDE, MODE,
+        OWNER_GROUPS_EXCLUDE, REMOVED, Setting, TPROXY_MARK, TPROXY_TABLE,
     },
     ports::PortSelection,
     source::Source,
 };
 
 /// Flags that older releases had are refused, with what has taken their place.
-pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
-    for (setting, instead) in &GONE {
+pub(super) fn refuse_removed(source: &Source<'_>) -> Result<(), SettingError> {
+    for (setting, instead) in &REMOVED {
         if let Some(given) = source.find(setting) {
             let error = given.error(format!("istio-iptables no longer has this flag: {instead}"));
             // It had a value only if one was given.
@@ -24,13 +24,13 @@ pub(super) fn refuse_gone(source: &Source<'_>) -> Result<(), SettingError> {
 }
 
 /// What was given that means something to iptables only.
-pub(super) fn moot(source: &Source<'_>) -> Result<Vec<String>, SettingError> {
+pub(super) fn ignored(source: &Source<'_>) -> Result<Vec<String>, SettingError> {
     source.parse(&FORCE_IPTABLES_BINARY, |binary| match binary {
         "" | "legacy" | "nft" => Ok(()),
         _ => Err("is not a kind of iptables: allowed are legacy and nft".to_owned()),
     })?;
     let mut notes = Vec::new();
-    for (setting, why) in &MOOT {
+    for (setting, why) in &IGNORED {
         if is_asked_for(source, setting)?
             && let Some(given) = source.find(setting)
         {

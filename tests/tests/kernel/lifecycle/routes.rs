@@ -191,7 +191,10 @@ fn stand_in_routes_that_are_gone_are_reported() {
         let told = explained(&lab, V6.0);
         assert_eq!(told["outcome"], "unroutable", "{sweep}: {told}");
         let reason = told["reason"].to_string();
-        assert!(reason.contains("routes to the stand-ins"), "{sweep}: {told}");
+        assert!(
+            reason.contains("routes to the stand-ins"),
+            "{sweep}: {told}"
+        );
         let told = explained(&lab, V4.0);
         assert_eq!(told["outcome"]["captured"]["port"], 15001, "{told}");
     }
