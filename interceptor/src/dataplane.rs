@@ -92,7 +92,7 @@ impl Dataplane {
             Err(_) => {
                 // The first error is the one that tells.
                 if let Err(error) = self.undo_change(wanted.netns) {
-                    warn!("cannot undo a change that has failed: {error:#}");
+                    warn!("cannot undo a failed change: {error:#}");
                 }
             }
         }

@@ -41,7 +41,7 @@ const SK_PASS: i32 = 1;
 /// Has the programs of all network namespaces call `lookup` from now on.
 pub fn share(maps: &Maps, lookup: &impl AsFd) -> Result<()> {
     sys::prog_array_set(maps.shared.fd(), LOOKUP_INDEX, lookup)
-        .context("cannot share the program of sk_lookup")
+        .context("cannot share the sk_lookup program")
 }
 
 /// Loads the program of the network namespace with this cookie.

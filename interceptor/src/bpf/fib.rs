@@ -37,7 +37,7 @@ impl Fib {
             .with_context(|| format!("cannot run {FIB_PROGRAM}"))?;
         ensure!(
             result.return_value != 0,
-            "{FIB_PROGRAM} cannot tell its result"
+            "{FIB_PROGRAM} cannot write its result"
         );
         let state = self.told.get(&0, 0)?;
         ensure!(

@@ -55,11 +55,11 @@ pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
         bpf_attach_type::BPF_SK_LOOKUP => netns_inode(pin)?,
         bpf_attach_type::BPF_TCX_INGRESS | bpf_attach_type::BPF_TCX_EGRESS => {
             let index = sys::link_interface(&open(pin)?)
-                .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?;
+                .with_context(|| format!("cannot query what {} is attached to", pin.display()))?;
             index.into()
         }
         _ => sys::link_cgroup_id(&open(pin)?)
-            .with_context(|| format!("cannot ask what {} is attached to", pin.display()))?,
+            .with_context(|| format!("cannot query what {} is attached to", pin.display()))?,
     };
     Ok(target != 0)
 }
@@ -80,7 +80,7 @@ fn open(pin: &Path) -> Result<OwnedFd> {
 pub fn netns_inode(pin: &Path) -> Result<u64> {
     sys::link_netns_inode(&open(pin)?)
         .map(u64::from)
-        .with_context(|| format!("cannot ask what {} is attached to", pin.display()))
+        .with_context(|| format!("cannot query what {} is attached to", pin.display()))
 }
 
 /// Opens a pinned program.
@@ -107,7 +107,7 @@ pub fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Re
         return Ok(());
     }
     bail!(
-        "{} is attached to {:?} without BPF_F_ALLOW_MULTI, which leaves no room for other programs \
+        "{} is attached to {:?} without BPF_F_ALLOW_MULTI, which excludes other programs \
          at and below its cgroup: detach it (`bpftool cgroup detach`), or have its owner attach it \
          with that flag",
         exclusive.join(", "),

@@ -88,7 +88,7 @@ impl Object {
             };
             let loading: Vec<_> = wanted.into_iter().map(load).collect();
             loading.into_iter().try_for_each(|loaded| {
-                let panicked = |_| Err(anyhow!("loading a program came to an unexpected end"));
+                let panicked = |_| Err(anyhow!("the thread that loads a BPF program panicked"));
                 loaded.join().unwrap_or_else(panicked)
             })
         })
@@ -125,9 +125,9 @@ fn read(pins: &Pins) -> Result<Ebpf> {
 fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
     let map = ebpf
         .map_mut(OFFSETS)
-        .context("the object has no map of offsets")?;
+        .context("the BPF object has no map of kernel offsets")?;
     let mut map: Array<_, KernelOffsets> = map.try_into()?;
-    map.set(0, offsets, 0).context("cannot keep the offsets")
+    map.set(0, offsets, 0).context("cannot store the kernel offsets")
 }
 
 fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {

@@ -81,7 +81,7 @@ fn policies(pin: &Path) -> Result<Vec<(NetnsCookie, PolicyId)>> {
     let (key_size, value_size) = (info.key_size() as usize, info.value_size() as usize);
     ensure!(
         key_size == size_of::<NetnsCookie>() && value_size >= size_of::<PolicyId>(),
-        "its entries are of no known form"
+        "its keys or values have an unknown size"
     );
     let mut policies = Vec::new();
     let mut last = None;

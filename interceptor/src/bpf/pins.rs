@@ -156,7 +156,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("cannot create the folder {}", path.display()))
+        .with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
 /// Takes away a folder and all pins in it; it may be gone already.

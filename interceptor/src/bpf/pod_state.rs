@@ -86,7 +86,7 @@ impl Maps {
         let key = ListenerPortKey::new(netns, port);
         // What is known of a port that is noted already stays: without it no listener is found.
         insert_new(&mut self.listener_ports, key, ListenerPort::default())
-            .context("cannot make room for the proxy's listeners")
+            .context("cannot add a port of the proxy: the listener port map is full or unavailable")
     }
 
     /// Whether a listener on `port` was ever noted.

@@ -95,7 +95,7 @@ impl Record {
             .iter()
             .position(|byte| *byte == 0)
             .unwrap_or(text.len());
-        serde_json::from_slice(&text[..length]).context("the stored settings are not readable")
+        serde_json::from_slice(&text[..length]).context("cannot parse the stored settings")
     }
 }
 

@@ -77,7 +77,7 @@ impl SharedState {
         let programs = SharedPrograms::open(&mut object)?;
         let fib = Fib::open(&mut object, pins)?;
         let build = embedded::build_id();
-        let pinned = pinned(pins, build).context("cannot look at the pins")?;
+        let pinned = pinned(pins, build).context("cannot read the pins")?;
         Ok(Self {
             object,
             maps,

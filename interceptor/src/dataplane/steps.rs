@@ -148,6 +148,6 @@ fn give_up(access: &mut impl DataplaneAccess, netns: &Netns) {
         dataplane.undo_change(netns)
     });
     if let Err(error) = undone {
-        warn!("cannot undo a change that has failed: {error:#}");
+        warn!("cannot undo a failed change: {error:#}");
     }
 }

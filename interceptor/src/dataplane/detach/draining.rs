@@ -76,7 +76,7 @@ impl<'a> Draining<'a> {
     fn activity(&self) -> Activity {
         let activity = self.netns.run(|| Ok(tcp_activity::activity(&self.ports)?));
         activity.unwrap_or_else(|error| {
-            debug!("cannot look at connections under way: {error:#}");
+            debug!("cannot list connections in handshake: {error:#}");
             Activity::Open
         })
     }
