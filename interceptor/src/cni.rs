@@ -67,7 +67,7 @@ fn answer(output: &str, code: ExitCode) -> ExitCode {
     if output.is_empty() {
         return code;
     }
-    match stdio::answer(output) {
+    match stdio::print_required(output) {
         Ok(()) => code,
         Err(error) => {
             message!("interceptor-cni: {error:#}");

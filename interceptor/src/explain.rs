@@ -383,7 +383,7 @@ mod tests {
     }
 
     /// The outcome, and the rule that says so.
-    fn told(pod: &Pod, question: &Question, way: RouteLookup) -> (Outcome, String) {
+    fn explained(pod: &Pod, question: &Question, way: RouteLookup) -> (Outcome, String) {
         let explanation = pod.explain(question, way).unwrap();
         let rule = explanation.rule.map(|rule| rule.to_string());
         (explanation.outcome, rule.unwrap_or_default())
@@ -404,13 +404,13 @@ mod tests {
         let owner = Owner { uid: id, gid: id };
         let source = None;
         let direction = Direction::Outbound { owner, source };
-        told(pod, &question(destination, direction), way)
+        explained(pod, &question(destination, direction), way)
     }
 
     fn inbound(pod: &Pod, destination: &str) -> (Outcome, String) {
         let interface = None;
         let question = question(destination, Direction::Inbound { interface });
-        told(pod, &question, RouteLookup::Nowhere(Errno::ENETUNREACH))
+        explained(pod, &question, RouteLookup::Nowhere(Errno::ENETUNREACH))
     }
 
     #[track_caller]
@@ -478,6 +478,9 @@ mod tests {
         let source = None;
         let question = question("10.2.0.9:80", Direction::Outbound { owner, source });
         let way = RouteLookup::Nowhere(Errno::ENETUNREACH);
-        assert_eq!(told(&pod(&STOCK), &question, way).0, Outcome::Unroutable);
+        assert_eq!(
+            explained(&pod(&STOCK), &question, way).0,
+            Outcome::Unroutable
+        );
     }
 }

@@ -188,7 +188,7 @@ pub struct Lock {
     _lock: Flock<File>,
 }
 
-/// Takes the machine-wide lock: one command changes the pins at a time. The lock is on the bpffs
+/// Acquires the machine-wide lock: one command changes the pins at a time. The lock is on the bpffs
 /// itself, so it leaves nothing behind.
 pub fn lock() -> Result<Lock> {
     let lock = lock_directory(Path::new(BPFFS))?;

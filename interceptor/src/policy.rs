@@ -310,29 +310,29 @@ fn trie_key(policy: PolicyId, prefix: IpNet) -> (PrefixKey, u8) {
 
 fn compile_routes(
     id: PolicyId,
-    answers: &[Answer],
+    routes: &[Answer],
     sources: &Sources,
     excluded: &[u32],
 ) -> Vec<(PrefixKey, u8, Route)> {
-    answers
+    routes
         .iter()
         // These are IPv4's as addresses are held.
-        .filter(|answer| !is_mapped(answer.prefix))
-        .map(|answer| {
-            let (key, length) = trie_key(id, answer.prefix);
-            (key, length, compile_route(answer, sources, excluded))
+        .filter(|route| !is_mapped(route.prefix))
+        .map(|route| {
+            let (key, length) = trie_key(id, route.prefix);
+            (key, length, compile_route(route, sources, excluded))
         })
         .collect()
 }
 
-fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route {
-    let unspecified = if answer.prefix.addr().is_ipv4() {
+fn compile_route(route: &Answer, sources: &Sources, excluded: &[u32]) -> Route {
+    let unspecified = if route.prefix.addr().is_ipv4() {
         Address::UNSPECIFIED_V4
     } else {
         Address::UNSPECIFIED_V6
     };
-    let source = answer.way.source();
-    let (error, loopback_error) = match answer.way {
+    let source = route.way.source();
+    let (error, loopback_error) = match route.way {
         RouteLookup::Nowhere(errno) => (Some(errno), Some(errno)),
         RouteLookup::Out { loopback_error, .. } => (None, loopback_error),
         RouteLookup::Loopback { .. } => (None, None),
@@ -344,15 +344,15 @@ fn compile_route(answer: &Answer, sources: &Sources, excluded: &[u32]) -> Route 
         source_index: source
             .and_then(|source| sources.index(source))
             .map_or(0, u16::from),
-        interface: answer.way.interface().unwrap_or(0),
+        interface: route.way.interface().unwrap_or(0),
         flags: RouteFlags::NONE
             .with(
                 RouteFlags::VIA_LOOPBACK,
-                matches!(answer.way, RouteLookup::Loopback { .. }),
+                matches!(route.way, RouteLookup::Loopback { .. }),
             )
             .with(
                 RouteFlags::BY_EXCLUDED_INTERFACE,
-                answer
+                route
                     .way
                     .interface()
                     .is_some_and(|interface| excluded.contains(&interface)),
@@ -386,9 +386,9 @@ fn has_one_address(network: &PodNetwork, sources: &Sources, like: Address) -> bo
     let ways_in = ways_in.filter(|interface| interface.is_up && interface.name != "lo");
     let addresses = network.addresses.iter().map(|address| address.net.addr());
     let mut addresses = addresses.filter(|address| is_like(*address) && !is_special(*address));
-    let mut own = network.routes.iter().filter_map(|answer| {
-        let is_own = matches!(answer.way, RouteLookup::Loopback { .. });
-        is_own.then_some(answer.prefix)
+    let mut own = network.routes.iter().filter_map(|route| {
+        let is_own = matches!(route.way, RouteLookup::Loopback { .. });
+        is_own.then_some(route.prefix)
     });
     ways_in.count() == 1
         && addresses.next() == Some(only)

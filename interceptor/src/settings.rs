@@ -119,7 +119,7 @@ fn environment(name: &str) -> Option<String> {
 
 impl Settings {
     /// Parses the flags, with the process's environment behind them. DNS servers are read from
-    /// `resolv_conf` if they are asked for.
+    /// `resolv_conf` if they are needed.
     pub fn from_flags(
         flags: &IstioFlags,
         resolv_conf: Option<&ResolvConf>,

@@ -20,7 +20,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
 }
 
 /// Writes `text` to standard output for a program that requires it: a closed pipe is an error.
-pub(crate) fn answer(text: &str) -> Result<()> {
+pub(crate) fn print_required(text: &str) -> Result<()> {
     write(text).context(CANNOT_WRITE)
 }
 

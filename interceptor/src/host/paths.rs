@@ -1,4 +1,4 @@
-//! Where the host has a directory that a container sees through a mount.
+//! Finds the host's path of a directory that a container has mounted.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use super::{HostProcess, identity};
 #[derive(Debug)]
 struct Mount<'a> {
     device: &'a str,
-    /// What of the file system is mounted.
+    /// The part of the file system that is mounted.
     root: &'a Path,
     point: &'a Path,
 }
@@ -28,8 +28,8 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// The path that processes of the host have for the directory that is `path` to us. `None` if there is
-/// none, or the host cannot be looked at (in a container, without hostPID).
+/// The host's path of the directory `path` of this process. `None` if there is none, or the host's
+/// processes are not visible (in a container, without hostPID).
 #[must_use]
 pub fn on_host(path: &Path) -> Option<PathBuf> {
     let path = fs::canonicalize(path).ok()?;
@@ -38,14 +38,14 @@ pub fn on_host(path: &Path) -> Option<PathBuf> {
     let hosts = fs::read_to_string(host.file("mountinfo")).ok()?;
     let ours = identity(path.to_str()?).ok()?;
     // Another mount may hide it there.
-    let is_it = |there: &PathBuf| {
+    let is_same = |there: &PathBuf| {
         let seen = host.file(&format!("root{}", there.display()));
         identity(&seen).is_ok_and(|seen| seen == ours)
     };
-    candidates(&path, &own, &hosts).into_iter().find(is_it)
+    candidates(&path, &own, &hosts).into_iter().find(is_same)
 }
 
-/// Where `path` may be in the mounts of `hosts`, those first of which most of the file system is seen.
+/// The possible paths in the mounts of `hosts`, first those that show most of the file system.
 fn candidates(path: &Path, own: &str, hosts: &str) -> Vec<PathBuf> {
     let mounts = own.lines().filter_map(Mount::read);
     let above = mounts.filter(|mount| path.starts_with(mount.point));
@@ -95,11 +95,11 @@ mod tests {
         assert_eq!(found("/anything"), [""; 0].map(PathBuf::from));
     }
 
-    /// The thread is in the place of a container: it has mounts of its own.
+    /// The thread stands in for a container: it has a mount namespace of its own.
     #[test]
     fn a_directory_is_found_behind_a_mount() {
-        let folder = tempfile::tempdir().unwrap();
-        let [there, here] = ["there", "here"].map(|name| folder.path().join(name));
+        let dir = tempfile::tempdir().unwrap();
+        let [there, here] = ["there", "here"].map(|name| dir.path().join(name));
         fs::create_dir(&there).unwrap();
         fs::create_dir(&here).unwrap();
         let nothing: Option<&str> = None;
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn on_the_host_itself_a_path_stays_what_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().canonicalize().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap();
         assert_eq!(
             candidates(Path::new("/etc/cni/net.d"), HOST, HOST),
             [Path::new("/etc/cni/net.d")]

@@ -48,7 +48,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// The next wait, after an attempt that has gone well for so long.
+    /// The next delay, after a subscription that has lasted this long.
     pub fn after(&mut self, lasted: Duration) -> Duration {
         self.last = if lasted > MAX_RETRY_DELAY {
             // The kernel has dropped messages, of too many changes at once.
@@ -96,7 +96,7 @@ async fn wait(messages: &mut BoxStream<'static, ()>, took: Duration) -> Result<(
     let last = (time::Instant::now() + MAX_DEBOUNCE).max(rested);
     loop {
         let now = time::Instant::now();
-        // What comes meanwhile is taken from the socket, whose room is bounded.
+        // Keep reading while waiting: the socket's buffer is bounded.
         let quiet = (now + DEBOUNCE).max(rested);
         if now >= last || time::timeout_at(quiet, message(messages)).await.is_err() {
             return Ok(());

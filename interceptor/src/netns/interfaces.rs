@@ -17,7 +17,7 @@ pub struct PodInterface {
     pub index: u32,
     /// Its name (`eth0`).
     pub name: String,
-    /// Whether it is a port of another, as of a bridge, which takes in its packets.
+    /// Whether it is a port of another interface, such as a bridge, which receives its packets.
     pub is_port: bool,
     /// Whether it is up: nothing comes in by one that is not, such as the tunnels that every network
     /// namespace gets with a kernel module (`tunl0`, `sit0`).
@@ -73,10 +73,10 @@ fn interface(message: &LinkMessage) -> Option<PodInterface> {
     })
 }
 
-/// Notes by which interfaces the calling thread's network namespace forwards what comes in: IPv4 asks
-/// that interface (`IN_DEV_FORWARD`), IPv6 all of them, and since 6.17 that one too.
+/// Sets `forwards` for each interface of the calling thread's network namespace: IPv4 checks the
+/// incoming interface (`IN_DEV_FORWARD`), IPv6 the setting for all, and since 6.17 also the interface's.
 ///
-/// Most pods have one interface, and are not asked: the kernel looks for these files among those of
+/// Skipped for pods with one interface, as most: the kernel looks for these files among those of
 /// the same name in all network namespaces (`proc_sys_compare`).
 fn note_forwarding(interfaces: &mut [PodInterface]) {
     let is_up = |interface: &&mut PodInterface| interface.is_up && !interface.is_loopback();

@@ -130,7 +130,7 @@ async fn add(netlink: &Handle, localhost: IpAddr, interface: &PodInterface) -> R
     }
 }
 
-/// Whether the interface has gone, or is down, or does not have the family: nothing is sent by it then.
+/// Whether the interface was deleted, is down, or lacks the family: nothing is sent through it then.
 fn is_without_family(error: &rtnetlink::Error) -> bool {
     const TOLERATED: [Errno; 3] = [Errno::ENODEV, Errno::ENETDOWN, Errno::EACCES];
     errno(error).is_some_and(|number| TOLERATED.contains(&Errno::from_raw(number)))

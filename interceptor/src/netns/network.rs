@@ -87,7 +87,7 @@ impl PodNetwork {
         })
     }
 
-    /// The state of the routing tables by which the programs tell whether the routes are still what
+    /// The state of the routing tables that lets the programs check whether the routes are still what
     /// they were: none for a family whose routes cannot be relied on, which refuse nothing then.
     #[must_use]
     pub fn fib(&self) -> FibGeneration {

@@ -56,31 +56,31 @@ impl Drop for Resident {
 /// Starts a process in a user namespace: only a process with one thread can enter one, and this process
 /// may have more.
 pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Resident> {
-    let (mut said, saying) = pipe2(OFlag::O_CLOEXEC)?;
+    let (mut entered_read, entered_write) = pipe2(OFlag::O_CLOEXEC)?;
     let parent = getpid();
     // SAFETY: the child makes system calls only, and allocates nothing.
     let pid = match unsafe { fork()? } {
         ForkResult::Parent { child } => child,
-        ForkResult::Child => reside(namespace, &saying, parent),
+        ForkResult::Child => reside(namespace, &entered_write, parent),
     };
     let resident = Resident { pid };
-    drop(saying);
+    drop(entered_write);
     let mut entered = [0];
-    let length =
-        read(&mut said, &mut entered).context("the process in the user namespace has exited")?;
+    let length = read(&mut entered_read, &mut entered)
+        .context("the process in the user namespace has exited")?;
     ensure!(length == 1, "setns(CLONE_NEWUSER) failed");
     Ok(resident)
 }
 
 /// The child: signals that it has entered, then sleeps until it is killed, also with its parent.
-fn reside(namespace: &impl AsFd, saying: &OwnedFd, parent: Pid) -> ! {
+fn reside(namespace: &impl AsFd, entered_write: &OwnedFd, parent: Pid) -> ! {
     let dies_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
     // Changing credentials has undone it (`commit_creds`).
     let dies_with_parent = dies_with_parent.and(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL));
     // A parent that exited before sends no signal: the child then has another parent.
     let has_parent = getppid() == parent;
-    if has_parent && dies_with_parent.and(entered).is_ok() && write(saying, &[1]).is_ok() {
+    if has_parent && dies_with_parent.and(entered).is_ok() && write(entered_write, &[1]).is_ok() {
         pause();
     }
     // SAFETY: exits at once, and runs none of the parent's code.

@@ -3,7 +3,7 @@
 //! socket has the client's address.
 //!
 //! Where iptables moves the mark from the proxy's packets to the app's by conntrack, sysctls have
-//! the app's side take it over.
+//! the app's side inherit it.
 
 use std::{
     fs,
@@ -37,8 +37,8 @@ use crate::{
 /// between.
 const PROTOCOL: u8 = 154;
 
-/// Answers bear the mark of what they answer: those of a socket that has been accepted, and those
-/// that the kernel gives where there is no socket.
+/// Responses get the mark of the packet that they respond to: those of accepted sockets, and those that
+/// the kernel sends without a socket.
 const SYSCTLS: [&str; 3] = [
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
@@ -54,7 +54,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// What `settings` take, if they say TPROXY and that anything inbound is captured.
+    /// What `settings` require; nothing unless they capture inbound connections by TPROXY.
     #[must_use]
     pub fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
         let is_on = settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
@@ -86,7 +86,7 @@ impl Delivery {
     }
 }
 
-/// Has the calling thread's network namespace deliver what is marked.
+/// Makes the calling thread's network namespace deliver marked packets locally.
 pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
     let before = our_rules()?;
     let set = match before.first().and_then(SysctlSet::of_rule) {
@@ -248,7 +248,7 @@ fn sysctl_path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(name)
 }
 
-/// `ip rule add fwmark MARK lookup TABLE`. One of somebody else's stays beside it.
+/// `ip rule add fwmark MARK lookup TABLE`. An equal rule of another program is kept.
 async fn add_rule(
     netlink: &Handle,
     delivery: Delivery,
@@ -273,7 +273,7 @@ async fn add_rule(
     })
 }
 
-/// `ip route add local default dev lo table TABLE`. One of somebody else's does as well.
+/// `ip route add local default dev lo table TABLE`. An equal route of another program suffices.
 async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<()> {
     match netlink.route().add(route(table, version)).execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),

@@ -18,7 +18,7 @@ const TO_INBOUND_PORT: &str = "ISTIO_IN_REDIRECT";
 /// The mark of what the proxy sends to the pod itself.
 const OUTBOUND_MARK: u32 = 1338;
 
-/// Where the proxy's agent answers DNS.
+/// The port of the proxy's DNS server.
 const AGENT_PORT: u16 = 15053;
 
 pub(super) fn rules(settings: &Settings, family: Family) -> Vec<Rule> {
@@ -234,7 +234,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What of the proxy goes where, with the ports `spared` that the proxy reaches at the pod.
+    /// The rules for the proxy's own connections; those to the ports `spared` of the pod pass.
     fn owner(&mut self, Owner { option, id }: &Owner, spared: &str) {
         let localhost = self.localhost();
         self.nat(
@@ -304,7 +304,7 @@ impl<'a> Builder<'a> {
         self.dns_zones(&servers);
     }
 
-    /// The agent asks in zone 1 what the app asks in zone 2.
+    /// The agent's queries are in zone 1, the app's in zone 2.
     fn dns_zones(&mut self, servers: &[Server]) {
         for Owner { option, id } in self.uids().chain(self.gids()) {
             let owner = format!("-m owner {option} {id}");

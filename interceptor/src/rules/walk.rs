@@ -13,11 +13,11 @@ use crate::settings::interfaces::InterfacePattern;
 pub struct Packet {
     /// TCP or UDP.
     pub transport: Transport,
-    /// Where it comes from, if that is known.
+    /// The source, if known.
     pub source: Option<IpAddr>,
-    /// Where it goes.
+    /// The destination.
     pub destination: IpAddr,
-    /// The port it goes to.
+    /// The destination port.
     pub port: u16,
     /// The interface that it came in by; none for one that the pod sends.
     pub came_by: Option<String>,

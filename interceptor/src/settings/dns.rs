@@ -145,8 +145,8 @@ mod tests {
     use super::*;
 
     fn capture_of(text: &str) -> (DnsCapture, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("resolv.conf");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
         fs::write(&path, text).unwrap();
         let mut notes = Vec::new();
         let dns = of_resolv_conf(Some(&ResolvConf::File(path)), &mut notes).unwrap();

@@ -15,7 +15,7 @@ const MAX_NAME: usize = 15;
 pub struct InterfacePattern(String);
 
 impl InterfacePattern {
-    /// Whether the interface called `name` is meant.
+    /// Whether the pattern matches `name`.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('+') {
@@ -40,8 +40,8 @@ impl From<InterfacePattern> for String {
 impl TryFrom<String> for InterfacePattern {
     type Error = String;
 
-    /// What could be a rule's second option, or the end of its line, is not a name: rules are made
-    /// of what pods ask for.
+    /// Characters that could start another option or end a rule's line are refused: rules contain what
+    /// pods request.
     fn try_from(name: String) -> Result<Self, Self::Error> {
         let allowed =
             |character: char| character.is_ascii_graphic() && !"/:!\"'\\".contains(character);

@@ -12,7 +12,7 @@ use super::{
     words,
 };
 
-/// What istio-iptables falls back on.
+/// istio-iptables' default.
 const DEFAULT_UID: &str = "1337";
 
 /// istio-iptables' own limit: it makes one rule of them.
@@ -30,7 +30,7 @@ impl Ids {
         &self.0
     }
 
-    /// The same list of IDs that are called otherwise.
+    /// The same list with other IDs.
     pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
         let ids = self.0.iter().copied().map(name);
         ids.collect::<Result<_, _>>().map(Self)
@@ -54,7 +54,7 @@ pub enum OwnerGroups {
 }
 
 impl OwnerGroups {
-    /// The same groups, called otherwise.
+    /// The same groups with other IDs.
     pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
         match self {
             Self::AllBut(ids) => ids.try_map(name).map(Self::AllBut),
@@ -103,7 +103,7 @@ pub(super) fn groups(source: &Source<'_>) -> Result<OwnerGroups, SettingError> {
     }
 }
 
-/// Who has IDs.
+/// A kind of ID.
 struct Names {
     what: &'static str,
     id: fn(&str) -> Option<u32>,

@@ -134,7 +134,7 @@ impl Tables {
     fn have_chains(&self) -> io::Result<bool> {
         for name in self.names()?.lines() {
             let Table { entries, .. } = self.table(name.as_bytes())?;
-            // A chain's name stands before its rules, after its revision, which is 0
+            // A chain's name precedes its rules and follows its revision, which is 0
             // (`struct xt_error_target`).
             let is_name = |word: &[u8]| word.strip_prefix(&[0]) == Some(ISTIO_IPTABLES);
             if entries.windows(1 + ISTIO_IPTABLES.len()).any(is_name) {

@@ -69,7 +69,7 @@ pub(super) fn chains_that_matter(chains: &mut BTreeSet<Chain>) -> io::Result<()>
     })
 }
 
-/// A chain that drops TCP, or may rewrite it as it goes out.
+/// A chain that drops TCP, or may rewrite outgoing TCP.
 fn read_chain(message: &[u8]) -> Option<Chain> {
     let attributes = message.get(EVERY_FAMILY.len()..)?;
     let hook = attribute(&attribute(attributes, HOOK)?, HOOK_NUMBER)?;
