@@ -50,8 +50,8 @@ fn a_namespace_that_is_none_is_named() {
         ("/dev/null", &["not a network namespace"]),
         ("/etc/passwd", &["not a network namespace"]),
         ("/proc", &["not a network namespace"]),
-        (&own("mnt"), &["not a network namespace", "another kind"]),
-        (&own("pid"), &["not a network namespace", "another kind"]),
+        (&own("mnt"), &["not a network namespace", "another type"]),
+        (&own("pid"), &["not a network namespace", "another type"]),
     ];
     for (netns, words) in cases {
         let words = [&["--netns", netns], words].concat();
