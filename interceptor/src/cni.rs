@@ -21,6 +21,7 @@ pub mod conf;
 pub mod conflist;
 pub mod error;
 mod log;
+pub mod protocol;
 mod verbs;
 pub mod version;
 mod without_agent;

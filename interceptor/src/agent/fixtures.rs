@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1 as k8s;
 use serde_json::{Value, json};
 
-use super::pod::Pod;
+use super::policy::pod::Pod;
 
 /// The pod that `manifest` stands for.
 pub(super) fn pod(manifest: Value) -> Pod {

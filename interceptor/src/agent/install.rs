@@ -12,12 +12,12 @@ use std::{
 use clap::Args;
 use thiserror::Error;
 
-use super::protocol::{PodName, SOCKET};
 use crate::{
     cni::{
         PLUGIN,
         conf::{AgentPods, PluginSettings, WithoutAgent},
         conflist::{self, Shape, Unusable},
+        protocol::{PodName, SOCKET},
     },
     host::paths,
 };

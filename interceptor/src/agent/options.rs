@@ -9,9 +9,11 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    index::{Index, LiveChanges},
     install::{InstallOptions, names},
-    selection::Selection,
+    policy::{
+        index::{Index, LiveChanges},
+        select::Selection,
+    },
 };
 
 /// Neither of istio-cni's ports (15014, 8000): both agents may be on a node while one replaces the

@@ -18,22 +18,21 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    api,
-    capture::blocking,
-    deployment::Deployment,
-    health::{Health, Part},
-    http,
+    host::malloc,
     install::{self, InstallState, IstioCni},
-    leaving::Leaving,
-    memory,
-    metrics::Metrics,
-    node::Node,
+    kube::{api, deployment::Deployment, pods, shutdown::Leaving, taint},
     options::AgentOptions,
-    plugin::Plugin,
-    protocol::{self, BindError, Listener},
-    taint, watch,
+    reconcile::{cni_handler::Plugin, controller::Node, worker::blocking},
+    telemetry::{
+        health::{Health, Part},
+        http,
+        metrics::Metrics,
+    },
 };
-use crate::host;
+use crate::{
+    cni::protocol::{self, BindError, Listener},
+    host,
+};
 
 /// How many threads may block at a time. One change is made at a time in any case.
 const THREADS: usize = 4;
@@ -58,7 +57,7 @@ const ENDING: [Duration; 4] = [
 
 /// Runs the agent until it is told to end.
 pub fn run(options: AgentOptions) -> Result<()> {
-    memory::share_arena();
+    malloc::share_arena();
     host::raise_open_files().unwrap_or_else(|error| warn!("{error:#}"));
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,7 +168,7 @@ async fn alone(options: &AgentOptions, health: &Health) -> Result<Listener> {
 async fn listen_to_pods(node: &Rc<Node>) {
     let options = &node.options;
     let jitter = Duration::from_millis(options.start_jitter);
-    let told = watch::pods(node.client.clone(), &options.node_name, jitter);
+    let told = pods::pods(node.client.clone(), &options.node_name, jitter);
     pin_mut!(told);
     while let Some(told) = told.next().await {
         node.hear(told).await;

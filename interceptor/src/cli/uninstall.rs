@@ -5,8 +5,8 @@ use clap::Args;
 
 use crate::{
     agent::{
+        host::kubepods::Kubepods,
         install::{self, CniFolders},
-        kubepods::Kubepods,
     },
     dataplane::{Dataplane, record::Record},
     host,

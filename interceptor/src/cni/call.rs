@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
-use super::error::{CniError, Code};
-use crate::agent::protocol::{AddRequest, DelRequest, PodName};
+use super::{
+    error::{CniError, Code},
+    protocol::{AddRequest, DelRequest, PodName},
+};
 
 /// What the runtime wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::error::{CniError, Code};
-use crate::agent::protocol::{PodName, SOCKET};
+use super::{
+    error::{CniError, Code},
+    protocol::{PodName, SOCKET},
+};
 
 /// The length of what a `DaemonSet`'s controller appends to its own name for a pod's.
 const SUFFIX: usize = 5;

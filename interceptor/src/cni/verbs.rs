@@ -10,9 +10,10 @@ use super::{
     call::{Environment, Pod},
     conf::{Conf, PluginSettings, WithoutAgent},
     error::{CniError, Code},
-    log, version, without_agent,
+    log,
+    protocol::{self, Answer, CallError, GcRequest, PodName, Request},
+    version, without_agent,
 };
-use crate::agent::protocol::{self, Answer, CallError, GcRequest, PodName, Request};
 
 /// How long an agent that is not there is waited for: as long as one takes to be replaced.
 const REPLACED: Duration = Duration::from_secs(10);

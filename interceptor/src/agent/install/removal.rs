@@ -12,9 +12,8 @@ use super::{
     folder::{ConfFile, Folder, SAVED, shape_of},
 };
 use crate::{
-    agent::protocol::remove_socket,
     bpf::pins::Pins,
-    cni::{PLUGIN, conflist::Shape},
+    cni::{PLUGIN, conflist::Shape, protocol::remove_socket},
     dataplane::Dataplane,
 };
 

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use nix::sys::inotify::AddWatchFlags;
 
-use super::super::inotify::Inotify;
+use crate::agent::host::inotify::Inotify;
 
 /// What can make a file another, or a folder.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE

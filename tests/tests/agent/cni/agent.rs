@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use interceptor::agent::protocol::{
+use interceptor::cni::protocol::{
     AddRequest, DelRequest, GcRequest, Handler, Listener, Outcome, serve,
 };
 use tempfile::TempDir;

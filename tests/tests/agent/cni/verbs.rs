@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use interceptor::agent::protocol::{BindError, Listener, Outcome};
+use interceptor::cni::protocol::{BindError, Listener, Outcome};
 use serde_json::{Value, json};
 
 use crate::cni::{

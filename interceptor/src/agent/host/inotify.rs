@@ -10,7 +10,7 @@ use nix::sys::inotify::{self, AddWatchFlags, InitFlags, InotifyEvent, WatchDescr
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// What is watched.
-pub(super) struct Inotify(AsyncFd<Descriptor>);
+pub(in crate::agent) struct Inotify(AsyncFd<Descriptor>);
 
 /// What tokio asks for, which nix's type is not.
 struct Descriptor(inotify::Inotify);
@@ -23,7 +23,7 @@ impl AsRawFd for Descriptor {
 
 impl Inotify {
     /// Watches nothing yet.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::agent) fn new() -> io::Result<Self> {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let descriptor = Descriptor(inotify::Inotify::init(flags)?);
         // SAFETY: the descriptor is the inotify's own, which lives within the `AsyncFd` and has no
@@ -34,19 +34,23 @@ impl Inotify {
 
     /// Watches what is at `path` from now on. Once more does no harm, and finds what has been made
     /// anew there.
-    pub(super) fn add(&self, path: &Path, what: AddWatchFlags) -> io::Result<WatchDescriptor> {
+    pub(in crate::agent) fn add(
+        &self,
+        path: &Path,
+        what: AddWatchFlags,
+    ) -> io::Result<WatchDescriptor> {
         let Descriptor(inotify) = self.0.get_ref();
         Ok(inotify.add_watch(path, what)?)
     }
 
     /// Watches it no more.
-    pub(super) fn remove(&self, watched: WatchDescriptor) -> io::Result<()> {
+    pub(in crate::agent) fn remove(&self, watched: WatchDescriptor) -> io::Result<()> {
         let Descriptor(inotify) = self.0.get_ref();
         Ok(inotify.rm_watch(watched)?)
     }
 
     /// Waits for what happens next, and answers with all that has.
-    pub(super) async fn next(&self) -> io::Result<Vec<InotifyEvent>> {
+    pub(in crate::agent) async fn next(&self) -> io::Result<Vec<InotifyEvent>> {
         let read = |Descriptor(inotify): &_| Ok(inotify.read_events()?);
         self.0.async_io(Interest::READABLE, read).await
     }

@@ -15,7 +15,8 @@ use kube::{
 use tokio::{sync::Semaphore, task::spawn_local, time::timeout};
 use tracing::debug;
 
-use super::{api, protocol::PodName};
+use super::api;
+use crate::cni::protocol::PodName;
 
 /// What reports.
 const CONTROLLER: &str = "interceptor-agent";

@@ -20,16 +20,19 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    capture::{IstiosRules, Order, blocking},
-    closing::close_uncaptured,
-    follow::follow,
-    index::{Captured, How},
-    kubepods::Kubepods,
-    node::{Held, Node, Tended},
-    pod::PodUid,
-    sandboxes::Processes,
+    close_connections::close_uncaptured,
+    controller::{Held, Node, Tended},
+    network_watch::follow,
+    worker::{IstiosRules, Order, blocking},
 };
 use crate::{
+    agent::{
+        host::{kubepods::Kubepods, sandboxes::Processes},
+        policy::{
+            index::{Captured, How},
+            pod::PodUid,
+        },
+    },
     dataplane::{attach::Attached, registry::AttachedPod},
     netns::{Netns, NetnsId},
 };
@@ -57,7 +60,7 @@ enum Next {
 /// at all of the network each time.
 struct Followed {
     netns: NetnsCookie,
-    /// A task of its own: it has its turn of [`super::capture::Capture`] to end, whoever waits for it.
+    /// A task of its own: it has its turn of [`super::worker::Capture`] to end, whoever waits for it.
     until_detached: JoinHandle<()>,
 }
 
@@ -69,7 +72,7 @@ impl Drop for Followed {
 
 /// By what a pod is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(in crate::agent) enum By {
     /// The runtime waits for us before it starts the first container.
     Cni,
     /// We have found it ourselves, by a process in this network namespace.
@@ -88,7 +91,7 @@ impl By {
 
 impl Node {
     /// Looks after the pod until it is gone.
-    pub(super) async fn look_after(self: &Rc<Self>, uid: &PodUid, tended: &Tended) {
+    pub(in crate::agent) async fn look_after(self: &Rc<Self>, uid: &PodUid, tended: &Tended) {
         let mut entering = 0;
         let mut followed = None;
         loop {
@@ -244,7 +247,7 @@ impl Node {
     }
 
     /// Captures the pod in the network namespace at `path`. In force when this returns.
-    pub(super) async fn capture_at(
+    pub(in crate::agent) async fn capture_at(
         self: &Rc<Self>,
         uid: &PodUid,
         tended: &Tended,

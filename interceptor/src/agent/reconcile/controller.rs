@@ -21,76 +21,84 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    capture::Capture,
-    cgroup_events::{CgroupEvents, Told},
-    events::Events,
-    health::{Health, Part},
-    index::{Action, Captured, Index, Notice},
-    install::IstioCni,
-    intent::From,
-    kubepods::Kubepods,
-    metrics::{Metrics, PodState},
-    options::AgentOptions,
-    pod::{Pod, PodUid},
-    sandboxes::Sandboxes,
-    surroundings::{self, Surroundings},
-    watch,
-};
+use super::worker::Capture;
 use crate::{
+    agent::{
+        host::{
+            cgroup_events::{CgroupEvents, Told},
+            kubepods::Kubepods,
+            sandboxes::Sandboxes,
+        },
+        install::IstioCni,
+        kube::{
+            events::Events,
+            lookups::{self, Surroundings},
+            pods,
+        },
+        options::AgentOptions,
+        policy::{
+            annotations::From,
+            index::{Action, Captured, Index, Notice, State},
+            pod::{Pod, PodUid},
+        },
+        telemetry::{
+            health::{Health, Part},
+            metrics::{Metrics, PodState},
+        },
+    },
     netns::{Netns, NetnsId},
     settings::Settings,
 };
 
 /// The node. One thread has it; what blocks is done by others.
 pub struct Node {
-    pub(super) options: AgentOptions,
-    pub(super) client: Client,
-    pub(super) capture: Capture,
-    pub(super) sandboxes: Arc<Sandboxes>,
-    pub(super) cgroups: CgroupEvents,
-    pub(super) metrics: Metrics,
-    pub(super) health: Health,
-    pub(super) index: RefCell<Index>,
+    pub(in crate::agent) options: AgentOptions,
+    pub(in crate::agent) client: Client,
+    pub(in crate::agent) capture: Capture,
+    pub(in crate::agent) sandboxes: Arc<Sandboxes>,
+    pub(in crate::agent) cgroups: CgroupEvents,
+    pub(in crate::agent) metrics: Metrics,
+    pub(in crate::agent) health: Health,
+    pub(in crate::agent) index: RefCell<Index>,
     /// Whether running pods are left to istio-cni, or whether it is there is not known yet.
     is_aside: Cell<bool>,
     /// Something may be left of sandboxes that are gone.
-    pub(super) tidy: Notify,
+    pub(in crate::agent) tidy: Notify,
     events: Events,
     surroundings: Surroundings,
     tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
     /// Whether runtimes that are not known are asked for again.
     asks_again: Cell<bool>,
     /// The search for pods that the last list does not name.
-    pub(super) search: RefCell<Option<AbortHandle>>,
+    pub(in crate::agent) search: RefCell<Option<AbortHandle>>,
 }
 
 /// A pod that is looked after: it is captured, or to be.
 #[derive(Default)]
-pub(super) struct Tended {
+pub(in crate::agent) struct Tended {
     /// Something may have changed.
-    pub(super) nudge: Notify,
+    pub(in crate::agent) nudge: Notify,
     /// Where the runtime has said that its network namespace is.
-    pub(super) told: RefCell<Option<PathBuf>>,
+    pub(in crate::agent) told: RefCell<Option<PathBuf>>,
     /// What it is captured with. Who changes that has the turn.
-    pub(super) held: Mutex<Option<Held>>,
+    pub(in crate::agent) held: Mutex<Option<Held>>,
     /// When its first container was started.
-    pub(super) first_start: Cell<Option<Timestamp>>,
+    pub(in crate::agent) first_start: Cell<Option<Timestamp>>,
     /// Whether its cgroup's processes are told.
-    pub(super) is_watched: Cell<bool>,
+    pub(in crate::agent) is_watched: Cell<bool>,
     /// Whether there is no such pod any more: it is looked after until its last process has ended.
-    pub(super) is_gone: Cell<bool>,
+    pub(in crate::agent) is_gone: Cell<bool>,
 }
 
 impl Tended {
     /// For how long the pod's containers have run, if the API says that one was started.
-    pub(super) fn ran(&self) -> Option<Duration> {
+    pub(in crate::agent) fn ran(&self) -> Option<Duration> {
         let start = self.first_start.get()?;
         Duration::try_from(Timestamp::now().duration_since(start)).ok()
     }
 
     /// The pod is there, whatever was heard before, and something of it may have changed.
-    pub(super) fn is_there(&self) {
+    pub(in crate::agent) fn is_there(&self) {
         self.is_gone.set(false);
         self.nudge.notify_one();
     }
@@ -98,13 +106,13 @@ impl Tended {
 
 /// What a pod is captured with, and where.
 #[derive(Clone)]
-pub(super) struct Held {
-    pub(super) netns: Arc<Netns>,
-    pub(super) settings: Settings,
+pub(in crate::agent) struct Held {
+    pub(in crate::agent) netns: Arc<Netns>,
+    pub(in crate::agent) settings: Settings,
 }
 
 impl Node {
-    pub(super) fn new(
+    pub(in crate::agent) fn new(
         options: AgentOptions,
         client: Client,
         metrics: Metrics,
@@ -138,7 +146,7 @@ impl Node {
     }
 
     /// Takes over what is attached already.
-    pub(super) async fn take_over(&self) -> Result<()> {
+    pub(in crate::agent) async fn take_over(&self) -> Result<()> {
         let attached = self.capture.attached().await?;
         let mut count = 0;
         for pod in attached {
@@ -165,18 +173,18 @@ impl Node {
     }
 
     /// Takes note of what the API server tells.
-    pub(super) async fn hear(self: &Rc<Self>, told: watch::Told) {
+    pub(in crate::agent) async fn hear(self: &Rc<Self>, told: pods::Told) {
         match told {
-            watch::Told::All(pods) => self.hear_all(&pods).await,
-            watch::Told::Pod(pod) => {
+            pods::Told::All(pods) => self.hear_all(&pods).await,
+            pods::Told::Pod(pod) => {
                 self.learn(&pod).await;
             }
-            watch::Told::Gone(pod) => {
+            pods::Told::Gone(pod) => {
                 let uid = PodUid::of(&pod.metadata);
                 let actions = uid.map(|uid| self.index.borrow_mut().remove(&uid));
                 self.carry_out(actions.unwrap_or_default());
             }
-            watch::Told::Failed(_) => {}
+            pods::Told::Failed(_) => {}
         }
         self.count();
     }
@@ -194,7 +202,7 @@ impl Node {
     }
 
     /// Takes note of a pod that is new or has changed.
-    pub(super) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
+    pub(in crate::agent) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
         let pod = Pod::of(object)?;
         let uid = pod.uid.clone();
         self.decide(pod).await;
@@ -208,7 +216,7 @@ impl Node {
     }
 
     /// Decides about a pod once more.
-    pub(super) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
+    pub(in crate::agent) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
         let pod = self.index.borrow().pod(uid).cloned();
         if let Some(pod) = pod {
             self.decide(pod).await;
@@ -233,7 +241,7 @@ impl Node {
     /// Asks for runtimes that are not known, until they all are: nothing tells when they change.
     async fn ask_again(self: &Rc<Self>) {
         loop {
-            sleep(surroundings::MEMORY).await;
+            sleep(lookups::MEMORY).await;
             let undecided = self.index.borrow().of_unknown_runtimes();
             if undecided.is_empty() {
                 self.asks_again.set(false);
@@ -248,7 +256,7 @@ impl Node {
     }
 
     /// Decides about a pod once more whose runtime was not known, if that is so: it may be by now.
-    pub(super) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
+    pub(in crate::agent) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
         let is_undecided = self.index.borrow().of_unknown_runtimes().contains(uid);
         if is_undecided {
             self.surroundings.forget_unknown();
@@ -257,7 +265,7 @@ impl Node {
     }
 
     /// Carries out what the index says.
-    pub(super) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
+    pub(in crate::agent) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Attach(uid) => self.tend(&uid).is_there(),
@@ -293,8 +301,7 @@ impl Node {
     }
 
     /// How a pod is to be captured now, if it is.
-    pub(super) fn settings(&self, uid: &PodUid) -> Option<Settings> {
-        use super::index::State;
+    pub(in crate::agent) fn settings(&self, uid: &PodUid) -> Option<Settings> {
         let index = self.index.borrow();
         match (index.state(uid)?, index.intent(uid)) {
             (State::Pending { .. }, Some(intent)) if index.is_due(uid) => {
@@ -307,7 +314,7 @@ impl Node {
     }
 
     /// Whether a pod that runs may be captured without a CNI call.
-    pub(super) fn may_repair(&self, uid: &PodUid) -> bool {
+    pub(in crate::agent) fn may_repair(&self, uid: &PodUid) -> bool {
         let index = self.index.borrow();
         let by_init = index
             .intent(uid)
@@ -317,7 +324,7 @@ impl Node {
     }
 
     /// Leaves running pods to istio-cni for as long as it is there. Those that are captured stay so.
-    pub(super) fn heed(&self, istio_cni: &IstioCni) {
+    pub(in crate::agent) fn heed(&self, istio_cni: &IstioCni) {
         match istio_cni {
             IstioCni::Unknown => return,
             IstioCni::In(file) if self.options.pods.repair => warn!(
@@ -333,17 +340,16 @@ impl Node {
         }
     }
 
-    pub(super) fn is_captured(&self, uid: &PodUid) -> bool {
-        use super::index::State;
+    pub(in crate::agent) fn is_captured(&self, uid: &PodUid) -> bool {
         matches!(self.index.borrow().state(uid), Some(State::Captured(_)))
     }
 
-    pub(super) fn tended(&self, uid: &PodUid) -> Option<Rc<Tended>> {
+    pub(in crate::agent) fn tended(&self, uid: &PodUid) -> Option<Rc<Tended>> {
         self.tended.borrow().get(uid).cloned()
     }
 
     /// Looks after a pod from now on.
-    pub(super) fn tend(self: &Rc<Self>, uid: &PodUid) -> Rc<Tended> {
+    pub(in crate::agent) fn tend(self: &Rc<Self>, uid: &PodUid) -> Rc<Tended> {
         if let Some(tended) = self.tended(uid) {
             return tended;
         }
@@ -359,12 +365,12 @@ impl Node {
     }
 
     /// Every pod that is looked after.
-    pub(super) fn all_tended(&self) -> Vec<Rc<Tended>> {
+    pub(in crate::agent) fn all_tended(&self) -> Vec<Rc<Tended>> {
         self.tended.borrow().values().cloned().collect()
     }
 
     /// Has kubelet's cgroups told, and passes on what they tell, for ever.
-    pub(super) async fn follow_cgroups(&self) -> Result<()> {
+    pub(in crate::agent) async fn follow_cgroups(&self) -> Result<()> {
         self.watch_folders();
         loop {
             for told in self.cgroups.next().await? {
@@ -414,7 +420,7 @@ impl Node {
     }
 
     /// Counts the pods by their states.
-    pub(super) fn count(&self) {
+    pub(in crate::agent) fn count(&self) {
         let counts = self.index.borrow().counts();
         self.metrics.pods(&[
             (PodState::Captured, counts.captured),

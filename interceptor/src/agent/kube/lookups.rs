@@ -8,7 +8,8 @@ use kube::{Api, Client};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::warn;
 
-use super::{api, index, pod::Pod, selection::Runtime};
+use super::api;
+use crate::agent::policy::{index, pod::Pod, select::Runtime};
 
 /// On a namespace, with the value `true`: what captures less may be followed while a pod runs.
 pub const MAY_LOOSEN: &str = "interceptor.dev/may-loosen";
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an answer is kept: events of all pods would ask, and wait for the answer. Nothing tells
 /// that a class was made, or made anew with another handler, or what a namespace permits.
-pub(super) const MEMORY: Duration = Duration::from_secs(30);
+pub(in crate::agent) const MEMORY: Duration = Duration::from_secs(30);
 
 /// Asks the API server.
 pub struct Surroundings {
@@ -74,7 +75,7 @@ impl Surroundings {
     }
 
     /// Asks again for classes that were asked for in vain, when they are needed next.
-    pub(super) fn forget_unknown(&self) {
+    pub(in crate::agent) fn forget_unknown(&self) {
         self.handlers.forget(Option::is_none);
     }
 

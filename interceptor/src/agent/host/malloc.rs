@@ -4,7 +4,7 @@
 /// first attach has needed stays in that of the thread that it ran on: 10 MiB more with 250 pods.
 ///
 /// To be called before there are threads.
-pub(super) fn share_arena() {
+pub(in crate::agent) fn share_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets a number of the allocator's; there is no other thread to read it meanwhile.
     let _is_set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };

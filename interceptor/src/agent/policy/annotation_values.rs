@@ -8,10 +8,10 @@ use crate::settings::{BLANKS, ports, prefixes};
 
 /// An annotation, the flag that it stands for, and what istio-cni takes in its absence.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Annotation {
-    pub(super) name: &'static str,
-    pub(super) flag: &'static str,
-    pub(super) default: &'static str,
+pub(in crate::agent) struct Annotation {
+    pub(in crate::agent) name: &'static str,
+    pub(in crate::agent) flag: &'static str,
+    pub(in crate::agent) default: &'static str,
     values: Values,
 }
 
@@ -45,7 +45,7 @@ const fn annotation(
 }
 
 /// The annotations in which a pod says what is captured.
-pub(super) const ANNOTATIONS: [Annotation; 9] = [
+pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
     annotation(
         "traffic.sidecar.istio.io/includeOutboundIPRanges",
         "istio-service-cidr",
@@ -163,7 +163,7 @@ fn is_interface(name: &str) -> bool {
 
 impl Annotation {
     /// The flag with the annotation's value, once it was checked.
-    pub(super) fn argument(&self, value: &str) -> Result<String, String> {
+    pub(in crate::agent) fn argument(&self, value: &str) -> Result<String, String> {
         let checked = self.values.check(value);
         checked.map_err(|problem| format!("annotation {} {value:?}: {problem}", self.name))?;
         Ok(format!("--{}={}", self.flag, self.complete(value)))

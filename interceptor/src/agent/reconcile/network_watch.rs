@@ -6,8 +6,9 @@ use anyhow::Result;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::{capture::Capture, metrics::Metrics};
+use super::worker::Capture;
 use crate::{
+    agent::telemetry::metrics::Metrics,
     dataplane::attach::Attached,
     netns::{
         Netns,

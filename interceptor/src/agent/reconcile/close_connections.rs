@@ -17,7 +17,7 @@ use crate::{
 
 /// Closes those connections of an attached pod that would be captured if they were made now. Answers
 /// how many there were. The proxy's own stay: what it has accepted meanwhile has been captured.
-pub(super) fn close_uncaptured(netns: &Netns, settings: &Settings) -> Result<u64> {
+pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> Result<u64> {
     let sockets = netns.run(|| Ok(SockDiag::open()?.list()?))?;
     let listening: HashSet<_> = sockets
         .iter()

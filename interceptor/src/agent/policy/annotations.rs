@@ -4,7 +4,7 @@
 use clap::{Args as _, Command, FromArgMatches as _};
 
 use super::{
-    annotations::ANNOTATIONS,
+    annotation_values::ANNOTATIONS,
     pod::{Container, Pod},
     proxy_config::ProxyConfig,
 };
@@ -145,11 +145,11 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{
-        super::fixtures::{injected, pod, with_istio_init},
-        *,
+    use super::*;
+    use crate::{
+        agent::fixtures::{injected, pod, with_istio_init},
+        settings::{DnsCapture, Mode, tests::settings},
     };
-    use crate::settings::{DnsCapture, Mode, tests::settings};
 
     fn intent(annotations: &[(&str, &str)], proxy: &Value) -> Result<Intent, String> {
         let mut manifest = injected();
@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_annotation() {
-        const DOCUMENT: &str = include_str!("../../../docs/settings.md");
+        const DOCUMENT: &str = include_str!("../../../../docs/settings.md");
         for annotation in &ANNOTATIONS {
             let default = match annotation.default {
                 "" => "''",

@@ -18,7 +18,8 @@ use nix::errno::Errno;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tracing::error;
 
-use super::{capture::blocking, health::Health, metrics::Metrics};
+use super::{health::Health, metrics::Metrics};
+use crate::agent::reconcile::worker::blocking;
 
 /// What Prometheus is told (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

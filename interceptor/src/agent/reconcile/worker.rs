@@ -12,8 +12,8 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::warn;
 
-use super::sandboxes::PodCgroup;
 use crate::{
+    agent::host::sandboxes::PodCgroup,
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,

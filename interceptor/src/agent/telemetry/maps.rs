@@ -13,7 +13,7 @@ use crate::bpf::usage::{self, MapUsage};
 
 /// Asks the kernel at each scrape, and keeps nothing.
 #[derive(Debug)]
-pub(super) struct MapMetrics;
+pub(in crate::agent) struct MapMetrics;
 
 impl Collector for MapMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {

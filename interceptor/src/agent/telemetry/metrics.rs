@@ -10,11 +10,11 @@ use prometheus_client::{
 };
 
 use super::{
-    connection_metrics::ConnectionMetrics,
-    eviction_metrics::{self, EvictionMetrics},
-    map_metrics::MapMetrics,
-    pod::PodName,
+    connections::ConnectionMetrics,
+    evictions::{self, EvictionMetrics},
+    maps::MapMetrics,
 };
+use crate::agent::policy::pod::PodName;
 
 /// Attaching: 0.5 ms to 16 s.
 const ATTACHING: (f64, f64, u16) = (0.0005, 2.0, 16);
@@ -208,7 +208,7 @@ impl Metrics {
 
     /// A pod is captured for as long as the returned value lives.
     #[must_use]
-    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> eviction_metrics::Counted {
+    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> evictions::Counted {
         self.evictions.count(netns, pod)
     }
 

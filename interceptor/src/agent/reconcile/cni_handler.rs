@@ -7,18 +7,16 @@ use kube::Api;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{
-    api,
-    capture::IstiosRules,
-    index::State,
-    node::Node,
-    options::Unsupported,
-    pod::PodUid,
-    protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
-    selection::Refusal,
-    tending::By,
+use super::{controller::Node, pod_task::By, worker::IstiosRules};
+use crate::{
+    agent::{
+        kube::api,
+        options::Unsupported,
+        policy::{index::State, pod::PodUid, select::Refusal},
+    },
+    cni::protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
+    netns::{Netns, NetnsId, NetnsSpec},
 };
-use crate::netns::{Netns, NetnsId, NetnsSpec};
 
 /// How long a pod is asked for that the API server does not know yet: as istio-cni does.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -33,7 +31,7 @@ const ROOM: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers for the node.
-pub(super) struct Plugin(pub(super) Rc<Node>);
+pub(in crate::agent) struct Plugin(pub(in crate::agent) Rc<Node>);
 
 impl Handler for Plugin {
     async fn add(&self, request: AddRequest) -> Outcome {

@@ -12,10 +12,13 @@ use kube::Api;
 use tokio::{task::spawn_local, time::sleep};
 use tracing::{debug, warn};
 
-use super::{
-    api,
-    node::Node,
-    pod::{PodName, PodUid},
+use super::controller::Node;
+use crate::agent::{
+    kube::api,
+    policy::{
+        index::Missing,
+        pod::{PodName, PodUid},
+    },
 };
 
 /// How long the API server may take for one answer.
@@ -31,18 +34,9 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// attached is not known by a name to ask for: by then the watch has named it, or it is gone.
 const STALENESS: Duration = Duration::from_secs(5);
 
-/// A pod that is known, and that the list does not name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    /// Its UID.
-    pub uid: PodUid,
-    /// Its name, unless only an agent before us has seen its object.
-    pub name: Option<PodName>,
-}
-
 impl Node {
     /// Takes note that a list names `there` and no others.
-    pub(super) fn look_for_others(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
+    pub(in crate::agent) fn look_for_others(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
         let missing = self.index.borrow().missing(there);
         let node = self.clone();
         let search = spawn_local(async move { node.look_for(missing).await });

@@ -24,9 +24,9 @@ use tracing::warn;
 
 use super::{
     api,
-    install::InstallOptions,
-    leaving::{self, Asked, Deleted, Leaving},
+    shutdown::{self, Asked, Deleted, Leaving},
 };
+use crate::agent::install::InstallOptions;
 
 /// How long finding out whether to uninstall may take: kubelet kills the agent after ten seconds.
 const LAST_QUESTION: Duration = Duration::from_secs(3);
@@ -92,7 +92,7 @@ impl Deployment {
             let asked = timeout_at(deadline, self.ask(client)).await;
             let is_late = asked.is_err();
             last = asked.unwrap_or(last);
-            let leaving = leaving::decide(&last, self.deleted.get());
+            let leaving = shutdown::decide(&last, self.deleted.get());
             if is_late || self.pod.is_none() || !matches!(leaving, Leaving::Unsure(_)) {
                 return leaving;
             }

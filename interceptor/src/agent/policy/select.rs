@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    intent::{self, Intent},
+    annotations::{self, Intent},
     pod::{Container, Pod},
 };
 use crate::settings::parse_bool;
@@ -107,8 +107,8 @@ impl fmt::Display for Skip {
 #[must_use]
 pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
     let intent = match pick(pod, selection) {
-        Ok(Picked::ByInit(init)) => intent::of_init_container(init),
-        Ok(Picked::ByInjection(proxy)) => intent::of_annotations(pod, proxy),
+        Ok(Picked::ByInit(init)) => annotations::of_init_container(init),
+        Ok(Picked::ByInjection(proxy)) => annotations::of_annotations(pod, proxy),
         Err(skip) => return Decision::Skip(skip),
     };
     if let Some(problem) = runtime_problem(runtime, &selection.runtime_handlers) {
@@ -159,7 +159,7 @@ fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
     if !pod.annotations.contains_key("sidecar.istio.io/status") {
         return Err(Skip::NotInjected);
     }
-    if intent::mode(pod) == "NONE" {
+    if annotations::mode(pod) == "NONE" {
         return Err(Skip::ModeNone);
     }
     Ok(Picked::ByInjection(proxy))
@@ -216,15 +216,13 @@ fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Ref
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::agent) mod tests {
     use serde_json::{Value, json};
 
-    use super::{
-        super::fixtures::{injected, pod, with_istio_init},
-        *,
-    };
+    use super::*;
+    use crate::agent::fixtures::{injected, pod, with_istio_init};
 
-    pub(in super::super) fn selection() -> Selection {
+    pub(in crate::agent) fn selection() -> Selection {
         let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         Selection {
             excluded_namespaces: set(&["kube-system"]),

@@ -14,7 +14,7 @@ use crate::bpf::counts;
 
 /// Asks the kernel at each scrape, and keeps nothing.
 #[derive(Debug)]
-pub(super) struct ConnectionMetrics;
+pub(in crate::agent) struct ConnectionMetrics;
 
 impl Collector for ConnectionMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {

@@ -17,7 +17,7 @@ struct Unreachable {
 
 /// A client that names the server's address where there is no answer: by itself, an error says
 /// `ServiceError: client error (Connect)`.
-pub(super) fn client(config: Config) -> kube::Result<Client> {
+pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
     let address = config.cluster_url.to_string();
     let with_address = move |error: BoxError| -> BoxError {
         if error.is::<kube::Error>() {
@@ -31,7 +31,7 @@ pub(super) fn client(config: Config) -> kube::Result<Client> {
 }
 
 /// What `call` answers within `patience`, or why it does not, in words.
-pub(super) async fn answer<T>(
+pub(in crate::agent) async fn answer<T>(
     patience: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, String> {
@@ -44,7 +44,7 @@ pub(super) async fn answer<T>(
 }
 
 /// An error of a call in words. kube's own text has a Rust structure in it.
-pub(super) fn words(error: &(dyn Error + 'static)) -> String {
+pub(in crate::agent) fn words(error: &(dyn Error + 'static)) -> String {
     match Chain::new(error).find_map(|error| error.downcast_ref()) {
         Some(kube::Error::Api(status)) => {
             let (code, message) = (status.code, &status.message);

@@ -15,18 +15,17 @@ use prometheus_client::{
 };
 use tracing::debug;
 
-use super::pod::PodName;
-use crate::bpf::pod_state;
+use crate::{agent::policy::pod::PodName, bpf::pod_state};
 
 /// The captured pods by their network namespaces. Copies share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct EvictionMetrics {
+pub(in crate::agent) struct EvictionMetrics {
     pods: Arc<Mutex<HashMap<NetnsCookie, PodName>>>,
 }
 
 impl EvictionMetrics {
     /// Counts the evictions of a pod for as long as the returned value lives.
-    pub(super) fn count(&self, netns: NetnsCookie, pod: PodName) -> Counted {
+    pub(in crate::agent) fn count(&self, netns: NetnsCookie, pod: PodName) -> Counted {
         self.pods().insert(netns, pod);
         Counted {
             metrics: self.clone(),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{api::core::v1 as k8s, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-pub use super::protocol::PodName;
+pub use crate::cni::protocol::PodName;
 
 /// The annotations, labels and variables that anything here looks at end so, or begin so.
 const KEPT_KEYS: [&str; 2] = ["istio.io/", "interceptor."];

@@ -1,0 +1,9 @@
+//! Everything the agent reads from and writes to the API server.
+
+pub(super) mod api;
+pub mod deployment;
+pub mod events;
+pub mod lookups;
+pub mod pods;
+pub mod shutdown;
+pub mod taint;

@@ -1,0 +1,9 @@
+//! Reconciliation: brings the pods of the node to what the index decides.
+
+pub(super) mod close_connections;
+pub(super) mod cni_handler;
+pub mod controller;
+pub mod network_watch;
+pub(super) mod pod_task;
+pub mod relist;
+pub mod worker;
