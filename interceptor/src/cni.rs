@@ -6,7 +6,7 @@
 //! of the agent: DEL, GC and STATUS always succeed, and CHECK fails only on the agent's word.
 //!
 //! After an uninstall it stays for as long as pods are captured, lets every new pod pass, and leaves the
-//! node with the last of them (`without_agent`).
+//! node with the last of them (`cleanup`).
 //!
 //! The specification: <https://www.cni.dev/docs/spec/>.
 
@@ -17,6 +17,7 @@ use std::{
 };
 
 pub mod call;
+mod cleanup;
 pub mod conf;
 pub mod conflist;
 pub mod error;
@@ -24,7 +25,6 @@ mod log;
 pub mod protocol;
 mod verbs;
 pub mod version;
-mod without_agent;
 
 use call::{Environment, Verb};
 use error::CniError;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     cni::{
         PLUGIN,
-        conf::{AgentPods, PluginSettings, WithoutAgent},
+        conf::{AgentPods, FailurePolicy, PluginSettings},
         conflist::{self, Shape, Unusable},
         protocol::{PodName, SOCKET},
     },
@@ -104,19 +104,19 @@ pub struct InstallOptions {
 
     /// Install and repair even where istio-cni is in the network's configuration, or has programmed a
     /// pod already. Both would capture the same pods, each in its own way
-    #[arg(long, env = "BESIDE_ISTIO_CNI")]
-    pub beside_istio_cni: bool,
+    #[arg(long, env = "ALLOW_ISTIO_CNI")]
+    pub allow_istio_cni: bool,
 
     /// What the plugin does with a pod when no agent answers: it cannot know whether the pod is of
     /// the mesh
     #[arg(
         long,
-        env = "WITHOUT_AGENT",
+        env = "FAILURE_POLICY",
         value_enum,
-        default_value = "fail",
-        value_name = "WHAT"
+        default_value = "Fail",
+        value_name = "POLICY"
     )]
-    pub without_agent: WithoutAgent,
+    pub failure_policy: FailurePolicy,
 
     /// How long the plugin waits for the agent, in seconds
     #[arg(
@@ -168,7 +168,7 @@ impl InstallOptions {
             socket: self.socket.clone(),
             exclude_namespaces: names(&self.exclude_namespaces).collect(),
             agent_pods: self.own_pod().as_ref().map(AgentPods::like),
-            without_agent: self.without_agent,
+            failure_policy: self.failure_policy,
             wait_seconds: self.cni_wait_seconds,
             log_file: self.cni_log_file.clone(),
             conf_dir: paths::on_host(&self.folders.cni_conf_dir),
@@ -237,7 +237,7 @@ pub enum NotInstalled {
     },
     /// It would be two for one pod.
     #[error(
-        "istio-cni is in {}, and would capture the same pods: stepping aside for it. Remove istio-cni, or set --beside-istio-cni",
+        "istio-cni is in {}, and would capture the same pods: stepping aside for it. Remove istio-cni, or set --allow-istio-cni",
         .0.display()
     )]
     IstioCni(PathBuf),
@@ -300,7 +300,7 @@ pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
         return write_alone(options);
     }
     let file = folder.network(options.conf_file_name())?;
-    if file.network.has_istios() && !options.beside_istio_cni {
+    if file.network.has_istios() && !options.allow_istio_cni {
         return Err(step_aside(file)?);
     }
     let settings = options.settings();

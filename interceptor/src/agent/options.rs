@@ -154,12 +154,12 @@ pub struct PodOptions {
     /// What becomes of a pod of the mesh that cannot be captured from here
     #[arg(
         long,
-        env = "UNSUPPORTED_RUNTIME",
+        env = "UNSUPPORTED_RUNTIME_POLICY",
         value_enum,
-        default_value = "refuse"
+        default_value = "Fail"
     )]
-    #[arg(value_name = "WHAT")]
-    pub unsupported_runtime: Unsupported,
+    #[arg(value_name = "POLICY")]
+    pub unsupported_runtime_policy: UnsupportedRuntimePolicy,
 
     /// Capture running pods that started without a CNI call to the agent
     #[arg(long, env = "REPAIR_ENABLED", action = clap::ArgAction::Set, default_value_t = true)]
@@ -190,11 +190,12 @@ pub struct PodOptions {
     pub image_repositories: Vec<String>,
 }
 
-/// What becomes of a pod whose runtime brings its own kernel.
+/// Whether a pod of the mesh starts if its runtime does not share the node's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Unsupported {
-    /// It does not start: nothing of it would be captured.
-    Refuse,
-    /// It starts, uncaptured.
-    Skip,
+#[value(rename_all = "PascalCase")]
+pub enum UnsupportedRuntimePolicy {
+    /// The pod does not start
+    Fail,
+    /// The pod starts uncaptured
+    Ignore,
 }

@@ -13,15 +13,15 @@ use super::{
 /// The length of what a `DaemonSet`'s controller appends to its own name for a pod's.
 const SUFFIX: usize = 5;
 
-/// What to do with a pod when no agent is there to ask.
+/// Whether a pod starts while no agent responds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum WithoutAgent {
-    /// It may not start. The plugin cannot know whether it is of the mesh.
+#[value(rename_all = "PascalCase")]
+pub enum FailurePolicy {
+    /// The pod does not start, as it may belong to the mesh
     #[default]
     Fail,
-    /// It starts uncaptured, until an agent repairs it.
-    Pass,
+    /// The pod starts uncaptured, until an agent captures it
+    Ignore,
 }
 
 /// How the agent's own pods are called.
@@ -64,8 +64,8 @@ pub struct PluginSettings {
     /// The agent's own pods, which pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_pods: Option<AgentPods>,
-    /// What to do with a pod when no agent is there.
-    pub without_agent: WithoutAgent,
+    /// Whether a pod starts while no agent responds.
+    pub failure_policy: FailurePolicy,
     /// How long ADD waits, all in all. Runtimes give up after two minutes or more.
     pub wait_seconds: u32,
     /// Where the plugin's log goes, beside its standard error, which runtimes show with errors only.
@@ -86,7 +86,7 @@ impl Default for PluginSettings {
             socket: SOCKET.into(),
             exclude_namespaces: vec!["kube-system".to_owned()],
             agent_pods: None,
-            without_agent: WithoutAgent::Fail,
+            failure_policy: FailurePolicy::Fail,
             wait_seconds: 60,
             log_file: None,
             conf_dir: None,
@@ -214,7 +214,7 @@ mod tests {
     fn settings_come_back_as_they_were_written() {
         let settings = PluginSettings {
             agent_pods: Some(AgentPods::like(&pod("mesh", "interceptor-agent-x7k2p"))),
-            without_agent: WithoutAgent::Pass,
+            failure_policy: FailurePolicy::Ignore,
             log_file: Some("/var/run/interceptor/cni.log".into()),
             ..PluginSettings::default()
         };
@@ -223,7 +223,7 @@ mod tests {
             text.contains(r#""excludeNamespaces":["kube-system"]"#),
             "{text}"
         );
-        assert!(text.contains(r#""withoutAgent":"pass""#), "{text}");
+        assert!(text.contains(r#""failurePolicy":"Ignore""#), "{text}");
         assert_eq!(PluginSettings::read(text.as_bytes()), Ok(settings));
     }
 
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_differs_from_what_is_wrong() {
         assert_eq!(PluginSettings::read(b"{").unwrap_err().code, Code::Decode);
-        let wrong = br#"{"withoutAgent":"perhaps"}"#;
+        let wrong = br#"{"failurePolicy":"perhaps"}"#;
         assert_eq!(PluginSettings::read(wrong).unwrap_err().code, Code::Conf);
     }
 }

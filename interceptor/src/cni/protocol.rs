@@ -1,6 +1,6 @@
 //! What the CNI plugin and the agent say to each other, over a Unix socket.
 //!
-//! One connection is one [`Request`] and one [`Answer`], each a line of JSON. A plugin of one
+//! One connection is one [`Request`] and one [`Response`], each a line of JSON. A plugin of one
 //! release talks to an agent of another, for the plugin's binary is replaced while it may be
 //! running: fields that one side does not know are ignored, and a request that the agent does not
 //! know is answered by its name. Only what cannot be understood that way is another [`PROTOCOL`].
@@ -120,7 +120,7 @@ pub enum Outcome {
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
-pub enum Answer {
+pub enum Response {
     /// The pod is captured as it should be.
     Captured,
     /// The pod is not to be captured.
@@ -133,8 +133,9 @@ pub enum Answer {
         /// Why not, and what to do.
         reason: String,
     },
-    /// Heard. What is told (and not asked) is answered so.
-    Heard,
+    /// Received. The response to requests that have no result of their own.
+    #[serde(rename = "ok")]
+    Ack,
     /// The agent does not understand the request.
     Unknown {
         /// What it does not understand, and which release it is.
@@ -142,7 +143,7 @@ pub enum Answer {
     },
 }
 
-impl From<Outcome> for Answer {
+impl From<Outcome> for Response {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Captured => Self::Captured,

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     call::{Environment, Pod},
-    conf::{Conf, PluginSettings, WithoutAgent},
+    cleanup,
+    conf::{Conf, FailurePolicy, PluginSettings},
     error::{CniError, Code},
     log,
-    protocol::{self, Answer, CallError, GcRequest, PodName, Request},
-    version, without_agent,
+    protocol::{self, CallError, GcRequest, PodName, Request, Response},
+    version,
 };
 
 /// How long an agent that is not there is waited for: as long as one takes to be replaced.
@@ -48,7 +49,7 @@ pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, Cni
     let tell = |line: &str| log::tell(settings.log_file.as_deref(), line);
     if settings.uninstalled {
         tell(&format!("ADD {}: passes: uninstalled", name(environment)));
-        without_agent::tidy(&settings, None);
+        cleanup::sweep(&settings, None);
         return Ok(conf.result());
     }
     match Case::of(environment, &settings)? {
@@ -86,20 +87,20 @@ fn ask_to_add(
     let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
     match call_patiently(settings, &Request::Add(request)) {
-        Ok(Answer::Captured) => Ok("captured".to_owned()),
-        Ok(Answer::Skipped { reason }) => Ok(format!("not to be captured: {reason}")),
-        Ok(Answer::Failed { reason } | Answer::Unknown { reason }) => {
+        Ok(Response::Captured) => Ok("captured".to_owned()),
+        Ok(Response::Skipped { reason }) => Ok(format!("not to be captured: {reason}")),
+        Ok(Response::Failed { reason } | Response::Unknown { reason }) => {
             let message = format!("the pod {pod} cannot be captured");
             Err(CniError::new(Code::NotCaptured, message, reason))
         }
-        Ok(Answer::Heard) => Err(CniError::new(
+        Ok(Response::Ack) => Err(CniError::new(
             Code::NotCaptured,
             format!("the pod {pod} is not known to be captured"),
             "the agent has heard, and not said what became of it: the two are of releases that \
              do not fit together",
         )),
-        Err(CallError::Absent { .. }) if settings.without_agent == WithoutAgent::Pass => {
-            Ok("starts uncaptured: no agent is there, and withoutAgent is \"pass\"".to_owned())
+        Err(CallError::Absent { .. }) if settings.failure_policy == FailurePolicy::Ignore => {
+            Ok("starts uncaptured: no agent is there, and failurePolicy is Ignore".to_owned())
         }
         Err(error) => Err(no_answer(&pod, &error)),
     }
@@ -110,7 +111,7 @@ fn no_answer(pod: &PodName, error: &CallError) -> CniError {
         CallError::Absent { .. } => {
             "start it (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod on \
              this node), exclude the namespace (excludeNamespaces), or let pods start uncaptured \
-             (withoutAgent: \"pass\"); `interceptor uninstall --node` takes the plugin off the node"
+             (failurePolicy: Ignore); `interceptor uninstall --node` takes the plugin off the node"
         }
         CallError::Silent { .. } | CallError::HungUp { .. } | CallError::Garbled { .. } => {
             "its log on this node says why; the runtime will ask again"
@@ -125,7 +126,7 @@ fn no_answer(pod: &PodName, error: &CallError) -> CniError {
 
 /// Asks until there is an answer: an agent that is replaced is away for a moment. ADD twice is ADD
 /// once, so one that died over it is followed by the next.
-fn call_patiently(settings: &PluginSettings, request: &Request) -> Result<Answer, CallError> {
+fn call_patiently(settings: &PluginSettings, request: &Request) -> Result<Response, CallError> {
     let start = Instant::now();
     let wait = settings.wait();
     loop {
@@ -157,7 +158,7 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
     let pod = request.pod.clone();
     let wait = settings.wait().min(REPLACED);
     match protocol::call(&settings.socket, Request::Check(request), wait) {
-        Ok(Answer::Failed { reason }) => Err(CniError::new(
+        Ok(Response::Failed { reason }) => Err(CniError::new(
             Code::CheckFailed,
             format!("the pod {pod} is not captured as it should be"),
             reason,
@@ -177,7 +178,7 @@ pub(super) fn del(environment: &Environment, input: &[u8]) {
     let settings = PluginSettings::read(input).unwrap_or_default();
     let netns = environment.get("CNI_NETNS").map(Path::new);
     if settings.uninstalled {
-        return without_agent::tidy(&settings, netns);
+        return cleanup::sweep(&settings, netns);
     }
     if matches!(Case::of(environment, &settings), Ok(Case::Passes(_))) {
         return;
@@ -187,7 +188,7 @@ pub(super) fn del(environment: &Environment, input: &[u8]) {
     };
     let what = format!("DEL {}", name(environment));
     if inform(&what, &settings, Request::Del(request)) == Informed::NoAgent {
-        without_agent::tidy(&settings, netns);
+        cleanup::sweep(&settings, netns);
     }
 }
 

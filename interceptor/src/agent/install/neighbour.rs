@@ -10,7 +10,7 @@ pub enum IstioCni {
     /// Nothing has been looked at yet.
     #[default]
     Unknown,
-    /// It does not, or that is to be of no account (`--beside-istio-cni`).
+    /// It does not, or that is to be of no account (`--allow-istio-cni`).
     Absent,
     /// It does, by this file.
     In(PathBuf),
@@ -19,7 +19,7 @@ pub enum IstioCni {
 /// Looks for istio-cni where our own plugin is to be: in the pods' network, or among those that
 /// Multus calls.
 pub(super) fn look(options: &InstallOptions) -> Result<IstioCni, NotInstalled> {
-    if options.beside_istio_cni {
+    if options.allow_istio_cni {
         return Ok(IstioCni::Absent);
     }
     let folder = Folder::open(&options.folders.cni_conf_dir)?;

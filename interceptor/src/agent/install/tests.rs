@@ -294,14 +294,10 @@ fn istio_cni_is_stepped_aside_for_and_named() {
     let node = Node::new(&[("10-calico.conflist", &both)]);
     node.refused(
         &[],
-        &[
-            "istio-cni is in",
-            "10-calico.conflist",
-            "--beside-istio-cni",
-        ],
+        &["istio-cni is in", "10-calico.conflist", "--allow-istio-cni"],
     );
     assert_eq!(node.read("10-calico.conflist"), both);
-    node.once(&["--beside-istio-cni"]).unwrap();
+    node.once(&["--allow-istio-cni"]).unwrap();
     // It has come when we were there.
     node.refused(&[], &["istio-cni"]);
     assert_eq!(node.types("10-calico.conflist"), ["calico", "istio-cni"]);
@@ -324,7 +320,7 @@ fn istio_cni_is_found_in_the_pods_network_and_nowhere_else() {
     let file = ["--cni-conf-file-name", "20-other.conflist"];
     let there = IstioCni::In(node.conf("20-other.conflist"));
     assert_eq!(found(&node, &file), there);
-    let beside = [&file[..], &["--beside-istio-cni"]].concat();
+    let beside = [&file[..], &["--allow-istio-cni"]].concat();
     assert_eq!(found(&node, &beside), IstioCni::Absent);
     // Istio's own copy of the first (`istioOwnedCNIConfig`).
     node.write("02-istio-cni.conflist", &both);
@@ -415,11 +411,11 @@ fn the_plugin_is_told_what_the_options_say() {
             "--exclude-namespaces=kube-system, storage,",
             "--pod-namespace=mesh",
             "--pod-name=interceptor-agent-x7k2p",
-            "--without-agent=pass",
+            "--failure-policy=Ignore",
         ])
         .settings();
     assert_eq!(settings.exclude_namespaces, ["kube-system", "storage"]);
-    assert_eq!(settings.without_agent, WithoutAgent::Pass);
+    assert_eq!(settings.failure_policy, FailurePolicy::Ignore);
     assert_eq!(settings.agent_pods.unwrap().prefix, "interceptor-agent-");
 }
 

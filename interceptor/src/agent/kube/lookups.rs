@@ -12,7 +12,7 @@ use super::api;
 use crate::agent::policy::{index, pod::Pod, select::Runtime};
 
 /// On a namespace, with the value `true`: what captures less may be followed while a pod runs.
-pub const MAY_LOOSEN: &str = "interceptor.dev/may-loosen";
+pub const ALLOW_RELAXATION: &str = "interceptor.dev/allow-relaxation";
 
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,11 +49,8 @@ impl Surroundings {
             Some(class) => self.runtime(class).await,
             None => Runtime::Default,
         };
-        let may_loosen = self.asks_namespaces && self.may_loosen(pod, changed).await;
-        index::Surroundings {
-            runtime,
-            may_loosen,
-        }
+        let may_relax = self.asks_namespaces && self.may_relax(pod, changed).await;
+        index::Surroundings { runtime, may_relax }
     }
 
     async fn runtime(&self, class: &str) -> Runtime {
@@ -79,7 +76,7 @@ impl Surroundings {
         self.handlers.forget(Option::is_none);
     }
 
-    async fn may_loosen(&self, pod: &Pod, changed: bool) -> bool {
+    async fn may_relax(&self, pod: &Pod, changed: bool) -> bool {
         let namespace = &pod.name.namespace;
         let memory = if changed { Duration::ZERO } else { MEMORY };
         let ask = async |_known| self.permits_less(namespace).await;
@@ -101,7 +98,7 @@ impl Surroundings {
         };
         let annotations = found.metadata.annotations.unwrap_or_default();
         annotations
-            .get(MAY_LOOSEN)
+            .get(ALLOW_RELAXATION)
             .is_some_and(|value| value == "true")
     }
 }

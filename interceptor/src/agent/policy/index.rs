@@ -52,7 +52,7 @@ pub struct Surroundings {
     /// The runtime that it runs by.
     pub runtime: Runtime,
     /// Whether its namespace permits that less is captured while a pod runs.
-    pub may_loosen: bool,
+    pub may_relax: bool,
 }
 
 /// What is to be done.
@@ -277,7 +277,7 @@ impl Index {
             return Vec::new();
         }
         let follows =
-            self.live_changes == LiveChanges::Followed && (tightens(old, new) || around.may_loosen);
+            self.live_changes == LiveChanges::Followed && (tightens(old, new) || around.may_relax);
         if !follows {
             let why = match self.live_changes {
                 LiveChanges::Ignored => "live changes are off",
@@ -290,7 +290,7 @@ impl Index {
                  {}",
                 difference(old, new)
             );
-            return entry.tell(true, "SettingsKept", note);
+            return entry.tell(true, "SettingsChangeIgnored", note);
         }
         let note = format!(
             "the settings follow the annotations: {}",
@@ -299,7 +299,7 @@ impl Index {
         entry.intent = Some(intent);
         entry.failures = 0;
         let mut actions = vec![Action::Attach(entry.pod.uid.clone())];
-        actions.extend(entry.tell(false, "SettingsChanged", note));
+        actions.extend(entry.tell(false, "SettingsUpdated", note));
         actions
     }
 
@@ -346,9 +346,7 @@ impl Index {
             How::Repaired { ran } if !entry.waits_for_istio_init() => {
                 entry.tell(false, "Repaired", repaired(ran))
             }
-            _ if had_failed => {
-                entry.tell(false, "Intercepted", "the pod is captured now".to_owned())
-            }
+            _ if had_failed => entry.tell(false, "Captured", "the pod is captured now".to_owned()),
             _ => Vec::new(),
         }
     }
@@ -373,7 +371,7 @@ impl Index {
             .saturating_mul(1 << entry.failures.min(16))
             .min(LAST_RETRY);
         entry.failures = entry.failures.saturating_add(1);
-        (Some(wait), entry.tell(true, "InterceptionFailed", note))
+        (Some(wait), entry.tell(true, "CaptureFailed", note))
     }
 
     /// Takes note that a pod is left to others as it is. In another sandbox it is to be captured.
@@ -382,7 +380,7 @@ impl Index {
             Some(entry) if matches!(entry.state, State::Pending { .. } | State::Captured(_)) => {
                 entry.state = State::NEW;
                 entry.failures = 0;
-                entry.tell(false, "LeftToIstio", why.to_owned())
+                entry.tell(false, "SkippedIstioRulesPresent", why.to_owned())
             }
             _ => Vec::new(),
         }
@@ -507,7 +505,7 @@ impl Entry {
         match &self.state {
             State::Refused(reason) => {
                 let note = format!("the pod must not run, for it cannot be captured: {reason}");
-                self.tell(true, "InterceptionRefused", note)
+                self.tell(true, "CaptureUnsupported", note)
             }
             State::Pending { .. } if self.is_due() => vec![Action::Attach(self.pod.uid.clone())],
             _ => Vec::new(),
@@ -557,7 +555,7 @@ impl Entry {
     /// A captured pod stays captured.
     fn keep(&mut self, why: &str) -> Vec<Action> {
         let note = format!("the pod stays captured as long as it runs: {why}");
-        self.tell(true, "InterceptionKept", note)
+        self.tell(true, "CaptureRetained", note)
     }
 
     fn tell(&mut self, is_warning: bool, reason: &'static str, note: String) -> Vec<Action> {

@@ -11,7 +11,7 @@ use super::{controller::Node, pod_task::By, worker::IstiosRules};
 use crate::{
     agent::{
         kube::api,
-        options::Unsupported,
+        options::UnsupportedRuntimePolicy,
         policy::{index::State, pod::PodUid, select::Refusal},
     },
     cni::protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
@@ -138,7 +138,7 @@ impl Plugin {
     /// What becomes of a pod that is not to be captured now.
     fn without_capture(&self, uid: &PodUid) -> Option<Outcome> {
         let node = &self.0;
-        let unsupported = node.options.pods.unsupported_runtime;
+        let unsupported = node.options.pods.unsupported_runtime_policy;
         let index = node.index.borrow();
         let skipped = |reason: String| Some(Outcome::Skipped { reason });
         let failed = |reason: &str| {
@@ -147,7 +147,9 @@ impl Plugin {
         };
         match index.state(uid) {
             Some(State::Skipped(why)) => skipped(why.to_string()),
-            Some(State::Refused(Refusal::Runtime(why))) if unsupported == Unsupported::Skip => {
+            Some(State::Refused(Refusal::Runtime(why)))
+                if unsupported == UnsupportedRuntimePolicy::Ignore =>
+            {
                 skipped(why.clone())
             }
             Some(State::Refused(why)) => failed(&why.to_string()),

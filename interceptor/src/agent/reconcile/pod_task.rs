@@ -263,7 +263,7 @@ impl Node {
             expected: by.expected(),
             cgroup: self.sandboxes.cgroup(&uid.0),
             settings: settings.clone(),
-            beside_istio: self.options.install.beside_istio_cni,
+            allow_istio: self.options.install.allow_istio_cni,
         };
         let result = self.capture.attach(order).await;
         let captured = result.inspect_err(|error| {

@@ -55,7 +55,7 @@ pub struct Order {
     /// How.
     pub settings: Settings,
     /// Whether Istio's rules in it are of no account.
-    pub beside_istio: bool,
+    pub allow_istio: bool,
 }
 
 /// What is to be attached, found and looked at.
@@ -126,14 +126,14 @@ impl Capture {
         let netns = Netns::open(&NetnsSpec::File(order.netns))?;
         check_is(&netns, order.expected)?;
         netns.check_not_hosts()?;
-        if !order.beside_istio && self.is_left_to_istio_now(&netns)? {
+        if !order.allow_istio && self.is_left_to_istio_now(&netns)? {
             return Err(IstiosRules.into());
         }
         Ok(Ready {
             places: self.places(order.cgroup.as_ref())?,
             settings: order.settings,
             // Istio's own would be among them.
-            warnings: if order.beside_istio {
+            warnings: if order.allow_istio {
                 Vec::new()
             } else {
                 warnings(&netns)

@@ -28,7 +28,7 @@ impl Collector for ConnectionMetrics {
 }
 
 fn encode(mut encoder: DescriptorEncoder<'_>, counts: &[(Counted, u64)]) -> fmt::Result {
-    let help = "Connections of captured pods, by what became of them and why";
+    let help = "Connections of captured pods by direction, verdict and reason";
     let mut metric = encoder.encode_descriptor("connections", help, None, MetricType::Counter)?;
     counts.iter().try_for_each(|(counted, count)| {
         let labels = labels(*counted);

@@ -118,7 +118,7 @@ impl Metrics {
         let ours = all.sub_registry_with_prefix("interceptor");
         ours.register(
             "pods",
-            "The node's pods, by what became of them",
+            "Pods on this node by capture state",
             self.pods.clone(),
         );
         ours.register(
@@ -138,7 +138,7 @@ impl Metrics {
         );
         ours.register(
             "repairs",
-            "Running pods that were to be captured where they stand",
+            "Attempts to capture already running pods, by result",
             self.repairs.clone(),
         );
         ours.register(

@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
-use super::{Answer, Envelope, LONGEST, Request};
+use super::{Envelope, LONGEST, Request, Response};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -50,7 +50,7 @@ pub enum CallError {
 }
 
 /// Asks the agent at `path`, and waits for `wait` at most, all in all.
-pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Answer, CallError> {
+pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Response, CallError> {
     let deadline = Instant::now() + wait;
     let failed = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => CallError::Silent {

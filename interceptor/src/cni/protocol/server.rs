@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    AddRequest, Answer, DelRequest, Envelope, GcRequest, LONGEST, Outcome, PROTOCOL, Request,
+    AddRequest, DelRequest, Envelope, GcRequest, LONGEST, Outcome, PROTOCOL, Request, Response,
 };
 
 /// How long a plugin may take to say what it wants. It has its request ready when it connects.
@@ -202,7 +202,7 @@ async fn answer_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Resul
     }
     let answer = match understand(&line) {
         Ok(envelope) => answer(envelope, handler).await,
-        Err(reason) => Answer::Unknown { reason },
+        Err(reason) => Response::Unknown { reason },
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
@@ -248,11 +248,11 @@ fn understand(line: &[u8]) -> Result<Envelope, String> {
     })
 }
 
-async fn answer(envelope: Envelope, handler: &impl Handler) -> Answer {
+async fn answer(envelope: Envelope, handler: &impl Handler) -> Response {
     let wait = Duration::from_millis(envelope.wait_ms).min(LONGEST_WAIT);
     let wait = wait.saturating_sub(EARLIER).max(wait / 2);
     let answer = timeout(wait, handle(envelope.request, handler)).await;
-    answer.unwrap_or_else(|_| Answer::Failed {
+    answer.unwrap_or_else(|_| Response::Failed {
         reason: format!(
             "the agent is not done within {} s; the runtime will ask again",
             wait.as_secs_f32()
@@ -260,18 +260,18 @@ async fn answer(envelope: Envelope, handler: &impl Handler) -> Answer {
     })
 }
 
-async fn handle(request: Request, handler: &impl Handler) -> Answer {
+async fn handle(request: Request, handler: &impl Handler) -> Response {
     match request {
         Request::Add(request) => handler.add(request).await.into(),
         Request::Check(request) => handler.check(request).await.into(),
         Request::Del(request) => {
             handler.del(request).await;
-            Answer::Heard
+            Response::Ack
         }
         Request::Gc(request) => {
             handler.gc(request).await;
-            Answer::Heard
+            Response::Ack
         }
-        Request::Status => Answer::Heard,
+        Request::Status => Response::Ack,
     }
 }

@@ -87,7 +87,7 @@ fn after_a_reboot_pods_wait_for_the_agent() {
 #[test]
 fn if_set_pods_start_without_the_agent_and_are_captured_later() {
     let node = new_node();
-    let options = ["--cni-wait-seconds", "1", "--without-agent", "pass"];
+    let options = ["--cni-wait-seconds", "1", "--failure-policy", "Ignore"];
     let mut agent = node.start_ready_agent(&options).expect("an agent");
     agent.kill().expect("killed");
     let pod = node.run(of_mesh(&node, "web")).expect("it starts");

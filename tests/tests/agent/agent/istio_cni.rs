@@ -59,7 +59,7 @@ fn until_aside(agent: &AgentProcess) {
 }
 
 fn until_told(node: &Node, agent: &AgentProcess, pod: &str) {
-    let is_it = |event: &serde_json::Value| event["reason"] == "LeftToIstio";
+    let is_it = |event: &serde_json::Value| event["reason"] == "SkippedIstioRulesPresent";
     let told = || node.api.events_about(pod).iter().any(is_it);
     until(agent, "an Event", told);
 }
@@ -146,7 +146,7 @@ fn by_setting_pods_are_captured_beside_istio_cni() {
     node.runtime.add_istio_cni().expect("istio-cni");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     let programmed = run_programmed(&node, "programmed");
-    let agent = node.start_ready_agent(&["--beside-istio-cni"]);
+    let agent = node.start_ready_agent(&["--allow-istio-cni"]);
     let agent = agent.expect("an agent");
     until_counted(&agent, "captured", 2.0);
     assert!(is_attached(&there) && is_attached(&programmed));

@@ -38,7 +38,12 @@ fn by_default_an_annotation_that_changes_later_changes_nothing() {
     let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
     expect_captured(&pod);
     annotate(&node, &mut pod, LEFT_OUT, "80");
-    until_told(&node, &agent, "SettingsKept", &["live changes are off"]);
+    until_told(
+        &node,
+        &agent,
+        "SettingsChangeIgnored",
+        &["live changes are off"],
+    );
     expect_captured(&pod);
     // What captures more is not followed either.
     let manifest = of_mesh(&node, "web-less").annotate(LEFT_OUT, "80");
@@ -61,7 +66,7 @@ fn what_captures_more_is_followed_at_once_and_told() {
     assert_eq!(dialled(&pod), STRAIGHT);
     annotate(&node, &mut pod, LEFT_OUT, "81");
     until_captured(&pod, || agent.log());
-    until_told(&node, &agent, "SettingsChanged", &["80", "81"]);
+    until_told(&node, &agent, "SettingsUpdated", &["80", "81"]);
     let events = node.api.events_about("web");
     assert_eq!(events.len(), 1, "{events:#?}");
     assert_eq!(events[0]["type"], "Normal", "{events:#?}");
@@ -73,7 +78,7 @@ fn what_captures_more_is_followed_at_once_and_told() {
     assert!(text.ends_with(&format!(": {both} -> {one}")), "{text}");
     // The next change is told as well, and not the first once more.
     annotate(&node, &mut pod, LEFT_OUT, "");
-    until_told(&node, &agent, "SettingsChanged", &[" -> []"]);
+    until_told(&node, &agent, "SettingsUpdated", &[" -> []"]);
 }
 
 #[test]
@@ -85,18 +90,23 @@ fn relaxation_requires_permission_of_the_namespace() {
     let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
     expect_captured(&pod);
     annotate(&node, &mut pod, LEFT_OUT, "80");
-    until_told(&node, &agent, "SettingsKept", &["does not permit", "80"]);
+    until_told(
+        &node,
+        &agent,
+        "SettingsChangeIgnored",
+        &["does not permit", "80"],
+    );
     expect_captured(&pod);
     let namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": {"name": "shop", "annotations": {"interceptor.dev/may-loosen": "true"}},
+        "metadata": {"name": "shop", "annotations": {"interceptor.dev/allow-relaxation": "true"}},
     });
     node.api.put(namespace).expect("a namespace");
     annotate(&node, &mut pod, LEFT_OUT, "80,81");
     let followed = wait_until("less", || Ok(dialled(&pod) == STRAIGHT));
     followed.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
-    until_told(&node, &agent, "SettingsChanged", &["80", "81"]);
+    until_told(&node, &agent, "SettingsUpdated", &["80", "81"]);
 }
 
 /// Not even where less may be captured.
@@ -107,21 +117,21 @@ fn a_running_pod_that_leaves_the_mesh_stays_captured() {
         let namespace = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": "shop", "annotations": {"interceptor.dev/may-loosen": "true"}},
+            "metadata": {"name": "shop", "annotations": {"interceptor.dev/allow-relaxation": "true"}},
         });
         node.api.put(namespace).expect("a namespace");
         let mut agent = node.start_ready_agent(options).expect("an agent");
         let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
         expect_captured(&pod);
         annotate(&node, &mut pod, "sidecar.istio.io/inject", "false");
-        until_told(&node, &agent, "InterceptionKept", &["inject"]);
+        until_told(&node, &agent, "CaptureRetained", &["inject"]);
         expect_captured(&pod);
         pod.manifest.annotations.clear();
         node.report_running(&pod).expect("reported");
         until_told(
             &node,
             &agent,
-            "InterceptionKept",
+            "CaptureRetained",
             &["sidecar.istio.io/status"],
         );
         expect_captured(&pod);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{dialled, expect_captured, new_node, of_mesh};
 
-const SKIP: [&str; 2] = ["--unsupported-runtime", "skip"];
+const SKIP: [&str; 2] = ["--unsupported-runtime-policy", "Ignore"];
 
 fn put_class(node: &Node, name: &str, handler: &str) {
     let class = json!({

@@ -29,7 +29,7 @@ fn without_an_agent_a_pod_does_not_start_and_says_what_to_do() {
         "no agent listens at",
         "DaemonSet",
         "excludeNamespaces",
-        "withoutAgent",
+        "failurePolicy",
     ];
     Call::new("ADD", &place.socket()).fails(11, &words);
     assert!(start.elapsed() < IN_TIME);

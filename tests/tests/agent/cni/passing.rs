@@ -68,7 +68,11 @@ fn status_never_fails_a_node_for_want_of_the_agent() {
 #[test]
 fn without_an_agent_pods_start_where_the_setting_says_so() {
     let place = Place::new();
-    let pass = conf(&place.socket(), "1.0.0", &json!({"withoutAgent": "pass"}));
+    let pass = conf(
+        &place.socket(),
+        "1.0.0",
+        &json!({"failurePolicy": "Ignore"}),
+    );
     let call = Call::new("ADD", &place.socket()).input(pass);
     call.succeeds(PREVIOUS);
     let said = String::from_utf8_lossy(&call.run().stderr).into_owned();

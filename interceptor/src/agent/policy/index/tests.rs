@@ -12,7 +12,7 @@ fn index(live_changes: LiveChanges) -> Index {
 fn around() -> Surroundings {
     Surroundings {
         runtime: Runtime::Default,
-        may_loosen: false,
+        may_relax: false,
     }
 }
 
@@ -154,7 +154,7 @@ fn nothing_that_a_running_pod_says_detaches_it() {
             with_annotation("sidecar.istio.io/interceptionMode", "NONE"),
         ] {
             let actions = apply(&mut index, &manifest);
-            assert_eq!(told(&actions), ["InterceptionKept"]);
+            assert_eq!(told(&actions), ["CaptureRetained"]);
             assert_eq!(actions.len(), 1);
             // Once is enough.
             assert_eq!(apply(&mut index, &manifest), []);
@@ -168,7 +168,7 @@ fn changes_are_ignored_unless_they_are_to_be_followed() {
     let mut index = captured(LiveChanges::Ignored);
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     let actions = apply(&mut index, &tighter);
-    assert_eq!(told(&actions), ["SettingsKept"]);
+    assert_eq!(told(&actions), ["SettingsChangeIgnored"]);
     assert_eq!(apply(&mut index, &tighter), []);
 }
 
@@ -178,12 +178,12 @@ fn followed_changes_tighten_at_once_and_loosen_where_they_may() {
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     let actions = apply(&mut index, &tighter);
     assert_eq!(actions[0], Action::Attach(uid()));
-    assert_eq!(told(&actions), ["SettingsChanged"]);
+    assert_eq!(told(&actions), ["SettingsUpdated"]);
     attach(&mut index, 7);
     let looser = injected();
-    assert_eq!(told(&apply(&mut index, &looser)), ["SettingsKept"]);
+    assert_eq!(told(&apply(&mut index, &looser)), ["SettingsChangeIgnored"]);
     let permitted = Surroundings {
-        may_loosen: true,
+        may_relax: true,
         ..around()
     };
     let actions = index.apply(pod(looser), &permitted);
@@ -208,7 +208,7 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
     let mut index = index(LiveChanges::Ignored);
     apply(&mut index, &injected());
     let (first, actions) = index.failed(&uid(), "no sandbox");
-    assert_eq!(told(&actions), ["InterceptionFailed"]);
+    assert_eq!(told(&actions), ["CaptureFailed"]);
     let (second, actions) = index.failed(&uid(), "no sandbox");
     assert_eq!(actions, []);
     assert!(second > first);
@@ -217,7 +217,7 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
     }
     assert_eq!(index.failed(&uid(), "no sandbox").0, Some(LAST_RETRY));
     assert_eq!(index.counts().failed, 1);
-    assert_eq!(told(&attach(&mut index, 7)), ["Intercepted"]);
+    assert_eq!(told(&attach(&mut index, 7)), ["Captured"]);
     assert_eq!(index.counts().failed, 0);
 }
 
@@ -225,10 +225,10 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
 fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
     let mut index = captured(LiveChanges::Followed);
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
-    assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsChanged"]);
+    assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsUpdated"]);
     let (first, actions) = index.failed(&uid(), "no");
     assert_eq!(first, Some(FIRST_RETRY));
-    assert_eq!(told(&actions), ["InterceptionFailed"]);
+    assert_eq!(told(&actions), ["CaptureFailed"]);
     assert_eq!(index.failed(&uid(), "no"), (Some(2 * FIRST_RETRY), vec![]));
     // It is under way: another event about the pod does not begin it anew.
     assert_eq!(apply(&mut index, &tighter), []);
@@ -248,7 +248,7 @@ fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
 fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
     let handler = |name: &str| Surroundings {
         runtime: Runtime::Handler(name.to_owned()),
-        may_loosen: false,
+        may_relax: false,
     };
     let mut declined = injected();
     declined["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
@@ -293,10 +293,10 @@ fn a_refused_pod_is_told_of() {
         pod(injected()),
         &Surroundings {
             runtime: Runtime::Handler("runsc".to_owned()),
-            may_loosen: false,
+            may_relax: false,
         },
     );
-    assert_eq!(told(&actions), ["InterceptionRefused"]);
+    assert_eq!(told(&actions), ["CaptureUnsupported"]);
     assert_eq!(index.counts().failed, 1);
 }
 
@@ -411,7 +411,7 @@ fn a_new_sandbox_of_an_injected_pod_is_captured_before_any_container() {
 fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
     let with = |runtime: Runtime| Surroundings {
         runtime,
-        may_loosen: false,
+        may_relax: false,
     };
     let mut index = index(LiveChanges::Ignored);
     let unknown = with(Runtime::Unknown("late".to_owned()));
@@ -426,7 +426,7 @@ fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
 fn a_pod_that_is_left_to_istio_is_captured_in_its_next_sandbox() {
     let mut index = captured(LiveChanges::Ignored);
     let why = "Istio's rules are there";
-    assert_eq!(told(&index.left(&uid(), why)), ["LeftToIstio"]);
+    assert_eq!(told(&index.left(&uid(), why)), ["SkippedIstioRulesPresent"]);
     assert_eq!(index.counts().pending, 1);
     // Looked at again, it is not told again.
     assert_eq!(index.left(&uid(), why), []);

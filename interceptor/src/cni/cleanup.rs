@@ -15,7 +15,7 @@ use crate::{
 
 /// A sandbox ends whose network namespace is at `netns`, if that is still there; or any pod begins or
 /// ends, and what is left of others is looked for. A failure stops no pod.
-pub(super) fn tidy(settings: &PluginSettings, netns: Option<&Path>) {
+pub(super) fn sweep(settings: &PluginSettings, netns: Option<&Path>) {
     let done = end_sandbox(netns).and_then(|()| leave(settings));
     if let Err(error) = done {
         let line = format!("cannot remove what is kept for pods that have ended: {error:#}");
