@@ -40,7 +40,7 @@ const LONGEST_INPUT: u64 = 4 << 20;
 /// What it says of itself when a person calls it.
 const ABOUT: &str = "interceptor-cni is a CNI plugin: a container runtime calls it for every pod, \
 with CNI_COMMAND and others in the environment and a configuration on standard input. `interceptor \
-agent` installs it; there is nothing to be done with it by hand.";
+agent` installs it; it is not meant to be run by hand.";
 
 /// Does what the environment says, as a runtime calls a plugin.
 #[must_use]

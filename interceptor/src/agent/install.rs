@@ -92,7 +92,7 @@ pub struct InstallOptions {
     )]
     pub chained: bool,
 
-    /// Namespaces whose pods start without a request to the agent
+    /// Namespaces whose pods are never captured, and start without the agent
     #[arg(
         long,
         env = "EXCLUDE_NAMESPACES",
@@ -102,13 +102,13 @@ pub struct InstallOptions {
     )]
     pub exclude_namespaces: Vec<String>,
 
-    /// Install and repair even where istio-cni is in the network's configuration, or has programmed a
-    /// pod already. Both would capture the same pods, each in its own way
+    /// Install the plugin and capture pods even if istio-cni is in the network configuration or has
+    /// redirected a pod already. Both would then capture the same pods
     #[arg(long, env = "ALLOW_ISTIO_CNI")]
     pub allow_istio_cni: bool,
 
-    /// What the plugin does with a pod when no agent answers: it cannot know whether the pod is of
-    /// the mesh
+    /// Whether a pod starts if no agent responds to the plugin, which alone cannot determine whether
+    /// the pod is in the mesh
     #[arg(
         long,
         env = "FAILURE_POLICY",
@@ -118,7 +118,7 @@ pub struct InstallOptions {
     )]
     pub failure_policy: FailurePolicy,
 
-    /// How long the plugin waits for the agent, in seconds
+    /// Timeout of the plugin's request to the agent, in seconds
     #[arg(
         long,
         env = "CNI_WAIT_SECONDS",
@@ -225,7 +225,7 @@ impl Installed {
 pub enum NotInstalled {
     /// The pod network is not there yet.
     #[error(
-        "no network is configured in {}{}: waiting until a network plugin writes its configuration there",
+        "no network configuration in {}{}: waiting for a network plugin to write one",
         folder.display(),
         Passed(passed)
     )]
@@ -237,12 +237,13 @@ pub enum NotInstalled {
     },
     /// It would be two for one pod.
     #[error(
-        "istio-cni is in {}, and would capture the same pods: stepping aside for it. Remove istio-cni, or set --allow-istio-cni",
+        "istio-cni is in {} and would capture the same pods, so interceptor-cni is disabled: \
+         remove istio-cni, or set --allow-istio-cni",
         .0.display()
     )]
     IstioCni(PathBuf),
     /// It is no network, or takes no chained plugin.
-    #[error("{} is left alone: {why}", file.display())]
+    #[error("{} is not changed: {why}", file.display())]
     Unusable {
         /// The file.
         file: PathBuf,
@@ -251,7 +252,8 @@ pub enum NotInstalled {
     },
     /// The list that one plugin would become is there, and not ours.
     #[error(
-        "{} cannot become the list {}, which is another's: remove one of them, or name the one to use in the value cniConfFileName (--cni-conf-file-name)",
+        "{} cannot be converted to the list {}, which another program wrote: remove one of them, \
+         or set cniConfFileName (--cni-conf-file-name) to the one to use",
         single.display(),
         list.display()
     )]
@@ -262,7 +264,7 @@ pub enum NotInstalled {
         list: PathBuf,
     },
     /// Somebody has written it at the same time.
-    #[error("{} is being written by another: trying again", .0.display())]
+    #[error("{} changed concurrently, retrying", .0.display())]
     Changing(PathBuf),
     /// The file system says no.
     #[error("{}: {error}", path.display())]

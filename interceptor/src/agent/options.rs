@@ -151,7 +151,7 @@ pub struct PodOptions {
     #[arg(default_value = "runc,crun,youki", value_name = "HANDLERS")]
     pub runtime_handlers: Vec<String>,
 
-    /// What becomes of a pod of the mesh that cannot be captured from here
+    /// Whether a pod of the mesh starts if its runtime handler is not in --runtime-handlers
     #[arg(
         long,
         env = "UNSUPPORTED_RUNTIME_POLICY",
@@ -161,7 +161,7 @@ pub struct PodOptions {
     #[arg(value_name = "POLICY")]
     pub unsupported_runtime_policy: UnsupportedRuntimePolicy,
 
-    /// Capture running pods that started without a CNI call to the agent
+    /// Capture running pods that started before the agent or without a CNI call
     #[arg(long, env = "REPAIR_ENABLED", action = clap::ArgAction::Set, default_value_t = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub repair: bool,
@@ -172,8 +172,8 @@ pub struct PodOptions {
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub close_connections: bool,
 
-    /// Apply annotations that change while a pod runs: immediately if they capture more traffic; if
-    /// they capture less, only if the namespace allows it
+    /// Apply annotation changes to running pods. A change that captures less is applied only if the
+    /// namespace allows it (annotation interceptor.dev/allow-relaxation)
     #[arg(long, env = "LIVE_ANNOTATIONS", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub live_annotations: bool,

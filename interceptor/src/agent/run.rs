@@ -63,7 +63,7 @@ pub fn run(options: AgentOptions) -> Result<()> {
         .enable_all()
         .max_blocking_threads(THREADS)
         .build()
-        .context("cannot start a runtime")?;
+        .context("cannot start the async runtime")?;
     let result = LocalSet::new().block_on(&runtime, serve(options));
     // Work that blocks completes by itself; what is waited for in vain is not waited for.
     runtime.shutdown_timeout(LAST_WORK);
@@ -100,22 +100,18 @@ async fn client(options: &AgentOptions, retries: Retries) -> Result<Client> {
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
         }
         None => Config::infer().await.context(
-            "cannot tell how to reach the API server: run in a pod with a service account, or give \
-             --kubeconfig",
+            "no API server configuration: run in a pod with a service account, or set --kubeconfig",
         )?,
     };
     let mut config = config;
     config.read_timeout = Some(LONGEST_ANSWER);
     config.default_retry = retries == Retries::Many;
-    api::client(config).context("cannot make a client of the API server")
+    api::client(config).context("cannot create an API server client")
 }
 
 async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     let metrics = Metrics::new();
-    let mut waiting = vec![(
-        Part::Pods,
-        "the API server has not told of the node's pods yet",
-    )];
+    let mut waiting = vec![(Part::Pods, "waiting for the initial pod list")];
     if !options.node.no_cni {
         waiting.push((Part::Cni, "the CNI plugin is not installed yet"));
     }
@@ -154,7 +150,7 @@ async fn alone(options: &AgentOptions, health: &Health) -> Result<Listener> {
             }
             Err(error @ BindError::Taken(_)) => {
                 if is_first {
-                    warn!("waiting until the other agent of this node ends: {error}");
+                    warn!("waiting for the other agent on this node to exit: {error}");
                 }
                 is_first = false;
                 health.wrong(Part::Alone, format!("waiting: {error}"));
@@ -215,7 +211,7 @@ async fn keep_tidy(node: &Node) -> ! {
         for wait in ENDING {
             sleep(wait).await;
             if let Err(error) = node.capture.tidy().await {
-                warn!("cannot take away what is left of sandboxes that are gone: {error:#}");
+                warn!("cannot clean up after removed sandboxes: {error:#}");
             }
         }
     }
@@ -239,14 +235,16 @@ async fn leave(options: &AgentOptions, deployment: &Deployment) -> Result<()> {
     // The first error is to be logged, not waited out.
     let client = client(options, Retries::None).await?;
     match deployment.leaving(&client).await {
-        Leaving::Keep(why) => info!("SIGTERM: pods stay captured, and the CNI plugin stays: {why}"),
+        Leaving::Keep(why) => info!(
+            "SIGTERM: pods stay captured and the CNI plugin stays \
+             installed: {why}"
+        ),
         Leaving::Unsure(why) => warn!(
-            "SIGTERM: pods stay captured, and the CNI plugin stays, as it is not known whether the \
-             agent is being uninstalled: {why}. If it is, new pods do not start on this node until \
-             `interceptor uninstall --node` has run here (a Job does it: deploy/examples/uninstall)"
+            "SIGTERM: pods stay captured and the CNI plugin stays installed, as the agent cannot \
+             determine whether it is being uninstalled: {why}. If it is, new pods do not start on this node until `interceptor uninstall --node` runs here (as a Job: deploy/examples/uninstall)"
         ),
         Leaving::Uninstall(why) => {
-            info!("SIGTERM: pods stay captured, and the CNI plugin is removed: {why}");
+            info!("SIGTERM: pods stay captured, uninstalling the CNI plugin: {why}");
             uninstall(options.clone()).await;
         }
     }
@@ -258,6 +256,6 @@ async fn uninstall(options: AgentOptions) {
     let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
-        Err(error) => error!("the CNI plugin is still on the node: {error:#}"),
+        Err(error) => error!("cannot uninstall the CNI plugin: {error:#}"),
     }
 }

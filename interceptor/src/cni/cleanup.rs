@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn sweep(settings: &PluginSettings, netns: Option<&Path>) {
     let done = end_sandbox(netns).and_then(|()| leave(settings));
     if let Err(error) = done {
-        let line = format!("cannot remove what is kept for pods that have ended: {error:#}");
+        let line = format!("cannot clean up after terminated pods: {error:#}");
         log::tell(settings.log_file.as_deref(), &line);
     }
 }
@@ -43,7 +43,7 @@ fn leave(settings: &PluginSettings) -> Result<()> {
         keep_cni_plugin: false,
     };
     for done in install::finish(&folders)? {
-        let line = format!("no pod is captured any more, {PLUGIN} leaves the node: {done}");
+        let line = format!("no captured pods remain, removing {PLUGIN} from the node: {done}");
         log::tell(settings.log_file.as_deref(), &line);
     }
     Ok(())

@@ -112,7 +112,7 @@ impl PluginSettings {
             .agent_pods
             .as_ref()
             .is_some_and(|pods| pods.contain(pod));
-        own.then(|| "it is the agent's own".to_owned())
+        own.then(|| "the pod belongs to the agent's DaemonSet".to_owned())
     }
 
     /// How long ADD waits.
@@ -175,7 +175,7 @@ fn bad_conf(error: &serde_json::Error) -> CniError {
     };
     CniError::new(
         code,
-        "the network configuration on standard input is wrong",
+        "invalid network configuration on standard input",
         format!("{error}; interceptor-cni's part of it is written by `interceptor agent`"),
     )
 }

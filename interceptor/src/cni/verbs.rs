@@ -48,13 +48,13 @@ pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, Cni
     let conf = Conf::read(input)?;
     let tell = |line: &str| log::tell(settings.log_file.as_deref(), line);
     if settings.uninstalled {
-        tell(&format!("ADD {}: passes: uninstalled", name(environment)));
+        tell(&format!("ADD {}: allowed: uninstalled", name(environment)));
         cleanup::sweep(&settings, None);
         return Ok(conf.result());
     }
     match Case::of(environment, &settings)? {
         Case::Passes(reason) => {
-            tell(&format!("ADD {}: passes: {reason}", name(environment)));
+            tell(&format!("ADD {}: allowed: {reason}", name(environment)));
             Ok(conf.result())
         }
         Case::Asks(pod) => {
@@ -88,19 +88,18 @@ fn ask_to_add(
     let pod = request.pod.clone();
     match call_patiently(settings, &Request::Add(request)) {
         Ok(Response::Captured) => Ok("captured".to_owned()),
-        Ok(Response::Skipped { reason }) => Ok(format!("not to be captured: {reason}")),
+        Ok(Response::Skipped { reason }) => Ok(format!("skipped: {reason}")),
         Ok(Response::Failed { reason } | Response::Unknown { reason }) => {
             let message = format!("the pod {pod} cannot be captured");
             Err(CniError::new(Code::NotCaptured, message, reason))
         }
         Ok(Response::Ack) => Err(CniError::new(
             Code::NotCaptured,
-            format!("the pod {pod} is not known to be captured"),
-            "the agent has heard, and not said what became of it: the two are of releases that \
-             do not fit together",
+            format!("could not verify that pod {pod} is captured"),
+            "the agent acknowledged without a result: plugin and agent versions are incompatible",
         )),
         Err(CallError::Absent { .. }) if settings.failure_policy == FailurePolicy::Ignore => {
-            Ok("starts uncaptured: no agent is there, and failurePolicy is Ignore".to_owned())
+            Ok("starts uncaptured: no agent is running, and failurePolicy is Ignore".to_owned())
         }
         Err(error) => Err(no_answer(&pod, &error)),
     }
@@ -109,17 +108,16 @@ fn ask_to_add(
 fn no_answer(pod: &PodName, error: &CallError) -> CniError {
     let cure = match error {
         CallError::Absent { .. } => {
-            "start it (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod on \
-             this node), exclude the namespace (excludeNamespaces), or let pods start uncaptured \
-             (failurePolicy: Ignore); `interceptor uninstall --node` takes the plugin off the node"
+            "start the agent (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod \
+             on this node), exclude the namespace (excludeNamespaces), or let pods start uncaptured (failurePolicy: Ignore); `interceptor uninstall --node` removes the plugin from the node"
         }
         CallError::Silent { .. } | CallError::HungUp { .. } | CallError::Garbled { .. } => {
-            "its log on this node says why; the runtime will ask again"
+            "see the agent's log on this node; the runtime will retry"
         }
     };
     CniError::new(
         Code::TryAgain,
-        format!("the pod {pod} is not started, as it may be of the mesh and would be uncaptured"),
+        format!("pod {pod} not started: it may belong to the mesh and would not be captured"),
         format!("{error}: {cure}"),
     )
 }
@@ -160,12 +158,12 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
     match protocol::call(&settings.socket, Request::Check(request), wait) {
         Ok(Response::Failed { reason }) => Err(CniError::new(
             Code::CheckFailed,
-            format!("the pod {pod} is not captured as it should be"),
+            format!("pod {pod} is not captured"),
             reason,
         )),
         Ok(_) => Ok(()),
         Err(error) => {
-            let line = format!("CHECK {pod}: not known: {error}");
+            let line = format!("CHECK {pod}: not verified: {error}");
             log::tell(settings.log_file.as_deref(), &line);
             Ok(())
         }
@@ -222,7 +220,10 @@ fn inform(what: &str, settings: &PluginSettings, request: Request) -> Informed {
     let Err(error) = protocol::call(&settings.socket, request, TELLING) else {
         return Informed::Agent;
     };
-    let line = format!("{what}: the agent is not told, and will find out: {error}");
+    let line = format!(
+        "{what}: could not notify the agent, which will detect the change itself: \
+         {error}"
+    );
     log::tell(settings.log_file.as_deref(), &line);
     match error {
         CallError::Absent { .. } => Informed::NoAgent,

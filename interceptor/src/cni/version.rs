@@ -31,7 +31,7 @@ pub fn check(version: &str) -> Result<(), CniError> {
     Err(CniError::new(
         Code::Version,
         format!("CNI version {version:?} is not supported"),
-        format!("interceptor-cni speaks {}", SUPPORTED.join(", ")),
+        format!("interceptor-cni supports {}", SUPPORTED.join(", ")),
     ))
 }
 

@@ -90,7 +90,7 @@ pub async fn keep(
     state: &watch::Sender<InstallState>,
     istio_cni: &watch::Sender<IstioCni>,
 ) -> Result<()> {
-    let watch = Watch::new().context("cannot watch folders (inotify)")?;
+    let watch = Watch::new().context("cannot watch directories (inotify)")?;
     let mut peace = Peace::default();
     loop {
         // Before the pass: what changes during it is noticed.
@@ -114,7 +114,9 @@ pub async fn keep(
             };
             let _late = timeout(wait, changed).await;
         } else {
-            changed.await.context("cannot watch folders (inotify)")?;
+            changed
+                .await
+                .context("cannot watch directories (inotify)")?;
         }
     }
 }
@@ -139,8 +141,7 @@ async fn in_turn<T: Send + 'static>(
         let _turn = turn;
         work(&options)
     });
-    pass.await
-        .context("installing the CNI plugin was cut short")
+    pass.await.context("CNI plugin installation task cancelled")
 }
 
 fn judge(
@@ -162,13 +163,13 @@ fn judge(
 /// Names who insists on being alone, as far as that can be told, and the cure.
 fn contested(file: &Path, folder: &Path) -> String {
     let who = if is_ciliums(file) || has_ciliums_traces(folder) {
-        "Cilium insists on being the only one there: set `cni.exclusive=false` in its values"
+        "Cilium removes other plugins: set `cni.exclusive=false` in its Helm values"
     } else {
-        "another agent on this node writes it without interceptor-cni: let it keep chained plugins, \
-         or have interceptor-cni in its own configuration"
+        "another program on this node writes the file without interceptor-cni: configure that \
+         program to keep chained plugins, or add interceptor-cni to its configuration"
     };
     let shown = file.display();
-    format!("{shown} is rewritten again and again, and pods in between start uncaptured: {who}")
+    format!("{shown} keeps being overwritten; pods started in between are not captured: {who}")
 }
 
 fn is_ciliums(file: &Path) -> bool {
@@ -204,8 +205,8 @@ fn tell(state: &watch::Sender<InstallState>, now: InstallState) {
             return false;
         }
         match &now {
-            InstallState::Installed(file) => info!("the CNI plugin is in {}", file.display()),
-            InstallState::Not { reason } => warn!("the CNI plugin is not in force: {reason}"),
+            InstallState::Installed(file) => info!("CNI plugin installed in {}", file.display()),
+            InstallState::Not { reason } => warn!("CNI plugin not installed: {reason}"),
             InstallState::Starting => {}
         }
         *before = now;

@@ -33,7 +33,7 @@ pub fn uninstall(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
 /// does not see the host's bpffs sees none.
 fn is_any_pod_captured() -> bool {
     if let Err(error) = Dataplane::new().end_sandbox(None) {
-        debug!("cannot remove what is kept for pods that are gone: {error:#}");
+        debug!("cannot clean up after deleted pods: {error:#}");
     }
     Pins::new().exist()
 }
@@ -132,7 +132,7 @@ fn leave_to_plugin(path: &Path) -> Result<Option<String>, NotInstalled> {
     }
     file.replace(&file.network.clone().with_ours_uninstalled())?;
     Ok(Some(format!(
-        "{PLUGIN} stays in {} until the last captured pod has ended, and lets every new pod pass",
+        "{PLUGIN} stays in {} until the last captured pod terminates, and allows every new pod",
         path.display()
     )))
 }
@@ -148,7 +148,7 @@ fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
         return Ok(Some(format!("removed {shown}")));
     }
     file.replace(&file.network.clone().without_ours())?;
-    Ok(Some(format!("took {PLUGIN} out of {shown}")))
+    Ok(Some(format!("removed {PLUGIN} from {shown}")))
 }
 
 /// Is it a list that we have made of a `.conf` which is there? Then we were killed before the one or
@@ -171,15 +171,15 @@ fn bring_back(saved: &Path) -> Result<Option<String>, NotInstalled> {
     let single = shape_of(&original).map(|_| ConfFile::read(saved, Shape::Single));
     let wrapped = ConfFile::read(&list, Shape::List);
     let (Some(Ok(single)), Ok(wrapped)) = (single, wrapped) else {
-        return Ok(Some(format!("left {} as it is", saved.display())));
+        return Ok(Some(format!("kept {} unchanged", saved.display())));
     };
     if original.exists() || !wrapped.is_only_ours(&single.network) {
-        let kept = format!("{}: kept, others have changed it", list.display());
+        let kept = format!("kept {}, which another program has changed", list.display());
         return Ok(Some(kept));
     }
     // It comes first in the runtimes' order, or its list does: they find one of the two.
     fs::rename(saved, &original)
         .and_then(|()| files::remove(&list))
         .map_err(NotInstalled::io(saved))?;
-    Ok(Some(format!("brought back {}", original.display())))
+    Ok(Some(format!("restored {}", original.display())))
 }

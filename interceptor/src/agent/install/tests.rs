@@ -182,7 +182,7 @@ fn an_empty_name_of_the_network_is_none() {
 #[test]
 fn a_broken_file_is_left_alone_and_named() {
     let node = Node::new(&[("05-broken.conflist", "{")]);
-    node.refused(&[], &["no network", "05-broken.conflist", "left alone"]);
+    node.refused(&[], &["no network", "05-broken.conflist", "is not changed"]);
     node.refused(
         &["--cni-conf-file-name", "05-broken.conflist"],
         &["05-broken.conflist"],
@@ -258,7 +258,7 @@ fn a_list_that_others_have_changed_stays_without_our_plugin() {
         .replace("\"bridge\"", "\"macvlan\"");
     node.write("10-bridge.conflist", &changed);
     let said = node.uninstall().join("\n");
-    assert!(said.contains("others have changed it"), "{said}");
+    assert!(said.contains("another program has changed"), "{said}");
     assert_eq!(node.types("10-bridge.conflist"), ["macvlan"]);
 }
 

@@ -38,7 +38,7 @@ pub(in crate::agent) async fn answer<T>(
     match timeout(patience, call).await {
         Ok(answer) => answer.map_err(|error| words(&error)),
         Err(_late) => Err(format!(
-            "the API server does not answer within {patience:?}"
+            "no response from the API server within {patience:?}"
         )),
     }
 }
@@ -49,7 +49,7 @@ pub(in crate::agent) fn words(error: &(dyn Error + 'static)) -> String {
         Some(kube::Error::Api(status)) => {
             let (code, message) = (status.code, &status.message);
             format!(
-                "the API server answers with status {code} {}: {message}",
+                "the API server returned status {code} {}: {message}",
                 status.reason
             )
         }
@@ -80,7 +80,7 @@ mod tests {
     fn a_refusal_is_a_status_and_a_sentence() {
         let status = Status::failure("pods is forbidden", "Forbidden").with_code(403);
         let refused = kube::Error::Api(status.boxed());
-        let expected = "the API server answers with status 403 Forbidden: pods is forbidden";
+        let expected = "the API server returned status 403 Forbidden: pods is forbidden";
         assert_eq!(words(&refused), expected);
         // So it is within the error of a watch.
         assert_eq!(words(&watcher::Error::WatchStartFailed(refused)), expected);

@@ -87,7 +87,10 @@ impl Deployment {
     pub async fn leaving(&self, client: &Client) -> Leaving {
         let deadline = Instant::now() + LAST_QUESTION;
         let seconds = LAST_QUESTION.as_secs();
-        let mut last = Asked::Unknown(format!("the API server gives no answer within {seconds} s"));
+        let mut last = Asked::Unknown(format!(
+            "no response from the API server within {seconds} \
+             s"
+        ));
         loop {
             let asked = timeout_at(deadline, self.ask(client)).await;
             let is_late = asked.is_err();
@@ -114,15 +117,19 @@ impl Deployment {
     /// server says that there is none.
     async fn daemon_set(&self, client: &Client) -> Result<(String, Option<DaemonSet>)> {
         let (Some(pod), Some(namespace)) = (&self.pod, &self.namespace) else {
-            anyhow::bail!("the agent's own pod is not known (POD_NAME, POD_NAMESPACE)");
+            anyhow::bail!("the agent's own pod is not configured (POD_NAME, POD_NAMESPACE)");
         };
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
         let found = pods.get(pod).await.map_err(|error| said(&error));
         let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
         let owners = found.metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
-        let owner =
-            owner.with_context(|| format!("the pod {namespace}/{pod} belongs to no DaemonSet"))?;
+        let owner = owner.with_context(|| {
+            format!(
+                "the pod {namespace}/{pod} has no owner of kind \
+                 DaemonSet"
+            )
+        })?;
         let name = format!("{namespace}/{}", owner.name);
         let sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
         let set = sets
@@ -160,7 +167,7 @@ where
             Err(error) if !has_warned => {
                 has_warned = true;
                 let (kind, problem) = (K::kind(&()), api::words(&error));
-                warn!("cannot watch the agent's own {kind} {name}, and tries again: {problem}");
+                warn!("cannot watch the agent's own {kind} {name}, retrying: {problem}");
             }
             Err(_again) => {}
         }

@@ -94,8 +94,8 @@ impl Events {
             let publish = recorder.publish(&event, &reference);
             match timeout(PATIENCE, publish).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("cannot tell an event: {}", api::words(&error)),
-                Err(_late) => debug!("cannot tell an event: no answer"),
+                Ok(Err(error)) => debug!("failed to publish event: {}", api::words(&error)),
+                Err(_late) => debug!("failed to publish event: timed out"),
             }
         });
     }

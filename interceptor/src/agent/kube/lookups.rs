@@ -66,7 +66,7 @@ impl Surroundings {
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
         let found = api::answer(PATIENCE, classes.get(class)).await;
         found
-            .inspect_err(|problem| warn!("cannot ask for the RuntimeClass {class}: {problem}"))
+            .inspect_err(|problem| warn!("cannot get the RuntimeClass {class}: {problem}"))
             .ok()
             .map(|found| found.handler)
     }
@@ -90,8 +90,8 @@ impl Surroundings {
             Ok(found) => found,
             Err(problem) => {
                 warn!(
-                    "cannot ask for the namespace {namespace}: it permits nothing until it is \
-                     known: {problem}"
+                    "cannot get the namespace {namespace}, assuming that it allows no relaxation: \
+                     {problem}"
                 );
                 return false;
             }

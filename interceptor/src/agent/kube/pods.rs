@@ -74,7 +74,7 @@ fn told(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Opt
         Ok(Event::Delete(pod)) => Some(Told::Gone(Box::new(pod))),
         Err(error) => {
             let problem = api::words(&error);
-            warn!("the node's pods are not watched: {problem}; trying again");
+            warn!("pod watch failed: {problem}; retrying");
             Some(Told::Failed(problem))
         }
     }

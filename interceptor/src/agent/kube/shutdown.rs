@@ -44,7 +44,7 @@ pub fn decide(asked: &Asked, deleted: Deleted) -> Leaving {
     }
     match asked {
         Asked::There(name) => Leaving::Keep(format!(
-            "the DaemonSet {name} is there and not being deleted"
+            "the DaemonSet {name} exists and is not being deleted"
         )),
         Asked::Gone(name) => Leaving::Uninstall(format!("the DaemonSet {name} is deleted")),
         Asked::Unknown(why) if deleted.service_account => {

@@ -21,7 +21,7 @@ pub async fn remove(client: Client, name: &str, key: &str) {
     let nodes: Api<Node> = Api::all(client);
     while let Err(error) = try_remove(&nodes, name, key).await {
         let problem = api::words(&error);
-        warn!("cannot take the taint {key} off the node {name} yet: {problem}");
+        warn!("cannot remove the taint {key} from node {name}, retrying: {problem}");
         sleep(RETRY).await;
     }
 }
@@ -35,7 +35,7 @@ async fn try_remove(nodes: &Api<Node>, name: &str, key: &str) -> kube::Result<()
     let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
     let patch = Patch::<Node>::Json(patch);
     nodes.patch(name, &PatchParams::default(), &patch).await?;
-    info!("the node {name} takes pods: its taint {key} is off");
+    info!("removed the taint {key} from node {name}");
     Ok(())
 }
 

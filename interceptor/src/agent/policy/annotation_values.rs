@@ -142,11 +142,11 @@ impl Values {
             Self::Ports | Self::PortsOrAll => (
                 "a port",
                 "port numbers from 0 to 65535, without leading zeros, separated by commas; \
-                 annotations take no ranges",
+                 annotations do not accept ranges",
             ),
             Self::Interfaces => (
-                "the name of an interface",
-                "names of interfaces, separated by commas: a letter, then letters, digits, '_', \
+                "an interface name",
+                "interface names, separated by commas: a letter, then letters, digits, '_', \
                  '.' or '-', up to 15 in all",
             ),
         }
@@ -212,10 +212,10 @@ mod tests {
                 "separated by commas",
             ),
             ("excludeOutboundIPRanges", "*", "give CIDRs"),
-            ("includeInboundPorts", "80:90", "no ranges"),
-            ("excludeInboundPorts", "1:65535", "no ranges"),
-            ("includeOutboundPorts", ":9", "no ranges"),
-            ("excludeOutboundPorts", "1:", "no ranges"),
+            ("includeInboundPorts", "80:90", "do not accept ranges"),
+            ("excludeInboundPorts", "1:65535", "do not accept ranges"),
+            ("includeOutboundPorts", ":9", "do not accept ranges"),
+            ("excludeOutboundPorts", "1:", "do not accept ranges"),
             ("excludeOutboundPorts", "80,,443", "\"\" is not a port"),
             ("excludeInboundPorts", "80,", "\"\" is not a port"),
             ("excludeInboundPorts", "08080", "without leading zeros"),

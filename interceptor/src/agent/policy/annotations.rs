@@ -128,7 +128,7 @@ fn parse(
     let flags = command
         .try_get_matches_from(arguments)
         .and_then(|matches| IstioFlags::from_arg_matches(&matches))
-        .map_err(|error| format!("its istio-init's arguments are not valid: {error}"))?;
+        .map_err(|error| format!("invalid istio-init arguments: {error}"))?;
     let parsed = Settings::from_flags_and(&flags, variables, None).map_err(|error| {
         let setting = name(&error.setting);
         SettingError { setting, ..error }.to_string()
@@ -319,7 +319,8 @@ mod tests {
             (
                 "traffic.sidecar.istio.io/excludeOutboundIPRanges",
                 "10.0.0.0/8,*",
-                "annotation traffic.sidecar.istio.io/excludeOutboundIPRanges \"10.0.0.0/8,*\": \"*\" is \
+                "annotation traffic.sidecar.istio.io/excludeOutboundIPRanges \"10.0.0.0/8,*\": \
+                 \"*\" is \
                  not a CIDR: give CIDRs such as 10.0.0.0/16 or fd00::/8, without leading zeros, \
                  separated by commas without spaces",
             ),

@@ -233,9 +233,9 @@ impl Index {
                 let captured = captured.clone();
                 self.change_captured(&mut entry, &captured, intent, around)
             }
-            (State::Captured(_), Decision::Skip(reason)) => {
-                entry.keep(&format!("its object says by now that {reason}"))
-            }
+            (State::Captured(_), Decision::Skip(reason)) => entry.keep(&format!(
+                "the updated object would no longer be captured: {reason}"
+            )),
             (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason.to_string()),
             (State::Pending { .. }, Decision::Capture(intent)) => {
                 entry.intent = Some(intent);
@@ -280,20 +280,19 @@ impl Index {
             self.live_changes == LiveChanges::Followed && (tightens(old, new) || around.may_relax);
         if !follows {
             let why = match self.live_changes {
-                LiveChanges::Ignored => "live changes are off",
+                LiveChanges::Ignored => "live changes are off (--live-annotations)",
                 LiveChanges::Followed => {
-                    "less would be captured, which its namespace does not permit"
+                    "the change would capture less traffic, which the namespace does not allow"
                 }
             };
             let note = format!(
-                "the pod stays captured as it is, though it asks for other settings by now: {why}. \
-                 {}",
+                "settings change ignored, previous settings still in effect: {why}. {}",
                 difference(old, new)
             );
             return entry.tell(true, "SettingsChangeIgnored", note);
         }
         let note = format!(
-            "the settings follow the annotations: {}",
+            "settings updated from the annotations: {}",
             difference(old, new)
         );
         entry.intent = Some(intent);
@@ -346,7 +345,13 @@ impl Index {
             How::Repaired { ran } if !entry.waits_for_istio_init() => {
                 entry.tell(false, "Repaired", repaired(ran))
             }
-            _ if had_failed => entry.tell(false, "Captured", "the pod is captured now".to_owned()),
+            _ if had_failed => entry.tell(
+                false,
+                "Captured",
+                "capture succeeded after earlier \
+                 failures"
+                    .to_owned(),
+            ),
             _ => Vec::new(),
         }
     }
@@ -359,10 +364,13 @@ impl Index {
         let note = match &mut entry.state {
             State::Pending { reason } => {
                 *reason = Some(why.to_owned());
-                format!("the pod cannot be captured yet: {why}")
+                format!("capture failed, retrying: {why}")
             }
             State::Captured(_) => {
-                format!("the pod is captured as it was, and cannot be captured anew yet: {why}")
+                format!(
+                    "settings update failed, previous settings still in effect, retrying: \
+                     {why}"
+                )
             }
             // It was decided anew while it was attached.
             State::Skipped(_) | State::Refused(_) => return (None, Vec::new()),
@@ -504,7 +512,7 @@ impl Entry {
     fn first_actions(&mut self) -> Vec<Action> {
         match &self.state {
             State::Refused(reason) => {
-                let note = format!("the pod must not run, for it cannot be captured: {reason}");
+                let note = format!("pod blocked: it cannot be captured ({reason})");
                 self.tell(true, "CaptureUnsupported", note)
             }
             State::Pending { .. } if self.is_due() => vec![Action::Attach(self.pod.uid.clone())],
@@ -554,7 +562,7 @@ impl Entry {
 
     /// A captured pod stays captured.
     fn keep(&mut self, why: &str) -> Vec<Action> {
-        let note = format!("the pod stays captured as long as it runs: {why}");
+        let note = format!("capture retained while the pod runs: {why}");
         self.tell(true, "CaptureRetained", note)
     }
 
@@ -577,10 +585,7 @@ impl Entry {
 
 fn repaired(ran: Option<Duration>) -> String {
     let ran = ran.map_or_else(String::new, |ran| format!(" for {} s", ran.as_secs()));
-    format!(
-        "the pod ran uncaptured{ran}, and is captured now: what it connects to from now on goes \
-         through its proxy"
-    )
+    format!("the pod ran uncaptured{ran} and is now captured: new connections go through its proxy")
 }
 
 /// What differs, as `name: old -> new`.

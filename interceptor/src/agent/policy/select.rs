@@ -88,16 +88,19 @@ pub enum Skip {
 impl fmt::Display for Skip {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::HostNetwork => "it is in the node's network namespace",
+            Self::HostNetwork => "it uses the host network",
             Self::Namespace => "its namespace is excluded",
             Self::IstioInit => "its istio-init container redirects it with iptables",
             Self::Proxyless => "its istio-proxy runs no Envoy (DISABLE_ENVOY)",
             Self::NoProxy => "it has no istio-proxy container",
             Self::NoSidecar(kind) => {
-                return write!(formatter, "its istio-proxy is a {kind}, no sidecar");
+                return write!(formatter, "its istio-proxy is a {kind}, not a sidecar");
             }
             Self::InjectionOff => "sidecar.istio.io/inject is false",
-            Self::NotInjected => "it has no annotation sidecar.istio.io/status: nobody injected it",
+            Self::NotInjected => {
+                "it has no annotation sidecar.istio.io/status: no sidecar was \
+                 injected"
+            }
             Self::ModeNone => "its interception mode is NONE",
         })
     }
@@ -202,15 +205,13 @@ fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Ref
         Runtime::Default => None,
         Runtime::Handler(handler) if handlers.contains(handler) => None,
         Runtime::Handler(handler) => Some(Refusal::Runtime(format!(
-            "its runtime handler {handler:?} is not one that is known to share the node's kernel \
-             ({}): in a sandbox with a kernel of its own (gVisor, Kata) nothing would be captured. \
-             Use istio-init there, or add the handler to the agent's value runtimeClasses.allow \
-             (--runtime-handlers)",
+            "its runtime handler {handler:?} is not in the list of handlers that share the node's \
+             kernel ({}): in a sandbox with its own kernel (gVisor, Kata) nothing would be captured. Use istio-init there, or add the handler to the agent's value runtimeClasses.allow (--runtime-handlers)",
             allowed()
         ))),
         Runtime::Unknown(class) => Some(Refusal::UnknownRuntime(format!(
-            "its runtime class {class:?} is not known: whether it shares the node's kernel cannot \
-             be told. Create the RuntimeClass, or let the agent read runtimeclasses"
+            "its RuntimeClass {class:?} is unknown, so the agent cannot determine whether it \
+             shares the node's kernel. Create the RuntimeClass, or allow the agent to read runtimeclasses"
         ))),
     }
 }

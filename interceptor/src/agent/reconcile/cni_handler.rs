@@ -40,11 +40,11 @@ impl Handler for Plugin {
         let result = match &outcome {
             Outcome::Captured => "captured",
             Outcome::Skipped { reason } => {
-                debug!(%pod, reason, "CNI ADD: left alone");
+                debug!(%pod, reason, "CNI ADD: pod skipped");
                 "skipped"
             }
             Outcome::Failed { reason } => {
-                warn!(%pod, %netns, reason, "CNI ADD: the pod must not start");
+                warn!(%pod, %netns, reason, "CNI ADD failed, blocking pod start");
                 "failed"
             }
         };
@@ -81,7 +81,7 @@ impl Handler for Plugin {
                 tended.told.borrow_mut().take();
                 let sandbox = &request.container_id;
                 let pod = request.pod.as_ref().map(tracing::field::display);
-                info!(pod, sandbox, netns = %netns.display(), "CNI DEL: the sandbox goes");
+                info!(pod, sandbox, netns = %netns.display(), "CNI DEL: sandbox removed");
                 tended.nudge.notify_one();
             }
         }
@@ -154,11 +154,11 @@ impl Plugin {
             }
             Some(State::Refused(why)) => failed(&why.to_string()),
             Some(State::Pending { .. }) if !index.is_due(uid) => match index.intent(uid) {
-                Some(_waits) => skipped("it is captured when its istio-init runs".to_owned()),
-                None => failed("how it is to be captured is not known"),
+                Some(_waits) => skipped("the pod is captured when its istio-init runs".to_owned()),
+                None => failed("the pod's capture settings are unknown"),
             },
             Some(State::Pending { .. } | State::Captured(_)) => None,
-            None => failed("the pod is gone"),
+            None => failed("the pod was deleted"),
         }
     }
 
@@ -178,7 +178,11 @@ impl Plugin {
             match self.ask(request, patience).await {
                 Ok(pod) => {
                     let learnt = self.0.learn(&pod).await;
-                    return learnt.ok_or_else(|| "the API server sent half a pod".to_owned());
+                    return learnt.ok_or_else(|| {
+                        "incomplete Pod object from the API \
+                         server"
+                            .to_owned()
+                    });
                 }
                 Err(why) if Instant::now() + PAUSE > last => break why,
                 Err(_) => sleep(PAUSE).await,
@@ -186,20 +190,20 @@ impl Plugin {
         };
         let pod = &request.pod;
         Err(format!(
-            "whether {pod} is of the mesh cannot be told: {problem}"
+            "cannot determine whether {pod} is in the mesh: {problem}"
         ))
     }
 
     async fn ask(&self, request: &AddRequest, patience: Duration) -> Result<k8s::Pod, String> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
         let pod = api::answer(patience, pods.get_opt(&request.pod.name)).await?;
-        let pod = pod.ok_or_else(|| "the API server does not know it".to_owned())?;
+        let pod = pod.ok_or_else(|| "the API server has no such pod".to_owned())?;
         let uid = PodUid::of(&pod.metadata).map_or_else(String::new, |uid| uid.0);
         if request.uid.as_ref().is_none_or(|wanted| *wanted == uid) {
             return Ok(pod);
         }
         Err(format!(
-            "the API server knows another pod of that name, with the UID {uid}"
+            "the API server has a different pod of that name, with UID {uid}"
         ))
     }
 
@@ -227,7 +231,7 @@ impl Plugin {
             return Outcome::Skipped { reason };
         }
         Outcome::Failed {
-            reason: "it is not captured there yet".to_owned(),
+            reason: "the pod is not captured in this network namespace yet".to_owned(),
         }
     }
 }

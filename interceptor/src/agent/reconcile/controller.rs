@@ -167,7 +167,7 @@ impl Node {
             }
         }
         if count > 0 {
-            info!(pods = count, "captured already, and taken over as they are");
+            info!(pods = count, "adopted existing captures");
         }
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Node {
             .filter_map(|pod| PodUid::of(&pod.metadata))
             .collect();
         self.look_for_others(&there);
-        info!(pods = pods.len(), "the node's pods are known");
+        info!(pods = pods.len(), "received the node's pod list");
         self.health.right(Part::Pods);
     }
 
@@ -328,8 +328,8 @@ impl Node {
         match istio_cni {
             IstioCni::Unknown => return,
             IstioCni::In(file) if self.options.pods.repair => warn!(
-                "istio-cni is in {}: pods that run uncaptured are left to it, and repaired once it is \
-                 gone",
+                "istio-cni found in {}: running uncaptured pods are left to istio-cni, and \
+                 captured once istio-cni is removed",
                 file.display()
             ),
             IstioCni::In(_) | IstioCni::Absent => {}
@@ -410,7 +410,7 @@ impl Node {
         let kubepods = self.sandboxes.kubepods();
         if kubepods.is_empty() {
             let root = self.capture.root();
-            warn!("kubelet has no cgroup below {} yet", root.display());
+            warn!("no kubelet cgroup below {} yet", root.display());
             let _unwatched = self.cgroups.watch_folder(root);
         }
         for folder in kubepods.iter().flat_map(Kubepods::folders) {

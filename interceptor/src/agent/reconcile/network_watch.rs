@@ -33,7 +33,7 @@ pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
             return;
         };
         let netns = netns.path().display();
-        debug!(%netns, "changes of the pod's network are asked for anew: {error:#}");
+        debug!(%netns, "network watch ended, restarting it: {error:#}");
         sleep(pause.after(begun.elapsed())).await;
     }
 }
@@ -41,7 +41,7 @@ pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
 /// Follows until the pod is no longer attached; fails where changes are not told, or no longer.
 async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Result<()> {
     let mut changes = Changes::watch(netns).inspect_err(|error| {
-        warn!("changed addresses or routes are not told, and looked at now and then: {error:#}");
+        warn!("cannot watch addresses and routes, polling instead: {error:#}");
     });
     // What has changed between the attach and the watch.
     while let Some(took) = renew(capture, metrics, netns).await {
@@ -62,13 +62,13 @@ async fn renew(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Opti
         match capture.refresh(netns.clone()).await {
             Ok((attached, took)) => {
                 if attached == Some(Attached::Refreshed) {
-                    debug!("changed addresses or routes are followed");
+                    debug!("refreshed addresses and routes");
                 }
                 return attached.map(|_| took);
             }
             Err(error) => {
                 stale.get_or_insert_with(|| metrics.stale_routes());
-                warn!("cannot follow changed addresses or routes yet: {error:#}");
+                warn!("cannot refresh addresses and routes, retrying: {error:#}");
             }
         }
         sleep(wait).await;

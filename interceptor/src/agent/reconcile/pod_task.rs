@@ -171,8 +171,8 @@ impl Node {
             match watched {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
                     %uid,
-                    "cannot watch the pod's cgroup, its sandbox may be found late \
-                     (fs.inotify.max_user_watches is shared by all of the node): {error}"
+                    "cannot watch the pod's cgroup, so its sandbox may be detected late \
+                     (fs.inotify.max_user_watches is a limit of the whole node): {error}"
                 ),
                 _ => {}
             }
@@ -257,7 +257,7 @@ impl Node {
         let mut held = tended.held.lock().await;
         let settings = self
             .settings(uid)
-            .context("the pod is not to be captured any more")?;
+            .context("the pod no longer requires capture")?;
         let order = Order {
             netns: path,
             expected: by.expected(),
@@ -357,9 +357,10 @@ impl Node {
             Ok(0) => {}
             Ok(count) => {
                 self.metrics.closed(count);
-                info!(%pod, %uid, count, "connections closed that were open before the pod was captured");
+                info!(%pod, %uid, count, "closed connections established before capture");
             }
-            Err(error) => warn!(%pod, %uid, "open connections go on past the proxy: {error:#}"),
+            Err(error) => warn!(%pod, %uid, "could not close existing connections; they keep \
+                 bypassing the proxy: {error:#}"),
         }
     }
 
@@ -378,7 +379,7 @@ impl Node {
     }
 
     async fn is_detached(self: &Rc<Self>, uid: &PodUid, tended: &Tended, netns: NetnsCookie) {
-        warn!(%uid, "the pod was detached by somebody else: it is attached again");
+        warn!(%uid, "pod detached by another process: attaching it again");
         *tended.held.lock().await = None;
         let lost = self.index.borrow_mut().lost(uid, netns);
         self.carry_out(lost);
@@ -407,11 +408,11 @@ impl Node {
             // It was heard of again: what was taken away is attached again.
             Ok(()) if !tended.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
-                debug!(%uid, "the pod is gone");
+                debug!(%uid, "pod deleted");
                 Next::End
             }
             Err(error) => {
-                warn!(%uid, "cannot take away what is left of a pod that is gone: {error:#}");
+                warn!(%uid, "cannot detach a deleted pod, retrying: {error:#}");
                 Next::Again(Duration::from_secs(30))
             }
         }

@@ -73,10 +73,11 @@ impl Node {
         let mut unknown = Vec::new();
         for pod in missing {
             match self.is_there(&pod).await {
-                Ok(true) => debug!(uid = %pod.uid, "the list is older than the pod"),
+                Ok(true) => debug!(uid = %pod.uid, "pod list is older than the pod"),
                 Ok(false) => self.is_gone(&pod.uid),
                 Err(error) => {
-                    warn!(uid = %pod.uid, "whether the pod is gone cannot be told yet: {error:#}");
+                    warn!(uid = %pod.uid, "cannot determine whether the pod was deleted, \
+                         retrying: {error:#}");
                     unknown.push(pod);
                 }
             }

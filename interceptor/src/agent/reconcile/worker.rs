@@ -69,8 +69,7 @@ struct Ready {
 /// Why a pod is not attached that could be.
 #[derive(Debug, Error)]
 #[error(
-    "Istio's iptables rules are in its network namespace already, and capture it: the pod is left to \
-     them as long as it runs"
+    "Istio's iptables rules already redirect the pod's traffic: not capturing the pod while it runs"
 )]
 pub struct IstiosRules;
 
@@ -179,7 +178,10 @@ impl Capture {
     fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
         let has_rules = netns.run(istio_rules::are_here).unwrap_or_else(|error| {
             // A kernel that cannot be asked is no reason not to start a pod.
-            warn!("cannot tell whether Istio's rules are there: {error:#}");
+            warn!(
+                "cannot determine whether Istio's iptables rules are present, assuming they are \
+                 not: {error:#}"
+            );
             false
         });
         Ok(has_rules && !self.with(|dataplane| dataplane.is_attached(netns))?)
@@ -259,8 +261,7 @@ fn check_is(netns: &Netns, expected: Option<NetnsId>) -> Result<()> {
     let found = netns.id()?;
     if expected.is_some_and(|expected| expected != found) {
         bail!(
-            "{}: not the pod's network namespace any more: its process has ended, and the pod is \
-             looked at again",
+            "{}: no longer the pod's network namespace, as the process exited; retrying",
             netns.path().display()
         );
     }
@@ -273,13 +274,13 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     spawn_blocking(work)
         .await
-        .context("the work was broken off")?
+        .context("worker task cancelled")?
 }
 
 /// What others' rules do otherwise than beside Istio's.
 fn warnings(netns: &Netns) -> Vec<String> {
     netns.run(istio_rules::others).unwrap_or_else(|error| {
-        warn!("others' iptables rules are not known: {error:#}");
+        warn!("cannot read the pod's other iptables rules: {error:#}");
         Vec::new()
     })
 }

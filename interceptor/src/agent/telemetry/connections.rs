@@ -20,7 +20,7 @@ impl Collector for ConnectionMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // What cannot be looked at has no numbers; the other metrics are told all the same.
         let counts = counts::read().unwrap_or_else(|error| {
-            debug!("cannot read how many connections there were: {error:#}");
+            debug!("cannot read the connection counters: {error:#}");
             Vec::new()
         });
         encode(encoder, &counts)

@@ -55,7 +55,7 @@ impl Collector for EvictionMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Without the numbers the other metrics are still there.
         let evicted = pod_state::evicted_stand_ins().unwrap_or_else(|error| {
-            debug!("cannot read how many stand-ins were evicted: {error:#}");
+            debug!("cannot read the stand-in eviction counters: {error:#}");
             Vec::new()
         });
         let help = "Destinations of a pod that were evicted because it used more than its share";

@@ -38,8 +38,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     };
     listening.with_context(|| {
         format!(
-            "cannot listen on {address} for health and metrics: end who listens there, or give \
-             another --http-address"
+            "cannot listen on {address} for health and metrics: stop the process that uses this \
+             address, or set --http-address"
         )
     })
 }
@@ -64,7 +64,7 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
         .merge(ready)
         .merge(told);
     if let Err(error) = axum::serve(listener, all).await {
-        error!("health and metrics are no longer served: {error}");
+        error!("HTTP server for health and metrics stopped: {error}");
     }
 }
 

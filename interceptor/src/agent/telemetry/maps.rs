@@ -19,13 +19,13 @@ impl Collector for MapMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // What cannot be looked at has no numbers; the other metrics are told all the same.
         let maps = usage::read().unwrap_or_else(|error| {
-            debug!("cannot count what is in the maps: {error:#}");
+            debug!("cannot read the BPF map sizes: {error:#}");
             Vec::new()
         });
-        let entries = "Entries of the BPF maps";
+        let entries = "Entries in the BPF maps";
         let metric = encoder.encode_descriptor("map_entries", entries, None, MetricType::Gauge)?;
         each(metric, &maps, |map| map.entries)?;
-        let capacity = "Entries that the BPF maps have room for";
+        let capacity = "Capacity of the BPF maps, in entries";
         let metric =
             encoder.encode_descriptor("map_capacity", capacity, None, MetricType::Gauge)?;
         each(metric, &maps, |map| map.capacity)

@@ -123,17 +123,17 @@ impl Metrics {
         );
         ours.register(
             "attach_duration_seconds",
-            "How long attaching a pod took, without the wait for its turn",
+            "Time to attach a pod, without queueing",
             self.attach.clone(),
         );
         ours.register(
             "uncaptured_seconds",
-            "How long containers of a pod of the mesh had run when it was captured",
+            "Time that containers of a pod in the mesh ran before capture",
             self.uncaptured.clone(),
         );
         ours.register(
             "cni_requests",
-            "Requests of the CNI plugin",
+            "Requests from the CNI plugin, by verb and result",
             self.requests.clone(),
         );
         ours.register(
@@ -143,15 +143,16 @@ impl Metrics {
         );
         ours.register(
             "closed_connections",
-            "Connections that were closed because they had passed a pod's proxy by",
+            "Connections closed because they bypassed a pod's proxy",
             self.closed.clone(),
         );
         ours.register(
             "routes_stale",
-            "Pods whose changed addresses or routes could not be followed yet",
+            "Pods whose changed addresses or routes are not applied yet",
             self.stale.clone(),
         );
-        let ready = "Whether the CNI plugin is installed and pods are known";
+        let ready = "Whether the agent is ready: the CNI plugin is installed and the pod list is \
+             received";
         ours.register("cni_install_ready", ready, self.ready.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "The running release", build);

@@ -24,7 +24,7 @@ pub enum CallError {
         error: io::Error,
     },
     /// It takes too long.
-    #[error("the agent at {} has not answered within {} s", path.display(), wait.as_secs_f32())]
+    #[error("the agent at {} did not respond within {} s", path.display(), wait.as_secs_f32())]
     Silent {
         /// Where it listens.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum CallError {
         wait: Duration,
     },
     /// It has died, most likely.
-    #[error("the agent at {} hung up: {error}", path.display())]
+    #[error("the agent at {} closed the connection: {error}", path.display())]
     HungUp {
         /// Where it listened.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum CallError {
         error: io::Error,
     },
     /// It is not ours, or far older.
-    #[error("the agent at {} answers what is no answer: {error}", path.display())]
+    #[error("invalid response from the agent at {}: {error}", path.display())]
     Garbled {
         /// Where it listens.
         path: PathBuf,
@@ -115,7 +115,7 @@ fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
         }
         line.extend_from_slice(read);
     }
-    let error = format!("an answer of more than {LONGEST} bytes");
+    let error = format!("a response of more than {LONGEST} bytes");
     Err(io::Error::new(ErrorKind::InvalidData, error))
 }
 

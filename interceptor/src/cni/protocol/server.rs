@@ -62,7 +62,8 @@ pub trait Handler {
 pub enum BindError {
     /// Another agent is alive.
     #[error(
-        "another agent listens at {}: one agent serves a node; end the other, or give this one a path of its own",
+        "another agent already listens at {}: a node needs one agent; stop the other one, or set \
+         --socket to a different path",
         .0.display()
     )]
     Taken(PathBuf),
@@ -172,7 +173,7 @@ pub async fn serve(listener: Listener, handler: impl Handler) {
     });
     let answered = plugins.for_each_concurrent(AT_ONCE, |plugin| async move {
         if let Err(error) = answer_one(plugin, handler).await {
-            debug!("a CNI plugin has not taken its answer: {error}");
+            debug!("failed to send a response to the CNI plugin: {error}");
         }
     });
     answered.await;
@@ -183,7 +184,7 @@ async fn accept(socket: &UnixListener) -> UnixStream {
         match socket.accept().await {
             Ok((plugin, _)) => return plugin,
             // Too many open files, most likely: others will be closed.
-            Err(error) => warn!("cannot accept a CNI plugin: {error}"),
+            Err(error) => warn!("cannot accept a connection from the CNI plugin: {error}"),
         }
         sleep(Duration::from_millis(100)).await;
     }
@@ -192,7 +193,7 @@ async fn accept(socket: &UnixListener) -> UnixStream {
 async fn answer_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Result<()> {
     let uid = plugin.peer_cred()?.uid();
     if uid != 0 && uid != geteuid().as_raw() {
-        warn!("a process of user {uid} has asked as if it were the CNI plugin: refused");
+        warn!("rejected CNI request from non-root UID {uid}");
         return Ok(());
     }
     let line = timeout(ASKING, read_line(&mut plugin)).await??;
@@ -232,12 +233,12 @@ fn understand(line: &[u8]) -> Result<Envelope, String> {
         release,
         verb,
     } = serde_json::from_slice(line).map_err(|error| {
-        format!("the agent (release {ours}) was sent what is no request: {error}")
+        format!("the agent (release {ours}) received an invalid request: {error}")
     })?;
     if protocol != PROTOCOL {
         return Err(format!(
-            "the agent (release {ours}) speaks protocol {PROTOCOL}, and the CNI plugin (release \
-             {release}) protocol {protocol}: let the agent install its own plugin"
+            "protocol mismatch: the agent (release {ours}) uses version {PROTOCOL}, the CNI \
+             plugin (release {release}) uses version {protocol}: let the agent install its own plugin"
         ));
     }
     serde_json::from_slice(line).map_err(|error| {
@@ -254,7 +255,7 @@ async fn answer(envelope: Envelope, handler: &impl Handler) -> Response {
     let answer = timeout(wait, handle(envelope.request, handler)).await;
     answer.unwrap_or_else(|_| Response::Failed {
         reason: format!(
-            "the agent is not done within {} s; the runtime will ask again",
+            "the agent did not finish within {} s; the runtime will retry",
             wait.as_secs_f32()
         ),
     })

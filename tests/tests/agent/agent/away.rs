@@ -34,7 +34,11 @@ fn a_new_agent_takes_over_what_is_captured_as_it_is() {
     let captured = || again.metric(r#"interceptor_pods{state="captured"}"#);
     let counted = wait_until("taken over", || Ok(captured()? == Some(1.0)));
     counted.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
-    assert!(again.log().contains("taken over"), "{}", again.log());
+    assert!(
+        again.log().contains("adopted existing captures"),
+        "{}",
+        again.log()
+    );
     assert!(echoes(app, socket).expect("an echo"), "{answer}");
     expect_captured(&pod);
 }

@@ -52,7 +52,7 @@ fn until_counted(agent: &AgentProcess, state: &str, count: f64) {
 fn until_aside(agent: &AgentProcess) {
     let names_it = || {
         agent.get("/readyz").is_ok_and(|(status, why)| {
-            status == 503 && why.contains("istio-cni") && !why.contains("pods yet")
+            status == 503 && why.contains("istio-cni") && !why.contains("initial pod list")
         })
     };
     until(agent, "the agent steps aside", names_it);
@@ -80,7 +80,7 @@ fn pods_are_captured_once_istio_cni_is_removed() {
         assert!(!is_attached(pod), "{name}:\n{log}");
     }
     assert_eq!(dialled(&there), STRAIGHT);
-    assert!(agent.log().contains("left to it"), "{}", agent.log());
+    assert!(agent.log().contains("left to istio-cni"), "{}", agent.log());
     assert_eq!(
         node.runtime.plugins().expect("plugins"),
         ["ptp", "istio-cni"]

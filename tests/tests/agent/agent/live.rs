@@ -94,7 +94,7 @@ fn relaxation_requires_permission_of_the_namespace() {
         &node,
         &agent,
         "SettingsChangeIgnored",
-        &["does not permit", "80"],
+        &["does not allow", "80"],
     );
     expect_captured(&pod);
     let namespace = json!({

@@ -48,7 +48,7 @@ fn an_annotation_is_named_with_what_it_takes() {
     for text in [refused, event, agent.log()] {
         let sentence = format!(
             "annotation {ports} \"80x\": \"80x\" is not a port: give '*', or port numbers from 0 to \
-             65535, without leading zeros, separated by commas; annotations take no ranges"
+             65535, without leading zeros, separated by commas; annotations do not accept ranges"
         );
         // The log and the plugin's JSON have the quotes escaped.
         assert!(text.replace('\\', "").contains(&sentence), "{text}");
@@ -89,7 +89,12 @@ fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
     let agent = node.start_agent_in(&surroundings, &interceptor::binary(), &["--no-cni"]);
     let agent = agent.expect("an agent");
     let unreached = format!("cannot reach the API server at {}", node.api.url());
-    let words = [&unreached, "not watched", "tcp connect error", "(os error "];
+    let words = [
+        &unreached,
+        "pod watch failed",
+        "tcp connect error",
+        "(os error ",
+    ];
     wait_for_line(&agent, &words);
     expect_plain(&agent.log());
 }
@@ -105,7 +110,7 @@ fn what_the_api_server_refuses_is_told_as_a_status() {
     node.api.expire();
     wait_for_line(
         &agent,
-        &["not watched", "answers with status 403 Forbidden"],
+        &["pod watch failed", "returned status 403 Forbidden"],
     );
     expect_plain(&agent.log());
 }

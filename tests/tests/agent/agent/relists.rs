@@ -15,7 +15,7 @@ use super::{expect_captured, new_node, of_mesh};
 
 /// How often the agent has been told of all pods.
 fn lists(log: &str) -> usize {
-    log.matches("the node's pods are known").count()
+    log.matches("received the node's pod list").count()
 }
 
 fn expire_and_wait(node: &Node, log: impl Fn() -> String) {

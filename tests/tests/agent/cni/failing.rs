@@ -66,7 +66,7 @@ fn a_slow_agent_is_given_up_in_time() {
     let place = Place::new();
     let agent = Agent::start(&place, Mood::Sleeps);
     let start = Instant::now();
-    Call::new("ADD", &place.socket()).fails(100, &["not done within"]);
+    Call::new("ADD", &place.socket()).fails(100, &["did not finish within"]);
     assert!(start.elapsed() < IN_TIME);
     assert_eq!(agent.heard.all().len(), 1);
 }
@@ -92,10 +92,10 @@ fn rogue(socket: &Path, answer: Option<&'static [u8]>) {
 #[test]
 fn an_agent_that_answers_garbage_or_nothing_captures_nothing() {
     for (answer, says) in [
-        (Some(&b"garbage\n"[..]), "what is no answer"),
-        (Some(b"{\"result\":\"perhaps\"}\n"), "what is no answer"),
-        (Some(b"{\"result\":\"captured\"}"), "hung up"),
-        (None, "has not answered within"),
+        (Some(&b"garbage\n"[..]), "invalid response"),
+        (Some(b"{\"result\":\"perhaps\"}\n"), "invalid response"),
+        (Some(b"{\"result\":\"captured\"}"), "closed the connection"),
+        (None, "did not respond within"),
     ] {
         let place = Place::new();
         rogue(&place.socket(), answer);

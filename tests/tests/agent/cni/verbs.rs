@@ -102,7 +102,7 @@ fn del_without_an_agent_names_the_pod() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("DEL shop/web-0: the agent is not told"),
+        said.contains("DEL shop/web-0: could not notify the agent"),
         "{said}"
     );
 }
@@ -188,7 +188,7 @@ fn what_the_agent_does_not_know_is_answered_by_its_name() {
             r#"{"protocol":7,"release":"9.9","wait_ms":1000,"verb":"add"}"#,
             "protocol 7",
         ),
-        ("garbage", "no request"),
+        ("garbage", "invalid request"),
     ] {
         let answer = ask(request);
         assert!(
