@@ -31,18 +31,18 @@ use error::CniError;
 
 use crate::stdio::{self, message};
 
-/// What the runtime finds in its folder of plugins, and what `type` names in a configuration.
+/// What the runtime finds in its directory of plugins, and what `type` names in a configuration.
 pub const PLUGIN: &str = "interceptor-cni";
 
 /// More than this is no configuration. (GC's names every sandbox of a node.)
-const LONGEST_INPUT: u64 = 4 << 20;
+const MAX_INPUT: u64 = 4 << 20;
 
 /// What it says of itself when a person calls it.
 const ABOUT: &str = "interceptor-cni is a CNI plugin: a container runtime calls it for every pod, \
 with CNI_COMMAND and others in the environment and a configuration on standard input. `interceptor \
 agent` installs it; it is not meant to be run by hand.";
 
-/// Does what the environment says, as a runtime calls a plugin.
+/// Runs the verb in the environment, as a runtime calls a plugin.
 #[must_use]
 pub fn main() -> ExitCode {
     let environment = Environment::new(env::vars_os());
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     }
     let mut input = Vec::new();
     // What could not be read is missing from the JSON, which says so.
-    let _read = io::stdin().take(LONGEST_INPUT).read_to_end(&mut input);
+    let _read = io::stdin().take(MAX_INPUT).read_to_end(&mut input);
     match run(&environment, &input) {
         Ok(output) => answer(&output, ExitCode::SUCCESS),
         Err(error) => {
@@ -77,7 +77,7 @@ fn answer(output: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Answers with what is to be on standard output.
+/// Returns the output for standard output.
 fn run(environment: &Environment, input: &[u8]) -> Result<String, CniError> {
     match environment.verb()? {
         Verb::Add => verbs::add(environment, input),

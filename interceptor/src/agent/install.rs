@@ -23,14 +23,14 @@ use crate::{
 };
 
 mod binary;
+mod conf_dir;
 mod files;
-mod folder;
 mod keeper;
 mod neighbour;
 mod removal;
 mod watch;
 
-use folder::{ConfFile, Folder};
+use conf_dir::{ConfDir, ConfFile};
 pub use keeper::{InstallState, at_rest, keep};
 pub use neighbour::IstioCni;
 pub use removal::{finish, uninstall};
@@ -39,7 +39,7 @@ pub use removal::{finish, uninstall};
 /// its name, and no runtime takes it for a pod's first network.
 const ALONE: &str = "YYY-interceptor-cni.conf";
 
-/// The node's folders that CNI lives in. Named as istio-cni's chart names them.
+/// The node's directories that CNI lives in. Named as istio-cni's chart names them.
 #[derive(Args, Clone, Debug)]
 pub struct CniFolders {
     /// The container runtime's directory of CNI plugins, as mounted in this process
@@ -161,7 +161,7 @@ pub struct InstallOptions {
 }
 
 impl InstallOptions {
-    /// What the plugin is told.
+    /// The plugin's settings.
     #[must_use]
     pub fn settings(&self) -> PluginSettings {
         PluginSettings {
@@ -226,12 +226,12 @@ pub enum NotInstalled {
     /// The pod network is not there yet.
     #[error(
         "no network configuration in {}{}: waiting for a network plugin to write one",
-        folder.display(),
+        dir.display(),
         Passed(passed)
     )]
     NoNetwork {
         /// Where.
-        folder: PathBuf,
+        dir: PathBuf,
         /// Files that no runtime takes, and why.
         passed: Vec<String>,
     },
@@ -297,11 +297,11 @@ impl fmt::Display for Passed<'_> {
 pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     // The binary first: a list that names a plugin which is not there starts no pod.
     binary::install(&options.folders.cni_bin_dir.join(PLUGIN))?;
-    let folder = Folder::open(&options.folders.cni_conf_dir)?;
+    let dir = ConfDir::open(&options.folders.cni_conf_dir)?;
     if !options.chained {
         return write_alone(options);
     }
-    let file = folder.network(options.conf_file_name())?;
+    let file = dir.network(options.conf_file_name())?;
     if file.network.has_istios() && !options.allow_istio_cni {
         return Err(step_aside(file)?);
     }

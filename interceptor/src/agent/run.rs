@@ -1,4 +1,4 @@
-//! The agent from its start to its end.
+//! The agent's main function: starts its tasks, and handles SIGTERM.
 
 use std::{rc::Rc, time::Duration};
 
@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::{
     host::malloc,
     install::{self, InstallState, IstioCni},
-    kube::{api, deployment::Deployment, pods, shutdown::Leaving, taint},
+    kube::{api, deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
     reconcile::{cni_handler::Plugin, controller::Node, worker::blocking},
     telemetry::{
@@ -35,64 +35,64 @@ use crate::{
 };
 
 /// How many threads may block at a time. One change is made at a time in any case.
-const THREADS: usize = 4;
+const MAX_BLOCKING_THREADS: usize = 4;
 
-/// How often a second agent looks whether the first has ended.
-const SECOND: Duration = Duration::from_secs(1);
+/// Interval at which a second agent tries to take the lock of the first.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// No answer of the API server is waited for longer, but a watch's, which ends before.
-const LONGEST_ANSWER: Duration = Duration::from_secs(295);
+/// Limit for a response of the API server. A watch ends before it.
+const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
-/// How long work that blocks may take to complete when the agent ends.
-const LAST_WORK: Duration = Duration::from_secs(2);
+/// Limit for blocking work to complete when the agent exits.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a network namespace may take to end: mostly a moment, at worst as long as TCP sends a
-/// last segment again that nobody acknowledges.
-const ENDING: [Duration; 4] = [
+/// last segment again that no process acknowledges.
+const SWEEP_DELAYS: [Duration; 4] = [
     Duration::from_secs(2),
     Duration::from_secs(10),
     Duration::from_mins(1),
     Duration::from_mins(4),
 ];
 
-/// Runs the agent until it is told to end.
+/// Runs the agent until SIGTERM or SIGINT.
 pub fn run(options: AgentOptions) -> Result<()> {
     malloc::share_arena();
     host::raise_open_files().unwrap_or_else(|error| warn!("{error:#}"));
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(THREADS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .context("cannot start the async runtime")?;
     let result = LocalSet::new().block_on(&runtime, serve(options));
     // Work that blocks completes by itself; what is waited for in vain is not waited for.
-    runtime.shutdown_timeout(LAST_WORK);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
 
 async fn serve(options: AgentOptions) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let client = client(&options, Retries::Many).await?;
+    let client = client(&options, ClientRetries::Many).await?;
     let deployment = Rc::new(Deployment::new(&options.install));
     let (followed, watching) = (deployment.clone(), client.clone());
     spawn_local(async move { followed.follow(watching).await });
     tokio::select! {
         result = work(&options, &client) => return result,
         _ = interrupt.recv() => info!("interrupted: pods stay captured"),
-        _ = terminate.recv() => leave(&options, &deployment).await?,
+        _ = terminate.recv() => shut_down(&options, &deployment).await?,
     }
     Ok(())
 }
 
 /// How often the client repeats by itself what the API server could not do (429, 503, 504).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Retries {
+enum ClientRetries {
     Many,
     None,
 }
 
-async fn client(options: &AgentOptions, retries: Retries) -> Result<Client> {
+async fn client(options: &AgentOptions, retries: ClientRetries) -> Result<Client> {
     let config = match &options.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path)
@@ -104,8 +104,8 @@ async fn client(options: &AgentOptions, retries: Retries) -> Result<Client> {
         )?,
     };
     let mut config = config;
-    config.read_timeout = Some(LONGEST_ANSWER);
-    config.default_retry = retries == Retries::Many;
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.default_retry = retries == ClientRetries::Many;
     api::client(config).context("cannot create an API server client")
 }
 
@@ -121,7 +121,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     if let Ok(web) = web {
         spawn_local(http::serve(web, health.clone(), metrics.clone()));
     }
-    let listener = alone(options, &health).await?;
+    let listener = bind_socket(options, &health).await?;
     if !early {
         // Where the agent before has listened.
         let web = http::listen(options.http_address).await?;
@@ -132,15 +132,15 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     tokio::select! {
         result = node.follow_cgroups() => result.context("cannot watch cgroups"),
         result = install(&node) => result,
-        () = listen_to_pods(&node) => Ok(()),
+        () = handle_pod_events(&node) => Ok(()),
         () = protocol::serve(listener, Plugin(node.clone())) => Ok(()),
-        never = keep_tidy(&node) => never,
+        never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
     }
 }
 
 /// The agent's socket, once no other agent has it.
-async fn alone(options: &AgentOptions, health: &Health) -> Result<Listener> {
+async fn bind_socket(options: &AgentOptions, health: &Health) -> Result<Listener> {
     let mut is_first = true;
     loop {
         match Listener::bind(&options.install.socket) {
@@ -157,17 +157,17 @@ async fn alone(options: &AgentOptions, health: &Health) -> Result<Listener> {
             }
             Err(error) => return Err(error.into()),
         }
-        sleep(SECOND).await;
+        sleep(LOCK_RETRY_INTERVAL).await;
     }
 }
 
-async fn listen_to_pods(node: &Rc<Node>) {
+async fn handle_pod_events(node: &Rc<Node>) {
     let options = &node.options;
     let jitter = Duration::from_millis(options.start_jitter);
-    let told = pods::pods(node.client.clone(), &options.node_name, jitter);
+    let told = pods::watch_pods(node.client.clone(), &options.node_name, jitter);
     pin_mut!(told);
     while let Some(told) = told.next().await {
-        node.hear(told).await;
+        node.handle_event(told).await;
     }
 }
 
@@ -183,7 +183,7 @@ async fn install(node: &Node) -> Result<()> {
         InstallState::Not { reason } => node.health.wrong(Part::Cni, reason.clone()),
         InstallState::Starting => {}
     });
-    let found = each(findings, |istio_cni| node.heed(istio_cni));
+    let found = each(findings, |istio_cni| node.on_istio_cni_changed(istio_cni));
     tokio::select! {
         result = install::keep(&node.options.install, &state, &istio_cni) => result,
         () = installed => Ok(()),
@@ -191,7 +191,7 @@ async fn install(node: &Node) -> Result<()> {
     }
 }
 
-/// Has `work` done for what is told now and each time that it changes.
+/// Calls `work` with the current value, and again after each change.
 async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
     loop {
         work(&told.borrow_and_update());
@@ -203,12 +203,12 @@ async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
 
 /// Takes away what is kept for network namespaces that are gone, a while after it was asked for.
 ///
-/// The kernel does not tell when one ends: connections that are still being closed keep it after its
+/// The kernel does not report the deletion: connections that are still being closed keep it after its
 /// last process.
-async fn keep_tidy(node: &Node) -> ! {
+async fn sweep_when_notified(node: &Node) -> ! {
     loop {
         node.tidy.notified().await;
-        for wait in ENDING {
+        for wait in SWEEP_DELAYS {
             sleep(wait).await;
             if let Err(error) = node.capture.tidy().await {
                 warn!("cannot clean up after removed sandboxes: {error:#}");
@@ -227,23 +227,23 @@ async fn untaint(node: &Node) -> Result<()> {
 }
 
 /// Ends, and removes the plugin from the node if the agent is being uninstalled. Pods stay captured.
-async fn leave(options: &AgentOptions, deployment: &Deployment) -> Result<()> {
+async fn shut_down(options: &AgentOptions, deployment: &Deployment) -> Result<()> {
     if options.node.no_cni {
         info!("SIGTERM: pods stay captured");
         return Ok(());
     }
     // The first error is to be logged, not waited out.
-    let client = client(options, Retries::None).await?;
-    match deployment.leaving(&client).await {
-        Leaving::Keep(why) => info!(
+    let client = client(options, ClientRetries::None).await?;
+    match deployment.shutdown_action(&client).await {
+        ShutdownAction::Keep(why) => info!(
             "SIGTERM: pods stay captured and the CNI plugin stays \
              installed: {why}"
         ),
-        Leaving::Unsure(why) => warn!(
+        ShutdownAction::Unsure(why) => warn!(
             "SIGTERM: pods stay captured and the CNI plugin stays installed, as the agent cannot \
              determine whether it is being uninstalled: {why}. If it is, new pods do not start on this node until `interceptor uninstall --node` runs here (as a Job: deploy/examples/uninstall)"
         ),
-        Leaving::Uninstall(why) => {
+        ShutdownAction::Uninstall(why) => {
             info!("SIGTERM: pods stay captured, uninstalling the CNI plugin: {why}");
             uninstall(options.clone()).await;
         }

@@ -1,4 +1,4 @@
-//! What a runtime says in the environment.
+//! The environment variables that a runtime sets.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -14,7 +14,7 @@ pub enum Verb {
     Add,
     /// Is it still as ADD has made it?
     Check,
-    /// It is going.
+    /// The sandbox is being deleted.
     Del,
     /// All but some are gone.
     Gc,
@@ -143,7 +143,7 @@ impl Environment {
         })
     }
 
-    /// What to tell the agent of a sandbox that is going; `None` if it has no name.
+    /// The request for a sandbox that is being deleted; `None` if it has no name.
     #[must_use]
     pub fn del_request(&self) -> Option<DelRequest> {
         Some(DelRequest {

@@ -19,7 +19,7 @@ pub(super) fn sweep(settings: &PluginSettings, netns: Option<&Path>) {
     let done = end_sandbox(netns).and_then(|()| leave(settings));
     if let Err(error) = done {
         let line = format!("cannot clean up after terminated pods: {error:#}");
-        log::tell(settings.log_file.as_deref(), &line);
+        log::write(settings.log_file.as_deref(), &line);
     }
 }
 
@@ -44,7 +44,7 @@ fn leave(settings: &PluginSettings) -> Result<()> {
     };
     for done in install::finish(&folders)? {
         let line = format!("no captured pods remain, removing {PLUGIN} from the node: {done}");
-        log::tell(settings.log_file.as_deref(), &line);
+        log::write(settings.log_file.as_deref(), &line);
     }
     Ok(())
 }

@@ -14,10 +14,10 @@ use tracing_subscriber::fmt::{
 use crate::stdio::message;
 
 /// The file gives way to a new one at this size; its last predecessor is kept.
-const LARGEST: u64 = 1 << 20;
+const MAX_SIZE: u64 = 1 << 20;
 
-/// Tells `line`. A log that cannot be written stops nothing.
-pub(super) fn tell(file: Option<&Path>, line: &str) {
+/// Logs `line`. A failed write is ignored.
+pub(super) fn write(file: Option<&Path>, line: &str) {
     message!("interceptor-cni: {line}");
     if let Some(file) = file {
         let _unwritten = append(file, line);
@@ -25,7 +25,7 @@ pub(super) fn tell(file: Option<&Path>, line: &str) {
 }
 
 fn append(path: &Path, line: &str) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|file| file.len() >= LARGEST) {
+    if fs::metadata(path).is_ok_and(|file| file.len() >= MAX_SIZE) {
         fs::rename(path, path.with_added_extension("1"))?;
     }
     let mut file = File::options().create(true).append(true).open(path)?;
@@ -59,7 +59,7 @@ mod tests {
             .collect();
         assert_eq!(sizes.len(), 2);
         assert!(
-            sizes.iter().all(|size| *size < LARGEST + 200_000),
+            sizes.iter().all(|size| *size < MAX_SIZE + 200_000),
             "{sizes:?}"
         );
     }

@@ -1,4 +1,4 @@
-//! What the CNI plugin and the agent say to each other, over a Unix socket.
+//! The protocol between the CNI plugin and the agent, over a Unix socket.
 //!
 //! One connection is one [`Request`] and one [`Response`], each a line of JSON. A plugin of one
 //! release talks to an agent of another, for the plugin's binary is replaced while it may be
@@ -15,14 +15,14 @@ mod server;
 pub use client::{CallError, call};
 pub use server::{BindError, Handler, Listener, remove_socket, serve};
 
-/// Where the agent listens unless it is told otherwise.
+/// The default path of the agent's socket.
 pub const SOCKET: &str = "/var/run/interceptor/agent.sock";
 
 /// The protocol that this release speaks.
 pub const PROTOCOL: u32 = 1;
 
 /// No request and no answer is longer: the longest, GC, names every sandbox of a node.
-const LONGEST: usize = 1 << 20;
+const MAX_MESSAGE_LENGTH: usize = 1 << 20;
 
 /// A pod's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl fmt::Display for PodName {
     }
 }
 
-/// A sandbox whose network stands, but for us: what CNI's ADD and CHECK are about.
+/// CNI ADD and CHECK: a sandbox whose network the plugins before us have set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddRequest {
     /// The sandbox, by the runtime's name for it.
@@ -51,7 +51,7 @@ pub struct AddRequest {
     pub ifname: String,
     /// Whose sandbox it is.
     pub pod: PodName,
-    /// The pod's UID, where the runtime tells it. (containerd and CRI-O do.)
+    /// The pod's UID, if the runtime passes it. (containerd and CRI-O do.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
 }
@@ -64,10 +64,10 @@ pub struct DelRequest {
     /// Its network namespace, if there still is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
-    /// The interface that ADD was told.
+    /// The interface that ADD named.
     #[serde(default)]
     pub ifname: String,
-    /// Whose sandbox it was, where the runtime tells it.
+    /// The pod, if the runtime passes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
 }
@@ -84,7 +84,7 @@ pub struct GcRequest {
     pub container_ids: Vec<String>,
 }
 
-/// What the plugin asks.
+/// The plugin's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Request {
@@ -92,15 +92,15 @@ pub enum Request {
     Add(AddRequest),
     /// Is the pod captured as it should be?
     Check(AddRequest),
-    /// A sandbox is going.
+    /// A sandbox is being deleted.
     Del(DelRequest),
-    /// These sandboxes are there.
+    /// These sandboxes exist.
     Gc(GcRequest),
-    /// Is the agent there?
+    /// Is the agent running?
     Status,
 }
 
-/// What became of a pod.
+/// The result for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is captured as it should be.
@@ -117,7 +117,7 @@ pub enum Outcome {
     },
 }
 
-/// What the agent answers.
+/// The agent's response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Response {

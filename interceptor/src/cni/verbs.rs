@@ -1,4 +1,4 @@
-//! What the verbs do.
+//! The CNI verbs.
 
 use std::{
     path::Path,
@@ -16,14 +16,14 @@ use super::{
     version,
 };
 
-/// How long an agent that is not there is waited for: as long as one takes to be replaced.
-const REPLACED: Duration = Duration::from_secs(10);
+/// How long the plugin waits for an agent to listen: as long as a restart takes.
+const AGENT_RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked for meanwhile.
-const AGAIN: Duration = Duration::from_millis(200);
+/// Interval between connection attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the agent may take for what it is told, or to be asked how it is. Nothing depends on it.
-const TELLING: Duration = Duration::from_secs(5);
+/// Limit for DEL and GC, whose results the plugin does not need.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a pod is to be done with.
 enum Case {
@@ -46,23 +46,23 @@ impl Case {
 pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, CniError> {
     let settings = PluginSettings::read(input)?;
     let conf = Conf::read(input)?;
-    let tell = |line: &str| log::tell(settings.log_file.as_deref(), line);
+    let log_line = |line: &str| log::write(settings.log_file.as_deref(), line);
     if settings.uninstalled {
-        tell(&format!("ADD {}: allowed: uninstalled", name(environment)));
+        log_line(&format!("ADD {}: allowed: uninstalled", name(environment)));
         cleanup::sweep(&settings, None);
         return Ok(conf.result());
     }
     match Case::of(environment, &settings)? {
         Case::Passes(reason) => {
-            tell(&format!("ADD {}: allowed: {reason}", name(environment)));
+            log_line(&format!("ADD {}: allowed: {reason}", name(environment)));
             Ok(conf.result())
         }
         Case::Asks(pod) => {
             let name = pod.name.clone();
-            let done = ask_to_add(environment, &conf, &settings, pod);
+            let done = request_add(environment, &conf, &settings, pod);
             match &done {
-                Ok(what) => tell(&format!("ADD {name}: {what}")),
-                Err(error) => tell(&format!("ADD {name}: {error}")),
+                Ok(what) => log_line(&format!("ADD {name}: {what}")),
+                Err(error) => log_line(&format!("ADD {name}: {error}")),
             }
             done.map(|_| conf.result())
         }
@@ -76,8 +76,8 @@ fn name(environment: &Environment) -> String {
     pod.map_or_else(sandbox, |pod| pod.name.to_string())
 }
 
-/// Answers with what became of the pod.
-fn ask_to_add(
+/// Returns the result for the log.
+fn request_add(
     environment: &Environment,
     conf: &Conf,
     settings: &PluginSettings,
@@ -86,7 +86,7 @@ fn ask_to_add(
     version::check(&conf.cni_version)?;
     let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
-    match call_patiently(settings, &Request::Add(request)) {
+    match call_with_retries(settings, &Request::Add(request)) {
         Ok(Response::Captured) => Ok("captured".to_owned()),
         Ok(Response::Skipped { reason }) => Ok(format!("skipped: {reason}")),
         Ok(Response::Failed { reason } | Response::Unknown { reason }) => {
@@ -101,11 +101,11 @@ fn ask_to_add(
         Err(CallError::Absent { .. }) if settings.failure_policy == FailurePolicy::Ignore => {
             Ok("starts uncaptured: no agent is running, and failurePolicy is Ignore".to_owned())
         }
-        Err(error) => Err(no_answer(&pod, &error)),
+        Err(error) => Err(no_response(&pod, &error)),
     }
 }
 
-fn no_answer(pod: &PodName, error: &CallError) -> CniError {
+fn no_response(pod: &PodName, error: &CallError) -> CniError {
     let cure = match error {
         CallError::Absent { .. } => {
             "start the agent (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod \
@@ -124,20 +124,20 @@ fn no_answer(pod: &PodName, error: &CallError) -> CniError {
 
 /// Asks until there is an answer: an agent that is replaced is away for a moment. ADD twice is ADD
 /// once, so one that died over it is followed by the next.
-fn call_patiently(settings: &PluginSettings, request: &Request) -> Result<Response, CallError> {
+fn call_with_retries(settings: &PluginSettings, request: &Request) -> Result<Response, CallError> {
     let start = Instant::now();
     let wait = settings.wait();
     loop {
-        let left = wait.saturating_sub(start.elapsed()).max(AGAIN);
+        let left = wait.saturating_sub(start.elapsed()).max(RETRY_INTERVAL);
         let error = match protocol::call(&settings.socket, request.clone(), left) {
             Ok(answer) => return Ok(answer),
             Err(error @ (CallError::Absent { .. } | CallError::HungUp { .. })) => error,
             Err(error) => return Err(error),
         };
-        if start.elapsed() + AGAIN > wait.min(REPLACED) {
+        if start.elapsed() + RETRY_INTERVAL > wait.min(AGENT_RESTART_TIMEOUT) {
             return Err(error);
         }
-        thread::sleep(AGAIN);
+        thread::sleep(RETRY_INTERVAL);
     }
 }
 
@@ -154,7 +154,7 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
     version::check(&conf.cni_version)?;
     let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
-    let wait = settings.wait().min(REPLACED);
+    let wait = settings.wait().min(AGENT_RESTART_TIMEOUT);
     match protocol::call(&settings.socket, Request::Check(request), wait) {
         Ok(Response::Failed { reason }) => Err(CniError::new(
             Code::CheckFailed,
@@ -164,7 +164,7 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
         Ok(_) => Ok(()),
         Err(error) => {
             let line = format!("CHECK {pod}: not verified: {error}");
-            log::tell(settings.log_file.as_deref(), &line);
+            log::write(settings.log_file.as_deref(), &line);
             Ok(())
         }
     }
@@ -185,7 +185,7 @@ pub(super) fn del(environment: &Environment, input: &[u8]) {
         return;
     };
     let what = format!("DEL {}", name(environment));
-    if inform(&what, &settings, Request::Del(request)) == Informed::NoAgent {
+    if notify(&what, &settings, Request::Del(request)) == Notified::NoAgent {
         cleanup::sweep(&settings, netns);
     }
 }
@@ -206,27 +206,27 @@ pub(super) fn gc(input: &[u8]) {
         network,
         container_ids,
     };
-    let _informed = inform("GC", &settings, Request::Gc(request));
+    let _notified = notify("GC", &settings, Request::Gc(request));
 }
 
 #[derive(PartialEq, Eq)]
-enum Informed {
+enum Notified {
     /// An agent is there, whether it has answered or not.
     Agent,
     NoAgent,
 }
 
-fn inform(what: &str, settings: &PluginSettings, request: Request) -> Informed {
-    let Err(error) = protocol::call(&settings.socket, request, TELLING) else {
-        return Informed::Agent;
+fn notify(what: &str, settings: &PluginSettings, request: Request) -> Notified {
+    let Err(error) = protocol::call(&settings.socket, request, NOTIFY_TIMEOUT) else {
+        return Notified::Agent;
     };
     let line = format!(
         "{what}: could not notify the agent, which will detect the change itself: \
          {error}"
     );
-    log::tell(settings.log_file.as_deref(), &line);
+    log::write(settings.log_file.as_deref(), &line);
     match error {
-        CallError::Absent { .. } => Informed::NoAgent,
-        _ => Informed::Agent,
+        CallError::Absent { .. } => Notified::NoAgent,
+        _ => Notified::Agent,
     }
 }

@@ -1,6 +1,6 @@
-//! Being told when cgroups are made, and when the first process of one starts or its last ends.
+//! Watches for new cgroups, and for the first process of a cgroup to start or the last to exit.
 //!
-//! The kernel tells both by inotify: a new cgroup is a new folder, and `cgroup.events` is modified
+//! The kernel reports both by inotify: a new cgroup is a new folder, and `cgroup.events` is modified
 //! whenever its `populated` changes (`cgroup_update_populated`).
 
 use std::{cell::RefCell, collections::HashMap, io, path::Path, rc::Rc};
@@ -11,12 +11,12 @@ use super::inotify::Inotify;
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// A cgroup was made in a watched folder.
+pub enum CgroupEvent {
+    /// A cgroup was made in a watched directory.
     Made,
     /// The cgroup of the pod with this UID has its first process, or has lost its last.
     Populated(Rc<str>),
-    /// The cgroup of the pod with this UID is gone: it is told of no more.
+    /// The cgroup of the pod with this UID was deleted: no more events follow.
     Unwatched(Rc<str>),
     /// More has happened than the kernel could note.
     Overflow,
@@ -37,8 +37,8 @@ impl CgroupEvents {
         })
     }
 
-    /// Tells of cgroups that are made in `folder`. Once more does no harm.
-    pub fn watch_folder(&self, folder: &Path) -> io::Result<()> {
+    /// Tells of cgroups that are made in `directory`. Once more does no harm.
+    pub fn watch_dir(&self, folder: &Path) -> io::Result<()> {
         let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
         self.inotify.add(folder, made).map(drop)
     }
@@ -64,18 +64,18 @@ impl CgroupEvents {
     }
 
     /// What happens next.
-    pub async fn next(&self) -> io::Result<Vec<Told>> {
+    pub async fn next(&self) -> io::Result<Vec<CgroupEvent>> {
         let mut told = Vec::new();
         for event in self.inotify.next().await? {
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                told.push(Told::Overflow);
+                told.push(CgroupEvent::Overflow);
             } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                 let gone = self.pods.borrow_mut().remove(&event.wd);
-                told.extend(gone.map(Told::Unwatched));
+                told.extend(gone.map(CgroupEvent::Unwatched));
             } else if event.mask.contains(AddWatchFlags::IN_CREATE) {
-                told.push(Told::Made);
+                told.push(CgroupEvent::Made);
             } else if let Some(uid) = self.pods.borrow().get(&event.wd) {
-                told.push(Told::Populated(uid.clone()));
+                told.push(CgroupEvent::Populated(uid.clone()));
             }
         }
         told.dedup();
@@ -98,7 +98,7 @@ mod tests {
         let events = CgroupEvents::new().unwrap();
         events.watch_pod("a-uid", &pod).unwrap();
         fs::remove_dir_all(&pod).unwrap();
-        let gone = Told::Unwatched("a-uid".into());
+        let gone = CgroupEvent::Unwatched("a-uid".into());
         assert_eq!(events.next().await.unwrap(), [gone]);
         assert!(events.pods.borrow().is_empty());
         // Once it is there again it is watched again.
@@ -107,6 +107,6 @@ mod tests {
         events.watch_pod("a-uid", &pod).unwrap();
         fs::write(pod.join("cgroup.events"), "populated 1").unwrap();
         let told = events.next().await.unwrap();
-        assert_eq!(told, [Told::Populated("a-uid".into())]);
+        assert_eq!(told, [CgroupEvent::Populated("a-uid".into())]);
     }
 }

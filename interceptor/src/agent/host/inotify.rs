@@ -33,7 +33,7 @@ impl Inotify {
     }
 
     /// Watches what is at `path` from now on. Once more does no harm, and finds what has been made
-    /// anew there.
+    /// again there.
     pub(in crate::agent) fn add(
         &self,
         path: &Path,

@@ -59,7 +59,7 @@ impl Kubepods {
         &self.path
     }
 
-    /// The folders that pods' cgroups are made in, as far as they are there.
+    /// The directories that pods' cgroups are made in, as far as they are there.
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
         let classes = CLASSES.iter().map(|class| self.class(Some(class)));

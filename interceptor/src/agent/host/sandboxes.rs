@@ -31,7 +31,7 @@ pub struct PodCgroup {
     pub kubepods: PathBuf,
 }
 
-/// What the processes of a pod's cgroup tell.
+/// What the processes of a pod's cgroup show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Processes {
     /// There are none.
@@ -92,7 +92,7 @@ impl Sandboxes {
     pub fn processes(&self, cgroup: &Path) -> Processes {
         let mut pids = Vec::new();
         collect(cgroup, DEPTH, &mut pids);
-        // Those that end meanwhile do not count.
+        // Those that end in the meantime do not count.
         let seen: Vec<_> = pids.iter().filter_map(|pid| self.look_at(pid)).collect();
         if seen.is_empty() {
             return Processes::None;

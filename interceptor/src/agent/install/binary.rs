@@ -20,10 +20,10 @@ pub(super) fn install(path: &Path) -> Result<(), NotInstalled> {
 }
 
 fn install_as(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let _lock = lock(folder)?;
-    files::remove_unfinished(folder)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir)?;
+    let _lock = lock(dir)?;
+    files::remove_unfinished(dir)?;
     if is_ours(path)? {
         return Ok(());
     }
@@ -33,10 +33,10 @@ fn install_as(path: &Path) -> io::Result<()> {
     files::finish(new, path)
 }
 
-/// Keeps others of us out of `folder`.
-pub(super) fn lock(folder: &Path) -> io::Result<Flock<File>> {
-    let folder = File::open(folder)?;
-    Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+/// Keeps others of us out of `directory`.
+pub(super) fn lock(dir: &Path) -> io::Result<Flock<File>> {
+    let dir = File::open(dir)?;
+    Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 fn is_ours(path: &Path) -> io::Result<bool> {

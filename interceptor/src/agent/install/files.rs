@@ -56,27 +56,27 @@ pub(super) fn set_mode(file: &NamedTempFile, mode: u32) -> io::Result<()> {
 pub(super) fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
-    sync_folder(path)
+    sync_dir(path)
 }
 
 /// Makes sure that a change of names beside `path` is on the disk.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
 /// Removes a file. Is it gone by our doing?
 pub(super) fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Ok(()) => sync_folder(path).map(|()| true),
+        Ok(()) => sync_dir(path).map(|()| true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Removes what a process that was killed has not finished in `folder`. Others must not be writing
-/// there: the caller holds the folder's lock.
-pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
-    for path in list(folder)? {
+/// Removes what a process that was killed has not finished in `directory`. Others must not be writing
+/// there: the caller holds the directory's lock.
+pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for path in list(dir)? {
         let name = path.file_name().unwrap_or_default();
         if name.to_string_lossy().starts_with(UNFINISHED) {
             remove(&path)?;
@@ -85,9 +85,9 @@ pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder's files, in the order in which runtimes read them.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)?;
+/// The directory's files, in the order in which runtimes read them.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir)?;
     let mut paths = entries
         .map(|entry| Ok(entry?.path()))
         .collect::<io::Result<Vec<_>>>()?;

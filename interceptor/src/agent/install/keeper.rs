@@ -1,7 +1,7 @@
-//! Keeping the plugin installed.
+//! Keeps the plugin installed.
 //!
-//! Woken by changes of the folders only. Another plugin that rewrites its list without ours is
-//! answered at once; one that does so again and again insists on being alone: it is named, and not
+//! Woken by changes of the directories only. Another plugin that rewrites its list without ours is
+//! answered at once; one that does so repeatedly insists on being alone: it is named, and not
 //! fought.
 
 use std::{
@@ -23,19 +23,19 @@ use super::{
 };
 
 /// Passes are no closer together. Istio's agent throttles to the same.
-const THROTTLE: Duration = Duration::from_secs(1);
+const MIN_PASS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many installations within [`QUIET`] are no accident.
-const ACCIDENTS: usize = 5;
+/// More installations than this within [`CONTENTION_PERIOD`] mean that another program rewrites the file.
+const MAX_REINSTALLS: usize = 5;
 
-/// When nothing has been rewritten for so long, peace is assumed.
-const QUIET: Duration = Duration::from_mins(2);
+/// Contention is over when the file was not rewritten for this long.
+const CONTENTION_PERIOD: Duration = Duration::from_mins(2);
 
-/// The longest wait between two installations, while another rewrites the file.
-const LONGEST: Duration = Duration::from_mins(1);
+/// The largest interval between two installations, while another program rewrites the file.
+const MAX_PASS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// After a failure that no change of the folders may end.
-const RETRY: Duration = Duration::from_secs(10);
+/// Interval after a failure that a change in the directories may not resolve.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Whether pods get our plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,66 +51,66 @@ pub enum InstallState {
     },
 }
 
-/// How often the plugin had to be put back of late.
+/// Recent reinstallations of the plugin.
 #[derive(Default)]
-struct Peace {
+struct RewriteMonitor {
     installations: VecDeque<Instant>,
 }
 
-impl Peace {
+impl RewriteMonitor {
     /// A pass has ended. Has it had to install?
     fn passed(&mut self, now: Instant, installed: bool) {
         if installed {
             self.installations.push_back(now);
         }
-        let recent = |time: &Instant| now.duration_since(*time) < QUIET;
+        let recent = |time: &Instant| now.duration_since(*time) < CONTENTION_PERIOD;
         self.installations.retain(recent);
     }
 
     /// How many more there were than can be accidents, if any.
-    fn broken(&self) -> Option<u32> {
-        let count = self.installations.len().checked_sub(ACCIDENTS + 1)?;
+    fn contention(&self) -> Option<u32> {
+        let count = self.installations.len().checked_sub(MAX_REINSTALLS + 1)?;
         Some(count.try_into().unwrap_or(u32::MAX))
     }
 
     /// How long to wait before the next.
     fn pause(&self) -> Duration {
-        self.broken().map_or(THROTTLE, |count| {
-            THROTTLE
+        self.contention().map_or(MIN_PASS_INTERVAL, |count| {
+            MIN_PASS_INTERVAL
                 .saturating_mul(2_u32.saturating_pow(count + 1))
-                .min(LONGEST)
+                .min(MAX_PASS_INTERVAL)
         })
     }
 }
 
 /// Installs the plugin and keeps it so, for ever; `state` is told how it is, and `istio_cni` whether
-/// it is there as well. Ends only if folders cannot be watched at all.
+/// it is there as well. Ends only if directories cannot be watched at all.
 pub async fn keep(
     options: &InstallOptions,
     state: &watch::Sender<InstallState>,
     istio_cni: &watch::Sender<IstioCni>,
 ) -> Result<()> {
     let watch = Watch::new().context("cannot watch directories (inotify)")?;
-    let mut peace = Peace::default();
+    let mut monitor = RewriteMonitor::default();
     loop {
         // Before the pass: what changes during it is noticed.
         let watched = [&options.folders.cni_conf_dir, &options.folders.cni_bin_dir]
             .map(|path| watch.add(path));
         // Installing may take a while, and pods wait to be repaired.
         let looked = in_turn(options, neighbour::look).await?;
-        tell_of_istio_cni(istio_cni, looked.ok());
+        publish_istio_cni(istio_cni, looked.ok());
         let result = in_turn(options, once).await?;
-        peace.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
-        let now = judge(&result, &peace, options);
-        tell(state, now);
-        sleep(peace.pause()).await;
+        monitor.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
+        let now = judge(&result, &monitor, options);
+        publish(state, now);
+        sleep(monitor.pause()).await;
         let changed = watch.changed();
-        if result.is_err() || watched.iter().any(Result::is_err) || peace.broken().is_some() {
-            // A folder that was not there is there after the pass, and is to be watched.
+        if result.is_err() || watched.iter().any(Result::is_err) || monitor.contention().is_some() {
+            // A directory that was not there is there after the pass, and is to be watched.
             let wait = if watched.iter().any(Result::is_err) {
-                THROTTLE
+                MIN_PASS_INTERVAL
             } else {
-                RETRY
+                RETRY_INTERVAL
             };
             let _late = timeout(wait, changed).await;
         } else {
@@ -121,22 +121,22 @@ pub async fn keep(
     }
 }
 
-/// Held during a pass, which goes on when nobody waits for it any more.
-static PASS: Mutex<()> = Mutex::const_new(());
+/// Held during a pass, which goes on when no process waits for it any more.
+static PASS_LOCK: Mutex<()> = Mutex::const_new(());
 
 /// Waits for a pass that is under way. Once [`keep`] has been dropped, none begins any more: what is
 /// uninstalled then is not installed again.
 pub async fn at_rest() {
-    drop(PASS.lock().await);
+    drop(PASS_LOCK.lock().await);
 }
 
-/// Files are slow, and their lock may be another's for a while: other tasks go on meanwhile.
+/// Files are slow, and their lock may be another's for a while: other tasks go on in the meantime.
 async fn in_turn<T: Send + 'static>(
     options: &InstallOptions,
     work: fn(&InstallOptions) -> T,
 ) -> Result<T> {
     let options = options.clone();
-    let turn = PASS.lock().await;
+    let turn = PASS_LOCK.lock().await;
     let pass = spawn_blocking(move || {
         let _turn = turn;
         work(&options)
@@ -146,23 +146,23 @@ async fn in_turn<T: Send + 'static>(
 
 fn judge(
     result: &Result<Installed, NotInstalled>,
-    peace: &Peace,
+    monitor: &RewriteMonitor,
     options: &InstallOptions,
 ) -> InstallState {
     match result {
         Err(error) => InstallState::Not {
             reason: error.to_string(),
         },
-        Ok(installed) if peace.broken().is_some() => InstallState::Not {
+        Ok(installed) if monitor.contention().is_some() => InstallState::Not {
             reason: contested(installed.file(), &options.folders.cni_conf_dir),
         },
         Ok(installed) => InstallState::Installed(installed.file().to_owned()),
     }
 }
 
-/// Names who insists on being alone, as far as that can be told, and the cure.
-fn contested(file: &Path, folder: &Path) -> String {
-    let who = if is_ciliums(file) || has_ciliums_traces(folder) {
+/// Names the program that overwrites the file, if known, and what to do.
+fn contested(file: &Path, dir: &Path) -> String {
+    let who = if is_ciliums(file) || has_ciliums_traces(dir) {
         "Cilium removes other plugins: set `cni.exclusive=false` in its Helm values"
     } else {
         "another program on this node writes the file without interceptor-cni: configure that \
@@ -177,15 +177,15 @@ fn is_ciliums(file: &Path) -> bool {
 }
 
 /// With `cni.exclusive`, Cilium renames others' files so.
-fn has_ciliums_traces(folder: &Path) -> bool {
-    let paths = files::list(folder).unwrap_or_default();
+fn has_ciliums_traces(dir: &Path) -> bool {
+    let paths = files::list(dir).unwrap_or_default();
     let mut extensions = paths.iter().filter_map(|path| path.extension());
     extensions.any(|extension| extension == "cilium_bak")
 }
 
 /// Once for every change. What cannot be looked at is taken to be as it was; pods that istio-cni has
 /// programmed are left to it in any case.
-pub(super) fn tell_of_istio_cni(state: &watch::Sender<IstioCni>, looked: Option<IstioCni>) {
+pub(super) fn publish_istio_cni(state: &watch::Sender<IstioCni>, looked: Option<IstioCni>) {
     state.send_if_modified(|before| {
         let unseen = match before {
             IstioCni::Unknown => IstioCni::Absent,
@@ -199,7 +199,7 @@ pub(super) fn tell_of_istio_cni(state: &watch::Sender<IstioCni>, looked: Option<
 }
 
 /// Once for every change.
-fn tell(state: &watch::Sender<InstallState>, now: InstallState) {
+fn publish(state: &watch::Sender<InstallState>, now: InstallState) {
     state.send_if_modified(|before| {
         if *before == now {
             return false;
@@ -220,19 +220,19 @@ mod tests {
 
     #[test]
     fn who_rewrites_without_end_is_given_way() {
-        let mut peace = Peace::default();
+        let mut monitor = RewriteMonitor::default();
         let now = Instant::now();
-        for _ in 0..ACCIDENTS {
-            peace.passed(now, true);
+        for _ in 0..MAX_REINSTALLS {
+            monitor.passed(now, true);
         }
-        assert_eq!(peace.pause(), THROTTLE);
-        peace.passed(now, true);
-        assert_eq!(peace.pause(), 2 * THROTTLE);
+        assert_eq!(monitor.pause(), MIN_PASS_INTERVAL);
+        monitor.passed(now, true);
+        assert_eq!(monitor.pause(), 2 * MIN_PASS_INTERVAL);
         for _ in 0..50 {
-            peace.passed(now, true);
+            monitor.passed(now, true);
         }
-        assert_eq!(peace.pause(), LONGEST);
-        peace.passed(now + QUIET, false);
-        assert_eq!(peace.pause(), THROTTLE);
+        assert_eq!(monitor.pause(), MAX_PASS_INTERVAL);
+        monitor.passed(now + CONTENTION_PERIOD, false);
+        assert_eq!(monitor.pause(), MIN_PASS_INTERVAL);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{InstallOptions, NotInstalled, folder::Folder};
+use super::{InstallOptions, NotInstalled, conf_dir::ConfDir};
 
 /// Whether istio-cni programs the node's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,16 +22,16 @@ pub(super) fn look(options: &InstallOptions) -> Result<IstioCni, NotInstalled> {
     if options.allow_istio_cni {
         return Ok(IstioCni::Absent);
     }
-    let folder = Folder::open(&options.folders.cni_conf_dir)?;
+    let dir = ConfDir::open(&options.folders.cni_conf_dir)?;
     let file = if options.chained {
-        match folder.network(options.conf_file_name()) {
+        match dir.network(options.conf_file_name()) {
             Ok(file) => Some(file),
             Err(NotInstalled::NoNetwork { .. }) => None,
             Err(error) => return Err(error),
         }
         .filter(|file| file.network.has_istios())
     } else {
-        let mut networks = folder.networks()?.flatten();
+        let mut networks = dir.networks()?.flatten();
         networks.find(|file| file.network.has_istios())
     };
     Ok(file.map_or(IstioCni::Absent, |file| IstioCni::In(file.path)))

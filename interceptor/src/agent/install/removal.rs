@@ -1,4 +1,4 @@
-//! Taking the plugin off the node.
+//! Removes the plugin from the node.
 
 use std::{
     fs,
@@ -8,8 +8,9 @@ use std::{
 use tracing::debug;
 
 use super::{
-    CniFolders, NotInstalled, files,
-    folder::{ConfFile, Folder, SAVED, shape_of},
+    CniFolders, NotInstalled,
+    conf_dir::{ConfDir, ConfFile, SAVED, shape_of},
+    files,
 };
 use crate::{
     bpf::pins::Pins,
@@ -44,8 +45,8 @@ pub(super) fn uninstall_while(
 ) -> Result<Vec<String>, NotInstalled> {
     let mut done = Vec::new();
     if folders.cni_conf_dir.exists() {
-        let folder = Folder::open(&folders.cni_conf_dir)?;
-        let paths = files::list(&folder.path).map_err(NotInstalled::io(&folder.path))?;
+        let dir = ConfDir::open(&folders.cni_conf_dir)?;
+        let paths = files::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
         for path in &paths {
             remove_socket_of(path)?;
         }
@@ -68,8 +69,8 @@ pub(super) fn uninstall_while(
 /// Ends what [`uninstall`] has left to the plugin. Nothing is done where the plugin is installed again:
 /// an agent has come back.
 pub fn finish(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
-    let folder = Folder::open(&folders.cni_conf_dir)?;
-    let paths = files::list(&folder.path).map_err(NotInstalled::io(&folder.path))?;
+    let dir = ConfDir::open(&folders.cni_conf_dir)?;
+    let paths = files::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
     let is_uninstalled = |file: &ConfFile| {
         let settings = file.network.our_settings();
         settings.is_some_and(|settings| settings.uninstalled)

@@ -18,15 +18,15 @@ struct Command {
     install: InstallOptions,
 }
 
-/// A node's folders.
+/// A node's directories.
 struct Node {
-    folder: TempDir,
+    dir: TempDir,
 }
 
 impl Node {
     fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let node = Self { folder };
+        let dir = tempfile::tempdir().unwrap();
+        let node = Self { dir };
         fs::create_dir(node.conf("")).unwrap();
         for (name, text) in files {
             node.write(name, text);
@@ -35,11 +35,11 @@ impl Node {
     }
 
     fn conf(&self, name: &str) -> PathBuf {
-        self.folder.path().join("net.d").join(name)
+        self.dir.path().join("net.d").join(name)
     }
 
     fn binary(&self) -> PathBuf {
-        self.folder.path().join("bin").join(PLUGIN)
+        self.dir.path().join("bin").join(PLUGIN)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -58,7 +58,7 @@ impl Node {
     }
 
     fn options(&self, more: &[&str]) -> InstallOptions {
-        let [bin, conf] = ["bin", "net.d"].map(|name| self.folder.path().join(name));
+        let [bin, conf] = ["bin", "net.d"].map(|name| self.dir.path().join(name));
         let arguments = [
             "agent".into(),
             "--cni-bin-dir".into(),
@@ -168,7 +168,7 @@ fn the_network_is_the_one_that_runtimes_take() {
     assert_eq!(again, Installed::Already(node.conf("20-bridge.conflist")));
 }
 
-/// A chart sets the variable of a value that nobody has set.
+/// A chart sets the variable of a value that no process has set.
 #[test]
 fn an_empty_name_of_the_network_is_none() {
     let empty = ["--cni-conf-file-name", ""];
@@ -244,7 +244,10 @@ fn an_uninstall_that_was_broken_off_is_taken_up() {
 #[test]
 fn a_list_of_another_is_not_overwritten_by_one_plugin() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE), ("10-bridge.conflist", CALICO)]);
-    node.refused(&[], &["10-bridge.conf ", "10-bridge.conflist", "another's"]);
+    node.refused(
+        &[],
+        &["10-bridge.conf ", "10-bridge.conflist", "another program"],
+    );
     assert_eq!(node.read("10-bridge.conflist"), CALICO);
 }
 
@@ -349,7 +352,7 @@ fn what_cannot_be_looked_at_is_taken_to_be_as_it_was() {
     let named = node.options(&["--cni-conf-file-name", "10-calico.conflist"]);
     assert!(neighbour::look(&named).is_err());
     let (state, told) = watch::channel(IstioCni::Unknown);
-    let tell = |looked| keeper::tell_of_istio_cni(&state, looked);
+    let tell = |looked| keeper::publish_istio_cni(&state, looked);
     tell(None);
     assert_eq!(*told.borrow(), IstioCni::Absent);
     let there = IstioCni::In(node.conf("10-calico.conflist"));
@@ -522,8 +525,8 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
         );
         let settings = ours(&node, "10-calico.conflist").unwrap();
         assert!(settings.uninstalled);
-        let folder = fs::canonicalize(node.conf("")).unwrap();
-        assert_eq!(settings.conf_dir, Some(folder));
+        let dir = fs::canonicalize(node.conf("")).unwrap();
+        assert_eq!(settings.conf_dir, Some(dir));
         assert!(node.binary().exists());
     }
     // Installed again, it is as it was, and what it was left to end stays.

@@ -1,4 +1,4 @@
-//! Waiting for changes in folders.
+//! Waits for changes in directories.
 
 use std::{io, path::Path};
 
@@ -6,7 +6,7 @@ use nix::sys::inotify::AddWatchFlags;
 
 use crate::agent::host::inotify::Inotify;
 
-/// What can make a file another, or a folder.
+/// What can make a file another, or a directory.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_CREATE)
     .union(AddWatchFlags::IN_DELETE)
@@ -17,7 +17,7 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// A watch on folders.
+/// A watch on directories.
 pub(super) struct Watch(Inotify);
 
 impl Watch {
@@ -26,7 +26,7 @@ impl Watch {
         Inotify::new().map(Self)
     }
 
-    /// Watches the folder at `path` from now on.
+    /// Watches the directory at `path` from now on.
     pub(super) fn add(&self, path: &Path) -> io::Result<()> {
         self.0.add(path, CHANGES).map(drop)
     }

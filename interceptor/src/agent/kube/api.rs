@@ -7,7 +7,7 @@ use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::timeout;
 use tower::{BoxError, util::MapErrLayer};
 
-/// There was no answer. (What the API server answers is a [`kube::Error`] that is made of it later.)
+/// There was no response. (An error response becomes a [`kube::Error`] later.)
 #[derive(Debug, thiserror::Error)]
 #[error("cannot reach the API server at {address}: {cause}")]
 struct Unreachable {
@@ -15,7 +15,7 @@ struct Unreachable {
     cause: String,
 }
 
-/// A client that names the server's address where there is no answer: by itself, an error says
+/// A client that names the server's address if there is no response: by itself, an error says
 /// `ServiceError: client error (Connect)`.
 pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
     let address = config.cluster_url.to_string();
@@ -30,16 +30,14 @@ pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
     Ok(builder.with_layer(&MapErrLayer::new(with_address)).build())
 }
 
-/// What `call` answers within `patience`, or why it does not, in words.
-pub(in crate::agent) async fn answer<T>(
-    patience: Duration,
+/// The result of `call`, or why there is none within `limit`, in words.
+pub(in crate::agent) async fn request<T>(
+    limit: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, String> {
-    match timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|error| words(&error)),
-        Err(_late) => Err(format!(
-            "no response from the API server within {patience:?}"
-        )),
+    match timeout(limit, call).await {
+        Ok(request) => request.map_err(|error| words(&error)),
+        Err(_late) => Err(format!("no response from the API server within {limit:?}")),
     }
 }
 

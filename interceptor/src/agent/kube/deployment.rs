@@ -1,7 +1,7 @@
 //! The objects that the agent was deployed with: its `DaemonSet`, its namespace, its `ServiceAccount`.
 //!
 //! `kubectl delete -k` deletes the agent's rights within a second of its `DaemonSet`, mostly before
-//! it, so the API server refuses (401 or 403) to say at SIGTERM what became of the `DaemonSet`. But an
+//! it, so at SIGTERM the API server refuses (401 or 403) to return the `DaemonSet`. But an
 //! API server does not end a watch because the rights that it began with are deleted. So the agent
 //! watches two objects from its start, and is told of their deletion whatever is deleted first. Both
 //! hardly ever change, unlike the `DaemonSet`, whose status changes with every node.
@@ -24,15 +24,15 @@ use tracing::warn;
 
 use super::{
     api,
-    shutdown::{self, Asked, Deleted, Leaving},
+    shutdown::{self, DaemonSetState, Deleted, ShutdownAction},
 };
 use crate::agent::install::InstallOptions;
 
-/// How long finding out whether to uninstall may take: kubelet kills the agent after ten seconds.
-const LAST_QUESTION: Duration = Duration::from_secs(3);
+/// Limit for deciding whether to uninstall: kubelet kills the agent after ten seconds.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long to wait before the API server is asked again meanwhile.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Interval between requests.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the agent knows of its own deployment.
 pub struct Deployment {
@@ -84,32 +84,32 @@ impl Deployment {
 
     /// Finds out whether to uninstall. `client` should not retry by itself: if no answer decides, the
     /// last one is the reason.
-    pub async fn leaving(&self, client: &Client) -> Leaving {
-        let deadline = Instant::now() + LAST_QUESTION;
-        let seconds = LAST_QUESTION.as_secs();
-        let mut last = Asked::Unknown(format!(
+    pub async fn shutdown_action(&self, client: &Client) -> ShutdownAction {
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+        let seconds = SHUTDOWN_TIMEOUT.as_secs();
+        let mut last = DaemonSetState::Unknown(format!(
             "no response from the API server within {seconds} \
              s"
         ));
         loop {
-            let asked = timeout_at(deadline, self.ask(client)).await;
-            let is_late = asked.is_err();
-            last = asked.unwrap_or(last);
-            let leaving = shutdown::decide(&last, self.deleted.get());
-            if is_late || self.pod.is_none() || !matches!(leaving, Leaving::Unsure(_)) {
-                return leaving;
+            let result = timeout_at(deadline, self.daemon_set_state(client)).await;
+            let is_late = result.is_err();
+            last = result.unwrap_or(last);
+            let action = shutdown::decide(&last, self.deleted.get());
+            if is_late || self.pod.is_none() || !matches!(action, ShutdownAction::Unsure(_)) {
+                return action;
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
-    async fn ask(&self, client: &Client) -> Asked {
+    async fn daemon_set_state(&self, client: &Client) -> DaemonSetState {
         match self.daemon_set(client).await {
             Ok((_, Some(set))) if set.metadata.deletion_timestamp.is_none() => {
-                Asked::There(shown(&set))
+                DaemonSetState::Exists(full_name(&set))
             }
-            Ok((name, _)) => Asked::Gone(name),
-            Err(error) => Asked::Unknown(format!("{error:#}")),
+            Ok((name, _)) => DaemonSetState::Gone(name),
+            Err(error) => DaemonSetState::Unknown(format!("{error:#}")),
         }
     }
 
@@ -120,7 +120,7 @@ impl Deployment {
             anyhow::bail!("the agent's own pod is not configured (POD_NAME, POD_NAMESPACE)");
         };
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-        let found = pods.get(pod).await.map_err(|error| said(&error));
+        let found = pods.get(pod).await.map_err(|error| api_error(&error));
         let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
         let owners = found.metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
@@ -135,18 +135,18 @@ impl Deployment {
         let set = sets
             .get_opt(&owner.name)
             .await
-            .map_err(|error| said(&error));
+            .map_err(|error| api_error(&error));
         let set = set.with_context(|| format!("cannot get the DaemonSet {name}"))?;
         Ok((name, set))
     }
 }
 
-fn shown(set: &DaemonSet) -> String {
+fn full_name(set: &DaemonSet) -> String {
     format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any())
 }
 
 /// A client's error in words, with the API server's status code.
-fn said(error: &kube::Error) -> Error {
+fn api_error(error: &kube::Error) -> Error {
     Error::msg(api::words(error))
 }
 

@@ -21,28 +21,28 @@ use crate::cni::protocol::PodName;
 /// What reports.
 const CONTROLLER: &str = "interceptor-agent";
 
-/// So many events are told within [`PERIOD`], of all pods together; what is more is in the log only.
-const AT_MOST: usize = 100;
+/// Events published within [`RATE_LIMIT_PERIOD`], of all pods together; further ones are only logged.
+const MAX_EVENTS: usize = 100;
 
-/// See [`AT_MOST`].
-const PERIOD: Duration = Duration::from_mins(1);
+/// See [`MAX_EVENTS`].
+const RATE_LIMIT_PERIOD: Duration = Duration::from_mins(1);
 
-/// How many are told at a time.
-const AT_ONCE: usize = 4;
+/// Concurrent requests.
+const MAX_CONCURRENT: usize = 4;
 
-/// The API server may take so long for one.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Limit for one request to the API server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an event's text may be (`noteLengthLimit` of the API server).
-const LONGEST: usize = 1024;
+const MAX_NOTE_LENGTH: usize = 1024;
 
-/// Tells events.
+/// Publishes Events.
 #[derive(Clone)]
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    told: Rc<RefCell<VecDeque<Instant>>>,
-    at_once: Rc<Semaphore>,
+    published: Rc<RefCell<VecDeque<Instant>>>,
+    permits: Rc<Semaphore>,
 }
 
 impl Events {
@@ -56,23 +56,23 @@ impl Events {
         Self {
             client,
             reporter,
-            told: Rc::default(),
-            at_once: Rc::new(Semaphore::new(AT_ONCE)),
+            published: Rc::default(),
+            permits: Rc::new(Semaphore::new(MAX_CONCURRENT)),
         }
     }
 
     /// Something is not as it should be.
     pub fn warn(&self, pod: &PodName, uid: &str, reason: &str, note: &str) {
-        self.tell(EventType::Warning, pod, uid, reason, note);
+        self.publish_event(EventType::Warning, pod, uid, reason, note);
     }
 
     /// Something has changed.
     pub fn note(&self, pod: &PodName, uid: &str, reason: &str, note: &str) {
-        self.tell(EventType::Normal, pod, uid, reason, note);
+        self.publish_event(EventType::Normal, pod, uid, reason, note);
     }
 
-    fn tell(&self, type_: EventType, pod: &PodName, uid: &str, reason: &str, note: &str) {
-        if !self.may_tell() {
+    fn publish_event(&self, type_: EventType, pod: &PodName, uid: &str, reason: &str, note: &str) {
+        if !self.may_publish() {
             return;
         }
         let event = Event {
@@ -85,14 +85,14 @@ impl Events {
         let reference = reference(pod, uid);
         let events = self.clone();
         spawn_local(async move {
-            let Ok(_turn) = events.at_once.acquire().await else {
+            let Ok(_turn) = events.permits.acquire().await else {
                 return;
             };
             // Of a second event of the same reason a recorder counts the first once more, whose note
-            // is another. (What has been told already does not come here again.)
+            // is another. (Repeated notices are dropped before.)
             let recorder = Recorder::new(events.client, events.reporter);
             let publish = recorder.publish(&event, &reference);
-            match timeout(PATIENCE, publish).await {
+            match timeout(REQUEST_TIMEOUT, publish).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("failed to publish event: {}", api::words(&error)),
                 Err(_late) => debug!("failed to publish event: timed out"),
@@ -100,18 +100,18 @@ impl Events {
         });
     }
 
-    fn may_tell(&self) -> bool {
+    fn may_publish(&self) -> bool {
         let now = Instant::now();
-        let mut told = self.told.borrow_mut();
-        while told
+        let mut published = self.published.borrow_mut();
+        while published
             .front()
-            .is_some_and(|time| now.duration_since(*time) > PERIOD)
+            .is_some_and(|time| now.duration_since(*time) > RATE_LIMIT_PERIOD)
         {
-            told.pop_front();
+            published.pop_front();
         }
-        let may = told.len() < AT_MOST;
+        let may = published.len() < MAX_EVENTS;
         if may {
-            told.push_back(now);
+            published.push_back(now);
         }
         may
     }
@@ -129,10 +129,10 @@ fn reference(pod: &PodName, uid: &str) -> ObjectReference {
 }
 
 fn shortened(note: &str) -> String {
-    if note.len() <= LONGEST {
+    if note.len() <= MAX_NOTE_LENGTH {
         return note.to_owned();
     }
-    let end = note.floor_char_boundary(LONGEST - '…'.len_utf8());
+    let end = note.floor_char_boundary(MAX_NOTE_LENGTH - '…'.len_utf8());
     format!("{}…", &note[..end])
 }
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_where_a_letter_ends() {
         assert_eq!(shortened("short"), "short");
-        let long = shortened(&"ä".repeat(LONGEST));
-        assert!(long.len() <= LONGEST && long.ends_with("ä…"));
+        let long = shortened(&"ä".repeat(MAX_NOTE_LENGTH));
+        assert!(long.len() <= MAX_NOTE_LENGTH && long.ends_with("ä…"));
     }
 }

@@ -14,43 +14,43 @@ use crate::agent::policy::{index, pod::Pod, select::Runtime};
 /// On a namespace, with the value `true`: what captures less may be followed while a pod runs.
 pub const ALLOW_RELAXATION: &str = "interceptor.dev/allow-relaxation";
 
-/// How long the API server may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Limit for one request to the API server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an answer is kept: events of all pods would ask, and wait for the answer. Nothing tells
-/// that a class was made, or made anew with another handler, or what a namespace permits.
-pub(in crate::agent) const MEMORY: Duration = Duration::from_secs(30);
+/// that a class was made, or made again with another handler, or what a namespace permits.
+pub(in crate::agent) const CACHE_TTL: Duration = Duration::from_secs(30);
 
 /// Asks the API server.
-pub struct Surroundings {
+pub struct Lookups {
     client: Client,
-    asks_namespaces: bool,
+    reads_namespaces: bool,
     /// By the class. `None`: asked for in vain.
-    handlers: Answers<Option<String>>,
+    handlers: Cache<Option<String>>,
     /// By the namespace, whether it permits to capture less.
-    permissions: Answers<bool>,
+    permissions: Cache<bool>,
 }
 
-impl Surroundings {
+impl Lookups {
     /// Nothing is known yet. Namespaces are asked for only if that matters.
     #[must_use]
-    pub fn new(client: Client, asks_namespaces: bool) -> Self {
+    pub fn new(client: Client, reads_namespaces: bool) -> Self {
         Self {
             client,
-            asks_namespaces,
-            handlers: Answers::default(),
-            permissions: Answers::default(),
+            reads_namespaces,
+            handlers: Cache::default(),
+            permissions: Cache::default(),
         }
     }
 
     /// Those of `pod`. If that is `changed`, its namespace is asked what it permits now.
-    pub async fn of(&self, pod: &Pod, changed: bool) -> index::Surroundings {
+    pub async fn of(&self, pod: &Pod, changed: bool) -> index::PodContext {
         let runtime = match &pod.runtime_class {
             Some(class) => self.runtime(class).await,
             None => Runtime::Default,
         };
-        let may_relax = self.asks_namespaces && self.may_relax(pod, changed).await;
-        index::Surroundings { runtime, may_relax }
+        let may_relax = self.reads_namespaces && self.may_relax(pod, changed).await;
+        index::PodContext { runtime, may_relax }
     }
 
     async fn runtime(&self, class: &str) -> Runtime {
@@ -58,13 +58,13 @@ impl Surroundings {
             // A class that cannot be asked for again is what it was.
             self.handler(class).await.or(known.flatten())
         };
-        let handler = self.handlers.get(class, MEMORY, ask).await;
+        let handler = self.handlers.get(class, CACHE_TTL, ask).await;
         handler.map_or_else(|| Runtime::Unknown(class.to_owned()), Runtime::Handler)
     }
 
     async fn handler(&self, class: &str) -> Option<String> {
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        let found = api::answer(PATIENCE, classes.get(class)).await;
+        let found = api::request(REQUEST_TIMEOUT, classes.get(class)).await;
         found
             .inspect_err(|problem| warn!("cannot get the RuntimeClass {class}: {problem}"))
             .ok()
@@ -78,15 +78,15 @@ impl Surroundings {
 
     async fn may_relax(&self, pod: &Pod, changed: bool) -> bool {
         let namespace = &pod.name.namespace;
-        let memory = if changed { Duration::ZERO } else { MEMORY };
-        let ask = async |_known| self.permits_less(namespace).await;
-        self.permissions.get(namespace, memory, ask).await
+        let ttl = if changed { Duration::ZERO } else { CACHE_TTL };
+        let ask = async |_known| self.allows_relaxation(namespace).await;
+        self.permissions.get(namespace, ttl, ask).await
     }
 
     /// What is not known is not permitted.
-    async fn permits_less(&self, namespace: &str) -> bool {
+    async fn allows_relaxation(&self, namespace: &str) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let found = match api::answer(PATIENCE, namespaces.get(namespace)).await {
+        let found = match api::request(REQUEST_TIMEOUT, namespaces.get(namespace)).await {
             Ok(found) => found,
             Err(problem) => {
                 warn!(
@@ -104,20 +104,20 @@ impl Surroundings {
 }
 
 /// What has been answered for a name, and when. Empty while it is asked for the first time.
-type Answer<T> = Rc<Mutex<Option<(Instant, T)>>>;
+type CacheEntry<T> = Rc<Mutex<Option<(Instant, T)>>>;
 
-/// Answers by names, each asked for by one at a time: others wait for what that is told.
-struct Answers<T>(RefCell<HashMap<String, Answer<T>>>);
+/// A cache by name. Concurrent requests for one name wait for the result of the first.
+struct Cache<T>(RefCell<HashMap<String, CacheEntry<T>>>);
 
-impl<T> Default for Answers<T> {
+impl<T> Default for Cache<T> {
     fn default() -> Self {
         Self(RefCell::default())
     }
 }
 
-impl<T: Clone> Answers<T> {
-    /// The answer for `name`. One that is older than `memory` is asked for again.
-    async fn get(&self, name: &str, memory: Duration, ask: impl AsyncFnOnce(Option<T>) -> T) -> T {
+impl<T: Clone> Cache<T> {
+    /// The value for `name`, which is looked up again if it is older than `ttl`.
+    async fn get(&self, name: &str, ttl: Duration, ask: impl AsyncFnOnce(Option<T>) -> T) -> T {
         let answer = self
             .0
             .borrow_mut()
@@ -126,7 +126,7 @@ impl<T: Clone> Answers<T> {
             .clone();
         let mut answer = answer.lock().await;
         if let Some((asked, known)) = &*answer
-            && asked.elapsed() < memory
+            && asked.elapsed() < ttl
         {
             return known.clone();
         }
@@ -136,9 +136,9 @@ impl<T: Clone> Answers<T> {
         now
     }
 
-    /// Forgets answers; one that is being asked for will be new in any case.
+    /// Drops values; a value that is being looked up will be new in any case.
     fn forget(&self, which: impl Fn(&T) -> bool) {
-        let is_to_go = |answer: &Answer<T>| {
+        let is_to_go = |answer: &CacheEntry<T>| {
             let answer = answer.try_lock();
             answer.is_ok_and(|answer| answer.as_ref().is_some_and(|(_, known)| which(known)))
         };
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn who_asks_at_once_for_the_same_waits_for_one_answer() {
-        let answers = Answers::default();
+        let cache = Cache::default();
         let asked = Cell::new(0);
         let ask = |name| {
-            answers.get(name, MEMORY, async |_| {
+            cache.get(name, CACHE_TTL, async |_| {
                 asked.set(asked.get() + 1);
                 yield_now().await;
                 asked.get()
@@ -178,13 +178,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_asked_for_again_when_it_is_old_and_is_else_what_it_was() {
-        let answers = Answers::default();
-        let get = |memory, now: Option<u32>| {
+        let cache = Cache::default();
+        let get = |ttl, now: Option<u32>| {
             let ask = async |known: Option<Option<u32>>| now.or(known.flatten());
-            block_on(answers.get("class", memory, ask))
+            block_on(cache.get("class", ttl, ask))
         };
-        assert_eq!(get(MEMORY, Some(1)), Some(1));
-        assert_eq!(get(MEMORY, Some(2)), Some(1));
+        assert_eq!(get(CACHE_TTL, Some(1)), Some(1));
+        assert_eq!(get(CACHE_TTL, Some(2)), Some(1));
         assert_eq!(get(Duration::ZERO, Some(2)), Some(2));
         // In vain.
         assert_eq!(get(Duration::ZERO, None), Some(2));
@@ -192,11 +192,11 @@ mod tests {
 
     #[test]
     fn only_what_is_unknown_is_forgotten() {
-        let answers = Answers::default();
-        let get = |name, now: Option<u32>| block_on(answers.get(name, MEMORY, async |_| now));
+        let cache = Cache::default();
+        let get = |name, now: Option<u32>| block_on(cache.get(name, CACHE_TTL, async |_| now));
         assert_eq!(get("known", Some(1)), Some(1));
         assert_eq!(get("unknown", None), None);
-        answers.forget(Option::is_none);
+        cache.forget(Option::is_none);
         assert_eq!(get("known", Some(2)), Some(1));
         assert_eq!(get("unknown", Some(2)), Some(2));
     }

@@ -1,7 +1,6 @@
-//! The node's pods, as the API server tells them.
+//! Watches the node's pods at the API server.
 //!
-//! What the API server does not tell changes nothing: while there is no answer, or none that is
-//! complete, no pod is taken for gone.
+//! Only complete information counts: a failed request or an incomplete list removes no pod.
 
 use std::{mem, time::Duration};
 
@@ -22,9 +21,9 @@ use super::api;
 /// The annotation in which kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What the API server tells.
+/// An event of the pod watch.
 #[derive(Debug)]
-pub enum Told {
+pub enum PodEvent {
     /// These are all pods of the node.
     All(Vec<Pod>),
     /// The pod is new, or has changed.
@@ -37,7 +36,11 @@ pub enum Told {
 
 /// Watches the pods of `node` for ever, beginning after some part of `jitter`: thousands of agents
 /// may start at once.
-pub fn pods(client: Client, node: &str, jitter: Duration) -> impl Stream<Item = Told> + use<> {
+pub fn watch_pods(
+    client: Client,
+    node: &str,
+    jitter: Duration,
+) -> impl Stream<Item = PodEvent> + use<> {
     let mut config = watcher::Config::default()
         .fields(&format!("spec.nodeName={node}"))
         // Resource version 0: what the API server has at hand, without asking etcd.
@@ -46,20 +49,20 @@ pub fn pods(client: Client, node: &str, jitter: Duration) -> impl Stream<Item = 
     config.page_size = None;
     let events = watcher(Api::all(client), config).default_backoff();
     let mut listed = Vec::new();
-    let told = events
+    let pod_event = events
         .map_ok(|event| event.modify(trim))
         .filter_map(move |event| {
-            let told = told(event, &mut listed);
-            async move { told }
+            let pod_event = pod_event(event, &mut listed);
+            async move { pod_event }
         });
     async move {
         sleep(part_of(jitter)).await;
-        told
+        pod_event
     }
     .flatten_stream()
 }
 
-fn told(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Option<Told> {
+fn pod_event(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Option<PodEvent> {
     match event {
         Ok(Event::Init) => {
             listed.clear();
@@ -69,13 +72,13 @@ fn told(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -> Opt
             listed.push(pod);
             None
         }
-        Ok(Event::InitDone) => Some(Told::All(mem::take(listed))),
-        Ok(Event::Apply(pod)) => Some(Told::Pod(Box::new(pod))),
-        Ok(Event::Delete(pod)) => Some(Told::Gone(Box::new(pod))),
+        Ok(Event::InitDone) => Some(PodEvent::All(mem::take(listed))),
+        Ok(Event::Apply(pod)) => Some(PodEvent::Pod(Box::new(pod))),
+        Ok(Event::Delete(pod)) => Some(PodEvent::Gone(Box::new(pod))),
         Err(error) => {
             let problem = api::words(&error);
             warn!("pod watch failed: {problem}; retrying");
-            Some(Told::Failed(problem))
+            Some(PodEvent::Failed(problem))
         }
     }
 }
@@ -107,16 +110,16 @@ mod tests {
     #[test]
     fn a_list_counts_only_once_it_is_complete() {
         let mut listed = Vec::new();
-        assert!(told(Ok(Event::Init), &mut listed).is_none());
-        assert!(told(Ok(Event::InitApply(pod("a"))), &mut listed).is_none());
-        // Broken off, and begun anew.
+        assert!(pod_event(Ok(Event::Init), &mut listed).is_none());
+        assert!(pod_event(Ok(Event::InitApply(pod("a"))), &mut listed).is_none());
+        // Broken off, and begun again.
         assert!(matches!(
-            told(Err(watcher::Error::NoResourceVersion), &mut listed),
-            Some(Told::Failed(_))
+            pod_event(Err(watcher::Error::NoResourceVersion), &mut listed),
+            Some(PodEvent::Failed(_))
         ));
-        assert!(told(Ok(Event::Init), &mut listed).is_none());
-        assert!(told(Ok(Event::InitApply(pod("b"))), &mut listed).is_none());
-        let Some(Told::All(pods)) = told(Ok(Event::InitDone), &mut listed) else {
+        assert!(pod_event(Ok(Event::Init), &mut listed).is_none());
+        assert!(pod_event(Ok(Event::InitApply(pod("b"))), &mut listed).is_none());
+        let Some(PodEvent::All(pods)) = pod_event(Ok(Event::InitDone), &mut listed) else {
             panic!("the list is complete");
         };
         assert_eq!(pods, [pod("b")]);

@@ -7,16 +7,16 @@
 
 /// What the API server says of the agent's `DaemonSet`, with its name.
 #[derive(Debug)]
-pub enum Asked {
+pub enum DaemonSetState {
     /// It is there, and not being deleted.
-    There(String),
+    Exists(String),
     /// It is being deleted, or there is none (404).
     Gone(String),
-    /// There is no answer, or another error than 404. With what was asked for, and the error.
+    /// No response, or an error other than 404: the request and the error.
     Unknown(String),
 }
 
-/// What watches that began while the agent had its rights have told.
+/// What the watches have reported that started while the agent had its permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deleted {
     /// The agent's namespace is being deleted, which cannot be undone.
@@ -27,7 +27,7 @@ pub struct Deleted {
 
 /// What to do with what is installed on the node, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leaving {
+pub enum ShutdownAction {
     /// Keep it: another agent follows.
     Keep(String),
     /// Keep it: whether another agent follows is not known.
@@ -38,19 +38,21 @@ pub enum Leaving {
 
 /// Decides.
 #[must_use]
-pub fn decide(asked: &Asked, deleted: Deleted) -> Leaving {
+pub fn decide(asked: &DaemonSetState, deleted: Deleted) -> ShutdownAction {
     if deleted.namespace {
-        return Leaving::Uninstall("the agent's namespace is being deleted".to_owned());
+        return ShutdownAction::Uninstall("the agent's namespace is being deleted".to_owned());
     }
     match asked {
-        Asked::There(name) => Leaving::Keep(format!(
+        DaemonSetState::Exists(name) => ShutdownAction::Keep(format!(
             "the DaemonSet {name} exists and is not being deleted"
         )),
-        Asked::Gone(name) => Leaving::Uninstall(format!("the DaemonSet {name} is deleted")),
-        Asked::Unknown(why) if deleted.service_account => {
-            Leaving::Uninstall(format!("the agent's ServiceAccount is deleted, and {why}"))
+        DaemonSetState::Gone(name) => {
+            ShutdownAction::Uninstall(format!("the DaemonSet {name} is deleted"))
         }
-        Asked::Unknown(why) => Leaving::Unsure(why.clone()),
+        DaemonSetState::Unknown(why) if deleted.service_account => {
+            ShutdownAction::Uninstall(format!("the agent's ServiceAccount is deleted, and {why}"))
+        }
+        DaemonSetState::Unknown(why) => ShutdownAction::Unsure(why.clone()),
     }
 }
 
@@ -75,14 +77,14 @@ mod tests {
     fn decisions(deleted: Deleted) -> [&'static str; 3] {
         let name = || "mesh/interceptor".to_owned();
         let asked = [
-            Asked::There(name()),
-            Asked::Gone(name()),
-            Asked::Unknown(name()),
+            DaemonSetState::Exists(name()),
+            DaemonSetState::Gone(name()),
+            DaemonSetState::Unknown(name()),
         ];
         asked.map(|asked| match decide(&asked, deleted) {
-            Leaving::Keep(_) => "keep",
-            Leaving::Unsure(_) => "unsure",
-            Leaving::Uninstall(_) => "uninstall",
+            ShutdownAction::Keep(_) => "keep",
+            ShutdownAction::Unsure(_) => "unsure",
+            ShutdownAction::Uninstall(_) => "uninstall",
         })
     }
 
@@ -97,10 +99,10 @@ mod tests {
     #[test]
     fn the_reason_names_the_object_and_the_error() {
         let why = "cannot get the DaemonSet mesh/interceptor: 403 Forbidden: no";
-        let unsure = decide(&Asked::Unknown(why.to_owned()), NONE);
-        assert_eq!(unsure, Leaving::Unsure(why.to_owned()));
-        let there = decide(&Asked::There("mesh/interceptor".to_owned()), NONE);
-        let says = matches!(&there, Leaving::Keep(why) if why.contains("mesh/interceptor"));
+        let unsure = decide(&DaemonSetState::Unknown(why.to_owned()), NONE);
+        assert_eq!(unsure, ShutdownAction::Unsure(why.to_owned()));
+        let there = decide(&DaemonSetState::Exists("mesh/interceptor".to_owned()), NONE);
+        let says = matches!(&there, ShutdownAction::Keep(why) if why.contains("mesh/interceptor"));
         assert!(says, "{there:?}");
     }
 }

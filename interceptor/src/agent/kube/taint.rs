@@ -1,4 +1,4 @@
-//! Taking the taint off the node that keeps pods away until they can be captured there.
+//! Removes the taint that keeps pods off the node until they can be captured there.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::api;
 
-/// How long to wait after a failure.
-const RETRY: Duration = Duration::from_secs(5);
+/// Delay after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Takes the taint called `key` off the node `name`, trying until that is done.
 pub async fn remove(client: Client, name: &str, key: &str) {
@@ -22,7 +22,7 @@ pub async fn remove(client: Client, name: &str, key: &str) {
     while let Err(error) = try_remove(&nodes, name, key).await {
         let problem = api::words(&error);
         warn!("cannot remove the taint {key} from node {name}, retrying: {problem}");
-        sleep(RETRY).await;
+        sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -39,7 +39,7 @@ async fn try_remove(nodes: &Api<Node>, name: &str, key: &str) -> kube::Result<()
     Ok(())
 }
 
-/// A JSON patch that takes it off, and fails if somebody has changed the taints meanwhile.
+/// A JSON patch that takes it off, and fails if somebody has changed the taints in the meantime.
 fn patch(taints: &[Taint], key: &str) -> Option<Value> {
     let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
     (kept.len() < taints.len()).then(|| {

@@ -12,18 +12,18 @@ use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags,
 
 /// How a pod is to be captured, and from when on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intent {
+pub struct CapturePlan {
     /// What is captured.
     pub settings: Settings,
     /// Which of what the pod asks for has no effect, and why.
     pub notes: Vec<String>,
     /// From when on.
-    pub from: From,
+    pub from: CaptureFrom,
 }
 
 /// From when on a pod is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum CaptureFrom {
     /// Before its first container starts.
     Start,
     /// When its istio-init container runs: init containers before it have the network to
@@ -46,7 +46,7 @@ pub fn mode(pod: &Pod) -> String {
 }
 
 /// How an injected pod is captured, whose proxy is `proxy`.
-pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<Intent, String> {
+pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<CapturePlan, String> {
     let mode = mode(pod);
     if !["REDIRECT", "TPROXY"].contains(&mode.as_str()) {
         return Err(format!(
@@ -83,9 +83,9 @@ pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<Intent, String> {
     if is_set("INVALID_DROP") {
         arguments.push("--drop-invalid".to_owned());
     }
-    let mut intent = parse(&arguments, &|_| None, From::Start, named_in_pod)?;
-    intent.notes.extend(note);
-    Ok(intent)
+    let mut plan = parse(&arguments, &|_| None, CaptureFrom::Start, named_in_pod)?;
+    plan.notes.extend(note);
+    Ok(plan)
 }
 
 fn flag(name: &str, value: &str) -> String {
@@ -103,14 +103,14 @@ fn named_in_pod(setting: &str) -> String {
 }
 
 /// How a pod is captured whose istio-init container is ours: by its arguments and variables.
-pub fn of_init_container(init: &Container) -> Result<Intent, String> {
+pub fn of_init_container(init: &Container) -> Result<CapturePlan, String> {
     let words = init.command.iter().chain(&init.arguments);
     let arguments: Vec<_> = words
         .skip_while(|word| !word.starts_with('-'))
         .cloned()
         .collect();
     let variables = |name: &str| init.variables.get(name).cloned();
-    parse(&arguments, &variables, From::IstioInit, |setting| {
+    parse(&arguments, &variables, CaptureFrom::IstioInit, |setting| {
         format!("istio-init's {setting}")
     })
 }
@@ -118,9 +118,9 @@ pub fn of_init_container(init: &Container) -> Result<Intent, String> {
 fn parse(
     arguments: &[String],
     variables: &dyn Fn(&str) -> Option<String>,
-    from: From,
+    from: CaptureFrom,
     name: impl Fn(&str) -> String,
-) -> Result<Intent, String> {
+) -> Result<CapturePlan, String> {
     let command = Command::new("istio-iptables").no_binary_name(true);
     let command = ControlFlags::augment_args(IstioFlags::augment_args(command))
         .args_override_self(true)
@@ -133,7 +133,7 @@ fn parse(
         let setting = name(&error.setting);
         SettingError { setting, ..error }.to_string()
     })?;
-    Ok(Intent {
+    Ok(CapturePlan {
         settings: parsed.settings,
         notes: parsed.notes,
         from,
@@ -151,7 +151,7 @@ mod tests {
         settings::{DnsCapture, Mode, tests::settings},
     };
 
-    fn intent(annotations: &[(&str, &str)], proxy: &Value) -> Result<Intent, String> {
+    fn plan(annotations: &[(&str, &str)], proxy: &Value) -> Result<CapturePlan, String> {
         let mut manifest = injected();
         let status = json!({"sidecar.istio.io/status": "{}"});
         manifest["metadata"]["annotations"] = status;
@@ -167,9 +167,9 @@ mod tests {
 
     #[track_caller]
     fn check(annotations: &[(&str, &str)], proxy: &Value, flags: &[&str]) {
-        let intent = intent(annotations, proxy).unwrap();
-        assert_eq!(intent.settings, settings(flags, &[]).unwrap());
-        assert_eq!(intent.from, From::Start);
+        let plan = plan(annotations, proxy).unwrap();
+        assert_eq!(plan.settings, settings(flags, &[]).unwrap());
+        assert_eq!(plan.from, CaptureFrom::Start);
     }
 
     /// The rules that istio-cni programs for a pod without annotations.
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn the_defaults_are_istio_cnis() {
         check(&[], &json!({}), &DEFAULTS);
-        // Root is nobody's proxy.
+        // No proxy runs as root.
         let root = json!({"securityContext": {"runAsUser": 0, "runAsGroup": 0}});
         check(&[], &root, &DEFAULTS);
     }
@@ -272,8 +272,8 @@ mod tests {
             ("istio.io/reroute-virtual-interfaces", "new0"),
         ];
         let rerouted = |annotations| {
-            let intent = intent(annotations, &json!({})).unwrap();
-            intent.settings.rerouted_interfaces[0].to_string()
+            let plan = plan(annotations, &json!({})).unwrap();
+            plan.settings.rerouted_interfaces[0].to_string()
         };
         assert_eq!(rerouted(&both), "new0");
         assert_eq!(rerouted(&both[..1]), "old0");
@@ -300,7 +300,7 @@ mod tests {
             ),
             ("sidecar.istio.io/interceptionMode", "tproxy"),
         ] {
-            let problem = intent(&[(annotation, value)], &json!({})).unwrap_err();
+            let problem = plan(&[(annotation, value)], &json!({})).unwrap_err();
             assert!(problem.contains(annotation), "{problem}");
             assert!(problem.contains(value), "{problem}");
         }
@@ -314,7 +314,7 @@ mod tests {
                 "80x",
                 "annotation traffic.sidecar.istio.io/includeInboundPorts \"80x\": \"80x\" is not a \
                  port: give '*', or port numbers from 0 to 65535, without leading zeros, separated by \
-                 commas; annotations take no ranges",
+                 commas; annotations do not accept ranges",
             ),
             (
                 "traffic.sidecar.istio.io/excludeOutboundIPRanges",
@@ -326,7 +326,7 @@ mod tests {
             ),
         ];
         for (annotation, value, expected) in cases {
-            let problem = intent(&[(annotation, value)], &json!({})).unwrap_err();
+            let problem = plan(&[(annotation, value)], &json!({})).unwrap_err();
             assert_eq!(problem, expected);
         }
         let odd = Container {
@@ -337,7 +337,7 @@ mod tests {
         let expected = "istio-init's --istio-inbound-ports \"80x\": \"80x\" is not a port: ";
         assert!(problem.starts_with(expected), "{problem}");
         let owner = json!({"securityContext": {"runAsUser": -5}});
-        let problem = intent(&[], &owner).unwrap_err();
+        let problem = plan(&[], &owner).unwrap_err();
         let expected = "istio-proxy's securityContext.runAsUser \"-5\": ";
         assert!(problem.starts_with(expected), "{problem}");
     }
@@ -356,7 +356,7 @@ mod tests {
                 "\\PC{0,8}",
             ],
         ) {
-            if let Err(problem) = intent(&[(annotation.name, &value)], &json!({})) {
+            if let Err(problem) = plan(&[(annotation.name, &value)], &json!({})) {
                 let start = format!("annotation {} {value:?}: ", annotation.name);
                 prop_assert!(problem.starts_with(&start), "{}", problem);
                 for offered in ["8000:8010", "eth+", "--", "-i ", "Some("] {
@@ -370,10 +370,10 @@ mod tests {
     #[test]
     fn our_own_istio_init_is_taken_at_its_word() {
         let pod = pod(with_istio_init("interceptor"));
-        let intent = of_init_container(pod.container("istio-init").unwrap()).unwrap();
+        let plan = of_init_container(pod.container("istio-init").unwrap()).unwrap();
         let flags = ["-i", "*", "-b", "*", "-d", "15090,15021,15020"];
-        assert_eq!(intent.settings, settings(&flags, &[]).unwrap());
-        assert_eq!(intent.from, From::IstioInit);
+        assert_eq!(plan.settings, settings(&flags, &[]).unwrap());
+        assert_eq!(plan.from, CaptureFrom::IstioInit);
         let odd = Container {
             arguments: vec!["-b".to_owned(), "http".to_owned()],
             ..Container::default()
@@ -386,7 +386,7 @@ mod tests {
     fn variables_are_booleans_as_go_reads_them() {
         let with = |name: &str, value: &str| {
             let proxy = json!({"env": [{"name": name, "value": value}]});
-            intent(&[], &proxy).unwrap().settings
+            plan(&[], &proxy).unwrap().settings
         };
         for (value, is_on) in [
             ("T", true),
@@ -421,33 +421,28 @@ mod tests {
     fn the_proxy_config_counts_where_nothing_else_says_otherwise() {
         let yaml = "# of the team\nconcurrency: 2\ninterceptionMode: TPROXY\nproxyMetadata:\n  \
                     ISTIO_META_DNS_CAPTURE: \"true\"\n  ISTIO_DUAL_STACK: 'true'\n";
-        let found = intent(&[(CONFIG, yaml)], &json!({})).unwrap().settings;
+        let found = plan(&[(CONFIG, yaml)], &json!({})).unwrap().settings;
         assert_eq!((found.mode, found.dns), (Mode::Tproxy, DnsCapture::All));
         assert!(found.dual_stack);
         let json = r#"{"proxyMetadata": {"INVALID_DROP": "true"}}"#;
-        let found = intent(&[(CONFIG, json)], &json!({})).unwrap().settings;
+        let found = plan(&[(CONFIG, json)], &json!({})).unwrap().settings;
         assert!(found.drop_invalid);
         // What was injected wins.
         let annotations = [(CONFIG, yaml), (MODE, "REDIRECT")];
         let proxy = json!({"env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": ""}]});
-        let found = intent(&annotations, &proxy).unwrap().settings;
+        let found = plan(&annotations, &proxy).unwrap().settings;
         assert_eq!((found.mode, found.dns), (Mode::Redirect, DnsCapture::Off));
     }
 
     #[test]
     fn a_proxy_config_that_cannot_be_read_is_told_and_keeps_no_pod_from_running() {
         for bad in ["{", "proxyMetadata: 7", "- a"] {
-            let intent = intent(&[(CONFIG, bad)], &json!({})).unwrap();
-            assert_eq!(intent.settings, settings(&DEFAULTS, &[]).unwrap(), "{bad}");
-            assert_eq!(intent.notes.len(), 1, "{:?}", intent.notes);
-            assert!(intent.notes[0].contains(CONFIG), "{:?}", intent.notes);
+            let plan = plan(&[(CONFIG, bad)], &json!({})).unwrap();
+            assert_eq!(plan.settings, settings(&DEFAULTS, &[]).unwrap(), "{bad}");
+            assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
+            assert!(plan.notes[0].contains(CONFIG), "{:?}", plan.notes);
         }
-        assert!(
-            intent(&[(CONFIG, " ")], &json!({}))
-                .unwrap()
-                .notes
-                .is_empty()
-        );
+        assert!(plan(&[(CONFIG, " ")], &json!({})).unwrap().notes.is_empty());
     }
 
     #[test]

@@ -13,17 +13,17 @@ use std::{
 use interceptor_ebpf::NetnsCookie;
 
 use super::{
-    annotations::{From, Intent},
+    annotations::{CaptureFrom, CapturePlan},
     pod::{Pod, PodName, PodUid},
-    restriction::tightens,
+    restriction::captures_superset,
     select::{Decision, Refusal, Runtime, Selection, Skip, decide},
 };
 use crate::settings::Settings;
 
-/// How long after its first failure a pod is tried again; it doubles with each.
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// How long it comes to at most.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Delay before the first retry; each failure doubles it.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// The largest delay.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The init container that has a pod captured.
 const ISTIO_INIT: &str = "istio-init";
@@ -46,27 +46,27 @@ pub enum LiveChanges {
     Followed,
 }
 
-/// What is known of a pod's surroundings when it is looked at.
+/// What the decision about a pod depends on besides its object.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct PodContext {
     /// The runtime that it runs by.
     pub runtime: Runtime,
     /// Whether its namespace permits that less is captured while a pod runs.
     pub may_relax: bool,
 }
 
-/// What is to be done.
+/// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Attach the pod, as soon as it has a sandbox; or anew, with other settings.
+    /// Attach the pod, as soon as it has a sandbox; or again, with other settings.
     Attach(PodUid),
     /// Stop to look after the pod; what is attached for it goes with its network namespace.
     Forget(PodUid, Option<NetnsCookie>),
-    /// Tell people.
-    Tell(Notice),
+    /// Publish an Event.
+    Publish(Notice),
 }
 
-/// Something about a pod for people to know.
+/// An Event about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The pod.
@@ -88,7 +88,7 @@ pub struct Notice {
     reason = "most pods that are kept are captured"
 )]
 pub enum State {
-    /// It is none of ours.
+    /// It is not in the mesh, or not ours to capture.
     Skipped(Skip),
     /// It should be captured and cannot be.
     Refused(Refusal),
@@ -140,14 +140,14 @@ struct Entry {
     pod: Pod,
     state: State,
     /// How it is to be captured, if it is.
-    intent: Option<Box<Intent>>,
-    /// How often what the intent asks for has failed.
+    plan: Option<Box<CapturePlan>>,
+    /// How often what the plan asks for has failed.
     failures: u32,
-    /// The istio-init of the sandbox before, by the runtime's name for it: what is told of that one
-    /// late says nothing of the present sandbox.
+    /// The istio-init of the sandbox before, by the runtime's name for it: late
+    /// reports about that one say nothing about the present sandbox.
     former_init: Option<String>,
-    /// What was told last, not to be told again.
-    told: Option<(&'static str, String)>,
+    /// The last notice, which is not published twice in a row.
+    last_notice: Option<(&'static str, String)>,
 }
 
 /// The node's pods.
@@ -172,32 +172,32 @@ impl Index {
         }
     }
 
-    /// Takes note of what another agent has attached.
+    /// Registers a pod that a previous agent attached.
     pub fn found(&mut self, uid: PodUid, captured: Captured) {
         self.found.insert(uid, captured);
     }
 
-    /// Takes note of a pod that is new or has changed.
-    pub fn apply(&mut self, pod: Pod, surroundings: &Surroundings) -> Vec<Action> {
+    /// Adds or updates a pod.
+    pub fn apply(&mut self, pod: Pod, surroundings: &PodContext) -> Vec<Action> {
         if pod.is_over {
             return self.remove(&pod.uid);
         }
         let decision = decide(&pod, &surroundings.runtime, &self.selection);
         match self.pods.remove(&pod.uid) {
             Some(entry) => self.change(entry, pod, decision, surroundings),
-            None => self.begin(pod, decision, surroundings),
+            None => self.insert_new(pod, decision, surroundings),
         }
     }
 
-    fn begin(&mut self, pod: Pod, decision: Decision, around: &Surroundings) -> Vec<Action> {
+    fn insert_new(&mut self, pod: Pod, decision: Decision, around: &PodContext) -> Vec<Action> {
         if let Some(captured) = self.found.remove(&pod.uid) {
             // Should the pod get another sandbox, it is to be captured there as it was here, even if
             // its object asks for something else by now.
             let from = match &decision {
-                Decision::Capture(intent) => intent.from,
-                Decision::Skip(_) | Decision::Refuse(_) => From::Start,
+                Decision::Capture(plan) => plan.from,
+                Decision::Skip(_) | Decision::Refuse(_) => CaptureFrom::Start,
             };
-            let intent = Intent {
+            let plan = CapturePlan {
                 settings: captured.settings.clone(),
                 notes: Vec::new(),
                 from,
@@ -205,10 +205,10 @@ impl Index {
             let entry = Entry {
                 pod: pod.clone(),
                 state: State::Captured(captured),
-                intent: Some(Box::new(intent)),
+                plan: Some(Box::new(plan)),
                 failures: 0,
                 former_init: None,
-                told: None,
+                last_notice: None,
             };
             return self.change(entry, pod, decision, around);
         }
@@ -223,29 +223,29 @@ impl Index {
         mut entry: Entry,
         pod: Pod,
         decision: Decision,
-        around: &Surroundings,
+        around: &PodContext,
     ) -> Vec<Action> {
         let had_begun = entry.is_due();
         let ran = entry.pod.has_started;
         entry.pod = pod;
         let actions = match (&entry.state, decision) {
-            (State::Captured(captured), Decision::Capture(intent)) => {
+            (State::Captured(captured), Decision::Capture(plan)) => {
                 let captured = captured.clone();
-                self.change_captured(&mut entry, &captured, intent, around)
+                self.change_captured(&mut entry, &captured, plan, around)
             }
             (State::Captured(_), Decision::Skip(reason)) => entry.keep(&format!(
                 "the updated object would no longer be captured: {reason}"
             )),
             (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason.to_string()),
-            (State::Pending { .. }, Decision::Capture(intent)) => {
-                entry.intent = Some(intent);
+            (State::Pending { .. }, Decision::Capture(plan)) => {
+                entry.plan = Some(plan);
                 if entry.is_due() && !had_begun {
                     vec![Action::Attach(entry.pod.uid.clone())]
                 } else {
                     Vec::new()
                 }
             }
-            // Nobody looks at a running pod's annotations later, here as with istio-cni.
+            // A running pod's annotations are not read again, as with istio-cni.
             (State::Skipped(_), Decision::Capture(_))
                 if ran && self.live_changes == LiveChanges::Ignored =>
             {
@@ -253,7 +253,7 @@ impl Index {
             }
             // It was to be captured when it started.
             (State::Pending { .. }, Decision::Skip(_) | Decision::Refuse(_)) if ran => Vec::new(),
-            (_, decision) => entry.decide_anew(decision),
+            (_, decision) => entry.reset(decision),
         };
         self.insert(entry);
         actions
@@ -263,21 +263,21 @@ impl Index {
         &self,
         entry: &mut Entry,
         captured: &Captured,
-        intent: Box<Intent>,
-        around: &Surroundings,
+        plan: Box<CapturePlan>,
+        around: &PodContext,
     ) -> Vec<Action> {
-        let (old, new) = (&captured.settings, &intent.settings);
+        let (old, new) = (&captured.settings, &plan.settings);
         if old == new {
-            entry.intent = Some(intent);
+            entry.plan = Some(plan);
             entry.failures = 0;
             return Vec::new();
         }
-        let is_under_way = |wanted: &Intent| wanted.settings == *new;
-        if entry.intent.as_deref().is_some_and(is_under_way) {
+        let is_under_way = |wanted: &CapturePlan| wanted.settings == *new;
+        if entry.plan.as_deref().is_some_and(is_under_way) {
             return Vec::new();
         }
-        let follows =
-            self.live_changes == LiveChanges::Followed && (tightens(old, new) || around.may_relax);
+        let follows = self.live_changes == LiveChanges::Followed
+            && (captures_superset(old, new) || around.may_relax);
         if !follows {
             let why = match self.live_changes {
                 LiveChanges::Ignored => "live changes are off (--live-annotations)",
@@ -289,16 +289,16 @@ impl Index {
                 "settings change ignored, previous settings still in effect: {why}. {}",
                 difference(old, new)
             );
-            return entry.tell(true, "SettingsChangeIgnored", note);
+            return entry.notify(true, "SettingsChangeIgnored", note);
         }
         let note = format!(
             "settings updated from the annotations: {}",
             difference(old, new)
         );
-        entry.intent = Some(intent);
+        entry.plan = Some(plan);
         entry.failures = 0;
         let mut actions = vec![Action::Attach(entry.pod.uid.clone())];
-        actions.extend(entry.tell(false, "SettingsUpdated", note));
+        actions.extend(entry.notify(false, "SettingsUpdated", note));
         actions
     }
 
@@ -306,7 +306,7 @@ impl Index {
         self.pods.insert(entry.pod.uid.clone(), entry);
     }
 
-    /// Takes note that a pod is gone.
+    /// Removes a deleted pod.
     pub fn remove(&mut self, uid: &PodUid) -> Vec<Action> {
         let captured = match self.pods.remove(uid).map(|entry| entry.state) {
             Some(State::Captured(captured)) => Some(captured),
@@ -334,7 +334,7 @@ impl Index {
             .collect()
     }
 
-    /// Takes note that a pod is attached.
+    /// Records that a pod is attached.
     pub fn attached(&mut self, uid: &PodUid, captured: Captured, how: How) -> Vec<Action> {
         let Some(entry) = self.pods.get_mut(uid) else {
             return vec![Action::Forget(uid.clone(), Some(captured.netns))];
@@ -343,9 +343,9 @@ impl Index {
         entry.state = State::Captured(captured);
         match how {
             How::Repaired { ran } if !entry.waits_for_istio_init() => {
-                entry.tell(false, "Repaired", repaired(ran))
+                entry.notify(false, "Repaired", repaired(ran))
             }
-            _ if had_failed => entry.tell(
+            _ if had_failed => entry.notify(
                 false,
                 "Captured",
                 "capture succeeded after earlier \
@@ -356,7 +356,7 @@ impl Index {
         }
     }
 
-    /// Takes note that attaching a pod has failed. Answers when to try again, if it is to be.
+    /// Records that attaching a pod failed. Returns the delay before the retry, if there is one.
     pub fn failed(&mut self, uid: &PodUid, why: &str) -> (Option<Duration>, Vec<Action>) {
         let Some(entry) = self.pods.get_mut(uid) else {
             return (None, Vec::new());
@@ -372,29 +372,29 @@ impl Index {
                      {why}"
                 )
             }
-            // It was decided anew while it was attached.
+            // It was decided again while it was attached.
             State::Skipped(_) | State::Refused(_) => return (None, Vec::new()),
         };
-        let wait = FIRST_RETRY
+        let wait = FIRST_RETRY_INTERVAL
             .saturating_mul(1 << entry.failures.min(16))
-            .min(LAST_RETRY);
+            .min(MAX_RETRY_INTERVAL);
         entry.failures = entry.failures.saturating_add(1);
-        (Some(wait), entry.tell(true, "CaptureFailed", note))
+        (Some(wait), entry.notify(true, "CaptureFailed", note))
     }
 
-    /// Takes note that a pod is left to others as it is. In another sandbox it is to be captured.
+    /// Records that a pod is not captured in its present sandbox; in a new sandbox it is.
     pub fn left(&mut self, uid: &PodUid, why: &str) -> Vec<Action> {
         match self.pods.get_mut(uid) {
             Some(entry) if matches!(entry.state, State::Pending { .. } | State::Captured(_)) => {
                 entry.state = State::NEW;
                 entry.failures = 0;
-                entry.tell(false, "SkippedIstioRulesPresent", why.to_owned())
+                entry.notify(false, "SkippedIstioRulesPresent", why.to_owned())
             }
             _ => Vec::new(),
         }
     }
 
-    /// Takes note that a pod's network namespace is gone. If the pod is still there, it gets another.
+    /// Records that a pod was detached in this network namespace.
     pub fn lost(&mut self, uid: &PodUid, netns: NetnsCookie) -> Vec<Action> {
         match self.pods.get_mut(uid) {
             Some(entry) if entry.is_captured_in(netns) => {
@@ -452,8 +452,8 @@ impl Index {
 
     /// How a pod is to be captured, if it is.
     #[must_use]
-    pub fn intent(&self, uid: &PodUid) -> Option<&Intent> {
-        self.pods.get(uid)?.intent.as_deref()
+    pub fn plan(&self, uid: &PodUid) -> Option<&CapturePlan> {
+        self.pods.get(uid)?.plan.as_deref()
     }
 
     /// The pods that are refused only because it is not known what they run by.
@@ -494,18 +494,18 @@ impl State {
 
 impl Entry {
     fn new(pod: Pod, decision: Decision) -> Self {
-        let (state, intent) = match decision {
-            Decision::Capture(intent) => (State::NEW, Some(intent)),
+        let (state, plan) = match decision {
+            Decision::Capture(plan) => (State::NEW, Some(plan)),
             Decision::Skip(reason) => (State::Skipped(reason), None),
             Decision::Refuse(reason) => (State::Refused(reason), None),
         };
         Self {
             pod,
             state,
-            intent,
+            plan,
             failures: 0,
             former_init: None,
-            told: None,
+            last_notice: None,
         }
     }
 
@@ -513,16 +513,16 @@ impl Entry {
         match &self.state {
             State::Refused(reason) => {
                 let note = format!("pod blocked: it cannot be captured ({reason})");
-                self.tell(true, "CaptureUnsupported", note)
+                self.notify(true, "CaptureUnsupported", note)
             }
             State::Pending { .. } if self.is_due() => vec![Action::Attach(self.pod.uid.clone())],
             _ => Vec::new(),
         }
     }
 
-    fn decide_anew(&mut self, decision: Decision) -> Vec<Action> {
+    fn reset(&mut self, decision: Decision) -> Vec<Action> {
         *self = Self {
-            told: self.told.take(),
+            last_notice: self.last_notice.take(),
             former_init: self.former_init.take(),
             ..Self::new(self.pod.clone(), decision)
         };
@@ -530,10 +530,10 @@ impl Entry {
     }
 
     fn is_due(&self) -> bool {
-        match (&self.state, &self.intent) {
-            (State::Pending { .. } | State::Captured(_), Some(intent)) => match intent.from {
-                From::Start => true,
-                From::IstioInit => self.has_istio_init_started(),
+        match (&self.state, &self.plan) {
+            (State::Pending { .. } | State::Captured(_), Some(plan)) => match plan.from {
+                CaptureFrom::Start => true,
+                CaptureFrom::IstioInit => self.has_istio_init_started(),
             },
             _ => false,
         }
@@ -541,8 +541,8 @@ impl Entry {
 
     /// Whether it is to be captured when its istio-init runs, and not before.
     fn waits_for_istio_init(&self) -> bool {
-        let intent = self.intent.as_ref();
-        intent.is_some_and(|intent| intent.from == From::IstioInit)
+        let plan = self.plan.as_ref();
+        plan.is_some_and(|plan| plan.from == CaptureFrom::IstioInit)
     }
 
     fn has_istio_init_started(&self) -> bool {
@@ -563,17 +563,17 @@ impl Entry {
     /// A captured pod stays captured.
     fn keep(&mut self, why: &str) -> Vec<Action> {
         let note = format!("capture retained while the pod runs: {why}");
-        self.tell(true, "CaptureRetained", note)
+        self.notify(true, "CaptureRetained", note)
     }
 
-    fn tell(&mut self, is_warning: bool, reason: &'static str, note: String) -> Vec<Action> {
-        let telling = Some((reason, note));
-        if self.told == telling {
+    fn notify(&mut self, is_warning: bool, reason: &'static str, note: String) -> Vec<Action> {
+        let notice = Some((reason, note));
+        if self.last_notice == notice {
             return Vec::new();
         }
-        self.told.clone_from(&telling);
-        let note = telling.map(|(_, note)| note).unwrap_or_default();
-        vec![Action::Tell(Notice {
+        self.last_notice.clone_from(&notice);
+        let note = notice.map(|(_, note)| note).unwrap_or_default();
+        vec![Action::Publish(Notice {
             pod: self.pod.name.clone(),
             uid: self.pod.uid.clone(),
             is_warning,

@@ -188,7 +188,7 @@ fn is_running(status: &k8s::ContainerStatus) -> bool {
     state.is_some_and(|state| state.running.is_some())
 }
 
-/// Kubelet says so only while it starts a container again and again in one sandbox.
+/// Kubelet says so only while it starts a container repeatedly in one sandbox.
 fn crashes(status: &k8s::ContainerStatus) -> bool {
     let waiting = status
         .state
@@ -257,7 +257,7 @@ mod tests {
         );
     }
 
-    /// Nobody takes another pod's place by an annotation.
+    /// No process takes another pod's place by an annotation.
     #[test]
     fn a_mirror_does_not_name_a_uid_of_the_api_server() {
         let anothers = "11111111-0f3a-4b6e-8f0e-6a2d1c9e7b55";

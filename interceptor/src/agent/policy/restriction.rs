@@ -2,7 +2,7 @@
 //!
 //! A pod's annotations may be changed by many who must not be able to take it out of the mesh. So a
 //! change is called a tightening only where every connection that the old settings capture is
-//! captured by the new ones, and taken to the same proxy; all else, and what is hard to tell, is a
+//! captured by the new ones, and taken to the same proxy; all else, and what is hard to decide, is a
 //! loosening.
 
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use crate::settings::{
 
 /// Whether `new` captures everything that `old` does.
 #[must_use]
-pub fn tightens(old: &Settings, new: &Settings) -> bool {
+pub fn captures_superset(old: &Settings, new: &Settings) -> bool {
     let Settings {
         outbound_port: _,
         inbound_port: _,
@@ -162,7 +162,7 @@ mod tests {
     };
 
     fn change(old: &[&str], new: &[&str]) -> bool {
-        tightens(&settings(old, &[]).unwrap(), &settings(new, &[]).unwrap())
+        captures_superset(&settings(old, &[]).unwrap(), &settings(new, &[]).unwrap())
     }
 
     #[test]
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_loopback_prefix_captures_what_the_wildcard_lets_by() {
         for wider in ["*", "127.0.0.0/8,0.0.0.0/0", "0.0.0.0/0"] {
-            let tightens = change(&["-i", "127.0.0.1/32"], &["-i", wider]);
-            assert_eq!(tightens, wider.starts_with("127"), "{wider}");
+            let captures_superset = change(&["-i", "127.0.0.1/32"], &["-i", wider]);
+            assert_eq!(captures_superset, wider.starts_with("127"), "{wider}");
         }
     }
 
@@ -426,10 +426,10 @@ mod tests {
             |((old, new), connections)| {
                 let is_change = old != new;
                 let (mut old, mut new) = (parse(&old), parse(&new));
-                if !tightens(&old, &new) {
+                if !captures_superset(&old, &new) {
                     (old, new) = (new, old);
                 }
-                if !tightens(&old, &new) {
+                if !captures_superset(&old, &new) {
                     return Ok(());
                 }
                 let (old, new) = (InForce::new(old), InForce::new(new));

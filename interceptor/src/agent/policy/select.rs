@@ -6,12 +6,12 @@
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    annotations::{self, Intent},
+    annotations::{self, CapturePlan},
     pod::{Container, Pod},
 };
 use crate::settings::parse_bool;
 
-/// Who is not asked, and what else the agent was told about picking pods.
+/// The options that select pods.
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// The namespaces whose pods are left alone.
@@ -33,12 +33,12 @@ pub enum Runtime {
     Unknown(String),
 }
 
-/// What becomes of a pod.
+/// The decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It is captured.
-    Capture(Box<Intent>),
-    /// It is none of ours.
+    Capture(Box<CapturePlan>),
+    /// It is not in the mesh, or not ours to capture.
     Skip(Skip),
     /// It should be captured and cannot be: it must not run.
     Refuse(Refusal),
@@ -49,7 +49,7 @@ pub enum Decision {
 pub enum Refusal {
     /// Its runtime is not one of those that share the node's kernel.
     Runtime(String),
-    /// Whether its runtime shares the node's kernel cannot be told, or not yet.
+    /// Whether its runtime shares the node's kernel is unknown, at least for now.
     UnknownRuntime(String),
     /// It asks for what there is not.
     Request(String),
@@ -79,7 +79,7 @@ pub enum Skip {
     NoSidecar(String),
     /// `sidecar.istio.io/inject` says no.
     InjectionOff,
-    /// It was not injected.
+    /// No sidecar was injected.
     NotInjected,
     /// The interception mode is NONE.
     ModeNone,
@@ -109,7 +109,7 @@ impl fmt::Display for Skip {
 /// Decides about `pod`, which runs by `runtime`.
 #[must_use]
 pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
-    let intent = match pick(pod, selection) {
+    let plan = match pick(pod, selection) {
         Ok(Picked::ByInit(init)) => annotations::of_init_container(init),
         Ok(Picked::ByInjection(proxy)) => annotations::of_annotations(pod, proxy),
         Err(skip) => return Decision::Skip(skip),
@@ -117,8 +117,8 @@ pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
     if let Some(problem) = runtime_problem(runtime, &selection.runtime_handlers) {
         return Decision::Refuse(problem);
     }
-    match intent {
-        Ok(intent) => Decision::Capture(Box::new(intent)),
+    match plan {
+        Ok(plan) => Decision::Capture(Box::new(plan)),
         Err(problem) => Decision::Refuse(Refusal::Request(problem)),
     }
 }

@@ -53,7 +53,7 @@ fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Question {
     } else {
         let owner = Owner {
             uid: socket.uid,
-            // It is not told. Who has a group of its own mostly has it by the same number.
+            // sock_diag reports no GID. A user's own group mostly has the same number.
             gid: socket.uid,
         };
         let source = None;

@@ -1,4 +1,4 @@
-//! Answering the CNI plugin.
+//! Handles the requests of the CNI plugin.
 
 use std::{rc::Rc, time::Duration};
 
@@ -7,7 +7,7 @@ use kube::Api;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{controller::Node, pod_task::By, worker::IstiosRules};
+use super::{controller::Node, pod_task::Trigger, worker::IstiosRules};
 use crate::{
     agent::{
         kube::api,
@@ -19,18 +19,18 @@ use crate::{
 };
 
 /// How long a pod is asked for that the API server does not know yet: as istio-cni does.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_LOOKUP_TIME: Duration = Duration::from_secs(30);
 
 /// How long it waits between two questions.
-const PAUSE: Duration = Duration::from_secs(1);
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is left of the plugin's patience for all that comes after.
-const ROOM: Duration = Duration::from_secs(2);
+/// The part of the plugin's timeout that is reserved for the steps after the lookup.
+const RESPONSE_MARGIN: Duration = Duration::from_secs(2);
 
-/// How long the API server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Limit for one request to the API server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers for the node.
+/// Handles requests on behalf of the node.
 pub(in crate::agent) struct Plugin(pub(in crate::agent) Rc<Node>);
 
 impl Handler for Plugin {
@@ -69,8 +69,8 @@ impl Handler for Plugin {
             return;
         };
         let id = NetnsId::of(netns).ok();
-        for tended in self.0.all_tended() {
-            let mut held = tended.held.lock().await;
+        for tracked in self.0.all_tracked() {
+            let mut held = tracked.held.lock().await;
             let is_its = |path: &_| path == netns;
             let is_held = held
                 .as_ref()
@@ -78,11 +78,11 @@ impl Handler for Plugin {
             if is_held {
                 // Kept open, it would not end. What is attached stays until it does.
                 *held = None;
-                tended.told.borrow_mut().take();
+                tracked.reported_netns.borrow_mut().take();
                 let sandbox = &request.container_id;
                 let pod = request.pod.as_ref().map(tracing::field::display);
                 info!(pod, sandbox, netns = %netns.display(), "CNI DEL: sandbox removed");
-                tended.nudge.notify_one();
+                tracked.nudge.notify_one();
             }
         }
         self.0.tidy.notify_one();
@@ -109,33 +109,33 @@ impl Plugin {
         if let Some(outcome) = self.without_capture(&uid) {
             return outcome;
         }
-        let tended = node.tend(&uid);
+        let tracked = node.track(&uid);
         // Taking away what it had is broken off, and done before it is captured.
-        tended.is_there();
-        *tended.told.borrow_mut() = Some(request.netns.clone());
+        tracked.is_there();
+        *tracked.reported_netns.borrow_mut() = Some(request.netns.clone());
         let path = request.netns.clone();
-        match node.capture_at(&uid, &tended, path, By::Cni).await {
+        match node.capture_at(&uid, &tracked, path, Trigger::Cni).await {
             Ok(_) => {
-                tended.nudge.notify_one();
+                tracked.nudge.notify_one();
                 Outcome::Captured
             }
             // By istio-cni, which was called before us.
             Err(error) if error.is::<IstiosRules>() => {
                 let reason = error.to_string();
                 let actions = node.index.borrow_mut().left(&uid, &reason);
-                node.carry_out(actions);
+                node.apply_actions(actions);
                 Outcome::Skipped { reason }
             }
             Err(error) => {
                 let reason = format!("{error:#}");
                 let (_, actions) = node.index.borrow_mut().failed(&uid, &reason);
-                node.carry_out(actions);
+                node.apply_actions(actions);
                 Outcome::Failed { reason }
             }
         }
     }
 
-    /// What becomes of a pod that is not to be captured now.
+    /// The result for a pod that is not to be captured now.
     fn without_capture(&self, uid: &PodUid) -> Option<Outcome> {
         let node = &self.0;
         let unsupported = node.options.pods.unsupported_runtime_policy;
@@ -153,7 +153,7 @@ impl Plugin {
                 skipped(why.clone())
             }
             Some(State::Refused(why)) => failed(&why.to_string()),
-            Some(State::Pending { .. }) if !index.is_due(uid) => match index.intent(uid) {
+            Some(State::Pending { .. }) if !index.is_due(uid) => match index.plan(uid) {
                 Some(_waits) => skipped("the pod is captured when its istio-init runs".to_owned()),
                 None => failed("the pod's capture settings are unknown"),
             },
@@ -169,23 +169,23 @@ impl Plugin {
         if let Some(uid) = known.filter(is_it) {
             return Ok(uid);
         }
-        // Before the plugin gives up, so that the reason is told.
+        // Before the plugin times out, so that it receives the reason.
         let wait = Duration::from_secs(self.0.options.install.cni_wait_seconds.into());
-        let last = Instant::now() + wait.saturating_sub(ROOM).min(LONGEST);
+        let last = Instant::now() + wait.saturating_sub(RESPONSE_MARGIN).min(MAX_LOOKUP_TIME);
         let problem = loop {
-            let patience = last.saturating_duration_since(Instant::now());
-            let patience = patience.clamp(Duration::from_secs(1), PATIENCE);
-            match self.ask(request, patience).await {
+            let timeout = last.saturating_duration_since(Instant::now());
+            let timeout = timeout.clamp(Duration::from_secs(1), REQUEST_TIMEOUT);
+            match self.request(request, timeout).await {
                 Ok(pod) => {
-                    let learnt = self.0.learn(&pod).await;
-                    return learnt.ok_or_else(|| {
+                    let uid = self.0.upsert(&pod).await;
+                    return uid.ok_or_else(|| {
                         "incomplete Pod object from the API \
                          server"
                             .to_owned()
                     });
                 }
-                Err(why) if Instant::now() + PAUSE > last => break why,
-                Err(_) => sleep(PAUSE).await,
+                Err(why) if Instant::now() + LOOKUP_INTERVAL > last => break why,
+                Err(_) => sleep(LOOKUP_INTERVAL).await,
             }
         };
         let pod = &request.pod;
@@ -194,9 +194,9 @@ impl Plugin {
         ))
     }
 
-    async fn ask(&self, request: &AddRequest, patience: Duration) -> Result<k8s::Pod, String> {
+    async fn request(&self, request: &AddRequest, timeout: Duration) -> Result<k8s::Pod, String> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
-        let pod = api::answer(patience, pods.get_opt(&request.pod.name)).await?;
+        let pod = api::request(timeout, pods.get_opt(&request.pod.name)).await?;
         let pod = pod.ok_or_else(|| "the API server has no such pod".to_owned())?;
         let uid = PodUid::of(&pod.metadata).map_or_else(String::new, |uid| uid.0);
         if request.uid.as_ref().is_none_or(|wanted| *wanted == uid) {

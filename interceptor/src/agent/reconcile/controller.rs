@@ -1,4 +1,4 @@
-//! The node as the agent knows it, and carrying out what its index says.
+//! The node's state, and applying the actions of its index.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,19 +25,19 @@ use super::worker::Capture;
 use crate::{
     agent::{
         host::{
-            cgroup_events::{CgroupEvents, Told},
+            cgroup_events::{CgroupEvent, CgroupEvents},
             kubepods::Kubepods,
             sandboxes::Sandboxes,
         },
         install::IstioCni,
         kube::{
             events::Events,
-            lookups::{self, Surroundings},
+            lookups::{self, Lookups},
             pods,
         },
         options::AgentOptions,
         policy::{
-            annotations::From,
+            annotations::CaptureFrom,
             index::{Action, Captured, Index, Notice, State},
             pod::{Pod, PodUid},
         },
@@ -50,7 +50,7 @@ use crate::{
     settings::Settings,
 };
 
-/// The node. One thread has it; what blocks is done by others.
+/// The node's state, owned by one thread; blocking work runs on others.
 pub struct Node {
     pub(in crate::agent) options: AgentOptions,
     pub(in crate::agent) client: Client,
@@ -61,36 +61,36 @@ pub struct Node {
     pub(in crate::agent) health: Health,
     pub(in crate::agent) index: RefCell<Index>,
     /// Whether running pods are left to istio-cni, or whether it is there is not known yet.
-    is_aside: Cell<bool>,
+    yields_to_istio_cni: Cell<bool>,
     /// Something may be left of sandboxes that are gone.
     pub(in crate::agent) tidy: Notify,
     events: Events,
-    surroundings: Surroundings,
-    tended: RefCell<HashMap<PodUid, Rc<Tended>>>,
+    lookups: Lookups,
+    tracked: RefCell<HashMap<PodUid, Rc<TrackedPod>>>,
     /// Whether runtimes that are not known are asked for again.
-    asks_again: Cell<bool>,
+    is_retrying_runtimes: Cell<bool>,
     /// The search for pods that the last list does not name.
     pub(in crate::agent) search: RefCell<Option<AbortHandle>>,
 }
 
-/// A pod that is looked after: it is captured, or to be.
+/// A pod that has a task: it is captured, or to be captured.
 #[derive(Default)]
-pub(in crate::agent) struct Tended {
+pub(in crate::agent) struct TrackedPod {
     /// Something may have changed.
     pub(in crate::agent) nudge: Notify,
     /// Where the runtime has said that its network namespace is.
-    pub(in crate::agent) told: RefCell<Option<PathBuf>>,
+    pub(in crate::agent) reported_netns: RefCell<Option<PathBuf>>,
     /// What it is captured with. Who changes that has the turn.
-    pub(in crate::agent) held: Mutex<Option<Held>>,
+    pub(in crate::agent) held: Mutex<Option<ActiveCapture>>,
     /// When its first container was started.
     pub(in crate::agent) first_start: Cell<Option<Timestamp>>,
-    /// Whether its cgroup's processes are told.
+    /// Whether its cgroup is watched.
     pub(in crate::agent) is_watched: Cell<bool>,
     /// Whether there is no such pod any more: it is looked after until its last process has ended.
     pub(in crate::agent) is_gone: Cell<bool>,
 }
 
-impl Tended {
+impl TrackedPod {
     /// For how long the pod's containers have run, if the API says that one was started.
     pub(in crate::agent) fn ran(&self) -> Option<Duration> {
         let start = self.first_start.get()?;
@@ -106,7 +106,7 @@ impl Tended {
 
 /// What a pod is captured with, and where.
 #[derive(Clone)]
-pub(in crate::agent) struct Held {
+pub(in crate::agent) struct ActiveCapture {
     pub(in crate::agent) netns: Arc<Netns>,
     pub(in crate::agent) settings: Settings,
 }
@@ -131,11 +131,11 @@ impl Node {
             cgroups: CgroupEvents::new()?,
             index: RefCell::new(options.index()),
             events: Events::new(client.clone(), &options.node_name),
-            surroundings: Surroundings::new(client.clone(), options.pods.live_annotations),
-            tended: RefCell::default(),
-            is_aside: Cell::new(!options.node.no_cni),
+            lookups: Lookups::new(client.clone(), options.pods.live_annotations),
+            tracked: RefCell::default(),
+            yields_to_istio_cni: Cell::new(!options.node.no_cni),
             tidy: Notify::new(),
-            asks_again: Cell::default(),
+            is_retrying_runtimes: Cell::default(),
             search: RefCell::default(),
             options,
             client,
@@ -145,7 +145,7 @@ impl Node {
         })
     }
 
-    /// Takes over what is attached already.
+    /// Adopts existing captures.
     pub(in crate::agent) async fn take_over(&self) -> Result<()> {
         let attached = self.capture.attached().await?;
         let mut count = 0;
@@ -172,50 +172,50 @@ impl Node {
         Ok(())
     }
 
-    /// Takes note of what the API server tells.
-    pub(in crate::agent) async fn hear(self: &Rc<Self>, told: pods::Told) {
+    /// Handles an event of the pod watch.
+    pub(in crate::agent) async fn handle_event(self: &Rc<Self>, told: pods::PodEvent) {
         match told {
-            pods::Told::All(pods) => self.hear_all(&pods).await,
-            pods::Told::Pod(pod) => {
-                self.learn(&pod).await;
+            pods::PodEvent::All(pods) => self.handle_list(&pods).await,
+            pods::PodEvent::Pod(pod) => {
+                self.upsert(&pod).await;
             }
-            pods::Told::Gone(pod) => {
+            pods::PodEvent::Gone(pod) => {
                 let uid = PodUid::of(&pod.metadata);
                 let actions = uid.map(|uid| self.index.borrow_mut().remove(&uid));
-                self.carry_out(actions.unwrap_or_default());
+                self.apply_actions(actions.unwrap_or_default());
             }
-            pods::Told::Failed(_) => {}
+            pods::PodEvent::Failed(_) => {}
         }
         self.count();
     }
 
-    async fn hear_all(self: &Rc<Self>, pods: &[k8s::Pod]) {
+    async fn handle_list(self: &Rc<Self>, pods: &[k8s::Pod]) {
         // Side by side: one whose runtime has to be asked for holds up no other.
-        join_all(pods.iter().map(|pod| self.learn(pod))).await;
+        join_all(pods.iter().map(|pod| self.upsert(pod))).await;
         let there: BTreeSet<_> = pods
             .iter()
             .filter_map(|pod| PodUid::of(&pod.metadata))
             .collect();
-        self.look_for_others(&there);
+        self.reconcile_missing(&there);
         info!(pods = pods.len(), "received the node's pod list");
         self.health.right(Part::Pods);
     }
 
-    /// Takes note of a pod that is new or has changed.
-    pub(in crate::agent) async fn learn(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
+    /// Adds or updates a pod.
+    pub(in crate::agent) async fn upsert(self: &Rc<Self>, object: &k8s::Pod) -> Option<PodUid> {
         let pod = Pod::of(object)?;
         let uid = pod.uid.clone();
         self.decide(pod).await;
         if self.settings(&uid).is_some() {
-            let tended = self.tend(&uid);
-            tended.first_start.set(first_start(object));
-            // Containers that were started anew may be in a new sandbox.
-            tended.is_there();
+            let tracked = self.track(&uid);
+            tracked.first_start.set(first_start(object));
+            // Containers that were started again may be in a new sandbox.
+            tracked.is_there();
         }
         Some(uid)
     }
 
-    /// Decides about a pod once more.
+    /// Decides about a pod again.
     pub(in crate::agent) async fn reconsider(self: &Rc<Self>, uid: &PodUid) {
         let pod = self.index.borrow().pod(uid).cloned();
         if let Some(pod) = pod {
@@ -226,28 +226,28 @@ impl Node {
     async fn decide(self: &Rc<Self>, pod: Pod) {
         let is_changed = |known: &Pod| *known != pod;
         let changed = self.index.borrow().pod(&pod.uid).is_some_and(is_changed);
-        let surroundings = self.surroundings.of(&pod, changed).await;
+        let context = self.lookups.of(&pod, changed).await;
         let mut index = self.index.borrow_mut();
-        let actions = index.apply(pod, &surroundings);
+        let actions = index.apply(pod, &context);
         let is_undecided = !index.of_unknown_runtimes().is_empty();
         drop(index);
-        self.carry_out(actions);
-        if is_undecided && !self.asks_again.replace(true) {
+        self.apply_actions(actions);
+        if is_undecided && !self.is_retrying_runtimes.replace(true) {
             let node = self.clone();
-            spawn_local(async move { node.ask_again().await });
+            spawn_local(async move { node.retry_unknown_runtimes().await });
         }
     }
 
-    /// Asks for runtimes that are not known, until they all are: nothing tells when they change.
-    async fn ask_again(self: &Rc<Self>) {
+    /// Looks unknown runtimes up until all are known: no watch reports their changes.
+    async fn retry_unknown_runtimes(self: &Rc<Self>) {
         loop {
-            sleep(lookups::MEMORY).await;
+            sleep(lookups::CACHE_TTL).await;
             let undecided = self.index.borrow().of_unknown_runtimes();
             if undecided.is_empty() {
-                self.asks_again.set(false);
+                self.is_retrying_runtimes.set(false);
                 return;
             }
-            self.surroundings.forget_unknown();
+            self.lookups.forget_unknown();
             for uid in undecided {
                 self.reconsider(&uid).await;
             }
@@ -259,31 +259,31 @@ impl Node {
     pub(in crate::agent) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
         let is_undecided = self.index.borrow().of_unknown_runtimes().contains(uid);
         if is_undecided {
-            self.surroundings.forget_unknown();
+            self.lookups.forget_unknown();
             self.reconsider(uid).await;
         }
     }
 
-    /// Carries out what the index says.
-    pub(in crate::agent) fn carry_out(self: &Rc<Self>, actions: Vec<Action>) {
+    /// Applies the actions of the index.
+    pub(in crate::agent) fn apply_actions(self: &Rc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Attach(uid) => self.tend(&uid).is_there(),
+                Action::Attach(uid) => self.track(&uid).is_there(),
                 Action::Forget(uid, captured) => self.forget(&uid, captured),
-                Action::Tell(notice) => self.tell(&notice),
+                Action::Publish(notice) => self.publish(&notice),
             }
         }
     }
 
     fn forget(self: &Rc<Self>, uid: &PodUid, captured: Option<NetnsCookie>) {
-        if captured.is_some() || self.tended(uid).is_some() {
-            let tended = self.tend(uid);
-            tended.is_gone.set(true);
-            tended.nudge.notify_one();
+        if captured.is_some() || self.tracked(uid).is_some() {
+            let tracked = self.track(uid);
+            tracked.is_gone.set(true);
+            tracked.nudge.notify_one();
         }
     }
 
-    fn tell(&self, notice: &Notice) {
+    fn publish(&self, notice: &Notice) {
         let Notice {
             pod,
             uid,
@@ -303,11 +303,9 @@ impl Node {
     /// How a pod is to be captured now, if it is.
     pub(in crate::agent) fn settings(&self, uid: &PodUid) -> Option<Settings> {
         let index = self.index.borrow();
-        match (index.state(uid)?, index.intent(uid)) {
-            (State::Pending { .. }, Some(intent)) if index.is_due(uid) => {
-                Some(intent.settings.clone())
-            }
-            (State::Captured(_), Some(intent)) => Some(intent.settings.clone()),
+        match (index.state(uid)?, index.plan(uid)) {
+            (State::Pending { .. }, Some(plan)) if index.is_due(uid) => Some(plan.settings.clone()),
+            (State::Captured(_), Some(plan)) => Some(plan.settings.clone()),
             (State::Captured(captured), None) => Some(captured.settings.clone()),
             _ => None,
         }
@@ -317,14 +315,14 @@ impl Node {
     pub(in crate::agent) fn may_repair(&self, uid: &PodUid) -> bool {
         let index = self.index.borrow();
         let by_init = index
-            .intent(uid)
-            .is_some_and(|intent| intent.from == From::IstioInit);
-        let repairs = self.options.pods.repair && !self.is_aside.get();
+            .plan(uid)
+            .is_some_and(|plan| plan.from == CaptureFrom::IstioInit);
+        let repairs = self.options.pods.repair && !self.yields_to_istio_cni.get();
         repairs || by_init || self.is_captured(uid)
     }
 
     /// Leaves running pods to istio-cni for as long as it is there. Those that are captured stay so.
-    pub(in crate::agent) fn heed(&self, istio_cni: &IstioCni) {
+    pub(in crate::agent) fn on_istio_cni_changed(&self, istio_cni: &IstioCni) {
         match istio_cni {
             IstioCni::Unknown => return,
             IstioCni::In(file) if self.options.pods.repair => warn!(
@@ -334,8 +332,9 @@ impl Node {
             ),
             IstioCni::In(_) | IstioCni::Absent => {}
         }
-        self.is_aside.set(matches!(istio_cni, IstioCni::In(_)));
-        if !self.is_aside.get() {
+        self.yields_to_istio_cni
+            .set(matches!(istio_cni, IstioCni::In(_)));
+        if !self.yields_to_istio_cni.get() {
             self.nudge(|_| true);
         }
     }
@@ -344,55 +343,57 @@ impl Node {
         matches!(self.index.borrow().state(uid), Some(State::Captured(_)))
     }
 
-    pub(in crate::agent) fn tended(&self, uid: &PodUid) -> Option<Rc<Tended>> {
-        self.tended.borrow().get(uid).cloned()
+    pub(in crate::agent) fn tracked(&self, uid: &PodUid) -> Option<Rc<TrackedPod>> {
+        self.tracked.borrow().get(uid).cloned()
     }
 
-    /// Looks after a pod from now on.
-    pub(in crate::agent) fn tend(self: &Rc<Self>, uid: &PodUid) -> Rc<Tended> {
-        if let Some(tended) = self.tended(uid) {
-            return tended;
+    /// Starts the task of a pod, if it has none.
+    pub(in crate::agent) fn track(self: &Rc<Self>, uid: &PodUid) -> Rc<TrackedPod> {
+        if let Some(tracked) = self.tracked(uid) {
+            return tracked;
         }
-        let tended = Rc::new(Tended::default());
-        self.tended.borrow_mut().insert(uid.clone(), tended.clone());
-        let (node, uid, looked_after) = (self.clone(), uid.clone(), tended.clone());
+        let tracked = Rc::new(TrackedPod::default());
+        self.tracked
+            .borrow_mut()
+            .insert(uid.clone(), tracked.clone());
+        let (node, uid, task) = (self.clone(), uid.clone(), tracked.clone());
         spawn_local(async move {
-            node.look_after(&uid, &looked_after).await;
-            node.tended.borrow_mut().remove(&uid);
+            node.run_pod(&uid, &task).await;
+            node.tracked.borrow_mut().remove(&uid);
             node.cgroups.forget_pod(&uid.0);
         });
-        tended
+        tracked
     }
 
-    /// Every pod that is looked after.
-    pub(in crate::agent) fn all_tended(&self) -> Vec<Rc<Tended>> {
-        self.tended.borrow().values().cloned().collect()
+    /// All pods that have a task.
+    pub(in crate::agent) fn all_tracked(&self) -> Vec<Rc<TrackedPod>> {
+        self.tracked.borrow().values().cloned().collect()
     }
 
-    /// Has kubelet's cgroups told, and passes on what they tell, for ever.
+    /// Watches kubelet's cgroups and wakes the pods' tasks, for ever.
     pub(in crate::agent) async fn follow_cgroups(&self) -> Result<()> {
-        self.watch_folders();
+        self.watch_dirs();
         loop {
             for told in self.cgroups.next().await? {
                 match told {
-                    Told::Populated(uid) => {
-                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
-                            tended.nudge.notify_one();
+                    CgroupEvent::Populated(uid) => {
+                        if let Some(tracked) = self.tracked(&PodUid(uid.to_string())) {
+                            tracked.nudge.notify_one();
                         }
                     }
-                    Told::Unwatched(uid) => {
-                        if let Some(tended) = self.tended(&PodUid(uid.to_string())) {
-                            tended.is_watched.set(false);
-                            tended.nudge.notify_one();
+                    CgroupEvent::Unwatched(uid) => {
+                        if let Some(tracked) = self.tracked(&PodUid(uid.to_string())) {
+                            tracked.is_watched.set(false);
+                            tracked.nudge.notify_one();
                         }
                     }
-                    Told::Made => {
-                        self.watch_folders();
-                        self.nudge(|tended| !tended.is_watched.get());
+                    CgroupEvent::Made => {
+                        self.watch_dirs();
+                        self.nudge(|tracked| !tracked.is_watched.get());
                     }
                     // Which pods it was about is not known.
-                    Told::Overflow => {
-                        self.watch_folders();
+                    CgroupEvent::Overflow => {
+                        self.watch_dirs();
                         self.nudge(|_| true);
                     }
                 }
@@ -400,22 +401,22 @@ impl Node {
         }
     }
 
-    fn nudge(&self, which: impl Fn(&Tended) -> bool) {
-        let tended = self.all_tended().into_iter();
-        let chosen = tended.filter(|tended| which(tended));
-        chosen.for_each(|tended| tended.nudge.notify_one());
+    fn nudge(&self, which: impl Fn(&TrackedPod) -> bool) {
+        let tracked = self.all_tracked().into_iter();
+        let chosen = tracked.filter(|tracked| which(tracked));
+        chosen.for_each(|tracked| tracked.nudge.notify_one());
     }
 
-    fn watch_folders(&self) {
+    fn watch_dirs(&self) {
         let kubepods = self.sandboxes.kubepods();
         if kubepods.is_empty() {
             let root = self.capture.root();
             warn!("no kubelet cgroup below {} yet", root.display());
-            let _unwatched = self.cgroups.watch_folder(root);
+            let _unwatched = self.cgroups.watch_dir(root);
         }
         for folder in kubepods.iter().flat_map(Kubepods::folders) {
-            // A folder that is gone meanwhile has no pods.
-            let _gone = self.cgroups.watch_folder(&folder);
+            // A directory that is gone in the meantime has no pods.
+            let _gone = self.cgroups.watch_dir(&folder);
         }
     }
 

@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// The first wait after a failure; each later one is twice as long.
-const RETRY: Duration = Duration::from_millis(200);
+/// Delay before the first retry; each failure doubles it.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The longest wait after failures.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The largest delay.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Follows until the pod is no longer attached.
 ///
@@ -38,13 +38,13 @@ pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
     }
 }
 
-/// Follows until the pod is no longer attached; fails where changes are not told, or no longer.
+/// Follows until the pod is no longer attached; fails if changes cannot be watched, or no longer.
 async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Result<()> {
     let mut changes = Changes::watch(netns).inspect_err(|error| {
         warn!("cannot watch addresses and routes, polling instead: {error:#}");
     });
     // What has changed between the attach and the watch.
-    while let Some(took) = renew(capture, metrics, netns).await {
+    while let Some(took) = refresh(capture, metrics, netns).await {
         match &mut changes {
             Ok(changes) => changes.next(took).await?,
             Err(_) => return changes.map(drop),
@@ -55,8 +55,8 @@ async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Resu
 
 /// Tries until the copy is as the pod's network is. Answers how long that took in the end; nothing if
 /// the pod is not attached.
-async fn renew(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Option<Duration> {
-    let mut wait = RETRY;
+async fn refresh(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Option<Duration> {
+    let mut wait = FIRST_RETRY_INTERVAL;
     let mut stale = None;
     loop {
         match capture.refresh(netns.clone()).await {
@@ -72,6 +72,6 @@ async fn renew(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Opti
             }
         }
         sleep(wait).await;
-        wait = (wait * 2).min(LONGEST);
+        wait = (wait * 2).min(MAX_RETRY_INTERVAL);
     }
 }

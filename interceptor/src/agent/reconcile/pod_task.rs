@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     close_connections::close_uncaptured,
-    controller::{Held, Node, Tended},
+    controller::{ActiveCapture, Node, TrackedPod},
     network_watch::follow,
-    worker::{IstiosRules, Order, blocking},
+    worker::{AttachRequest, IstiosRules, blocking},
 };
 use crate::{
     agent::{
@@ -39,10 +39,10 @@ use crate::{
 
 /// How often a runtime's process is looked at again that has not entered the pod's network namespace
 /// yet, each time after twice as long. (`runc init` is put into the cgroup first.)
-const ENTERING: u32 = 8;
+const NETNS_ENTRY_RETRIES: u32 = 8;
 
 /// How long the first of these times is.
-const FIRST_ENTERING: Duration = Duration::from_millis(10);
+const NETNS_ENTRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What is to be done next.
 enum Next {
@@ -56,15 +56,15 @@ enum Next {
     End,
 }
 
-/// The network that is followed. That goes on while the pod is looked at: begun anew, it would look
-/// at all of the network each time.
-struct Followed {
+/// The watch of the pod's network. It continues across reconciliations: a new watch would read the
+/// whole network each time.
+struct NetworkWatch {
     netns: NetnsCookie,
     /// A task of its own: it has its turn of [`super::worker::Capture`] to end, whoever waits for it.
     until_detached: JoinHandle<()>,
 }
 
-impl Drop for Followed {
+impl Drop for NetworkWatch {
     fn drop(&mut self) {
         self.until_detached.abort();
     }
@@ -72,14 +72,14 @@ impl Drop for Followed {
 
 /// By what a pod is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::agent) enum By {
+pub(in crate::agent) enum Trigger {
     /// The runtime waits for us before it starts the first container.
     Cni,
     /// We have found it ourselves, by a process in this network namespace.
     Ourselves(NetnsId),
 }
 
-impl By {
+impl Trigger {
     /// The network namespace that it was found in.
     const fn expected(self) -> Option<NetnsId> {
         match self {
@@ -90,36 +90,36 @@ impl By {
 }
 
 impl Node {
-    /// Looks after the pod until it is gone.
-    pub(in crate::agent) async fn look_after(self: &Rc<Self>, uid: &PodUid, tended: &Tended) {
+    /// Reconciles the pod until it is deleted.
+    pub(in crate::agent) async fn run_pod(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod) {
         let mut entering = 0;
-        let mut followed = None;
+        let mut network = None;
         loop {
-            let next = self.look(uid, tended, &mut entering).await;
+            let next = self.reconcile(uid, tracked, &mut entering).await;
             self.count();
             match next {
                 Next::End => return,
                 Next::Wait => {
-                    followed = None;
-                    tended.nudge.notified().await;
+                    network = None;
+                    tracked.nudge.notified().await;
                 }
                 Next::Again(wait) => {
-                    followed = None;
+                    network = None;
                     tokio::select! {
-                        () = tended.nudge.notified() => {}
+                        () = tracked.nudge.notified() => {}
                         () = sleep(wait) => {}
                     }
                 }
                 Next::Follow(netns) => {
-                    let is_it = |followed: &Followed| followed.netns == netns.cookie();
-                    let mut now = followed
+                    let is_it = |network: &NetworkWatch| network.netns == netns.cookie();
+                    let mut now = network
                         .take()
                         .filter(is_it)
-                        .unwrap_or_else(|| self.followed(uid, netns));
+                        .unwrap_or_else(|| self.network(uid, netns));
                     tokio::select! {
-                        () = tended.nudge.notified() => followed = Some(now),
+                        () = tracked.nudge.notified() => network = Some(now),
                         _ended = &mut now.until_detached => {
-                            self.is_detached(uid, tended, now.netns).await;
+                            self.is_detached(uid, tracked, now.netns).await;
                         }
                     }
                 }
@@ -127,10 +127,10 @@ impl Node {
         }
     }
 
-    fn followed(&self, uid: &PodUid, netns: Arc<Netns>) -> Followed {
+    fn network(&self, uid: &PodUid, netns: Arc<Netns>) -> NetworkWatch {
         let (capture, metrics) = (self.capture.clone(), self.metrics.clone());
         let pod = self.index.borrow().pod(uid).map(|pod| pod.name.clone());
-        Followed {
+        NetworkWatch {
             netns: netns.cookie(),
             until_detached: spawn_local(async move {
                 let _counted = pod.map(|pod| metrics.captured(netns.cookie(), pod));
@@ -139,9 +139,14 @@ impl Node {
         }
     }
 
-    async fn look(self: &Rc<Self>, uid: &PodUid, tended: &Tended, entering: &mut u32) -> Next {
+    async fn reconcile(
+        self: &Rc<Self>,
+        uid: &PodUid,
+        tracked: &TrackedPod,
+        entering: &mut u32,
+    ) -> Next {
         let cgroup = self.sandboxes.cgroup(&uid.0).map(|cgroup| cgroup.pod);
-        self.watch(uid, tended, cgroup.as_deref());
+        self.watch(uid, tracked, cgroup.as_deref());
         let processes = match self.processes(cgroup).await {
             Ok(processes) => processes,
             Err(error) => return self.failed(uid, &error),
@@ -149,25 +154,25 @@ impl Node {
         match processes {
             Processes::In { netns, id } => {
                 *entering = 0;
-                self.look_at(uid, tended, netns, id).await
+                self.reconcile_in(uid, tracked, netns, id).await
             }
-            Processes::InHosts if *entering < ENTERING && !tended.is_gone.get() => {
+            Processes::InHosts if *entering < NETNS_ENTRY_RETRIES && !tracked.is_gone.get() => {
                 *entering += 1;
-                Next::Again(FIRST_ENTERING * 2_u32.pow(*entering - 1))
+                Next::Again(NETNS_ENTRY_INTERVAL * 2_u32.pow(*entering - 1))
             }
-            _ if tended.is_gone.get() => self.end(uid, tended).await,
-            _ => self.without_processes(tended).await,
+            _ if tracked.is_gone.get() => self.end(uid, tracked).await,
+            _ => self.without_processes(tracked).await,
         }
     }
 
-    fn watch(&self, uid: &PodUid, tended: &Tended, cgroup: Option<&Path>) {
+    fn watch(&self, uid: &PodUid, tracked: &TrackedPod, cgroup: Option<&Path>) {
         let Some(cgroup) = cgroup else {
-            tended.is_watched.set(false);
+            tracked.is_watched.set(false);
             return;
         };
-        if !tended.is_watched.get() {
+        if !tracked.is_watched.get() {
             let watched = self.cgroups.watch_pod(&uid.0, cgroup);
-            tended.is_watched.set(watched.is_ok());
+            tracked.is_watched.set(watched.is_ok());
             match watched {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
                     %uid,
@@ -188,39 +193,42 @@ impl Node {
     }
 
     /// The pod's network namespace is known by a process.
-    async fn look_at(
+    async fn reconcile_in(
         self: &Rc<Self>,
         uid: &PodUid,
-        tended: &Tended,
+        tracked: &TrackedPod,
         netns: PathBuf,
         id: NetnsId,
     ) -> Next {
-        let held = tended.held.lock().await.clone();
-        let is_held = |held: &Held| held.netns.id().is_ok_and(|held| held == id);
+        let held = tracked.held.lock().await.clone();
+        let is_held = |held: &ActiveCapture| held.netns.id().is_ok_and(|held| held == id);
         let wanted = self.settings(uid);
         match (held, wanted) {
             (Some(held), Some(wanted)) if is_held(&held) && held.settings == wanted => {
                 Next::Follow(held.netns)
             }
-            // Captured it stays, whatever became of the pod's object.
+            // A captured pod stays captured, whatever its object says.
             (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
             (_, None) => {
-                self.release(tended).await;
+                self.release(tracked).await;
                 Next::Wait
             }
             (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
-            (_, _) => match self.capture_at(uid, tended, netns, By::Ourselves(id)).await {
+            (_, _) => match self
+                .capture_at(uid, tracked, netns, Trigger::Ourselves(id))
+                .await
+            {
                 Ok(held) => Next::Follow(held.netns),
-                Err(error) if error.is::<IstiosRules>() => self.leave(uid, tended, &error).await,
+                Err(error) if error.is::<IstiosRules>() => self.leave(uid, tracked, &error).await,
                 Err(error) => self.failed(uid, &error),
             },
         }
     }
 
     /// Nobody of the pod runs: it has not begun, it is between two sandboxes, or it is at its end.
-    async fn without_processes(&self, tended: &Tended) -> Next {
-        let mut held = tended.held.lock().await;
-        let told = tended.told.borrow().clone();
+    async fn without_processes(&self, tracked: &TrackedPod) -> Next {
+        let mut held = tracked.held.lock().await;
+        let told = tracked.reported_netns.borrow().clone();
         let stands = told.is_some_and(|told| {
             let there = NetnsId::of(&told).ok();
             held.as_ref()
@@ -239,9 +247,9 @@ impl Node {
         }
     }
 
-    /// Lets go of a network namespace that the pod has no more: kept open, it would not end.
-    async fn release(&self, tended: &Tended) {
-        if tended.held.lock().await.take().is_some() {
+    /// Closes a network namespace that the pod no longer has: kept open, it would not be deleted.
+    async fn release(&self, tracked: &TrackedPod) {
+        if tracked.held.lock().await.take().is_some() {
             self.tidy.notify_one();
         }
     }
@@ -250,15 +258,15 @@ impl Node {
     pub(in crate::agent) async fn capture_at(
         self: &Rc<Self>,
         uid: &PodUid,
-        tended: &Tended,
+        tracked: &TrackedPod,
         path: PathBuf,
-        by: By,
-    ) -> Result<Held> {
-        let mut held = tended.held.lock().await;
+        by: Trigger,
+    ) -> Result<ActiveCapture> {
+        let mut held = tracked.held.lock().await;
         let settings = self
             .settings(uid)
             .context("the pod no longer requires capture")?;
-        let order = Order {
+        let order = AttachRequest {
             netns: path,
             expected: by.expected(),
             cgroup: self.sandboxes.cgroup(&uid.0),
@@ -267,12 +275,12 @@ impl Node {
         };
         let result = self.capture.attach(order).await;
         let captured = result.inspect_err(|error| {
-            if by != By::Cni && !error.is::<IstiosRules>() {
+            if by != Trigger::Cni && !error.is::<IstiosRules>() {
                 self.metrics.repair(false);
             }
         })?;
         self.metrics.attached(captured.took);
-        let now = Held {
+        let now = ActiveCapture {
             netns: captured.netns,
             settings,
         };
@@ -282,9 +290,9 @@ impl Node {
             // A new sandbox: the old one goes.
             self.tidy.notify_one();
         }
-        let is_repaired = by != By::Cni && captured.attached == Attached::New;
+        let is_repaired = by != Trigger::Cni && captured.attached == Attached::New;
         let how = if is_repaired {
-            How::Repaired { ran: tended.ran() }
+            How::Repaired { ran: tracked.ran() }
         } else {
             How::Expected
         };
@@ -294,41 +302,41 @@ impl Node {
             for warning in &captured.warnings {
                 warn!(%pod, %uid, "{warning}");
             }
-            self.is_captured_first(uid, tended, &now, by, captured.took)
+            self.is_captured_first(uid, tracked, &now, by, captured.took)
                 .await;
         }
         Ok(now)
     }
 
-    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &Held, how: How) {
+    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &ActiveCapture, how: How) {
         let captured = Captured {
             netns: held.netns.cookie(),
             settings: held.settings.clone(),
         };
         let actions = self.index.borrow_mut().attached(uid, captured, how);
-        self.carry_out(actions);
+        self.apply_actions(actions);
         self.count();
     }
 
     async fn is_captured_first(
         &self,
         uid: &PodUid,
-        tended: &Tended,
-        held: &Held,
-        by: By,
+        tracked: &TrackedPod,
+        held: &ActiveCapture,
+        by: Trigger,
         took: Duration,
     ) {
         let pod = self.name_of(uid);
-        let ran = tended.ran();
-        // Containers that are told of were in a sandbox before this one, if the runtime waits for us.
-        let uncaptured = ran.filter(|_| by != By::Cni);
+        let ran = tracked.ran();
+        // During CNI ADD, reported containers were in a sandbox before this one.
+        let uncaptured = ran.filter(|_| by != Trigger::Cni);
         self.metrics.uncaptured(uncaptured.unwrap_or_default());
         let netns = held.netns.path().display();
         info!(%pod, %uid, %netns, ?took, "captured");
         for note in self.notes(uid) {
             warn!(%pod, %uid, "{note}");
         }
-        if by == By::Cni {
+        if by == Trigger::Cni {
             return;
         }
         self.metrics.repair(true);
@@ -346,12 +354,12 @@ impl Node {
     /// What the pod asks for in vain.
     fn notes(&self, uid: &PodUid) -> Vec<String> {
         let index = self.index.borrow();
-        let intent = index.intent(uid);
-        intent.map_or_else(Vec::new, |intent| intent.notes.clone())
+        let plan = index.plan(uid);
+        plan.map_or_else(Vec::new, |plan| plan.notes.clone())
     }
 
-    /// Closes what passed the proxy by when the pod was not captured yet.
-    async fn close_connections(&self, pod: &str, uid: &PodUid, held: &Held) {
+    /// Closes connections that bypass the proxy because they were established before capture.
+    async fn close_connections(&self, pod: &str, uid: &PodUid, held: &ActiveCapture) {
         let held = held.clone();
         match blocking(move || close_uncaptured(&held.netns, &held.settings)).await {
             Ok(0) => {}
@@ -364,37 +372,37 @@ impl Node {
         }
     }
 
-    /// Leaves the pod to Istio's rules, until it has another sandbox.
-    async fn leave(self: &Rc<Self>, uid: &PodUid, tended: &Tended, why: &Error) -> Next {
-        self.release(tended).await;
+    /// Leaves the pod to Istio's rules until it has a new sandbox.
+    async fn leave(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod, why: &Error) -> Next {
+        self.release(tracked).await;
         let actions = self.index.borrow_mut().left(uid, &why.to_string());
-        self.carry_out(actions);
+        self.apply_actions(actions);
         Next::Wait
     }
 
     fn failed(self: &Rc<Self>, uid: &PodUid, error: &Error) -> Next {
         let (wait, actions) = self.index.borrow_mut().failed(uid, &format!("{error:#}"));
-        self.carry_out(actions);
+        self.apply_actions(actions);
         wait.map_or(Next::Wait, Next::Again)
     }
 
-    async fn is_detached(self: &Rc<Self>, uid: &PodUid, tended: &Tended, netns: NetnsCookie) {
+    async fn is_detached(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod, netns: NetnsCookie) {
         warn!(%uid, "pod detached by another process: attaching it again");
-        *tended.held.lock().await = None;
+        *tracked.held.lock().await = None;
         let lost = self.index.borrow_mut().lost(uid, netns);
-        self.carry_out(lost);
+        self.apply_actions(lost);
         self.reconsider(uid).await;
     }
 
-    /// Takes away what is attached for a pod whose processes are gone.
-    async fn end(&self, uid: &PodUid, tended: &Tended) -> Next {
-        // Nobody captures it meanwhile.
-        let mut held = tended.held.lock().await;
+    /// Detaches a pod whose processes have exited.
+    async fn end(&self, uid: &PodUid, tracked: &TrackedPod) -> Next {
+        // No process captures it in the meantime.
+        let mut held = tracked.held.lock().await;
         // Kept open, its network namespace would not end.
         let netns = held.take().map(|held| held.netns.cookie());
         let ended = async {
             for pod in self.capture.attached().await? {
-                if !tended.is_gone.get() {
+                if !tracked.is_gone.get() {
                     break;
                 }
                 if netns == Some(pod.netns) || self.is_attached_for(&pod, uid) {
@@ -406,7 +414,7 @@ impl Node {
         };
         match ended.await {
             // It was heard of again: what was taken away is attached again.
-            Ok(()) if !tended.is_gone.get() => Next::Again(Duration::ZERO),
+            Ok(()) if !tracked.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
                 debug!(%uid, "pod deleted");
                 Next::End

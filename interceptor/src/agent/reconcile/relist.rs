@@ -21,60 +21,60 @@ use crate::agent::{
     },
 };
 
-/// How long the API server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Limit for one request to the API server.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The first wait after questions that were not answered; each later one is twice as long.
-const RETRY: Duration = Duration::from_secs(1);
+/// Delay before the first retry; each failure doubles it.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest.
-const LONGEST: Duration = Duration::from_mins(1);
+/// The largest delay.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How old a list may be that an agent's first knowledge of the node is. What an agent before us has
 /// attached is not known by a name to ask for: by then the watch has named it, or it is gone.
-const STALENESS: Duration = Duration::from_secs(5);
+const MAX_LIST_AGE: Duration = Duration::from_secs(5);
 
 impl Node {
-    /// Takes note that a list names `there` and no others.
-    pub(in crate::agent) fn look_for_others(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
+    /// Handles a complete list that names `there` and no others.
+    pub(in crate::agent) fn reconcile_missing(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
         let missing = self.index.borrow().missing(there);
         let node = self.clone();
-        let search = spawn_local(async move { node.look_for(missing).await });
+        let search = spawn_local(async move { node.find_missing(missing).await });
         // A newer list says more than the one before.
         if let Some(before) = self.search.replace(Some(search.abort_handle())) {
             before.abort();
         }
     }
 
-    async fn look_for(self: &Rc<Self>, missing: Vec<Missing>) {
+    async fn find_missing(self: &Rc<Self>, missing: Vec<Missing>) {
         let (mut named, unnamed): (Vec<_>, Vec<_>) =
             missing.into_iter().partition(|pod| pod.name.is_some());
-        let mut wait = RETRY;
+        let mut wait = FIRST_RETRY_INTERVAL;
         loop {
-            named = self.look_for_named(named).await;
+            named = self.find_named(named).await;
             if named.is_empty() {
                 break;
             }
             sleep(wait).await;
-            wait = (wait * 2).min(LONGEST);
+            wait = (wait * 2).min(MAX_RETRY_INTERVAL);
         }
         if !unnamed.is_empty() {
-            sleep(STALENESS).await;
+            sleep(MAX_LIST_AGE).await;
             let unclaimed = |pod: &&Missing| self.index.borrow().pod(&pod.uid).is_none();
             let gone: Vec<_> = unnamed.iter().filter(unclaimed).collect();
             for pod in gone {
-                self.is_gone(&pod.uid);
+                self.remove_pod(&pod.uid);
             }
         }
     }
 
-    /// Answers with those of which nobody knows.
-    async fn look_for_named(self: &Rc<Self>, missing: Vec<Missing>) -> Vec<Missing> {
+    /// Returns the pods of which the API server gave no information.
+    async fn find_named(self: &Rc<Self>, missing: Vec<Missing>) -> Vec<Missing> {
         let mut unknown = Vec::new();
         for pod in missing {
-            match self.is_there(&pod).await {
+            match self.exists(&pod).await {
                 Ok(true) => debug!(uid = %pod.uid, "pod list is older than the pod"),
-                Ok(false) => self.is_gone(&pod.uid),
+                Ok(false) => self.remove_pod(&pod.uid),
                 Err(error) => {
                     warn!(uid = %pod.uid, "cannot determine whether the pod was deleted, \
                          retrying: {error:#}");
@@ -85,19 +85,19 @@ impl Node {
         unknown
     }
 
-    async fn is_there(&self, pod: &Missing) -> Result<bool> {
+    async fn exists(&self, pod: &Missing) -> Result<bool> {
         let Some(PodName { namespace, name }) = &pod.name else {
             return Ok(true);
         };
         let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), namespace);
-        let found = api::answer(PATIENCE, pods.get_metadata_opt(name)).await;
+        let found = api::request(REQUEST_TIMEOUT, pods.get_metadata_opt(name)).await;
         let found = found.map_err(Error::msg)?;
         Ok(found.is_some_and(|found| PodUid::of(&found.metadata).as_ref() == Some(&pod.uid)))
     }
 
-    fn is_gone(self: &Rc<Self>, uid: &PodUid) {
+    fn remove_pod(self: &Rc<Self>, uid: &PodUid) {
         let actions = self.index.borrow_mut().remove(uid);
-        self.carry_out(actions);
+        self.apply_actions(actions);
         self.count();
     }
 }

@@ -34,18 +34,18 @@ pub struct Capture {
     root: Option<PathBuf>,
     dataplane: Arc<Mutex<Dataplane>>,
     /// Who waits for a change before it waits here, and keeps no thread from others. Pods to attach
-    /// and other changes wait in one line: while the first is at it, the second gets ready.
-    line: Arc<Semaphore>,
+    /// and other changes wait in one queue: while one is committed, the next is prepared.
+    prepare_permits: Arc<Semaphore>,
     /// Whose change is made.
-    turn: Arc<Semaphore>,
-    /// Who follows changes of its network: one at a time, and beside the line, so that pods with many
+    commit_permit: Arc<Semaphore>,
+    /// Who follows changes of its network: one at a time, and beside the queue, so that pods with many
     /// routes that change all the time keep only one another waiting.
-    following: Arc<Semaphore>,
+    refresh_permit: Arc<Semaphore>,
 }
 
 /// What is to be attached, and where.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct AttachRequest {
     /// The pod's network namespace, as the runtime or a process names it.
     pub netns: PathBuf,
     /// What must be found there. A process may have ended, and another have its number.
@@ -59,7 +59,7 @@ pub struct Order {
 }
 
 /// What is to be attached, found and looked at.
-struct Ready {
+struct PreparedAttach {
     netns: Netns,
     places: AttachPoints,
     settings: Settings,
@@ -99,9 +99,9 @@ impl Capture {
             hierarchy: Arc::new(hierarchy),
             root: root.map(Path::to_owned),
             dataplane: Arc::default(),
-            line: Arc::new(Semaphore::new(2)),
-            turn: Arc::new(Semaphore::new(1)),
-            following: Arc::new(Semaphore::new(1)),
+            prepare_permits: Arc::new(Semaphore::new(2)),
+            commit_permit: Arc::new(Semaphore::new(1)),
+            refresh_permit: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -112,27 +112,27 @@ impl Capture {
     }
 
     /// Attaches a pod. In force when this returns.
-    pub async fn attach(&self, order: Order) -> Result<Captured> {
-        let _in_line = self.line.acquire().await?;
+    pub async fn attach(&self, request: AttachRequest) -> Result<Captured> {
+        let _in_line = self.prepare_permits.acquire().await?;
         let capture = self.clone();
-        let ready = blocking(move || capture.get_ready(order)).await?;
+        let ready = blocking(move || capture.prepare(request)).await?;
         let capture = self.clone();
-        let _turn = self.turn.acquire().await?;
-        blocking(move || capture.attach_now(ready)).await
+        let _turn = self.commit_permit.acquire().await?;
+        blocking(move || capture.commit(ready)).await
     }
 
-    fn get_ready(&self, order: Order) -> Result<Ready> {
-        let netns = Netns::open(&NetnsSpec::File(order.netns))?;
-        check_is(&netns, order.expected)?;
+    fn prepare(&self, request: AttachRequest) -> Result<PreparedAttach> {
+        let netns = Netns::open(&NetnsSpec::File(request.netns))?;
+        check_is(&netns, request.expected)?;
         netns.check_not_hosts()?;
-        if !order.allow_istio && self.is_left_to_istio_now(&netns)? {
+        if !request.allow_istio && self.is_left_to_istio_now(&netns)? {
             return Err(IstiosRules.into());
         }
-        Ok(Ready {
-            places: self.places(order.cgroup.as_ref())?,
-            settings: order.settings,
+        Ok(PreparedAttach {
+            places: self.places(request.cgroup.as_ref())?,
+            settings: request.settings,
             // Istio's own would be among them.
-            warnings: if order.allow_istio {
+            warnings: if request.allow_istio {
                 Vec::new()
             } else {
                 warnings(&netns)
@@ -141,7 +141,7 @@ impl Capture {
         })
     }
 
-    fn attach_now(&self, ready: Ready) -> Result<Captured> {
+    fn commit(&self, ready: PreparedAttach) -> Result<Captured> {
         let wanted = AttachSpec {
             netns: &ready.netns,
             places: &ready.places,
@@ -199,12 +199,12 @@ impl Capture {
     /// Follows what has changed of an attached pod's addresses and routes. `None` if it is not
     /// attached any more. Answers how long that took, without the wait for other changes, too.
     pub async fn refresh(&self, netns: Arc<Netns>) -> Result<(Option<Attached>, Duration)> {
-        let _following = self.following.acquire().await?;
+        let _following = self.refresh_permit.acquire().await?;
         let capture = self.clone();
         blocking(move || steps::refresh(&mut &capture, &netns, &capture.hierarchy)).await
     }
 
-    /// What is attached on this node, by whomever.
+    /// All pods that are attached on this node.
     pub async fn attached(&self) -> Result<Vec<AttachedPod>> {
         let capture = self.clone();
         self.in_turn(move || capture.with(Dataplane::attached))
@@ -225,7 +225,7 @@ impl Capture {
         .await
     }
 
-    /// Takes away what is kept for network namespaces that are gone.
+    /// Cleans up after deleted network namespaces.
     pub async fn tidy(&self) -> Result<()> {
         let capture = self.clone();
         self.in_turn(move || capture.with(Dataplane::sweep)).await
@@ -235,8 +235,8 @@ impl Capture {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _in_line = self.line.acquire().await?;
-        let _turn = self.turn.acquire().await?;
+        let _in_line = self.prepare_permits.acquire().await?;
+        let _turn = self.commit_permit.acquire().await?;
         blocking(work).await
     }
 

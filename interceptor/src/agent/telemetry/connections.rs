@@ -12,13 +12,13 @@ use tracing::debug;
 
 use crate::bpf::counts;
 
-/// Asks the kernel at each scrape, and keeps nothing.
+/// Reads the kernel's counters at each scrape, and keeps nothing.
 #[derive(Debug)]
 pub(in crate::agent) struct ConnectionMetrics;
 
 impl Collector for ConnectionMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // What cannot be looked at has no numbers; the other metrics are told all the same.
+        // If the read fails, the other metrics are still reported.
         let counts = counts::read().unwrap_or_else(|error| {
             debug!("cannot read the connection counters: {error:#}");
             Vec::new()

@@ -53,7 +53,7 @@ impl Drop for Counted {
 
 impl Collector for EvictionMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // Without the numbers the other metrics are still there.
+        // If the read fails, the other metrics are still reported.
         let evicted = pod_state::evicted_stand_ins().unwrap_or_else(|error| {
             debug!("cannot read the stand-in eviction counters: {error:#}");
             Vec::new()

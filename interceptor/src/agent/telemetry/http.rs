@@ -21,12 +21,12 @@ use tracing::error;
 use super::{health::Health, metrics::Metrics};
 use crate::agent::reconcile::worker::blocking;
 
-/// What Prometheus is told (the text format of `OpenMetrics` 1.0).
+/// The content type of the metrics (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long a start may take, at most, until readiness is asked for. The startup probe waits longer
 /// than this for the answer (`timeoutSeconds`).
-const START: Duration = Duration::from_secs(20);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Listens where the probes and Prometheus ask.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -50,7 +50,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
-/// Answers for ever.
+/// Serves requests for ever.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
     let ready = Router::new()
         .route("/startupz", get(startupz))
@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
 /// Answers once the agent is ready, or has been waited for long enough. kubelet asks nothing else
 /// until then: a readiness probe that fails while an agent starts as it should would be a Warning.
 async fn startupz(State(health): State<Health>) -> &'static str {
-    let _late = timeout(START, health.until_ready()).await;
+    let _late = timeout(STARTUP_TIMEOUT, health.until_ready()).await;
     "ok\n"
 }
 
@@ -83,14 +83,14 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
 }
 
-/// Held while it is counted what is in the maps, which may take a while: whoever asks, and however
-/// often, keeps no more than one of the threads from the pods.
-static COUNTING: Semaphore = Semaphore::const_new(1);
+/// Held during a scrape, which counts map entries and may take a while: scrapes occupy at most one
+/// of the blocking threads.
+static SCRAPE_LOCK: Semaphore = Semaphore::const_new(1);
 
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
-    let turn = COUNTING.acquire().await;
+    let turn = SCRAPE_LOCK.acquire().await;
     let counted = blocking(move || {
-        // Whoever asked may have gone meanwhile; the counting goes on.
+        // Whoever asked may have gone in the meantime; the counting goes on.
         let _turn = turn;
         Ok(metrics.text()?)
     });

@@ -11,13 +11,13 @@ use tracing::debug;
 
 use crate::bpf::usage::{self, MapUsage};
 
-/// Asks the kernel at each scrape, and keeps nothing.
+/// Reads the kernel's counters at each scrape, and keeps nothing.
 #[derive(Debug)]
 pub(in crate::agent) struct MapMetrics;
 
 impl Collector for MapMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // What cannot be looked at has no numbers; the other metrics are told all the same.
+        // If the read fails, the other metrics are still reported.
         let maps = usage::read().unwrap_or_else(|error| {
             debug!("cannot read the BPF map sizes: {error:#}");
             Vec::new()

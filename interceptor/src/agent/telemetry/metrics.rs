@@ -182,7 +182,7 @@ impl Metrics {
         self.uncaptured.observe(time.as_secs_f64());
     }
 
-    /// The CNI plugin has asked, and this became of it.
+    /// The CNI plugin sent a request, with this result.
     pub fn request(&self, verb: &'static str, result: &'static str) {
         self.requests
             .get_or_create(&RequestLabels { verb, result })

@@ -10,12 +10,12 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 
-use super::{Envelope, LONGEST, Request, Response};
+use super::{Envelope, MAX_MESSAGE_LENGTH, Request, Response};
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("no agent listens at {}: {error}", path.display())]
     Absent {
         /// Where one should.
@@ -23,7 +23,7 @@ pub enum CallError {
         /// What connecting to it gave.
         error: io::Error,
     },
-    /// It takes too long.
+    /// The timeout has expired.
     #[error("the agent at {} did not respond within {} s", path.display(), wait.as_secs_f32())]
     Silent {
         /// Where it listens.
@@ -31,7 +31,7 @@ pub enum CallError {
         /// How long it was waited for.
         wait: Duration,
     },
-    /// It has died, most likely.
+    /// The agent has exited, most likely.
     #[error("the agent at {} closed the connection: {error}", path.display())]
     HungUp {
         /// Where it listened.
@@ -39,7 +39,7 @@ pub enum CallError {
         /// What reading from or writing to it gave.
         error: io::Error,
     },
-    /// It is not ours, or far older.
+    /// The response cannot be parsed.
     #[error("invalid response from the agent at {}: {error}", path.display())]
     Garbled {
         /// Where it listens.
@@ -101,7 +101,7 @@ fn exchange(
 fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
-    while line.len() < LONGEST {
+    while line.len() < MAX_MESSAGE_LENGTH {
         // The socket's limit is for one call only, and an agent may say little at a time.
         stream.set_read_timeout(Some(left(deadline)?))?;
         let count = stream.read(&mut buffer)?;
@@ -115,7 +115,7 @@ fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
         }
         line.extend_from_slice(read);
     }
-    let error = format!("a response of more than {LONGEST} bytes");
+    let error = format!("a response of more than {MAX_MESSAGE_LENGTH} bytes");
     Err(io::Error::new(ErrorKind::InvalidData, error))
 }
 

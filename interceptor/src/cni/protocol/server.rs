@@ -24,25 +24,26 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    AddRequest, DelRequest, Envelope, GcRequest, LONGEST, Outcome, PROTOCOL, Request, Response,
+    AddRequest, DelRequest, Envelope, GcRequest, MAX_MESSAGE_LENGTH, Outcome, PROTOCOL, Request,
+    Response,
 };
 
-/// How long a plugin may take to say what it wants. It has its request ready when it connects.
-const ASKING: Duration = Duration::from_secs(5);
+/// Limit for reading a request and for sending a response.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much earlier than the plugin gives up the agent does, so that its reason still arrives.
-const EARLIER: Duration = Duration::from_millis(500);
+/// How much earlier than the plugin the agent times out, so that its reason still arrives.
+const RESPONSE_MARGIN: Duration = Duration::from_millis(500);
 
-/// No answer takes longer, whatever the plugin says: runtimes give up after two minutes or four.
-const LONGEST_WAIT: Duration = Duration::from_mins(4);
+/// The longest timeout that a plugin can request: runtimes give up after two minutes or four.
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_mins(4);
 
-/// As many plugins are answered at a time; the next wait. kubelet starts pods by the dozen.
-const AT_ONCE: usize = 256;
+/// Requests that are served at a time; further ones wait.
+const MAX_CONCURRENT_REQUESTS: usize = 256;
 
 /// The agent, as the plugin sees it.
 ///
-/// All requests are answered by one task: an answer that must block is to be given by another
-/// thread. When the plugin gives up, the future that was to answer it is dropped.
+/// One task handles all requests: blocking work must run on another thread. When the plugin times
+/// out, the future of its request is dropped.
 pub trait Handler {
     /// Has the pod captured, if it is to be. Waits for a pod that it does not know yet.
     fn add(&self, request: AddRequest) -> impl Future<Output = Outcome>;
@@ -50,7 +51,7 @@ pub trait Handler {
     /// Is the pod captured as it should be?
     fn check(&self, request: AddRequest) -> impl Future<Output = Outcome>;
 
-    /// A sandbox is going; possibly told twice, and of sandboxes never heard of.
+    /// A sandbox is being deleted. May be called twice, and for unknown sandboxes.
     fn del(&self, request: DelRequest) -> impl Future<Output = ()>;
 
     /// These sandboxes are there, others are not.
@@ -77,7 +78,7 @@ pub enum BindError {
     },
 }
 
-/// The agent's socket. Nobody else has it for as long as this lives.
+/// The agent's socket. No process else has it for as long as this lives.
 pub struct Listener {
     socket: UnixListener,
     _lock: Flock<File>,
@@ -165,14 +166,14 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-/// Answers plugins for ever.
+/// Serves plugins for ever.
 pub async fn serve(listener: Listener, handler: impl Handler) {
     let handler = &handler;
     let plugins = stream::unfold(&listener, |listener| async move {
         Some((accept(&listener.socket).await, listener))
     });
-    let answered = plugins.for_each_concurrent(AT_ONCE, |plugin| async move {
-        if let Err(error) = answer_one(plugin, handler).await {
+    let answered = plugins.for_each_concurrent(MAX_CONCURRENT_REQUESTS, |plugin| async move {
+        if let Err(error) = serve_one(plugin, handler).await {
             debug!("failed to send a response to the CNI plugin: {error}");
         }
     });
@@ -190,29 +191,29 @@ async fn accept(socket: &UnixListener) -> UnixStream {
     }
 }
 
-async fn answer_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Result<()> {
+async fn serve_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Result<()> {
     let uid = plugin.peer_cred()?.uid();
     if uid != 0 && uid != geteuid().as_raw() {
         warn!("rejected CNI request from non-root UID {uid}");
         return Ok(());
     }
-    let line = timeout(ASKING, read_line(&mut plugin)).await??;
+    let line = timeout(IO_TIMEOUT, read_line(&mut plugin)).await??;
     if line.is_empty() {
         // A probe that only connects.
         return Ok(());
     }
-    let answer = match understand(&line) {
-        Ok(envelope) => answer(envelope, handler).await,
+    let respond = match parse(&line) {
+        Ok(envelope) => respond(envelope, handler).await,
         Err(reason) => Response::Unknown { reason },
     };
-    let mut line = serde_json::to_vec(&answer)?;
+    let mut line = serde_json::to_vec(&respond)?;
     line.push(b'\n');
-    timeout(ASKING, plugin.write_all(&line)).await?
+    timeout(IO_TIMEOUT, plugin.write_all(&line)).await?
 }
 
 async fn read_line(plugin: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    let mut reader = BufReader::new(plugin).take(LONGEST as u64);
+    let mut reader = BufReader::new(plugin).take(MAX_MESSAGE_LENGTH as u64);
     reader.read_until(b'\n', &mut line).await?;
     Ok(line)
 }
@@ -226,7 +227,7 @@ struct Least {
     verb: String,
 }
 
-fn understand(line: &[u8]) -> Result<Envelope, String> {
+fn parse(line: &[u8]) -> Result<Envelope, String> {
     let ours = env!("CARGO_PKG_VERSION");
     let Least {
         protocol,
@@ -249,11 +250,11 @@ fn understand(line: &[u8]) -> Result<Envelope, String> {
     })
 }
 
-async fn answer(envelope: Envelope, handler: &impl Handler) -> Response {
-    let wait = Duration::from_millis(envelope.wait_ms).min(LONGEST_WAIT);
-    let wait = wait.saturating_sub(EARLIER).max(wait / 2);
-    let answer = timeout(wait, handle(envelope.request, handler)).await;
-    answer.unwrap_or_else(|_| Response::Failed {
+async fn respond(envelope: Envelope, handler: &impl Handler) -> Response {
+    let wait = Duration::from_millis(envelope.wait_ms).min(MAX_REQUEST_TIMEOUT);
+    let wait = wait.saturating_sub(RESPONSE_MARGIN).max(wait / 2);
+    let respond = timeout(wait, handle(envelope.request, handler)).await;
+    respond.unwrap_or_else(|_| Response::Failed {
         reason: format!(
             "the agent did not finish within {} s; the runtime will retry",
             wait.as_secs_f32()

@@ -9,8 +9,8 @@ fn index(live_changes: LiveChanges) -> Index {
     Index::new(selection(), live_changes)
 }
 
-fn around() -> Surroundings {
-    Surroundings {
+fn around() -> PodContext {
+    PodContext {
         runtime: Runtime::Default,
         may_relax: false,
     }
@@ -26,7 +26,7 @@ fn apply(index: &mut Index, manifest: &Value) -> Vec<Action> {
 
 /// Carries out the attach that the index asks for.
 fn attach(index: &mut Index, netns: NetnsCookie) -> Vec<Action> {
-    let settings = index.intent(&uid()).unwrap().settings.clone();
+    let settings = index.plan(&uid()).unwrap().settings.clone();
     index.attached(&uid(), Captured { netns, settings }, How::Expected)
 }
 
@@ -45,7 +45,7 @@ fn with_annotation(name: &str, value: &str) -> Value {
 
 fn told(actions: &[Action]) -> Vec<&'static str> {
     let told = actions.iter().filter_map(|action| match action {
-        Action::Tell(notice) => Some(notice.reason),
+        Action::Publish(notice) => Some(notice.reason),
         _ => None,
     });
     told.collect()
@@ -61,7 +61,7 @@ fn a_pod_is_attached_once() {
 #[test]
 fn a_repair_is_told_once_and_an_istio_init_that_was_waited_for_is_none() {
     let repair = |index: &mut Index| {
-        let settings = index.intent(&uid()).unwrap().settings.clone();
+        let settings = index.plan(&uid()).unwrap().settings.clone();
         let ran = Some(Duration::from_secs(90));
         let captured = Captured { netns: 7, settings };
         index.attached(&uid(), captured, How::Repaired { ran })
@@ -71,7 +71,7 @@ fn a_repair_is_told_once_and_an_istio_init_that_was_waited_for_is_none() {
     index.failed(&uid(), "no memory");
     let actions = repair(&mut index);
     assert_eq!(told(&actions), ["Repaired"]);
-    let is_told = matches!(&actions[..], [Action::Tell(notice)]
+    let is_told = matches!(&actions[..], [Action::Publish(notice)]
         if !notice.is_warning && notice.note.contains("uncaptured for 90 s"));
     assert!(is_told, "{actions:?}");
     let mut index = self::index(LiveChanges::Ignored);
@@ -108,7 +108,7 @@ fn a_pod_that_a_list_does_not_name_is_only_missing() {
 fn what_was_attached_before_is_not_attached_again() {
     let mut index = index(LiveChanges::Ignored);
     let before = captured(LiveChanges::Ignored);
-    let settings = before.intent(&uid()).unwrap().settings.clone();
+    let settings = before.plan(&uid()).unwrap().settings.clone();
     index.found(uid(), Captured { netns: 7, settings });
     assert_eq!(apply(&mut index, &injected()), []);
     assert_eq!(index.counts().captured, 1);
@@ -118,7 +118,7 @@ fn what_was_attached_before_is_not_attached_again() {
 fn what_was_attached_for_a_pod_that_is_gone_is_forgotten() {
     let mut index = index(LiveChanges::Ignored);
     let before = captured(LiveChanges::Ignored);
-    let settings = before.intent(&uid()).unwrap().settings.clone();
+    let settings = before.plan(&uid()).unwrap().settings.clone();
     index.found(uid(), Captured { netns: 7, settings });
     let missing = Missing {
         uid: uid(),
@@ -182,13 +182,13 @@ fn followed_changes_tighten_at_once_and_loosen_where_they_may() {
     attach(&mut index, 7);
     let looser = injected();
     assert_eq!(told(&apply(&mut index, &looser)), ["SettingsChangeIgnored"]);
-    let permitted = Surroundings {
+    let permitted = PodContext {
         may_relax: true,
         ..around()
     };
     let actions = index.apply(pod(looser), &permitted);
     assert_eq!(actions[0], Action::Attach(uid()));
-    let Action::Tell(notice) = &actions[1] else {
+    let Action::Publish(notice) = &actions[1] else {
         panic!("{actions:?}");
     };
     assert!(notice.note.contains("outbound_ports: "), "{notice:?}");
@@ -215,7 +215,10 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
     for _ in 0..100 {
         index.failed(&uid(), "no sandbox");
     }
-    assert_eq!(index.failed(&uid(), "no sandbox").0, Some(LAST_RETRY));
+    assert_eq!(
+        index.failed(&uid(), "no sandbox").0,
+        Some(MAX_RETRY_INTERVAL)
+    );
     assert_eq!(index.counts().failed, 1);
     assert_eq!(told(&attach(&mut index, 7)), ["Captured"]);
     assert_eq!(index.counts().failed, 0);
@@ -227,26 +230,29 @@ fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsUpdated"]);
     let (first, actions) = index.failed(&uid(), "no");
-    assert_eq!(first, Some(FIRST_RETRY));
+    assert_eq!(first, Some(FIRST_RETRY_INTERVAL));
     assert_eq!(told(&actions), ["CaptureFailed"]);
-    assert_eq!(index.failed(&uid(), "no"), (Some(2 * FIRST_RETRY), vec![]));
-    // It is under way: another event about the pod does not begin it anew.
+    assert_eq!(
+        index.failed(&uid(), "no"),
+        (Some(2 * FIRST_RETRY_INTERVAL), vec![])
+    );
+    // It is under way: another event about the pod does not begin it again.
     assert_eq!(apply(&mut index, &tighter), []);
     for _ in 0..100 {
         index.failed(&uid(), "no");
     }
-    assert_eq!(index.failed(&uid(), "no").0, Some(LAST_RETRY));
+    assert_eq!(index.failed(&uid(), "no").0, Some(MAX_RETRY_INTERVAL));
     // Captured it is all the while, and the next change is tried at once.
     assert_eq!(index.counts().captured, 1);
     apply(&mut index, &injected());
     let other = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "26");
     apply(&mut index, &other);
-    assert_eq!(index.failed(&uid(), "no").0, Some(FIRST_RETRY));
+    assert_eq!(index.failed(&uid(), "no").0, Some(FIRST_RETRY_INTERVAL));
 }
 
 #[test]
 fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
-    let handler = |name: &str| Surroundings {
+    let handler = |name: &str| PodContext {
         runtime: Runtime::Handler(name.to_owned()),
         may_relax: false,
     };
@@ -255,7 +261,7 @@ fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
     for (manifest, around) in [(declined, around()), (injected(), handler("runsc"))] {
         let mut index = index(LiveChanges::Ignored);
         apply(&mut index, &injected());
-        // While it waits for its turn it is decided anew.
+        // While it waits for its turn it is decided again.
         index.apply(pod(manifest), &around);
         let decided = index.state(&uid()).cloned();
         assert!(!matches!(decided, Some(State::Pending { .. })));
@@ -268,7 +274,7 @@ fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
 fn a_pod_that_ends_while_it_is_attached_is_forgotten() {
     let mut index = index(LiveChanges::Ignored);
     apply(&mut index, &injected());
-    let settings = index.intent(&uid()).unwrap().settings.clone();
+    let settings = index.plan(&uid()).unwrap().settings.clone();
     index.remove(&uid());
     let actions = index.attached(&uid(), Captured { netns: 7, settings }, How::Expected);
     assert_eq!(actions, [Action::Forget(uid(), Some(7))]);
@@ -291,7 +297,7 @@ fn a_refused_pod_is_told_of() {
     let mut index = index(LiveChanges::Ignored);
     let actions = index.apply(
         pod(injected()),
-        &Surroundings {
+        &PodContext {
             runtime: Runtime::Handler("runsc".to_owned()),
             may_relax: false,
         },
@@ -303,7 +309,7 @@ fn a_refused_pod_is_told_of() {
 #[test]
 fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started() {
     let before = captured(LiveChanges::Ignored);
-    let settings = before.intent(&uid()).unwrap().settings.clone();
+    let settings = before.plan(&uid()).unwrap().settings.clone();
     for changed in [
         with_annotation("traffic.sidecar.istio.io/excludeOutboundPorts", "80,443"),
         with_annotation("sidecar.istio.io/inject", "false"),
@@ -321,7 +327,7 @@ fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started(
         apply(&mut index, &changed);
         assert_eq!(index.lost(&uid(), 7), [Action::Attach(uid())]);
         assert!(index.is_due(&uid()));
-        assert_eq!(index.intent(&uid()).unwrap().settings, settings);
+        assert_eq!(index.plan(&uid()).unwrap().settings, settings);
     }
 }
 
@@ -378,7 +384,7 @@ fn a_new_sandbox_waits_for_its_istio_init_too() {
     assert_eq!(apply(&mut index, &runs), [Action::Attach(uid())]);
 }
 
-/// Kubelet tells of the old containers until it has made the new ones.
+/// kubelet reports the old containers until it has created the new ones.
 #[test]
 fn what_is_told_late_of_the_sandbox_before_does_not_have_the_next_captured() {
     let istio_init = |id: &str| {
@@ -409,7 +415,7 @@ fn a_new_sandbox_of_an_injected_pod_is_captured_before_any_container() {
 
 #[test]
 fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
-    let with = |runtime: Runtime| Surroundings {
+    let with = |runtime: Runtime| PodContext {
         runtime,
         may_relax: false,
     };
@@ -428,12 +434,12 @@ fn a_pod_that_is_left_to_istio_is_captured_in_its_next_sandbox() {
     let why = "Istio's rules are there";
     assert_eq!(told(&index.left(&uid(), why)), ["SkippedIstioRulesPresent"]);
     assert_eq!(index.counts().pending, 1);
-    // Looked at again, it is not told again.
+    // The same notice is not published again.
     assert_eq!(index.left(&uid(), why), []);
     assert!(index.is_due(&uid()));
     attach(&mut index, 8);
     assert!(index.is_captured_in(&uid(), 8));
-    // What is not to be captured is left to nobody.
+    // A pod that is not to be captured is not left to Istio.
     let mut manifest = injected();
     manifest["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "false"});
     let mut index = self::index(LiveChanges::Ignored);

@@ -1,4 +1,4 @@
-//! The folder of network configurations, as runtimes read it.
+//! The directory of network configurations, as runtimes read it.
 
 use std::{
     ffi::OsStr,
@@ -16,8 +16,8 @@ use crate::cni::conflist::{Network, Shape, Unusable};
 /// uninstalling finds it.
 pub(super) const SAVED: &str = "interceptor-saved";
 
-/// The folder. Others of us wait until it is dropped.
-pub(super) struct Folder {
+/// The directory. Others of us wait until it is dropped.
+pub(super) struct ConfDir {
     pub(super) path: PathBuf,
     _lock: Flock<File>,
 }
@@ -39,8 +39,8 @@ pub(super) fn shape_of(path: &Path) -> Option<Shape> {
     }
 }
 
-impl Folder {
-    /// The folder at `path`, which is made if the node is so new that it has none.
+impl ConfDir {
+    /// The directory at `path`, which is made if the node is so new that it has none.
     pub(super) fn open(path: &Path) -> Result<Self, NotInstalled> {
         let open = || {
             fs::create_dir_all(path)?;
@@ -102,7 +102,7 @@ impl Folder {
 
     fn no_network(&self, passed: Vec<String>) -> NotInstalled {
         NotInstalled::NoNetwork {
-            folder: self.path.clone(),
+            dir: self.path.clone(),
             passed,
         }
     }
@@ -141,7 +141,7 @@ impl ConfFile {
         self.write(&path, list)?;
         self.take_mode_to(&path)
             .and_then(|()| fs::rename(&self.path, saved(&self.path)))
-            .and_then(|()| files::sync_folder(&self.path))
+            .and_then(|()| files::sync_dir(&self.path))
             .map_err(NotInstalled::io(&self.path))?;
         Ok(path)
     }
@@ -155,7 +155,7 @@ impl ConfFile {
         ConfFile::read(path, Shape::List).is_ok_and(|list| list.is_only_ours(&self.network))
     }
 
-    /// Is it what we have made of `single`, and nobody has changed it?
+    /// Is it what we have made of `single`, and no process has changed it?
     pub(super) fn is_only_ours(&self, single: &Network) -> bool {
         self.network.has_ours() && self.network.clone().without_ours() == single.clone().into_list()
     }
@@ -166,7 +166,7 @@ impl ConfFile {
             file: path.to_owned(),
             why,
         })?;
-        // What another has written meanwhile is read first.
+        // What another has written in the meantime is read first.
         if !fs::read_to_string(&self.path).is_ok_and(|now| now == self.text) {
             return Err(NotInstalled::Changing(self.path.clone()));
         }
