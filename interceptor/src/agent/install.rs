@@ -136,7 +136,7 @@ pub struct InstallOptions {
     #[arg(long, env = "INTERCEPTOR_SOCKET", default_value = SOCKET, value_name = "FILE")]
     pub socket: PathBuf,
 
-    /// The agent's own pod name; pods of the same DaemonSet start without a request to the agent
+    /// The agent's own pod name; all of the agent's pods start without a request to it
     #[arg(
         long,
         env = "POD_NAME",
