@@ -49,7 +49,10 @@ pub(super) struct Btf<'a> {
 impl<'a> Btf<'a> {
     pub(super) fn parse(file: &'a [u8]) -> Result<Self> {
         let magic = file.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes));
-        ensure!(magic == Some(MAGIC), "not a valid BTF blob for this architecture");
+        ensure!(
+            magic == Some(MAGIC),
+            "not a valid BTF blob for this architecture"
+        );
         let header = |at| number(file, at);
         let body = header(4)?;
         let section = |offset, length| -> Result<&[u8]> {

@@ -127,7 +127,8 @@ fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
         .map_mut(OFFSETS)
         .context("the BPF object has no map of kernel offsets")?;
     let mut map: Array<_, KernelOffsets> = map.try_into()?;
-    map.set(0, offsets, 0).context("cannot store the kernel offsets")
+    map.set(0, offsets, 0)
+        .context("cannot store the kernel offsets")
 }
 
 fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {

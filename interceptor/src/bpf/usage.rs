@@ -26,7 +26,8 @@ pub fn read() -> Result<Vec<MapUsage>> {
     let usage = |name, keys: &mut dyn Iterator<Item = Result<(), MapError>>| -> Result<MapUsage> {
         let pin = pins.maps().join(layout::pin(name));
         let info = MapInfo::from_pin(&pin);
-        let capacity = info.with_context(|| format!("cannot read the map info of {}", pin.display()))?;
+        let capacity =
+            info.with_context(|| format!("cannot read the map info of {}", pin.display()))?;
         let capacity = capacity.max_entries();
         // Entries that come and go meanwhile may have the kernel begin anew, again and again.
         let entries = keys.zip(0..capacity).filter(|(key, _)| key.is_ok()).count();
