@@ -29,6 +29,13 @@ pub(crate) fn other_layout() -> Result<PathBuf> {
     Ok(aside)
 }
 
+/// Builds the BPF object and a development binary around it; returns the binary's path.
+pub(crate) fn development() -> Result<PathBuf> {
+    build_ebpf::run()?;
+    exec(cargo("build").args(["--package", "interceptor"]))?;
+    Ok(paths::cargo_target().join("debug/interceptor"))
+}
+
 fn build(variant: Variant<'_>) -> Result<PathBuf> {
     build_ebpf::run_variant(variant)?;
     let mut build = cargo("build");

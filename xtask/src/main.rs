@@ -19,7 +19,9 @@ mod kubectl;
 mod lint;
 mod paths;
 mod pip;
+mod source;
 mod test;
+mod texts;
 mod toolchain;
 mod vm;
 
@@ -40,42 +42,48 @@ enum Task {
     BuildEbpf,
     /// Compile the BPF programs, then the interceptor binary with them inside
     Build {
-        /// Before that, the one with another layout of its maps, which tests of upgrades meet
+        /// First build the binary whose maps have a different layout, which upgrade tests need
         #[arg(long)]
         other_layout: bool,
     },
-    /// Build a static binary, and an OCI image of it as one archive; takes no container engine
+    /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
-    /// Format the sources
+    /// Format the Rust and TOML files
     Fmt,
     /// Check format, lints (host and BPF), documentation and dependencies
     Lint,
-    /// Install what the tests need, and run them all; needs root
+    /// Print every help page, Event, error, log line and other text of the product
+    Texts {
+        /// Leave out the help pages, which require a build
+        #[arg(long)]
+        no_help: bool,
+    },
+    /// Install what the tests need, and run all tests; requires root
     Test {
         /// Arguments for `cargo test`
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Measure what interception costs, against none and against iptables; needs root
+    /// Measure the cost of interception, compared with none and with iptables; requires root
     Bench {
         #[command(flatten)]
         options: bench::Options,
     },
-    /// Show an intercepted pod at work; needs root
+    /// Show a captured pod and its connections; requires root
     Demo {
-        /// Where the connections go
+        /// The proxy that receives the connections
         #[arg(long, value_enum, default_value = "builtin")]
         proxy: demo::Proxy,
-        /// Show the node agent instead: pods appear, the agent is killed and upgraded
+        /// Show the node agent instead: pods start, the agent is killed and upgraded
         #[arg(long, conflicts_with = "proxy")]
         agent: bool,
     },
-    /// Test on other kernels, in emulated machines
+    /// Run tests on other kernels, in virtual machines
     TestVm {
-        /// Only on this kernel; may be repeated
+        /// Run on this kernel only; may be repeated
         #[arg(long, value_parser = vm::parse_kernel)]
         kernel: Vec<&'static vm::Kernel>,
-        /// A command to run there in place of the test
+        /// Command to run there instead of the tests
         #[arg(last = true)]
         command: Vec<String>,
     },
@@ -102,6 +110,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Image(image) => image::run(&image),
         Task::Fmt => fmt::apply(),
+        Task::Texts { no_help } => texts::run(!no_help),
         Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench { options } => bench::run(&options),
