@@ -4,19 +4,24 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command::{cargo, exec};
+use crate::{
+    command::{cargo, exec},
+    python_tool,
+};
 
 /// Stable rustfmt ignores these in `rustfmt.toml`, and takes them on its command line.
 const CONFIG: &str = "group_imports=StdExternalCrate,imports_granularity=Crate";
 
 /// Formats.
 pub(crate) fn apply() -> Result<()> {
-    exec(&mut cargo_fmt(&[]))
+    exec(&mut cargo_fmt(&[]))?;
+    python_tool::format_toml()
 }
 
-/// Fails when something is not formatted.
+/// Fails if a file is not formatted.
 pub(crate) fn check() -> Result<()> {
-    exec(&mut cargo_fmt(&["--check"]))
+    exec(&mut cargo_fmt(&["--check"]))?;
+    python_tool::check_toml()
 }
 
 fn cargo_fmt(options: &[&str]) -> Command {

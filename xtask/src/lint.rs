@@ -1,37 +1,73 @@
-//! `cargo xtask lint`: everything that can be said about the sources without running them.
+//! `cargo xtask lint`: all checks of the sources that do not run them.
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use clap::{ValueEnum, builder::PossibleValue};
 
 use crate::{
     build_ebpf,
     command::{cargo, exec, say},
-    deny, fmt,
+    cycles, deny, fmt, python_tool,
     toolchain::Toolchain,
+    words,
 };
 
-/// Runs all the checks, the cheap ones first.
-pub(crate) fn run() -> Result<()> {
-    step("format", fmt::check)?;
-    step(
-        "BPF object, which the interceptor crate embeds",
-        build_ebpf::run,
-    )?;
-    step("clippy for the host", clippy_host)?;
-    step("clippy for BPF", clippy_bpf)?;
-    step("documentation", doc)?;
-    step("dependencies", deny::check)
+/// One check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Format of Rust and TOML files
+    Format,
+    /// Words that help, messages and docs must not contain (xtask/words.txt)
+    Words,
+    /// Spelling (typos.toml)
+    Spelling,
+    /// Import cycles between modules
+    Cycles,
+    /// Build of the BPF object, which the interceptor crate embeds
+    Ebpf,
+    /// Clippy on everything that builds for the host
+    Clippy,
+    /// Clippy on the BPF programs
+    ClippyBpf,
+    /// Warnings of rustdoc
+    Doc,
+    /// Licenses, duplicates and sources of the dependencies (deny.toml)
+    Dependencies,
 }
 
-fn step(name: &str, check: fn() -> Result<()>) -> Result<()> {
-    say(&format!("lint: {name}"));
-    let start = Instant::now();
-    check()?;
-    say(&format!(
-        "lint: {name}: fine after {:.1} s",
-        start.elapsed().as_secs_f32()
-    ));
+impl Step {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Format => fmt::check(),
+            Self::Words => words::check(),
+            Self::Spelling => python_tool::check_spelling(),
+            Self::Cycles => cycles::check(),
+            Self::Ebpf => build_ebpf::run(),
+            Self::Clippy => clippy_host(),
+            Self::ClippyBpf => clippy_bpf(),
+            Self::Doc => doc(),
+            Self::Dependencies => deny::check(),
+        }
+    }
+}
+
+/// Runs these checks; all of them, the cheap ones first, if none is given.
+pub(crate) fn run(steps: &[Step]) -> Result<()> {
+    let steps = if steps.is_empty() {
+        Step::value_variants()
+    } else {
+        steps
+    };
+    for step in steps {
+        let name = step.to_possible_value();
+        let name = name.as_ref().map_or("", PossibleValue::get_name);
+        say(&format!("lint: {name}"));
+        let start = Instant::now();
+        step.run().with_context(|| format!("lint: {name}"))?;
+        let took = start.elapsed().as_secs_f32();
+        say(&format!("lint: {name}: passed in {took:.1} s"));
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod bpf_linker;
 mod build;
 mod build_ebpf;
 mod command;
+mod cycles;
 mod demo;
 mod deny;
 mod envoy;
@@ -19,11 +20,13 @@ mod kubectl;
 mod lint;
 mod paths;
 mod pip;
+mod python_tool;
 mod source;
 mod test;
 mod texts;
 mod toolchain;
 mod vm;
+mod words;
 
 /// What the command line says.
 #[derive(Parser)]
@@ -50,8 +53,11 @@ enum Task {
     Image(image::Image),
     /// Format the Rust and TOML files
     Fmt,
-    /// Check format, lints (host and BPF), documentation and dependencies
-    Lint,
+    /// Check the sources without running them
+    Lint {
+        /// Run only these checks
+        steps: Vec<lint::Step>,
+    },
     /// Print every help page, Event, error, log line and other text of the product
     Texts {
         /// Leave out the help pages, which require a build
@@ -110,8 +116,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Image(image) => image::run(&image),
         Task::Fmt => fmt::apply(),
+        Task::Lint { steps } => lint::run(&steps),
         Task::Texts { no_help } => texts::run(!no_help),
-        Task::Lint => lint::run(),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench { options } => bench::run(&options),
         Task::Demo { agent: true, .. } => demo::run(demo::What::Agent),

@@ -10,6 +10,7 @@ use proc_macro2::{Group, TokenStream, TokenTree};
 
 use crate::paths;
 
+pub(crate) mod imports;
 pub(crate) mod strings;
 
 /// One source file.
