@@ -20,7 +20,7 @@ use super::{
 /// other.
 const HTTP: SocketAddr = SocketAddr::new(EVERYWHERE, 15028);
 
-/// Both families: kubelet asks at the node's address, which may be an IPv6 one.
+/// Both families: kubelet probes the node's address, which may be an IPv6 address.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The agent's options.

@@ -74,8 +74,8 @@ pub struct PluginSettings {
     /// The directory that this configuration is in, as the host sees it, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conf_dir: Option<PathBuf>,
-    /// Whether the node is uninstalled but for the pods that are still captured: every new pod passes,
-    /// and with the last captured one the plugin takes itself off the node.
+    /// Whether the node is uninstalled except for pods that are still captured: every new pod starts
+    /// uncaptured, and with the last captured pod the plugin removes itself from the node.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub uninstalled: bool,
 }
@@ -101,7 +101,7 @@ impl PluginSettings {
         serde_json::from_slice(input).map_err(|error| bad_conf(&error))
     }
 
-    /// Why `pod` passes without the agent being asked, if it does.
+    /// Why `pod` starts without a request to the agent, if it does.
     #[must_use]
     pub fn passes(&self, pod: &PodName) -> Option<String> {
         let PodName { namespace, .. } = pod;

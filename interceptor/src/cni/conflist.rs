@@ -21,7 +21,7 @@ pub enum Unusable {
     Lacks(&'static str),
     /// It cannot have chained plugins, or we do not know how.
     #[error(
-        "its cniVersion is {0:?}, and interceptor-cni can be chained in {known}; whoever writes the file must choose one of them",
+        "its cniVersion is {0:?}, and interceptor-cni can be chained in {known}; the program that writes the file must use one of them",
         known = version::SUPPORTED.join(", ")
     )]
     Version(String),

@@ -457,7 +457,7 @@ fn without_any_dns_server_there_is_no_dns_capture() {
 }
 
 #[test]
-fn owner_groups_come_after_the_proxys_own() {
+fn owner_groups_come_after_the_proxy() {
     for (included, excluded, expected) in [
         ("*", "", &[][..]),
         (

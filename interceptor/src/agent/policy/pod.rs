@@ -260,8 +260,8 @@ mod tests {
     /// No process takes another pod's place by an annotation.
     #[test]
     fn a_mirror_does_not_name_a_uid_of_the_api_server() {
-        let anothers = "11111111-0f3a-4b6e-8f0e-6a2d1c9e7b55";
-        assert_eq!(uid(&[(MIRRORED, anothers)]).as_deref(), Some(UID));
+        let other = "11111111-0f3a-4b6e-8f0e-6a2d1c9e7b55";
+        assert_eq!(uid(&[(MIRRORED, other)]).as_deref(), Some(UID));
         assert_eq!(uid(&[(MIRRORED, "")]).as_deref(), Some(UID));
     }
 }

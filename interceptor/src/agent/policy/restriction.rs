@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn another_familys_prefix_is_not_covered() {
+    fn a_prefix_of_another_family_is_not_covered() {
         assert!(!change(&["-i", "10.0.0.0/8"], &["-i", "::/0"]));
         assert!(change(&["-i", "fd00::/8"], &["-i", "::/0"]));
     }

@@ -15,7 +15,7 @@ struct Open {
     pod: Pod,
     out: Handle,
     inward: Handle,
-    proxys: Handle,
+    of_proxy: Handle,
 }
 
 fn open(node: &Node) -> Open {
@@ -31,7 +31,7 @@ fn open(node: &Node) -> Open {
     Open {
         out: called(pod.app().expect("the app"), REMOTE, STRAIGHT),
         inward: called(&node.client, &inside, "app:8080"),
-        proxys: called(proxy, REMOTE, STRAIGHT),
+        of_proxy: called(proxy, REMOTE, STRAIGHT),
         pod,
     }
 }
@@ -53,7 +53,7 @@ fn by_setting_they_are_closed_and_come_again_through_the_proxy() {
     expect_captured(&open.pod);
     // The proxy's own were never to be captured.
     let proxy = open.pod.container("proxy").expect("the proxy");
-    assert!(echoes(proxy, open.proxys).expect("an echo"));
+    assert!(echoes(proxy, open.of_proxy).expect("an echo"));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn by_default_they_go_on() {
     for (who, socket) in [
         (app, open.out),
         (&node.client, open.inward),
-        (proxy, open.proxys),
+        (proxy, open.of_proxy),
     ] {
         assert!(echoes(who, socket).expect("an echo"));
     }

@@ -11,7 +11,7 @@ const SERVICE: &str = "10.96.0.1:80";
 
 /// What Cilium and Calico do: at the root, clients of a service connect to a backend of it.
 #[test]
-fn a_root_load_balancer_does_not_change_the_proxys_view() {
+fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let node = new_node();
     let rewriting = Deed::Rewrite {
         from: [10, 96, 0, 1],

@@ -86,7 +86,7 @@ fn stranger(lab: &Lab) -> Actor {
 }
 
 #[test]
-fn a_root_load_balancer_does_not_change_the_proxys_view() {
+fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let balancer = load_balancer();

@@ -153,7 +153,7 @@ fn excluded_inbound_ports_count_only_where_all_are_included() {
 }
 
 #[test]
-fn without_inbound_ports_the_proxys_calls_are_still_captured() {
+fn without_inbound_ports_calls_of_the_proxy_are_captured() {
     let settings = Settings {
         inbound_ports: "",
         ..Settings::default()
