@@ -210,7 +210,7 @@ pub fn lock_within(wait: Duration) -> Result<Lock> {
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Lock { _lock: lock }),
             Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => {
-                thread::sleep(LOCK_RETRY_INTERVAL)
+                thread::sleep(LOCK_RETRY_INTERVAL);
             }
             Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {BPFFS}")),
         }

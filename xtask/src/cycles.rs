@@ -150,7 +150,7 @@ impl Graph {
                     return Some(path);
                 }
                 if seen.insert(next) {
-                    paths.push_back([&path[..], &[next.clone()]].concat());
+                    paths.push_back([&path[..], std::slice::from_ref(next)].concat());
                 }
             }
         }
@@ -159,13 +159,13 @@ impl Graph {
 
     /// `a -> b (a.rs:1) -> a (b.rs:2)`.
     fn describe(&self, cycle: &[String]) -> String {
-        let mut text = cycle.first().cloned().unwrap_or_default();
+        let mut steps = vec![cycle.first().cloned().unwrap_or_default()];
         let next = cycle.iter().skip(1).chain(cycle.first());
         for (from, to) in cycle.iter().zip(next) {
             let place = &self.edges[from][to];
-            text += &format!(" -> {to} ({place})");
+            steps.push(format!("{to} ({place})"));
         }
-        text
+        steps.join(" -> ")
     }
 }
 

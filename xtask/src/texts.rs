@@ -98,7 +98,7 @@ impl Kind {
 
     /// None if no user reads it.
     fn of(text: &Text, path: &Path) -> Option<Self> {
-        let has_letters = text.text.contains(char::is_alphabetic);
+        let has_letters = text.content.contains(char::is_alphabetic);
         if !has_letters || text.is_doc() || text.is_in(&["#"]) && !text.is_in(&["error"]) {
             return None;
         }
@@ -110,7 +110,7 @@ impl Kind {
             .find(|(_, callers)| text.is_in(callers));
         match known {
             Some((kind, _)) => Some(*kind),
-            None => has_words(&text.text).then_some(Self::Other),
+            None => has_words(&text.content).then_some(Self::Other),
         }
     }
 }
@@ -128,7 +128,7 @@ fn is_event_reason(text: &Text) -> bool {
         .callers
         .last()
         .is_some_and(|caller| PUBLISH.contains(&caller.as_str()));
-    let text = &text.text;
+    let text = &text.content;
     is_published
         && text.starts_with(|char: char| char.is_ascii_uppercase())
         && text.chars().all(char::is_alphanumeric)
@@ -218,19 +218,20 @@ fn describe(path: &Path, text: &Text) -> String {
         "{}:{}: {level}{}",
         path.display(),
         text.line,
-        text.text.trim_end()
+        text.content.trim_end()
     )
 }
 
 /// The other texts of the function that publishes an Event, one of which is its note.
 fn notes(event: &Text, texts: &[Text]) -> String {
     let is_note = |text: &&Text| {
-        !event.function.is_empty() && text.function == event.function && has_words(&text.text)
+        !event.function.is_empty() && text.function == event.function && has_words(&text.content)
     };
     let notes = texts.iter().filter(is_note);
-    notes
-        .map(|text| format!("\n    {}: {}", text.line, text.text))
-        .collect()
+    let lines: Vec<_> = notes
+        .map(|text| format!("\n    {}: {}", text.line, text.content))
+        .collect();
+    lines.concat()
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ fn texts(file: &File) -> Vec<(usize, String)> {
     texts.retain(|text| !is_for_developers(text) && (has_help || !text.is_doc()));
     texts
         .into_iter()
-        .map(|text| (text.line, text.text))
+        .map(|text| (text.line, text.content))
         .collect()
 }
 

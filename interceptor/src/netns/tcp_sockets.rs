@@ -17,7 +17,7 @@ pub struct Connection {
     pub remote: IpAddr,
 }
 
-/// The open connections of the calling thread's network namespace, without those in TIME_WAIT.
+/// The open connections of the calling thread's network namespace, without those in `TIME_WAIT`.
 pub fn open() -> Result<Vec<Connection>> {
     let mut connections = Vec::new();
     for table in ["tcp", "tcp6"] {

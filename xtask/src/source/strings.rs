@@ -7,7 +7,7 @@ pub(crate) struct Text {
     /// Of the literal.
     pub line: usize,
     /// Without quotes and escapes; with the placeholders of `format!`.
-    pub text: String,
+    pub content: String,
     /// The function that contains it; empty outside of functions.
     pub function: String,
     /// Calls, macros (`warn!`) and attributes (`#`) around it, the innermost last.
@@ -102,7 +102,7 @@ impl Walk {
         callers.retain(|caller| !caller.is_empty());
         self.texts.push(Text {
             line: literal.span().start().line,
-            text: string.value(),
+            content: string.value(),
             function: self.function.clone(),
             callers,
         });
@@ -120,7 +120,7 @@ mod tests {
         let texts = of(&source.parse().unwrap());
         let found: Vec<_> = texts
             .iter()
-            .map(|text| (text.text.as_str(), text.function.as_str(), text.line))
+            .map(|text| (text.content.as_str(), text.function.as_str(), text.line))
             .collect();
         let expected = [
             (" A doc.", "", 1),
