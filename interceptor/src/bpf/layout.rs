@@ -3,7 +3,7 @@
 //! A map's pin bears a digest of its definition: a build whose map is another one finds none by that
 //! name and makes its own, and what is defined alike is shared. Maps that mean something only
 //! together bear one digest of all their definitions. So while builds change places
-//! ([`crate::dataplane::upgrade`]),
+//! (`crate::dataplane::upgrade`),
 //!
 //! - **policies** are compiled anew, from their records, where that group is another;
 //! - **stand-ins**: with another group, what is open stays connected, but questions for original

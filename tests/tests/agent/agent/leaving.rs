@@ -90,7 +90,7 @@ pub(super) fn is_uninstalled(node: &Node) -> bool {
 fn the_plugin_stays_while_the_daemon_set_is_there() {
     let mut installed = Installed::new();
     assert!(!installed.terminate());
-    installed.expect_log(&["interceptor-system/interceptor is there"]);
+    installed.expect_log(&["interceptor-system/interceptor exists"]);
 }
 
 #[test]
