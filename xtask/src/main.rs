@@ -13,6 +13,7 @@ mod command;
 mod cycles;
 mod demo;
 mod deny;
+mod dev;
 mod envoy;
 mod fmt;
 mod image;
@@ -51,6 +52,8 @@ enum Task {
     },
     /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
+    /// Build, attach to a pod and print its verdicts until Ctrl-C; requires root
+    Dev(dev::Options),
     /// Format the Rust and TOML files
     Fmt,
     /// Check the sources without running them
@@ -115,6 +118,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             build::run().map(drop)
         }
         Task::Image(image) => image::run(&image),
+        Task::Dev(options) => dev::run(&options),
         Task::Fmt => fmt::apply(),
         Task::Lint { steps } => lint::run(&steps),
         Task::Texts { no_help } => texts::run(!no_help),
