@@ -178,7 +178,7 @@ fn what_the_agent_does_not_know_is_answered_by_its_name() {
         answer
     };
     let known = r#"{"protocol":1,"release":"9.9","wait_ms":1000,"verb":"status","new_field":[1]}"#;
-    assert_eq!(ask(known), "{\"result\":\"heard\"}\n");
+    assert_eq!(ask(known), "{\"result\":\"ok\"}\n");
     for (request, says) in [
         (
             r#"{"protocol":1,"release":"9.9","wait_ms":1000,"verb":"dance"}"#,
