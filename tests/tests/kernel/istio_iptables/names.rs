@@ -75,9 +75,9 @@ fn the_help_tells_the_exit_codes() {
     expect(&help, 0, &[]);
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     for word in [
-        "0 done",
-        "1 failed",
-        "2 the command line",
+        "0 success",
+        "1 failure",
+        "2 wrong command line",
         "126",
         "--force-iptables-binary",
     ] {

@@ -52,7 +52,7 @@ fn no_connection_is_missed_while_settings_change() {
     let diallers = diallers(&lab, "10.2.0.9:80", "[fd00:1::2]:8080").expect("diallers");
     for turn in 1..=CHANGES {
         let said = lab.attach(&flags(turn)).expect("replaced");
-        assert!(said.contains("other settings"), "{said}");
+        assert!(said.contains("settings updated"), "{said}");
     }
     let answers = diallers.map(|dialler| dialler.stop().expect("answers"));
     for (proxy, outcomes) in ["proxy:15001", "proxy:15006"].iter().zip(&answers) {
