@@ -60,7 +60,7 @@ impl Maps {
         // Far from 0, which is not a valid number.
         let random = getrandom::u64().context("getrandom failed")?;
         let number: StandInNumber = (random >> 1) | (1 << 32);
-        let room = "cannot create the stand-in counter of the pod";
+        let room = "cannot create the stand-in counter of the pod: the map icept_next is full or unavailable";
         insert_new(&mut self.next_stand_in, netns, number).context(room)?;
         let next = self.next_stand_in.get(&netns, 0).context(room)?;
         // Another build may have counted before.

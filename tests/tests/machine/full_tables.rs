@@ -127,7 +127,7 @@ fn without_room_for_another_pod_the_attach_is_refused() {
     let output = interceptor_testkit::command::output(&mut attach, "").expect("a run");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("room") || said.contains("fit"), "{said}");
+    assert!(said.contains("full"), "{said}");
     let changes = other.changes_since(&before).expect("traces");
     assert_eq!(changes, interceptor_testkit::lab::NOTHING);
     let answer = other.dial(Who::App, "10.2.0.9:80").expect("a dial");

@@ -40,7 +40,7 @@ impl Mortal {
         drop(self.netns);
         wait_until("the end of a namespace", || {
             let status = output(bounded(interceptor::binary()).arg("status"), "")?;
-            Ok(String::from_utf8_lossy(&status.stdout).contains("is gone"))
+            Ok(String::from_utf8_lossy(&status.stdout).contains("no longer exists"))
         })
         .expect("an end");
         self.cookie
