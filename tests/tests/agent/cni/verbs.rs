@@ -186,7 +186,7 @@ fn what_the_agent_does_not_know_is_answered_by_its_name() {
         ),
         (
             r#"{"protocol":7,"release":"9.9","wait_ms":1000,"verb":"add"}"#,
-            "protocol 7",
+            "version 7",
         ),
         ("garbage", "invalid request"),
     ] {
