@@ -7,20 +7,28 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use nix::sys::{
-    signal::{SigSet, Signal},
-    signalfd::{SfdFlags, SignalFd},
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
 };
 
 use crate::{
     apt, build,
-    command::{display, say},
+    command::{display, exec, say},
     paths,
 };
 
@@ -46,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long)]
     watch: bool,
 
-    /// Flags for `interceptor run`; by default the settings of a default Istio sidecar
+    /// Flags for `interceptor run` [default: those of a default Istio sidecar]
     #[arg(last = true)]
     flags: Vec<String>,
 }
@@ -58,16 +66,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "loading BPF programs requires root: run this as root"
     );
     let netns = resolve(&options.netns)?;
-    // Before any thread or process starts. (The standard library resets the mask in children.)
-    let signals = Signals::block()?;
+    let signals = Signals::handle()?;
     let mut session = Session {
         options,
         netns,
+        binary: None,
         attached: None,
     };
     let result = session.run(&signals);
-    session.end();
-    result
+    session.end().context("cannot detach the pod").and(result)
 }
 
 /// The value for `interceptor run --netns`, which must exist.
@@ -93,33 +100,30 @@ fn resolve(netns: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// SIGINT and SIGTERM, which wait until they are read.
-struct Signals(SignalFd);
+/// Whether SIGINT or SIGTERM has been received. Handled rather than blocked, because child processes
+/// inherit a mask, and a compiler is to end at Ctrl-C.
+struct Signals(Arc<AtomicBool>);
 
 impl Signals {
-    fn block() -> Result<Self> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block().context("cannot block signals")?;
-        let signals =
-            SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
-        Ok(Self(signals.context("cannot receive signals")?))
+    fn handle() -> Result<Self> {
+        let received = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&received)).context("cannot handle signals")?;
+        }
+        Ok(Self(received))
     }
 
-    fn received(&self) -> Result<bool> {
-        Ok(self
-            .0
-            .read_signal()
-            .context("cannot receive signals")?
-            .is_some())
+    fn received(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 struct Session<'a> {
     options: &'a Options,
     netns: String,
-    /// `interceptor run` of the last build.
+    /// The last build that was to attach.
+    binary: Option<PathBuf>,
+    /// Its `interceptor run`.
     attached: Option<Child>,
 }
 
@@ -129,6 +133,8 @@ impl Session<'_> {
             let built = Snapshot::of_sources()?;
             match self.build_and_attach() {
                 Ok(()) => {}
+                // Ctrl-C has ended the compiler as well.
+                Err(_) if signals.received() => return Ok(()),
                 Err(error) if self.options.watch => {
                     let state = match self.attached {
                         Some(_) => "the last programs stay attached",
@@ -151,7 +157,9 @@ impl Session<'_> {
         let binary = paths::target().join("dev/interceptor");
         install(&built, &binary)?;
         say(&format!("built in {:.1} s", start.elapsed().as_secs_f32()));
-        self.attach(&binary)
+        self.attach(&binary)?;
+        self.binary = Some(binary);
+        Ok(())
     }
 
     /// Starts the new build's `interceptor run`, which replaces the programs in place.
@@ -177,7 +185,7 @@ impl Session<'_> {
     /// `--watch`.
     fn wait(&mut self, signals: &Signals, built: &Snapshot) -> Result<bool> {
         loop {
-            if signals.received()? {
+            if signals.received() {
                 return Ok(false);
             }
             if let Some(status) = self.exited()? {
@@ -209,16 +217,20 @@ impl Session<'_> {
         Ok(status)
     }
 
-    /// Has the running command detach the pod.
-    fn end(&mut self) {
-        let Some(mut child) = self.attached.take() else {
-            return;
+    /// Detaches the pod if it was attached.
+    fn end(&mut self) -> Result<()> {
+        let Some(binary) = &self.binary else {
+            return Ok(());
         };
-        // After Ctrl-C the terminal has sent a signal as well; a second one changes nothing.
-        if let Ok(pid) = i32::try_from(child.id()) {
-            let _sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT);
+        if let Some(mut child) = self.attached.take() {
+            // After Ctrl-C the terminal has sent a signal as well; a second one changes nothing.
+            kill(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?;
+            if child.wait()?.success() {
+                return Ok(());
+            }
         }
-        let _status = child.wait();
+        // The last build did not attach, or was ended before it handled signals.
+        exec(Command::new(binary).args(["detach", "--netns", &self.netns]))
     }
 }
 
