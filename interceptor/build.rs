@@ -1,4 +1,4 @@
-//! Points the crate at the BPF object that `cargo xtask build-ebpf` makes, to be embedded.
+//! Points the crate at the BPF object of `cargo xtask build-ebpf`, which it embeds.
 
 use std::{
     env,
@@ -7,8 +7,8 @@ use std::{
 
 /// Names another object: one for the machines that this is cross-compiled for.
 const VARIABLE: &str = "INTERCEPTOR_EBPF";
-/// Where `cargo xtask build-ebpf` leaves the objects, from this crate's folder.
-const FOLDER: &str = "../target/ebpf";
+/// Where `cargo xtask build-ebpf` leaves the objects, from this crate's directory.
+const DIR: &str = "../target/ebpf";
 
 fn main() {
     let object = if cfg!(feature = "other-layout") {
@@ -17,9 +17,9 @@ fn main() {
         "interceptor.o"
     };
     // Read now, not when this script was compiled: a copied target directory has it compiled elsewhere.
-    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let folder = Path::new(&crate_folder).join(FOLDER);
-    let object = env::var_os(VARIABLE).map_or_else(|| folder.join(object), PathBuf::from);
+    let crate_directory = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let directory = Path::new(&crate_directory).join(DIR);
+    let object = env::var_os(VARIABLE).map_or_else(|| directory.join(object), PathBuf::from);
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", object.display());
     if object.exists() {

@@ -1,4 +1,4 @@
-//! Installs Debian packages: where we may, and saying so first.
+//! Installs Debian packages, with a message, where the user is permitted to.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use crate::{
     paths,
 };
 
-/// Something a task needs, and the package that has it.
+/// A file that a task needs, and the package that contains it.
 pub(crate) struct Need {
-    /// The program's name, or the absolute path of a file, that is there when the need is met.
+    /// The program's name, or the absolute path of a file, that exists when the need is met.
     file: PathBuf,
     /// The Debian package.
     package: String,
@@ -56,16 +56,15 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     }
 }
 
-/// Installs packages, or brings them up to date; without the right to, fails with the command
-/// that does it.
+/// Installs or upgrades packages; without permission, fails with the command to run.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let packages = packages.join(" ");
     if paths::program("apt-get").is_none() {
-        bail!("needed, and to be installed by hand (the names are Debian's): {packages}");
+        bail!("required, and must be installed by hand (Debian's names): {packages}");
     }
     if !is_root()? {
         bail!(
-            "needed: run `sudo apt-get update && sudo apt-get install --no-install-recommends \
+            "required: run `sudo apt-get update && sudo apt-get install --no-install-recommends \
              {packages}`"
         );
     }
@@ -112,7 +111,7 @@ fn installation(packages: &str) -> Command {
     command
 }
 
-/// `apt-get` that asks nothing and waits for another one to end.
+/// `apt-get` without questions, which waits for another one to exit.
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").args([

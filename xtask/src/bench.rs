@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Only these workloads, separated by commas; goes into target/bench
     #[arg(long)]
     only: Option<String>,
-    /// The folder for the results instead of docs/bench
+    /// Directory for the results instead of docs/bench
     #[arg(short, long)]
     output: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! bpf-linker, which turns LLVM bitcode into a BPF object.
 //!
 //! Ours, rather than what may be on the `PATH`: it must read the bitcode of the BPF compiler's
-//! LLVM, and does not tell which LLVM it was built with.
+//! LLVM, and does not report which LLVM it was built with.
 
 use std::{
     env,
@@ -20,7 +20,7 @@ use crate::{
 
 const VERSION: &str = "0.13.0";
 
-/// The folder of a bpf-linker for that LLVM, built if there is none.
+/// The directory of a bpf-linker for that LLVM, built if there is none.
 pub(crate) fn ensure(llvm_major: &str) -> Result<PathBuf> {
     let root = paths::tool(&format!("bpf-linker-{VERSION}-llvm-{llvm_major}"));
     let bin = root.join("bin");
@@ -36,7 +36,7 @@ pub(crate) fn llvm_prefix(llvm_major: &str) -> PathBuf {
     Path::new("/usr/lib").join(format!("llvm-{llvm_major}"))
 }
 
-/// The `PATH` with the folder in front.
+/// The `PATH` with the directory in front.
 pub(crate) fn path_with(bin: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     Ok(env::join_paths(
@@ -66,7 +66,7 @@ fn install(llvm_major: &str, root: &Path) -> Result<()> {
         cargo("install")
             .env("PATH", path_with(&prefix.join("bin"))?)
             .env("LLVM_PREFIX", prefix)
-            // A target folder that others build in may be locked.
+            // A target directory that another process builds in may be locked.
             .env_remove("CARGO_TARGET_DIR")
             .args([
                 "bpf-linker",

@@ -17,8 +17,8 @@ use crate::{
 
 /// The package and its binary.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the objects go in the target folder; `interceptor/build.rs` has the other side.
-const FOLDER: &str = "ebpf";
+/// Where the objects go in the target directory; `interceptor/build.rs` reads them there.
+const DIR: &str = "ebpf";
 /// The architecture of this machine, by Rust's name.
 pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
 const TARGET: &str = if cfg!(target_endian = "big") {
@@ -58,7 +58,7 @@ impl<'a> Variant<'a> {
             Self::For(architecture) => format!("interceptor-{architecture}.o"),
             Self::OtherLayout => "interceptor-other-layout.o".to_owned(),
         };
-        paths::target().join(FOLDER).join(name)
+        paths::target().join(DIR).join(name)
     }
 }
 
@@ -113,7 +113,7 @@ fn cargo_for(architecture: &str, toolchain: Toolchain, subcommand: &str) -> Comm
 
 fn rustflags(architecture: &str) -> String {
     [
-        // aya-ebpf asks which architecture's registers and kernel types a probe sees.
+        // By which aya-ebpf selects the registers and kernel types of a probe.
         &format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Clink-arg=--btf",
         // The default has no atomics that return the old value. Kernel 5.12.
@@ -140,7 +140,7 @@ fn without_dwarf(object: &Path, llvm_major: &str) -> Result<Vec<u8>> {
     fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
 }
 
-/// Writes the object when it is another one: its time of change makes cargo rebuild what embeds it.
+/// Writes the object only if it differs: its modification time makes cargo rebuild what embeds it.
 fn install(object: &Path, new: &[u8]) -> Result<()> {
     if fs::read(object).is_ok_and(|old| old == new) {
         return Ok(());

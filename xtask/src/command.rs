@@ -1,4 +1,4 @@
-//! Runs other programs, and says which one failed.
+//! Runs other programs, and reports which one failed.
 
 use std::{
     env,
@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::paths;
 
-/// Tells the user what is going on; standard output is for results.
+/// Logs progress to standard error; standard output is for results.
 pub(crate) fn say(message: &str) {
     eprintln!("xtask: {message}");
 }
 
-/// The cargo that started this task, or the one on the `PATH`, in the workspace's folder.
+/// The cargo that started this task, or the one on the `PATH`, in the workspace's directory.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).arg(subcommand);
@@ -33,8 +33,8 @@ pub(crate) fn without_cargo_env(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Whether cargo or rustup sets that variable for the programs they run, or takes build flags
-/// from it. What says how cargo reaches a registry must stay.
+/// Whether cargo or rustup sets that variable for the programs they run, or reads build flags
+/// from it. Variables that configure registries must stay.
 fn is_cargo_env(name: &str) -> bool {
     const PREFIXES: [&str; 7] = [
         "CARGO_BUILD_",
@@ -76,10 +76,10 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
         .with_context(|| format!("cannot run `{}`", display(command)))?;
     check(command, output.status)?;
     String::from_utf8(output.stdout)
-        .with_context(|| format!("`{}` wrote what is not UTF-8", display(command)))
+        .with_context(|| format!("`{}` printed text that is not UTF-8", display(command)))
 }
 
-/// Whether it can be run and succeeds; says nothing.
+/// Whether it can be run and succeeds; prints nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command
         .stdin(Stdio::null())

@@ -9,7 +9,7 @@ use crate::{
     python_tool,
 };
 
-/// Stable rustfmt ignores these in `rustfmt.toml`, and takes them on its command line.
+/// Stable rustfmt ignores these in `rustfmt.toml`, but accepts them on its command line.
 const CONFIG: &str = "group_imports=StdExternalCrate,imports_granularity=Crate";
 
 /// Formats.

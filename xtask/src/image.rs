@@ -15,7 +15,7 @@ mod root;
 
 pub(crate) use architecture::Architecture;
 
-/// What `cargo xtask image` is told.
+/// Options of `cargo xtask image`.
 #[derive(Args)]
 pub(crate) struct Image {
     /// Where the archive goes [default: target/interceptor-image.tar]

@@ -35,7 +35,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     Ok(kubectl)
 }
 
-/// Since 1.24 it tells its kustomize's version.
+/// Since 1.24 `kubectl version` reports the version of kustomize.
 fn is_recent(kubectl: &Path) -> bool {
     kubectl.exists()
         && read(Command::new(kubectl).args(["version", "--client"]))

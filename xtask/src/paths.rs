@@ -1,17 +1,17 @@
-//! Where things are in the workspace, and where the tasks put what they make.
+//! Paths in the workspace, and of what the tasks build.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// The workspace's folder.
+/// The workspace's directory.
 pub(crate) fn root() -> &'static Path {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest_dir.parent().unwrap_or(manifest_dir)
 }
 
-/// The folder for what the tasks make: fixed, because `interceptor/build.rs` looks into it.
+/// The directory for what the tasks build: fixed, because `interceptor/build.rs` reads it.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
@@ -21,12 +21,12 @@ pub(crate) fn cargo_target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(target, |dir| root().join(dir))
 }
 
-/// The folder of one version of a tool that the tasks install for themselves.
+/// The directory of one version of a tool that the tasks install.
 pub(crate) fn tool(name: &str) -> PathBuf {
     target().join("tools").join(name)
 }
 
-/// The file of that name on the `PATH`, or in the folders for system administration, which the
+/// The file of that name on the `PATH`, or in the directories for system administration, which the
 /// `PATH` of an ordinary user lacks.
 pub(crate) fn program(name: impl AsRef<Path>) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -63,7 +63,9 @@ impl Toolchain {
             .lines()
             .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next())
             .map(str::to_owned)
-            .with_context(|| format!("the BPF compiler does not tell its LLVM version: {version}"))
+            .with_context(|| {
+                format!("the BPF compiler does not report its LLVM version: {version}")
+            })
     }
 
     fn rustc(self, argument: &str) -> Command {
@@ -109,7 +111,9 @@ fn debian_is_whole(packages: &[&str]) -> bool {
 }
 
 fn install_debian(packages: &[&str]) -> Result<()> {
-    say("BPF needs a nightly toolchain with rust-src, which is not there, or Debian's packages");
+    say(
+        "no nightly toolchain with rust-src is installed: installing Debian's packages to build for BPF",
+    );
     apt::install(packages).context(
         "no compiler for BPF: either `rustup toolchain install nightly --component rust-src`, or \
          Debian's packages",
@@ -117,7 +121,7 @@ fn install_debian(packages: &[&str]) -> Result<()> {
 }
 
 fn debian_cargo(subcommand: &str) -> Command {
-    // `cargo clippy` would take rustup's `cargo-clippy`, which lies in cargo's home.
+    // `cargo clippy` would run rustup's `cargo-clippy`, which is in cargo's home.
     let mut command = without_cargo_env(match subcommand {
         "clippy" => "/usr/bin/cargo-clippy",
         _ => "/usr/bin/cargo",
@@ -125,7 +129,7 @@ fn debian_cargo(subcommand: &str) -> Command {
     command
         .env("CARGO", "/usr/bin/cargo")
         .env("RUSTC", "/usr/bin/rustc")
-        // The packaged compiler is a stable one; this lets it take `-Z`.
+        // The packaged compiler is a stable one; this lets it accept `-Z`.
         .env("RUSTC_BOOTSTRAP", "1")
         .arg(subcommand);
     command

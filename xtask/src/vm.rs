@@ -142,7 +142,7 @@ impl Kernel {
             );
         }
         say(&format!(
-            "kernel {}: refused, and told why, as it should be",
+            "kernel {}: refused with the expected reason",
             self.name
         ));
         Ok(())

@@ -1,7 +1,7 @@
 //! The archive: an OCI image layout, which Docker's older releases can load as well.
 //!
 //! Layers are not compressed: so the same content has the same digest with every library, and
-//! whoever pushes the image compresses it.
+//! the client that pushes the image compresses it.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -126,7 +126,7 @@ fn config(architecture: Architecture, layer: &Value) -> Value {
     })
 }
 
-/// The name with the registry and the folder that a short one stands for, as Docker and containerd
+/// The name with the registry and the directory that a short one stands for, as Docker and containerd
 /// have it.
 fn full_name(tag: &str) -> String {
     match tag.split_once('/') {

@@ -25,7 +25,7 @@ pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
         .arg(paths::cargo_target())
         .env("INTERCEPTOR_EBPF", object)
         // The C library too: glibc's, which Debian has for both architectures. Its name service
-        // would load the host's modules; only its own files and DNS are asked, in an image that
+        // would load the host's modules; only its own files and DNS are used, in an image that
         // has no nsswitch.conf.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
     exec(compile.env(linker_variable(target), linker(architecture)?))?;
@@ -55,7 +55,7 @@ fn compiler(architecture: Architecture) -> Result<Command> {
     Ok(build)
 }
 
-/// The compiler is asked for by `ring`, which has assembly and C, and the linker by Rust.
+/// `ring`, which has assembly and C, requires the compiler; Rust requires the linker.
 fn ensure_c_compiler(architecture: Architecture) -> Result<()> {
     if architecture == Architecture::of_this_machine()? {
         return apt::ensure(&[Need::new("cc", "gcc"), Need::new("readelf", "binutils")]);
@@ -80,7 +80,7 @@ fn linker(architecture: Architecture) -> Result<String> {
     })
 }
 
-/// As the compiler's programs and its folder begin.
+/// The prefix of the compiler's programs and directory.
 fn linker_prefix(architecture: Architecture) -> String {
     format!("{}-linux-gnu", architecture.name())
 }
@@ -90,7 +90,7 @@ fn linker_variable(target: &str) -> String {
     format!("CARGO_TARGET_{target}_LINKER")
 }
 
-/// A binary that asks for a loader would not run in the image, which has none.
+/// A binary that requires a loader would not run in the image, which has none.
 fn check_static(binary: &Path) -> Result<()> {
     let segments = read(
         Command::new("readelf")
@@ -99,7 +99,7 @@ fn check_static(binary: &Path) -> Result<()> {
     )?;
     ensure!(
         !segments.contains("INTERP"),
-        "{} is not static: it asks for a loader",
+        "{} is not static: it requires a loader",
         binary.display()
     );
     Ok(())

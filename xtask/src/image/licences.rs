@@ -31,13 +31,13 @@ pub(super) fn of_binary(architecture: Architecture) -> Result<Vec<Licence>> {
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let folders = folders_of_crates(architecture)?;
+    let directories = directories_of_crates(architecture)?;
     let mut third_party = Vec::new();
     for name in linked_crates(architecture)? {
-        let folder = folders
+        let directory = directories
             .get(&name)
-            .with_context(|| format!("no folder of {name}"))?;
-        for file in licence_files(folder)? {
+            .with_context(|| format!("no directory of {name}"))?;
+        for file in licence_files(directory)? {
             third_party.extend(format!("\n==== {name}: {}\n\n", file_name(&file)).bytes());
             third_party.extend(text(&file)?);
         }
@@ -66,7 +66,7 @@ fn linked_crates(architecture: Architecture) -> Result<Vec<String>> {
 }
 
 /// Where the sources of the crates are, by `name version`.
-fn folders_of_crates(architecture: Architecture) -> Result<BTreeMap<String, PathBuf>> {
+fn directories_of_crates(architecture: Architecture) -> Result<BTreeMap<String, PathBuf>> {
     let mut metadata = cargo("metadata");
     metadata
         .args(["--locked", "--format-version", "1"])
@@ -79,16 +79,19 @@ fn folders_of_crates(architecture: Architecture) -> Result<BTreeMap<String, Path
         .map(|package| {
             let field = |name: &str| package[name].as_str().with_context(|| format!("no {name}"));
             let manifest = Path::new(field("manifest_path")?);
-            let folder = manifest.parent().context("no folder")?.to_owned();
-            Ok((format!("{} {}", field("name")?, field("version")?), folder))
+            let directory = manifest.parent().context("no directory")?.to_owned();
+            Ok((
+                format!("{} {}", field("name")?, field("version")?),
+                directory,
+            ))
         })
         .collect()
 }
 
 /// The files of a crate that are licences by their names, sorted.
-fn licence_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .with_context(|| format!("cannot list {}", folder.display()))?
+fn licence_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .with_context(|| format!("cannot list {}", directory.display()))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     files.retain(|file| {

@@ -28,7 +28,7 @@ pub(super) struct Licence {
 pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     file(&mut layer, BINARY, 0o755, binary)?;
-    folder(&mut layer, LICENCES_DIR)?;
+    directory(&mut layer, LICENCES_DIR)?;
     for licence in licences {
         let path = format!("{LICENCES_DIR}/{}", licence.name);
         file(&mut layer, &path, 0o644, &licence.text)?;
@@ -36,13 +36,13 @@ pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
     // Runtimes name a network namespace by either path.
     link(&mut layer, "run", "/var/run")?;
     for path in ["usr", "usr/local", NAMES_DIR] {
-        folder(&mut layer, path)?;
+        directory(&mut layer, path)?;
     }
     for name in NAMES {
         link(&mut layer, &format!("{NAMES_DIR}/{name}"), BINARY)?;
     }
     for path in ["var", "var/run"] {
-        folder(&mut layer, path)?;
+        directory(&mut layer, path)?;
     }
     Ok(layer.into_inner()?)
 }
@@ -55,7 +55,7 @@ fn file(layer: &mut Layer, path: &str, mode: u32, content: &[u8]) -> Result<()> 
     Ok(layer.append_data(&mut header, relative(path), content)?)
 }
 
-fn folder(layer: &mut Layer, path: &str) -> Result<()> {
+fn directory(layer: &mut Layer, path: &str) -> Result<()> {
     let mut header = header(EntryType::Directory, 0o755);
     let path = format!("{}/", relative(path));
     Ok(layer.append_data(&mut header, path, &[][..])?)

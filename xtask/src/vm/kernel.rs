@@ -115,8 +115,8 @@ struct Apt {
 
 impl Apt {
     fn new(suite: &str, dir: PathBuf) -> Result<Self> {
-        for folder in ["cache/archives/partial", "state/lists/partial", "download"] {
-            fs::create_dir_all(dir.join(folder))?;
+        for subdirectory in ["cache/archives/partial", "state/lists/partial", "download"] {
+            fs::create_dir_all(dir.join(subdirectory))?;
         }
         let source = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
         fs::write(dir.join("sources.list"), source)?;
@@ -140,9 +140,9 @@ impl Apt {
             "Dir::State::Status=/dev/null",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             "Acquire::Languages=none",
-            // Old suites are no longer signed anew.
+            // Old suites are no longer signed again.
             "Acquire::Check-Valid-Until=false",
-            // apt's own user may have no access to the folder.
+            // apt's own user may have no access to the directory.
             "APT::Sandbox::User=root",
         ] {
             command.args(["-o", option]);

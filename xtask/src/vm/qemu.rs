@@ -66,7 +66,7 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
             "-cpu",
             "max,cx16=off",
             // Not two processors: the kernel rewrites code that another may be running, and with both
-            // emulated a boot died of what it puts there meanwhile ("Oops: int3").
+            // emulated, a boot crashed on what it writes there at the same time ("Oops: int3").
             "-smp",
             "1",
             "-m",
