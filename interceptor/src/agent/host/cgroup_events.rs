@@ -37,7 +37,7 @@ impl CgroupEvents {
         })
     }
 
-    /// Tells of cgroups that are made in `directory`. Once more does no harm.
+    /// Watches for cgroups that are created in `directory`. Idempotent.
     pub fn watch_dir(&self, folder: &Path) -> io::Result<()> {
         let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
         self.inotify.add(folder, made).map(drop)

@@ -39,7 +39,7 @@ async fn try_remove(nodes: &Api<Node>, name: &str, key: &str) -> kube::Result<()
     Ok(())
 }
 
-/// A JSON patch that takes it off, and fails if somebody has changed the taints in the meantime.
+/// A JSON patch that takes it off, and fails if another client has changed the taints.
 fn patch(taints: &[Taint], key: &str) -> Option<Value> {
     let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
     (kept.len() < taints.len()).then(|| {

@@ -73,7 +73,7 @@ pub struct Notice {
     pub pod: PodName,
     /// Its UID.
     pub uid: PodUid,
-    /// Whether somebody should look into it.
+    /// Whether an operator should act on it.
     pub is_warning: bool,
     /// What, in one word, for machines.
     pub reason: &'static str,

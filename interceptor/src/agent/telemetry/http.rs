@@ -90,7 +90,7 @@ static SCRAPE_LOCK: Semaphore = Semaphore::const_new(1);
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
     let turn = SCRAPE_LOCK.acquire().await;
     let counted = blocking(move || {
-        // Whoever asked may have gone in the meantime; the counting goes on.
+        // The caller may have gone in the meantime; counting continues.
         let _turn = turn;
         Ok(metrics.text()?)
     });
