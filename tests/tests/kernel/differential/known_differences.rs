@@ -4,7 +4,7 @@ mod around;
 mod dns;
 
 use interceptor_testkit::{
-    actor::protocol::{Family, Protocol, Reply, Request},
+    actor::protocol::{Family, Level, Protocol, Reply, Request},
     scenario::address,
     settings::{Mode, Settings},
     world::{Mechanism, Setup, Who, World},
@@ -43,6 +43,44 @@ fn link_local_destinations_are_proxied_only_here() {
         assert!(!hangs.contains("proxy:"), "{who:?} dials {to}: {hangs}");
         let proxied = dial(&captured, who, to);
         assert!(proxied.contains(expected), "{who:?} dials {to}: {proxied}");
+    }
+}
+
+/// The reset of a closed port is routed by the interface of the address that the client dialed
+/// (`tcp_v6_send_response`, `rt6_need_strict`), where `::1` is not local: it leaves the pod, and the
+/// client waits. Conntrack sees the reset and deletes its entry; no hook does.
+#[test]
+fn a_reset_that_does_not_reach_its_client() {
+    let original = Reply::Original {
+        address: address("[fd00:1::2]:81"),
+        length: size_of::<libc::sockaddr_in6>(),
+    };
+    for (mechanism, expected) in [
+        (Mechanism::Iptables, Reply::Error("ENOENT".to_owned())),
+        (Mechanism::Interceptor, original),
+    ] {
+        let world = World::new(mechanism, &Setup::default()).expect("a world");
+        let actor = world.actor(Who::App).expect("an actor");
+        let socket = actor.socket(Family::V6, Protocol::Tcp).expect("a socket");
+        let from = address("[::1]:0");
+        actor
+            .must(&Request::Bind {
+                socket,
+                address: from,
+            })
+            .expect("bound");
+        let connected = actor.call(&Request::Connect {
+            socket,
+            address: address("[fd00:1::2]:81"),
+        });
+        let connected = connected.expect("a reply");
+        assert_eq!(connected, Reply::Error("EINPROGRESS".to_owned()));
+        let found = actor.call(&Request::OriginalDestination {
+            socket,
+            level: Level::Ipv6,
+            length: size_of::<libc::sockaddr_in6>(),
+        });
+        assert_eq!(found.expect("a reply"), expected, "{mechanism:?}");
     }
 }
 
