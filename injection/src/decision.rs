@@ -1,0 +1,10 @@
+//! Whether a pod is injected, and which rule decides: the order of istiod (`injectRequired`).
+
+/// The rule that decides. The webhook, the command and the metrics print the same word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The pod is in the node's network namespace.
+    HostNetwork,
+    /// The policy is `enabled`, and no other rule applies.
+    PolicyEnabled,
+}

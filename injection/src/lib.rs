@@ -1,0 +1,66 @@
+//! Sidecar injection as a pure function: a pod and a configuration in, a pod or a reason out.
+//!
+//! Nothing here does I/O, reads a clock or the environment, or decodes a pod into a typed struct:
+//! fields that are newer than our types must survive. The command `interceptor inject` and the
+//! admission webhook supply the configuration and print or send the result.
+//!
+//! A pod passes these stages, one module each:
+//!
+//! 1. `decision`: is the pod injected, and by which rule?
+//! 2. `annotations`: are the values of its annotations valid?
+//! 3. The sidecar: Istio's template (`istio`), or our own (`builtin`).
+//! 4. `record`: what `uninject` needs to restore the original.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+pub mod decision;
+pub mod refusal;
+
+/// What the caller knows of a pod besides its object.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// The namespace in which the pod is created: that of the request, or of the manifest.
+    pub namespace: String,
+    /// The annotations of the namespace. `OpenShift` assigns UIDs there.
+    pub namespace_annotations: BTreeMap<String, String>,
+    /// The workload that the pod belongs to, if the caller knows a better one than the pod's
+    /// owner reference: the object of a manifest.
+    pub owner: Option<Owner>,
+    /// Environment variables from the path of the webhook's URL, for the proxy.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A workload: `TypeMeta` and `DeploymentMeta` in Istio's templates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `apiVersion`
+    pub api_version: String,
+    /// `kind`
+    pub kind: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.namespace`
+    pub namespace: String,
+}
+
+/// The result for a pod that is not refused.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The pod stays as it is.
+    Skip(decision::Reason),
+    /// The pod gets a sidecar.
+    Inject(Injected),
+}
+
+/// An injected pod.
+#[derive(Clone, Debug)]
+pub struct Injected {
+    /// The whole pod.
+    pub pod: Value,
+    /// The rule that decided.
+    pub reason: decision::Reason,
+    /// What the pod's owner should know, one sentence each.
+    pub warnings: Vec<String>,
+}
