@@ -221,12 +221,28 @@ fn flow(
         3 => Just(Notation::V6),
         1 => Just(Notation::Mapped),
     ];
-    (who, kind, from, to, port, notation).prop_map(|(who, kind, from, to, port, notation)| Flow {
-        who,
-        kind,
-        from: from.map(|from| notation.write(from, 0)),
-        to: notation.write(to, port),
+    (who, kind, from, to, port, notation).prop_map(|(who, kind, from, to, port, notation)| {
+        let from = from.map(|from| notation.write(from, 0));
+        let port = open_port(port, notation, from.as_deref(), to);
+        Flow {
+            who,
+            kind,
+            from,
+            to: notation.write(to, port),
+        }
     })
+}
+
+/// A port that is open if the client is one that a reset may not reach (the known difference
+/// `a_reset_that_does_not_reach_its_client`).
+fn open_port(port: u16, notation: Notation, from: Option<&str>, to: Twins) -> u16 {
+    let is_from_loopback = from == Some("[::1]:0");
+    let is_to_own_address = matches!(notation, Notation::V6) && OWN.contains(&to);
+    if is_from_loopback && is_to_own_address {
+        80
+    } else {
+        port
+    }
 }
 
 impl Notation {

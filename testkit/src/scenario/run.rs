@@ -95,15 +95,9 @@ impl<'w> Run<'w> {
 
     /// Notes both names of a socket and both its original destinations.
     pub fn see_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
-        self.see_local_and_peer(actor, socket)?;
-        self.see_original(actor, socket)
-    }
-
-    /// Notes both names of a socket.
-    pub(super) fn see_local_and_peer(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         self.try_out("local", actor, &Request::LocalName { socket })?;
         self.try_out("peer", actor, &Request::PeerName { socket })?;
-        Ok(())
+        self.see_original(actor, socket)
     }
 
     /// Notes `SO_ORIGINAL_DST` at both levels.

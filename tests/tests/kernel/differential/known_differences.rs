@@ -6,7 +6,7 @@ mod dns;
 use interceptor_testkit::{
     actor::protocol::{Family, Level, Protocol, Reply, Request},
     scenario::address,
-    settings::{Mode, Settings},
+    settings::{Dns, Mode, Settings},
     world::{Mechanism, Setup, Who, World},
 };
 
@@ -48,39 +48,47 @@ fn link_local_destinations_are_proxied_only_here() {
 
 /// The reset of a closed port is routed by the interface of the address that the client dialed
 /// (`tcp_v6_send_response`, `rt6_need_strict`), where `::1` is not local: it leaves the pod, and the
-/// client waits. Conntrack sees the reset and deletes its entry; no hook does.
+/// client waits. Conntrack sees the reset and deletes its entry; no hook sees it. With DNS capture,
+/// our routes make `::1` local there.
 #[test]
 fn a_reset_that_does_not_reach_its_client() {
+    let closed = address("[fd00:1::2]:81");
     let original = Reply::Original {
-        address: address("[fd00:1::2]:81"),
+        address: closed,
         length: size_of::<libc::sockaddr_in6>(),
     };
-    for (mechanism, expected) in [
-        (Mechanism::Iptables, Reply::Error("ENOENT".to_owned())),
-        (Mechanism::Interceptor, original),
+    let (waits, enoent) = ("EINPROGRESS", Reply::Error("ENOENT".to_owned()));
+    for (mechanism, dns, connected, expected) in [
+        (Mechanism::Iptables, Dns::Off, waits, &enoent),
+        (Mechanism::Interceptor, Dns::Off, waits, &original),
+        (Mechanism::Iptables, Dns::All, waits, &enoent),
+        (Mechanism::Interceptor, Dns::All, "ECONNREFUSED", &enoent),
     ] {
-        let world = World::new(mechanism, &Setup::default()).expect("a world");
+        let setup = Setup::with(Settings {
+            dns,
+            ..Settings::default()
+        });
+        let world = World::new(mechanism, &setup).expect("a world");
         let actor = world.actor(Who::App).expect("an actor");
         let socket = actor.socket(Family::V6, Protocol::Tcp).expect("a socket");
-        let from = address("[::1]:0");
-        actor
-            .must(&Request::Bind {
-                socket,
-                address: from,
-            })
-            .expect("bound");
-        let connected = actor.call(&Request::Connect {
+        let call = |request| actor.call(&request).expect("a reply");
+        let bound = call(Request::Bind {
             socket,
-            address: address("[fd00:1::2]:81"),
+            address: address("[::1]:0"),
         });
-        let connected = connected.expect("a reply");
-        assert_eq!(connected, Reply::Error("EINPROGRESS".to_owned()));
-        let found = actor.call(&Request::OriginalDestination {
+        assert_eq!(bound, Reply::Done);
+        let result = call(Request::Connect {
+            socket,
+            address: closed,
+        });
+        let label = format!("{mechanism:?}, {dns:?}");
+        assert_eq!(result, Reply::Error(connected.to_owned()), "{label}");
+        let found = call(Request::OriginalDestination {
             socket,
             level: Level::Ipv6,
             length: size_of::<libc::sockaddr_in6>(),
         });
-        assert_eq!(found.expect("a reply"), expected, "{mechanism:?}");
+        assert_eq!(&found, expected, "{label}");
     }
 }
 
