@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub mod builtin;
 pub mod decision;
+mod pod;
 pub mod refusal;
 
 /// What the caller knows of a pod besides its object.
