@@ -19,6 +19,7 @@ pub mod builtin;
 pub mod decision;
 mod pod;
 pub mod refusal;
+pub mod review;
 
 /// What the caller knows of a pod besides its object.
 #[derive(Clone, Debug, Default)]
