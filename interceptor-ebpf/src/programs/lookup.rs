@@ -55,8 +55,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     let interface = packet.interface();
     let from_pod = interface == LOOPBACK || is_from_itself(&packet, pod, local);
     let outcome = if StandInRange::contains(local.address) {
-        let incoming = if from_pod { 0 } else { interface };
-        lookup_stand_in(&context, pod, local, incoming)
+        lookup_stand_in(&context, pod, local, from_pod, interface)
     } else if from_pod {
         // `connect` has decided.
         Ok(())
@@ -75,18 +74,21 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     SK_DROP
 }
 
-/// A packet to a stand-in, from `incoming`: 0 for the pod itself.
+/// A packet to a stand-in, from the pod itself or from `interface`. (A lookup without a packet, as
+/// of `SOCK_DESTROY`, names no interface, and is not the pod's.)
 #[inline(always)]
 fn lookup_stand_in(
     context: &SkLookupContext,
     pod: Pod,
     stand_in: StandIn,
-    incoming: u32,
+    from_pod: bool,
+    interface: u32,
 ) -> Result<(), Refusal> {
     // Neighbours on a link whose packets our programs do not see can send there, too.
-    if incoming != 0 && !pod.watches(incoming) {
+    if !from_pod && !pod.watches(interface) {
         return Err(Refusal::UnknownStandIn);
     }
+    let incoming = if from_pod { 0 } else { interface };
     deliver_captured(context, pod, stand_in, incoming)
 }
 
