@@ -17,9 +17,10 @@ use serde_json::Value;
 
 pub mod builtin;
 pub mod decision;
-mod pod;
+pub mod owner;
+pub mod pod;
 pub mod refusal;
-pub mod review;
+pub mod workloads;
 
 /// What the caller knows of a pod besides its object.
 #[derive(Clone, Debug, Default)]

@@ -1,38 +1,20 @@
-//! Access to the parts of a raw pod.
+//! Access to pods as raw JSON.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-/// The value of an annotation.
+use serde_json::Value;
+
+/// The string entries of an object such as `metadata.labels`; none if it is not an object.
 #[must_use]
-pub(crate) fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
-    pod["metadata"]["annotations"][name].as_str()
+pub fn strings(object: &Value) -> BTreeMap<&str, &str> {
+    let entries = object.as_object().into_iter().flatten();
+    entries
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .collect()
 }
 
-/// The annotations, which are added if the pod has none.
-///
-/// # Panics
-///
-/// If the pod is not an object: the caller has checked that.
-pub(crate) fn annotations_mut(pod: &mut Value) -> &mut Map<String, Value> {
-    object(&mut pod["metadata"]["annotations"])
-}
-
-/// `containers` or `initContainers`, which are added if the pod has none.
-///
-/// # Panics
-///
-/// If the pod is not an object: the caller has checked that.
-pub(crate) fn containers_mut<'a>(pod: &'a mut Value, list: &str) -> &'a mut Vec<Value> {
-    let value = &mut pod["spec"][list];
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    value.as_array_mut().expect("an array, as of above")
-}
-
-fn object(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("an object, as of above")
+/// The entry of the list `list` with this `name`.
+#[must_use]
+pub fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|entry| entry["name"] == name)
 }
