@@ -17,6 +17,7 @@ use serde_json::Value;
 
 pub mod builtin;
 pub mod decision;
+pub mod documents;
 pub mod owner;
 pub mod pod;
 pub mod refusal;
