@@ -20,7 +20,9 @@ pub mod decision;
 pub mod documents;
 pub mod owner;
 pub mod pod;
+pub mod record;
 pub mod refusal;
+pub mod uninject;
 pub mod workloads;
 
 /// What the caller knows of a pod besides its object.

@@ -1,0 +1,225 @@
+//! The difference from an injected pod to its original.
+//!
+//! Items of lists are found by their name, not their index: other webhooks and people may have
+//! changed the pod since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How one value becomes the original.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Undo {
+    /// It did not exist.
+    Remove,
+    /// It had another value.
+    Set(Set),
+    /// Some entries of an object differ.
+    Fields(Entries),
+    /// Some items of a list differ.
+    Items(Entries),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Set {
+    /// The original.
+    value: Value,
+    /// The injected value, unless it is a collection. A different one is a later change, which
+    /// stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    was: Option<Value>,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Entries {
+    /// By key, or by the name of the item.
+    entries: BTreeMap<String, Undo>,
+    /// Whether the collection did not exist.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    created: bool,
+    /// The names of the original's items, if their order differs too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    order: Vec<String>,
+}
+
+/// Collections at most this deep are shared with other writers, such as `metadata.labels`: of those
+/// that did not exist, only the injected entries are removed.
+const SHARED_DEPTH: usize = 2;
+
+/// How `injected` becomes `original`.
+pub(super) fn between(original: &Value, injected: &Value) -> Undo {
+    let root = difference(Some(original), Some(injected), 0);
+    root.unwrap_or(Undo::Fields(Entries::default()))
+}
+
+fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Option<Undo> {
+    if before == after {
+        return None;
+    }
+    let Some(before) = before else {
+        return Some(created(after?, depth));
+    };
+    let undo = match (before, after) {
+        (Value::Object(before), Some(Value::Object(after))) => {
+            Undo::Fields(fields(before, after, depth))
+        }
+        (Value::Array(before), Some(Value::Array(after))) => match items(before, after, depth) {
+            Some(items) => Undo::Items(items),
+            None => replaced(before.clone().into(), None),
+        },
+        (before, after) => {
+            let scalar = after.filter(|after| !after.is_object() && !after.is_array());
+            replaced(before.clone(), scalar.cloned())
+        }
+    };
+    Some(undo)
+}
+
+const fn replaced(value: Value, was: Option<Value>) -> Undo {
+    Undo::Set(Set { value, was })
+}
+
+/// How a value that the injection created is removed.
+fn created(value: &Value, depth: usize) -> Undo {
+    let children = |entries: BTreeMap<String, Undo>| Entries {
+        entries,
+        created: true,
+        order: Vec::new(),
+    };
+    match value {
+        Value::Object(object) if depth <= SHARED_DEPTH && !object.is_empty() => {
+            let entries = object
+                .iter()
+                .map(|(k, v)| (k.clone(), created(v, depth + 1)));
+            Undo::Fields(children(entries.collect()))
+        }
+        Value::Array(list) if depth <= SHARED_DEPTH && !list.is_empty() => match names(list) {
+            Some(names) => {
+                let entries = names
+                    .into_iter()
+                    .map(|name| (name.to_owned(), Undo::Remove));
+                Undo::Items(children(entries.collect()))
+            }
+            None => Undo::Remove,
+        },
+        _ => Undo::Remove,
+    }
+}
+
+fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize) -> Entries {
+    let keys = before.keys().chain(after.keys());
+    let entries = keys.filter_map(|key| {
+        let undo = difference(before.get(key), after.get(key), depth + 1)?;
+        Some((key.clone(), undo))
+    });
+    Entries {
+        entries: entries.collect(),
+        ..Entries::default()
+    }
+}
+
+/// Nothing if the items have no distinct names.
+fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Entries> {
+    let (names_before, names_after) = (names(before)?, names(after)?);
+    let keyed = |names: &[&str], list: &[Value]| -> Map<String, Value> {
+        let names = names.iter().map(|name| (*name).to_owned());
+        names.zip(list.iter().cloned()).collect()
+    };
+    let mut entries = fields(
+        &keyed(&names_before, before),
+        &keyed(&names_after, after),
+        depth,
+    );
+    let kept = names_after
+        .iter()
+        .filter(|name| names_before.contains(name));
+    if !kept.eq(&names_before) {
+        entries.order = names_before.into_iter().map(str::to_owned).collect();
+    }
+    Some(entries)
+}
+
+/// The names of the items, if all have one of their own.
+fn names(list: &[Value]) -> Option<Vec<&str>> {
+    let names: Vec<_> = list
+        .iter()
+        .map_while(|item| item["name"].as_str())
+        .collect();
+    let distinct: BTreeSet<_> = names.iter().collect();
+    (names.len() == list.len() && distinct.len() == list.len()).then_some(names)
+}
+
+impl Undo {
+    /// Restores the original in `value`, the injected pod.
+    pub(super) fn apply(self, pod: &mut Value) {
+        if let Some(original) = self.restored(Some(pod.take())) {
+            *pod = original;
+        }
+    }
+
+    /// The original of `current`; nothing if it did not exist.
+    fn restored(self, current: Option<Value>) -> Option<Value> {
+        match (self, current) {
+            (Self::Remove, _) => None,
+            (Self::Set(set), current) => match (set.was, current) {
+                (Some(was), Some(current)) if was != current => Some(current),
+                (Some(_), None) => None,
+                _ => Some(set.value),
+            },
+            (Self::Fields(undo), Some(Value::Object(object))) => undo.in_object(object),
+            (Self::Items(undo), Some(Value::Array(list))) => undo.in_list(list),
+            (Self::Fields(_) | Self::Items(_), current) => current,
+        }
+    }
+}
+
+impl Entries {
+    fn in_object(self, mut object: Map<String, Value>) -> Option<Value> {
+        for (key, undo) in self.entries {
+            let current = object.get_mut(&key).map(Value::take);
+            match undo.restored(current) {
+                Some(value) => {
+                    object.insert(key, value);
+                }
+                None => {
+                    object.shift_remove(&key);
+                }
+            }
+        }
+        (!self.created || !object.is_empty()).then_some(Value::Object(object))
+    }
+
+    fn in_list(mut self, list: Vec<Value>) -> Option<Value> {
+        let mut restored = Vec::new();
+        for item in list {
+            let undo = item["name"]
+                .as_str()
+                .and_then(|name| self.entries.remove(name));
+            match undo {
+                Some(undo) => restored.extend(undo.restored(Some(item))),
+                None => restored.push(item),
+            }
+        }
+        let missing = std::mem::take(&mut self.entries).into_values();
+        restored.extend(missing.filter_map(|undo| match undo {
+            // Its item was moved elsewhere, not changed.
+            Undo::Set(Set { value, was: None }) => Some(value),
+            _ => None,
+        }));
+        self.sort(&mut restored);
+        (!self.created || !restored.is_empty()).then_some(Value::Array(restored))
+    }
+
+    /// Items that are not the original's stay behind them.
+    fn sort(&self, list: &mut [Value]) {
+        if self.order.is_empty() {
+            return;
+        }
+        list.sort_by_key(|item| {
+            let place = |name| self.order.iter().position(|one| one == name);
+            item["name"].as_str().and_then(place).unwrap_or(usize::MAX)
+        });
+    }
+}
