@@ -1,8 +1,8 @@
-//! Access to pods as raw JSON.
+//! Access to the parts of a raw pod.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The string entries of an object such as `metadata.labels`; none if it is not an object.
 #[must_use]
@@ -19,24 +19,39 @@ pub fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|entry| entry["name"] == name)
 }
 
-/// The object at `path`, which is created if it is not there.
-pub fn object_at<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
-    let mut object = object(value);
-    for key in path {
-        object = self::object(object.entry(*key).or_insert(Value::Null));
-    }
-    object
+/// The value of an annotation.
+#[must_use]
+pub(crate) fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
+    pod["metadata"]["annotations"][name].as_str()
 }
 
-/// `value` as an object. What is none is replaced: `labels: null` is an empty map.
+/// The annotations, which are added if the pod has none.
+///
+/// # Panics
+///
+/// If the pod is not an object: the caller has checked that.
+pub(crate) fn annotations_mut(pod: &mut Value) -> &mut Map<String, Value> {
+    object(&mut pod["metadata"]["annotations"])
+}
+
+/// `containers` or `initContainers`, which are added if the pod has none.
+///
+/// # Panics
+///
+/// If the pod is not an object: the caller has checked that.
+pub(crate) fn containers_mut<'a>(pod: &'a mut Value, list: &str) -> &'a mut Vec<Value> {
+    let value = &mut pod["spec"][list];
+    if !value.is_array() {
+        *value = json!([]);
+    }
+    value.as_array_mut().expect("an array, as of above")
+}
+
 fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
-        *value = Value::Object(Map::new());
+        *value = json!({});
     }
-    match value {
-        Value::Object(object) => object,
-        _ => unreachable!("it was just made an object"),
-    }
+    value.as_object_mut().expect("an object, as of above")
 }
 
 /// Removes the entry at `path`, and the objects and lists on the path that are empty without it.
