@@ -15,11 +15,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::{refusal::Refusal, uninject::Uninjected};
+
 pub mod builtin;
 pub mod decision;
+pub mod diff;
 pub mod documents;
 pub mod owner;
-pub mod pod;
+mod pod;
 pub mod record;
 pub mod refusal;
 pub mod uninject;
@@ -71,3 +74,64 @@ pub struct Injected {
     /// What the pod's owner should know, one sentence each.
     pub warnings: Vec<String>,
 }
+
+/// The injector's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which pods are injected.
+    pub rules: decision::Rules,
+    /// What they get.
+    pub sidecar: Sidecar,
+}
+
+/// The sidecar that pods get.
+#[derive(Clone, Debug)]
+pub enum Sidecar {
+    /// An Envoy with a static configuration.
+    Builtin(Box<builtin::Config>),
+}
+
+impl Sidecar {
+    fn inject(&self, pod: &Value, _subject: &Subject) -> Result<(Value, Vec<String>), Refusal> {
+        match self {
+            Self::Builtin(config) => builtin::inject(&without_istio(pod)?, config),
+        }
+    }
+}
+
+/// The built-in sidecar replaces one that Istio injected.
+fn without_istio(pod: &Value) -> Result<Value, Refusal> {
+    Ok(match uninject::uninject(pod)? {
+        Uninjected::Untouched => pod.clone(),
+        Uninjected::Exact(original) | Uninjected::BestEffort(original, _) => original,
+    })
+}
+
+/// Decides about `pod`, and injects it. An earlier injection by this function is undone before, so
+/// a second one changes nothing.
+pub fn inject(pod: &Value, subject: &Subject, config: &Config) -> Result<Outcome, Refusal> {
+    pod::check_shape(pod)?;
+    let decision = decision::decide(pod, &subject.namespace, &config.rules);
+    if !decision.inject {
+        return Ok(Outcome::Skip(decision.reason));
+    }
+    let recorded = record::original(pod)?;
+    let original = recorded.as_ref().unwrap_or(pod);
+    let (injected, mut warnings) = config.sidecar.inject(original, subject)?;
+    let (pod, warning) = record::add(original, injected);
+    warnings.extend(warning);
+    if let Some(choice) = decision::ignored_choice(original) {
+        warnings.push(format!(
+            "{} {choice:?} has no effect: expected \"true\" or \"false\"",
+            decision::INJECT
+        ));
+    }
+    Ok(Outcome::Inject(Injected {
+        pod,
+        reason: decision.reason,
+        warnings,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

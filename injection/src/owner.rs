@@ -62,7 +62,7 @@ fn controller(pod: &Value) -> Option<&Value> {
         .find(|reference| reference["controller"] == true)
 }
 
-/// The CronJob of a Job that is named after the minute of its start.
+/// The `CronJob` of a Job that is named after the minute of its start.
 fn cron_job(job: &str) -> Option<&str> {
     let (cron, minute) = job.rsplit_once('-')?;
     let is_minute = (8..=10).contains(&minute.len()) && minute.bytes().all(|b| b.is_ascii_digit());

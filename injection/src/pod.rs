@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::refusal::{Problem, Refusal};
+
 /// The string entries of an object such as `metadata.labels`; none if it is not an object.
 #[must_use]
-pub fn strings(object: &Value) -> BTreeMap<&str, &str> {
+pub(crate) fn strings(object: &Value) -> BTreeMap<&str, &str> {
     let entries = object.as_object().into_iter().flatten();
     entries
         .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
@@ -15,7 +17,7 @@ pub fn strings(object: &Value) -> BTreeMap<&str, &str> {
 
 /// The entry of the list `list` with this `name`.
 #[must_use]
-pub fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|entry| entry["name"] == name)
 }
 
@@ -55,7 +57,7 @@ fn object(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Removes the entry at `path`, and the objects and lists on the path that are empty without it.
-pub fn remove(value: &mut Value, path: &[&str]) {
+pub(crate) fn remove(value: &mut Value, path: &[&str]) {
     let Some((key, rest)) = path.split_first() else {
         return;
     };
@@ -74,3 +76,34 @@ pub fn remove(value: &mut Value, path: &[&str]) {
         object.shift_remove(*key);
     }
 }
+
+/// The problem of a pod whose parts do not have the types of the API.
+pub(crate) fn check_shape(pod: &Value) -> Result<(), Refusal> {
+    let problems = SHAPE.iter().filter_map(|(pointer, required, kind)| {
+        let value = pod.pointer(pointer).unwrap_or(&Value::Null);
+        let is_kind = match *kind {
+            "a list" => value.is_array(),
+            _ => value.is_object(),
+        };
+        let fits = is_kind || (value.is_null() && !required);
+        let name = pointer.trim_start_matches('/').replace('/', ".");
+        let name = if name.is_empty() { "the pod" } else { &name };
+        (!fits).then(|| Problem::Other(format!("{name} is not {kind}")))
+    });
+    let problems: Vec<_> = problems.collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal(problems))
+}
+
+/// Parts of a pod: where, whether they are required, and what they are.
+const SHAPE: [(&str, bool, &str); 7] = [
+    ("", true, "an object"),
+    ("/metadata", false, "an object"),
+    ("/metadata/labels", false, "an object"),
+    ("/metadata/annotations", false, "an object"),
+    ("/spec", true, "an object"),
+    ("/spec/containers", false, "a list"),
+    ("/spec/initContainers", false, "a list"),
+];

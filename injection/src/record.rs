@@ -37,8 +37,7 @@ pub(crate) fn add(original: &Value, mut injected: Value) -> (Value, Option<Strin
 }
 
 fn set(pod: &mut Value, text: String) {
-    let annotations = pod::object_at(pod, &["metadata", "annotations"]);
-    annotations.insert(UNDO.to_owned(), text.into());
+    pod::annotations_mut(pod).insert(UNDO.to_owned(), text.into());
 }
 
 fn size_of_annotations(pod: &Value) -> usize {

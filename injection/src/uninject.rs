@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{record, refusal::Refusal};
+use crate::{pod, record, refusal::Refusal};
 
 mod istio;
 
@@ -22,6 +22,7 @@ pub enum Uninjected {
 
 /// Removes the sidecar of `pod`.
 pub fn uninject(pod: &Value) -> Result<Uninjected, Refusal> {
+    pod::check_shape(pod)?;
     if let Some(original) = record::original(pod)? {
         return Ok(Uninjected::Exact(original));
     }

@@ -60,10 +60,14 @@ fn collect(object: &Value, pointer: &str, found: &mut Vec<Workload>) {
         owner: Owner {
             api_version,
             kind,
-            name: text(&object["metadata"]["name"]),
+            name: text(name(&object["metadata"])),
             namespace: text(&object["metadata"]["namespace"]),
         },
     });
+}
+
+fn name(metadata: &Value) -> &Value {
+    metadata.get("name").unwrap_or(&metadata["generateName"])
 }
 
 #[cfg(test)]

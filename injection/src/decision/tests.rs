@@ -109,7 +109,7 @@ fn the_reason_is_the_rule_that_decides() {
                 namespace: "default",
                 ..case
             },
-            Reason::PolicyInvalid => Case {
+            Reason::PolicyInvalid | Reason::PolicyDisabled => Case {
                 policy: Policy::Enabled,
                 ..case
             },
@@ -131,10 +131,6 @@ fn the_reason_is_the_rule_that_decides() {
             },
             Reason::PolicyEnabled => Case {
                 policy: Policy::Disabled,
-                ..case
-            },
-            Reason::PolicyDisabled => Case {
-                policy: Policy::Enabled,
                 ..case
             },
             reason => panic!("{reason:?} is not a rule of the injector"),

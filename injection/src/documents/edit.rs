@@ -137,8 +137,8 @@ impl Editor<'_> {
         let column = self.text[first..].find('-')?;
         let list = Value::Array(new.to_vec());
         let Some(next) = items.get(index) else {
-            let last = trimmed(self.text, &items.last()?.range);
-            self.insert_after(&last, &list, column);
+            let preceding = trimmed(self.text, &items.last()?.range);
+            self.insert_after(&preceding, &list, column);
             return Some(());
         };
         let mut start = self.line_start(next.range.start);

@@ -194,7 +194,7 @@ fn a_list_loses_and_gets_its_first_key() {
 #[test]
 fn line_ends_stay() {
     let windows = changed("a:\r\n  b: 1\r\n", |value| {
-        value["a"]["c"] = json!({"d": 1})
+        value["a"]["c"] = json!({"d": 1});
     });
     assert_eq!(windows.text, "a:\r\n  b: 1\r\n  c:\r\n    d: 1\r\n");
     let open = changed("a:\n  b: 1", |value| value["a"]["c"] = json!(2));

@@ -55,18 +55,18 @@ impl<'a> Builder<'a> {
 
     fn node(&mut self) -> Option<Node> {
         let (event, span) = self.next()?;
-        self.node_of(event, span.byte_range()?)
+        self.node_of(&event, span.byte_range()?)
     }
 
-    fn node_of(&mut self, event: Event<'a>, range: Range<usize>) -> Option<Node> {
+    fn node_of(&mut self, event: &Event<'a>, range: Range<usize>) -> Option<Node> {
         match event {
             Event::Scalar(_, _, 0, None) => Some(Node {
                 kind: Kind::Scalar,
                 range,
                 block: false,
             }),
-            Event::SequenceStart(style, 0, None) => self.sequence(style, range),
-            Event::MappingStart(style, 0, None) => self.mapping(style, range),
+            Event::SequenceStart(style, 0, None) => self.sequence(*style, range),
+            Event::MappingStart(style, 0, None) => self.mapping(*style, range),
             _ => None,
         }
     }
@@ -80,7 +80,7 @@ impl<'a> Builder<'a> {
                 let last = items.last().map(|item| item.range.end);
                 return Some(collection(Kind::Sequence(items), style, range, place, last));
             }
-            items.push(self.node_of(event, place)?);
+            items.push(self.node_of(&event, place)?);
         }
     }
 

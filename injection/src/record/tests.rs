@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{original as restored, *};
 
 fn undone(original: &Value, injected: &Value) -> Value {
     let (recorded, warning) = add(original, injected.clone());
     assert_eq!(warning, None);
-    original(&recorded).unwrap().unwrap()
+    restored(&recorded).unwrap().unwrap()
 }
 
 #[test]
@@ -65,15 +65,15 @@ fn later_changes_stay() {
                 "httpGet": {"path": "/ok", "port": 81, "scheme": "HTTP"}}},
         ]},
     });
-    assert_eq!(original(&changed).unwrap(), Some(expected));
+    assert_eq!(restored(&changed).unwrap(), Some(expected));
 }
 
 #[test]
 fn a_foreign_record_is_refused() {
     let pod = json!({"metadata": {"annotations": {UNDO: "{\"x\":1}"}}});
-    let refusal = original(&pod).unwrap_err().to_string();
+    let refusal = restored(&pod).unwrap_err().to_string();
     assert!(refusal.starts_with("annotation interceptor.dev/undo \"{\\\"x\\\":1}\": not a record"));
-    assert_eq!(original(&json!({})).unwrap(), None);
+    assert_eq!(restored(&json!({})).unwrap(), None);
 }
 
 #[test]

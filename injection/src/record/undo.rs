@@ -17,9 +17,9 @@ pub(super) enum Undo {
     /// It had another value.
     Set(Set),
     /// Some entries of an object differ.
-    Fields(Entries),
+    Fields(Parts),
     /// Some items of a list differ.
-    Items(Entries),
+    Items(Parts),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub(super) struct Set {
 }
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entries {
+pub(super) struct Parts {
     /// By key, or by the name of the item.
     entries: BTreeMap<String, Undo>,
     /// Whether the collection did not exist.
@@ -51,7 +51,7 @@ const SHARED_DEPTH: usize = 2;
 /// How `injected` becomes `original`.
 pub(super) fn between(original: &Value, injected: &Value) -> Undo {
     let root = difference(Some(original), Some(injected), 0);
-    root.unwrap_or(Undo::Fields(Entries::default()))
+    root.unwrap_or(Undo::Fields(Parts::default()))
 }
 
 fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Option<Undo> {
@@ -83,7 +83,7 @@ const fn replaced(value: Value, was: Option<Value>) -> Undo {
 
 /// How a value that the injection created is removed.
 fn created(value: &Value, depth: usize) -> Undo {
-    let children = |entries: BTreeMap<String, Undo>| Entries {
+    let children = |entries: BTreeMap<String, Undo>| Parts {
         entries,
         created: true,
         order: Vec::new(),
@@ -108,20 +108,20 @@ fn created(value: &Value, depth: usize) -> Undo {
     }
 }
 
-fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize) -> Entries {
+fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize) -> Parts {
     let keys = before.keys().chain(after.keys());
     let entries = keys.filter_map(|key| {
         let undo = difference(before.get(key), after.get(key), depth + 1)?;
         Some((key.clone(), undo))
     });
-    Entries {
+    Parts {
         entries: entries.collect(),
-        ..Entries::default()
+        ..Parts::default()
     }
 }
 
 /// Nothing if the items have no distinct names.
-fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Entries> {
+fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Parts> {
     let (names_before, names_after) = (names(before)?, names(after)?);
     let keyed = |names: &[&str], list: &[Value]| -> Map<String, Value> {
         let names = names.iter().map(|name| (*name).to_owned());
@@ -175,7 +175,7 @@ impl Undo {
     }
 }
 
-impl Entries {
+impl Parts {
     fn in_object(self, mut object: Map<String, Value>) -> Option<Value> {
         for (key, undo) in self.entries {
             let current = object.get_mut(&key).map(Value::take);

@@ -1,7 +1,7 @@
 //! The original of a pod that Istio injected, from what Istio writes into the pod.
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::STATUS;
 use crate::{
@@ -113,14 +113,9 @@ fn remove_named(pod: &mut Value, list: &str, names: &[String]) {
 fn restore_overrides(pod: &mut Value, overrides: &Value) {
     for list in CONTAINER_LISTS {
         for container in overrides[list].as_array().into_iter().flatten() {
-            let containers = pod::object_at(pod, &["spec"])
-                .entry(list)
-                .or_insert_with(|| json!([]));
             let name = container["name"].as_str().unwrap_or_default();
-            if pod::named(containers, name).is_none()
-                && let Some(containers) = containers.as_array_mut()
-            {
-                containers.push(container.clone());
+            if pod::named(&pod["spec"][list], name).is_none() {
+                pod::containers_mut(pod, list).push(container.clone());
             }
         }
     }
@@ -184,8 +179,7 @@ fn restore_prometheus(pod: &mut Value, before: &Value) {
         let key = format!("prometheus.io/{field}");
         match before[field].as_str().filter(|value| !value.is_empty()) {
             Some(value) => {
-                let annotations = pod::object_at(pod, &["metadata", "annotations"]);
-                annotations.insert(key, value.into());
+                pod::annotations_mut(pod).insert(key, value.into());
             }
             None => pod::remove(pod, &["metadata", "annotations", &key]),
         }

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 /// A pod as Istio 1.32 injects it, shortened.
