@@ -21,6 +21,7 @@ mod cni;
 mod detach;
 mod dry_run;
 mod explain;
+mod inject;
 mod istio_iptables;
 mod output;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Status(status::Status),
     Explain(explain::Explain),
     Check(check::Check),
+    Inject(Box<inject::Inject>),
+    KubeInject(Box<inject::KubeInject>),
     #[command(alias = "interceptor-cni")]
     Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
@@ -109,6 +112,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
+        Command::Inject(inject) => inject.run(),
+        Command::KubeInject(inject) => inject.run(),
         Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
         Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),

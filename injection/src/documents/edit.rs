@@ -6,7 +6,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use serde_json::{Map, Value};
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+use similar::{Algorithm, capture_diff_slices};
 
 use super::{
     tree::{self, Entry, Kind, Node},
@@ -98,24 +98,18 @@ impl Editor<'_> {
     fn sequence(&mut self, items: &[Node], old: &[Value], new: &[Value]) -> Option<()> {
         let steps = capture_diff_slices(Algorithm::Myers, &identities(old), &identities(new));
         for step in steps {
-            match step {
-                DiffOp::Equal {
-                    old_index,
-                    new_index,
-                    len,
-                } => {
-                    for offset in 0..len {
-                        let (before, after) = (&old[old_index + offset], &new[new_index + offset]);
-                        self.item(&items[old_index + offset], before, after);
-                    }
+            let (old_items, new_items) = (step.old_range(), step.new_range());
+            // Items with equal names, or that replace each other and have none.
+            if names(&old[old_items.clone()]).eq(names(&new[new_items.clone()])) {
+                for (before, after) in old_items.zip(new_items) {
+                    self.item(&items[before], &old[before], &new[after]);
                 }
-                step => {
-                    for item in &items[step.old_range()] {
-                        self.remove(&trimmed(self.text, &item.range), "-")?;
-                    }
-                    self.insert_items(items, step.old_range().end, &new[step.new_range()])?;
-                }
+                continue;
             }
+            for item in &items[old_items.clone()] {
+                self.remove(&trimmed(self.text, &item.range), "-")?;
+            }
+            self.insert_items(items, old_items.end, &new[new_items])?;
         }
         Some(())
     }
@@ -219,6 +213,10 @@ impl Editor<'_> {
 /// A block scalar ends with the line breaks that follow it.
 fn trimmed(text: &str, range: &Range<usize>) -> Range<usize> {
     range.start..text[..range.end].trim_end().len().max(range.start)
+}
+
+fn names(list: &[Value]) -> impl Iterator<Item = Option<&str>> {
+    list.iter().map(|item| item["name"].as_str())
 }
 
 /// What distinguishes each item of a list: its name, or all of it.

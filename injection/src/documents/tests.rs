@@ -290,3 +290,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn entries_are_added_after_a_node_in_braces() {
+    let text = "a:\n  b: {c: 1}   # b\nd:\n- e: {f: [1]}\n---\n";
+    let rendered = changed(text, |value| {
+        value["a"]["g"] = json!(1);
+        value["d"][0]["h"] = json!({"i": 2});
+        value["k"] = json!([1]);
+    });
+    let expected = "a:\n  b: {c: 1}   # b\n  g: 1\nd:\n- e: {f: [1]}\n  h:\n    i: 2\nk:\n- 1\n";
+    assert_eq!(rendered.text, expected);
+}

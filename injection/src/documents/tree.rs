@@ -50,7 +50,12 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Option<(Event<'a>, Span)> {
-        self.parser.next_event()?.ok()
+        loop {
+            let event = self.parser.next_event()?.ok()?;
+            if !matches!(event.0, Event::Comment(..)) {
+                return Some(event);
+            }
+        }
     }
 
     fn node(&mut self) -> Option<Node> {

@@ -1,0 +1,144 @@
+//! What the command reports besides the manifests.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use interceptor_injection::{decision::Reason, diff};
+use serde_json::{Value, json};
+
+use super::run::{Changes, Done, File, Item};
+use crate::{cli::output::table, stdio::message};
+
+/// Fails with all problems if there are any.
+pub(super) fn refuse_problems(files: &[File]) -> Result<()> {
+    let problems: Vec<_> = files.iter().flat_map(|file| &file.problems).collect();
+    for problem in &problems {
+        message!("interceptor: {problem}");
+    }
+    match problems.len() {
+        0 => Ok(()),
+        1 => bail!("nothing is written because of this problem"),
+        count => bail!("nothing is written because of these {count} problems"),
+    }
+}
+
+/// One line for each workload, and one for each of its warnings.
+pub(super) fn print_results(files: &[File]) {
+    for file in files {
+        for item in &file.workloads {
+            print_result(item);
+        }
+    }
+    print_notes(files);
+}
+
+fn print_notes(files: &[File]) {
+    for note in files.iter().flat_map(|file| &file.notes) {
+        message!("{note}");
+    }
+}
+
+fn print_warnings(item: &Item, warnings: &[String]) {
+    for warning in warnings {
+        message!("{}: {warning}", item.object());
+    }
+}
+
+fn print_result(item: &Item) {
+    let object = item.object();
+    match &item.result {
+        Ok(Done::Injected { warnings, .. }) => {
+            message!("{object} injected");
+            print_warnings(item, warnings);
+        }
+        Ok(Done::Uninjected { notes }) => {
+            message!("{object} uninjected");
+            print_warnings(item, notes);
+        }
+        Ok(Done::Skipped(reason)) => message!("{object} skipped: {reason}"),
+        Ok(Done::NotInjected) => message!("{object} skipped: it is not injected"),
+        Err(_) => {}
+    }
+}
+
+/// The messages of `istioctl kube-inject`, and warnings.
+pub(super) fn print_istioctl_results(files: &[File]) {
+    for item in files.iter().flat_map(|file| &file.workloads) {
+        match &item.result {
+            Ok(Done::Skipped(reason)) => {
+                let (owner, namespace) = (&item.workload.owner, &item.namespace);
+                let problem = match reason {
+                    Reason::HostNetwork => "host networking enabled",
+                    _ => "sidecar injection disabled",
+                };
+                message!(
+                    "===> Skipping injection because {} \"{namespace}/{}\" has {problem}",
+                    owner.kind,
+                    owner.name
+                );
+            }
+            Ok(Done::Injected { warnings, .. }) => print_warnings(item, warnings),
+            _ => {}
+        }
+    }
+    print_notes(files);
+}
+
+/// A table of decisions.
+pub(super) fn why(files: &[File]) -> String {
+    let mut table = table(["OBJECT", "NAMESPACE", "RESULT", "RULE", "REASON"]);
+    for item in files.iter().flat_map(|file| &file.workloads) {
+        let (result, rule, reason) = match &item.result {
+            Ok(Done::Injected { reason, .. }) => {
+                ("injected", reason.label(), reason.words().to_owned())
+            }
+            Ok(Done::Skipped(reason)) => ("skipped", reason.label(), reason.words().to_owned()),
+            Err(refusal) => ("refused", "-", refusal.to_string()),
+            Ok(Done::Uninjected { .. } | Done::NotInjected) => continue,
+        };
+        table.add_row([
+            item.object(),
+            item.namespace.clone(),
+            result.to_owned(),
+            rule.to_owned(),
+            reason,
+        ]);
+    }
+    for problem in files.iter().flat_map(|file| &file.problems) {
+        message!("interceptor: {problem}");
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// Success, unless a workload is refused or a file cannot be read.
+pub(super) fn exit_code(files: &[File]) -> ExitCode {
+    if files.iter().all(|file| file.problems.is_empty()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A JSON Patch for each document that changes.
+pub(super) fn patches(files: &[File]) -> Vec<Value> {
+    let patches = files.iter().flat_map(|file| {
+        let name = file.source.name();
+        file.documents
+            .iter()
+            .map(move |document| patch(&name, document))
+    });
+    patches.collect()
+}
+
+fn patch(file: &str, document: &Changes) -> Value {
+    let object = &document.after;
+    json!({
+        "file": file,
+        "document": document.number,
+        "apiVersion": object["apiVersion"],
+        "kind": object["kind"],
+        "name": object["metadata"]["name"],
+        "namespace": object["metadata"]["namespace"],
+        "patch": diff::json_patch(&document.before, object),
+    })
+}

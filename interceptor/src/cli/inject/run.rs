@@ -1,0 +1,253 @@
+//! Injects the workloads of files.
+
+use interceptor_injection::{
+    Config, Outcome, Subject,
+    decision::{Reason, webhooks::Webhooks},
+    diff,
+    documents::{self, Document, Piece},
+    inject,
+    refusal::{Problem, Refusal},
+    uninject::{Uninjected, uninject},
+    workloads::{self, Workload},
+};
+use serde_json::Value;
+
+use super::{input::Source, labels::Labels};
+
+/// What is done to all files.
+pub(super) struct Job<'a> {
+    pub(super) action: Action,
+    /// The namespace of objects without one.
+    pub(super) namespace: &'a str,
+    /// The webhooks that must select a workload, and the labels of its namespace.
+    pub(super) webhooks: Option<(Webhooks, &'a Labels)>,
+}
+
+pub(super) enum Action {
+    Inject(Box<Config>),
+    Uninject,
+}
+
+/// A file and its result.
+pub(super) struct File {
+    pub(super) source: Source,
+    pub(super) text: String,
+    pub(super) documents: Vec<Changes>,
+    pub(super) workloads: Vec<Item>,
+    pub(super) problems: Vec<String>,
+    pub(super) notes: Vec<String>,
+}
+
+/// A document that changes.
+pub(super) struct Changes {
+    pub(super) number: usize,
+    pub(super) before: Value,
+    pub(super) after: Value,
+}
+
+/// A workload and its result.
+pub(super) struct Item {
+    pub(super) workload: Workload,
+    pub(super) namespace: String,
+    pub(super) result: Result<Done, Refusal>,
+}
+
+/// What was done to a workload.
+pub(super) enum Done {
+    Injected {
+        reason: Reason,
+        warnings: Vec<String>,
+    },
+    Skipped(Reason),
+    Uninjected {
+        notes: Vec<String>,
+    },
+    NotInjected,
+}
+
+impl Job<'_> {
+    pub(super) fn run(&self, sources: Vec<Source>) -> Vec<File> {
+        sources
+            .into_iter()
+            .map(|source| self.file(source))
+            .collect()
+    }
+
+    fn file(&self, mut source: Source) -> File {
+        let text = std::mem::take(&mut source.text);
+        let mut file = File {
+            source,
+            text: String::with_capacity(text.len()),
+            documents: Vec::new(),
+            workloads: Vec::new(),
+            problems: Vec::new(),
+            notes: Vec::new(),
+        };
+        match documents::parse(&text) {
+            Ok(pieces) => self.pieces(&pieces, &mut file),
+            Err(error) => {
+                let problem = format!("{}: {error}", file.source.name());
+                file.problems.push(problem);
+            }
+        }
+        file.source.text = text;
+        file
+    }
+
+    fn pieces(&self, pieces: &[Piece<'_>], file: &mut File) {
+        let mut number = 0;
+        for piece in pieces {
+            match piece {
+                Piece::Verbatim(text) => file.text += text,
+                Piece::Document(document) => {
+                    number += 1;
+                    self.document(document, number, file);
+                }
+            }
+        }
+    }
+
+    fn document(&self, document: &Document<'_>, number: usize, file: &mut File) {
+        let mut value = document.value.clone();
+        for workload in workloads::of(&document.value) {
+            let item = self.workload(workload, &mut value);
+            if let Err(refusal) = &item.result {
+                let place = |pointer: &str| {
+                    let line = document.line_of(pointer);
+                    let (name, object) = (file.source.name(), item.object());
+                    format!("{name}: document {number}, line {line}: {object}")
+                };
+                let problems = refusal.0.iter().map(|problem| {
+                    let pointer = pointer(&item.workload, problem);
+                    format!("{}: {problem}", place(&pointer))
+                });
+                let problems: Vec<_> = problems.collect();
+                file.problems.extend(problems);
+            }
+            file.workloads.push(item);
+        }
+        let rendered = document.render(&value);
+        file.text += &rendered.text;
+        if rendered.comments_lost {
+            file.notes.push(format!(
+                "{}: document {number}, line {}: comments are lost: a document with anchors, tags \
+                 or everything in braces is written again as a whole",
+                file.source.name(),
+                document.line,
+            ));
+        }
+        if value != document.value {
+            file.documents.push(Changes {
+                number,
+                before: document.value.clone(),
+                after: value,
+            });
+        }
+    }
+
+    /// Changes the pod of `workload` in `object`.
+    fn workload(&self, mut workload: Workload, object: &mut Value) -> Item {
+        if workload.owner.namespace.is_empty() {
+            self.namespace.clone_into(&mut workload.owner.namespace);
+        }
+        let result = match object.pointer_mut(&workload.pointer) {
+            Some(pod) => self.pod(pod, &workload),
+            None => Ok(Done::NotInjected),
+        };
+        Item {
+            namespace: workload.owner.namespace.clone(),
+            workload,
+            result,
+        }
+    }
+
+    fn pod(&self, pod: &mut Value, workload: &Workload) -> Result<Done, Refusal> {
+        let Action::Inject(config) = &self.action else {
+            return remove(pod);
+        };
+        if let Some(reason) = self.not_selected(pod, workload) {
+            return Ok(Done::Skipped(reason));
+        }
+        let is_pod = workload.owner.kind == "Pod";
+        let subject = Subject {
+            namespace: workload.owner.namespace.clone(),
+            owner: (!is_pod).then(|| workload.owner.clone()),
+            ..Subject::default()
+        };
+        Ok(match inject(pod, &subject, config)? {
+            Outcome::Skip(reason) => Done::Skipped(reason),
+            Outcome::Inject(injected) => {
+                *pod = injected.pod;
+                Done::Injected {
+                    reason: injected.reason,
+                    warnings: injected.warnings,
+                }
+            }
+        })
+    }
+
+    /// Why the API server would not call the injector.
+    fn not_selected(&self, pod: &Value, workload: &Workload) -> Option<Reason> {
+        let (webhooks, namespace) = self.webhooks.as_ref()?;
+        let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((&**key, value.as_str()?)));
+        let labels = labels.collect();
+        webhooks
+            .call(&workload.owner.namespace, &namespace.get(), &labels)
+            .err()
+    }
+}
+
+fn remove(pod: &mut Value) -> Result<Done, Refusal> {
+    let (original, notes) = match uninject(pod)? {
+        Uninjected::Untouched => return Ok(Done::NotInjected),
+        Uninjected::Exact(original) => (original, Vec::new()),
+        Uninjected::BestEffort(original, notes) => (original, notes),
+    };
+    *pod = original;
+    Ok(Done::Uninjected { notes })
+}
+
+/// Where the cause of `problem` is.
+fn pointer(workload: &Workload, problem: &Problem) -> String {
+    let pod = &workload.pointer;
+    match problem {
+        Problem::Annotation { name, .. } => {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            format!("{pod}/metadata/annotations/{name}")
+        }
+        Problem::Other(_) => pod.clone(),
+    }
+}
+
+impl Item {
+    /// As kubectl prints it: `deployment/web`.
+    pub(super) fn object(&self) -> String {
+        let owner = &self.workload.owner;
+        format!("{}/{}", owner.kind.to_lowercase(), owner.name)
+    }
+}
+
+impl File {
+    pub(super) fn diff(&self) -> String {
+        diff::unified(&self.source.name(), &self.source.text, &self.text)
+    }
+}
+
+/// All files as one stream.
+pub(super) fn stream(files: &[File]) -> String {
+    let mut stream = String::new();
+    for File { text, .. } in files.iter().filter(|file| !file.text.is_empty()) {
+        if !stream.is_empty() {
+            let is_json = stream.starts_with('{') && text.starts_with('{');
+            if !stream.ends_with('\n') {
+                stream.push('\n');
+            }
+            if !is_json && !text.starts_with("---") {
+                stream += "---\n";
+            }
+        }
+        stream += text;
+    }
+    stream
+}
