@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 /// How one value becomes the original.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub(super) enum Undo {
     /// It did not exist.
     Remove,
@@ -18,9 +18,18 @@ pub(super) enum Undo {
     Set(Set),
     /// Some entries of an object differ.
     Fields(Parts),
+    /// The object did not exist. It stays if it has other entries than these.
+    NewFields(Parts),
     /// Some items of a list differ.
     Items(Parts),
+    /// The list did not exist. It stays if it has other items than these.
+    NewItems(Parts),
+    /// Some items of a list differ, and their order.
+    Ordered(Ordered),
 }
+
+/// By key, or by the name of the item.
+type Parts = BTreeMap<String, Undo>;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Set {
@@ -32,15 +41,10 @@ pub(super) struct Set {
     was: Option<Value>,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Parts {
-    /// By key, or by the name of the item.
-    entries: BTreeMap<String, Undo>,
-    /// Whether the collection did not exist.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    created: bool,
-    /// The names of the original's items, if their order differs too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ordered {
+    items: Parts,
+    /// The names of the original's items.
     order: Vec<String>,
 }
 
@@ -51,7 +55,7 @@ const SHARED_DEPTH: usize = 2;
 /// How `injected` becomes `original`.
 pub(super) fn between(original: &Value, injected: &Value) -> Undo {
     let root = difference(Some(original), Some(injected), 0);
-    root.unwrap_or(Undo::Fields(Parts::default()))
+    root.unwrap_or_else(|| Undo::Fields(Parts::new()))
 }
 
 fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Option<Undo> {
@@ -65,10 +69,9 @@ fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Op
         (Value::Object(before), Some(Value::Object(after))) => {
             Undo::Fields(fields(before, after, depth))
         }
-        (Value::Array(before), Some(Value::Array(after))) => match items(before, after, depth) {
-            Some(items) => Undo::Items(items),
-            None => replaced(before.clone().into(), None),
-        },
+        (Value::Array(before), Some(Value::Array(after))) => {
+            items(before, after, depth).unwrap_or_else(|| replaced(before.clone().into(), None))
+        }
         (before, after) => {
             let scalar = after.filter(|after| !after.is_object() && !after.is_array());
             replaced(before.clone(), scalar.cloned())
@@ -83,24 +86,18 @@ const fn replaced(value: Value, was: Option<Value>) -> Undo {
 
 /// How a value that the injection created is removed.
 fn created(value: &Value, depth: usize) -> Undo {
-    let children = |entries: BTreeMap<String, Undo>| Parts {
-        entries,
-        created: true,
-        order: Vec::new(),
-    };
     match value {
         Value::Object(object) if depth <= SHARED_DEPTH && !object.is_empty() => {
-            let entries = object
-                .iter()
-                .map(|(k, v)| (k.clone(), created(v, depth + 1)));
-            Undo::Fields(children(entries.collect()))
+            let entries = object.iter();
+            let parts = entries.map(|(key, value)| (key.clone(), created(value, depth + 1)));
+            Undo::NewFields(parts.collect())
         }
         Value::Array(list) if depth <= SHARED_DEPTH && !list.is_empty() => match names(list) {
             Some(names) => {
-                let entries = names
+                let parts = names
                     .into_iter()
                     .map(|name| (name.to_owned(), Undo::Remove));
-                Undo::Items(children(entries.collect()))
+                Undo::NewItems(parts.collect())
             }
             None => Undo::Remove,
         },
@@ -110,24 +107,21 @@ fn created(value: &Value, depth: usize) -> Undo {
 
 fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize) -> Parts {
     let keys = before.keys().chain(after.keys());
-    let entries = keys.filter_map(|key| {
+    let parts = keys.filter_map(|key| {
         let undo = difference(before.get(key), after.get(key), depth + 1)?;
         Some((key.clone(), undo))
     });
-    Parts {
-        entries: entries.collect(),
-        ..Parts::default()
-    }
+    parts.collect()
 }
 
 /// Nothing if the items have no distinct names.
-fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Parts> {
+fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Undo> {
     let (names_before, names_after) = (names(before)?, names(after)?);
     let keyed = |names: &[&str], list: &[Value]| -> Map<String, Value> {
         let names = names.iter().map(|name| (*name).to_owned());
         names.zip(list.iter().cloned()).collect()
     };
-    let mut entries = fields(
+    let items = fields(
         &keyed(&names_before, before),
         &keyed(&names_after, after),
         depth,
@@ -135,10 +129,11 @@ fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Parts> {
     let kept = names_after
         .iter()
         .filter(|name| names_before.contains(name));
-    if !kept.eq(&names_before) {
-        entries.order = names_before.into_iter().map(str::to_owned).collect();
+    if kept.eq(&names_before) {
+        return Some(Undo::Items(items));
     }
-    Some(entries)
+    let order = names_before.into_iter().map(str::to_owned).collect();
+    Some(Undo::Ordered(Ordered { items, order }))
 }
 
 /// The names of the items, if all have one of their own.
@@ -168,58 +163,65 @@ impl Undo {
                 (Some(_), None) => None,
                 _ => Some(set.value),
             },
-            (Self::Fields(undo), Some(Value::Object(object))) => undo.in_object(object),
-            (Self::Items(undo), Some(Value::Array(list))) => undo.in_list(list),
-            (Self::Fields(_) | Self::Items(_), current) => current,
+            (Self::Fields(parts), Some(Value::Object(object))) => {
+                Some(in_object(parts, object).into())
+            }
+            (Self::NewFields(parts), Some(Value::Object(object))) => {
+                let object = in_object(parts, object);
+                (!object.is_empty()).then(|| object.into())
+            }
+            (Self::Items(parts), Some(Value::Array(list))) => Some(in_list(parts, list).into()),
+            (Self::NewItems(parts), Some(Value::Array(list))) => {
+                let list = in_list(parts, list);
+                (!list.is_empty()).then(|| list.into())
+            }
+            (Self::Ordered(Ordered { items, order }), Some(Value::Array(list))) => {
+                let mut list = in_list(items, list);
+                sort(&mut list, &order);
+                Some(list.into())
+            }
+            // A later change made it something else.
+            (_, current) => current,
         }
     }
 }
 
-impl Parts {
-    fn in_object(self, mut object: Map<String, Value>) -> Option<Value> {
-        for (key, undo) in self.entries {
-            let current = object.get_mut(&key).map(Value::take);
-            match undo.restored(current) {
-                Some(value) => {
-                    object.insert(key, value);
-                }
-                None => {
-                    object.shift_remove(&key);
-                }
+fn in_object(parts: Parts, mut object: Map<String, Value>) -> Map<String, Value> {
+    for (key, undo) in parts {
+        let current = object.get_mut(&key).map(Value::take);
+        match undo.restored(current) {
+            Some(value) => {
+                object.insert(key, value);
+            }
+            None => {
+                object.shift_remove(&key);
             }
         }
-        (!self.created || !object.is_empty()).then_some(Value::Object(object))
     }
+    object
+}
 
-    fn in_list(mut self, list: Vec<Value>) -> Option<Value> {
-        let mut restored = Vec::new();
-        for item in list {
-            let undo = item["name"]
-                .as_str()
-                .and_then(|name| self.entries.remove(name));
-            match undo {
-                Some(undo) => restored.extend(undo.restored(Some(item))),
-                None => restored.push(item),
-            }
+fn in_list(mut parts: Parts, list: Vec<Value>) -> Vec<Value> {
+    let mut restored = Vec::new();
+    for item in list {
+        let undo = item["name"].as_str().and_then(|name| parts.remove(name));
+        match undo {
+            Some(undo) => restored.extend(undo.restored(Some(item))),
+            None => restored.push(item),
         }
-        let missing = std::mem::take(&mut self.entries).into_values();
-        restored.extend(missing.filter_map(|undo| match undo {
-            // Its item was moved elsewhere, not changed.
-            Undo::Set(Set { value, was: None }) => Some(value),
-            _ => None,
-        }));
-        self.sort(&mut restored);
-        (!self.created || !restored.is_empty()).then_some(Value::Array(restored))
     }
+    restored.extend(parts.into_values().filter_map(|undo| match undo {
+        // Its item was moved elsewhere, not changed.
+        Undo::Set(Set { value, was: None }) => Some(value),
+        _ => None,
+    }));
+    restored
+}
 
-    /// Items that are not the original's stay behind them.
-    fn sort(&self, list: &mut [Value]) {
-        if self.order.is_empty() {
-            return;
-        }
-        list.sort_by_key(|item| {
-            let place = |name| self.order.iter().position(|one| one == name);
-            item["name"].as_str().and_then(place).unwrap_or(usize::MAX)
-        });
-    }
+/// Items that are not the original's stay behind them.
+fn sort(list: &mut [Value], order: &[String]) {
+    list.sort_by_key(|item| {
+        let place = |name| order.iter().position(|one| one == name);
+        item["name"].as_str().and_then(place).unwrap_or(usize::MAX)
+    });
 }
