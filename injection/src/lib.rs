@@ -25,6 +25,7 @@ pub mod owner;
 mod pod;
 pub mod record;
 pub mod refusal;
+pub mod review;
 pub mod uninject;
 pub mod workloads;
 
