@@ -23,7 +23,7 @@ use interceptor_testkit::{
     rules,
     settings::Settings,
     topology,
-    topology::{APP, PROXY, ROOT},
+    users::{APP, PROXY, ROOT},
 };
 
 use super::{
@@ -126,7 +126,7 @@ impl Pod {
             Contestant::Direct => {}
             Contestant::Iptables => rules::apply(&self.netns, settings, false)?,
             Contestant::Interceptor => {
-                janitor::remember(&Task::Detach(self.netns.path().to_owned()))?;
+                janitor::register(&Task::Detach(self.netns.path().to_owned()))?;
                 self.attached = Some(Attached {
                     netns: self.netns.path().to_owned(),
                 });
@@ -278,7 +278,7 @@ impl Drop for Attached {
     fn drop(&mut self) {
         match interceptor::detach(&self.netns) {
             // The janitor no longer has to.
-            Ok(()) => drop(janitor::remember(&Task::Detached(self.netns.clone()))),
+            Ok(()) => drop(janitor::register(&Task::Detached(self.netns.clone()))),
             Err(error) => eprintln!("{error:#}"),
         }
     }

@@ -40,7 +40,7 @@ impl Cgroup {
         SWEPT.call_once(|| sweep(&mount));
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = mount.join(format!("{PREFIX}{}-{number}", process::id()));
-        janitor::remember(&janitor::Task::RemoveCgroup(path.clone()))?;
+        janitor::register(&janitor::Task::RemoveCgroup(path.clone()))?;
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path })
     }

@@ -76,7 +76,7 @@ impl Containerd {
     pub fn start(node: &Node) -> Result<Self> {
         let folder = node.folder().to_owned();
         configure(node)?;
-        janitor::remember(&Task::TidyUp)?;
+        janitor::register(&Task::Sweep)?;
         let mut containerd = Self {
             child: start(node)?,
             cri: Cri::new(&socket(&folder))?,

@@ -31,7 +31,8 @@ use crate::{
     janitor::{self, Task},
     machine::{self, Exclusive, Shared},
     netns::Netns,
-    topology::{self, APP, PROXY, ROOT},
+    topology,
+    users::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
 
@@ -153,7 +154,7 @@ impl Lab {
         for port in [80, 443] {
             serve(&lab.remote, Bind::DUAL_WILDCARD, port)?;
         }
-        janitor::remember(&Task::Detach(lab.pod.path().to_owned()))?;
+        janitor::register(&Task::Detach(lab.pod.path().to_owned()))?;
         Ok(lab)
     }
 
@@ -284,7 +285,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         match self.detach() {
             // The janitor no longer has to.
-            Ok(_) => drop(janitor::remember(&Task::Detached(
+            Ok(_) => drop(janitor::register(&Task::Detached(
                 self.pod.path().to_owned(),
             ))),
             Err(error) => eprintln!("{error:#}"),

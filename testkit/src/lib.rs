@@ -7,8 +7,10 @@
 
 pub mod actor;
 pub mod apiserver;
+pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
+pub mod cleanup;
 pub mod command;
 pub mod conntrack;
 pub mod containerd;
@@ -33,4 +35,5 @@ pub mod smoke;
 pub mod spawn;
 pub mod tap;
 pub mod topology;
+pub mod users;
 pub mod world;

@@ -21,7 +21,7 @@ use crate::{
     command::{bounded, require_root, run},
     janitor::{self, Task},
     spawn::spawn,
-    topology::ROOT,
+    users::ROOT,
 };
 
 /// How long a test waits for the kernel to settle a new interface.
@@ -46,7 +46,7 @@ impl Holder {
     fn mount_point(path: &Path) -> Result<Self> {
         require_root()?;
         File::create_new(path).with_context(|| path.display().to_string())?;
-        janitor::remember(&Task::Unmount(path.to_owned()))?;
+        janitor::register(&Task::Unmount(path.to_owned()))?;
         Ok(Self::Mount(path.to_owned()))
     }
 }

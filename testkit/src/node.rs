@@ -40,7 +40,7 @@ use crate::{
     machine::{self, Exclusive, Shared},
     manifests,
     netns::Netns,
-    topology::{APP, PROXY, ROOT},
+    users::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
 

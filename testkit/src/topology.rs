@@ -1,4 +1,4 @@
-//! What the pods of all tests have in common: their users, addresses and routes.
+//! What the pods of all tests have in common: their addresses and routes.
 //!
 //! A cable connects a pod (`10.1.0.2`, `fd00:1::2`) with its peer (`10.1.0.1`, `fd00:1::1`): `eth0` on
 //! both sides. The peer is the pod's gateway, and a server off the link (`10.2.0.9`, `fd00:2::9`).
@@ -8,18 +8,7 @@
 
 use anyhow::Result;
 
-use crate::{actor::User, netns::Netns};
-
-/// The user of apps.
-pub const APP: User = User::new(1000, 1000);
-/// The user of proxies, Istio's.
-pub const PROXY: User = User::new(1337, 1337);
-/// A process with the proxy's UID alone.
-pub const PROXY_UID: User = User::new(1337, 0);
-/// A proxy in TPROXY mode: it needs `CAP_NET_ADMIN` to bind other addresses.
-pub const TRANSPARENT_PROXY: User = User::new(0, 1337);
-/// The user outside pods.
-pub const ROOT: User = User::new(0, 0);
+use crate::netns::Netns;
 
 const POD_V4: &str = "
 addr add 10.1.0.2/24 dev eth0

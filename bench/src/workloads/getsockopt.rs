@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use anyhow::{Result, bail};
-use interceptor_testkit::{interceptor, topology::APP};
+use interceptor_testkit::{interceptor, users::APP};
 
 use crate::{
     Contestant, Pod, Row, Scale, Section, Unit,

@@ -47,7 +47,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
             let cgroup = cgroup.child(&format!("pod{number}"))?;
             let netns = Netns::new("pod", Some(&cgroup))?;
             netns.ip(POD)?;
-            janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+            janitor::register(&Task::Detach(netns.path().to_owned()))?;
             Ok(Target { netns, cgroup })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -109,7 +109,7 @@ fn detach(targets: &[Target]) -> Result<Vec<Duration>> {
             let begin = Instant::now();
             interceptor::detach(target.netns.path())?;
             let took = begin.elapsed();
-            janitor::remember(&Task::Detached(target.netns.path().to_owned()))?;
+            janitor::register(&Task::Detached(target.netns.path().to_owned()))?;
             Ok(took)
         })
         .collect()

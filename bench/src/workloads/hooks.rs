@@ -8,7 +8,7 @@ use interceptor_testkit::{
         programs::{Deed, Mode, Place, Program},
         stats::{Counting, Run, runs},
     },
-    topology::APP,
+    users::APP,
 };
 
 use super::setup::connect;

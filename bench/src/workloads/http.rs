@@ -14,7 +14,7 @@ use interceptor_testkit::{
         envoy::connections_by_worker,
         launch::{Place, Process},
     },
-    topology::{APP, PROXY, ROOT},
+    users::{APP, PROXY, ROOT},
 };
 
 use crate::{

@@ -38,7 +38,7 @@ use crate::{
     janitor::{self, Task},
     lab::cookie_at,
     node::{Manifest, Node, Pod},
-    topology::{APP, PROXY},
+    users::{APP, PROXY},
     world::{Bind, serve},
 };
 
@@ -105,7 +105,7 @@ impl Drop for Sandbox<'_> {
         }
         // It may have been the agent's to undo; the janitor no longer has to.
         let _detached = interceptor::detach(&self.netns.path);
-        drop(janitor::remember(&Task::Detached(self.netns.path.clone())));
+        drop(janitor::register(&Task::Detached(self.netns.path.clone())));
     }
 }
 
@@ -115,7 +115,7 @@ impl Netns {
         let file = File::open(format!("/proc/{pid}/ns/net"))?;
         let path = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
         let path = PathBuf::from(path);
-        janitor::remember(&Task::Detach(path.clone()))?;
+        janitor::register(&Task::Detach(path.clone()))?;
         Ok(Self { path, _file: file })
     }
 }
@@ -240,7 +240,7 @@ impl Sandbox<'_> {
     /// Has the sandbox stopped, with all containers: the plugins undo its network.
     pub fn stop(&mut self) -> Result<()> {
         self.is_tests = false;
-        janitor::remember(&Task::Detached(self.netns.path.clone()))?;
+        janitor::register(&Task::Detached(self.netns.path.clone()))?;
         self.containers.clear();
         self.call("StopPodSandbox")
     }

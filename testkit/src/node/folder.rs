@@ -21,7 +21,7 @@ impl Folder {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = format!("/run/interceptor-test-{}-{number}", process::id());
         let path = PathBuf::from(path);
-        janitor::remember(&Task::RemoveFolder(path.clone()))?;
+        janitor::register(&Task::RemoveDir(path.clone()))?;
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
     }

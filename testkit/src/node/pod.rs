@@ -59,7 +59,7 @@ impl Sandbox {
     /// no longer: it ends as it does on a node.
     fn leave_to_agent(&mut self) -> Result<()> {
         self.is_tests = false;
-        janitor::remember(&Task::Detached(self.netns.path().to_owned()))
+        janitor::register(&Task::Detached(self.netns.path().to_owned()))
     }
 }
 
@@ -67,7 +67,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.is_tests && interceptor::detach(self.netns.path()).is_ok() {
             // The janitor no longer has to.
-            drop(janitor::remember(&Task::Detached(
+            drop(janitor::register(&Task::Detached(
                 self.netns.path().to_owned(),
             )));
         }
@@ -114,7 +114,7 @@ impl Pod {
             Some(first) => Netns::mounted_of_users(&path, first)?,
             None => Netns::mounted(&path)?,
         };
-        janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+        janitor::register(&Task::Detach(netns.path().to_owned()))?;
         prepare(&netns)?;
         let call = runtime::Call {
             id: &id,
@@ -142,7 +142,7 @@ impl Pod {
     pub fn start_light_sandbox(&mut self, node: &Node, number: u8) -> Result<()> {
         let id = node.new_id();
         let netns = Netns::mounted(&node.netns_folder().join(format!("cni-{id}")))?;
-        janitor::remember(&Task::Detach(netns.path().to_owned()))?;
+        janitor::register(&Task::Detach(netns.path().to_owned()))?;
         let host = node.host.path().display();
         netns.ip(&format!(
             "link add eth0 type veth peer name light{number} netns {host}\n\

@@ -13,14 +13,15 @@ use super::{
 };
 use crate::{
     actor::{Actor, User},
+    attachment::Attachment,
     cgroup::Cgroup,
     command::own_binary,
-    interceptor::Attachment,
     machine::{self, Shared},
     netns::Netns,
     rules,
     settings::{Mode, Settings},
-    topology::{self, APP, PROXY, ROOT, TRANSPARENT_PROXY},
+    topology,
+    users::{APP, PROXY, ROOT, TRANSPARENT_PROXY},
     world::Mechanism,
 };
 

@@ -14,7 +14,7 @@ use crate::{
     netns::Netns,
     rules::DNS_PORT,
     settings::Mode,
-    topology::{APP, PROXY, PROXY_UID, ROOT, TRANSPARENT_PROXY},
+    users::{APP, PROXY, PROXY_UID, ROOT, TRANSPARENT_PROXY},
 };
 
 /// The actors of a world.

@@ -1,13 +1,13 @@
-//! Removes what test processes that are gone have left. With `--janitor`: waits for the end of one.
+//! Removes what exited test processes have left. With `--janitor`: first waits for the exit of one.
 
 use std::{env, io};
 
 use anyhow::Result;
-use interceptor_testkit::{cgroup, janitor};
+use interceptor_testkit::{cgroup, cleanup};
 
 fn main() -> Result<()> {
     if env::args().any(|argument| argument == "--janitor") {
-        return janitor::run(io::stdin().lock());
+        return cleanup::run(io::stdin().lock());
     }
     let mount = cgroup::mount()?;
     for path in cgroup::stale(&mount) {

@@ -10,7 +10,7 @@ use interceptor_testkit::{
     interceptor,
     lab::{dial, wait_until},
     node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE},
-    topology::APP,
+    users::APP,
 };
 
 use crate::interruption::ensure_uninterrupted;

@@ -9,7 +9,7 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Introduction, Level, Protocol, Reply, Request},
     },
     scenario::address,
-    topology::APP,
+    users::APP,
     world::{Mechanism, Setup, Who, World},
 };
 

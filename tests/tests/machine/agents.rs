@@ -9,7 +9,7 @@ use interceptor_testkit::{
     lab::{call, dial, echoes, said, wait_until},
     machine::Exclusive,
     node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE, STRAIGHT},
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 use crate::{

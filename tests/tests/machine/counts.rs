@@ -23,7 +23,7 @@ use interceptor_testkit::{
     actor::{Actor, protocol::Handle},
     lab::{Lab, STOCK, Who, dial},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
-    topology::APP,
+    users::APP,
 };
 
 use crate::alone;

@@ -6,7 +6,7 @@ use interceptor_testkit::{
     inner::put_inside,
     lab::{Lab, STOCK, Who, dial},
     netns::Netns,
-    topology::ROOT,
+    users::ROOT,
 };
 
 use crate::alone;

@@ -5,7 +5,7 @@ use interceptor_testkit::{
     command::output,
     dialler::{Dialler, Plan},
     lab::{Lab, NOTHING, STOCK, all_captured, all_direct, said},
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 use crate::{alone, expect_nothing_left, interceptor, objects};

@@ -10,7 +10,7 @@ use interceptor_testkit::{
     interceptor,
     lab::{Lab, STOCK, Who},
     netns::Netns,
-    topology::APP,
+    users::APP,
 };
 use serde_json::Value;
 

@@ -19,7 +19,7 @@ use interceptor_testkit::{
     lab::{Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, said},
     machine::Exclusive,
     netns::Netns,
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 use crate::{alone, expect_nothing_left};

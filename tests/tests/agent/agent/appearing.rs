@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use interceptor_testkit::{
     lab::dial,
     node::{CAPTURED, Driver, Manifest, Node, REMOTE, STRAIGHT},
-    topology::PROXY,
+    users::PROXY,
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};

@@ -11,7 +11,7 @@ use interceptor_testkit::{
     dialler::{Dialler, Plan},
     lab::{call, echoes},
     node::{AgentProcess, Node, PROXIED, Pod, REMOTE},
-    topology::APP,
+    users::APP,
 };
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};

@@ -8,7 +8,7 @@ use interceptor_testkit::{
     lab::{cookie, dial, wait_until},
     netns::Netns,
     node::{Call, Node, REMOTE},
-    topology::APP,
+    users::APP,
 };
 
 use super::{expect_captured, new_node, of_mesh};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use interceptor_testkit::{
     actor::protocol::{Handle, Request, SocketOption},
     scenario::{Run, Scenario, differential},
-    topology::PROXY,
+    users::PROXY,
     world::{Bind, Setup, Who, serve, serve_with},
 };
 

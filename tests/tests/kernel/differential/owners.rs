@@ -7,7 +7,7 @@ use interceptor_testkit::{
         protocol::{Family, Protocol, Request},
     },
     scenario::{Dial, Run, Scenario, address, differential},
-    topology::{APP, PROXY, ROOT, TRANSPARENT_PROXY},
+    users::{APP, PROXY, ROOT, TRANSPARENT_PROXY},
     world::{Setup, Who},
 };
 

@@ -8,7 +8,7 @@ use interceptor_testkit::{
         Actor,
         protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
     },
-    interceptor::Attachment,
+    attachment::Attachment,
     lab::{self, Lab, NOTHING, STOCK},
     netns::Netns,
     scenario::address,

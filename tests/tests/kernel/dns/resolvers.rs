@@ -14,7 +14,7 @@ use interceptor_testkit::{
     },
     command::{bounded, run},
     settings::{Dns, Settings},
-    topology::{APP, PROXY},
+    users::{APP, PROXY},
     world::{Mechanism, Setup, Who, World},
 };
 use tempfile::TempDir;

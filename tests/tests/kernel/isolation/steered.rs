@@ -11,7 +11,7 @@ use interceptor_testkit::{
     },
     lab::{Lab, STOCK},
     tap::Tap,
-    topology::ROOT,
+    users::ROOT,
 };
 
 const V4: &str = "10.2.0.9:80";

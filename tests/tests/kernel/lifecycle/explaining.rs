@@ -3,7 +3,7 @@
 use interceptor_testkit::{
     interceptor,
     lab::{CAPTURED, Lab, STOCK, Who},
-    topology::APP,
+    users::APP,
 };
 
 /// The port of the listener that gets a connection, as it is explained.

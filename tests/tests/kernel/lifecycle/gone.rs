@@ -12,7 +12,7 @@ use interceptor_testkit::{
     cgroup::Cgroup,
     command::output,
     lab::{Lab, STOCK, all_captured, dial},
-    topology::{APP, PROXY},
+    users::{APP, PROXY},
     world::{Bind, serve},
 };
 

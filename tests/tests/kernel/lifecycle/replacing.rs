@@ -7,7 +7,7 @@ use interceptor_testkit::{
     dialler::{Dialler, Plan},
     interceptor,
     lab::{Lab, STOCK, Who, all_captured},
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 /// How often settings change in one test.

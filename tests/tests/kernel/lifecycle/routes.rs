@@ -20,7 +20,7 @@ use interceptor_testkit::{
     command::{bounded, output, run},
     interceptor as command,
     lab::{Lab, NOTHING, STOCK, Who, cookie, wait_until},
-    topology::APP,
+    users::APP,
 };
 
 use crate::lifecycle::running::Run;

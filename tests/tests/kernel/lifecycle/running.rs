@@ -14,7 +14,7 @@ use interceptor_testkit::{
     lab::{Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, dial, wait_until},
     netns::Netns,
     spawn::spawn,
-    topology::ROOT,
+    users::ROOT,
 };
 use nix::{
     sys::signal::{Signal, kill},

@@ -10,7 +10,7 @@ use interceptor_testkit::{
     },
     command::{bounded, run},
     lab::{Lab, NOTHING, STOCK, TPROXY, all_captured, all_direct, echoes},
-    topology::TRANSPARENT_PROXY,
+    users::TRANSPARENT_PROXY,
 };
 
 /// The client and the app, in each family.

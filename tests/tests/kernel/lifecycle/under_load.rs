@@ -4,7 +4,7 @@ use anyhow::Result;
 use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
     lab::{Lab, STOCK, all_captured, all_direct},
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 /// A pod that is attached all the while, so that what pods share need not be loaded each time.

@@ -9,7 +9,7 @@ use interceptor_testkit::{
     },
     interceptor,
     lab::{Lab, STOCK, Who, all_captured, call, dial},
-    topology::{APP, PROXY},
+    users::{APP, PROXY},
 };
 use serde_json::Value;
 

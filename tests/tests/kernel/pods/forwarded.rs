@@ -21,7 +21,7 @@ use interceptor_testkit::{
     inner::{forward, put_inside},
     lab::{Lab, NOTHING, STOCK, call, dial, echoes, wait_until},
     netns::Netns,
-    topology::ROOT,
+    users::ROOT,
     world::{Bind, serve},
 };
 use nix::net::if_::if_nametoindex;

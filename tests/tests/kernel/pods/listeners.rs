@@ -9,7 +9,7 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Protocol, Request, SocketOption},
     },
     lab::{Lab, STOCK, Who, all_captured},
-    topology::PROXY,
+    users::PROXY,
     world::{Bind, serve},
 };
 

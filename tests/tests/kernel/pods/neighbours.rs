@@ -7,7 +7,7 @@ use interceptor_testkit::{
         protocol::{Family, Level, Protocol, Reply, Request},
     },
     lab::{Lab, STOCK, Who, all_captured, dial},
-    topology::{APP, PROXY, ROOT},
+    users::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
 

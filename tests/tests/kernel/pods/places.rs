@@ -24,7 +24,7 @@ use interceptor_testkit::{
         programs::{Deed, Mode, Place, Program},
     },
     lab::{Lab, STOCK, Who, all_captured, call, dial},
-    topology::APP,
+    users::APP,
     world::{Bind, serve, serve_udp},
 };
 
@@ -207,7 +207,7 @@ fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     assert!(pins::links_of_cgroup(old).expect("links").is_empty());
     assert!(!pins::links_of_cgroup(new).expect("links").is_empty());
     // A socket made there is asked there.
-    let user = interceptor_testkit::topology::PROXY;
+    let user = interceptor_testkit::users::PROXY;
     let proxy = Actor::start("proxy", user, lab.pod.namespace(), Some(&pod)).expect("a proxy");
     serve(&proxy, Bind::V4_WILDCARD, 15001).expect("a listener");
     assert_eq!(

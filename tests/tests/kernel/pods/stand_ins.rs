@@ -7,7 +7,7 @@ use interceptor_testkit::{
     },
     dialler::{Dialler, Plan},
     lab::{Lab, STOCK, Who, call, dial, stand_in},
-    topology::{APP, PROXY},
+    users::{APP, PROXY},
 };
 
 /// How many a pod has at once.

@@ -15,7 +15,7 @@ use interceptor_testkit::{
     lab::{dial, said, wait_until},
     machine::{self, Shared},
     netns::Netns,
-    topology::ROOT,
+    users::ROOT,
     world::{Bind, serve},
 };
 

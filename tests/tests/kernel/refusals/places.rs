@@ -12,7 +12,7 @@ use interceptor_testkit::{
     interceptor,
     lab::{Lab, NOTHING},
     netns::Netns,
-    topology::{APP, ROOT},
+    users::{APP, ROOT},
 };
 
 use crate::refusals::{FAILED, GRAMMAR, Subjects, expect_refusal};

@@ -168,7 +168,7 @@ fn a_cgroup_namespace_root_missing_a_process_is_refused() {
         let outside = cgroup::Cgroup::new().expect("a cgroup");
         let guest = interceptor_testkit::actor::Actor::start(
             "guest",
-            interceptor_testkit::topology::APP,
+            interceptor_testkit::users::APP,
             lab.pod.namespace(),
             Some(outside.path()),
         )
