@@ -216,9 +216,9 @@ impl Chart {
         let mut context = self
             .builder(area)
             .build_cartesian_2d(0.0..count, 0.0..top)?;
-        let name = |place: &f64| {
+        let name = |position: &f64| {
             let mut named = (0..).map(as_number).zip(groups);
-            let found = named.find(|(number, _)| (number + 0.5 - place).abs() < 0.01);
+            let found = named.find(|(number, _)| (number + 0.5 - position).abs() < 0.01);
             found.map_or_else(String::new, |(_, name)| name.clone())
         };
         context

@@ -78,16 +78,16 @@ pub fn run(options: &Options, keep: impl Fn(&Results) -> Result<()>) -> Result<R
 }
 
 /// Writes `results.json`, `README.md` and the charts into a folder, which is made.
-pub fn write(results: &Results, folder: &Path) -> Result<()> {
-    let shown = || folder.display().to_string();
-    fs::create_dir_all(folder).with_context(shown)?;
+pub fn write(results: &Results, dir: &Path) -> Result<()> {
+    let shown = || dir.display().to_string();
+    fs::create_dir_all(dir).with_context(shown)?;
     let json = serde_json::to_string_pretty(results)? + "\n";
-    fs::write(folder.join("results.json"), json).with_context(shown)?;
+    fs::write(dir.join("results.json"), json).with_context(shown)?;
     for chart in charts::of(results) {
         let svg = chart.draw().with_context(|| chart.name.clone())?;
-        fs::write(folder.join(format!("{}.svg", chart.name)), svg).with_context(shown)?;
+        fs::write(dir.join(format!("{}.svg", chart.name)), svg).with_context(shown)?;
     }
-    fs::write(folder.join("README.md"), markdown::page(results)).with_context(shown)
+    fs::write(dir.join("README.md"), markdown::page(results)).with_context(shown)
 }
 
 /// What is printed on a terminal: the targets and their verdicts.

@@ -20,49 +20,49 @@ use nix::{
     },
     unistd::Pid,
 };
-pub(crate) use protocol::{Order, Outcome, Role};
+pub(crate) use protocol::{LoadConfig, LoadReply, LoadRequest};
 pub use worker::LOAD;
 pub(crate) use worker::Worker;
 
 /// The life of a load process; `role` is its command line.
-pub fn run(role: &str) -> Result<()> {
-    let role: Role = serde_json::from_str(role)?;
+pub fn run(config: &str) -> Result<()> {
+    let config: LoadConfig = serde_json::from_str(config)?;
     // As many connections as there may be: not all that are root may raise the limit itself.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    role.place.enter()?;
-    if let Some(cpu) = role.cpu {
+    config.actor.enter()?;
+    if let Some(cpu) = config.cpu {
         stay(cpu)?;
     }
-    if role.serves.is_empty() {
+    if config.serves.is_empty() {
         client::run()
     } else {
-        server::run(&role.serves)
+        server::run(&config.serves)
     }
 }
 
 /// Keeps this process on a processor.
-fn stay(cpu: usize) -> io::Result<Outcome> {
+fn stay(cpu: usize) -> io::Result<LoadReply> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
-    Ok(Outcome::Done)
+    Ok(LoadReply::Done)
 }
 
 /// Processor time that this process has used, in the kernel too.
-fn used() -> io::Result<Outcome> {
+fn used() -> io::Result<LoadReply> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: TimeVal| {
         Duration::from_secs(time.tv_sec().unsigned_abs())
             + Duration::from_micros(time.tv_usec().unsigned_abs())
     };
     let all = seconds(usage.user_time()) + seconds(usage.system_time());
-    Ok(Outcome::Used(all.as_secs_f64()))
+    Ok(LoadReply::Used(all.as_secs_f64()))
 }
 
-fn answer(outcome: &Outcome) -> Result<()> {
+fn send_reply(reply: &LoadReply) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    serde_json::to_writer(&mut stdout, outcome)?;
+    serde_json::to_writer(&mut stdout, reply)?;
     stdout.write_all(b"\n")?;
     Ok(stdout.flush()?)
 }

@@ -29,7 +29,7 @@ use interceptor_testkit::{
 use super::{
     Contestant,
     environment::cpus,
-    load::{Order, Outcome, Worker},
+    load::{LoadReply, LoadRequest, Worker},
 };
 
 /// The proxy's ports: outbound and inbound.
@@ -200,8 +200,8 @@ impl Pod {
     }
 
     /// Has whoever dials do something.
-    pub(super) fn order(&self, direction: Direction, order: &Order) -> Result<Outcome> {
-        self.dialler(direction).order(order)
+    pub(super) fn call(&self, direction: Direction, request: &LoadRequest) -> Result<LoadReply> {
+        self.dialler(direction).call(request)
     }
 
     /// Puts client and proxy on one processor: who waits for the other then costs no more than to
@@ -210,7 +210,7 @@ impl Pod {
         let (Some(proxy), Some(cpu)) = (&self.proxy, cpus()?.first().copied()) else {
             return Ok(());
         };
-        proxy.order(&Order::Stay(cpu)).map(drop)
+        proxy.call(&LoadRequest::Stay(cpu)).map(drop)
     }
 
     /// Processor seconds that all its processes have used.
@@ -233,19 +233,19 @@ impl Pod {
     pub fn verify(&self) -> Result<()> {
         for (direction, port) in Direction::BOTH.into_iter().zip(PROXY_PORTS) {
             let to = self.destination(direction);
-            let who = match self.order(direction, &Order::Identify(to))? {
-                Outcome::Who(who) => who,
+            let listener = match self.call(direction, &LoadRequest::Identify(to))? {
+                LoadReply::Listener(listener) => listener,
                 other => bail!("{other:?}"),
             };
-            let told = match self.contestant {
+            let original = match self.contestant {
                 Contestant::Direct => "-".to_owned(),
                 _ => to.to_string(),
             };
             let name = self.contestant;
             ensure!(
-                who == format!("{port} {told}"),
-                "{name}: whoever dials {to} should get the proxy's port {port}, told {told}, and \
-                 gets {who}"
+                listener == format!("{port} {original}"),
+                "{name}: whoever dials {to} should get the proxy's port {port}, told {original}, and \
+                 reaches {listener}"
             );
         }
         let (tracked, name) = (self.tracked()?, self.contestant);

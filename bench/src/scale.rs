@@ -32,7 +32,7 @@ pub struct Scale {
     /// How many destinations are visited.
     pub destinations: &'static [u32],
     /// How often `getsockopt(2)` is called in a turn.
-    pub options_asked: u32,
+    pub getsockopt_calls: u32,
 }
 
 impl Scale {
@@ -54,7 +54,7 @@ impl Scale {
             ports: &[100, 1_000],
             held: &[1, 100, 1_000, 10_000],
             destinations: &[1, 1_000, 10_000, 100_000],
-            options_asked: 20_000,
+            getsockopt_calls: 20_000,
         }
     }
 
@@ -76,7 +76,7 @@ impl Scale {
             ports: &[1_000],
             held: &[1, 1_000],
             destinations: &[1, 1_000],
-            options_asked: 5_000,
+            getsockopt_calls: 5_000,
         }
     }
 
@@ -94,7 +94,7 @@ impl Scale {
             ports: &[10],
             held: &[1, 10],
             destinations: &[1, 10],
-            options_asked: 100,
+            getsockopt_calls: 100,
             ..Self::quick()
         }
     }

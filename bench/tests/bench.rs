@@ -41,17 +41,17 @@ fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
         workloads: workloads.to_vec(),
     };
     let results = bench::run(&options, |_| Ok(())).expect("results");
-    let folder = tempfile::tempdir().expect("a folder");
-    bench::write(&results, folder.path()).expect("written");
+    let dir = tempfile::tempdir().expect("a folder");
+    bench::write(&results, dir.path()).expect("written");
 
-    let json = fs::read(folder.path().join("results.json")).expect("JSON");
+    let json = fs::read(dir.path().join("results.json")).expect("JSON");
     let read: Results = serde_json::from_slice(&json).expect("what was written");
     assert_eq!(read.sections.len(), workloads.len());
-    let page = fs::read_to_string(folder.path().join("README.md")).expect("a page");
+    let page = fs::read_to_string(dir.path().join("README.md")).expect("a page");
     for target in &read.targets {
         assert!(page.contains(&target.what), "{}", target.what);
     }
-    let chart = fs::read_to_string(folder.path().join("connect.svg")).expect("a chart");
+    let chart = fs::read_to_string(dir.path().join("connect.svg")).expect("a chart");
     assert!(chart.starts_with("<svg") && chart.contains("interceptor"));
 }
 

@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     actor::{
-        process::{Namespace, Place},
+        process::{ActorConfig, Namespace},
         protocol::{Family, Handle, Protocol, Reply, Request},
     },
     command::own_binary,
@@ -63,7 +63,7 @@ impl User {
 impl Actor {
     /// Starts an actor in `netns` and, if one is given, in `cgroup`.
     pub fn start(name: &str, user: User, netns: Namespace, cgroup: Option<&Path>) -> Result<Self> {
-        let place = Place {
+        let config = ActorConfig {
             name: name.to_owned(),
             cgroup: cgroup.map(PathBuf::from),
             netns,
@@ -73,14 +73,14 @@ impl Actor {
         };
         let mut command = Command::new(own_binary("interceptor-test-actor")?);
         command
-            .arg(serde_json::to_string(&place)?)
+            .arg(serde_json::to_string(&config)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = spawn(command)?;
         let requests = OwnedFd::from(child.stdin.take().context("stdin")?);
         let replies = OwnedFd::from(child.stdout.take().context("stdout")?);
         let actor = Self::with(name, Some(child), requests.into(), replies.into());
-        actor.receive().with_context(|| format!("{place:?}"))?;
+        actor.receive().with_context(|| format!("{config:?}"))?;
         Ok(actor)
     }
 

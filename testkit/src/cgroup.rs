@@ -101,7 +101,7 @@ pub fn stale(mount: &Path) -> Vec<PathBuf> {
     };
     entries
         .flatten()
-        .filter(|entry| creator(&entry.file_name().to_string_lossy()).is_some_and(is_gone))
+        .filter(|entry| creator(&entry.file_name().to_string_lossy()).is_some_and(has_exited))
         .map(|entry| entry.path())
         .collect()
 }
@@ -111,7 +111,7 @@ fn creator(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-fn is_gone(pid: u32) -> bool {
+fn has_exited(pid: u32) -> bool {
     !Path::new("/proc").join(pid.to_string()).exists()
 }
 
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn this_process_is_not_gone() {
-        assert!(!is_gone(process::id()));
-        assert!(is_gone(u32::MAX));
+        assert!(!has_exited(process::id()));
+        assert!(has_exited(u32::MAX));
     }
 }

@@ -11,17 +11,19 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 /// Seconds after which a program is killed.
-const LIMIT: &str = "60";
+const TIMEOUT_SECONDS: &str = "60";
 
 /// How much of the beginning and of the end of what a program says of its failure is told: a
 /// verifier's log is long, and its end says why.
-const ENOUGH: usize = 700;
+const EXCERPT_LENGTH: usize = 700;
 
 /// `program`, killed if it takes too long.
 #[must_use]
 pub fn bounded(program: impl Into<PathBuf>) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--signal=KILL", LIMIT]).arg(program.into());
+    command
+        .args(["--signal=KILL", TIMEOUT_SECONDS])
+        .arg(program.into());
     command
 }
 
@@ -36,12 +38,12 @@ pub fn run(command: &mut Command, input: &str) -> Result<String> {
 
 fn shortened(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
-    if characters.len() <= 2 * ENOUGH {
+    if characters.len() <= 2 * EXCERPT_LENGTH {
         return text.to_owned();
     }
     let (start, end) = (
-        &characters[..ENOUGH],
-        &characters[characters.len() - ENOUGH..],
+        &characters[..EXCERPT_LENGTH],
+        &characters[characters.len() - EXCERPT_LENGTH..],
     );
     let [start, end] = [start, end].map(String::from_iter);
     format!("{start} [...] {end}")

@@ -31,7 +31,7 @@ use crate::{
     interceptor,
     janitor::{self, Task},
     lab::wait_until,
-    node::{AgentProcess, Node, Surroundings},
+    node::{AgentPlacement, AgentProcess, Node},
     spawn::spawn,
 };
 
@@ -68,19 +68,19 @@ exec runc "$@"
 pub struct Containerd {
     child: Child,
     cri: Cri,
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl Containerd {
     /// Starts it and waits until it serves, with the image that the containers are made of.
     pub fn start(node: &Node) -> Result<Self> {
-        let folder = node.folder().to_owned();
+        let dir = node.dir().to_owned();
         configure(node)?;
         janitor::register(&Task::Sweep)?;
         let mut containerd = Self {
             child: start(node)?,
-            cri: Cri::new(&socket(&folder))?,
-            folder,
+            cri: Cri::new(&socket(&dir))?,
+            dir,
         };
         containerd.get_ready().with_context(|| containerd.log())?;
         Ok(containerd)
@@ -96,10 +96,10 @@ impl Containerd {
 
     /// Gives it the image. Its CRI hears of that a little later, and would ask a registry before.
     fn import(&self) -> Result<()> {
-        let archive = self.folder.join("image.tar");
+        let archive = self.dir.join("image.tar");
         fs::write(&archive, image::archive()?)?;
         let mut ctr = bounded("ctr");
-        ctr.arg("--address").arg(socket(&self.folder));
+        ctr.arg("--address").arg(socket(&self.dir));
         ctr.args(["--namespace", "k8s.io", "images", "import"]);
         ctr.args(["--snapshotter", "native"]).arg(&archive);
         run(&mut ctr, "")?;
@@ -121,7 +121,7 @@ impl Containerd {
     /// network that the agent has added its plugin to.
     pub fn start_ready_agent(&self, node: &Node, options: &[&str]) -> Result<AgentProcess> {
         let binary = interceptor::binary();
-        let mut agent = node.start_agent_in(&self.surroundings(node), &binary, options)?;
+        let mut agent = node.start_agent_in(&self.placement(node), &binary, options)?;
         agent.wait_until_ready()?;
         wait_until("the plugin", || {
             let status = self.status()?;
@@ -131,9 +131,9 @@ impl Containerd {
         Ok(agent)
     }
 
-    fn surroundings(&self, node: &Node) -> Surroundings {
+    fn placement(&self, node: &Node) -> AgentPlacement {
         let of_containerd = |kind: &str| format!("/proc/{}/ns/{kind}", self.child.id());
-        Surroundings {
+        AgentPlacement {
             namespaces: vec![
                 format!("--net={}", node.host.path().display()),
                 format!("--mount={}", of_containerd("mnt")),
@@ -146,7 +146,7 @@ impl Containerd {
     /// What it has said.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(log(&self.folder)).unwrap_or_default()
+        fs::read_to_string(log(&self.dir)).unwrap_or_default()
     }
 }
 
@@ -159,13 +159,13 @@ impl Drop for Containerd {
 }
 
 fn start(node: &Node) -> Result<Child> {
-    let output = File::create(log(node.folder()))?;
+    let output = File::create(log(node.dir()))?;
     let mut command = Command::new("sh");
     command
         .args(["-c", START, "sh"])
         .args([node.cgroup.path(), node.host.path()])
         .arg(CONTAINERD)
-        .arg(node.folder())
+        .arg(node.dir())
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output);
@@ -174,24 +174,24 @@ fn start(node: &Node) -> Result<Child> {
 
 /// Writes what containerd is to read, and the runc that it is to call.
 fn configure(node: &Node) -> Result<()> {
-    let folder = node.folder();
-    let runc = folder.join("runc");
+    let dir = node.dir();
+    let runc = dir.join("runc");
     fs::write(&runc, RUNC)?;
     fs::set_permissions(&runc, fs::Permissions::from_mode(0o755))?;
-    fs::write(folder.join("containerd.toml"), configuration(node, &runc))?;
+    fs::write(dir.join("containerd.toml"), configuration(node, &runc))?;
     Ok(())
 }
 
 /// No plugin that asks for a module or a folder of the machine's. Nobody may make its processes less
 /// likely to be killed for want of memory who is in a container himself: runc is not to try.
 fn configuration(node: &Node, runc: &Path) -> String {
-    let folder = node.folder().display();
+    let dir = node.dir().display();
     let (conf, bin) = (node.runtime.conf.display(), node.runtime.bin.display());
-    let (socket, runc) = (socket(node.folder()), runc.display());
+    let (socket, runc) = (socket(node.dir()), runc.display());
     let (socket, image) = (socket.display(), image::NAME);
     format!(
         r#"version = 2
-root = "{folder}/containerd"
+root = "{dir}/containerd"
 state = "/run/containerd"
 disabled_plugins = [
     "io.containerd.internal.v1.opt",
@@ -219,12 +219,12 @@ BinaryName = "{runc}"
     )
 }
 
-fn socket(folder: &Path) -> PathBuf {
-    folder.join("containerd.sock")
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("containerd.sock")
 }
 
-fn log(folder: &Path) -> PathBuf {
-    folder.join("containerd.log")
+fn log(dir: &Path) -> PathBuf {
+    dir.join("containerd.log")
 }
 
 fn spec() -> ImageSpec {

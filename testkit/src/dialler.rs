@@ -32,9 +32,9 @@ use crate::{
 /// How long it goes on at most.
 const LIMIT: Duration = Duration::from_mins(1);
 /// How long it rests between two dials: others need the processor too.
-const REST: Duration = Duration::from_micros(200);
+const DIAL_INTERVAL: Duration = Duration::from_micros(200);
 /// How much of the order is told.
-const MOST_TURNS: usize = 1000;
+const MAX_TURNS: usize = 1000;
 /// How long one connection may take.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -60,7 +60,7 @@ pub struct Outcomes {
 
 impl Outcomes {
     fn add(&mut self, outcome: String) {
-        if self.turns.last() != Some(&outcome) && self.turns.len() < MOST_TURNS {
+        if self.turns.last() != Some(&outcome) && self.turns.len() < MAX_TURNS {
             self.turns.push(outcome.clone());
         }
         *self.counts.entry(outcome).or_default() += 1;
@@ -81,7 +81,7 @@ impl Outcomes {
 
 /// Where and as whom to dial.
 #[derive(Debug, Serialize, Deserialize)]
-struct Order {
+struct DialConfig {
     plan: Plan,
     netns: PathBuf,
     cgroup: PathBuf,
@@ -98,7 +98,7 @@ pub struct Dialler {
 impl Dialler {
     /// Starts one, and returns when somebody has answered.
     pub fn start(user: User, netns: &Netns, cgroup: &Path, plan: &Plan) -> Result<Self> {
-        let order = Order {
+        let config = DialConfig {
             plan: plan.clone(),
             netns: netns.path().to_owned(),
             cgroup: cgroup.to_owned(),
@@ -107,7 +107,7 @@ impl Dialler {
         };
         let mut command = Command::new(own_binary("interceptor-test-dialler")?);
         command
-            .arg(serde_json::to_string(&order)?)
+            .arg(serde_json::to_string(&config)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = spawn(command)?;
@@ -152,20 +152,20 @@ impl Drop for Dialler {
 }
 
 /// The dialler's life: `order` is its command line.
-pub fn run(order: &str) -> Result<()> {
+pub fn run(config: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
-    let order: Order = serde_json::from_str(order)?;
-    order.go_there()?;
+    let config: DialConfig = serde_json::from_str(config)?;
+    config.enter()?;
     let mut outcomes = Outcomes::default();
     let end = Instant::now() + LIMIT;
-    for number in 0..order.plan.rounds.saturating_mul(order.plan.destinations) {
-        let to = order.plan.destination(number % order.plan.destinations);
+    for number in 0..config.plan.rounds.saturating_mul(config.plan.destinations) {
+        let to = config.plan.destination(number % config.plan.destinations);
         outcomes.add(dial(to)?);
         if number == 0 {
             println!("begun");
         }
-        thread::sleep(REST);
-        if is_told_to_stop()? || Instant::now() > end {
+        thread::sleep(DIAL_INTERVAL);
+        if is_stop_requested()? || Instant::now() > end {
             break;
         }
     }
@@ -188,8 +188,8 @@ impl Plan {
     }
 }
 
-impl Order {
-    fn go_there(&self) -> Result<()> {
+impl DialConfig {
+    fn enter(&self) -> Result<()> {
         fs::write(self.cgroup.join("cgroup.procs"), process::id().to_string())?;
         setns(File::open(&self.netns)?, CloneFlags::CLONE_NEWNET)?;
         setgroups(&[])?;
@@ -200,7 +200,7 @@ impl Order {
     }
 }
 
-fn is_told_to_stop() -> Result<bool> {
+fn is_stop_requested() -> Result<bool> {
     let stdin = std::io::stdin();
     let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
@@ -213,10 +213,10 @@ fn dial(to: SocketAddr) -> Result<String> {
     // Closing resets: thousands of connections that wait for late packets slow everything down.
     socket.set_linger(Some(Duration::ZERO))?;
     let mut line = String::new();
-    let heard = socket
+    let received = socket
         .connect(&to.into())
         .and_then(|()| BufReader::new((&socket).take(4096)).read_line(&mut line));
-    Ok(match heard {
+    Ok(match received {
         Ok(_) => outcome(&line)?
             .trim_end_matches(&format!(" for {to}"))
             .to_owned(),
@@ -230,14 +230,14 @@ pub fn outcome(line: &str) -> Result<String> {
     if line.is_empty() {
         return Ok("closed".to_owned());
     }
-    let said: Introduction = serde_json::from_str(line).with_context(|| line.to_owned())?;
-    if !said.who.starts_with("proxy") {
-        return Ok(said.who);
+    let introduction: Introduction = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    if !introduction.server.starts_with("proxy") {
+        return Ok(introduction.server);
     }
-    let original = if said.original_v4.contains(':') {
-        said.original_v4
+    let original = if introduction.original_v4.contains(':') {
+        introduction.original_v4
     } else {
-        said.original_v6
+        introduction.original_v6
     };
-    Ok(format!("{} for {original}", said.who))
+    Ok(format!("{} for {original}", introduction.server))
 }

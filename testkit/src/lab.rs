@@ -17,7 +17,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Result;
 pub use killing::Killing;
 pub use stand_in::stand_in;
-pub use talk::{call, dial, echoes, said, wait_until};
+pub use talk::{call, dial, echoes, stderr_of, wait_until};
 pub use traces::{Traces, cookie, cookie_at};
 
 use crate::{
@@ -51,33 +51,33 @@ pub const STOCK: &[&str] = &[
 pub const TPROXY: &[&str] = &["-m", "TPROXY"];
 
 /// Connections of every kind that [`STOCK`] captures, and who answers them: captured, and not.
-pub const CAPTURED: [(Who, &str, &str, &str); 5] = [
+pub const CAPTURED: [(Caller, &str, &str, &str); 5] = [
     (
-        Who::App,
+        Caller::App,
         "10.2.0.9:80",
         "proxy:15001 for 10.2.0.9:80",
         "remote:80",
     ),
     (
-        Who::App,
+        Caller::App,
         "[fd00:2::9]:80",
         "proxy:15001 for [fd00:2::9]:80",
         "remote:80",
     ),
     (
-        Who::App,
+        Caller::App,
         "[::ffff:10.2.0.9]:80",
         "proxy:15001 for 10.2.0.9:80",
         "remote:80",
     ),
     (
-        Who::Client,
+        Caller::Client,
         "10.1.0.2:8080",
         "proxy:15006 for 10.1.0.2:8080",
         "server:8080",
     ),
     (
-        Who::Client,
+        Caller::Client,
         "[fd00:1::2]:8080",
         "proxy:15006 for [fd00:1::2]:8080",
         "server:8080",
@@ -89,7 +89,7 @@ pub const NOTHING: &[String] = &[];
 
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Caller {
     /// The pod's app.
     App,
     /// Somebody outside the pod.
@@ -203,31 +203,31 @@ impl Lab {
 
     /// Attaches the pod at the lab's cgroup and answers what was said.
     pub fn attach(&self, flags: &[&str]) -> Result<String> {
-        said(&mut self.attach_command(flags))
+        stderr_of(&mut self.attach_command(flags))
     }
 
     /// Attaches the pod at another cgroup.
     pub fn attach_at(&self, cgroup: &Path, flags: &[&str]) -> Result<String> {
-        said(&mut self.attach_command_at(cgroup, flags))
+        stderr_of(&mut self.attach_command_at(cgroup, flags))
     }
 
     /// Detaches the pod and answers what was said.
     pub fn detach(&self) -> Result<String> {
-        said(&mut self.command("detach"))
+        stderr_of(&mut self.command("detach"))
     }
 
     /// The actor that dials.
     #[must_use]
-    pub const fn actor(&self, who: Who) -> &Actor {
-        match who {
-            Who::App => &self.app,
-            Who::Client => &self.client,
+    pub const fn actor(&self, caller: Caller) -> &Actor {
+        match caller {
+            Caller::App => &self.app,
+            Caller::Client => &self.client,
         }
     }
 
     /// Who answers when `who` dials `to`. The connection is over when this returns.
-    pub fn dial(&self, who: Who, to: &str) -> Result<String> {
-        let actor = self.actor(who);
+    pub fn dial(&self, caller: Caller, to: &str) -> Result<String> {
+        let actor = self.actor(caller);
         let (socket, outcome) = call(actor, to)?;
         let name = actor.call(&Request::LocalName { socket })?;
         actor.must(&Request::Close { socket })?;
@@ -255,7 +255,7 @@ impl Lab {
     pub fn dial_all(&self) -> Result<Vec<String>> {
         CAPTURED
             .iter()
-            .map(|(who, to, ..)| self.dial(*who, to))
+            .map(|(caller, to, ..)| self.dial(*caller, to))
             .collect()
     }
 

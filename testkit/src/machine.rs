@@ -25,9 +25,9 @@ use serde_json::Value;
 use crate::{cgroup::is_of_tests, interceptor};
 
 /// Held while somebody waits to be alone: nobody new comes in.
-const GATE: &str = "/sys/fs";
+const QUEUE: &str = "/sys/fs";
 /// Held by those who are in.
-const ROOM: &str = "/sys/kernel";
+const LOCK: &str = "/sys/kernel";
 /// Interceptor's own, gone with the last pod.
 pub(crate) const PINS: &str = "/sys/fs/bpf/interceptor";
 
@@ -36,44 +36,44 @@ const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Keeps those out who want the machine for themselves.
 pub struct Shared {
-    _room: Arc<Flock<File>>,
+    _lock: Arc<Flock<File>>,
 }
 
 thread_local! {
     /// Who is in may come in once more: whoever wants to be alone waits for all of a test to end.
-    static IN: RefCell<Weak<Flock<File>>> = const { RefCell::new(Weak::new()) };
+    static HELD: RefCell<Weak<Flock<File>>> = const { RefCell::new(Weak::new()) };
 }
 
 /// Keeps everybody out.
 pub struct Exclusive {
-    _gate: Flock<File>,
-    _room: Flock<File>,
+    _queue: Flock<File>,
+    _lock: Flock<File>,
 }
 
 /// Takes part. Waits while somebody is alone, unless this thread takes part already.
 pub fn shared() -> Result<Shared> {
-    if let Some(room) = IN.with_borrow(Weak::upgrade) {
-        return Ok(Shared { _room: room });
+    if let Some(lock_file) = HELD.with_borrow(Weak::upgrade) {
+        return Ok(Shared { _lock: lock_file });
     }
     let deadline = Instant::now() + LOCK_TIMEOUT;
-    let _gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
-    let room = Arc::new(lock(ROOM, FlockArg::LockSharedNonblock, deadline)?);
-    IN.set(Arc::downgrade(&room));
-    Ok(Shared { _room: room })
+    let _queue = lock(QUEUE, FlockArg::LockExclusiveNonblock, deadline)?;
+    let lock_file = Arc::new(lock(LOCK, FlockArg::LockSharedNonblock, deadline)?);
+    HELD.set(Arc::downgrade(&lock_file));
+    Ok(Shared { _lock: lock_file })
 }
 
 /// Waits to be alone: until no other test has a pod, and nobody else has one captured.
 pub fn exclusive() -> Result<Exclusive> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
-    let gate = lock(GATE, FlockArg::LockExclusiveNonblock, deadline)?;
-    let room = lock(ROOM, FlockArg::LockExclusiveNonblock, deadline)?;
+    let queue = lock(QUEUE, FlockArg::LockExclusiveNonblock, deadline)?;
+    let lock_file = lock(LOCK, FlockArg::LockExclusiveNonblock, deadline)?;
     while Path::new(PINS).exists() {
         wait(PINS, deadline)?;
         detach_orphans()?;
     }
     Ok(Exclusive {
-        _gate: gate,
-        _room: room,
+        _queue: queue,
+        _lock: lock_file,
     })
 }
 
@@ -82,8 +82,8 @@ pub fn exclusive() -> Result<Exclusive> {
 ///
 /// To be called alone: what tests attach is nobody's then.
 fn detach_orphans() -> Result<()> {
-    let told = interceptor::try_run(["status", "-o", "json"])?;
-    let Ok(Value::Array(pods)) = serde_json::from_slice(&told.stdout) else {
+    let status = interceptor::try_run(["status", "-o", "json"])?;
+    let Ok(Value::Array(pods)) = serde_json::from_slice(&status.stdout) else {
         return Ok(());
     };
     let is_orphan = |pod: &Value| {

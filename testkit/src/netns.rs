@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a test waits for the kernel to settle a new interface.
-const SETTLED: Duration = Duration::from_secs(20);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
 /// the test process dies.
@@ -75,7 +75,7 @@ impl Drop for Holder {
     fn drop(&mut self) {
         if let Self::Mount(path) = self {
             // Whoever is still in it keeps it.
-            let _gone = umount2(path.as_path(), MntFlags::MNT_DETACH);
+            let _unmounted = umount2(path.as_path(), MntFlags::MNT_DETACH);
             let _removed = fs::remove_file(path);
         }
     }
@@ -185,7 +185,7 @@ impl Netns {
     }
 
     fn wait_for_local_routes(&self, device: &str, expected: &[&str]) -> Result<()> {
-        let deadline = Instant::now() + SETTLED;
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
             let arguments = ["-6", "route", "show", "table", "local", "dev", device];
             let routes = self.enter(|| run(bounded("ip").args(arguments), ""))?;
@@ -194,7 +194,7 @@ impl Netns {
             }
             ensure!(
                 Instant::now() < deadline,
-                "{device}: no {expected:?} within {SETTLED:?}: {routes}"
+                "{device}: no {expected:?} within {SETTLE_TIMEOUT:?}: {routes}"
             );
             thread::sleep(Duration::from_millis(10));
         }

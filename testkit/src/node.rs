@@ -11,12 +11,12 @@
 //! ```
 
 mod agent;
-mod folder;
 mod job;
 mod kubelet;
 mod object;
 mod pod;
 mod runtime;
+mod test_dir;
 
 use std::{
     fs,
@@ -25,13 +25,13 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use agent::{AgentProcess, NAMESPACE, Surroundings, container};
+pub use agent::{AgentPlacement, AgentProcess, NAMESPACE, container};
 use anyhow::Result;
-use folder::Folder;
 pub use kubelet::Driver;
 pub use object::Manifest;
 pub use pod::Pod;
 pub use runtime::{Call, ISTIO_CNI, Runtime};
+use test_dir::TestDir;
 
 use crate::{
     actor::Actor,
@@ -70,7 +70,7 @@ pub struct Node {
     /// What stands for the root of all cgroups.
     pub cgroup: Cgroup,
     driver: Driver,
-    folder: Folder,
+    dir: TestDir,
     ids: AtomicU64,
     _shared: Option<Shared>,
 }
@@ -99,31 +99,31 @@ impl Node {
         let host = Netns::new("node", Some(&cgroup.child("system.slice/node")?))?;
         host.ip(HOST)?;
         let start = |name| {
-            let place = cgroup.child("system.slice/outside")?;
-            Actor::start(name, ROOT, host.namespace(), Some(&place))
+            let cgroup = cgroup.child("system.slice/outside")?;
+            Actor::start(name, ROOT, host.namespace(), Some(&cgroup))
         };
-        let folder = Folder::new()?;
-        fs::create_dir(folder.path().join("netns"))?;
+        let dir = TestDir::new()?;
+        fs::create_dir(dir.path().join("netns"))?;
         let node = Self {
             name: format!("node-{}", process::id()),
             api: ApiServer::start_in(&host)?,
-            runtime: Runtime::new(folder.path())?,
+            runtime: Runtime::new(dir.path())?,
             remote: start("remote")?,
             client: start("client")?,
             host,
             cgroup,
             driver,
-            folder,
+            dir,
             ids: AtomicU64::new(1),
             _shared: shared,
         };
         serve(&node.remote, Bind::DUAL_WILDCARD, 80)?;
-        node.introduce()?;
+        node.create_objects()?;
         Ok(node)
     }
 
     /// What a cluster has besides pods.
-    fn introduce(&self) -> Result<()> {
+    fn create_objects(&self) -> Result<()> {
         use serde_json::json;
 
         let name = &self.name;
@@ -203,13 +203,13 @@ impl Node {
         format!("{:032x}{number:032x}", process::id())
     }
 
-    fn netns_folder(&self) -> PathBuf {
-        self.folder.path().join("netns")
+    fn netns_dir(&self) -> PathBuf {
+        self.dir.path().join("netns")
     }
 
     /// A folder of the node's own.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 }

@@ -4,30 +4,30 @@
 //! `INTERCEPTOR_TEST_WORLD=iptables` compares iptables with itself, which shows whether a scenario
 //! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all that is seen.
 
-mod ask;
 mod dial;
+mod query;
 mod report;
 mod run;
 
 use std::env;
 
 use anyhow::Result;
-pub use ask::{Ask, Sending, receive};
-pub use dial::{Dial, Way, address};
+pub use dial::{ConnectMode, Dial, address};
+pub use query::{Query, Sending, receive};
 pub use report::{compare, observe};
 pub use run::Run;
 
 use crate::world::{Mechanism, Setup, World};
 
 /// What was looked at, and what was seen.
-pub type Seen = Vec<(String, String)>;
+pub type Observations = Vec<(String, String)>;
 
 /// All that was seen of one connection or query.
 pub struct Observed {
     /// Who replied, or the errno.
     pub outcome: String,
     /// The details.
-    pub seen: Seen,
+    pub observations: Observations,
 }
 
 type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
@@ -54,7 +54,7 @@ impl Scenario {
     #[must_use]
     pub fn dial(name: &str, outcome: &'static str, dial: Dial) -> Self {
         Self::new(format!("{name} ({})", dial.to()), move |run| {
-            dial.go(run)?;
+            dial.execute(run)?;
             run.expect_outcome(outcome);
             Ok(())
         })
@@ -62,9 +62,9 @@ impl Scenario {
 
     /// One question over UDP, of which `outcome` is expected: who answers, or the errno.
     #[must_use]
-    pub fn ask(name: &str, outcome: &'static str, ask: Ask) -> Self {
-        Self::new(format!("{name} ({})", ask.what()), move |run| {
-            ask.go(run)?;
+    pub fn query(name: &str, outcome: &'static str, query: Query) -> Self {
+        Self::new(format!("{name} ({})", query.what()), move |run| {
+            query.execute(run)?;
             run.expect_outcome(outcome);
             Ok(())
         })

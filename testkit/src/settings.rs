@@ -131,12 +131,14 @@ impl Settings {
             ("--drop-invalid", self.drop_invalid),
             ("--dual-stack", self.dual_stack),
         ];
-        let said = valued
+        let with_values = valued
             .into_iter()
             .filter(|(_, value, default)| value != default)
             .flat_map(|(flag, value, _)| [flag.to_owned(), value]);
         let on = switches.into_iter().filter(|(_, is_on)| *is_on);
-        said.chain(on.map(|(flag, _)| flag.to_owned())).collect()
+        with_values
+            .chain(on.map(|(flag, _)| flag.to_owned()))
+            .collect()
     }
 
     /// What has no flag: variables and their values.

@@ -20,10 +20,10 @@ use std::env;
 
 use anyhow::{Result, bail};
 pub use builtin::{INBOUND_PORT, OUTBOUND_PORT};
-pub use client::Seen;
+pub use client::ClientView;
 pub use envoy::Envoy;
-pub use exchange::{Answer, Told};
-pub use scene::{Proxy, Scene, Who};
+pub use exchange::{ProxyReport, ServerResponse};
+pub use scene::{Proxy, Scene, SceneClient};
 
 use crate::settings::Mode;
 

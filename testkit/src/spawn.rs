@@ -18,9 +18,9 @@ type Job = (Command, Sender<io::Result<Child>>);
 static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     let (jobs, inbox) = channel::<Job>();
     thread::spawn(move || {
-        for (mut command, answer) in inbox {
+        for (mut command, reply) in inbox {
             // Whoever asked may be gone; then so is the child, whose stdin closes.
-            let _gone = answer.send(command.spawn());
+            let _exited = reply.send(command.spawn());
         }
     });
     Mutex::new(jobs)
@@ -28,11 +28,11 @@ static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
 
 /// Starts `command` from the thread that never ends.
 pub fn spawn(command: Command) -> io::Result<Child> {
-    let (answer, child) = channel();
+    let (reply, child) = channel();
     SPAWNER
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .send((command, answer))
+        .send((command, reply))
         .map_err(io::Error::other)?;
     child.recv().map_err(io::Error::other)?
 }

@@ -19,7 +19,7 @@ use std::{
     mem,
 };
 
-pub use actors::{Bind, Who, serve, serve_udp, serve_with};
+pub use actors::{Bind, Role, serve, serve_udp, serve_with};
 use anyhow::{Context as _, Result};
 pub use layout::Layout;
 
@@ -64,9 +64,9 @@ pub struct Setup {
     /// Whether the proxy listens before the interception is in force.
     pub proxy_first: bool,
     /// Who opens a socket before the interception is in force.
-    pub old_sockets: &'static [Who],
+    pub old_sockets: &'static [Role],
     /// Who has connected where before the interception is in force.
-    pub old_connections: &'static [(Who, &'static str)],
+    pub old_connections: &'static [(Role, &'static str)],
 }
 
 impl Default for Setup {
@@ -100,8 +100,8 @@ impl Setup {
 pub struct World {
     // Dropped in this order: detached, then the actors, their namespaces, and the cgroup.
     interception: Option<Attachment>,
-    actors: [OnceCell<Actor>; Who::COUNT],
-    listeners: RefCell<Vec<(Who, Handle)>>,
+    actors: [OnceCell<Actor>; Role::COUNT],
+    listeners: RefCell<Vec<(Role, Handle)>>,
     old_sockets: Vec<Handle>,
     old_connections: Vec<Handle>,
     pod: Netns,
@@ -162,12 +162,12 @@ impl World {
         if self.setup.proxy_first {
             self.start_proxy()?;
         }
-        for who in self.setup.old_sockets {
-            let socket = self.actor(*who)?.socket(Family::V4, Protocol::Tcp)?;
+        for role in self.setup.old_sockets {
+            let socket = self.actor(*role)?.socket(Family::V4, Protocol::Tcp)?;
             self.old_sockets.push(socket);
         }
-        for (who, to) in self.setup.old_connections {
-            let socket = self.actor(*who)?.connect(to.parse()?)?;
+        for (role, to) in self.setup.old_connections {
+            let socket = self.actor(*role)?.connect(to.parse()?)?;
             self.old_connections.push(socket);
         }
         let settings = &self.setup.settings;

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use interceptor_testkit::actor::process::Place;
+use interceptor_testkit::actor::process::ActorConfig;
 use serde::{Deserialize, Serialize};
 
 /// Who a load process is: its command line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Role {
+pub(crate) struct LoadConfig {
     /// Where and as whom.
-    pub(crate) place: Place,
+    pub(crate) actor: ActorConfig,
     /// The processor to stay on.
     pub(crate) cpu: Option<usize>,
     /// The ports to serve; a client serves none.
@@ -18,7 +18,7 @@ pub(crate) struct Role {
 
 /// The first byte of a connection, which says what the server is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum ServeMode {
     /// Tell the port and the original destination.
     Identify,
     /// Send back whatever comes.
@@ -29,7 +29,7 @@ pub(crate) enum Wish {
     Http,
 }
 
-impl Wish {
+impl ServeMode {
     /// As it is sent.
     pub(super) const fn byte(self) -> u8 {
         match self {
@@ -54,10 +54,10 @@ impl Wish {
 
 /// One thing to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum LoadRequest {
     /// Ask who answers at an address.
     Identify(SocketAddr),
-    /// Connect and reset, one after the other; answered with [`Outcome::Times`].
+    /// Connect and reset, one after the other; answered with [`LoadReply::Times`].
     Connect {
         /// Where to.
         to: SocketAddr,
@@ -65,14 +65,14 @@ pub(crate) enum Order {
         count: usize,
     },
     /// Connect, send a byte, hear it back and close first, for so many seconds; answered with
-    /// [`Outcome::Seconds`].
+    /// [`LoadReply::Seconds`].
     Sustain {
         /// Where to.
         to: SocketAddr,
         /// How long.
         seconds: usize,
     },
-    /// Open connections and keep them; answered with [`Outcome::Held`].
+    /// Open connections and keep them; answered with [`LoadReply::Held`].
     Hold {
         /// Where to.
         to: Vec<SocketAddr>,
@@ -89,7 +89,7 @@ pub(crate) enum Order {
         count: u32,
     },
     /// Send so many bytes on a kept connection and hear them back, again and again; answered with
-    /// [`Outcome::PerSecond`].
+    /// [`LoadReply::PerSecond`].
     Exchange {
         /// Where to.
         to: SocketAddr,
@@ -98,31 +98,31 @@ pub(crate) enum Order {
         /// For how long.
         milliseconds: u64,
     },
-    /// Send as much as goes; answered with [`Outcome::PerSecond`], in bytes.
+    /// Send as much as goes; answered with [`LoadReply::PerSecond`], in bytes.
     Pour {
         /// Where to.
         to: SocketAddr,
         /// For how long.
         milliseconds: u64,
     },
-    /// `getsockopt(SO_ERROR)`, so often; answered with [`Outcome::Nanoseconds`] for each.
-    AskOption {
+    /// `getsockopt(SO_ERROR)`, so often; answered with [`LoadReply::Nanoseconds`] for each.
+    GetOption {
         /// How often.
         count: u32,
     },
-    /// What the process has used: [`Outcome::Used`].
+    /// What the process has used: [`LoadReply::Used`].
     Usage,
     /// Stay on this processor.
     Stay(usize),
 }
 
-/// What came of an [`Order`].
+/// What came of an [`LoadRequest`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Outcome {
+pub(crate) enum LoadReply {
     /// In place, or done.
     Done,
     /// What the server says of itself: `15001 10.2.0.9:80`.
-    Who(String),
+    Listener(String),
     /// Nanoseconds in `connect(2)`, of each connection, and how long all took.
     Times {
         /// Each.

@@ -13,9 +13,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    answer,
-    protocol::{Order, Outcome, Wish},
-    stay, used,
+    protocol::{LoadReply, LoadRequest, ServeMode},
+    send_reply, stay, used,
 };
 
 const BACKLOG: i32 = 4096;
@@ -31,7 +30,7 @@ pub(super) fn run(ports: &[u16]) -> Result<()> {
             .listen(*port)
             .with_context(|| format!("port {port}"))?;
     }
-    answer(&Outcome::Done)?;
+    send_reply(&LoadReply::Done)?;
     while server.turn()? {}
     Ok(())
 }
@@ -52,7 +51,7 @@ struct Connection {
     socket: Socket,
     port: u16,
     original: Option<SocketAddr>,
-    wish: Option<Wish>,
+    serve_mode: Option<ServeMode>,
 }
 
 impl Server {
@@ -98,7 +97,7 @@ impl Server {
         };
         for event in &events[..count] {
             if event.data() == STDIN {
-                if !obey()? {
+                if !handle_request()? {
                     return Ok(false);
                 }
             } else {
@@ -130,7 +129,7 @@ impl Server {
                 original: original_destination(&socket, Family::V4).ok(),
                 socket,
                 port: *port,
-                wish: None,
+                serve_mode: None,
             };
             // A connection that cannot be watched is closed.
             let _watched = self.add(End::Connection(connection));
@@ -152,21 +151,21 @@ impl Connection {
     fn serve(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let length = self.socket.read(buffer)?;
         let mut data = &buffer[..length];
-        let wish = match (self.wish, data.split_first()) {
+        let serve_mode = match (self.serve_mode, data.split_first()) {
             (_, None) => return Ok(false),
-            (Some(wish), _) => wish,
+            (Some(serve_mode), _) => serve_mode,
             (None, Some((first, rest))) => {
-                let wish = Wish::from_byte(*first).ok_or(io::ErrorKind::InvalidData)?;
-                self.wish = Some(wish);
+                let serve_mode = ServeMode::from_byte(*first).ok_or(io::ErrorKind::InvalidData)?;
+                self.serve_mode = Some(serve_mode);
                 data = rest;
-                wish
+                serve_mode
             }
         };
-        match wish {
-            Wish::Identify => self.introduce()?,
-            Wish::Echo => self.socket.write_all(data)?,
-            Wish::Http if data.ends_with(b"\r\n\r\n") => self.socket.write_all(HTTP)?,
-            Wish::Discard | Wish::Http => {}
+        match serve_mode {
+            ServeMode::Identify => self.introduce()?,
+            ServeMode::Echo => self.socket.write_all(data)?,
+            ServeMode::Http if data.ends_with(b"\r\n\r\n") => self.socket.write_all(HTTP)?,
+            ServeMode::Discard | ServeMode::Http => {}
         }
         Ok(true)
     }
@@ -180,15 +179,15 @@ impl Connection {
 }
 
 /// Reads an order and answers it. False at the end.
-fn obey() -> Result<bool> {
+fn handle_request() -> Result<bool> {
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
         return Ok(false);
     }
-    answer(&match serde_json::from_str(&line)? {
-        Order::Usage => used()?,
-        Order::Stay(cpu) => stay(cpu)?,
-        other => Outcome::Failed(format!("a server cannot: {other:?}")),
+    send_reply(&match serde_json::from_str(&line)? {
+        LoadRequest::Usage => used()?,
+        LoadRequest::Stay(cpu) => stay(cpu)?,
+        other => LoadReply::Failed(format!("a server cannot: {other:?}")),
     })?;
     Ok(true)
 }

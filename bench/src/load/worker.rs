@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use interceptor_testkit::{
-    actor::{User, process::Place},
+    actor::{User, process::ActorConfig},
     command::own_binary,
     netns::Netns,
     spawn::spawn,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Order, Outcome, Role};
+use super::{LoadConfig, LoadReply, LoadRequest};
 use crate::environment::cpus;
 
 /// The program of all load processes, beside the driver's.
@@ -28,7 +28,7 @@ const BINARY: &str = "bench";
 pub const LOAD: &str = "--load";
 
 /// How long an order may take, beyond what it says itself: a hundred thousand connections.
-const ORDER_TIMEOUT: Duration = Duration::from_mins(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A load process. Killed when dropped.
 pub(crate) struct Worker {
@@ -47,7 +47,7 @@ impl Worker {
         cgroup: &Path,
         serves: &[u16],
     ) -> Result<Self> {
-        let place = Place {
+        let actor = ActorConfig {
             name: name.to_owned(),
             cgroup: Some(cgroup.to_owned()),
             netns: netns.namespace(),
@@ -61,14 +61,14 @@ impl Worker {
         } else {
             cpus.last()
         };
-        let role = Role {
-            place,
+        let config = LoadConfig {
+            actor,
             cpu: cpu.copied(),
             serves: serves.to_vec(),
         };
         let mut command = Command::new(own_binary(BINARY)?);
         command
-            .args([LOAD, &serde_json::to_string(&role)?])
+            .args([LOAD, &serde_json::to_string(&config)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = spawn(command)?;
@@ -79,19 +79,19 @@ impl Worker {
             child,
             pipes: Mutex::new((stdin, stdout)),
         };
-        worker.finish().with_context(|| format!("{role:?}"))?;
+        worker.receive().with_context(|| format!("{config:?}"))?;
         Ok(worker)
     }
 
     /// Has an order carried out.
-    pub(crate) fn order(&self, order: &Order) -> Result<Outcome> {
-        self.begin(order)?;
-        self.finish().with_context(|| format!("{order:?}"))
+    pub(crate) fn call(&self, request: &LoadRequest) -> Result<LoadReply> {
+        self.send(request)?;
+        self.receive().with_context(|| format!("{request:?}"))
     }
 
     /// Has it begin to carry out an order.
-    pub(crate) fn begin(&self, order: &Order) -> Result<()> {
-        let mut line = serde_json::to_string(order)?;
+    pub(crate) fn send(&self, request: &LoadRequest) -> Result<()> {
+        let mut line = serde_json::to_string(request)?;
         line.push('\n');
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         pipes.0.write_all(line.as_bytes())?;
@@ -99,25 +99,25 @@ impl Worker {
     }
 
     /// Waits for the end of what was begun.
-    pub(crate) fn finish(&self) -> Result<Outcome> {
+    pub(crate) fn receive(&self) -> Result<LoadReply> {
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fds = [PollFd::new(pipes.1.get_ref().as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut fds, PollTimeout::try_from(ORDER_TIMEOUT)?)?;
+        let ready = poll(&mut fds, PollTimeout::try_from(REQUEST_TIMEOUT)?)?;
         let name = &self.name;
-        ensure!(ready > 0, "{name}: no answer within {ORDER_TIMEOUT:?}");
+        ensure!(ready > 0, "{name}: no answer within {REQUEST_TIMEOUT:?}");
         let mut line = String::new();
         pipes.1.read_line(&mut line)?;
         ensure!(!line.is_empty(), "{name} has ended");
         match serde_json::from_str(&line)? {
-            Outcome::Failed(why) => bail!("{name}: {why}"),
-            outcome => Ok(outcome),
+            LoadReply::Failed(why) => bail!("{name}: {why}"),
+            reply => Ok(reply),
         }
     }
 
     /// Processor seconds that it has used.
     pub(crate) fn used(&self) -> Result<f64> {
-        match self.order(&Order::Usage)? {
-            Outcome::Used(seconds) => Ok(seconds),
+        match self.call(&LoadRequest::Usage)? {
+            LoadReply::Used(seconds) => Ok(seconds),
             other => bail!("{other:?}"),
         }
     }

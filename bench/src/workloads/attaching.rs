@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
-    let mut rows = first(&pins::folder())?.into_iter().collect::<Vec<_>>();
+    let mut rows = first(&pins::dir())?.into_iter().collect::<Vec<_>>();
     // So that it is never the first pod on the machine.
     let _other = Pod::without_proxy(Contestant::Interceptor, &stock())?;
     let pods = Contestant::INTERCEPTING
@@ -80,23 +80,23 @@ fn only_start(contestant: Contestant) -> Result<Duration> {
     } else {
         bounded(interceptor::binary())
     };
-    let begin = Instant::now();
+    let start = Instant::now();
     run_command(command.arg("--version"), "")?;
-    Ok(begin.elapsed())
+    Ok(start.elapsed())
 }
 
 /// How long it takes. All is as before when this returns.
 fn put_in_force(contestant: Contestant, pod: &Pod, settings: &Settings) -> Result<Duration> {
-    let begin = Instant::now();
+    let start = Instant::now();
     if contestant == Contestant::Iptables {
         rules::apply(pod.netns(), settings, false)?;
-        let took = begin.elapsed();
+        let took = start.elapsed();
         let flush = || run_command(&mut bounded("iptables-restore"), "*nat\nCOMMIT\n");
         pod.netns().enter(flush)?;
         return Ok(took);
     }
     attach(pod.netns().path(), &pod.pod_cgroup()?, settings)?;
-    let took = begin.elapsed();
+    let took = start.elapsed();
     interceptor::detach(pod.netns().path())?;
     Ok(took)
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     Contestant, Direction, Pod, Row, Section, Unit,
-    load::{Order, Outcome},
+    load::{LoadReply, LoadRequest},
     pod::stock,
 };
 
@@ -22,8 +22,8 @@ pub(super) fn run() -> Result<Section> {
         pod.netns().sysctl("net.ipv4.ip_local_port_range", RANGE)?;
         let to = destinations(&pod);
         let each = EACH;
-        let Outcome::Held { open, errors } =
-            pod.order(Direction::Outbound, &Order::Hold { to, each })?
+        let LoadReply::Held { open, errors } =
+            pod.call(Direction::Outbound, &LoadRequest::Hold { to, each })?
         else {
             bail!("not held");
         };

@@ -7,17 +7,17 @@ use interceptor_testkit::{interceptor, users::APP};
 
 use crate::{
     Contestant, Pod, Row, Scale, Section, Unit,
-    load::{Order, Outcome, Worker},
+    load::{LoadReply, LoadRequest, Worker},
     pod::{attach, stock},
     rounds::take_turns,
     summary::quantile,
 };
 
 /// How often a turn asks; the middle counts.
-const TRIES: usize = 7;
+const CALLS_PER_TURN: usize = 7;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum CallSite {
     Without,
     Outside,
     OtherNamespace,
@@ -32,33 +32,37 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     let inside = pod.worker_at(APP, &pod.pod_cgroup()?)?;
     let is_attached = RefCell::new(true);
     let subjects = [
-        ("without us".to_owned(), Who::Without),
-        ("outside mesh pods".to_owned(), Who::Outside),
+        ("without us".to_owned(), CallSite::Without),
+        ("outside mesh pods".to_owned(), CallSite::Outside),
         (
             "a mesh pod's cgroup, another namespace".to_owned(),
-            Who::OtherNamespace,
+            CallSite::OtherNamespace,
         ),
-        ("inside a mesh pod".to_owned(), Who::Inside),
+        ("inside a mesh pod".to_owned(), CallSite::Inside),
     ];
-    let turns = take_turns(scale.attaches, &subjects, |who| {
-        set_attached(&pod, &mut is_attached.borrow_mut(), *who != Who::Without)?;
-        ask(
-            match who {
-                Who::Without | Who::Outside => &outside,
-                Who::OtherNamespace => &other,
-                Who::Inside => &inside,
+    let turns = take_turns(scale.attaches, &subjects, |site| {
+        set_attached(
+            &pod,
+            &mut is_attached.borrow_mut(),
+            *site != CallSite::Without,
+        )?;
+        measure(
+            match site {
+                CallSite::Without | CallSite::Outside => &outside,
+                CallSite::OtherNamespace => &other,
+                CallSite::Inside => &inside,
             },
-            scale.options_asked,
+            scale.getsockopt_calls,
         )
     })?;
     set_attached(&pod, &mut is_attached.borrow_mut(), true)?;
     let numbers = turns.numbers(|nanoseconds| *nanoseconds);
     Ok(Section {
         method: format!(
-            "getsockopt(SO_ERROR), {} calls {TRIES} times a turn, of which the middle counts, {} \
+            "getsockopt(SO_ERROR), {} calls {CALLS_PER_TURN} times a turn, of which the middle counts, {} \
              rounds; between turns Interceptor is detached and attached. It is attached at the \
              pod's own cgroup.",
-            scale.options_asked, scale.attaches
+            scale.getsockopt_calls, scale.attaches
         ),
         rows: vec![Row::against_first("one call", Unit::Nanoseconds, &numbers)],
         ..Section::default()
@@ -77,11 +81,11 @@ fn set_attached(pod: &Pod, is_attached: &mut bool, wanted: bool) -> Result<()> {
     Ok(())
 }
 
-fn ask(worker: &Worker, count: u32) -> Result<f64> {
+fn measure(worker: &Worker, count: u32) -> Result<f64> {
     let mut times = Vec::new();
-    for _ in 0..TRIES {
-        match worker.order(&Order::AskOption { count })? {
-            Outcome::Nanoseconds(nanoseconds) => times.push(nanoseconds),
+    for _ in 0..CALLS_PER_TURN {
+        match worker.call(&LoadRequest::GetOption { count })? {
+            LoadReply::Nanoseconds(nanoseconds) => times.push(nanoseconds),
             other => bail!("{other:?}"),
         }
     }

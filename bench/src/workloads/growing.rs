@@ -95,9 +95,9 @@ fn one_by_one(targets: &[Target]) -> Result<Vec<Duration>> {
     targets
         .iter()
         .map(|target| {
-            let begin = Instant::now();
+            let start = Instant::now();
             attach(target.netns.path(), &target.cgroup, &stock())?;
-            Ok(begin.elapsed())
+            Ok(start.elapsed())
         })
         .collect()
 }
@@ -106,9 +106,9 @@ fn detach(targets: &[Target]) -> Result<Vec<Duration>> {
     targets
         .iter()
         .map(|target| {
-            let begin = Instant::now();
+            let start = Instant::now();
             interceptor::detach(target.netns.path())?;
-            let took = begin.elapsed();
+            let took = start.elapsed();
             janitor::register(&Task::Detached(target.netns.path().to_owned()))?;
             Ok(took)
         })

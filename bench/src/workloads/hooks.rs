@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 use anyhow::{Context as _, Result};
 use interceptor_testkit::{
     bpf::{
-        programs::{Deed, Mode, Place, Program},
+        programs::{Action, AttachType, Mode, Program},
         stats::{Counting, Run, runs},
     },
     users::APP,
@@ -13,7 +13,7 @@ use interceptor_testkit::{
 
 use super::setup::connect;
 use crate::{
-    Contestant, Direction, Pod, Row, Scale, Section, Unit, load::Order, pod::stock,
+    Contestant, Direction, Pod, Row, Scale, Section, Unit, load::LoadRequest, pod::stock,
     results::Numbers,
 };
 
@@ -30,7 +30,7 @@ const SETTLED: Duration = Duration::from_millis(50);
 type Work = BTreeMap<String, (f64, f64)>;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
-    let counting = Counting::begin().context("BPF_ENABLE_STATS")?;
+    let counting = Counting::start().context("BPF_ENABLE_STATS")?;
     let pod = Pod::new(Contestant::Interceptor, &stock())?;
     let nothing = nothing(&pod, scale)?;
     let one_run = nothing.value(DOES_NOTHING).map_or(0.0, |run| run.median);
@@ -42,11 +42,11 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     let direct = Pod::new(Contestant::Direct, &stock())?;
     let outsider = direct.worker_at(APP, &pod.pod_cgroup()?)?;
     let to = direct.destination(Direction::Outbound);
-    let order = Order::Connect {
+    let request = LoadRequest::Connect {
         to,
         count: scale.connects,
     };
-    let rounds = watch(scale, || outsider.order(&order).map(drop))?;
+    let rounds = watch(scale, || outsider.call(&request).map(drop))?;
     rows.extend(describe("not in a mesh pod", &rounds, one_run));
     drop(counting);
     Ok(Section {
@@ -63,7 +63,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
 
 /// What a program takes that does nothing.
 fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
-    let program = Program::load(NOTHING, Place::Connect4, Deed::CountOnly)?;
+    let program = Program::load(NOTHING, AttachType::Connect4, Action::CountOnly)?;
     program.attach(&pod.pod_cgroup()?, Mode::Multiple)?;
     let mut numbers = Vec::new();
     for _ in 0..scale.rounds {

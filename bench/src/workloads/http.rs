@@ -12,7 +12,7 @@ use interceptor_testkit::{
     sidecar::{
         Envoy,
         envoy::connections_by_worker,
-        launch::{Place, Process},
+        launch::{LaunchContext, Process},
     },
     users::{APP, PROXY, ROOT},
 };
@@ -60,7 +60,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         ),
     ] {
         let turns = take_turns(scale.http_rounds, &stages, |stage| {
-            stage.ask(scale.http_seconds, options)
+            stage.measure(scale.http_seconds, options)
         })?;
         let rates = turns.numbers(|turn| turn.rate);
         let what_rate = format!("{what}, requests");
@@ -100,12 +100,12 @@ impl Stage {
         let pod = Pod::without_proxy(contestant, &settings)?;
         let peer = pod.cgroup().child("peer")?;
         let server = Worker::start("server", ROOT, pod.peer(), &peer, &[PORT])?;
-        let place = Place {
+        let context = LaunchContext {
             netns: pod.netns(),
             cgroup: &pod.cgroup().child("pod/proxy")?,
             user: PROXY,
         };
-        let mut process = Process::start(place, &envoy.binary, &envoy.arguments(settings.mode))?;
+        let mut process = Process::start(context, &envoy.binary, &envoy.arguments(settings.mode))?;
         process.await_listeners(pod.netns(), &PROXY_PORTS, envoy.listeners())?;
         Ok(Self {
             _envoy: process,
@@ -114,7 +114,7 @@ impl Stage {
         })
     }
 
-    fn ask(&self, seconds: u64, options: &[&str]) -> Result<Turn> {
+    fn measure(&self, seconds: u64, options: &[&str]) -> Result<Turn> {
         let mut command = self.wrk(seconds, options)?;
         command.stdout(Stdio::piped());
         let output = output(&mut command, "")?;
@@ -129,7 +129,7 @@ impl Stage {
     }
 
     fn wrk(&self, seconds: u64, options: &[&str]) -> Result<Command> {
-        let place = Place {
+        let context = LaunchContext {
             netns: self.pod.netns(),
             cgroup: &self.pod.cgroup().child("pod/app")?,
             user: APP,
@@ -142,7 +142,7 @@ impl Stage {
             .chain(&[URL])
             .map(|argument| (*argument).to_owned())
             .collect();
-        place.command(&wrk()?, &arguments)
+        context.command(&wrk()?, &arguments)
     }
 
     /// Whether it was Envoy who was asked, and conntrack who made it so or not.
@@ -168,7 +168,7 @@ impl Stage {
 /// The program.
 fn wrk() -> Result<PathBuf> {
     env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .map(|folder| folder.join("wrk"))
+        .map(|dir| dir.join("wrk"))
         .find(|file| file.is_file())
         .context("wrk is missing: `cargo xtask bench` installs it")
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit,
     charts::{Chart, Line},
-    load::{Order, Outcome},
+    load::{LoadReply, LoadRequest},
     pod::stock,
     results::Numbers,
 };
@@ -99,8 +99,8 @@ fn hold(scale: &Scale, contestant: Contestant, notes: &mut Vec<String>) -> Resul
         };
         let to = (0..spread).map(destination).collect::<Result<Vec<_>>>()?;
         let each = count / spread;
-        let order = Order::Hold { to, each };
-        let Outcome::Held { open, errors } = pod.order(Direction::Outbound, &order)? else {
+        let request = LoadRequest::Hold { to, each };
+        let LoadReply::Held { open, errors } = pod.call(Direction::Outbound, &request)? else {
             bail!("not held");
         };
         if !errors.is_empty() {
@@ -109,7 +109,7 @@ fn hold(scale: &Scale, contestant: Contestant, notes: &mut Vec<String>) -> Resul
             ));
         }
         bytes.push(kept(&pod)? - before);
-        pod.order(Direction::Outbound, &Order::Release)?;
+        pod.call(Direction::Outbound, &LoadRequest::Release)?;
     }
     Ok((contestant.to_string(), bytes))
 }
@@ -120,11 +120,11 @@ fn visit(scale: &Scale, contestant: Contestant) -> Result<Numbers> {
     for count in scale.destinations {
         let pod = Pod::new(contestant, &stock())?;
         let before = kept(&pod)?;
-        let order = Order::Visit {
+        let request = LoadRequest::Visit {
             first: FIRST.into(),
             count: *count,
         };
-        pod.order(Direction::Outbound, &order)?;
+        pod.call(Direction::Outbound, &request)?;
         bytes.push(kept(&pod)? - before);
     }
     Ok((contestant.to_string(), bytes))

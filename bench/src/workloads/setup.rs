@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit,
     charts::Chart,
-    load::{Order, Outcome},
+    load::{LoadReply, LoadRequest},
     pod::stock,
     rounds::take_turns,
     summary::quantile,
@@ -63,7 +63,8 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
 /// A turn of connecting.
 pub(super) fn connect(pod: &Pod, direction: Direction, count: usize) -> Result<Turn> {
     let to = pod.destination(direction);
-    let Outcome::Times { connects, all } = pod.order(direction, &Order::Connect { to, count })?
+    let LoadReply::Times { connects, all } =
+        pod.call(direction, &LoadRequest::Connect { to, count })?
     else {
         bail!("no times");
     };

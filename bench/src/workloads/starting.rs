@@ -38,10 +38,10 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
 /// How long it took until all pods were captured, and each of them. All is as before when this
 /// returns.
 fn start(node: &Node, pods: &[Pod]) -> Result<(Duration, Vec<Duration>)> {
-    let begin = Instant::now();
+    let start = Instant::now();
     let mut agent = node.start_agent(&["--no-cni"])?;
     let each = agent.wait_until_captured(pods.len())?;
-    let took = begin.elapsed();
+    let took = start.elapsed();
     agent.terminate()?;
     for pod in pods {
         interceptor::detach(pod.netns()?.path())?;

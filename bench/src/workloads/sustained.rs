@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit,
     charts::{Chart, Line},
-    load::{Order, Outcome},
+    load::{LoadReply, LoadRequest},
     pod::stock,
     results::Numbers,
 };
@@ -21,14 +21,14 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     // All at once: each has the same share of the processors in every second.
     for (_, pod) in &pods {
         let to = pod.destination(Direction::Outbound);
-        let order = Order::Sustain { to, seconds };
-        pod.dialler(Direction::Outbound).begin(&order)?;
+        let request = LoadRequest::Sustain { to, seconds };
+        pod.dialler(Direction::Outbound).send(&request)?;
     }
     let mut rates: Vec<Numbers> = Vec::new();
     let mut notes = Vec::new();
     for (name, pod) in &pods {
-        let outcome = pod.dialler(Direction::Outbound).finish()?;
-        let Outcome::Seconds { done, errors } = outcome else {
+        let outcome = pod.dialler(Direction::Outbound).receive()?;
+        let LoadReply::Seconds { done, errors } = outcome else {
             bail!("{outcome:?}");
         };
         rates.push((name.clone(), done.into_iter().map(f64::from).collect()));

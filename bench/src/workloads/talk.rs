@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit,
     charts::Chart,
-    load::{Order, Outcome},
+    load::{LoadReply, LoadRequest},
     pod::stock,
     rounds::take_turns,
 };
@@ -25,12 +25,12 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         for (size, text) in SIZES {
             let turns = take_turns(scale.rounds, &pods, |pod| {
                 let to = pod.destination(direction);
-                let order = Order::Exchange {
+                let request = LoadRequest::Exchange {
                     to,
                     size,
                     milliseconds,
                 };
-                rate(pod, direction, &order)
+                rate(pod, direction, &request)
             })?;
             let what = format!("{name}, {text} there and back");
             let numbers = turns.numbers(|rate| *rate);
@@ -38,7 +38,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         }
         let turns = take_turns(scale.rounds, &pods, |pod| {
             let to = pod.destination(direction);
-            rate(pod, direction, &Order::Pour { to, milliseconds })
+            rate(pod, direction, &LoadRequest::Pour { to, milliseconds })
         })?;
         let numbers = turns.numbers(|bytes| bytes * GIGABITS);
         let what = format!("{name}, bulk");
@@ -62,9 +62,9 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     })
 }
 
-fn rate(pod: &Pod, direction: Direction, order: &Order) -> Result<f64> {
-    match pod.order(direction, order)? {
-        Outcome::PerSecond(rate) => Ok(rate),
+fn rate(pod: &Pod, direction: Direction, request: &LoadRequest) -> Result<f64> {
+    match pod.call(direction, request)? {
+        LoadReply::PerSecond(rate) => Ok(rate),
         other => bail!("{other:?}"),
     }
 }

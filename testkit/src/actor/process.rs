@@ -5,11 +5,11 @@
 
 pub(crate) mod options;
 
+mod config;
 mod datagrams;
 mod dns;
 mod identity;
 mod passing;
-mod place;
 mod raw;
 mod sockets;
 
@@ -19,10 +19,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+pub use config::{ActorConfig, Namespace};
 use dns::DnsServer;
 use identity::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-pub use place::{Namespace, Place};
 pub(crate) use raw::set_option;
 use sockets::Sockets;
 pub(crate) use sockets::above;
@@ -30,26 +30,26 @@ pub(crate) use sockets::above;
 use super::protocol::{self, Reply, Request};
 
 /// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
-pub fn run(place: &Place) -> Result<()> {
-    place.enter()?;
-    run_here(&place.name)
+pub fn run(config: &ActorConfig) -> Result<()> {
+    config.enter()?;
+    run_here(&config.name)
 }
 
 /// The life of an actor that is where it is to be.
 pub fn run_here(name: &str) -> Result<()> {
-    answer(&Reply::Done)?;
-    let mut agent = Agent {
+    send_reply(&Reply::Done)?;
+    let mut actor = ActorProcess {
         name: name.to_owned(),
         sockets: Sockets::default(),
         identity: Identity::default(),
         dns: DnsServer::default(),
         input: Vec::new(),
     };
-    while agent.turn()? {}
+    while actor.turn()? {}
     Ok(())
 }
 
-struct Agent {
+struct ActorProcess {
     name: String,
     sockets: Sockets,
     identity: Identity,
@@ -58,7 +58,7 @@ struct Agent {
     input: Vec<u8>,
 }
 
-impl Agent {
+impl ActorProcess {
     /// Waits for something to do and does it. False at the end of stdin.
     fn turn(&mut self) -> Result<bool> {
         let stdin = io::stdin();
@@ -84,7 +84,7 @@ impl Agent {
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
             let request = serde_json::from_slice(&line).context("request")?;
-            answer(&self.execute(request))?;
+            send_reply(&self.execute(request))?;
         }
         Ok(length > 0)
     }
@@ -103,9 +103,9 @@ impl Agent {
                 .map(|()| Reply::Done),
             Request::Queries => Ok(self.dns.queries()),
             Request::Close { socket } if self.identity.remove(socket) => Ok(Reply::Done),
-            Request::SetUser { uid, gid } => place::become_user(uid, gid).map(|()| Reply::Done),
+            Request::SetUser { uid, gid } => config::become_user(uid, gid).map(|()| Reply::Done),
             Request::SetSocketOwner { uid, gid } => {
-                place::own_sockets_as(uid, gid);
+                config::own_sockets_as(uid, gid);
                 Ok(Reply::Done)
             }
             request => self.sockets.execute(request),
@@ -124,7 +124,7 @@ fn wait_readable(fds: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
     Ok(polled.iter().map(|fd| fd.any().unwrap_or(false)).collect())
 }
 
-fn answer(reply: &Reply) -> Result<()> {
+fn send_reply(reply: &Reply) -> Result<()> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, reply)?;
     stdout.write_all(b"\n")?;

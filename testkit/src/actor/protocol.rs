@@ -126,7 +126,7 @@ pub enum Request {
     /// `listen(2)` with room for one connection that nobody has accepted yet.
     ListenForOne { socket: Handle },
     /// Hands a listening socket to the identity server: see [`Introduction`]. A UDP socket answers
-    /// every datagram: see [`Answer`].
+    /// every datagram: see [`IdentityReply`].
     Serve { socket: Handle },
     /// Hands a listening or UDP socket to the DNS server.
     ServeDns { socket: Handle, zone: Zone },
@@ -258,9 +258,9 @@ pub struct Datagram {
 
 /// What a UDP identity server answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct IdentityReply {
     /// The actor's name and the socket's port.
-    pub who: String,
+    pub server: String,
     /// `getsockname` of the socket.
     pub local: String,
     /// Where the datagram came from.
@@ -274,7 +274,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
     /// The actor's name and the listener's port.
-    pub who: String,
+    pub server: String,
     /// `getpeername` of the accepted socket.
     pub peer: String,
     /// `getsockname` of the accepted socket.

@@ -93,9 +93,9 @@ fn apply(object: &mut Value, step: &Value) -> Result<(), Failure> {
     }
     let (parent, name) = path.rsplit_once('/').ok_or_else(failed)?;
     let name = name.replace("~1", "/").replace("~0", "~");
-    let place = object.pointer_mut(parent).ok_or_else(failed)?;
+    let parent_value = object.pointer_mut(parent).ok_or_else(failed)?;
     let value = step["value"].clone();
-    match (operation, place) {
+    match (operation, parent_value) {
         ("add" | "replace", Value::Object(fields)) => {
             fields.insert(name, value);
         }

@@ -41,26 +41,26 @@ impl<'a> Attributes<'a> {
 pub(super) fn authorize(
     store: &Store,
     account: &Account,
-    asked: Attributes<'_>,
+    attributes: Attributes<'_>,
 ) -> Result<(), Failure> {
     let Account { namespace, name } = account;
     if object(store, "v1", "ServiceAccount", namespace, name).is_none() {
         return Err(Failure::unauthorized());
     }
-    let allowed = rules(store, account, asked.target.namespace);
-    if allowed.iter().any(|rule| allows(rule, asked)) {
+    let allowed = rules(store, account, attributes.target.namespace);
+    if allowed.iter().any(|rule| allows(rule, attributes)) {
         return Ok(());
     }
-    let Attributes { verb, target, .. } = asked;
+    let Attributes { verb, target, .. } = attributes;
     let Resource { plural, group, .. } = target.resource;
-    let object = asked.name.unwrap_or_default();
-    let place = match target.namespace {
+    let object = attributes.name.unwrap_or_default();
+    let scope = match target.namespace {
         Some(namespace) => format!("in the namespace {namespace:?}"),
         None => "at the cluster scope".to_owned(),
     };
     Err(Failure::forbidden(format!(
         "{plural} {object:?} is forbidden: User \"system:serviceaccount:{namespace}:{name}\" cannot \
-         {verb} resource {plural:?} in API group {group:?} {place}"
+         {verb} resource {plural:?} in API group {group:?} {scope}"
     )))
 }
 
@@ -121,8 +121,8 @@ fn all(store: &Store, kind: &str, namespace: Option<&str>) -> Vec<Value> {
     Resource::of(GROUP, kind).map(list).unwrap_or_default()
 }
 
-fn allows(rule: &PolicyRule, asked: Attributes<'_>) -> bool {
-    let Attributes { verb, target, name } = asked;
+fn allows(rule: &PolicyRule, attributes: Attributes<'_>) -> bool {
+    let Attributes { verb, target, name } = attributes;
     let resource = match target.part {
         Some(part) => format!("{}/{part}", target.resource.plural),
         None => target.resource.plural.to_owned(),
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    fn asked(store: &Store, verb: &str, path: &str, selector: &str) -> Result<(), Failure> {
+    fn attributes(store: &Store, verb: &str, path: &str, selector: &str) -> Result<(), Failure> {
         let (target, selector) = (
             Target::parse(path).unwrap(),
             Selector::parse(selector).unwrap(),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn allowed(verb: &str, path: &str, selector: &str) -> bool {
-        asked(&store(), verb, path, selector).is_ok()
+        attributes(&store(), verb, path, selector).is_ok()
     }
 
     #[test]
@@ -226,11 +226,11 @@ mod tests {
         let mut without_account = store();
         let accounts = Resource::of("v1", "ServiceAccount").unwrap();
         assert!(without_account.remove(accounts, "mesh", "interceptor"));
-        let refused = asked(&without_account, "list", "/api/v1/pods", "");
+        let refused = attributes(&without_account, "list", "/api/v1/pods", "");
         assert_eq!(refused, Err(Failure::unauthorized()));
         let mut without_binding = store();
         let bindings = Resource::of(GROUP, "ClusterRoleBinding").unwrap();
         assert!(without_binding.remove(bindings, "", "node"));
-        assert!(asked(&without_binding, "list", "/api/v1/pods", "").is_err());
+        assert!(attributes(&without_binding, "list", "/api/v1/pods", "").is_err());
     }
 }

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// More than this nobody sends.
-const LONGEST_BODY: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 
 /// The server, as axum has it.
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -32,7 +32,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
 }
 
 /// A request, read.
-struct Asked {
+struct ParsedRequest {
     verb: String,
     path: String,
     query: String,
@@ -44,33 +44,33 @@ struct Asked {
 async fn serve(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let delay = state.lock().faults.delay;
     sleep(delay).await;
-    let asked = match Asked::read(request).await {
-        Ok(asked) => asked,
+    let request = match ParsedRequest::read(request).await {
+        Ok(request) => request,
         Err(failure) => return failure.into_response(),
     };
-    let answer = answer(&state, &asked).unwrap_or_else(Failure::into_response);
-    let Asked {
+    let response = respond(&state, &request).unwrap_or_else(Failure::into_response);
+    let ParsedRequest {
         verb,
         path,
         query,
         body,
         ..
-    } = asked;
+    } = request;
     state.lock().recorded.push(Recorded {
         verb,
         path,
         query,
         body,
-        status: answer.status().as_u16(),
+        status: response.status().as_u16(),
     });
-    answer
+    response
 }
 
-impl Asked {
+impl ParsedRequest {
     async fn read(request: Request) -> Result<Self, Failure> {
         let bad = |error: &dyn ToString| Failure::bad_request(error.to_string());
         let (head, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, LONGEST_BODY).await;
+        let body = axum::body::to_bytes(body, MAX_BODY).await;
         let body: Bytes = body.map_err(|error| bad(&error))?;
         let Query(parameters) =
             Query::<Parameters>::try_from_uri(&head.uri).map_err(|error| bad(&error))?;
@@ -103,28 +103,28 @@ impl Asked {
     }
 }
 
-fn answer(state: &Arc<State>, asked: &Asked) -> Result<Response, Failure> {
+fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response, Failure> {
     let mut inner = state.lock();
     if inner.faults.unavailable {
         return Err(Failure::unavailable());
     }
-    let target = Target::parse(&asked.path);
+    let target = Target::parse(&request.path);
     let target = target
         .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
     if let Some(account) = &inner.account {
-        let selector = asked.parameters.selector()?;
-        let attributes = Attributes::new(&asked.verb, &target, &selector);
+        let selector = request.parameters.selector()?;
+        let attributes = Attributes::new(&request.verb, &target, &selector);
         rbac::authorize(&inner.store, account, attributes)?;
     }
-    asked
+    request
         .parameters
         .validate(!inner.faults.no_streaming_lists)?;
-    match asked.verb.as_str() {
-        "watch" => watching::start(state, &inner, &asked.path, &target, &asked.parameters),
-        "list" => list(&mut inner, &target, &asked.parameters),
+    match request.verb.as_str() {
+        "watch" => watching::start(state, &inner, &request.path, &target, &request.parameters),
+        "list" => list(&mut inner, &target, &request.parameters),
         "get" => get(&inner, &target),
         verb => {
-            let changed = change(&mut inner, verb, &target, asked)?;
+            let changed = change(&mut inner, verb, &target, request)?;
             drop(inner);
             state.signal(|signal| signal.changes += 1);
             Ok(changed)
@@ -165,8 +165,8 @@ fn list(
         let current = store.version();
         // The watch cache, which answers for version 0, tells all at once.
         let limit = match parameters.version()? {
-            Version::At(asked) if asked > current => {
-                return Err(Failure::too_large(asked, current));
+            Version::At(requested) if requested > current => {
+                return Err(Failure::too_large(requested, current));
             }
             Version::Any => 0,
             Version::At(_) | Version::Newest => limit,
@@ -203,19 +203,19 @@ fn change(
     inner: &mut Inner,
     verb: &str,
     target: &Target<'_>,
-    asked: &Asked,
+    request: &ParsedRequest,
 ) -> Result<Response, Failure> {
     match verb {
-        "create" => create(inner, target, &asked.body),
+        "create" => create(inner, target, &request.body),
         "patch" | "update" => {
             let old = current(inner, target)?;
             let new = if verb == "patch" {
-                let kind = asked
+                let kind = request
                     .patching
                     .ok_or_else(|| Failure::bad_request("which kind of patch?"))?;
-                patching::patched(kind, &old, &asked.body)?
+                patching::patched(kind, &old, &request.body)?
             } else {
-                asked.body.clone()
+                request.body.clone()
             };
             ensure_unchanged(&old, &new, target)?;
             Ok(Json(inner.store.put(target.resource, new)).into_response())

@@ -90,8 +90,8 @@ impl State {
         done
     }
 
-    pub(super) fn signal(&self, tell: impl FnOnce(&mut Signal)) {
-        self.signal.send_modify(tell);
+    pub(super) fn signal(&self, change: impl FnOnce(&mut Signal)) {
+        self.signal.send_modify(change);
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Signal> {

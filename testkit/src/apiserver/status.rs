@@ -73,8 +73,8 @@ impl Failure {
     }
 
     /// 410 of a version that is no longer known.
-    pub(super) fn expired(asked: u64, oldest: u64) -> Self {
-        let message = format!("too old resource version: {asked} ({oldest})");
+    pub(super) fn expired(requested: u64, oldest: u64) -> Self {
+        let message = format!("too old resource version: {requested} ({oldest})");
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
@@ -99,8 +99,8 @@ impl Failure {
     }
 
     /// 504 of a version that has not come yet.
-    pub(super) fn too_large(asked: u64, current: u64) -> Self {
-        let message = format!("Too large resource version: {asked}, current: {current}");
+    pub(super) fn too_large(requested: u64, current: u64) -> Self {
+        let message = format!("Too large resource version: {requested}, current: {current}");
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
     }
 

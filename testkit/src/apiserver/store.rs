@@ -197,15 +197,15 @@ impl Store {
 
 impl Change {
     fn event(&self, target: &Target<'_>, selector: &Selector) -> Option<Value> {
-        let is_seen = |object: &&Value| {
+        let is_selected = |object: &&Value| {
             let metadata = &object["metadata"];
             let is = |wanted: Option<&str>, field: &str| {
                 wanted.is_none_or(|wanted| metadata[field] == wanted)
             };
             is(target.namespace, "namespace") && is(target.name, "name") && selector.matches(object)
         };
-        let before = self.before.as_ref().filter(is_seen);
-        let after = self.after.as_ref().filter(is_seen);
+        let before = self.before.as_ref().filter(is_selected);
+        let after = self.after.as_ref().filter(is_selected);
         match (before, after) {
             (None, None) => None,
             (None, Some(object)) => Some(event("ADDED", object)),

@@ -178,20 +178,20 @@ fn a_bookmark_is_a_version_to_go_on_from() {
         server.put(pod("elsewhere", "two"))?;
         server.forget();
         server.bookmark();
-        let told = timeout(EVENT_TIMEOUT, watch.next())
+        let received = timeout(EVENT_TIMEOUT, watch.next())
             .await?
             .expect("an event")?;
-        let WatchEvent::Bookmark(bookmark) = told else {
-            panic!("{told:?}");
+        let WatchEvent::Bookmark(bookmark) = received else {
+            panic!("{received:?}");
         };
         for (version, is_known) in [(bookmark.metadata.resource_version, true), (old, false)] {
             let mut watch = pin!(pods.watch(&parameters, &version).await?);
             server.put(pod("a", "one"))?;
-            let told = timeout(EVENT_TIMEOUT, watch.next())
+            let received = timeout(EVENT_TIMEOUT, watch.next())
                 .await?
                 .expect("an event")?;
-            let is_expired = matches!(&told, WatchEvent::Error(status) if status.code == 410);
-            assert_eq!(is_expired, !is_known, "{told:?}");
+            let is_expired = matches!(&received, WatchEvent::Error(status) if status.code == 410);
+            assert_eq!(is_expired, !is_known, "{received:?}");
         }
         Ok(())
     });
@@ -319,9 +319,9 @@ fn a_watch_goes_on_when_its_rights_are_deleted() {
             assert!(matches!(refused, Err(Error::Api(status)) if status.code == 401));
             server.put(pod("a", "one"))
         };
-        let (told, put) = tokio::join!(next(&mut events), deleting);
+        let (received, put) = tokio::join!(next(&mut events), deleting);
         put?;
-        assert_eq!(told, "a");
+        assert_eq!(received, "a");
         Ok(())
     });
 }
@@ -383,9 +383,9 @@ fn a_watch_ends_with_the_server() {
             until_watched(&server).await;
             server.put(pod("a", "one"))
         };
-        let (told, put) = tokio::join!(watching, ending);
+        let (received, put) = tokio::join!(watching, ending);
         put?;
-        assert_eq!(told, "a");
+        assert_eq!(received, "a");
         drop(server);
         assert_eq!(next(&mut events).await, "error");
         Ok(())

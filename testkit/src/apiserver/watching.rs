@@ -24,12 +24,12 @@ use super::{
 };
 
 /// How long a watch goes on that does not say.
-const LONGEST: u64 = 1800;
+const DEFAULT_TIMEOUT_SECONDS: u64 = 1800;
 
 struct Watch {
     state: Arc<State>,
     signal: Receiver<Signal>,
-    begun: Signal,
+    started: Signal,
     path: String,
     selector: Selector,
     version: u64,
@@ -72,16 +72,18 @@ pub(super) fn start(
         lines.push_back(event("ERROR", &failure.to_object()));
     }
     let signal = state.subscribe();
-    let begun = *signal.borrow();
-    let seconds = parameters.timeout_seconds.unwrap_or(LONGEST);
+    let started = *signal.borrow();
+    let seconds = parameters
+        .timeout_seconds
+        .unwrap_or(DEFAULT_TIMEOUT_SECONDS);
     let watch = Watch {
         state: Arc::clone(state),
         signal,
-        begun,
+        started,
         path: path.to_owned(),
         selector,
         version,
-        bookmarks: parameters.wants_bookmarks().then_some(begun.bookmarks),
+        bookmarks: parameters.wants_bookmarks().then_some(started.bookmarks),
         lines,
         end: Instant::now() + Duration::from_secs(seconds),
         over,
@@ -108,11 +110,11 @@ impl Watch {
                 return None;
             }
             let now = *self.signal.borrow_and_update();
-            if now.disconnections != self.begun.disconnections {
+            if now.disconnections != self.started.disconnections {
                 self.over = true;
                 return Some(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            self.look(now);
+            self.collect_events(now);
             let is_idle = self.lines.is_empty() && !self.over;
             if is_idle && timeout_at(self.end, self.signal.changed()).await.is_err() {
                 return None;
@@ -121,13 +123,13 @@ impl Watch {
     }
 
     /// Takes up what has happened.
-    fn look(&mut self, now: Signal) {
+    fn collect_events(&mut self, now: Signal) {
         let Some(target) = Target::parse(&self.path) else {
             self.over = true;
             return;
         };
         let inner = self.state.lock();
-        if now.expirations != self.begun.expirations {
+        if now.expirations != self.started.expirations {
             let failure = Failure::expired(self.version, inner.store.version());
             self.lines.push_back(event("ERROR", &failure.to_object()));
             self.over = true;
@@ -136,7 +138,7 @@ impl Watch {
         let events = inner.store.since(self.version, &target, &self.selector);
         self.lines.extend(events);
         self.version = inner.store.version();
-        if self.bookmarks.is_some_and(|seen| seen != now.bookmarks) {
+        if self.bookmarks.is_some_and(|sent| sent != now.bookmarks) {
             self.bookmarks = Some(now.bookmarks);
             self.lines.push_back(bookmark(&target, self.version, false));
         }

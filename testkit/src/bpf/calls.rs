@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 use super::{
     maps::Map,
     number, open, pins,
-    programs::{Place, instruction, load},
+    programs::{AttachType, instruction, load},
 };
 
 /// How many words a call has.
@@ -31,7 +31,7 @@ impl Between {
         next.set(&0_u32.to_ne_bytes(), &fd_bytes(&open(&lookup()?)?))?;
         let fd = load(
             "test_between",
-            Place::SkLookup,
+            AttachType::SkLookup,
             code(&calls, &next, words, cookie),
         )?;
         let shared = Map::at(&pins::map("icept_shared"))?;
@@ -51,7 +51,7 @@ impl Between {
 
 /// The pin of the shared program.
 fn lookup() -> io::Result<PathBuf> {
-    let mut builds = fs::read_dir(pins::folder().join("programs"))?;
+    let mut builds = fs::read_dir(pins::dir().join("programs"))?;
     let build = builds.next().ok_or(io::ErrorKind::NotFound)??;
     Ok(build.path().join("icept_lookup"))
 }

@@ -10,27 +10,27 @@ use super::{info, open};
 
 /// The folder of the present layout.
 #[must_use]
-pub fn folder() -> PathBuf {
+pub fn dir() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/interceptor/v1")
 }
 
 /// The pin of the map of this name: alone, or with the name of its layout.
 #[must_use]
 pub fn map(name: &str) -> PathBuf {
-    let folder = folder().join("maps");
+    let dir = dir().join("maps");
     let is_of = |pin: &PathBuf| {
         let pin = pin.file_name().and_then(|pin| pin.to_str());
         pin.is_some_and(|pin| pin.split('-').next() == Some(name))
     };
-    let pins = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let pins = fs::read_dir(&dir).into_iter().flatten().flatten();
     let found = pins.map(|pin| pin.path()).find(is_of);
-    found.unwrap_or_else(|| folder.join(name))
+    found.unwrap_or_else(|| dir.join(name))
 }
 
 /// The folder of the network namespace with this cookie.
 #[must_use]
 pub fn of_netns(cookie: u64) -> PathBuf {
-    folder().join("netns").join(cookie.to_string())
+    dir().join("netns").join(cookie.to_string())
 }
 
 /// The links of the cgroup at `path` and of the network namespace with this cookie: which there
@@ -43,15 +43,15 @@ pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {
 
 /// The links of the cgroup with this ID.
 pub fn links_of_cgroup(id: u64) -> io::Result<Vec<String>> {
-    links_in(&folder().join("cgroups").join(id.to_string()))
+    links_in(&dir().join("cgroups").join(id.to_string()))
 }
 
-fn links_in(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(folder) {
+fn links_in(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut links = vec![folder.display().to_string()];
+    let mut links = vec![dir.display().to_string()];
     for entry in entries {
         let path = entry?.path();
         // struct bpf_link_info: type, id, prog_id, ...

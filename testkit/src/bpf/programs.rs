@@ -11,7 +11,7 @@ use super::{Attributes, address, bpf, bpf_fd, info, maps::Map, number};
 
 /// Where a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum AttachType {
     /// `connect(2)` by IPv4.
     Connect4,
     /// `connect(2)` by IPv6.
@@ -36,7 +36,7 @@ pub enum Place {
     Sent,
 }
 
-impl Place {
+impl AttachType {
     /// Every place in a cgroup.
     pub const IN_CGROUPS: [Self; 7] = [
         Self::Connect4,
@@ -66,7 +66,7 @@ impl Place {
     }
 
     /// The answer that lets things go on.
-    const fn go_on(self) -> i32 {
+    const fn continue_code(self) -> i32 {
         match self {
             // TCX_NEXT
             Self::Ingress | Self::Egress => -1,
@@ -77,7 +77,7 @@ impl Place {
 
 /// What a program does besides counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Nothing.
     CountOnly,
     /// The one IPv4 address that is connected to takes the other's place.
@@ -109,7 +109,7 @@ pub enum Mode {
 pub struct Program {
     fd: OwnedFd,
     counter: Map,
-    place: Place,
+    attach_type: AttachType,
 }
 
 /// A program that is attached for as long as this lives.
@@ -119,10 +119,18 @@ pub struct Link {
 
 impl Program {
     /// Loads one, under a name that `bpftool` shows.
-    pub fn load(name: &str, place: Place, deed: Deed) -> io::Result<Self> {
+    pub fn load(name: &str, attach_type: AttachType, action: Action) -> io::Result<Self> {
         let counter = Map::counter()?;
-        let fd = load(name, place, code(&counter, deed, place.go_on()))?;
-        Ok(Self { fd, counter, place })
+        let fd = load(
+            name,
+            attach_type,
+            code(&counter, action, attach_type.continue_code()),
+        )?;
+        Ok(Self {
+            fd,
+            counter,
+            attach_type,
+        })
     }
 
     /// Its number.
@@ -144,7 +152,7 @@ impl Program {
         let mut attributes = Attach {
             target: number(&cgroup),
             program: number(&self.fd),
-            at: self.place.types().1,
+            at: self.attach_type.types().1,
             flags: match mode {
                 Mode::Exclusive => 0,
                 Mode::Overridable => 1,
@@ -160,7 +168,7 @@ impl Program {
         let mut attributes = Attach {
             target: number(&cgroup),
             program: number(&self.fd),
-            at: self.place.types().1,
+            at: self.attach_type.types().1,
             flags: 0,
         };
         bpf(PROG_DETACH, &mut attributes).map(drop)
@@ -180,7 +188,7 @@ impl Program {
         let mut attributes = CreateLink {
             program: number(&self.fd),
             target,
-            attach_type: self.place.types().1,
+            attach_type: self.attach_type.types().1,
             flags: 0,
         };
         bpf_fd(LINK_CREATE, &mut attributes).map(|fd| Link { _fd: fd })
@@ -188,9 +196,9 @@ impl Program {
 }
 
 /// Loads a program of these instructions.
-pub(super) fn load(name: &str, place: Place, mut code: Vec<u64>) -> io::Result<OwnedFd> {
+pub(super) fn load(name: &str, attach_type: AttachType, mut code: Vec<u64>) -> io::Result<OwnedFd> {
     let mut license = *b"GPL\0";
-    let (kind, attach_type) = place.types();
+    let (kind, attach_type) = attach_type.types();
     let mut attributes = Load {
         kind,
         instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
@@ -204,7 +212,7 @@ pub(super) fn load(name: &str, place: Place, mut code: Vec<u64>) -> io::Result<O
 }
 
 /// Counts, does its deed and gives its answer.
-fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
+fn code(counter: &Map, action: Action, return_code: i32) -> Vec<u64> {
     let (r0, r1, r2, r3, r6) = (0, 1, 2, 3, 6);
     // r6 = r1 (the context)
     let mut code = vec![instruction(0xbf, r6, r1, 0)];
@@ -214,13 +222,13 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
     // r2 = 1; lock *(u64 *)(r1 + 0) += r2
     code.push(instruction(0xb7, r2, 0, 1));
     code.push(instruction(0xdb, r1, r2, 0));
-    if let Deed::SetCallbackFlags(flags) = deed {
+    if let Action::SetCallbackFlags(flags) = action {
         // r1 = r6; r2 = flags; call bpf_sock_ops_cb_flags_set
         code.push(instruction(0xbf, r1, r6, 0));
         code.push(instruction(0xb7, r2, 0, flags));
         code.push(instruction(0x85, 0, 0, 59));
     }
-    if deed == Deed::TagPriority {
+    if action == Action::TagPriority {
         // r1 = r6; r2 = ETH_P_8021Q; r3 = priority 3, VLAN 0; call bpf_skb_vlan_push
         let protocol = u16::from_ne_bytes(0x8100_u16.to_be_bytes());
         code.push(instruction(0xbf, r1, r6, 0));
@@ -228,7 +236,7 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
         code.push(instruction(0xb7, r3, 0, 3 << 13));
         code.push(instruction(0x85, 0, 0, 18));
     }
-    if let Deed::Rewrite { from, to } = deed {
+    if let Action::Rewrite { from, to } = action {
         // r2 = context.user_ip4; if r2 == from { context.user_ip4 = to }
         const USER_IP4: i16 = 4;
         code.push(at(instruction(0x61, r2, r6, 0), USER_IP4));
@@ -237,7 +245,7 @@ fn code(counter: &Map, deed: Deed, answer: i32) -> Vec<u64> {
         code.push(at(instruction(0x63, r6, r2, 0), USER_IP4));
     }
     // r0 = answer; exit
-    code.push(instruction(0xb7, r0, 0, answer));
+    code.push(instruction(0xb7, r0, 0, return_code));
     code.push(instruction(0x95, 0, 0, 0));
     code
 }

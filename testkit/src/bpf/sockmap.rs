@@ -10,7 +10,7 @@ use super::{
     bpf,
     maps::Map,
     number,
-    programs::{Attach, PROG_ATTACH, Place, instruction, load},
+    programs::{Attach, AttachType, PROG_ATTACH, instruction, load},
 };
 
 /// The one key of each map.
@@ -48,11 +48,11 @@ impl End {
     }
 
     fn redirect_to(&mut self, other: &Map) -> io::Result<()> {
-        let program = load("test_accelerate", Place::Sent, code(other))?;
+        let program = load("test_accelerate", AttachType::Sent, code(other))?;
         let mut attributes = Attach {
             target: number(self.map.fd()),
             program: number(&program),
-            at: Place::Sent.types().1,
+            at: AttachType::Sent.types().1,
             flags: 0,
         };
         bpf(PROG_ATTACH, &mut attributes)?;

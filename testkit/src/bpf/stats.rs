@@ -20,7 +20,7 @@ pub struct Counting {
 
 impl Counting {
     /// Begins.
-    pub fn begin() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         // BPF_STATS_RUN_TIME
         let mut attributes = Number { number: 0 };
         let fd = bpf_fd(ENABLE_STATS, &mut attributes)?;

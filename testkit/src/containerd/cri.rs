@@ -51,13 +51,13 @@ impl Cri {
         A: Message + Default + 'static,
     {
         let method = PathAndQuery::try_from(path)?;
-        let answer = self.runtime.block_on(async {
+        let response = self.runtime.block_on(async {
             let mut client = Grpc::new(self.channel.clone());
             client.ready().await?;
             let codec = ProstCodec::<Q, A>::default();
-            let answer = client.unary(Request::new(request), method, codec).await?;
-            anyhow::Ok(answer.into_inner())
+            let response = client.unary(Request::new(request), method, codec).await?;
+            anyhow::Ok(response.into_inner())
         });
-        answer.with_context(|| path.to_owned())
+        response.with_context(|| path.to_owned())
     }
 }

@@ -71,18 +71,18 @@ struct Netns {
 
 /// A container's name, its actor's, and who it runs as.
 #[derive(Clone, Copy)]
-struct Role {
+struct ContainerRole {
     container: &'static str,
     actor: &'static str,
     user: User,
 }
 
-const THE_APP: Role = Role {
+const THE_APP: ContainerRole = ContainerRole {
     container: "app",
     actor: "app",
     user: APP,
 };
-const THE_PROXY: Role = Role {
+const THE_PROXY: ContainerRole = ContainerRole {
     container: "istio-proxy",
     actor: "proxy",
     user: PROXY,
@@ -147,10 +147,10 @@ impl Containerd {
             pod_sandbox_id: id.to_owned(),
             verbose: true,
         };
-        let answer: PodSandboxStatusResponse = self.cri.call("PodSandboxStatus", request)?;
-        let info: Value = serde_json::from_str(answer.info.get("info").context("no info")?)?;
+        let response: PodSandboxStatusResponse = self.cri.call("PodSandboxStatus", request)?;
+        let info: Value = serde_json::from_str(response.info.get("info").context("no info")?)?;
         let pid = info["pid"].as_u64().context("no process")?;
-        let network = answer.status.and_then(|status| status.network);
+        let network = response.status.and_then(|status| status.network);
         let address = network.context("no network")?.ip.parse()?;
         Ok((pid, address))
     }
@@ -196,7 +196,7 @@ impl Sandbox<'_> {
     }
 
     /// Starts a container, in the place of the one of that name if there is one.
-    fn start_container(&mut self, role: Role) -> Result<&Actor> {
+    fn start_container(&mut self, role: ContainerRole) -> Result<&Actor> {
         let name = role.container;
         let attempt = match self.containers.remove(name) {
             Some(old) => {
@@ -205,8 +205,8 @@ impl Sandbox<'_> {
             }
             None => 0,
         };
-        let folder = format!("pipes/{}-{name}-{attempt}", self.id);
-        let pipes = Pipes::new(&self.containerd.folder.join(folder))?;
+        let dir = format!("pipes/{}-{name}-{attempt}", self.id);
+        let pipes = Pipes::new(&self.containerd.dir.join(dir))?;
         let request = CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
             config: Some(container_config(&self.config, role, attempt, &pipes)?),
@@ -268,7 +268,7 @@ fn sandbox_config(node: &Node, pod: &Pod, attempt: u32) -> Result<PodSandboxConf
         ..
     } = &pod.manifest;
     let cgroup = pod.cgroup().strip_prefix(node.cgroup.path())?;
-    let logs = node.folder().join("logs");
+    let logs = node.dir().join("logs");
     Ok(PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: name.clone(),
@@ -303,7 +303,7 @@ fn labels(pod: &Manifest) -> HashMap<String, String> {
 /// As kubelet's `generateContainerConfig` has it.
 fn container_config(
     sandbox: &PodSandboxConfig,
-    role: Role,
+    role: ContainerRole,
     attempt: u32,
     pipes: &Pipes,
 ) -> Result<ContainerConfig> {
@@ -322,7 +322,7 @@ fn container_config(
         command: ["/bin/sh", "-c", ACTOR, role.actor]
             .map(str::to_owned)
             .into(),
-        mounts: mounts(&pipes.folder)?,
+        mounts: mounts(&pipes.dir)?,
         labels,
         log_path: format!("{name}/{attempt}.log"),
         linux: Some(LinuxContainerConfig {
@@ -355,21 +355,21 @@ fn mounts(pipes: &Path) -> Result<Vec<Mount>> {
 
 /// Pipes with names, by which a process in a container hears and answers.
 struct Pipes {
-    folder: PathBuf,
+    dir: PathBuf,
     requests: File,
     replies: File,
 }
 
 impl Pipes {
-    fn new(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder)?;
+    fn new(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
         let mut requests = OpenOptions::new();
         // Opened both ways it waits for nobody.
-        let requests = pipe(&folder.join("requests"), requests.read(true).write(true))?;
+        let requests = pipe(&dir.join("requests"), requests.read(true).write(true))?;
         let mut replies = OpenOptions::new();
-        let replies = pipe(&folder.join("replies"), replies.read(true))?;
+        let replies = pipe(&dir.join("replies"), replies.read(true))?;
         Ok(Self {
-            folder: folder.to_owned(),
+            dir: dir.to_owned(),
             requests,
             replies,
         })

@@ -19,19 +19,19 @@ const STEPS: u32 = 20;
 pub struct Killing {
     step: Duration,
     delay: Duration,
-    begun: u32,
+    started: u32,
     at_work: u32,
 }
 
 impl Killing {
     /// Kills commands that take as long as `work` does.
     pub fn measured(work: impl FnOnce() -> Result<()>) -> Result<Self> {
-        let begin = Instant::now();
+        let start = Instant::now();
         work()?;
         Ok(Self {
-            step: begin.elapsed() / STEPS,
+            step: start.elapsed() / STEPS,
             delay: Duration::ZERO,
-            begun: 0,
+            started: 0,
             at_work: 0,
         })
     }
@@ -44,9 +44,9 @@ impl Killing {
         // Fails only for a child that has been waited for.
         let _killed = child.kill();
         if child.wait()?.success() {
-            self.begun += 1;
+            self.started += 1;
             // Not at the same points again.
-            self.delay = self.step * (self.begun % 4) / 4;
+            self.delay = self.step * (self.started % 4) / 4;
         } else {
             self.at_work += 1;
             self.delay += self.step;

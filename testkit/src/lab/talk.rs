@@ -55,7 +55,7 @@ pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
 }
 
 /// Runs a command that must succeed, and answers what it says on stderr.
-pub fn said(command: &mut Command) -> Result<String> {
+pub fn stderr_of(command: &mut Command) -> Result<String> {
     let Output { status, stderr, .. } = output(command, "")?;
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
     ensure!(status.success(), "{command:?}: {status}: {stderr}");

@@ -43,10 +43,12 @@ impl Traces {
     #[must_use]
     pub fn changes_to(&self, now: &Self) -> Vec<String> {
         let (before, now) = (self.lines(), now.lines());
-        let gone = before.iter().filter(|line| !now.contains(line));
+        let deleted = before.iter().filter(|line| !now.contains(line));
         let new = now.iter().filter(|line| !before.contains(line));
-        let gone = gone.map(|line| format!("gone: {line}"));
-        gone.chain(new.map(|line| format!("new: {line}"))).collect()
+        let deleted = deleted.map(|line| format!("gone: {line}"));
+        deleted
+            .chain(new.map(|line| format!("new: {line}")))
+            .collect()
     }
 
     fn lines(&self) -> Vec<String> {
@@ -66,7 +68,7 @@ impl Traces {
 }
 
 fn network(netns: &Netns) -> Result<Vec<String>> {
-    let questions: [&[&str]; 6] = [
+    let commands: [&[&str]; 6] = [
         &["ip", "-oneline", "address", "show"],
         &["ip", "-4", "route", "show", "table", "all"],
         &["ip", "-6", "route", "show", "table", "all"],
@@ -75,8 +77,8 @@ fn network(netns: &Netns) -> Result<Vec<String>> {
         &["sysctl", "--all", "--pattern", "fwmark"],
     ];
     let mut lines = Vec::new();
-    for question in questions {
-        let text = netns.enter(|| run(bounded(question[0]).args(&question[1..]), ""))?;
+    for command in commands {
+        let text = netns.enter(|| run(bounded(command[0]).args(&command[1..]), ""))?;
         lines.extend(text.lines().map(str::to_owned));
     }
     lines.sort();

@@ -42,7 +42,7 @@ const BECOME: [&str; 4] = [
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often is looked at what the agent has said.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The agent's `DaemonSet`, and its `ServiceAccount`.
 const DAEMON_SET: &str = "interceptor";
@@ -101,7 +101,7 @@ pub(super) fn rights_of_root(container: &Container) -> Result<[String; 2]> {
 }
 
 /// What the agent has around it.
-pub struct Surroundings {
+pub struct AgentPlacement {
     /// Its namespaces, as `nsenter` is told of them.
     pub namespaces: Vec<String>,
     /// Where it sees the node's cgroup.
@@ -148,17 +148,17 @@ impl Node {
 
     /// Starts the agent of another build.
     pub fn start_agent_of(&self, binary: &Path, options: &[&str]) -> Result<AgentProcess> {
-        let surroundings = Surroundings {
+        let placement = AgentPlacement {
             namespaces: vec![format!("--net={}", self.host.path().display())],
             cgroup_root: self.cgroup.path().to_owned(),
         };
-        self.start_agent_in(&surroundings, binary, options)
+        self.start_agent_in(&placement, binary, options)
     }
 
     /// Starts the agent somewhere else than the tests are.
     pub fn start_agent_in(
         &self,
-        surroundings: &Surroundings,
+        placement: &AgentPlacement,
         binary: &Path,
         options: &[&str],
     ) -> Result<AgentProcess> {
@@ -168,15 +168,15 @@ impl Node {
             }
         }
         let http = self.host.enter(free_port)?;
-        let kubeconfig = self.folder().join("kubeconfig");
+        let kubeconfig = self.dir().join("kubeconfig");
         fs::write(&kubeconfig, self.api.kubeconfig())?;
-        let log = self.folder().join(format!("agent-{}.log", self.new_id()));
+        let log = self.dir().join(format!("agent-{}.log", self.new_id()));
         let output = File::create(&log)?;
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT, "sh"])
             .arg(self.cgroup.child("system.slice/agent")?)
-            .args(&surroundings.namespaces)
+            .args(&placement.namespaces)
             .args(BECOME)
             .args(rights_of_root(&container()?)?)
             .arg(binary)
@@ -184,13 +184,13 @@ impl Node {
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .arg("--cgroup-root")
-            .arg(&surroundings.cgroup_root)
+            .arg(&placement.cgroup_root)
             .arg("--cni-conf-dir")
             .arg(&self.runtime.conf)
             .arg("--cni-bin-dir")
             .arg(&self.runtime.bin)
             .arg("--socket")
-            .arg(self.folder().join("agent.sock"))
+            .arg(self.dir().join("agent.sock"))
             .args(["--pod-namespace", NAMESPACE, "--pod-name", OWN_POD])
             .args(["--service-account", DAEMON_SET])
             .args(["--http-address", &http.to_string()])
@@ -265,18 +265,18 @@ impl AgentProcess {
 
     /// The same, if it answers within this time.
     pub fn get_within(&self, path: &str, limit: Duration) -> Result<(u16, String)> {
-        let ask = || -> Result<String> {
+        let request = || -> Result<String> {
             let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
             stream.set_read_timeout(Some(limit))?;
             let request =
                 format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes())?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
+            let mut response = String::new();
+            stream.read_to_string(&mut response)?;
+            Ok(response)
         };
-        let answer = Netns::enter_at(&self.host, ask)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let response = Netns::enter_at(&self.host, request)?;
+        let (head, body) = response.split_once("\r\n\r\n").context("no answer")?;
         let status = head.split(' ').nth(1).context("no status")?;
         Ok((status.parse()?, body.to_owned()))
     }
@@ -297,7 +297,7 @@ impl AgentProcess {
         let mut times = Vec::new();
         let all = wait_until("all pods", || {
             // Reading is work, too.
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
             times = self.log().lines().filter_map(captured_in).collect();
             Ok(times.len() >= pods)
         });

@@ -35,9 +35,9 @@ impl Node {
             );
         }
         let output = output(&mut command, "")?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "{directory}: {said}");
-        Ok(said)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{directory}: {stderr}");
+        Ok(stderr)
     }
 
     /// The node's directory that the container has at this path.

@@ -109,7 +109,7 @@ impl Pod {
         prepare: impl FnOnce(&Netns) -> Result<()>,
     ) -> Result<()> {
         let id = node.new_id();
-        let path = node.netns_folder().join(format!("cni-{id}"));
+        let path = node.netns_dir().join(format!("cni-{id}"));
         let netns = match self.manifest.first_id {
             Some(first) => Netns::mounted_of_users(&path, first)?,
             None => Netns::mounted(&path)?,
@@ -141,7 +141,7 @@ impl Pod {
     /// Makes a sandbox without any plugin, whose network ends at the node: the `number`th of many.
     pub fn start_light_sandbox(&mut self, node: &Node, number: u8) -> Result<()> {
         let id = node.new_id();
-        let netns = Netns::mounted(&node.netns_folder().join(format!("cni-{id}")))?;
+        let netns = Netns::mounted(&node.netns_dir().join(format!("cni-{id}")))?;
         janitor::register(&Task::Detach(netns.path().to_owned()))?;
         let host = node.host.path().display();
         netns.ip(&format!(

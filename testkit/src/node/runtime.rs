@@ -48,10 +48,10 @@ pub struct Call<'a> {
 impl Runtime {
     /// Makes the folders below `folder`, with a network that gives pods addresses of 10.1.0.0/16 and
     /// `fd00:1::/64`.
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub fn new(dir: &Path) -> Result<Self> {
         let runtime = Self {
-            conf: folder.join("net.d"),
-            bin: folder.join("bin"),
+            conf: dir.join("net.d"),
+            bin: dir.join("bin"),
         };
         fs::create_dir(&runtime.conf)?;
         fs::create_dir(&runtime.bin)?;
@@ -64,7 +64,7 @@ impl Runtime {
                 )
             })?;
         }
-        let network = network(&folder.join("addresses")).to_string();
+        let network = network(&dir.join("addresses")).to_string();
         fs::write(runtime.conf.join(NETWORK), network)?;
         Ok(runtime)
     }
@@ -178,9 +178,9 @@ impl Runtime {
             .env("CNI_ARGS", arguments(call));
         let output = output(&mut command, &conf.to_string())?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            bail!("{kind} {verb}: {}: {said} {errors}", output.status);
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("{kind} {verb}: {}: {stdout} {stderr}", output.status);
         }
         if output.stdout.is_empty() {
             return Ok(Value::Null);

@@ -166,7 +166,7 @@ fn case(settings: &Settings, flow: &Flow, difference: &[String]) -> String {
          #[test]\nfn it_has_a_name() {{\n    let settings = {settings};\n    \
          differential(\n        &Setup::with(settings),\n        \
          &[Scenario::new(\"it has a name\", |run| {{\n            \
-         {flow}.go(run)?;\n            Ok(())\n        }})],\n    );\n}}\n"
+         {flow}.execute(run)?;\n            Ok(())\n        }})],\n    );\n}}\n"
     )
 }
 
@@ -217,16 +217,16 @@ impl Worlds {
 }
 
 fn observe(world: &World, flow: &Flow) -> Result<Observed> {
-    let observed = scenario::observe(world, |run| flow.go(run))
+    let observed = scenario::observe(world, |run| flow.execute(run))
         .with_context(|| format!("{:?}: {flow}", world.mechanism()))?;
-    world.actor(flow.who())?.must(&Request::CloseAll)?;
+    world.actor(flow.role())?.must(&Request::CloseAll)?;
     Ok(observed)
 }
 
 /// What differs, flow by flow.
 fn compare_each(iptables: &[Observed], other: &[Observed]) -> Vec<Vec<String>> {
     let both = iptables.iter().zip(other);
-    both.map(|(iptables, other)| scenario::compare(&iptables.seen, &other.seen))
+    both.map(|(iptables, other)| scenario::compare(&iptables.observations, &other.observations))
         .collect()
 }
 

@@ -14,9 +14,9 @@ use proptest::{
 use super::mostly;
 use crate::{
     actor::protocol::SocketOption,
-    scenario::{Ask, Dial, Run, Sending, Way},
+    scenario::{ConnectMode, Dial, Query, Run, Sending},
     settings::{Mode, Settings, items},
-    world::Who,
+    world::Role,
 };
 
 /// The ports that somebody listens on, or that settings are about.
@@ -61,7 +61,7 @@ const NOWHERE: [Twins; 4] = [
 ];
 
 /// Where datagrams are answered.
-const ANSWERING: [Twins; 6] = [
+const UDP_SERVERS: [Twins; 6] = [
     ("10.96.0.10", "fd00:96::10"),
     ("10.2.0.9", "fd00:2::9"),
     ("10.1.0.1", "fd00:1::1"),
@@ -100,7 +100,7 @@ enum Notation {
 /// A connection or a query.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    who: Who,
+    role: Role,
     kind: Kind,
     from: Option<String>,
     to: String,
@@ -108,7 +108,7 @@ pub struct Flow {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Connection(Way),
+    Connection(ConnectMode),
     /// What a proxy does that keeps the client's address: from there, with the mark of TPROXY.
     Upstream {
         mark: u32,
@@ -139,16 +139,18 @@ pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
 }
 
 fn outbound() -> impl Strategy<Value = Flow> {
-    let way = || mostly(Way::Blocking, 6, Just(Way::NonBlocking)).prop_map(Kind::Connection);
+    let mode = || {
+        mostly(ConnectMode::Blocking, 6, Just(ConnectMode::NonBlocking)).prop_map(Kind::Connection)
+    };
     let out = prop_oneof![
         6 => select(REMOTE.to_vec()),
         1 => select(NOWHERE.to_vec()),
     ];
     let to_itself = select([&OWN[..], &LOOPBACK].concat());
     prop_oneof![
-        8 => flow(insiders(), way().boxed(), out.boxed(), ports(), OWN.to_vec()),
-        8 => flow(insiders(), way().boxed(), to_itself.boxed(), ports(), all_sources()),
-        1 => flow(insiders(), way().boxed(), select(REMOTE.to_vec()).boxed(), ports(), all_sources()),
+        8 => flow(insiders(), mode().boxed(), out.boxed(), ports(), OWN.to_vec()),
+        8 => flow(insiders(), mode().boxed(), to_itself.boxed(), ports(), all_sources()),
+        1 => flow(insiders(), mode().boxed(), select(REMOTE.to_vec()).boxed(), ports(), all_sources()),
     ]
 }
 
@@ -157,12 +159,12 @@ fn all_sources() -> Vec<Twins> {
 }
 
 fn inbound() -> impl Strategy<Value = Flow> {
-    let way = Just(Kind::Connection(Way::Blocking));
+    let mode = Just(Kind::Connection(ConnectMode::Blocking));
     let to = select(OWN.to_vec());
-    let who = Just(Who::Client);
+    let role = Just(Role::Client);
     flow(
-        who.boxed(),
-        way.boxed(),
+        role.boxed(),
+        mode.boxed(),
         to.boxed(),
         ports(),
         CLIENTS.to_vec(),
@@ -171,13 +173,13 @@ fn inbound() -> impl Strategy<Value = Flow> {
 
 fn upstreams(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
     let mark = settings.tproxy_mark;
-    let who = select(vec![Who::ProxyGid, Who::Root]);
+    let role = select(vec![Role::ProxyGid, Role::Root]);
     let port = select(vec![80, 8080, 15020]);
     let v6 = u32::from(settings.dual_stack);
     let notation = prop_oneof![1 => Just(Notation::V4), v6 => Just(Notation::V6)];
     let (from, to) = (select(CLIENTS.to_vec()), select(OWN.to_vec()));
-    (who, port, notation, from, to).prop_map(move |(who, port, notation, from, to)| Flow {
-        who,
+    (role, port, notation, from, to).prop_map(move |(role, port, notation, from, to)| Flow {
+        role,
         kind: Kind::Upstream { mark },
         from: Some(notation.write(from, 0)),
         to: notation.write(to, port),
@@ -188,18 +190,18 @@ fn queries() -> impl Strategy<Value = Flow> {
     let kind = any::<bool>().prop_map(|is_unconnected| Kind::Query {
         is_connected: !is_unconnected,
     });
-    let to = select(ANSWERING.to_vec());
+    let to = select(UDP_SERVERS.to_vec());
     let port = mostly(53, 4, Just(5353));
     flow(insiders(), kind.boxed(), to.boxed(), port, OWN.to_vec())
 }
 
-fn insiders() -> BoxedStrategy<Who> {
+fn insiders() -> BoxedStrategy<Role> {
     prop_oneof![
-        4 => Just(Who::App),
-        1 => Just(Who::Root),
-        2 => Just(Who::Proxy),
-        1 => Just(Who::ProxyUid),
-        2 => Just(Who::ProxyGid),
+        4 => Just(Role::App),
+        1 => Just(Role::Root),
+        2 => Just(Role::Proxy),
+        1 => Just(Role::ProxyUid),
+        2 => Just(Role::ProxyGid),
     ]
     .boxed()
 }
@@ -209,7 +211,7 @@ fn ports() -> BoxedStrategy<u16> {
 }
 
 fn flow(
-    who: BoxedStrategy<Who>,
+    role: BoxedStrategy<Role>,
     kind: BoxedStrategy<Kind>,
     to: BoxedStrategy<Twins>,
     port: BoxedStrategy<u16>,
@@ -221,15 +223,11 @@ fn flow(
         3 => Just(Notation::V6),
         1 => Just(Notation::Mapped),
     ];
-    (who, kind, from, to, port, notation).prop_map(|(who, kind, from, to, port, notation)| {
-        let from = from.map(|from| notation.write(from, 0));
-        let port = open_port(port, notation, from.as_deref(), to);
-        Flow {
-            who,
-            kind,
-            from,
-            to: notation.write(to, port),
-        }
+    (role, kind, from, to, port, notation).prop_map(|(role, kind, from, to, port, notation)| Flow {
+        role,
+        kind,
+        from: from.map(|from| notation.write(from, 0)),
+        to: notation.write(to, port),
     })
 }
 
@@ -257,26 +255,26 @@ impl Notation {
 
 impl Flow {
     /// Makes the connection or asks, and notes everything.
-    pub fn go(&self, run: &mut Run<'_>) -> Result<()> {
+    pub fn execute(&self, run: &mut Run<'_>) -> Result<()> {
         match self.kind {
-            Kind::Connection(way) => self.dial().way(way).go(run).map(drop),
+            Kind::Connection(mode) => self.dial().mode(mode).execute(run).map(drop),
             Kind::Upstream { .. } => {
                 let options = self.options().into_iter();
                 let dial = options.fold(self.dial(), Dial::with);
-                dial.go(run).map(drop)
+                dial.execute(run).map(drop)
             }
             Kind::Query { is_connected } => {
-                let mut ask = Ask::new(self.who, &self.to, sending(is_connected));
+                let mut query = Query::new(self.role, &self.to, sending(is_connected));
                 if let Some(from) = &self.from {
-                    ask = ask.from(from);
+                    query = query.from(from);
                 }
-                ask.go(run).map(drop)
+                query.execute(run).map(drop)
             }
         }
     }
 
     fn dial(&self) -> Dial {
-        let dial = Dial::new(self.who, &self.to);
+        let dial = Dial::new(self.role, &self.to);
         match &self.from {
             Some(from) => dial.from(from),
             None => dial,
@@ -297,8 +295,8 @@ impl Flow {
 
     /// Who makes it.
     #[must_use]
-    pub const fn who(&self) -> Who {
-        self.who
+    pub const fn role(&self) -> Role {
+        self.role
     }
 }
 
@@ -314,20 +312,20 @@ const fn sending(is_connected: bool) -> Sending {
 impl fmt::Display for Flow {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            who,
+            role,
             kind,
             from,
             to,
         } = self;
         match kind {
             Kind::Connection(_) | Kind::Upstream { .. } => {
-                write!(formatter, "Dial::new(Who::{who:?}, {to:?})")?;
+                write!(formatter, "Dial::new(Role::{role:?}, {to:?})")?;
             }
             Kind::Query { is_connected } => {
-                let way = sending(*is_connected);
+                let sending = sending(*is_connected);
                 write!(
                     formatter,
-                    "Ask::new(Who::{who:?}, {to:?}, Sending::{way:?})"
+                    "Query::new(Role::{role:?}, {to:?}, Sending::{sending:?})"
                 )?;
             }
         }
@@ -338,8 +336,10 @@ impl fmt::Display for Flow {
             write!(formatter, ".with(SocketOption::{option:?})")?;
         }
         match kind {
-            Kind::Connection(Way::Blocking) | Kind::Upstream { .. } | Kind::Query { .. } => Ok(()),
-            Kind::Connection(way) => write!(formatter, ".way(Way::{way:?})"),
+            Kind::Connection(ConnectMode::Blocking)
+            | Kind::Upstream { .. }
+            | Kind::Query { .. } => Ok(()),
+            Kind::Connection(mode) => write!(formatter, ".mode(ConnectMode::{mode:?})"),
         }
     }
 }

@@ -8,13 +8,13 @@ const ENOUGH: usize = 100;
 /// Simplifies as long as it still fails.
 pub fn shrink<T: ValueTree>(tree: &mut T, mut fails: impl FnMut(&T::Value) -> bool) -> T::Value {
     let mut simplest = tree.current();
-    let mut goes_on = tree.simplify();
+    let mut progressed = tree.simplify();
     for _ in 0..ENOUGH {
-        if !goes_on {
+        if !progressed {
             break;
         }
         let simpler = tree.current();
-        goes_on = if fails(&simpler) {
+        progressed = if fails(&simpler) {
             simplest = simpler;
             tree.simplify()
         } else {

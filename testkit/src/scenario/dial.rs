@@ -10,7 +10,7 @@ use crate::{
         Actor,
         protocol::{Family, Handle, Introduction, Protocol, Reply, Request, SocketOption},
     },
-    world::Who,
+    world::Role,
 };
 
 /// What the fast-open ways send.
@@ -19,19 +19,19 @@ const HELLO: &str = "hello\n";
 /// A connection to make.
 #[derive(Clone, Debug)]
 pub struct Dial {
-    who: Who,
+    role: Role,
     to: SocketAddr,
     from: Option<SocketAddr>,
     family: Option<Family>,
     protocol: Protocol,
     options: Vec<SocketOption>,
-    way: Way,
+    mode: ConnectMode,
     is_through: bool,
 }
 
 /// How to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum ConnectMode {
     /// `connect(2)` waits.
     Blocking,
     /// `connect(2)` does not wait, `poll(2)` does.
@@ -49,15 +49,15 @@ impl Dial {
     ///
     /// If `to` is not an address and a port.
     #[must_use]
-    pub fn new(who: Who, to: &str) -> Self {
+    pub fn new(role: Role, to: &str) -> Self {
         Self {
-            who,
+            role,
             to: address(to),
             from: None,
             family: None,
             protocol: Protocol::Tcp,
             options: Vec::new(),
-            way: Way::Blocking,
+            mode: ConnectMode::Blocking,
             is_through: false,
         }
     }
@@ -92,8 +92,8 @@ impl Dial {
 
     /// In another way.
     #[must_use]
-    pub const fn way(mut self, way: Way) -> Self {
-        self.way = way;
+    pub const fn mode(mut self, mode: ConnectMode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -109,22 +109,22 @@ impl Dial {
     }
 
     /// Dials and notes everything. Answers with the socket if somebody answered.
-    pub fn go(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
-        let actor = run.actor(self.who)?;
+    pub fn execute(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
+        let actor = run.actor(self.role)?;
         let Some(socket) = self.open(run, actor)? else {
             return Ok(None);
         };
-        self.go_on(run, socket)
+        self.execute_on(run, socket)
     }
 
-    /// As [`Dial::go`], with a socket that is there.
-    pub fn go_on(&self, run: &mut Run<'_>, socket: Handle) -> Result<Option<Handle>> {
-        let actor = run.actor(self.who)?;
-        self.go_as(run, actor, socket)
+    /// As [`Dial::execute`], with a socket that is there.
+    pub fn execute_on(&self, run: &mut Run<'_>, socket: Handle) -> Result<Option<Handle>> {
+        let actor = run.actor(self.role)?;
+        self.execute_as(run, actor, socket)
     }
 
-    /// As [`Dial::go_on`], with an actor that is none of the world's own.
-    pub fn go_as(
+    /// As [`Dial::execute_on`], with an actor that is none of the world's own.
+    pub fn execute_as(
         &self,
         run: &mut Run<'_>,
         actor: &Actor,
@@ -132,12 +132,15 @@ impl Dial {
     ) -> Result<Option<Handle>> {
         if let Err(errno) = self.connect(run, actor, socket)? {
             run.set_outcome(&errno);
-            run.see_names(actor, socket)?;
+            run.record_local_and_peer(actor, socket)?;
+            if !self.may_miss_a_reset(&errno) {
+                run.record_original(actor, socket)?;
+            }
             return Ok(None);
         }
-        run.see_names(actor, socket)?;
-        let answered = self.hear(run, actor, socket)?;
-        Ok(answered.then_some(socket))
+        run.record_names(actor, socket)?;
+        let responded = self.receive_introduction(run, actor, socket)?;
+        Ok(responded.then_some(socket))
     }
 
     /// Opens and binds a socket.
@@ -149,7 +152,7 @@ impl Dial {
         })? {
             Reply::Socket(socket) => socket,
             reply => {
-                run.see_reply("socket", &reply);
+                run.record_reply("socket", &reply);
                 return Ok(None);
             }
         };
@@ -158,7 +161,7 @@ impl Dial {
             actor.must(&Request::Set { socket, option })?;
         }
         if let Some(address) = self.from {
-            let reply = run.try_out("bind", actor, &Request::Bind { socket, address })?;
+            let reply = run.perform("bind", actor, &Request::Bind { socket, address })?;
             if let Reply::Error(errno) = reply {
                 run.set_outcome(&errno);
                 return Ok(None);
@@ -175,27 +178,32 @@ impl Dial {
         socket: Handle,
     ) -> Result<Result<(), String>> {
         let address = self.to;
-        let reply = match self.way {
-            Way::Blocking => {
-                run.try_out("connect", actor, &Request::Connect { socket, address })?
+        let reply = match self.mode {
+            ConnectMode::Blocking => {
+                run.perform("connect", actor, &Request::Connect { socket, address })?
             }
-            Way::NonBlocking => return connect_without_waiting(run, actor, socket, address),
-            Way::FastOpen => {
+            ConnectMode::NonBlocking => return connect_non_blocking(run, actor, socket, address),
+            ConnectMode::FastOpen => {
                 let data = HELLO.to_owned();
                 let request = Request::FastOpenSend {
                     socket,
                     address,
                     data,
                 };
-                run.try_out("sendto", actor, &request)?
+                run.perform("sendto", actor, &request)?
             }
-            Way::FastOpenConnect => return connect_fast(run, actor, socket, address),
+            ConnectMode::FastOpenConnect => return connect_fast(run, actor, socket, address),
         };
         Ok(errno(reply))
     }
 
     /// Notes who answers.
-    fn hear(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
+    fn receive_introduction(
+        &self,
+        run: &mut Run<'_>,
+        actor: &Actor,
+        socket: Handle,
+    ) -> Result<bool> {
         let line = match actor.call(&Request::ReceiveLine { socket })? {
             Reply::Data(line) if line.is_empty() => {
                 run.set_outcome("closed");
@@ -203,40 +211,40 @@ impl Dial {
             }
             Reply::Data(line) => line,
             reply => {
-                run.see_reply("receive", &reply);
+                run.record_reply("receive", &reply);
                 run.set_outcome("silence");
                 return Ok(false);
             }
         };
-        let said: Introduction = serde_json::from_str(&line).context(line)?;
-        run.see_introduction(&said, self.who.is_outside() && !self.is_through);
-        self.see_echo(run, actor, socket)?;
+        let introduction: Introduction = serde_json::from_str(&line).context(line)?;
+        run.record_introduction(&introduction, self.role.is_outside() && !self.is_through);
+        self.record_echo(run, actor, socket)?;
         Ok(true)
     }
 
     /// What was sent with the connect must come back; else something that is sent now.
-    fn see_echo(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
-        if matches!(self.way, Way::Blocking | Way::NonBlocking) {
+    fn record_echo(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+        if matches!(self.mode, ConnectMode::Blocking | ConnectMode::NonBlocking) {
             let data = HELLO.to_owned();
             actor.must(&Request::Send { socket, data })?;
         }
-        run.try_out("echo", actor, &Request::ReceiveLine { socket })?;
+        run.perform("echo", actor, &Request::ReceiveLine { socket })?;
         Ok(())
     }
 }
 
-fn connect_without_waiting(
+fn connect_non_blocking(
     run: &mut Run<'_>,
     actor: &Actor,
     socket: Handle,
     address: SocketAddr,
 ) -> Result<Result<(), String>> {
     let request = Request::ConnectStart { socket, address };
-    match run.try_out("connect", actor, &request)? {
+    match run.perform("connect", actor, &request)? {
         Reply::Error(errno) if errno == "EINPROGRESS" => {}
         reply => return Ok(errno(reply)),
     }
-    let reply = run.try_out("poll", actor, &Request::ConnectFinish { socket })?;
+    let reply = run.perform("poll", actor, &Request::ConnectFinish { socket })?;
     Ok(errno(reply))
 }
 
@@ -248,15 +256,15 @@ fn connect_fast(
 ) -> Result<Result<(), String>> {
     let option = SocketOption::FastOpenConnect;
     actor.must(&Request::Set { socket, option })?;
-    let reply = run.try_out("connect", actor, &Request::Connect { socket, address })?;
+    let reply = run.perform("connect", actor, &Request::Connect { socket, address })?;
     if let Err(errno) = errno(reply) {
         return Ok(Err(errno));
     }
     run.label("before the first write");
-    run.see_names(actor, socket)?;
+    run.record_names(actor, socket)?;
     run.label("");
     let data = HELLO.to_owned();
-    let reply = run.try_out("send", actor, &Request::SendFromThread { socket, data })?;
+    let reply = run.perform("send", actor, &Request::SendFromThread { socket, data })?;
     Ok(errno(reply))
 }
 

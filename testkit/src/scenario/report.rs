@@ -8,7 +8,7 @@ use super::{Observed, Run, Scenario};
 use crate::world::World;
 
 /// How many details of one scenario are told: once the outcome differs, all else does.
-const ENOUGH: usize = 6;
+const MAX_DETAILS: usize = 6;
 
 /// A scenario that did not go alike in both worlds, or not as expected.
 pub(super) struct Difference {
@@ -21,14 +21,14 @@ pub(super) fn differences(worlds: &[World; 2], scenarios: &[Scenario]) -> Result
     let mut differences = Vec::new();
     for scenario in scenarios {
         let [iptables, other] = worlds.each_ref().map(|world| play(world, scenario));
-        let mut details = compare(&iptables.seen, &other.seen);
+        let mut details = compare(&iptables.observations, &other.observations);
         for run in [iptables, other] {
             let mechanism = run.world().mechanism();
             let surprises = run.surprises.into_iter();
             details.extend(surprises.map(|surprise| format!("{mechanism:?}: {surprise}")));
         }
         for world in worlds {
-            world.tidy()?;
+            world.reset()?;
         }
         if !details.is_empty() {
             let scenario = scenario.name.clone();
@@ -44,7 +44,12 @@ fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
         run.surprises.push(format!("{error:#}"));
     }
     if env::var_os("INTERCEPTOR_TEST_SHOW").is_some() {
-        eprintln!("{:?} {}: {:#?}", world.mechanism(), scenario.name, run.seen);
+        eprintln!(
+            "{:?} {}: {:#?}",
+            world.mechanism(),
+            scenario.name,
+            run.observations
+        );
     }
     run
 }
@@ -57,7 +62,7 @@ pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Resu
     play(&mut run)?;
     Ok(Observed {
         outcome: run.outcome().to_owned(),
-        seen: run.seen,
+        observations: run.observations,
     })
 }
 
@@ -68,8 +73,8 @@ pub fn compare(iptables: &[(String, String)], other: &[(String, String)]) -> Vec
     for index in 0..iptables.len().max(other.len()) {
         let (left, right) = (iptables.get(index), other.get(index));
         if left != right {
-            let show = |seen: Option<&(String, String)>| {
-                seen.map_or("nothing".to_owned(), |(what, value)| {
+            let show = |observations: Option<&(String, String)>| {
+                observations.map_or("nothing".to_owned(), |(what, value)| {
                     format!("{what}: {value}")
                 })
             };
@@ -88,10 +93,10 @@ pub(super) fn text(differences: &[Difference], of: usize) -> String {
     for Difference { scenario, details } in differences {
         // Writing to a string does not fail.
         let _written = writeln!(text, "  {scenario}");
-        for detail in details.iter().take(ENOUGH) {
+        for detail in details.iter().take(MAX_DETAILS) {
             let _written = writeln!(text, "      {detail}");
         }
-        if let Some(more) = details.len().checked_sub(ENOUGH + 1) {
+        if let Some(more) = details.len().checked_sub(MAX_DETAILS + 1) {
             let _written = writeln!(text, "      and {} more", more + 1);
         }
     }
@@ -102,21 +107,21 @@ pub(super) fn text(differences: &[Difference], of: usize) -> String {
 mod tests {
     use super::*;
 
-    fn seen(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn observations(list: &[(&str, &str)]) -> Vec<(String, String)> {
         let own = |(what, value): &(&str, &str)| ((*what).to_owned(), (*value).to_owned());
         list.iter().map(own).collect()
     }
 
     #[test]
     fn equal_observations_do_not_differ() {
-        let list = seen(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
+        let list = observations(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
         assert!(compare(&list, &list).is_empty());
     }
 
     #[test]
     fn another_value_and_a_missing_one_differ() {
-        let iptables = seen(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
-        let other = seen(&[("connect", "ECONNREFUSED")]);
+        let iptables = observations(&[("connect", "ok"), ("peer", "10.2.0.9:80")]);
+        let other = observations(&[("connect", "ECONNREFUSED")]);
         let details = compare(&iptables, &other);
         assert_eq!(details.len(), 2);
         assert!(details[0].contains("connect: ok"));

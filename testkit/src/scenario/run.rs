@@ -11,7 +11,7 @@ use crate::{
         protocol::{Handle, Introduction, Level, Reply, Request},
     },
     settings::Mode,
-    world::{Mechanism, Who, World},
+    world::{Mechanism, Role, World},
 };
 
 /// The ports that the kernel gives out by itself.
@@ -20,7 +20,7 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 /// A world in which a scenario is played, and what has been seen there.
 pub struct Run<'w> {
     world: &'w World,
-    pub(super) seen: Vec<(String, String)>,
+    pub(super) observations: Vec<(String, String)>,
     pub(super) surprises: Vec<String>,
     ephemeral: Vec<u16>,
     label: String,
@@ -33,7 +33,7 @@ impl<'w> Run<'w> {
     pub const fn new(world: &'w World) -> Self {
         Self {
             world,
-            seen: Vec::new(),
+            observations: Vec::new(),
             surprises: Vec::new(),
             ephemeral: Vec::new(),
             label: String::new(),
@@ -48,8 +48,8 @@ impl<'w> Run<'w> {
     }
 
     /// One of its actors.
-    pub fn actor(&self, who: Who) -> Result<&'w Actor> {
-        self.world.actor(who)
+    pub fn actor(&self, role: Role) -> Result<&'w Actor> {
+        self.world.actor(role)
     }
 
     /// What is seen from now on is about `label`.
@@ -58,13 +58,13 @@ impl<'w> Run<'w> {
     }
 
     /// Notes something seen.
-    pub fn see(&mut self, what: &str, value: impl Into<String>) {
-        self.seen
+    pub fn record(&mut self, what: &str, value: impl Into<String>) {
+        self.observations
             .push((format!("{} {what}", self.label), value.into()));
     }
 
     /// Notes a reply, and answers whether it is no error.
-    pub fn see_reply(&mut self, what: &str, reply: &Reply) -> bool {
+    pub fn record_reply(&mut self, what: &str, reply: &Reply) -> bool {
         let value = match reply {
             Reply::Done | Reply::Socket(_) => "ok".to_owned(),
             Reply::Name(address) => self.name(*address),
@@ -77,31 +77,37 @@ impl<'w> Run<'w> {
             Reply::Queries { udp, tcp } => format!("{udp} over UDP, {tcp} over TCP"),
             Reply::Error(errno) => errno.clone(),
         };
-        self.see(what, value);
+        self.record(what, value);
         !matches!(reply, Reply::Error(_))
     }
 
     /// Has `actor` do something and notes what comes of it.
-    pub fn try_out(&mut self, what: &str, actor: &Actor, request: &Request) -> Result<Reply> {
+    pub fn perform(&mut self, what: &str, actor: &Actor, request: &Request) -> Result<Reply> {
         let reply = actor.call(request)?;
-        self.see_reply(what, &reply);
+        self.record_reply(what, &reply);
         Ok(reply)
     }
 
     /// Dials, notes everything, and answers with the socket if somebody answered.
-    pub fn dial(&mut self, who: Who, to: &str) -> Result<Option<Handle>> {
-        Dial::new(who, to).go(self)
+    pub fn dial(&mut self, role: Role, to: &str) -> Result<Option<Handle>> {
+        Dial::new(role, to).execute(self)
     }
 
     /// Notes both names of a socket and both its original destinations.
-    pub fn see_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
-        self.try_out("local", actor, &Request::LocalName { socket })?;
-        self.try_out("peer", actor, &Request::PeerName { socket })?;
-        self.see_original(actor, socket)
+    pub fn record_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        self.record_local_and_peer(actor, socket)?;
+        self.record_original(actor, socket)
+    }
+
+    /// Notes both names of a socket.
+    pub(super) fn record_local_and_peer(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+        self.perform("local", actor, &Request::LocalName { socket })?;
+        self.perform("peer", actor, &Request::PeerName { socket })?;
+        Ok(())
     }
 
     /// Notes `SO_ORIGINAL_DST` at both levels.
-    pub fn see_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
+    pub fn record_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         for (what, level, length) in [
             (
                 "original at SOL_IP",
@@ -114,37 +120,37 @@ impl<'w> Run<'w> {
                 size_of::<libc::sockaddr_in6>(),
             ),
         ] {
-            let question = Request::OriginalDestination {
+            let request = Request::OriginalDestination {
                 socket,
                 level,
                 length,
             };
-            self.try_out(what, actor, &question)?;
+            self.perform(what, actor, &request)?;
         }
         Ok(())
     }
 
     /// Notes what a server has said. `from_outside`: the connection came into the pod.
-    pub(super) fn see_introduction(&mut self, said: &Introduction, from_outside: bool) {
-        self.set_outcome(&said.who);
+    pub(super) fn record_introduction(&mut self, introduction: &Introduction, from_outside: bool) {
+        self.set_outcome(&introduction.server);
         for (what, name) in [
-            ("server's peer", &said.peer),
-            ("server's original at SOL_IP", &said.original_v4),
-            ("server's original at SOL_IPV6", &said.original_v6),
+            ("server's peer", &introduction.peer),
+            ("server's original at SOL_IP", &introduction.original_v4),
+            ("server's original at SOL_IPV6", &introduction.original_v6),
         ] {
-            self.see_text(what, name);
+            self.record_text(what, name);
         }
-        let local = if from_outside && self.is_permitted_local_name(said) {
+        let local = if from_outside && self.is_permitted_local_name(introduction) {
             "the permitted one".to_owned()
         } else {
-            self.text(&said.local)
+            self.text(&introduction.local)
         };
-        self.see("server's local", local);
+        self.record("server's local", local);
     }
 
     /// The closed list's first entry: an accepted inbound socket's own name is where REDIRECT took
     /// the connection behind iptables, and where the client dialled behind Interceptor.
-    fn is_permitted_local_name(&self, said: &Introduction) -> bool {
+    fn is_permitted_local_name(&self, introduction: &Introduction) -> bool {
         let settings = &self.world.setup().settings;
         let ports = match settings.mode {
             // It takes nothing anywhere; what -k reroutes is redirected all the same, even what
@@ -152,13 +158,17 @@ impl<'w> Run<'w> {
             Mode::Tproxy if settings.rerouted_interfaces.is_empty() => &[settings.proxy_port][..],
             _ => &[settings.proxy_port, settings.capture_port][..],
         };
-        let is_proxy = ports.iter().any(|port| said.who == format!("proxy:{port}"));
+        let is_proxy = ports
+            .iter()
+            .any(|port| introduction.server == format!("proxy:{port}"));
         // Without an original destination it was not taken anywhere.
-        let originals = [&said.original_v4, &said.original_v6];
+        let originals = [&introduction.original_v4, &introduction.original_v6];
         let is_known = originals
             .iter()
             .any(|name| name.parse::<SocketAddr>().is_ok());
-        let (true, true, Ok(local)) = (is_proxy, is_known, said.local.parse::<SocketAddr>()) else {
+        let (true, true, Ok(local)) =
+            (is_proxy, is_known, introduction.local.parse::<SocketAddr>())
+        else {
             return false;
         };
         let canonical = SocketAddr::new(local.ip().to_canonical(), local.port());
@@ -180,7 +190,7 @@ impl<'w> Run<'w> {
     /// Notes how a dial ended.
     pub fn set_outcome(&mut self, outcome: &str) {
         outcome.clone_into(&mut self.outcome);
-        self.see("outcome", outcome);
+        self.record("outcome", outcome);
     }
 
     /// Both worlds must have come to `expected`, lest they be equal because nothing works.
@@ -200,9 +210,9 @@ impl<'w> Run<'w> {
     }
 
     /// Notes an address or an errno.
-    pub fn see_text(&mut self, what: &str, text: &str) {
+    pub fn record_text(&mut self, what: &str, text: &str) {
         let text = self.text(text);
-        self.see(what, text);
+        self.record(what, text);
     }
 
     /// An address or an errno, as text.

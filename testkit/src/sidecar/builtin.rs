@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Socket, Type};
 
-use super::exchange::{LONGEST, Told, is_http};
+use super::exchange::{MAX_REQUEST, ProxyReport, is_http};
 use crate::{
     actor::{
         process::options,
@@ -105,7 +105,7 @@ impl Side {
         if [OUTBOUND_PORT, INBOUND_PORT].contains(&original.port()) {
             return Ok(());
         }
-        let told = Told {
+        let report = ProxyReport {
             listener: self.port.to_string(),
             original: original.to_string(),
             client: client.peer_addr()?.to_string(),
@@ -114,7 +114,7 @@ impl Side {
         let Ok(server) = self.dial(original, client.peer_addr()?.ip()) else {
             return Ok(());
         };
-        pass_on(client, &server, &told)
+        forward(client, &server, &report)
     }
 
     fn dial(self, to: SocketAddr, client: IpAddr) -> io::Result<TcpStream> {
@@ -153,7 +153,7 @@ const fn passthrough(to: SocketAddr) -> IpAddr {
 }
 
 /// Both ways, until both sides have ended or fallen silent.
-fn pass_on(client: &TcpStream, server: &TcpStream, told: &Told) -> Result<()> {
+fn forward(client: &TcpStream, server: &TcpStream, report: &ProxyReport) -> Result<()> {
     let back = {
         let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
         thread::spawn(move || {
@@ -162,16 +162,16 @@ fn pass_on(client: &TcpStream, server: &TcpStream, told: &Told) -> Result<()> {
             let _closed = to.shutdown(Shutdown::Write);
         })
     };
-    let mut there = server;
+    let mut upstream = server;
     let mut lines = BufReader::new(client);
     let mut first = String::new();
-    lines.by_ref().take(LONGEST).read_line(&mut first)?;
-    there.write_all(first.as_bytes())?;
+    lines.by_ref().take(MAX_REQUEST).read_line(&mut first)?;
+    upstream.write_all(first.as_bytes())?;
     if is_http(&first) {
-        there.write_all(told.headers().as_bytes())?;
+        upstream.write_all(report.headers().as_bytes())?;
     }
     // As above.
-    let _copied = io::copy(&mut lines, &mut there);
+    let _copied = io::copy(&mut lines, &mut upstream);
     let _closed = server.shutdown(Shutdown::Write);
     drop(back.join());
     Ok(())

@@ -4,46 +4,50 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::exchange::{Answer, PLAIN};
+use super::exchange::{PLAIN, ServerResponse};
 use crate::actor::{
     Actor,
     protocol::{Family, Handle, Protocol, Reply, Request},
 };
 
 /// A response has no more lines before its body.
-const LONGEST_HEAD: usize = 40;
+const MAX_HEADERS: usize = 40;
 
 /// A text, or why there is none.
-type Answered = Result<String, String>;
+type TextOrError = Result<String, String>;
 
 /// What a client sees of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ClientView {
     /// Its own name.
     pub local: SocketAddr,
     /// The server's name; none if there is no connection.
     pub peer: Option<SocketAddr>,
     /// The answer, or why there is none.
-    pub answer: Result<Answer, String>,
+    pub response: Result<ServerResponse, String>,
 }
 
 /// `actor` connects to `to` and sends a request of HTTP.
-pub(super) fn ask(actor: &Actor, to: SocketAddr) -> Result<Seen> {
-    exchange(actor, to, http_request(to), http_answer)
+pub(super) fn send_http(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
+    exchange(actor, to, http_request(to), http_response)
 }
 
 /// `actor` connects to `to` and sends a line that is not HTTP.
-pub(super) fn say(actor: &Actor, to: SocketAddr) -> Result<Seen> {
+pub(super) fn send_line(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
 }
 
 /// `actor` makes `count` connections to `to`, and then sends a request of HTTP through each.
-pub(super) fn ask_at_once(actor: &Actor, to: SocketAddr, count: usize) -> Result<Vec<Seen>> {
+pub(super) fn send_http_at_once(
+    actor: &Actor,
+    to: SocketAddr,
+    count: usize,
+) -> Result<Vec<ClientView>> {
     let open: Vec<_> = (0..count)
         .map(|_| connect(actor, to))
         .collect::<Result<_>>()?;
     open.into_iter()
-        .map(|connection| converse(actor, connection, http_request(to), http_answer))
+        .map(|connection| converse(actor, connection, http_request(to), http_response))
         .collect()
 }
 
@@ -55,8 +59,8 @@ fn exchange(
     actor: &Actor,
     to: SocketAddr,
     request: String,
-    listen: impl Fn(&Actor, Handle) -> Result<Answered>,
-) -> Result<Seen> {
+    listen: impl Fn(&Actor, Handle) -> Result<TextOrError>,
+) -> Result<ClientView> {
     converse(actor, connect(actor, to)?, request, listen)
 }
 
@@ -72,9 +76,9 @@ fn converse(
     actor: &Actor,
     (socket, connected): (Handle, Reply),
     request: String,
-    listen: impl Fn(&Actor, Handle) -> Result<Answered>,
-) -> Result<Seen> {
-    let answer = if let Reply::Error(errno) = connected {
+    listen: impl Fn(&Actor, Handle) -> Result<TextOrError>,
+) -> Result<ClientView> {
+    let response = if let Reply::Error(errno) = connected {
         Err(errno)
     } else {
         let data = request;
@@ -82,32 +86,32 @@ fn converse(
         actor.call(&Request::Send { socket, data })?;
         listen(actor, socket)?
     };
-    let seen = Seen {
+    let view = ClientView {
         local: name(actor, &Request::LocalName { socket })?.context("no local name")?,
         peer: name(actor, &Request::PeerName { socket })?,
-        answer: match answer {
+        response: match response {
             Ok(text) => Ok(serde_json::from_str(&text).context(text)?),
             Err(why) => Err(why),
         },
     };
     actor.must(&Request::Close { socket })?;
-    Ok(seen)
+    Ok(view)
 }
 
-fn name(actor: &Actor, question: &Request) -> Result<Option<SocketAddr>> {
-    Ok(match actor.call(question)? {
+fn name(actor: &Actor, request: &Request) -> Result<Option<SocketAddr>> {
+    Ok(match actor.call(request)? {
         Reply::Name(name) => Some(name),
         _ => None,
     })
 }
 
 /// The body of a response, or why there is none.
-fn http_answer(actor: &Actor, socket: Handle) -> Result<Answered> {
+fn http_response(actor: &Actor, socket: Handle) -> Result<TextOrError> {
     let status = match line(actor, socket)? {
         Ok(status) => status,
         Err(why) => return Ok(Err(why)),
     };
-    for _ in 0..LONGEST_HEAD {
+    for _ in 0..MAX_HEADERS {
         match line(actor, socket)? {
             Ok(_) => {}
             Err(_) if status.contains(" 200 ") => break,
@@ -118,7 +122,7 @@ fn http_answer(actor: &Actor, socket: Handle) -> Result<Answered> {
 }
 
 /// A line, or why there is none. An empty line cannot be told from the end.
-fn line(actor: &Actor, socket: Handle) -> Result<Answered> {
+fn line(actor: &Actor, socket: Handle) -> Result<TextOrError> {
     Ok(match actor.call(&Request::ReceiveLine { socket })? {
         Reply::Data(line) if line.is_empty() => Err("closed".to_owned()),
         Reply::Data(line) => Ok(line),

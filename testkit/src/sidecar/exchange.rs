@@ -16,11 +16,11 @@ pub(super) const ORIGINAL: &str = "x-proxy-original-destination";
 pub(super) const CLIENT: &str = "x-proxy-client";
 
 /// Servers look no further.
-pub(super) const LONGEST: u64 = 16 * 1024;
+pub(super) const MAX_REQUEST: u64 = 16 * 1024;
 
 /// What a proxy was told of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct ProxyReport {
     /// Its listener's port.
     pub listener: String,
     /// The original destination.
@@ -31,16 +31,16 @@ pub struct Told {
 
 /// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct ServerResponse {
     /// The server's name and port.
-    pub who: String,
+    pub server: String,
     /// Where the connection came from, as the server sees it.
     pub peer: SocketAddr,
     /// What the last proxy on the way was told.
-    pub told: Option<Told>,
+    pub report: Option<ProxyReport>,
 }
 
-impl Told {
+impl ProxyReport {
     /// The headers.
     pub(super) fn headers(&self) -> String {
         [
@@ -79,15 +79,15 @@ mod tests {
 
     #[test]
     fn headers_are_understood() {
-        let told = Told {
+        let report = ProxyReport {
             listener: "15001".to_owned(),
             original: "[fd00:2::9]:80".to_owned(),
             client: "[fd00:1::2]:40000".to_owned(),
         };
-        let mut heard = Told::default();
-        assert!(told.headers().lines().all(|line| heard.take(line)));
-        assert_eq!(heard, told);
-        assert!(!heard.take("host: example"));
+        let mut parsed = ProxyReport::default();
+        assert!(report.headers().lines().all(|line| parsed.take(line)));
+        assert_eq!(parsed, report);
+        assert!(!parsed.take("host: example"));
     }
 
     #[test]

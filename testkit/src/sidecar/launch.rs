@@ -36,7 +36,7 @@ pub struct Process {
 
 /// Where and as whom a program runs.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct LaunchContext<'a> {
     /// The network namespace that it runs in.
     pub netns: &'a Netns,
     /// The cgroup that it runs in.
@@ -45,7 +45,7 @@ pub struct Place<'a> {
     pub user: User,
 }
 
-impl Place<'_> {
+impl LaunchContext<'_> {
     /// What becomes `program` there.
     pub fn command(&self, program: &Path, arguments: &[String]) -> Result<Command> {
         ensure!(
@@ -65,8 +65,8 @@ impl Place<'_> {
 
 impl Process {
     /// Starts `program`.
-    pub fn start(place: Place<'_>, program: &Path, arguments: &[String]) -> Result<Self> {
-        let mut command = place.command(program, arguments)?;
+    pub fn start(context: LaunchContext<'_>, program: &Path, arguments: &[String]) -> Result<Self> {
+        let mut command = context.command(program, arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = spawn(command).with_context(|| program.display().to_string())?;
         Ok(Self { child })

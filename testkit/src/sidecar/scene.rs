@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::{
     BINARY,
     builtin::{self, INBOUND_PORT, OUTBOUND_PORT},
-    client::{Seen, ask, ask_at_once, say},
+    client::{ClientView, send_http, send_http_at_once, send_line},
     envoy::{self, Envoy},
-    launch::{Place, Process},
+    launch::{LaunchContext, Process},
 };
 use crate::{
     actor::{Actor, User},
@@ -32,7 +32,7 @@ const REMOTE_PORTS: [u16; 1] = [80];
 
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum SceneClient {
     /// An app of the pod.
     App,
     /// An app of the pod that runs as root.
@@ -79,8 +79,8 @@ impl Scene {
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let outside = Netns::new("outside", Some(&cgroup.child("outside")?))?;
         lay_out(&pod, &outside)?;
-        let client = |name: &str, user, netns: &Netns, place: &str| {
-            let cgroup = cgroup.child(&format!("{place}/{name}"))?;
+        let client = |name: &str, user, netns: &Netns, context: &str| {
+            let cgroup = cgroup.child(&format!("{context}/{name}"))?;
             Actor::start(name, user, netns.namespace(), Some(&cgroup))
         };
         Ok(Self {
@@ -133,7 +133,7 @@ impl Scene {
                 (envoy.binary.clone(), arguments, envoy.listeners())
             }
         };
-        let place = Place {
+        let context = LaunchContext {
             netns: &self.pod,
             cgroup: &self.cgroup.child("pod/sidecar")?,
             user: match mode {
@@ -141,7 +141,7 @@ impl Scene {
                 Mode::Tproxy => TRANSPARENT_PROXY,
             },
         };
-        let mut process = Process::start(place, &binary, &arguments)?;
+        let mut process = Process::start(context, &binary, &arguments)?;
         process.await_listeners(&self.pod, &[OUTBOUND_PORT, INBOUND_PORT], listeners)?;
         self.proxy = Some(process);
         Ok(())
@@ -153,13 +153,18 @@ impl Scene {
     }
 
     /// `who` sends a request of HTTP to `to`.
-    pub fn ask(&self, who: Who, to: SocketAddr) -> Result<Seen> {
-        ask(self.client(who), to)
+    pub fn send_http(&self, client: SceneClient, to: SocketAddr) -> Result<ClientView> {
+        send_http(self.actor(client), to)
     }
 
     /// `who` makes `count` connections to `to`, and sends a request of HTTP through each.
-    pub fn ask_at_once(&self, who: Who, to: SocketAddr, count: usize) -> Result<Vec<Seen>> {
-        ask_at_once(self.client(who), to, count)
+    pub fn send_http_at_once(
+        &self,
+        client: SceneClient,
+        to: SocketAddr,
+        count: usize,
+    ) -> Result<Vec<ClientView>> {
+        send_http_at_once(self.actor(client), to, count)
     }
 
     /// Sets the range of the ports that the pod's sockets get by themselves.
@@ -168,8 +173,8 @@ impl Scene {
     }
 
     /// `who` sends a line that is not HTTP to `to`.
-    pub fn say(&self, who: Who, to: SocketAddr) -> Result<Seen> {
-        say(self.client(who), to)
+    pub fn send_line(&self, client: SceneClient, to: SocketAddr) -> Result<ClientView> {
+        send_line(self.actor(client), to)
     }
 
     /// How many connections each of Envoy's workers has taken on a port.
@@ -177,8 +182,8 @@ impl Scene {
         self.pod.enter(|| envoy::connections_by_worker(port))
     }
 
-    const fn client(&self, who: Who) -> &Actor {
-        &self.clients[who as usize]
+    const fn actor(&self, client: SceneClient) -> &Actor {
+        &self.clients[client as usize]
     }
 }
 
@@ -190,7 +195,7 @@ fn lay_out(pod: &Netns, outside: &Netns) -> Result<()> {
 }
 
 fn serve(name: &str, user: User, netns: &Netns, cgroup: &Path, ports: &[u16]) -> Result<Process> {
-    let place = Place {
+    let context = LaunchContext {
         netns,
         cgroup,
         user,
@@ -199,7 +204,7 @@ fn serve(name: &str, user: User, netns: &Netns, cgroup: &Path, ports: &[u16]) ->
         .into_iter()
         .chain(ports.iter().map(u16::to_string))
         .collect();
-    let mut process = Process::start(place, &own_binary(BINARY)?, &arguments)?;
+    let mut process = Process::start(context, &own_binary(BINARY)?, &arguments)?;
     process.await_listeners(netns, ports, 1)?;
     Ok(process)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Socket, Type};
 
-use super::exchange::{Answer, LONGEST, Told, is_http};
+use super::exchange::{MAX_REQUEST, ProxyReport, ServerResponse, is_http};
 
 /// How long a client may take to say something.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -21,8 +21,8 @@ pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
         .iter()
         .map(|port| {
             let listener = listen(port.parse()?).with_context(|| format!("port {port}"))?;
-            let who = format!("{name}:{port}");
-            Ok(thread::spawn(move || serve(&listener, &who)))
+            let server = format!("{name}:{port}");
+            Ok(thread::spawn(move || serve(&listener, &server)))
         })
         .collect::<Result<Vec<_>>>()?;
     for thread in threads {
@@ -40,44 +40,48 @@ fn listen(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn serve(listener: &Socket, who: &str) {
+fn serve(listener: &Socket, server: &str) {
     while let Ok((connection, _)) = listener.accept() {
-        let who = who.to_owned();
+        let server = server.to_owned();
         // A client that is gone needs no answer.
-        thread::spawn(move || answer(&connection.into(), who));
+        thread::spawn(move || response(&connection.into(), server));
     }
 }
 
-fn answer(connection: &TcpStream, who: String) -> io::Result<()> {
+fn response(connection: &TcpStream, server: String) -> io::Result<()> {
     connection.set_read_timeout(Some(CLIENT_TIMEOUT))?;
-    let mut lines = BufReader::new(connection.take(LONGEST));
+    let mut lines = BufReader::new(connection.take(MAX_REQUEST));
     let mut line = String::new();
     lines.read_line(&mut line)?;
     let is_http = is_http(&line);
-    let told = if is_http {
+    let report = if is_http {
         read_head(&mut lines)?
     } else {
         None
     };
     let peer = connection.peer_addr()?;
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let body = serde_json::to_string(&Answer { who, peer, told })? + "\n";
+    let body = serde_json::to_string(&ServerResponse {
+        server,
+        peer,
+        report,
+    })? + "\n";
     let head = if is_http { head(&body) } else { String::new() };
     (&mut &*connection).write_all((head + &body).as_bytes())
 }
 
 /// Reads the rest of the request's head, and what a proxy has put there.
-fn read_head(lines: &mut impl io::BufRead) -> io::Result<Option<Told>> {
-    let mut told = Told::default();
-    let mut is_told = false;
+fn read_head(lines: &mut impl io::BufRead) -> io::Result<Option<ProxyReport>> {
+    let mut report = ProxyReport::default();
+    let mut is_proxied = false;
     for line in lines.lines() {
         let line = line?;
         if line.is_empty() {
             break;
         }
-        is_told |= told.take(&line);
+        is_proxied |= report.take(&line);
     }
-    Ok(is_told.then_some(told))
+    Ok(is_proxied.then_some(report))
 }
 
 fn head(body: &str) -> String {

@@ -31,7 +31,7 @@ const POD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2);
 const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
 
 /// A family of addresses, and the sockets that speak it.
-struct Way {
+struct SocketKind {
     name: &'static str,
     domain: Domain,
     pod: IpAddr,
@@ -40,22 +40,22 @@ struct Way {
     family: Family,
 }
 
-const WAYS: [Way; 3] = [
-    Way {
+const KINDS: [SocketKind; 3] = [
+    SocketKind {
         name: "IPv4",
         domain: Domain::IPV4,
         pod: IpAddr::V4(POD_V4),
         remote: IpAddr::V4(REMOTE_V4),
         family: Family::V4,
     },
-    Way {
+    SocketKind {
         name: "IPv6",
         domain: Domain::IPV6,
         pod: IpAddr::V6(POD_V6),
         remote: IpAddr::V6(REMOTE_V6),
         family: Family::V6,
     },
-    Way {
+    SocketKind {
         name: "IPv4 through IPv6",
         domain: Domain::IPV6,
         pod: IpAddr::V4(POD_V4),
@@ -67,72 +67,72 @@ const WAYS: [Way; 3] = [
 /// Outbound and inbound connections reach the proxy, which learns all it must; what is to be left
 /// alone is.
 pub(super) fn expect_captured(stage: &Stage) -> Result<()> {
-    each_way(|way| {
-        outbound_is_captured(stage, way).context("outbound")?;
-        inbound_is_captured(stage, way).context("inbound")?;
-        forwarded_is_captured(stage, way).context("forwarded")?;
-        the_rest_is_left_alone(stage, way)
+    for_each_kind(|kind| {
+        outbound_is_captured(stage, kind).context("outbound")?;
+        inbound_is_captured(stage, kind).context("inbound")?;
+        forwarded_is_captured(stage, kind).context("forwarded")?;
+        the_rest_is_passed(stage, kind)
     })
 }
 
 /// Without listeners, a captured connection is refused.
 pub(super) fn expect_refused(stage: &Stage) -> Result<()> {
-    each_way(|way| {
-        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
-        way.is_refused(&stage.pod, APP, remote)?;
-        way.is_refused(&stage.inner, CLIENT, remote)?;
-        let app = SocketAddr::new(way.pod, APP_PORT);
-        way.is_refused(&stage.outside, CLIENT, app)?;
-        the_rest_is_left_alone_but_for_the_proxy(stage, way)
+    for_each_kind(|kind| {
+        let remote = SocketAddr::new(kind.remote, REMOTE_PORT);
+        kind.is_refused(&stage.pod, APP, remote)?;
+        kind.is_refused(&stage.inner, CLIENT, remote)?;
+        let app = SocketAddr::new(kind.pod, APP_PORT);
+        kind.is_refused(&stage.outside, CLIENT, app)?;
+        the_rest_but_the_proxy_is_passed(stage, kind)
     })
 }
 
 /// All connections go where they say.
-pub(super) fn expect_let_go(stage: &Stage) -> Result<()> {
-    each_way(|way| {
-        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
-        way.reaches(&stage.pod, APP, remote, &stage.remote)?;
-        way.reaches(&stage.inner, CLIENT, remote, &stage.remote)?;
-        let app = SocketAddr::new(way.pod, APP_PORT);
-        way.reaches(&stage.outside, CLIENT, app, &stage.app)
+pub(super) fn expect_not_captured(stage: &Stage) -> Result<()> {
+    for_each_kind(|kind| {
+        let remote = SocketAddr::new(kind.remote, REMOTE_PORT);
+        kind.reaches(&stage.pod, APP, remote, &stage.remote)?;
+        kind.reaches(&stage.inner, CLIENT, remote, &stage.remote)?;
+        let app = SocketAddr::new(kind.pod, APP_PORT);
+        kind.reaches(&stage.outside, CLIENT, app, &stage.app)
     })
 }
 
 /// The pod has other addresses than when it was attached: those are its own, and no others.
 pub(super) fn expect_captured_renumbered(stage: &Stage) -> Result<()> {
-    each_way(|way| {
-        let lost = SocketAddr::new(way.pod, APP_PORT);
-        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
+    for_each_kind(|kind| {
+        let lost = SocketAddr::new(kind.pod, APP_PORT);
+        let remote = SocketAddr::new(kind.remote, REMOTE_PORT);
         for to in [lost, remote] {
-            let dialled = way.dial(&stage.pod, APP, to)?;
-            way.proxy_is_told(&stage.proxy.outbound, &dialled, to)?;
+            let dialled = kind.dial(&stage.pod, APP, to)?;
+            kind.reaches_proxy(&stage.proxy.outbound, &dialled, to)?;
         }
-        let way = way.renumbered();
-        inbound_is_captured(stage, &way).context("inbound")?;
-        the_rest_is_left_alone(stage, &way)
+        let kind = kind.renumbered();
+        inbound_is_captured(stage, &kind).context("inbound")?;
+        the_rest_is_passed(stage, &kind)
     })
 }
 
 /// TPROXY's proxy reaches the app from a client's address, and is refused where the app does not
 /// listen.
 pub(super) fn expect_calls_in_a_clients_name(stage: &Stage) -> Result<()> {
-    each_way(|way| {
+    for_each_kind(|kind| {
         let dial = |port| {
-            let to = match way.domain {
-                Domain::IPV6 => tcp::mapped(SocketAddr::new(way.pod, port)),
-                _ => SocketAddr::new(way.pod, port),
+            let to = match kind.domain {
+                Domain::IPV6 => tcp::mapped(SocketAddr::new(kind.pod, port)),
+                _ => SocketAddr::new(kind.pod, port),
             };
-            let client = match (to, way.remote) {
+            let client = match (to, kind.remote) {
                 (SocketAddr::V6(_), IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
                 (_, client) => client,
             };
-            tcp::dial_in_the_name_of(client, &stage.pod, PROXIES[1], to)
+            tcp::dial_from(client, &stage.pod, PROXIES[1], to)
         };
         let dialled = dial(APP_PORT)?.context("the app is not reached")?;
         let (accepted, _) = stage.app.accept().context("somebody else is reached")?;
-        let seen = tcp::peer_name(&accepted)?;
-        ensure_equal("client", seen, tcp::local_name(&dialled)?)?;
-        ensure_equal("the client's address", seen.ip(), way.remote)?;
+        let peer = tcp::peer_name(&accepted)?;
+        ensure_equal("client", peer, tcp::local_name(&dialled)?)?;
+        ensure_equal("the client's address", peer.ip(), kind.remote)?;
         match dial(UNUSED_PORT)? {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             other => bail!("nobody listens there: {other:?}"),
@@ -140,59 +140,60 @@ pub(super) fn expect_calls_in_a_clients_name(stage: &Stage) -> Result<()> {
     })
 }
 
-fn each_way(expect: impl Fn(&Way) -> Result<()>) -> Result<()> {
-    WAYS.iter()
-        .try_for_each(|way| expect(way).context(way.name))
+fn for_each_kind(expect: impl Fn(&SocketKind) -> Result<()>) -> Result<()> {
+    KINDS
+        .iter()
+        .try_for_each(|kind| expect(kind).context(kind.name))
 }
 
-fn outbound_is_captured(stage: &Stage, way: &Way) -> Result<()> {
-    let to = SocketAddr::new(way.remote, REMOTE_PORT);
-    let dialled = way.dial(&stage.pod, APP, to)?;
-    ensure_equal("source", tcp::local_name(&dialled)?.ip(), way.pod)?;
+fn outbound_is_captured(stage: &Stage, kind: &SocketKind) -> Result<()> {
+    let to = SocketAddr::new(kind.remote, REMOTE_PORT);
+    let dialled = kind.dial(&stage.pod, APP, to)?;
+    ensure_equal("source", tcp::local_name(&dialled)?.ip(), kind.pod)?;
     ensure_equal("the app's getpeername", tcp::peer_name(&dialled)?, to)?;
-    way.proxy_is_told(&stage.proxy.outbound, &dialled, to)
+    kind.reaches_proxy(&stage.proxy.outbound, &dialled, to)
 }
 
-fn inbound_is_captured(stage: &Stage, way: &Way) -> Result<()> {
-    let to = SocketAddr::new(way.pod, APP_PORT);
+fn inbound_is_captured(stage: &Stage, kind: &SocketKind) -> Result<()> {
+    let to = SocketAddr::new(kind.pod, APP_PORT);
     for (netns, user) in [(&stage.outside, CLIENT), (&stage.pod, PROXY)] {
-        let dialled = way.dial(netns, user, to)?;
+        let dialled = kind.dial(netns, user, to)?;
         ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)?;
-        way.proxy_is_told(&stage.proxy.inbound, &dialled, to)?;
+        kind.reaches_proxy(&stage.proxy.inbound, &dialled, to)?;
     }
     Ok(())
 }
 
-fn forwarded_is_captured(stage: &Stage, way: &Way) -> Result<()> {
-    let to = SocketAddr::new(way.remote, REMOTE_PORT);
-    let dialled = way.dial(&stage.inner, CLIENT, to)?;
+fn forwarded_is_captured(stage: &Stage, kind: &SocketKind) -> Result<()> {
+    let to = SocketAddr::new(kind.remote, REMOTE_PORT);
+    let dialled = kind.dial(&stage.inner, CLIENT, to)?;
     ensure_equal("getpeername", tcp::peer_name(&dialled)?, to)?;
-    way.proxy_is_told(&stage.proxy.inbound, &dialled, to)
+    kind.reaches_proxy(&stage.proxy.inbound, &dialled, to)
 }
 
-fn the_rest_is_left_alone(stage: &Stage, way: &Way) -> Result<()> {
-    the_rest_is_left_alone_but_for_the_proxy(stage, way)?;
+fn the_rest_is_passed(stage: &Stage, kind: &SocketKind) -> Result<()> {
+    the_rest_but_the_proxy_is_passed(stage, kind)?;
     for proxy in PROXIES {
-        let remote = SocketAddr::new(way.remote, REMOTE_PORT);
-        way.reaches(&stage.pod, proxy, remote, &stage.remote)?;
+        let remote = SocketAddr::new(kind.remote, REMOTE_PORT);
+        kind.reaches(&stage.pod, proxy, remote, &stage.remote)?;
     }
     Ok(())
 }
 
-fn the_rest_is_left_alone_but_for_the_proxy(stage: &Stage, way: &Way) -> Result<()> {
-    let app = SocketAddr::new(way.pod, APP_PORT);
-    way.reaches(&stage.pod, APP, app, &stage.app)?;
-    let localhost = match way.pod {
+fn the_rest_but_the_proxy_is_passed(stage: &Stage, kind: &SocketKind) -> Result<()> {
+    let app = SocketAddr::new(kind.pod, APP_PORT);
+    kind.reaches(&stage.pod, APP, app, &stage.app)?;
+    let localhost = match kind.pod {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let localhost = SocketAddr::new(localhost, APP_PORT);
-    way.reaches(&stage.pod, APP, localhost, &stage.app)?;
-    let excluded = SocketAddr::new(way.pod, EXCLUDED_PORT);
-    way.reaches(&stage.outside, CLIENT, excluded, &stage.excluded)
+    kind.reaches(&stage.pod, APP, localhost, &stage.app)?;
+    let excluded = SocketAddr::new(kind.pod, EXCLUDED_PORT);
+    kind.reaches(&stage.outside, CLIENT, excluded, &stage.excluded)
 }
 
-impl Way {
+impl SocketKind {
     /// The same way in a pod with other addresses.
     const fn renumbered(&self) -> Self {
         let pod = match self.pod {
@@ -249,7 +250,7 @@ impl Way {
     }
 
     /// The next connection that the proxy accepts must be the one that was dialled.
-    fn proxy_is_told(
+    fn reaches_proxy(
         &self,
         listeners: &[Socket],
         dialled: &Socket,
@@ -262,8 +263,8 @@ impl Way {
         let (accepted, _) = listener.accept().context("the proxy is not reached")?;
         let client = tcp::local_name(dialled)?;
         ensure_equal("the proxy's client", tcp::peer_name(&accepted)?, client)?;
-        let told = original_destination(&accepted, self.family).context("SO_ORIGINAL_DST")?;
-        ensure_equal("SO_ORIGINAL_DST", told, original)
+        let found = original_destination(&accepted, self.family).context("SO_ORIGINAL_DST")?;
+        ensure_equal("SO_ORIGINAL_DST", found, original)
     }
 }
 

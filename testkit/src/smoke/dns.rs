@@ -17,7 +17,7 @@ const AGENT_PORT: u16 = 15053;
 /// The pod's interface.
 const INTERFACE: &str = "veth0";
 const QUERY: &[u8] = b"who is there?";
-const ANSWER: &[u8] = b"me";
+const REPLY: &[u8] = b"me";
 
 /// A server that nobody is at; the address of an app's socket that asks it.
 const SERVERS: [(IpAddr, IpAddr); 2] = [
@@ -46,7 +46,7 @@ pub(super) fn expect_captured(pod: &Namespace) -> Result<()> {
             .with_context(|| format!("a socket connected to {server}"))?;
         unconnected(pod, &agent, &[server, other])
             .with_context(|| format!("a socket that asks {server} and {other}"))?;
-        by_way_of_interface(pod, &agent, server, app)
+        via_interface(pod, &agent, server, app)
             .with_context(|| format!("a socket that asks {server} by way of {INTERFACE}"))?;
     }
     Ok(())
@@ -62,9 +62,9 @@ fn connected(pod: &Namespace, agent: &UdpSocket, server: SocketAddr, app: IpAddr
         socket.local_addr()
     );
     socket.send(QUERY)?;
-    let seen = answer(agent)?;
-    ensure!(seen == socket.local_addr()?, "the agent sees {seen}");
-    expect_answer(&socket, server)
+    let peer = reply(agent)?;
+    ensure!(peer == socket.local_addr()?, "the agent sees {peer}");
+    expect_reply(&socket, server)
 }
 
 fn unconnected(pod: &Namespace, agent: &UdpSocket, servers: &[SocketAddr]) -> Result<()> {
@@ -73,14 +73,14 @@ fn unconnected(pod: &Namespace, agent: &UdpSocket, servers: &[SocketAddr]) -> Re
         socket.send_to(QUERY, server)?;
     }
     for server in servers {
-        answer(agent)?;
-        expect_answer(&socket, *server)?;
+        reply(agent)?;
+        expect_reply(&socket, *server)?;
     }
     Ok(())
 }
 
 /// Every query of systemd-resolved is one of these.
-fn by_way_of_interface(
+fn via_interface(
     pod: &Namespace,
     agent: &UdpSocket,
     server: SocketAddr,
@@ -93,27 +93,27 @@ fn by_way_of_interface(
     let socket = open(pod, 1000, unspecified(server))?;
     pod.enter(|| Ok(options::set(&socket.try_clone()?.into(), &option)?))?;
     socket.send_to(QUERY, server)?;
-    let seen = answer(agent)?;
-    ensure!(seen.ip() == app, "the agent sees {seen}");
-    expect_answer(&socket, server)
+    let peer = reply(agent)?;
+    ensure!(peer.ip() == app, "the agent sees {peer}");
+    expect_reply(&socket, server)
 }
 
 /// Answers the next query, and tells where it came from.
-fn answer(agent: &UdpSocket) -> Result<SocketAddr> {
+fn reply(agent: &UdpSocket) -> Result<SocketAddr> {
     let mut query = [0; 64];
     let (length, from) = agent
         .recv_from(&mut query)
         .context("the agent hears nothing")?;
     ensure!(&query[..length] == QUERY);
-    agent.send_to(ANSWER, from)?;
+    agent.send_to(REPLY, from)?;
     Ok(from)
 }
 
-fn expect_answer(socket: &UdpSocket, server: SocketAddr) -> Result<()> {
-    let mut answer = [0; 64];
-    let (length, from) = socket.recv_from(&mut answer).context("no answer")?;
+fn expect_reply(socket: &UdpSocket, server: SocketAddr) -> Result<()> {
+    let mut reply = [0; 64];
+    let (length, from) = socket.recv_from(&mut reply).context("no answer")?;
     ensure!(
-        &answer[..length] == ANSWER && from == server,
+        &reply[..length] == REPLY && from == server,
         "it is from {from}"
     );
     Ok(())

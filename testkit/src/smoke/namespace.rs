@@ -29,7 +29,7 @@ impl Namespace {
         let (born, birth) = channel::<io::Result<(i32, File)>>();
         thread::spawn(move || {
             // Nobody hears only if `new` has failed.
-            let _heard = born.send(enter_new());
+            let _sent = born.send(enter_new());
             let _end = until.recv();
         });
         let (thread, file) = birth.recv()??;

@@ -70,7 +70,7 @@ pub(super) fn dial(
 }
 
 /// As [`dial`], by TPROXY's proxy in the name of `client`.
-pub(super) fn dial_in_the_name_of(
+pub(super) fn dial_from(
     client: IpAddr,
     netns: &Namespace,
     user: User,

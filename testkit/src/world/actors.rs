@@ -19,7 +19,7 @@ use crate::{
 
 /// The actors of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Role {
     /// An app of the pod.
     App,
     /// An app of the pod that runs as root.
@@ -48,7 +48,7 @@ pub enum Who {
     InnerServer,
 }
 
-impl Who {
+impl Role {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -163,26 +163,26 @@ const LOCALHOSTS: [IpAddr; 2] = [
 
 impl World {
     /// The actor, started when it is first asked for.
-    pub fn actor(&self, who: Who) -> Result<&Actor> {
-        let cell = &self.actors[who as usize];
+    pub fn actor(&self, role: Role) -> Result<&Actor> {
+        let cell = &self.actors[role as usize];
         if cell.get().is_none() {
-            let actor = self.start(who)?;
+            let actor = self.start(role)?;
             drop(cell.set(actor));
         }
         cell.get().context("actor")
     }
 
-    fn start(&self, who: Who) -> Result<Actor> {
-        if who.is_outside() {
-            let (netns, folder) = match who {
-                Who::Inner | Who::InnerServer => (self.inner()?, "inner"),
+    fn start(&self, role: Role) -> Result<Actor> {
+        if role.is_outside() {
+            let (netns, dir) = match role {
+                Role::Inner | Role::InnerServer => (self.inner()?, "inner"),
                 _ => (&self.peer, "peer"),
             };
-            let cgroup = self.cgroup.child(folder)?;
-            return Actor::start(who.name(), who.user(), netns.namespace(), Some(&cgroup));
+            let cgroup = self.cgroup.child(dir)?;
+            return Actor::start(role.name(), role.user(), netns.namespace(), Some(&cgroup));
         }
-        let cgroup = format!("pod/{who:?}");
-        self.start_in_pod(who.name(), who.user(), &cgroup)
+        let cgroup = format!("pod/{role:?}");
+        self.start_in_pod(role.name(), role.user(), &cgroup)
     }
 
     /// Starts one more actor in the pod, in a cgroup below the world's.
@@ -196,16 +196,16 @@ impl World {
     }
 
     pub(super) fn serve(&self) -> Result<()> {
-        for (who, ports) in [
-            (Who::AppServer, APP_PORTS.as_slice()),
-            (Who::Remote, REMOTE_PORTS.as_slice()),
-            (Who::InnerServer, APP_PORTS.as_slice()),
+        for (role, ports) in [
+            (Role::AppServer, APP_PORTS.as_slice()),
+            (Role::Remote, REMOTE_PORTS.as_slice()),
+            (Role::InnerServer, APP_PORTS.as_slice()),
         ] {
-            if who == Who::InnerServer && self.inner.is_none() {
+            if role == Role::InnerServer && self.inner.is_none() {
                 continue;
             }
             for port in ports {
-                serve(self.actor(who)?, Bind::DUAL_WILDCARD, *port)?;
+                serve(self.actor(role)?, Bind::DUAL_WILDCARD, *port)?;
             }
         }
         if self.setup.dns {
@@ -216,16 +216,16 @@ impl World {
 
     fn serve_dns(&self) -> Result<()> {
         let layout = self.setup.layout;
-        for (who, servers) in [
-            (Who::Remote, REMOTE_SERVERS.as_slice()),
-            (Who::AppServer, OWN_SERVERS.as_slice()),
+        for (role, servers) in [
+            (Role::Remote, REMOTE_SERVERS.as_slice()),
+            (Role::AppServer, OWN_SERVERS.as_slice()),
         ] {
             for server in servers {
                 let ip: IpAddr = server.parse()?;
-                let is_there = if ip.is_ipv4() { layout.v4 } else { layout.v6 };
-                if is_there || ip.is_loopback() {
+                let exists = if ip.is_ipv4() { layout.v4 } else { layout.v6 };
+                if exists || ip.is_loopback() {
                     for port in UDP_PORTS {
-                        serve_udp(self.actor(who)?, (ip, port).into())?;
+                        serve_udp(self.actor(role)?, (ip, port).into())?;
                     }
                 }
             }
@@ -244,34 +244,34 @@ impl World {
                 self.serve_as_proxy(*bind, port)?;
             }
         }
-        self.answer_dns()
+        self.serve_agent_dns()
     }
 
     fn serve_as_proxy(&self, bind: Bind, port: u16) -> Result<()> {
-        let (who, options) = match self.setup.settings.mode {
-            Mode::Redirect => (Who::ProxyServer, &[][..]),
+        let (role, options) = match self.setup.settings.mode {
+            Mode::Redirect => (Role::ProxyServer, &[][..]),
             Mode::Tproxy if bind.ip.is_ipv4() => {
-                (Who::RootProxyServer, &[SocketOption::Transparent][..])
+                (Role::RootProxyServer, &[SocketOption::Transparent][..])
             }
-            Mode::Tproxy => (Who::RootProxyServer, &[SocketOption::TransparentV6][..]),
+            Mode::Tproxy => (Role::RootProxyServer, &[SocketOption::TransparentV6][..]),
         };
-        let listener = serve_with(self.actor(who)?, bind, port, options)?;
-        self.listeners.borrow_mut().push((who, listener));
+        let listener = serve_with(self.actor(role)?, bind, port, options)?;
+        self.listeners.borrow_mut().push((role, listener));
         Ok(())
     }
 
     /// The agent's part of the proxy.
-    fn answer_dns(&self) -> Result<()> {
+    fn serve_agent_dns(&self) -> Result<()> {
         if !self.setup.dns {
             return Ok(());
         }
-        let agent = self.actor(Who::Agent)?;
+        let agent = self.actor(Role::Agent)?;
         for ip in LOCALHOSTS {
             for socket in [
                 serve(agent, Bind::to(ip), DNS_PORT)?,
                 serve_udp(agent, (ip, DNS_PORT).into())?,
             ] {
-                self.listeners.borrow_mut().push((Who::Agent, socket));
+                self.listeners.borrow_mut().push((Role::Agent, socket));
             }
         }
         Ok(())
@@ -279,14 +279,14 @@ impl World {
 
     /// Closes the listeners of the proxy and its agent.
     pub fn stop_proxy(&self) -> Result<()> {
-        for (who, socket) in self.listeners.take() {
-            self.actor(who)?.must(&Request::Close { socket })?;
+        for (role, socket) in self.listeners.take() {
+            self.actor(role)?.must(&Request::Close { socket })?;
         }
         Ok(())
     }
 
     /// Closes what a scenario has left open, and starts the proxy if it was stopped.
-    pub fn tidy(&self) -> Result<()> {
+    pub fn reset(&self) -> Result<()> {
         for actor in self.actors.iter().filter_map(|cell| cell.get()) {
             actor.must(&Request::CloseAll)?;
         }

@@ -4,7 +4,7 @@
 use std::{env, thread, time::Duration};
 
 use anyhow::{Result, bail};
-use interceptor_testkit::world::{Mechanism, Setup, Who, World};
+use interceptor_testkit::world::{Mechanism, Role, Setup, World};
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 fn main() -> Result<()> {
@@ -16,7 +16,7 @@ fn main() -> Result<()> {
         other => bail!("{other:?}: iptables or interceptor"),
     };
     let world = World::new(mechanism, &Setup::default())?;
-    world.actor(Who::App)?;
+    world.actor(Role::App)?;
     println!("{}", world.cgroup().path().display());
     match arguments.next().as_deref() {
         Some("panic") => panic!("as I was told"),

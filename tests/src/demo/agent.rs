@@ -23,7 +23,7 @@ const PODS: [(&str, &str); 3] = [
 ];
 
 /// A pod that is captured, and dials on.
-struct Told {
+struct DemoPod {
     pod: Pod,
     how: &'static str,
     first: String,
@@ -32,20 +32,20 @@ struct Told {
 
 /// Runs it and answers whether every connection of every pod went to its proxy.
 pub(crate) fn run() -> Result<bool> {
-    say("a node: kubelet's cgroups, a container runtime's plugins, an API server");
+    step("a node: kubelet's cgroups, a container runtime's plugins, an API server");
     let node = Node::new(Driver::Systemd)?;
     let [before, by_cni @ ..] = PODS;
-    let (mut agent, first) = begin(&node, before)?;
-    let mut told = vec![first];
+    let (mut agent, first) = start_with_first_pod(&node, before)?;
+    let mut pods = vec![first];
     for (name, how) in by_cni {
         ensure_uninterrupted()?;
-        told.push(appear(&node, name, how)?);
+        pods.push(appear(&node, name, how)?);
     }
-    kill(&node, &mut agent, &mut told)?;
+    kill(&node, &mut agent, &mut pods)?;
     upgrade(&node)?;
-    let outcomes = told
+    let outcomes = pods
         .into_iter()
-        .map(Told::end)
+        .map(DemoPod::end)
         .collect::<Result<Vec<_>>>()?;
     println!("{}", draw(&outcomes));
     let is_well = |(.., outcomes): &(_, _, _, Outcomes)| outcomes.names() == [PROXIED];
@@ -58,58 +58,61 @@ pub(crate) fn run() -> Result<bool> {
 }
 
 /// The first pod is there before the agent.
-fn begin(node: &Node, (name, how): (&str, &'static str)) -> Result<(AgentProcess, Told)> {
+fn start_with_first_pod(
+    node: &Node,
+    (name, how): (&str, &'static str),
+) -> Result<(AgentProcess, DemoPod)> {
     let pod = node.run(manifest(node, name))?;
-    let first = answer(&pod)?;
-    say(&format!("pod {name} runs, and dials {REMOTE}: {first}"));
+    let first = dial_from(&pod)?;
+    step(&format!("pod {name} runs, and dials {REMOTE}: {first}"));
     ensure_uninterrupted()?;
-    say("interceptor agent starts");
+    step("interceptor agent starts");
     let agent = node.start_ready_agent(&[])?;
-    wait_until("capture", || Ok(answer(&pod)? == CAPTURED)).with_context(|| agent.log())?;
-    say(&format!(
+    wait_until("capture", || Ok(dial_from(&pod)? == CAPTURED)).with_context(|| agent.log())?;
+    step(&format!(
         "pod {name} is captured where it stands: {CAPTURED}"
     ));
     let plugins = node.runtime.plugins()?.join(", ");
-    say(&format!("the network's plugins are now: {plugins}"));
-    let told = Told::new(pod, how, first)?;
-    Ok((agent, told))
+    step(&format!("the network's plugins are now: {plugins}"));
+    let pod = DemoPod::new(pod, how, first)?;
+    Ok((agent, pod))
 }
 
 /// A pod that the runtime makes, whose app starts before its proxy.
-fn appear(node: &Node, name: &str, how: &'static str) -> Result<Told> {
+fn appear(node: &Node, name: &str, how: &'static str) -> Result<DemoPod> {
     let mut pod = node.schedule(manifest(node, name))?;
     pod.start_sandbox(node)?;
     pod.start_app(node)?;
-    let first = answer(&pod)?;
-    say(&format!(
+    let first = dial_from(&pod)?;
+    step(&format!(
         "pod {name} starts; its first connection, without a proxy: {first}"
     ));
     pod.start_proxy(node)?;
     node.report_running(&pod)?;
-    say(&format!("pod {name}'s proxy is up: {}", answer(&pod)?));
-    Told::new(pod, how, first)
+    step(&format!("pod {name}'s proxy is up: {}", dial_from(&pod)?));
+    DemoPod::new(pod, how, first)
 }
 
-fn kill(node: &Node, agent: &mut AgentProcess, told: &mut [Told]) -> Result<()> {
+fn kill(node: &Node, agent: &mut AgentProcess, pods: &mut [DemoPod]) -> Result<()> {
     ensure_uninterrupted()?;
     agent.kill()?;
-    say("the agent is killed: SIGKILL");
-    for Told { pod, .. } in told {
+    step("the agent is killed: SIGKILL");
+    for DemoPod { pod, .. } in pods {
         let name = &pod.manifest.name;
-        say(&format!("pod {name} without an agent: {}", answer(pod)?));
+        step(&format!("pod {name} without an agent: {}", dial_from(pod)?));
     }
     ensure_uninterrupted()?;
     let mut waiting = node.schedule(manifest(node, "late"))?;
-    say("pod late is to start, without an agent");
+    step("pod late is to start, without an agent");
     let agent = node.start_ready_agent(&[])?;
     waiting.start_sandbox(node)?;
     waiting.start_app(node)?;
-    say(&format!(
+    step(&format!(
         "an agent is back, and pod late is captured: {}",
-        answer(&waiting)?
+        dial_from(&waiting)?
     ));
     node.delete(waiting)?;
-    say("pod late is deleted");
+    step("pod late is deleted");
     drop(agent);
     Ok(())
 }
@@ -118,19 +121,19 @@ fn kill(node: &Node, agent: &mut AgentProcess, told: &mut [Told]) -> Result<()> 
 fn upgrade(node: &Node) -> Result<()> {
     ensure_uninterrupted()?;
     let mut old = node.start_ready_agent(&[])?;
-    say("an upgrade: an agent of another build starts, and waits for the old one");
+    step("an upgrade: an agent of another build starts, and waits for the old one");
     let mut new = node.start_agent_of(&interceptor::other_binary(), &[])?;
     old.terminate()?;
-    say("the old agent has been told to end; its DaemonSet is there: the plugin stays");
+    step("the old agent has been told to end; its DaemonSet is there: the plugin stays");
     new.wait_until_ready()?;
-    say("the new agent has taken over");
+    step("the new agent has taken over");
     wait_until("all pods", || {
         Ok(new.metric(r#"interceptor_pods{state="captured"}"#)? == Some(3.0))
     })
     .with_context(|| new.log())
 }
 
-impl Told {
+impl DemoPod {
     fn new(pod: Pod, how: &'static str, first: String) -> Result<Self> {
         let to: SocketAddr = REMOTE.parse()?;
         let plan = Plan {
@@ -138,9 +141,9 @@ impl Told {
             destinations: 1,
             rounds: u32::MAX,
         };
-        let place = pod.cgroup().join("dialler");
-        fs::create_dir(&place)?;
-        let dialler = Dialler::start(APP, pod.netns()?, &place, &plan)?;
+        let cgroup = pod.cgroup().join("dialler");
+        fs::create_dir(&cgroup)?;
+        let dialler = Dialler::start(APP, pod.netns()?, &cgroup, &plan)?;
         Ok(Self {
             pod,
             how,
@@ -165,7 +168,7 @@ fn manifest(node: &Node, name: &str) -> Manifest {
 }
 
 /// Who answers the pod's app.
-fn answer(pod: &Pod) -> Result<String> {
+fn dial_from(pod: &Pod) -> Result<String> {
     dial(pod.app()?, REMOTE)
 }
 
@@ -180,13 +183,13 @@ fn draw(outcomes: &[(String, &str, String, Outcomes)]) -> Table {
         "connections",
     ]);
     for (name, how, first, outcomes) in outcomes {
-        for (who, count) in &outcomes.counts {
-            table.add_row([name, *how, first, who, &count.to_string()]);
+        for (server, count) in &outcomes.counts {
+            table.add_row([name, *how, first, server, &count.to_string()]);
         }
     }
     table
 }
 
-fn say(what: &str) {
+fn step(what: &str) {
     eprintln!("demo: {what}");
 }

@@ -2,8 +2,8 @@
 
 mod agent;
 mod interruption;
-mod outcome;
 mod pod;
+mod result;
 mod rows;
 mod table;
 

@@ -11,7 +11,7 @@ use interceptor_testkit::{
 
 use crate::{
     interruption::ensure_uninterrupted,
-    outcome::Outcome,
+    result::ConnectionResult,
     rows::{ROWS, Row},
     table,
 };
@@ -19,9 +19,9 @@ use crate::{
 /// A connection, and what came of it in both pods.
 pub(crate) struct Compared {
     pub(crate) row: &'static Row,
-    pub(crate) ours: Outcome,
+    pub(crate) ours: ConnectionResult,
     /// Behind iptables.
-    pub(crate) theirs: Outcome,
+    pub(crate) theirs: ConnectionResult,
 }
 
 impl Compared {
@@ -49,7 +49,7 @@ pub(crate) fn run(proxy: &Proxy) -> Result<bool> {
 }
 
 /// Makes all the connections in a new scene.
-fn play(mechanism: Mechanism, proxy: &Proxy) -> Result<Vec<Outcome>> {
+fn play(mechanism: Mechanism, proxy: &Proxy) -> Result<Vec<ConnectionResult>> {
     eprintln!("demo: setting up a pod and a client: veth, an app, a remote server");
     let mut scene = Scene::new()?;
     ensure_uninterrupted()?;
@@ -67,7 +67,7 @@ fn play(mechanism: Mechanism, proxy: &Proxy) -> Result<Vec<Outcome>> {
     dial_all(&mut scene)
 }
 
-fn dial_all(scene: &mut Scene) -> Result<Vec<Outcome>> {
+fn dial_all(scene: &mut Scene) -> Result<Vec<ConnectionResult>> {
     eprintln!("demo: {} connections", ROWS.len());
     let mut is_up = true;
     ROWS.iter()
@@ -83,6 +83,8 @@ fn dial_all(scene: &mut Scene) -> Result<Vec<Outcome>> {
         .collect()
 }
 
-fn dial(scene: &Scene, row: &Row) -> Result<Outcome> {
-    Ok(Outcome::new(scene.ask(row.who, row.to.parse()?)?))
+fn dial(scene: &Scene, row: &Row) -> Result<ConnectionResult> {
+    Ok(ConnectionResult::new(
+        scene.send_http(row.client, row.to.parse()?)?,
+    ))
 }

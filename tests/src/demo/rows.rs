@@ -1,6 +1,6 @@
 //! Who dials what.
 
-use interceptor_testkit::sidecar::Who;
+use interceptor_testkit::sidecar::SceneClient;
 
 /// Who is where, and what is special about it.
 pub(crate) const LEGEND: &str = "\
@@ -10,22 +10,22 @@ remote: 10.2.0.9, fd00:2::9   a server on 80";
 
 /// A connection to make.
 pub(crate) struct Row {
-    pub(crate) who: Who,
+    pub(crate) client: SceneClient,
     pub(crate) to: &'static str,
     pub(crate) proxy_is_up: bool,
 }
 
-const fn row(who: Who, to: &'static str) -> Row {
+const fn row(client: SceneClient, to: &'static str) -> Row {
     Row {
-        who,
+        client,
         to,
         proxy_is_up: true,
     }
 }
 
-const fn without_proxy(who: Who, to: &'static str) -> Row {
+const fn without_proxy(client: SceneClient, to: &'static str) -> Row {
     Row {
-        who,
+        client,
         to,
         proxy_is_up: false,
     }
@@ -33,22 +33,22 @@ const fn without_proxy(who: Who, to: &'static str) -> Row {
 
 /// All of them. Those without a proxy come last.
 pub(crate) const ROWS: [Row; 18] = [
-    row(Who::App, "10.2.0.9:80"),
-    row(Who::App, "[fd00:2::9]:80"),
-    row(Who::App, "[::ffff:10.2.0.9]:80"),
-    row(Who::App, "10.1.0.2:8080"),
-    row(Who::App, "[fd00:1::2]:8080"),
-    row(Who::App, "127.0.0.1:8080"),
-    row(Who::App, "[::1]:8080"),
-    row(Who::Root, "10.2.0.9:80"),
-    row(Who::Proxy, "10.2.0.9:80"),
-    row(Who::Proxy, "[fd00:2::9]:80"),
-    row(Who::Proxy, "10.1.0.2:8080"),
-    row(Who::Client, "10.1.0.2:8080"),
-    row(Who::Client, "[fd00:1::2]:8080"),
-    row(Who::Client, "10.1.0.2:15020"),
-    without_proxy(Who::App, "10.2.0.9:80"),
-    without_proxy(Who::App, "[fd00:2::9]:80"),
-    without_proxy(Who::Client, "10.1.0.2:8080"),
-    without_proxy(Who::Client, "[fd00:1::2]:8080"),
+    row(SceneClient::App, "10.2.0.9:80"),
+    row(SceneClient::App, "[fd00:2::9]:80"),
+    row(SceneClient::App, "[::ffff:10.2.0.9]:80"),
+    row(SceneClient::App, "10.1.0.2:8080"),
+    row(SceneClient::App, "[fd00:1::2]:8080"),
+    row(SceneClient::App, "127.0.0.1:8080"),
+    row(SceneClient::App, "[::1]:8080"),
+    row(SceneClient::Root, "10.2.0.9:80"),
+    row(SceneClient::Proxy, "10.2.0.9:80"),
+    row(SceneClient::Proxy, "[fd00:2::9]:80"),
+    row(SceneClient::Proxy, "10.1.0.2:8080"),
+    row(SceneClient::Client, "10.1.0.2:8080"),
+    row(SceneClient::Client, "[fd00:1::2]:8080"),
+    row(SceneClient::Client, "10.1.0.2:15020"),
+    without_proxy(SceneClient::App, "10.2.0.9:80"),
+    without_proxy(SceneClient::App, "[fd00:2::9]:80"),
+    without_proxy(SceneClient::Client, "10.1.0.2:8080"),
+    without_proxy(SceneClient::Client, "[fd00:1::2]:8080"),
 ];

@@ -1,11 +1,11 @@
 //! The table.
 
 use comfy_table::{Table, presets};
-use interceptor_testkit::sidecar::Who;
+use interceptor_testkit::sidecar::SceneClient;
 
 use crate::{
-    outcome::Outcome,
     pod::Compared,
+    result::ConnectionResult,
     rows::{LEGEND, Row},
 };
 
@@ -44,9 +44,9 @@ pub(crate) fn draw(compared: &[Compared], is_colored: bool) -> String {
 
 fn cells(compared: &Compared) -> [String; 8] {
     let Compared { row, ours, theirs } = compared;
-    let (told, told_client) = told(row, ours);
-    let (answer, answer_client) = match &ours.answer {
-        Ok((who, client)) => (who.clone(), client.to_string()),
+    let (report, reported_client) = report(row, ours);
+    let (response, client_view) = match &ours.response {
+        Ok((server, client)) => (server.clone(), client.to_string()),
         Err(why) => (why.clone(), String::new()),
     };
     let equal = if compared.is_equal() {
@@ -55,32 +55,32 @@ fn cells(compared: &Compared) -> [String; 8] {
         DIFFERENT
     };
     [
-        name(row.who).to_owned(),
+        name(row.client).to_owned(),
         row.to.to_owned(),
-        told,
-        told_client,
-        answer,
-        answer_client,
+        report,
+        reported_client,
+        response,
+        client_view,
         in_short(theirs),
         equal.to_owned(),
     ]
 }
 
-const fn name(who: Who) -> &'static str {
-    match who {
-        Who::App => "app",
-        Who::Root => "root",
-        Who::Proxy => "proxy",
-        Who::Client => "client",
+const fn name(client: SceneClient) -> &'static str {
+    match client {
+        SceneClient::App => "app",
+        SceneClient::Root => "root",
+        SceneClient::Proxy => "proxy",
+        SceneClient::Client => "client",
     }
 }
 
 /// The proxy's port with the original destination, and the client.
-fn told(row: &Row, outcome: &Outcome) -> (String, String) {
-    match &outcome.told {
-        Some(told) => (
-            format!("{}: {}", told.listener, told.original),
-            told.client.clone(),
+fn report(row: &Row, result: &ConnectionResult) -> (String, String) {
+    match &result.report {
+        Some(report) => (
+            format!("{}: {}", report.listener, report.original),
+            report.client.clone(),
         ),
         None if row.proxy_is_up => (String::new(), String::new()),
         None => ("(down)".to_owned(), String::new()),
@@ -88,13 +88,13 @@ fn told(row: &Row, outcome: &Outcome) -> (String, String) {
 }
 
 /// The way that the connection takes.
-fn in_short(outcome: &Outcome) -> String {
-    let end = match &outcome.answer {
-        Ok((who, _)) => who,
+fn in_short(result: &ConnectionResult) -> String {
+    let end = match &result.response {
+        Ok((server, _)) => server,
         Err(why) => why,
     };
-    match &outcome.told {
-        Some(told) => format!("{} → {end}", told.listener),
+    match &result.report {
+        Some(report) => format!("{} → {end}", report.listener),
         None => end.clone(),
     }
 }
@@ -105,7 +105,7 @@ fn differences(compared: &[Compared]) -> Vec<String> {
         .filter(|compared| !compared.is_equal())
         .map(|Compared { row, ours, theirs }| {
             let difference = ours.difference(theirs);
-            format!("\n{} to {}: {difference}", name(row.who), row.to)
+            format!("\n{} to {}: {difference}", name(row.client), row.to)
         })
         .collect()
 }

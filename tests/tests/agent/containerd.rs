@@ -195,7 +195,7 @@ fn the_runtime_leaves_nothing_behind() {
     let mut sandbox = containerd.run_sandbox(&node, &pod, 0).expect("a sandbox");
     sandbox.start_app().expect("the app");
     assert_eq!(dialled(&sandbox), STRAIGHT);
-    let left = [node.folder().to_owned(), node.cgroup.path().to_owned()];
+    let left = [node.dir().to_owned(), node.cgroup.path().to_owned()];
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     assert!(!mounts.contains(&left[0].display().to_string()), "{mounts}");
     drop(sandbox);

@@ -6,69 +6,104 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::{
     settings::{Mode, Settings},
-    sidecar::{Envoy, INBOUND_PORT, OUTBOUND_PORT, Proxy, Scene, Seen, Who},
+    sidecar::{ClientView, Envoy, INBOUND_PORT, OUTBOUND_PORT, Proxy, Scene, SceneClient},
     world::Mechanism,
 };
 
 /// A connection that goes through Envoy.
-struct Way {
-    who: Who,
+struct Case {
+    client: SceneClient,
     to: &'static str,
     /// Envoy's listener.
     listener: u16,
     /// What Envoy is told is the original destination.
     original: &'static str,
     /// Who answers in the end, and whom he sees.
-    answers: &'static str,
-    sees: &'static str,
+    server: &'static str,
+    peer: &'static str,
 }
 
-const fn outbound(to: &'static str, original: &'static str, sees: &'static str) -> Way {
-    Way {
-        who: Who::App,
+const fn outbound(to: &'static str, original: &'static str, peer: &'static str) -> Case {
+    Case {
+        client: SceneClient::App,
         to,
         listener: OUTBOUND_PORT,
         original,
-        answers: "remote:80",
-        sees,
+        server: "remote:80",
+        peer,
     }
 }
 
-const fn inbound(who: Who, to: &'static str, original: &'static str, sees: &'static str) -> Way {
-    Way {
-        who,
+const fn inbound(
+    client: SceneClient,
+    to: &'static str,
+    original: &'static str,
+    peer: &'static str,
+) -> Case {
+    Case {
+        client,
         to,
         listener: INBOUND_PORT,
         original,
-        answers: "app:8080",
-        sees,
+        server: "app:8080",
+        peer,
     }
 }
 
-const WAYS: [Way; 7] = [
+const CASES: [Case; 7] = [
     outbound("10.2.0.9:80", "10.2.0.9:80", "10.1.0.2"),
     outbound("[fd00:2::9]:80", "[fd00:2::9]:80", "fd00:1::2"),
     outbound("[::ffff:10.2.0.9]:80", "10.2.0.9:80", "10.1.0.2"),
-    inbound(Who::Client, "10.1.0.2:8080", "10.1.0.2:8080", "127.0.0.6"),
-    inbound(Who::Client, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "::6"),
-    inbound(Who::Proxy, "10.1.0.2:8080", "10.1.0.2:8080", "127.0.0.6"),
-    inbound(Who::Proxy, "[fd00:1::2]:8080", "[fd00:1::2]:8080", "::6"),
+    inbound(
+        SceneClient::Client,
+        "10.1.0.2:8080",
+        "10.1.0.2:8080",
+        "127.0.0.6",
+    ),
+    inbound(
+        SceneClient::Client,
+        "[fd00:1::2]:8080",
+        "[fd00:1::2]:8080",
+        "::6",
+    ),
+    inbound(
+        SceneClient::Proxy,
+        "10.1.0.2:8080",
+        "10.1.0.2:8080",
+        "127.0.0.6",
+    ),
+    inbound(
+        SceneClient::Proxy,
+        "[fd00:1::2]:8080",
+        "[fd00:1::2]:8080",
+        "::6",
+    ),
 ];
 
 /// With TPROXY, the app sees who calls.
-const TRANSPARENT_WAYS: [Way; 6] = [
+const TRANSPARENT_CASES: [Case; 6] = [
     outbound("10.2.0.9:80", "10.2.0.9:80", "10.1.0.2"),
     outbound("[fd00:2::9]:80", "[fd00:2::9]:80", "fd00:1::2"),
-    inbound(Who::Client, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.1"),
     inbound(
-        Who::Client,
+        SceneClient::Client,
+        "10.1.0.2:8080",
+        "10.1.0.2:8080",
+        "10.1.0.1",
+    ),
+    inbound(
+        SceneClient::Client,
         "[fd00:1::2]:8080",
         "[fd00:1::2]:8080",
         "fd00:1::1",
     ),
-    inbound(Who::Proxy, "10.1.0.2:8080", "10.1.0.2:8080", "10.1.0.2"),
     inbound(
-        Who::Proxy,
+        SceneClient::Proxy,
+        "10.1.0.2:8080",
+        "10.1.0.2:8080",
+        "10.1.0.2",
+    ),
+    inbound(
+        SceneClient::Proxy,
         "[fd00:1::2]:8080",
         "[fd00:1::2]:8080",
         "fd00:1::2",
@@ -90,9 +125,9 @@ fn http_goes_through_it() -> Result<()> {
 fn other_protocols_go_through_it() -> Result<()> {
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
-        expect(|way| {
-            let seen = scene.say(way.who, way.to.parse()?)?;
-            way.expect_answer(&seen)
+        expect(|case| {
+            let view = scene.send_line(case.client, case.to.parse()?)?;
+            case.expect_response(&view)
         })
     })
 }
@@ -102,8 +137,8 @@ fn both_workers_get_connections() -> Result<()> {
     behind_both(|scene| {
         scene.start_proxy(&envoy(2)?)?;
         for _ in 0..MANY {
-            for way in [&WAYS[0], &WAYS[3]] {
-                way.expect_http(scene)?;
+            for case in [&CASES[0], &CASES[3]] {
+                case.expect_http(scene)?;
             }
         }
         for port in [OUTBOUND_PORT, INBOUND_PORT] {
@@ -137,9 +172,11 @@ fn it_may_run_before_the_interception() -> Result<()> {
     for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
         let mut scene = Scene::new()?;
         scene.start_proxy(&envoy(2)?)?;
-        let straight = scene.ask(Who::App, WAYS[0].to.parse()?)?;
+        let straight = scene.send_http(SceneClient::App, CASES[0].to.parse()?)?;
         ensure!(
-            straight.answer.is_ok_and(|answer| answer.told.is_none()),
+            straight
+                .response
+                .is_ok_and(|response| response.report.is_none()),
             "captured without an interception"
         );
         scene.intercept(mechanism)?;
@@ -157,10 +194,12 @@ fn with_tproxy_the_app_sees_the_client() -> Result<()> {
         })?;
         scene.intercept(mechanism)?;
         scene.start_proxy(&envoy(2)?)?;
-        for way in TRANSPARENT_WAYS.iter().cycle().take(MANY as usize) {
-            way.expect_http(&scene)
-                .and_then(|()| way.expect_answer(&scene.say(way.who, way.to.parse()?)?))
-                .with_context(|| format!("{mechanism:?}: {:?} to {}", way.who, way.to))?;
+        for case in TRANSPARENT_CASES.iter().cycle().take(MANY as usize) {
+            case.expect_http(&scene)
+                .and_then(|()| {
+                    case.expect_response(&scene.send_line(case.client, case.to.parse()?)?)
+                })
+                .with_context(|| format!("{mechanism:?}: {:?} to {}", case.client, case.to))?;
         }
     }
     Ok(())
@@ -180,45 +219,48 @@ fn behind_both(play: impl Fn(&mut Scene) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn expect(expectation: impl Fn(&Way) -> Result<()>) -> Result<()> {
-    WAYS.iter().try_for_each(|way| {
-        expectation(way).with_context(|| format!("{:?} to {}", way.who, way.to))
+fn expect(expectation: impl Fn(&Case) -> Result<()>) -> Result<()> {
+    CASES.iter().try_for_each(|case| {
+        expectation(case).with_context(|| format!("{:?} to {}", case.client, case.to))
     })
 }
 
 fn expect_http(scene: &Scene) -> Result<()> {
-    expect(|way| way.expect_http(scene))
+    expect(|case| case.expect_http(scene))
 }
 
 fn expect_refused(scene: &Scene) -> Result<()> {
-    expect(|way| {
-        let seen = scene.ask(way.who, way.to.parse()?)?;
-        ensure!(seen.answer == Err("ECONNREFUSED".to_owned()), "{seen:?}");
+    expect(|case| {
+        let view = scene.send_http(case.client, case.to.parse()?)?;
+        ensure!(view.response == Err("ECONNREFUSED".to_owned()), "{view:?}");
         Ok(())
     })
 }
 
-impl Way {
+impl Case {
     /// An answer, and that Envoy was told the original destination and the client's own address.
     fn expect_http(&self, scene: &Scene) -> Result<()> {
-        let seen = scene.ask(self.who, self.to.parse()?)?;
-        self.expect_answer(&seen)?;
-        let told = seen.answer.ok().and_then(|answer| answer.told);
-        let told = told.context("Envoy did not see it")?;
-        ensure!(told.listener == self.listener.to_string(), "{told:?}");
-        ensure!(told.original == self.original, "{told:?}");
-        let client = canonical(seen.local);
-        ensure!(told.client == client.to_string(), "{told:?}: {client}");
+        let view = scene.send_http(self.client, self.to.parse()?)?;
+        self.expect_response(&view)?;
+        let report = view.response.ok().and_then(|response| response.report);
+        let report = report.context("Envoy did not see it")?;
+        ensure!(report.listener == self.listener.to_string(), "{report:?}");
+        ensure!(report.original == self.original, "{report:?}");
+        let client = canonical(view.local);
+        ensure!(report.client == client.to_string(), "{report:?}: {client}");
         Ok(())
     }
 
-    fn expect_answer(&self, seen: &Seen) -> Result<()> {
-        let Ok(answer) = &seen.answer else {
-            anyhow::bail!("{seen:?}");
+    fn expect_response(&self, view: &ClientView) -> Result<()> {
+        let Ok(response) = &view.response else {
+            anyhow::bail!("{view:?}");
         };
-        ensure!(answer.who == self.answers, "{seen:?}");
-        ensure!(answer.peer.ip() == self.sees.parse::<IpAddr>()?, "{seen:?}");
-        ensure!(seen.peer == Some(self.to.parse()?), "{seen:?}");
+        ensure!(response.server == self.server, "{view:?}");
+        ensure!(
+            response.peer.ip() == self.peer.parse::<IpAddr>()?,
+            "{view:?}"
+        );
+        ensure!(view.peer == Some(self.to.parse()?), "{view:?}");
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use interceptor_testkit::{
     actor::protocol::{Family, Protocol, Reply, Request},
     scenario::address,
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 
 /// Where IPv6 stand-ins begin: documented, as the range that a pod cannot use for itself.
@@ -20,8 +20,8 @@ fn captured(setup: &Setup) -> World {
 }
 
 /// `who` dials `to`: who answers, or the errno.
-fn dial(world: &World, who: Who, to: &str) -> Result<String> {
-    let actor = world.actor(who)?;
+fn dial(world: &World, role: Role, to: &str) -> Result<String> {
+    let actor = world.actor(role)?;
     let address = address(to);
     let socket = actor.socket(Family::of(address), Protocol::Tcp)?;
     if let Reply::Error(errno) = actor.call(&Request::Connect { socket, address })? {
@@ -40,17 +40,17 @@ fn dial(world: &World, who: Who, to: &str) -> Result<String> {
 fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
     let world = captured(&Setup::default());
     for to in ["[fd00:2::9]:80", "[fd00:2::10]:80", "[fd00:2::9]:443"] {
-        let answer = dial(&world, Who::App, to).expect("a dial");
-        assert!(answer.contains("proxy:15001"), "{to}: {answer}");
+        let response = dial(&world, Role::App, to).expect("a dial");
+        assert!(response.contains("proxy:15001"), "{to}: {response}");
     }
     let route = format!("route add {STAND_INS_V6}/64 via fd00:1::2");
     world.peer().ip(&route).expect("a route");
     for number in 0..8_u128 {
         for port in [1, 2, 80, 15001] {
             let stand_in = Ipv6Addr::from_bits(STAND_INS_V6.to_bits() + number);
-            let answer = dial(&world, Who::Client, &format!("[{stand_in}]:{port}"));
-            let answer = answer.expect("a dial");
-            assert_eq!(answer, "ECONNREFUSED", "[{stand_in}]:{port}");
+            let response = dial(&world, Role::Client, &format!("[{stand_in}]:{port}"));
+            let response = response.expect("a dial");
+            assert_eq!(response, "ECONNREFUSED", "[{stand_in}]:{port}");
         }
     }
 }
@@ -65,8 +65,8 @@ fn an_app_that_dials_a_stand_in_that_is_none_is_refused() {
         "127.255.0.1:15001",
         "[fd69:6365:7074::7f:1]:80",
     ] {
-        let answer = dial(&world, Who::App, to).expect("a dial");
-        assert_eq!(answer, "ECONNREFUSED", "{to}");
+        let response = dial(&world, Role::App, to).expect("a dial");
+        assert_eq!(response, "ECONNREFUSED", "{to}");
     }
 }
 
@@ -80,8 +80,8 @@ fn another_namespace_in_the_same_cgroup_is_not_affected() {
         "127.0.0.1:80",
         "127.200.0.1:80",
     ] {
-        let answer = dial(&world, Who::Client, to).expect("a dial");
-        assert!(answer.contains("remote:80"), "{to}: {answer}");
+        let response = dial(&world, Role::Client, to).expect("a dial");
+        assert!(response.contains("remote:80"), "{to}: {response}");
     }
 }
 
@@ -92,22 +92,22 @@ fn pods_with_overlapping_addresses_do_not_see_one_another() {
     let (one, other) = (captured(&Setup::default()), captured(&Setup::default()));
     other.stop_proxy().expect("no proxy");
     for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
-        let answer = dial(&one, Who::App, to).expect("a dial");
-        assert!(answer.contains("proxy:15001"), "{to}: {answer}");
-        let answer = dial(&other, Who::App, to).expect("a dial");
-        assert_eq!(answer, "ECONNREFUSED", "{to}");
+        let response = dial(&one, Role::App, to).expect("a dial");
+        assert!(response.contains("proxy:15001"), "{to}: {response}");
+        let response = dial(&other, Role::App, to).expect("a dial");
+        assert_eq!(response, "ECONNREFUSED", "{to}");
     }
     drop(one);
     other.start_proxy().expect("a proxy");
-    let answer = dial(&other, Who::App, "10.2.0.9:80").expect("a dial");
-    assert!(answer.contains("proxy:15001"), "{answer}");
+    let response = dial(&other, Role::App, "10.2.0.9:80").expect("a dial");
+    assert!(response.contains("proxy:15001"), "{response}");
 }
 
 /// Detaching leaves what is open open, and what is new goes straight.
 #[test]
 fn after_detach_connections_go_straight() {
     let mut world = captured(&Setup::default());
-    let app = world.actor(Who::App).expect("an app");
+    let app = world.actor(Role::App).expect("an app");
     let socket = app.socket(Family::V4, Protocol::Tcp).expect("a socket");
     let request = Request::Connect {
         socket,
@@ -117,28 +117,28 @@ fn after_detach_connections_go_straight() {
     app.must(&Request::ReceiveLine { socket })
         .expect("introduced");
     world.detach();
-    let app = world.actor(Who::App).context("an app").expect("an app");
+    let app = world.actor(Role::App).context("an app").expect("an app");
     let data = "still there\n".to_owned();
     app.must(&Request::Send { socket, data }).expect("sent");
     let echo = app.must(&Request::ReceiveLine { socket }).expect("an echo");
     assert_eq!(echo, Reply::Data("still there".to_owned()));
-    for (who, to) in [(Who::App, "10.2.0.9:80"), (Who::App, "[fd00:2::9]:80")] {
-        let answer = dial(&world, who, to).expect("a dial");
-        assert!(answer.contains("remote:80"), "{to}: {answer}");
+    for (role, to) in [(Role::App, "10.2.0.9:80"), (Role::App, "[fd00:2::9]:80")] {
+        let response = dial(&world, role, to).expect("a dial");
+        assert!(response.contains("remote:80"), "{to}: {response}");
     }
-    let answer = dial(&world, Who::Client, "10.1.0.2:8080").expect("a dial");
-    assert!(answer.contains("app:8080"), "{answer}");
-    let answer = dial(&world, Who::App, "127.200.0.1:80").expect("a dial");
-    assert!(answer.contains("app:80"), "{answer}");
+    let response = dial(&world, Role::Client, "10.1.0.2:8080").expect("a dial");
+    assert!(response.contains("app:8080"), "{response}");
+    let response = dial(&world, Role::App, "127.200.0.1:80").expect("a dial");
+    assert!(response.contains("app:80"), "{response}");
 }
 
-const OLD: &[(Who, &str)] = &[
-    (Who::App, "10.2.0.9:80"),
-    (Who::App, "[fd00:2::9]:80"),
-    (Who::App, "10.1.0.2:80"),
-    (Who::Proxy, "10.2.0.9:80"),
-    (Who::Client, "10.1.0.2:8080"),
-    (Who::Client, "[fd00:1::2]:8080"),
+const OLD: &[(Role, &str)] = &[
+    (Role::App, "10.2.0.9:80"),
+    (Role::App, "[fd00:2::9]:80"),
+    (Role::App, "10.1.0.2:80"),
+    (Role::Proxy, "10.2.0.9:80"),
+    (Role::Client, "10.1.0.2:8080"),
+    (Role::Client, "[fd00:1::2]:8080"),
 ];
 
 /// What is open when the pod is attached goes on. (Not compared with iptables: where conntrack
@@ -150,8 +150,8 @@ fn connections_older_than_the_interception_go_on() {
         ..Setup::default()
     };
     let world = captured(&setup);
-    for ((who, to), socket) in OLD.iter().zip(world.old_connections()) {
-        let (actor, socket) = (world.actor(*who).expect("an actor"), *socket);
+    for ((role, to), socket) in OLD.iter().zip(world.old_connections()) {
+        let (actor, socket) = (world.actor(*role).expect("an actor"), *socket);
         let data = "still there\n".to_owned();
         actor.must(&Request::Send { socket, data }).expect("sent");
         let echo = actor
@@ -160,9 +160,9 @@ fn connections_older_than_the_interception_go_on() {
         assert_eq!(
             echo,
             Reply::Data("still there".to_owned()),
-            "{who:?} to {to}"
+            "{role:?} to {to}"
         );
         let peer = actor.must(&Request::PeerName { socket }).expect("a name");
-        assert_eq!(peer, Reply::Name(address(to)), "{who:?} to {to}");
+        assert_eq!(peer, Reply::Name(address(to)), "{role:?} to {to}");
     }
 }

@@ -55,16 +55,16 @@ impl<'a> InPod<'a> {
     }
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// It exits with `code`, and says all of `words`.
 #[track_caller]
 fn expect(output: &Output, code: i32, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
+    let printed = output_text(output);
+    assert_eq!(output.status.code(), Some(code), "{printed}");
     for word in words {
-        assert!(said.contains(word), "no {word:?} in: {said}");
+        assert!(printed.contains(word), "no {word:?} in: {printed}");
     }
 }

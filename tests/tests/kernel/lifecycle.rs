@@ -3,9 +3,9 @@
 mod at_once;
 mod attaching;
 mod closed_pipes;
+mod deleted;
 mod detaching;
 mod explaining;
-mod gone;
 mod killed;
 mod localhost_routes;
 mod replacing;

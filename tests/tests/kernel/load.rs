@@ -10,7 +10,7 @@ use interceptor_testkit::{
     },
     scenario::address,
     users::APP,
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 
 fn captured(setup: &Setup) -> World {
@@ -33,9 +33,15 @@ fn connect(actor: &Actor, to: SocketAddr) -> Result<Handle> {
     let Reply::Data(line) = actor.must(&Request::ReceiveLine { socket })? else {
         anyhow::bail!("no introduction");
     };
-    let said: Introduction = serde_json::from_str(&line).context(line)?;
-    ensure!(said.who == "proxy:15001", "{to}: {said:?}");
-    ensure!(said.original_v4 == to.to_string(), "{to}: {said:?}");
+    let introduction: Introduction = serde_json::from_str(&line).context(line)?;
+    ensure!(
+        introduction.server == "proxy:15001",
+        "{to}: {introduction:?}"
+    );
+    ensure!(
+        introduction.original_v4 == to.to_string(),
+        "{to}: {introduction:?}"
+    );
     let peer = actor.must(&Request::PeerName { socket })?;
     ensure!(peer == Reply::Name(to), "{to}: {peer:?}");
     Ok(socket)
@@ -83,8 +89,8 @@ fn more_destinations_than_stand_ins() {
     };
     let world = captured(&setup);
     let (app, proxy) = (
-        world.actor(Who::App).expect("an app"),
-        world.actor(Who::ProxyServer).expect("a proxy"),
+        world.actor(Role::App).expect("an app"),
+        world.actor(Role::ProxyServer).expect("a proxy"),
     );
     let listener = proxy.listen(address("0.0.0.0:15001")).expect("a listener");
     let open: Vec<_> = (0..OPEN)
@@ -102,7 +108,7 @@ fn more_destinations_than_stand_ins() {
     }
     for (number, (client, server)) in (0_u32..).zip(open) {
         let own = destination(number);
-        let original = ask(proxy, server, Level::Ip).expect("an answer");
+        let original = query(proxy, server, Level::Ip).expect("an answer");
         assert!(is_own_or_unknown(&original, own), "{own}: {original:?}");
         let data = "ping\n".to_owned();
         app.must(&Request::Send {
@@ -110,8 +116,8 @@ fn more_destinations_than_stand_ins() {
             data,
         })
         .expect("sent");
-        let heard = proxy.must(&Request::ReceiveLine { socket: server });
-        assert_eq!(heard.expect("heard"), Reply::Data("ping".to_owned()));
+        let received = proxy.must(&Request::ReceiveLine { socket: server });
+        assert_eq!(received.expect("heard"), Reply::Data("ping".to_owned()));
     }
 }
 
@@ -141,13 +147,13 @@ fn accepted(
         address: to,
     })?;
     let server = proxy.accept(listener)?;
-    let original = ask(proxy, server, Level::Ip)?;
-    let is_told = matches!(&original, Reply::Original { address, .. } if *address == to);
-    ensure!(is_told, "{to}: {original:?}");
+    let original = query(proxy, server, Level::Ip)?;
+    let reads = matches!(&original, Reply::Original { address, .. } if *address == to);
+    ensure!(reads, "{to}: {original:?}");
     Ok((socket, server))
 }
 
-fn ask(proxy: &Actor, socket: Handle, level: Level) -> Result<Reply> {
+fn query(proxy: &Actor, socket: Handle, level: Level) -> Result<Reply> {
     let length = size_of::<libc::sockaddr_in>();
     proxy.call(&Request::OriginalDestination {
         socket,

@@ -136,7 +136,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (work(), start.elapsed())
 }
 
-fn tell(what: &str, mut times: Vec<Duration>) {
+fn print_times(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let total: Duration = times.iter().sum();
     let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
@@ -184,7 +184,7 @@ fn a_node_full_of_pods_is_attached_from_one_process() {
         first.push(time);
     }
     println!("the first, which loads the programs: {:.1?}", first[0]);
-    tell("the others", first.split_off(1));
+    print_times("the others", first.split_off(1));
     let (attached, time) = timed(|| attaching.dataplane.attached().expect("a list"));
     let ours = attaching.pods.iter().map(Netns::cookie);
     for cookie in ours {
@@ -197,7 +197,7 @@ fn a_node_full_of_pods_is_attached_from_one_process() {
         assert_eq!(refreshed.expect("refreshed"), Some(Attached::Unchanged));
         time
     });
-    tell("attached again, unchanged", refreshed.collect());
+    print_times("attached again, unchanged", refreshed.collect());
     let (tidied, time) = timed(|| attaching.dataplane.sweep());
     tidied.expect("tidied");
     println!("to tidy up: {time:.1?}");

@@ -65,12 +65,15 @@ impl Subjects {
 
 #[track_caller]
 fn expect_refusal(command: &Command, output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {printed}");
     for word in words {
-        assert!(said.contains(word), "{command:?}: no {word:?} in: {said}");
+        assert!(
+            printed.contains(word),
+            "{command:?}: no {word:?} in: {printed}"
+        );
     }
     assert!(output.stdout.is_empty(), "{command:?}: {output:?}");
-    assert!(said.len() < 2000, "{command:?}: {said}");
-    assert!(!said.contains("panicked"), "{command:?}: {said}");
+    assert!(printed.len() < 2000, "{command:?}: {printed}");
+    assert!(!printed.contains("panicked"), "{command:?}: {printed}");
 }

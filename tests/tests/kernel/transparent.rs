@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::{
     settings::{Mode, Settings},
-    sidecar::{Proxy, Scene, Seen, Who},
+    sidecar::{ClientView, Proxy, Scene, SceneClient},
     world::Mechanism,
 };
 
@@ -52,28 +52,28 @@ fn transparent_scene(mechanism: Mechanism) -> Result<Scene> {
 /// All of `count` connections that are open at once get their own answers, for both families.
 fn expect_all_served(scene: &Scene, count: usize) -> Result<()> {
     for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
-        let seen = scene.ask_at_once(Who::Client, to.parse()?, count)?;
-        expect_own_answers(&seen).with_context(|| to.to_owned())?;
-        ensure!(seen.len() == count, "{} of {count}", seen.len());
+        let view = scene.send_http_at_once(SceneClient::Client, to.parse()?, count)?;
+        expect_own_responses(&view).with_context(|| to.to_owned())?;
+        ensure!(view.len() == count, "{} of {count}", view.len());
     }
     Ok(())
 }
 
 /// Each client has received the app's response to its own request, and the app has seen the client's
 /// address with a port of the proxy's.
-fn expect_own_answers(all: &[Seen]) -> Result<()> {
-    for seen in all {
-        let answer = seen
-            .answer
+fn expect_own_responses(all: &[ClientView]) -> Result<()> {
+    for view in all {
+        let response = view
+            .response
             .as_ref()
             .ok()
-            .with_context(|| format!("{seen:?}"))?;
-        ensure!(answer.who == "app:8080", "{seen:?}");
-        ensure!(answer.peer.ip() == seen.local.ip(), "{seen:?}");
-        ensure!(answer.peer.port() != seen.local.port(), "{seen:?}");
-        let told = answer.told.as_ref().context("no proxy")?;
-        ensure!(told.listener == "15006", "{seen:?}");
-        ensure!(told.client == seen.local.to_string(), "{seen:?}");
+            .with_context(|| format!("{view:?}"))?;
+        ensure!(response.server == "app:8080", "{view:?}");
+        ensure!(response.peer.ip() == view.local.ip(), "{view:?}");
+        ensure!(response.peer.port() != view.local.port(), "{view:?}");
+        let report = response.report.as_ref().context("no proxy")?;
+        ensure!(report.listener == "15006", "{view:?}");
+        ensure!(report.client == view.local.to_string(), "{view:?}");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{fs, path::Path, thread, time::Instant};
 use interceptor_testkit::{
     actor::protocol::Handle,
     dialler::{Dialler, Plan},
-    lab::{call, dial, echoes, said, wait_until},
+    lab::{call, dial, echoes, stderr_of, wait_until},
     machine::Exclusive,
     node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE, STRAIGHT},
     users::{APP, ROOT},
@@ -64,8 +64,8 @@ impl Scene {
 
     fn open(&self) -> Vec<Handle> {
         let opened = self.pods.iter().map(|pod| {
-            let (socket, answer) = call(pod.app().expect("the app"), REMOTE).expect("a call");
-            assert_eq!(answer, CAPTURED);
+            let (socket, response) = call(pod.app().expect("the app"), REMOTE).expect("a call");
+            assert_eq!(response, CAPTURED);
             socket
         });
         opened.collect()
@@ -126,8 +126,8 @@ fn an_agent_of_another_build_takes_over_from_a_killed_one() {
         // Its plugin is the one that is called now.
         let manifest = Manifest::of_mesh("new", &scene.node.new_uid());
         let new = scene.node.run(manifest).expect("a pod");
-        let answer = dial(new.app().expect("the app"), REMOTE);
-        assert_eq!(answer.expect("a call"), CAPTURED);
+        let response = dial(new.app().expect("the app"), REMOTE);
+        assert_eq!(response.expect("a call"), CAPTURED);
         scene.node.delete(new).expect("deleted");
     }
     expect_all_captured(diallers);
@@ -142,10 +142,10 @@ fn an_agent_killed_while_it_takes_over_from_another_build() {
     let mut scene = Scene::new(&alone);
     let open = scene.open();
     let [own, other] = builds();
-    let begun = Instant::now();
+    let started = Instant::now();
     scene.replace(&other);
     scene.until_ready();
-    let step = begun.elapsed() * 3 / 2 / KILLS;
+    let step = started.elapsed() * 3 / 2 / KILLS;
     let mut builds = [&other, &own];
     let mut in_between = 0;
     // A dialler does not last for ever.
@@ -188,9 +188,9 @@ fn uninstalling_leaves_running_pods_captured_by_default() {
         let runtime = &scene.node.runtime;
         command.arg("--cni-conf-dir").arg(&runtime.conf);
         command.arg("--cni-bin-dir").arg(&runtime.bin).args(more);
-        said(&mut command).expect("uninstalled")
+        stderr_of(&mut command).expect("uninstalled")
     };
-    let answers = |scene: &Scene| -> Vec<String> {
+    let responses = |scene: &Scene| -> Vec<String> {
         let apps = scene.pods.iter().map(|pod| pod.app().expect("the app"));
         apps.map(|app| dial(app, REMOTE).expect("a call")).collect()
     };
@@ -198,16 +198,16 @@ fn uninstalling_leaves_running_pods_captured_by_default() {
     // It stays for them, and lets others pass.
     let network = scene.node.runtime.network().expect("a network");
     assert_eq!(network["plugins"][1]["uninstalled"], true, "{network}");
-    assert_eq!(answers(&scene), [CAPTURED; 2]);
+    assert_eq!(responses(&scene), [CAPTURED; 2]);
     for pod in &mut scene.pods {
         pod.start_proxy(&scene.node).expect("another proxy");
     }
-    assert_eq!(answers(&scene), [CAPTURED; 2]);
-    let said = uninstall(&scene, &["--now"]);
-    assert_eq!(answers(&scene), [STRAIGHT; 2], "{said}");
+    assert_eq!(responses(&scene), [CAPTURED; 2]);
+    let printed = uninstall(&scene, &["--now"]);
+    assert_eq!(responses(&scene), [STRAIGHT; 2], "{printed}");
     for pod in &scene.pods {
         let uid = &pod.manifest.uid;
-        assert!(said.contains(&format!("pod {uid}")), "{uid}: {said}");
+        assert!(printed.contains(&format!("pod {uid}")), "{uid}: {printed}");
         let to = format!("{}:8080", pod.addresses().expect("addresses")[0]);
         assert_eq!(dial(&scene.node.client, &to).expect("a call"), "app:8080");
     }
@@ -218,6 +218,6 @@ fn uninstalling_leaves_running_pods_captured_by_default() {
     // New pods start without us.
     let manifest = Manifest::of_mesh("new", &scene.node.new_uid());
     let new = scene.node.run(manifest).expect("a pod");
-    let answer = dial(new.app().expect("the app"), REMOTE);
-    assert_eq!(answer.expect("a call"), STRAIGHT);
+    let response = dial(new.app().expect("the app"), REMOTE);
+    assert_eq!(response.expect("a call"), STRAIGHT);
 }

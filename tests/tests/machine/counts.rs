@@ -21,7 +21,7 @@ use interceptor_ebpf::{
 };
 use interceptor_testkit::{
     actor::{Actor, protocol::Handle},
-    lab::{Lab, STOCK, Who, dial},
+    lab::{Caller, Lab, STOCK, dial},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
     users::APP,
 };
@@ -74,32 +74,32 @@ fn counted(act: impl FnOnce()) -> Vec<Count> {
     more.filter(|(.., more)| *more != 0).collect()
 }
 
-fn expect(lab: &Lab, who: Who, to: &str, answer: &str, times: usize) {
+fn expect(lab: &Lab, caller: Caller, to: &str, response: &str, times: usize) {
     for _ in 0..times {
-        assert_eq!(lab.dial(who, to).expect("a dial"), answer);
+        assert_eq!(lab.dial(caller, to).expect("a dial"), response);
     }
 }
 
 /// Connections of every kind.
 fn talk(lab: &Lab, listeners: Vec<Handle>) {
     let to = "10.2.0.9:80";
-    expect(lab, Who::App, to, "proxy:15001 for 10.2.0.9:80", 3);
-    expect(lab, Who::App, "127.0.0.1:8080", "server:8080", 4);
+    expect(lab, Caller::App, to, "proxy:15001 for 10.2.0.9:80", 3);
+    expect(lab, Caller::App, "127.0.0.1:8080", "server:8080", 4);
     for to in [to, "[fd00:2::9]:80"] {
         assert_eq!(dial(&lab.proxy, to).expect("a dial"), "remote:80");
     }
     let to = "10.1.0.2:8080";
-    expect(lab, Who::Client, to, "proxy:15006 for 10.1.0.2:8080", 5);
-    expect(lab, Who::Client, "10.1.0.2:15021", "ECONNREFUSED", 6);
-    expect(lab, Who::App, "[fe80::1]:80", "EINVAL", 1);
-    expect(lab, Who::App, "127.200.0.1:80", "ECONNREFUSED", 2);
+    expect(lab, Caller::Client, to, "proxy:15006 for 10.1.0.2:8080", 5);
+    expect(lab, Caller::Client, "10.1.0.2:15021", "ECONNREFUSED", 6);
+    expect(lab, Caller::App, "[fe80::1]:80", "EINVAL", 1);
+    expect(lab, Caller::App, "127.200.0.1:80", "ECONNREFUSED", 2);
     lab.close(listeners).expect("closed");
-    expect(lab, Who::App, "10.2.0.9:443", "ECONNREFUSED", 7);
-    expect(lab, Who::Client, to, "ECONNREFUSED", 8);
+    expect(lab, Caller::App, "10.2.0.9:443", "ECONNREFUSED", 7);
+    expect(lab, Caller::Client, to, "ECONNREFUSED", 8);
 }
 
 /// What is counted of them, in the order of the numbers.
-fn told() -> Vec<Count> {
+fn expected() -> Vec<Count> {
     vec![
         (Outbound, Passed(Reason::AppToSelf), 4),
         (Outbound, Passed(Reason::ProxyUidGid), 2),
@@ -119,7 +119,7 @@ fn connections_are_counted_by_what_became_of_them() {
     let lab = Lab::alone(&alone).expect("a lab");
     let listeners = lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
-    assert_eq!(counted(|| talk(&lab, listeners)), told());
+    assert_eq!(counted(|| talk(&lab, listeners)), expected());
 }
 
 /// Of what kubepods' program has captured, passed or refused, the root's counts nothing.
@@ -133,14 +133,14 @@ fn connections_that_are_seen_at_two_places_are_counted_once() {
     let stranger = Actor::start("app", APP, lab.pod.namespace(), Some(&elsewhere));
     let stranger = stranger.expect("an actor");
     // A socket that only the root's program sees is counted, too.
-    let seen_once = counted(|| {
+    let counted_once = counted(|| {
         for _ in 0..3 {
-            let answer = dial(&stranger, "127.0.0.1:8080").expect("a dial");
-            assert_eq!(answer, "server:8080");
+            let response = dial(&stranger, "127.0.0.1:8080").expect("a dial");
+            assert_eq!(response, "server:8080");
         }
     });
-    assert_eq!(seen_once, [(Outbound, Passed(Reason::AppToSelf), 3)]);
-    assert_eq!(counted(|| talk(&lab, listeners)), told());
+    assert_eq!(counted_once, [(Outbound, Passed(Reason::AppToSelf), 3)]);
+    assert_eq!(counted(|| talk(&lab, listeners)), expected());
 }
 
 /// A pod that nobody has captured is not looked at.
@@ -168,23 +168,23 @@ fn the_agent_tells_how_many_connections_there_were() {
     let pod = node.run(pod).expect("a pod");
     let app = pod.app().expect("the app");
     for _ in 0..3 {
-        let answer = dial(app, REMOTE).expect("a dial");
-        assert!(answer.starts_with(PROXIED), "{answer}");
+        let response = dial(app, REMOTE).expect("a dial");
+        assert!(response.starts_with(PROXIED), "{response}");
     }
     let proxy = pod.container("proxy").expect("the proxy");
     for _ in 0..2 {
         assert_eq!(dial(proxy, REMOTE).expect("a dial"), STRAIGHT);
     }
     let address = format!("{}:8080", pod.addresses().expect("addresses")[0]);
-    let answer = dial(&node.client, &address).expect("a dial");
-    assert!(answer.starts_with("proxy:15006"), "{answer}");
-    let told = [
+    let response = dial(&node.client, &address).expect("a dial");
+    assert!(response.starts_with("proxy:15006"), "{response}");
+    let expected = [
         ("outbound", "captured", "prefix_included", 3.0),
         ("outbound", "passed", "proxy_uid_gid", 2.0),
         ("inbound", "captured", "inbound_port_included", 1.0),
     ];
     for is_last in [false, true] {
-        for (direction, verdict, reason, count) in told {
+        for (direction, verdict, reason, count) in expected {
             let labels =
                 format!(r#"direction="{direction}",verdict="{verdict}",reason="{reason}""#);
             let metric = agent.metric(&format!("interceptor_connections_total{{{labels}}}"));

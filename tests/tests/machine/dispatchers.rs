@@ -5,7 +5,7 @@ use std::time::Instant;
 use interceptor::bpf::{dispatcher, maps::Maps, object::Object, pins::Pins};
 use interceptor_testkit::{
     bpf::calls::{Between, WORDS},
-    lab::{Lab, STOCK, Who},
+    lab::{Caller, Lab, STOCK},
 };
 
 use crate::alone;
@@ -24,8 +24,11 @@ fn labs(alone: &interceptor_testkit::machine::Exclusive) -> [Lab; 2] {
 }
 
 fn dial(lab: &Lab) -> [String; 2] {
-    [(Who::App, "10.2.0.9:80"), (Who::Client, "10.1.0.2:8080")]
-        .map(|(who, to)| lab.dial(who, to).expect("a dial"))
+    [
+        (Caller::App, "10.2.0.9:80"),
+        (Caller::Client, "10.1.0.2:8080"),
+    ]
+    .map(|(caller, to)| lab.dial(caller, to).expect("a dial"))
 }
 
 const CAPTURED: [&str; 2] = [
@@ -61,10 +64,10 @@ fn as_many_as_a_node_has_pods_are_loaded_at_once() {
     pins.create().expect("folders");
     let loaded = Object::new(pins.clone()).read().and_then(|_maps_made| {
         let maps = Maps::open(&pins.maps())?;
-        let begin = Instant::now();
+        let start = Instant::now();
         let programs = (1..=PODS).map(|netns| dispatcher::load(&maps, netns));
         let programs: Vec<_> = programs.collect::<Result<_, _>>()?;
-        Ok((programs.len(), begin.elapsed()))
+        Ok((programs.len(), start.elapsed()))
     });
     pins.remove_all().expect("removed");
     let (count, elapsed) = loaded.expect("loaded");

@@ -51,7 +51,7 @@ fn the_first_attach_is_killed() {
             );
         }
         lab.detach().expect("detached");
-        assert!(!pins::folder().exists(), "{killing:?}");
+        assert!(!pins::dir().exists(), "{killing:?}");
         let changes = lab.changes_since(&before).expect("traces");
         assert_eq!(changes, NOTHING, "{killing:?}");
         assert_eq!(lab.dial_all().expect("dials"), all_direct(), "{killing:?}");
@@ -137,8 +137,8 @@ const WRECKS: [Wreck; 5] = [
         name: "folders, and nothing in them",
         make: |layout| {
             remove(&[layout.to_owned()]);
-            for folder in ["maps", "programs", "cgroups", "netns"] {
-                fs::create_dir_all(layout.join(folder)).expect("a folder");
+            for dir in ["maps", "programs", "cgroups", "netns"] {
+                fs::create_dir_all(layout.join(dir)).expect("a folder");
             }
         },
     },
@@ -175,7 +175,7 @@ fn what_is_half_there_is_made_whole_or_removed() {
     for Wreck { name, make } in WRECKS {
         for attach_first in [true, false] {
             lab.attach(STOCK).expect("attached");
-            make(&pins::folder());
+            make(&pins::dir());
             if attach_first {
                 lab.attach(STOCK)
                     .unwrap_or_else(|error| panic!("{name}: {error:#}"));

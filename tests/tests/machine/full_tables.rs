@@ -4,7 +4,7 @@ use interceptor_testkit::{
     actor::Actor,
     bpf::maps::Map,
     inner::put_inside,
-    lab::{Lab, STOCK, Who, dial},
+    lab::{Caller, Lab, STOCK, dial},
     netns::Netns,
     users::ROOT,
 };
@@ -50,8 +50,8 @@ fn lab(alone: &interceptor_testkit::machine::Exclusive) -> Lab {
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
     for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
-        let answer = lab.dial(Who::App, to).expect("a dial");
-        assert_eq!(answer, format!("proxy:15001 for {to}"));
+        let response = lab.dial(Caller::App, to).expect("a dial");
+        assert_eq!(response, format!("proxy:15001 for {to}"));
     }
     lab
 }
@@ -69,16 +69,16 @@ fn without_room_for_stand_ins_connections_are_refused() {
     let lab = lab(&alone);
     fill("icept_stand_ins");
     for (to, _) in NEW {
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "ECONNREFUSED");
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), "ECONNREFUSED");
         assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
     }
     // What is known already needs no room, nor does what comes in.
-    let known = lab.dial(Who::App, "10.2.0.9:80").expect("a dial");
+    let known = lab.dial(Caller::App, "10.2.0.9:80").expect("a dial");
     assert_eq!(known, "proxy:15001 for 10.2.0.9:80");
-    let inbound = lab.dial(Who::Client, "10.1.0.2:8080").expect("a dial");
+    let inbound = lab.dial(Caller::Client, "10.1.0.2:8080").expect("a dial");
     assert_eq!(inbound, "proxy:15006 for 10.1.0.2:8080");
     // What is not captured is not concerned.
-    let local = lab.dial(Who::App, "127.0.0.1:8080").expect("a dial");
+    let local = lab.dial(Caller::App, "127.0.0.1:8080").expect("a dial");
     assert_eq!(local, "server:8080");
 }
 
@@ -89,7 +89,7 @@ fn without_room_for_destinations_connections_are_captured() {
     let lab = lab(&alone);
     fill("icept_forward");
     for (to, captured) in NEW.into_iter().chain(NEW) {
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), captured);
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), captured);
         assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
     }
 }
@@ -125,15 +125,15 @@ fn without_room_for_another_pod_the_attach_is_refused() {
     let full = fill("icept_next");
     let mut attach = other.attach_command(STOCK);
     let output = interceptor_testkit::command::output(&mut attach, "").expect("a run");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("full"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("full"), "{printed}");
     let changes = other.changes_since(&before).expect("traces");
     assert_eq!(changes, interceptor_testkit::lab::NOTHING);
-    let answer = other.dial(Who::App, "10.2.0.9:80").expect("a dial");
-    assert_eq!(answer, "remote:80");
-    let answer = lab.dial(Who::App, "10.2.0.9:443").expect("a dial");
-    assert_eq!(answer, "proxy:15001 for 10.2.0.9:443");
+    let response = other.dial(Caller::App, "10.2.0.9:80").expect("a dial");
+    assert_eq!(response, "remote:80");
+    let response = lab.dial(Caller::App, "10.2.0.9:443").expect("a dial");
+    assert_eq!(response, "proxy:15001 for 10.2.0.9:443");
     // One less, and it fits.
     let foreign = full.keys().expect("keys");
     let foreign = foreign.iter().find(|key| key[..4] == [0xff; 4]);
@@ -153,11 +153,11 @@ fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
     let other = Lab::alone(&alone).expect("another lab");
     other.start_proxy().expect("a proxy");
     let full = fill_with("icept_routes", WHOLE);
-    let said = other.attach(STOCK).expect("attached");
-    assert!(said.contains("(icept_routes) is full"), "{said}");
+    let printed = other.attach(STOCK).expect("attached");
+    assert!(printed.contains("(icept_routes) is full"), "{printed}");
     for pod in [&lab, &other] {
         for (to, captured) in NEW {
-            assert_eq!(pod.dial(Who::App, to).expect("a dial"), captured);
+            assert_eq!(pod.dial(Caller::App, to).expect("a dial"), captured);
         }
     }
     // With room again, the next attach copies them.
@@ -166,6 +166,6 @@ fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
     for key in foreign.take(1000) {
         full.remove(key).expect("removed");
     }
-    let said = other.attach(STOCK).expect("attached");
-    assert!(!said.contains("table of routes"), "{said}");
+    let printed = other.attach(STOCK).expect("attached");
+    assert!(!printed.contains("table of routes"), "{printed}");
 }

@@ -4,7 +4,7 @@ use interceptor_testkit::{
     actor::Actor,
     command::output,
     dialler::{Dialler, Plan},
-    lab::{Lab, NOTHING, STOCK, all_captured, all_direct, said},
+    lab::{Lab, NOTHING, STOCK, all_captured, all_direct, stderr_of},
     users::{APP, ROOT},
 };
 
@@ -41,8 +41,8 @@ fn all_pods_are_detached_at_once() {
         lab.start_proxy().expect("a proxy");
         lab.attach(STOCK).expect("attached");
     }
-    let said = said(&mut interceptor(&["detach", "--all"])).expect("detached");
-    assert!(said.contains('3'), "{said}");
+    let printed = stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
+    assert!(printed.contains('3'), "{printed}");
     expect_nothing_left();
     for (lab, before) in labs.iter().zip(&before) {
         assert_eq!(lab.changes_since(before).expect("traces"), NOTHING);
@@ -69,7 +69,7 @@ fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
         for lab in &labs {
             lab.attach(STOCK).expect("attached");
         }
-        said(&mut interceptor(&["detach", "--all"])).expect("detached");
+        stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
     }
     let expected = [["proxy:15001", "remote:80"], ["proxy:15006", "server:8080"]];
     for (dialler, expected) in crowd.into_iter().zip(expected.into_iter().cycle()) {
@@ -91,10 +91,10 @@ fn a_pod_is_detached_with_all_after_its_name_is_gone() {
     let guest = guest.expect("an actor");
     let mut attach = interceptor(&["attach", "--netns", &guest.pid().to_string()]);
     attach.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
-    said(&mut attach).expect("attached");
+    stderr_of(&mut attach).expect("attached");
     drop(guest);
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
-    said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
     expect_nothing_left();
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
@@ -102,7 +102,7 @@ fn a_pod_is_detached_with_all_after_its_name_is_gone() {
 #[test]
 fn where_nothing_is_attached_nothing_is_made() {
     let _alone = alone();
-    let again = said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    let again = stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
     assert!(again.contains('0'), "{again}");
     let status = output(&mut interceptor(&["status"]), "").expect("status");
     assert!(status.status.success(), "{status:?}");

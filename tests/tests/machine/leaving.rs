@@ -4,7 +4,7 @@ use std::fs;
 
 use interceptor_testkit::{
     bpf::pins,
-    lab::{cookie, dial, said},
+    lab::{cookie, dial, stderr_of},
     machine::Exclusive,
     node::{CAPTURED, Driver, Manifest, Node, Pod, REMOTE, STRAIGHT},
 };
@@ -25,7 +25,7 @@ fn uninstall(node: &Node) -> String {
     let mut command = interceptor(&["uninstall", "--node"]);
     command.arg("--cni-conf-dir").arg(&node.runtime.conf);
     command.arg("--cni-bin-dir").arg(&node.runtime.bin);
-    said(&mut command).expect("uninstalled")
+    stderr_of(&mut command).expect("uninstalled")
 }
 
 /// A node whose agent has captured a pod and was killed, and which is uninstalled by now.
@@ -35,10 +35,10 @@ fn uninstalled(alone: &Exclusive) -> (Node, Pod) {
     let pod = run(&node, "web");
     assert_eq!(dialled(&pod), CAPTURED);
     agent.kill().expect("killed");
-    let said = uninstall(&node);
-    assert!(said.contains("until the last captured pod"), "{said}");
+    let printed = uninstall(&node);
+    assert!(printed.contains("until the last captured pod"), "{printed}");
     for left in ["agent.sock", "agent.sock.lock"] {
-        assert!(!node.folder().join(left).exists(), "{left}");
+        assert!(!node.dir().join(left).exists(), "{left}");
     }
     (node, pod)
 }
@@ -91,7 +91,7 @@ fn a_pod_that_ends_takes_nothing_from_others() {
 fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
     let alone = alone();
     let (node, pod) = uninstalled(&alone);
-    said(&mut interceptor(&["detach", "--all"])).expect("detached");
+    stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
     assert_eq!(dialled(&pod), STRAIGHT);
     assert_eq!(dialled(&run(&node, "new")), STRAIGHT);
     expect_clean(&node);

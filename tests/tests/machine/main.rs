@@ -9,9 +9,9 @@ mod last;
 mod leaving;
 mod shares;
 mod swept;
-mod telling;
 mod uninstalling;
 mod upgrade;
+mod verdict_log;
 
 use std::{
     process::Command,

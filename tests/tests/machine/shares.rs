@@ -8,7 +8,7 @@ use interceptor_testkit::{
     command::{bounded, run},
     dialler::{Dialler, Plan},
     interceptor,
-    lab::{Lab, STOCK, Who},
+    lab::{Caller, Lab, STOCK},
     netns::Netns,
     users::APP,
 };
@@ -75,10 +75,10 @@ fn dial_many(lab: &Lab, first: &str, destinations: u32) {
     };
     let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
     let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
-    let answers = dialler.finish().expect("answers");
+    let responses = dialler.finish().expect("answers");
     // Each reaches the proxy, as what it was: nothing is refused for want of room.
-    assert_eq!(answers.names(), ["proxy:15001"], "{answers:?}");
-    assert_eq!(answers.dials(), destinations);
+    assert_eq!(responses.names(), ["proxy:15001"], "{responses:?}");
+    assert_eq!(responses.dials(), destinations);
 }
 
 /// A pod that needs more than its share evicts its own oldest stand-ins, and gives back what it has
@@ -103,8 +103,8 @@ fn a_greedy_pod_takes_no_stand_in_from_others() {
     assert_eq!(evicted(&lab), u64::from(MORE));
     // The newest are known, and what was evicted gets another.
     for to in ["10.64.0.0:80", "10.64.0.1:80"] {
-        let answer = lab.dial(Who::App, to).expect("a dial");
-        assert_eq!(answer, format!("proxy:15001 for {to}"));
+        let response = lab.dial(Caller::App, to).expect("a dial");
+        assert_eq!(response, format!("proxy:15001 for {to}"));
     }
     // Fewer pods have more each.
     bystanders.truncate(PODS / 2 - 1);

@@ -7,7 +7,7 @@ use interceptor_testkit::{
     cgroup::Cgroup,
     command::{bounded, output},
     interceptor,
-    lab::{Lab, NOTHING, STOCK, all_captured, said, wait_until},
+    lab::{Lab, NOTHING, STOCK, all_captured, stderr_of, wait_until},
     netns::Netns,
 };
 
@@ -29,7 +29,7 @@ impl Mortal {
         let mut attach = bounded(interceptor::binary());
         attach.arg("attach").arg("--netns").arg(netns.path());
         attach.arg("--cgroup").arg(cgroup).args(STOCK);
-        said(&mut attach).expect("attached");
+        stderr_of(&mut attach).expect("attached");
         let cookie = cookie_of(netns.path());
         assert!(is_kept(cookie));
         Self { netns, cookie }
@@ -111,6 +111,6 @@ fn all_that_are_gone_are_detached_with_all() {
     let lab = Lab::alone(&alone).expect("a lab");
     lab.attach(STOCK).expect("attached");
     Mortal::attached_at(lab.cgroup.path()).end();
-    said(bounded(interceptor::binary()).args(["detach", "--all"])).expect("detached");
+    stderr_of(bounded(interceptor::binary()).args(["detach", "--all"])).expect("detached");
     expect_nothing_left();
 }

@@ -32,10 +32,10 @@ fn after_the_job_that_detaches_nothing_is_left_and_pods_start() {
     for object in manifests::base().expect("a base") {
         node.api.delete(object).expect("deleted");
     }
-    let said = node.run_job("examples/uninstall-now").expect("the Job");
+    let printed = node.run_job("examples/uninstall-now").expect("the Job");
     for pod in &pods {
         let uid = &pod.manifest.uid;
-        assert!(said.contains(uid), "{uid} is not named in: {said}");
+        assert!(printed.contains(uid), "{uid} is not named in: {printed}");
         assert_eq!(dialled(pod), STRAIGHT);
     }
     expect_clean(&node);
@@ -50,7 +50,7 @@ fn expect_clean(node: &Node) {
     let networks = fs::read_dir(&node.runtime.conf).expect("a directory");
     assert_eq!(networks.count(), 1);
     for left in ["agent.sock", "agent.sock.lock"] {
-        assert!(!node.folder().join(left).exists(), "{left}");
+        assert!(!node.dir().join(left).exists(), "{left}");
     }
 }
 

@@ -16,7 +16,7 @@ use interceptor_testkit::{
     dialler::{Dialler, Plan},
     inner::put_inside,
     interceptor,
-    lab::{Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, said},
+    lab::{Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, stderr_of},
     machine::Exclusive,
     netns::Netns,
     users::{APP, ROOT},
@@ -61,8 +61,8 @@ fn attach(lab: &Lab, build: &Path) -> Command {
 fn open(lab: &Lab) -> Vec<(&'static str, Handle)> {
     ["10.2.0.9:80", "[fd00:2::9]:80"]
         .map(|to| {
-            let (socket, answer) = call(&lab.app, to).expect("a call");
-            assert_eq!(answer, format!("proxy:15001 for {to}"));
+            let (socket, response) = call(&lab.app, to).expect("a call");
+            assert_eq!(response, format!("proxy:15001 for {to}"));
             (to, socket)
         })
         .into()
@@ -104,8 +104,8 @@ fn expect_open(lab: &Lab, open: &[(&str, Handle)]) {
 
 /// The layouts that policies are pinned in, and the builds whose programs are.
 pub(crate) fn pinned() -> [usize; 2] {
-    let names = |folder: &str| {
-        let entries = fs::read_dir(pins::folder().join(folder)).expect("a folder");
+    let names = |dir: &str| {
+        let entries = fs::read_dir(pins::dir().join(dir)).expect("a folder");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         names.filter_map(|name| name.into_string().ok())
     };
@@ -128,7 +128,7 @@ fn no_connection_is_missed_while_builds_change_places() {
     let [own, other] = builds();
     for turn in 0..CHANGES {
         let build = if turn % 2 == 0 { &other } else { &own };
-        said(&mut attach(lab, build)).expect("taken over");
+        stderr_of(&mut attach(lab, build)).expect("taken over");
         labs.iter().for_each(expect_captured);
         expect_open(lab, &open);
         assert_eq!(pinned(), [1, 1]);
@@ -152,11 +152,11 @@ fn what_is_forwarded_stays_captured_while_builds_change_places() {
     put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
     let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
     lab.attach(STOCK).expect("attached");
-    let (socket, answer) = call(&inner, TO).expect("a call");
-    assert_eq!(answer, CAPTURED);
+    let (socket, response) = call(&inner, TO).expect("a call");
+    assert_eq!(response, CAPTURED);
     let [own, other] = builds();
     for build in [&other, &own] {
-        said(&mut attach(&lab, build)).expect("taken over");
+        stderr_of(&mut attach(&lab, build)).expect("taken over");
         assert_eq!(dial(&inner, TO).expect("a dial"), CAPTURED);
         assert!(echoes(&inner, socket).expect("an answer"));
     }
@@ -172,7 +172,7 @@ fn an_upgrade_that_is_killed() {
     let lab = &labs[0];
     let open = open(lab);
     let [own, other] = builds();
-    let work = || said(&mut attach(lab, &other)).map(drop);
+    let work = || stderr_of(&mut attach(lab, &other)).map(drop);
     let mut killing = Killing::measured(work).expect("an upgrade");
     let diallers = diallers(lab);
     for kill in 0..KILLS {
@@ -185,7 +185,7 @@ fn an_upgrade_that_is_killed() {
         labs.iter().for_each(expect_captured);
         // Forward, or back.
         let build = if kill % 4 < 2 { next } else { after };
-        said(&mut attach(lab, build)).expect("taken over");
+        stderr_of(&mut attach(lab, build)).expect("taken over");
         labs.iter().for_each(expect_captured);
         expect_open(lab, &open);
         assert_eq!(pinned(), [1, 1], "{killing:?}");
@@ -209,12 +209,12 @@ fn a_pod_whose_path_is_gone_is_taken_over() {
     command.arg("attach").arg("--netns");
     command.arg(format!("/proc/{}/ns/net", short.pid()));
     command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
-    said(&mut command).expect("attached");
+    stderr_of(&mut command).expect("attached");
     drop(short);
-    said(&mut attach(&other, &builds()[1])).expect("taken over");
+    stderr_of(&mut attach(&other, &builds()[1])).expect("taken over");
     expect_captured(&lab);
     expect_captured(&other);
-    said(&mut attach(&other, &builds()[0])).expect("taken over");
+    stderr_of(&mut attach(&other, &builds()[0])).expect("taken over");
     expect_captured(&lab);
 }
 
@@ -227,14 +227,14 @@ fn a_missing_pod_does_not_block_detaching_others() {
     lab.start_proxy().expect("a proxy");
     let before = lab.traces().expect("traces");
     let [own, other] = builds();
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("lost");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("lost");
     let lost = Netns::mounted(&path).expect("a network namespace");
     lost.ip("addr add 10.9.0.2/24 dev lo").expect("an address");
     let mut command = bounded(&own);
     command.arg("attach").arg("--netns").arg(&path);
     command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
-    said(&mut command).expect("attached");
+    stderr_of(&mut command).expect("attached");
     lab.attach(STOCK).expect("attached");
     let held = fs::File::open(&path).expect("held");
     drop(lost);
@@ -242,8 +242,8 @@ fn a_missing_pod_does_not_block_detaching_others() {
     assert!(!failed.status.success());
     let failed = String::from_utf8_lossy(&failed.stderr);
     assert!(failed.contains("detach --all"), "{failed}");
-    let answer = said(bounded(&other).args(["detach", "--all"])).expect("detached");
-    assert!(answer.contains(": 1 network"), "{answer}");
+    let response = stderr_of(bounded(&other).args(["detach", "--all"])).expect("detached");
+    assert!(response.contains(": 1 network"), "{response}");
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     drop(held);
     expect_nothing_left();
@@ -257,17 +257,17 @@ fn what_another_build_has_attached_is_said_and_detached() {
     let before = lab.traces().expect("traces");
     lab.attach(STOCK).expect("attached");
     let [_, other] = builds();
-    let said = output(bounded(&other).arg("status"), "").expect("a run");
-    assert!(!said.status.success());
-    let said = String::from_utf8_lossy(&said.stderr);
-    assert!(said.contains("another build"), "{said}");
+    let printed = output(bounded(&other).arg("status"), "").expect("a run");
+    assert!(!printed.status.success());
+    let printed = String::from_utf8_lossy(&printed.stderr);
+    assert!(printed.contains("another build"), "{printed}");
     expect_captured(&lab);
     let netns = lab.pod.path();
     let detach: [&[&str]; 2] = [&["--all"], &["--netns", netns.to_str().expect("a path")]];
     for arguments in detach {
         lab.attach(STOCK).expect("attached");
         let mut command = bounded(&other);
-        interceptor_testkit::lab::said(command.arg("detach").args(arguments)).expect("detached");
+        stderr_of(command.arg("detach").args(arguments)).expect("detached");
         let changes = lab.changes_since(&before).expect("traces");
         assert_eq!(changes, NOTHING, "{arguments:?}");
         expect_nothing_left();

@@ -34,9 +34,9 @@ impl Demo {
     /// Waits until it tells that it does `what` for the `count`th time.
     fn await_progress(&mut self, what: &str, count: usize) -> Result<()> {
         for _ in 0..count {
-            let is_it =
+            let matches =
                 |line: &io::Result<String>| line.as_ref().is_ok_and(|line| line.contains(what));
-            let found = self.progress.find(is_it);
+            let found = self.progress.find(matches);
             found.with_context(|| format!("it does not come to: {what}"))??;
         }
         Ok(())

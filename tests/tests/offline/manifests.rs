@@ -19,15 +19,15 @@ use serde_json::Value;
 
 /// What is rendered from one folder of `deploy/`.
 struct Rendered {
-    folder: String,
+    dir: String,
     objects: Vec<Value>,
 }
 
 impl Rendered {
-    fn of(folder: &str) -> Self {
-        let objects = render(folder).unwrap();
+    fn of(dir: &str) -> Self {
+        let objects = render(dir).unwrap();
         Self {
-            folder: folder.to_owned(),
+            dir: dir.to_owned(),
             objects,
         }
     }
@@ -43,13 +43,13 @@ impl Rendered {
     }
 
     fn render_platforms() -> Vec<Self> {
-        let mut folders = vec!["base".to_owned()];
+        let mut dirs = vec!["base".to_owned()];
         for overlay in fs::read_dir(workspace().join("deploy/overlays")).unwrap() {
             let name = overlay.unwrap().file_name();
-            folders.push(format!("overlays/{}", name.to_str().unwrap()));
+            dirs.push(format!("overlays/{}", name.to_str().unwrap()));
         }
-        folders.sort();
-        folders.iter().map(|folder| Self::of(folder)).collect()
+        dirs.sort();
+        dirs.iter().map(|dir| Self::of(dir)).collect()
     }
 
     fn kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
@@ -67,7 +67,7 @@ impl Rendered {
 
     fn only<T: DeserializeOwned>(&self, kind: &str) -> T {
         let mut found = self.typed(kind);
-        assert_eq!(found.len(), 1, "{}: {kind}", self.folder);
+        assert_eq!(found.len(), 1, "{}: {kind}", self.dir);
         found.remove(0)
     }
 

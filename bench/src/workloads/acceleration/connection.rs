@@ -55,7 +55,7 @@ impl Connection {
     /// How many messages of `size` bytes go there and back in a second.
     pub(super) fn exchange(&self, size: usize, milliseconds: u64) -> Result<f64> {
         let last = AtomicU64::new(u64::MAX);
-        let answer = || -> Result<()> {
+        let respond = || -> Result<()> {
             let mut message = vec![0; size];
             for number in 0.. {
                 (&self.server).read_exact(&mut message)?;
@@ -66,13 +66,13 @@ impl Connection {
             }
             Ok(())
         };
-        let ask = || -> Result<f64> {
+        let request = || -> Result<f64> {
             let mut message = vec![1; size];
             let limit = Duration::from_millis(milliseconds);
-            let begin = Instant::now();
+            let start = Instant::now();
             let mut count = 0_u32;
             loop {
-                let is_last = begin.elapsed() > limit;
+                let is_last = start.elapsed() > limit;
                 if is_last {
                     last.store(count.into(), Ordering::SeqCst);
                 }
@@ -80,31 +80,31 @@ impl Connection {
                 (&self.client).read_exact(&mut message)?;
                 count += 1;
                 if is_last {
-                    return Ok(f64::from(count) / begin.elapsed().as_secs_f64());
+                    return Ok(f64::from(count) / start.elapsed().as_secs_f64());
                 }
             }
         };
-        together(answer, ask)
+        together(respond, request)
     }
 
     /// How many bytes arrive in a second that are sent `size` at a time.
     pub(super) fn pour(&self, size: usize, milliseconds: u64) -> Result<f64> {
         let all = AtomicU64::new(u64::MAX);
-        let begin = Instant::now();
-        let take = || -> Result<()> {
-            let mut room = vec![0; 1 << 16];
-            let mut taken = 0_u64;
-            while taken != all.load(Ordering::SeqCst) {
-                taken += u64::try_from((&self.server).read(&mut room)?)?;
+        let start = Instant::now();
+        let receive = || -> Result<()> {
+            let mut buffer = vec![0; 1 << 16];
+            let mut received = 0_u64;
+            while received != all.load(Ordering::SeqCst) {
+                received += u64::try_from((&self.server).read(&mut buffer)?)?;
             }
             Ok(())
         };
-        let give = || -> Result<u64> {
+        let send = || -> Result<u64> {
             let message = vec![1; size];
             let limit = Duration::from_millis(milliseconds);
             let mut sent = 0;
             loop {
-                let is_last = begin.elapsed() > limit;
+                let is_last = start.elapsed() > limit;
                 sent += u64::try_from(size)?;
                 if is_last {
                     all.store(sent, Ordering::SeqCst);
@@ -115,10 +115,10 @@ impl Connection {
                 }
             }
         };
-        let sent = together(take, give)?;
+        let sent = together(receive, send)?;
         #[expect(clippy::cast_precision_loss, reason = "some gigabytes")]
         let sent = sent as f64;
-        Ok(sent / begin.elapsed().as_secs_f64())
+        Ok(sent / start.elapsed().as_secs_f64())
     }
 }
 

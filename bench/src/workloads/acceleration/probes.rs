@@ -41,14 +41,17 @@ const PROBES: [Probe; 12] = [
         half_closed,
     ),
     ("a close without linger resets", reset),
-    ("`poll(2)` tells of data", poll_tells),
+    ("`poll(2)` tells of data", poll_reports),
     ("`FIONREAD` counts what can be read", readable_counted),
     ("`MSG_PEEK` leaves what it shows", peek),
     ("`recv(2)` with `MSG_WAITALL` waits for all", wait_for_all),
     ("`SO_RCVTIMEO` ends a read in time", in_time),
     ("a sender stops when nobody reads", stops),
     ("`splice(2)` from the socket", spliced),
-    ("`lo` counts the bytes, and `tcpdump` sees them", seen),
+    (
+        "`lo` counts the bytes, and `tcpdump` sees them",
+        counted_by_lo,
+    ),
 ];
 
 /// A line for each, of what becomes of it.
@@ -56,8 +59,8 @@ pub(super) fn all() -> Result<Vec<String>> {
     PROBES
         .iter()
         .map(|(what, probe)| {
-            let plain = outcome(probe(Connection::plain()?));
-            let accelerated = outcome(probe(Connection::accelerated()?));
+            let plain = describe(probe(Connection::plain()?));
+            let accelerated = describe(probe(Connection::accelerated()?));
             Ok(if plain == accelerated {
                 format!("{what}: {plain} in both.")
             } else {
@@ -67,7 +70,7 @@ pub(super) fn all() -> Result<Vec<String>> {
         .collect()
 }
 
-fn outcome(result: Result<()>) -> String {
+fn describe(result: Result<()>) -> String {
     match result {
         Ok(()) => "works".to_owned(),
         Err(error) => format!("**broken** ({error:#})"),
@@ -77,7 +80,7 @@ fn outcome(result: Result<()>) -> String {
 /// As many bytes as nobody takes for others.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length)
-        .map(|place| u8::try_from(place % 251).unwrap_or_default())
+        .map(|index| u8::try_from(index % 251).unwrap_or_default())
         .collect()
 }
 
@@ -110,12 +113,12 @@ fn end_after_data(connection: Connection) -> Result<()> {
 fn half_closed(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"question")?;
     connection.client.shutdown(Shutdown::Write)?;
-    let mut question = Vec::new();
-    (&connection.server).read_to_end(&mut question)?;
-    ensure!(question == b"question", "{} bytes", question.len());
+    let mut request = Vec::new();
+    (&connection.server).read_to_end(&mut request)?;
+    ensure!(request == b"question", "{} bytes", request.len());
     (&connection.server).write_all(b"answer")?;
-    let mut answer = [0; 6];
-    (&connection.client).read_exact(&mut answer)?;
+    let mut response = [0; 6];
+    (&connection.client).read_exact(&mut response)?;
     Ok(())
 }
 
@@ -129,7 +132,7 @@ fn reset(connection: Connection) -> Result<()> {
     }
 }
 
-fn poll_tells(connection: Connection) -> Result<()> {
+fn poll_reports(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"x")?;
     let timeout = PollTimeout::try_from(IO_TIMEOUT)?;
     let mut polled = [PollFd::new(connection.server.as_fd(), PollFlags::POLLIN)];
@@ -164,8 +167,8 @@ fn wait_for_all(connection: Connection) -> Result<()> {
         thread::sleep(Duration::from_millis(50));
         (&rest).write_all(b"half")
     });
-    let mut room = [0; 8];
-    let mut slices = [IoSliceMut::new(&mut room)];
+    let mut buffer = [0; 8];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
     let count = recvmsg::<()>(
         connection.server.as_raw_fd(),
         &mut slices,
@@ -189,19 +192,19 @@ fn in_time(connection: Connection) -> Result<()> {
 }
 
 fn stops(connection: Connection) -> Result<()> {
-    const MOST: usize = 64 << 20;
+    const MAX: usize = 64 << 20;
 
     connection.client.set_nonblocking(true)?;
     let message = vec![0; 1 << 16];
     let mut sent = 0;
-    while sent < MOST {
+    while sent < MAX {
         match (&connection.client).write(&message) {
             Ok(count) => sent += count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }
-    bail!("{} MiB are kept for it", MOST >> 20)
+    bail!("{} MiB are kept for it", MAX >> 20)
 }
 
 fn spliced(connection: Connection) -> Result<()> {
@@ -219,7 +222,7 @@ fn spliced(connection: Connection) -> Result<()> {
     }
 }
 
-fn seen(connection: Connection) -> Result<()> {
+fn counted_by_lo(connection: Connection) -> Result<()> {
     let sent = pattern(1 << 12);
     let before = bytes_by_loopback()?;
     (&connection.client).write_all(&sent)?;

@@ -15,7 +15,7 @@ use socket2::Socket;
 use super::protocol::{Datagram, PacketInfo};
 
 /// More than anybody here sends.
-const LONGEST: usize = 4096;
+const MAX_DATAGRAM: usize = 4096;
 
 /// `sendmsg(2)` with `IP_PKTINFO` or `IPV6_PKTINFO`.
 pub(super) fn send_with(
@@ -54,7 +54,7 @@ pub(super) fn send_with(
 /// `recvfrom(2)`
 pub(super) fn receive(socket: &Socket, peek: bool) -> io::Result<Datagram> {
     let socket = UdpSocket::from(socket.try_clone()?);
-    let mut buffer = [0; LONGEST];
+    let mut buffer = [0; MAX_DATAGRAM];
     let (length, sender) = if peek {
         socket.peek_from(&mut buffer)?
     } else {
@@ -65,7 +65,7 @@ pub(super) fn receive(socket: &Socket, peek: bool) -> io::Result<Datagram> {
 
 /// `recvmmsg(2)`, which waits until there are `count`.
 pub(super) fn receive_many(socket: &Socket, count: usize) -> io::Result<Vec<Datagram>> {
-    let mut buffers = vec![[0; LONGEST]; count];
+    let mut buffers = vec![[0; MAX_DATAGRAM]; count];
     let mut slices: Vec<_> = buffers
         .iter_mut()
         .map(|buffer| [IoSliceMut::new(buffer)])

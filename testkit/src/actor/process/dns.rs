@@ -79,12 +79,12 @@ impl DnsServer {
                 return true;
             }
             match served.kind {
-                Kind::Datagrams => udp += usize::from(answer_datagram(served).is_ok()),
+                Kind::Datagrams => udp += usize::from(reply_to_datagram(served).is_ok()),
                 Kind::Listener => accepted.extend(accept(served)),
                 Kind::Connection => {
-                    let is_answered = answer_on(served).is_ok();
-                    tcp += usize::from(is_answered);
-                    return is_answered;
+                    let is_replied = reply_on_connection(served).is_ok();
+                    tcp += usize::from(is_replied);
+                    return is_replied;
                 }
             }
             true
@@ -101,29 +101,29 @@ fn accept(listener: &Served) -> io::Result<Served> {
     Ok(Served { socket, zone, kind })
 }
 
-fn answer_datagram(served: &Served) -> io::Result<()> {
+fn reply_to_datagram(served: &Served) -> io::Result<()> {
     let socket = UdpSocket::from(served.socket.try_clone()?);
     let mut query = [0; 1500];
     let (length, from) = socket.recv_from(&mut query)?;
-    let answer = answer(&query[..length], served.zone, served.zone.is_long);
-    let answer = answer.ok_or(io::ErrorKind::InvalidData)?;
-    socket.send_to(&answer, from).map(drop)
+    let reply = reply(&query[..length], served.zone, served.zone.is_long);
+    let reply = reply.ok_or(io::ErrorKind::InvalidData)?;
+    socket.send_to(&reply, from).map(drop)
 }
 
 /// Over TCP each message has its length before it.
-fn answer_on(served: &Served) -> io::Result<()> {
+fn reply_on_connection(served: &Served) -> io::Result<()> {
     let mut connection = &served.socket;
     let mut length = [0; 2];
     connection.read_exact(&mut length)?;
     let mut query = vec![0; u16::from_be_bytes(length).into()];
     connection.read_exact(&mut query)?;
-    let answer = answer(&query, served.zone, false).ok_or(io::ErrorKind::InvalidData)?;
-    let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-    connection.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())
+    let reply = reply(&query, served.zone, false).ok_or(io::ErrorKind::InvalidData)?;
+    let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
+    connection.write_all(&[&length.to_be_bytes(), reply.as_slice()].concat())
 }
 
 /// The answer to a query of one question.
-fn answer(query: &[u8], zone: Zone, is_truncated: bool) -> Option<Vec<u8>> {
+fn reply(query: &[u8], zone: Zone, is_truncated: bool) -> Option<Vec<u8>> {
     let question = question(query.get(HEADER..)?)?;
     let (kind, class) = question.get(question.len() - 4..)?.split_at(2);
     let data = match (kind, class) {
@@ -138,12 +138,12 @@ fn answer(query: &[u8], zone: Zone, is_truncated: bool) -> Option<Vec<u8>> {
         FLAGS
     };
     let counts = [0, 1, 0, u8::from(!data.is_empty()), 0, 0, 0, 0];
-    let mut answer = [query.get(..2)?, flags, &counts, question].concat();
+    let mut reply = [query.get(..2)?, flags, &counts, question].concat();
     if !data.is_empty() {
         let length = u16::try_from(data.len()).ok()?.to_be_bytes();
-        answer.extend([NAME, kind, CLASS_IN, TTL, &length, &data].concat());
+        reply.extend([NAME, kind, CLASS_IN, TTL, &length, &data].concat());
     }
-    Some(answer)
+    Some(reply)
 }
 
 /// The first question: labels, an empty one, type and class.
@@ -179,20 +179,20 @@ mod tests {
         let expected =
             b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01\
             \xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
-        assert_eq!(answer(QUERY, zone(), false).unwrap(), expected);
+        assert_eq!(reply(QUERY, zone(), false).unwrap(), expected);
     }
 
     #[test]
     fn a_truncated_answer_says_so_and_tells_nothing() {
         let expected =
             b"\x12\x34\x83\x80\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01";
-        assert_eq!(answer(QUERY, zone(), true).unwrap(), expected);
+        assert_eq!(reply(QUERY, zone(), true).unwrap(), expected);
     }
 
     #[test]
     fn nonsense_has_no_answer() {
         for length in 0..QUERY.len() - 3 {
-            assert_eq!(answer(&QUERY[..length], zone(), false), None);
+            assert_eq!(reply(&QUERY[..length], zone(), false), None);
         }
     }
 }

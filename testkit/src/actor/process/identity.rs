@@ -9,7 +9,7 @@ use socket2::{Socket, Type};
 
 use super::{
     datagrams,
-    protocol::{Answer, Handle, Introduction, Level},
+    protocol::{Handle, IdentityReply, Introduction, Level},
     sockets,
 };
 
@@ -48,7 +48,7 @@ impl Identity {
         self.connections
             .retain_mut(|connection| !open.next().is_some_and(|ready| *ready) || echo(connection));
         for ((_, listener), ready) in self.listeners.iter().zip(listeners) {
-            if *ready && let Ok(Some(connection)) = meet(listener, name) {
+            if *ready && let Ok(Some(connection)) = serve_one(listener, name) {
                 self.connections.push(connection);
             }
         }
@@ -65,25 +65,25 @@ fn echo(connection: &mut Socket) -> bool {
 }
 
 /// Serves who has come to a socket. Answers with the connection, if it is one.
-fn meet(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
+fn serve_one(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
     if listener.r#type()? == Type::DGRAM {
-        return answer(listener, name).map(|()| None);
+        return reply(listener, name).map(|()| None);
     }
     introduce(listener, name).map(Some)
 }
 
 /// Answers a datagram.
-fn answer(socket: &Socket, name: &str) -> io::Result<()> {
+fn reply(socket: &Socket, name: &str) -> io::Result<()> {
     let query = datagrams::receive(socket, false)?;
-    let answer = Answer {
-        who: who(socket, name)?,
+    let reply = IdentityReply {
+        server: server_name(socket, name)?,
         local: text(sockets::local_name(socket)),
         peer: query.sender.to_string(),
         query: query.data,
     };
-    let answer = serde_json::to_string(&answer)?;
+    let reply = serde_json::to_string(&reply)?;
     socket
-        .send_to(answer.as_bytes(), &query.sender.into())
+        .send_to(reply.as_bytes(), &query.sender.into())
         .map(drop)
 }
 
@@ -92,7 +92,7 @@ fn answer(socket: &Socket, name: &str) -> io::Result<()> {
 fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
     let (mut connection, _) = listener.accept()?;
     let introduction = Introduction {
-        who: who(listener, name)?,
+        server: server_name(listener, name)?,
         peer: text(sockets::peer_name(&connection)),
         local: text(sockets::local_name(&connection)),
         original_v4: text(sockets::original_destination(&connection, Level::Ip)),
@@ -103,13 +103,13 @@ fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
     Ok(connection)
 }
 
-fn who(socket: &Socket, name: &str) -> io::Result<String> {
+fn server_name(socket: &Socket, name: &str) -> io::Result<String> {
     Ok(format!("{name}:{}", sockets::local_name(socket)?.port()))
 }
 
-fn text(answer: io::Result<impl ToString>) -> String {
-    match answer {
-        Ok(answer) => answer.to_string(),
+fn text(reply: io::Result<impl ToString>) -> String {
+    match reply {
+        Ok(reply) => reply.to_string(),
         Err(error) => sockets::errno_name(&error),
     }
 }

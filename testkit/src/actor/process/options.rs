@@ -82,7 +82,7 @@ fn index(interface: &str) -> io::Result<u32> {
 /// `struct tcp_md5sig` with some key for an IPv4 peer.
 fn md5_key(peer: SocketAddr) -> Vec<u8> {
     const ADDRESS: usize = 128;
-    const LONGEST_KEY: usize = 80;
+    const MAX_KEY: usize = 80;
     const KEY: [u8; KEY_LENGTH as usize] = *b"secret";
     const KEY_LENGTH: u16 = 6;
 
@@ -99,6 +99,6 @@ fn md5_key(peer: SocketAddr) -> Vec<u8> {
     value.extend(KEY_LENGTH.to_ne_bytes());
     value.extend([0; 4]);
     value.extend(KEY);
-    value.resize(ADDRESS + 8 + LONGEST_KEY, 0);
+    value.resize(ADDRESS + 8 + MAX_KEY, 0);
     value
 }

@@ -13,11 +13,11 @@ use nix::sys::socket::{
 use socket2::Socket;
 
 /// Opens the place at which a socket may be offered. Its name is abstract: nothing to clean up.
-pub(super) fn expect(at: &str, patience: Duration) -> io::Result<Socket> {
-    let place = unix_socket()?;
-    bind(place.as_raw_fd(), &UnixAddr::new_abstract(at.as_bytes())?)?;
-    place.set_read_timeout(Some(patience))?;
-    Ok(place)
+pub(super) fn expect(at: &str, timeout: Duration) -> io::Result<Socket> {
+    let config = unix_socket()?;
+    bind(config.as_raw_fd(), &UnixAddr::new_abstract(at.as_bytes())?)?;
+    config.set_read_timeout(Some(timeout))?;
+    Ok(config)
 }
 
 /// Offers `offered` there.
@@ -34,12 +34,12 @@ pub(super) fn offer(offered: &Socket, at: &str) -> io::Result<()> {
 }
 
 /// Takes what was offered at `place`.
-pub(super) fn take(place: &Socket) -> io::Result<Socket> {
+pub(super) fn take(config: &Socket) -> io::Result<Socket> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!(RawFd);
     let message = recvmsg::<UnixAddr>(
-        place.as_raw_fd(),
+        config.as_raw_fd(),
         &mut buffers,
         Some(&mut space),
         MsgFlags::MSG_CMSG_CLOEXEC,

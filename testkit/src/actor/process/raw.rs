@@ -12,7 +12,7 @@ pub(super) fn get_option(
     length: usize,
 ) -> nix::Result<(Vec<u8>, usize)> {
     let mut value = vec![0_u8; length];
-    let mut said = libc::socklen_t::try_from(length).map_err(|_| Errno::EINVAL)?;
+    let mut kernel_length = libc::socklen_t::try_from(length).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the buffer is as long as the kernel is told.
     let result = unsafe {
         libc::getsockopt(
@@ -20,11 +20,11 @@ pub(super) fn get_option(
             level,
             name,
             value.as_mut_ptr().cast(),
-            &raw mut said,
+            &raw mut kernel_length,
         )
     };
     Errno::result(result)?;
-    Ok((value, said as usize))
+    Ok((value, kernel_length as usize))
 }
 
 /// `setsockopt(2)`

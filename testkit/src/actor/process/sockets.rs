@@ -37,7 +37,7 @@ pub(super) struct Sockets {
     table: BTreeMap<Handle, Socket>,
     last: Handle,
     /// Where another actor may offer a socket.
-    place: Option<Socket>,
+    config: Option<Socket>,
 }
 
 impl Sockets {
@@ -50,17 +50,17 @@ impl Sockets {
             }
             Request::Accept { socket } => {
                 let (accepted, _) = self.get(socket)?.accept()?;
-                be_patient(&accepted)?;
+                set_timeouts(&accepted)?;
                 Ok(self.add(accepted))
             }
             Request::Expect { at } => {
-                self.place = Some(passing::expect(&at, RECEIVE_TIMEOUT)?);
+                self.config = Some(passing::expect(&at, RECEIVE_TIMEOUT)?);
                 Ok(Reply::Done)
             }
             Request::Take => {
-                let place = self.place.take().ok_or(io::ErrorKind::NotFound)?;
-                let taken = passing::take(&place)?;
-                Ok(self.add(taken))
+                let config = self.config.take().ok_or(io::ErrorKind::NotFound)?;
+                let received = passing::take(&config)?;
+                Ok(self.add(received))
             }
             Request::ListenOnMany {
                 first,
@@ -103,12 +103,12 @@ impl Sockets {
                 Ok(raw::disconnect(self.get(socket)?.as_fd()).map(done)?)
             }
             Request::Offer { socket, at } => passing::offer(self.get(socket)?, &at).map(done),
-            request => self.talk(request),
+            request => self.transfer(request),
         }
     }
 
     /// The requests about data and names.
-    fn talk(&self, request: Request) -> io::Result<Reply> {
+    fn transfer(&self, request: Request) -> io::Result<Reply> {
         match request {
             Request::Send { socket, data } => self.get(socket)?.send(data.as_bytes()).map(length),
             Request::SendFromThread { socket, data } => {
@@ -151,7 +151,7 @@ impl Sockets {
                 level,
                 length,
             } => {
-                let (address, length) = ask_original(self.get(socket)?, level, length)?;
+                let (address, length) = get_original(self.get(socket)?, level, length)?;
                 Ok(Reply::Original { address, length })
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
@@ -181,7 +181,7 @@ impl Sockets {
             let _reset = options::set(socket, &SocketOption::ResetOnClose);
         }
         self.table.clear();
-        self.place = None;
+        self.config = None;
     }
 }
 
@@ -200,7 +200,7 @@ fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
         Protocol::Udp => (Type::DGRAM, libc::IPPROTO_UDP),
     };
     let socket = Socket::new(domain, kind, Some(number.into()))?;
-    be_patient(&socket)?;
+    set_timeouts(&socket)?;
     if protocol == Protocol::Udp {
         // Nobody may answer.
         socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
@@ -226,7 +226,7 @@ pub(crate) fn above(first: SocketAddr, number: u32) -> SocketAddr {
     SocketAddr::new(ip, first.port())
 }
 
-fn be_patient(socket: &Socket) -> io::Result<()> {
+fn set_timeouts(socket: &Socket) -> io::Result<()> {
     socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
     socket.set_write_timeout(Some(CONNECT_TIMEOUT))
 }
@@ -291,17 +291,17 @@ pub(super) fn original_destination(socket: &Socket, level: Level) -> io::Result<
         Level::Ip => size_of::<libc::sockaddr_in>(),
         Level::Ipv6 => size_of::<libc::sockaddr_in6>(),
     };
-    ask_original(socket, level, length).map(|(address, _)| address)
+    get_original(socket, level, length).map(|(address, _)| address)
 }
 
-fn ask_original(socket: &Socket, level: Level, length: usize) -> io::Result<(SocketAddr, usize)> {
+fn get_original(socket: &Socket, level: Level, length: usize) -> io::Result<(SocketAddr, usize)> {
     let level = match level {
         Level::Ip => libc::SOL_IP,
         Level::Ipv6 => libc::SOL_IPV6,
     };
-    let (bytes, said) = raw::get_option(socket.as_fd(), level, SO_ORIGINAL_DST, length)?;
+    let (bytes, kernel_length) = raw::get_option(socket.as_fd(), level, SO_ORIGINAL_DST, length)?;
     let address = parse(&bytes).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((address, said))
+    Ok((address, kernel_length))
 }
 
 /// Reads a `struct sockaddr_in` or `sockaddr_in6`.

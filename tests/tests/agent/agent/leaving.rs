@@ -81,7 +81,7 @@ pub(super) fn is_uninstalled(node: &Node) -> bool {
     let is_uninstalled = network["plugins"][1]["uninstalled"] == true;
     assert_eq!(node.runtime.plugins().expect("plugins"), WITH_OURS);
     let files = ["agent.sock", "agent.sock.lock"];
-    let left = files.map(|file| node.folder().join(file).exists());
+    let left = files.map(|file| node.dir().join(file).exists());
     assert_eq!(left, [!is_uninstalled; 2]);
     is_uninstalled
 }

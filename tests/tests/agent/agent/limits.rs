@@ -10,7 +10,7 @@ use super::new_node;
 #[test]
 fn the_agent_opens_as_many_files_as_it_may() {
     let node = new_node();
-    let limited = node.folder().join("limited");
+    let limited = node.dir().join("limited");
     let binary = interceptor::binary();
     let script = format!(
         "#!/bin/sh\nulimit -S -n 300; ulimit -H -n 4000; exec {} \"$@\"\n",

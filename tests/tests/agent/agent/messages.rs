@@ -6,7 +6,7 @@ use interceptor_testkit::{
     interceptor,
     lab::wait_until,
     netns::Netns,
-    node::{AgentProcess, Node, Surroundings},
+    node::{AgentPlacement, AgentProcess, Node},
 };
 use serde_json::json;
 
@@ -82,7 +82,7 @@ fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
     let node = new_node();
     // Where nothing listens.
     let elsewhere = Netns::new("elsewhere", None).expect("a network namespace");
-    let surroundings = Surroundings {
+    let surroundings = AgentPlacement {
         namespaces: vec![format!("--net={}", elsewhere.path().display())],
         cgroup_root: node.cgroup.path().to_owned(),
     };

@@ -1,7 +1,7 @@
 //! What others do to a pod or to its network.
 
 use interceptor_testkit::{
-    bpf::programs::{Deed, Mode, Place, Program},
+    bpf::programs::{Action, AttachType, Mode, Program},
     lab::{dial, wait_until},
 };
 
@@ -13,11 +13,11 @@ const SERVICE: &str = "10.96.0.1:80";
 #[test]
 fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let node = new_node();
-    let rewriting = Deed::Rewrite {
+    let rewriting = Action::Rewrite {
         from: [10, 96, 0, 1],
         to: [10, 2, 0, 9],
     };
-    let balancer = Program::load("balancer", Place::Connect4, rewriting).expect("a program");
+    let balancer = Program::load("balancer", AttachType::Connect4, rewriting).expect("a program");
     let root = node.cgroup.path();
     balancer.attach(root, Mode::Multiple).expect("attached");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");

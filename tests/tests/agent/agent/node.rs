@@ -112,7 +112,7 @@ fn a_new_sandbox_is_another_network_of_the_same_pod() {
 fn a_node_leaves_nothing_behind() {
     let node = Node::new(Driver::Systemd).expect("a node");
     let pod = run(&node);
-    let left: Vec<PathBuf> = vec![node.folder().to_owned(), node.cgroup.path().to_owned()];
+    let left: Vec<PathBuf> = vec![node.dir().to_owned(), node.cgroup.path().to_owned()];
     let object = || node.api.get("v1", "Pod", "shop", "web");
     assert!(object().is_some());
     let own = pod.cgroup().to_owned();
@@ -120,7 +120,7 @@ fn a_node_leaves_nothing_behind() {
     assert!(object().is_none());
     assert!(!own.exists());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    let folder = node.folder().display().to_string();
+    let folder = node.dir().display().to_string();
     assert!(!mounts.contains(&format!("{folder}/")), "{mounts}");
     drop(node);
     for path in left {

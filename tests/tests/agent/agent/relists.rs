@@ -31,7 +31,7 @@ fn a_pod_that_a_stale_list_does_not_name_stays_captured() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
-    let netns = Netns::mounted(&node.folder().join("netns/cni-stale")).expect("a netns");
+    let netns = Netns::mounted(&node.dir().join("netns/cni-stale")).expect("a netns");
     let call = Call {
         id: "stale",
         netns: netns.path(),

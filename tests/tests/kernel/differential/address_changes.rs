@@ -3,7 +3,7 @@
 use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
     settings::Settings,
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 /// The pod loses an address of each family, none that routing picks as the source.
@@ -23,40 +23,40 @@ fn peer(commands: &'static str) -> Scenario {
     Scenario::new(commands, move |run| run.world().peer().ip(commands))
 }
 
-fn dial(outcome: &'static str, who: Who, to: &str) -> Scenario {
-    Scenario::dial(&format!("{who:?} dials"), outcome, Dial::new(who, to))
+fn dial(outcome: &'static str, role: Role, to: &str) -> Scenario {
+    Scenario::dial(&format!("{role:?} dials"), outcome, Dial::new(role, to))
 }
 
-fn dial_from(outcome: &'static str, who: Who, from: &str, to: &str) -> Scenario {
-    let dial = Dial::new(who, to).from(from);
-    Scenario::dial(&format!("{who:?} dials from {from}"), outcome, dial)
+fn dial_from(outcome: &'static str, role: Role, from: &str, to: &str) -> Scenario {
+    let dial = Dial::new(role, to).from(from);
+    Scenario::dial(&format!("{role:?} dials from {from}"), outcome, dial)
 }
 
 #[test]
 fn an_address_that_the_pod_lost_is_captured_outbound() {
     let scenarios = [
-        dial("app:80", Who::App, "10.1.0.3:80"),
-        dial("app:80", Who::App, "[fd00:1::2]:80"),
+        dial("app:80", Role::App, "10.1.0.3:80"),
+        dial("app:80", Role::App, "[fd00:1::2]:80"),
         pod(LOSE),
         // Nobody has it.
-        dial("proxy:15001", Who::App, "10.1.0.3:80"),
-        dial("proxy:15001", Who::App, "[fd00:1::2]:80"),
-        dial("proxy:15001", Who::App, "[::ffff:10.1.0.3]:80"),
+        dial("proxy:15001", Role::App, "10.1.0.3:80"),
+        dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
+        dial("proxy:15001", Role::App, "[::ffff:10.1.0.3]:80"),
         peer(TAKE),
-        dial("proxy:15001", Who::App, "10.1.0.3:80"),
-        dial("proxy:15001", Who::App, "[fd00:1::2]:80"),
-        dial("remote:80", Who::Proxy, "10.1.0.3:80"),
-        dial("remote:80", Who::Proxy, "[fd00:1::2]:80"),
+        dial("proxy:15001", Role::App, "10.1.0.3:80"),
+        dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
+        dial("remote:80", Role::Proxy, "10.1.0.3:80"),
+        dial("remote:80", Role::Proxy, "[fd00:1::2]:80"),
         // What the pod still has is still its own.
-        dial("app:80", Who::App, "10.1.0.2:80"),
-        dial("app:80", Who::App, "[fd00:1::3]:80"),
-        dial("proxy:15006", Who::Proxy, "10.3.0.2:80"),
-        dial("proxy:15006", Who::Proxy, "[fd00:3::2]:80"),
-        dial("app:80", Who::App, "127.0.0.2:80"),
-        dial("proxy:15006", Who::Proxy, "127.0.0.2:80"),
-        dial("app:80", Who::App, "[::1]:80"),
-        dial("proxy:15001", Who::App, "10.2.0.9:80"),
-        dial("proxy:15001", Who::App, "[fd00:2::9]:80"),
+        dial("app:80", Role::App, "10.1.0.2:80"),
+        dial("app:80", Role::App, "[fd00:1::3]:80"),
+        dial("proxy:15006", Role::Proxy, "10.3.0.2:80"),
+        dial("proxy:15006", Role::Proxy, "[fd00:3::2]:80"),
+        dial("app:80", Role::App, "127.0.0.2:80"),
+        dial("proxy:15006", Role::Proxy, "127.0.0.2:80"),
+        dial("app:80", Role::App, "[::1]:80"),
+        dial("proxy:15001", Role::App, "10.2.0.9:80"),
+        dial("proxy:15001", Role::App, "[fd00:2::9]:80"),
     ];
     differential(&Setup::default(), &scenarios);
 }
@@ -66,16 +66,16 @@ fn a_client_that_took_over_the_pods_address_is_captured_inbound() {
     let scenarios = [
         pod(LOSE),
         peer(TAKE),
-        dial_from("proxy:15006", Who::Client, "10.1.0.3:0", "10.1.0.2:8080"),
+        dial_from("proxy:15006", Role::Client, "10.1.0.3:0", "10.1.0.2:8080"),
         dial_from(
             "proxy:15006",
-            Who::Client,
+            Role::Client,
             "[fd00:1::2]:0",
             "[fd00:1::3]:8080",
         ),
-        dial_from("app:15020", Who::Client, "10.1.0.3:0", "10.1.0.2:15020"),
-        dial("proxy:15006", Who::Client, "10.1.0.2:8080"),
-        dial("proxy:15006", Who::Client, "[fd00:1::3]:8080"),
+        dial_from("app:15020", Role::Client, "10.1.0.3:0", "10.1.0.2:15020"),
+        dial("proxy:15006", Role::Client, "10.1.0.2:8080"),
+        dial("proxy:15006", Role::Client, "[fd00:1::3]:8080"),
     ];
     differential(&Setup::default(), &scenarios);
 }
@@ -84,21 +84,31 @@ fn a_client_that_took_over_the_pods_address_is_captured_inbound() {
 fn an_address_that_the_pod_got_is_its_own() {
     let scenarios = [
         pod(GAIN),
-        dial("app:80", Who::App, "10.1.0.7:80"),
-        dial("app:80", Who::App, "[fd00:1::7]:80"),
-        dial("app:80", Who::App, "[::ffff:10.1.0.7]:80"),
-        dial("app:80", Who::ProxyGid, "10.1.0.7:80"),
-        dial_from("proxy:15006", Who::Proxy, "10.1.0.7:0", "10.1.0.7:80"),
-        dial_from("proxy:15006", Who::Proxy, "[fd00:1::7]:0", "[fd00:1::7]:80"),
-        dial_from("proxy:15006", Who::Proxy, "10.1.0.2:0", "10.1.0.7:80"),
-        dial_from("proxy:15006", Who::Proxy, "[fd00:1::2]:0", "[fd00:1::7]:80"),
+        dial("app:80", Role::App, "10.1.0.7:80"),
+        dial("app:80", Role::App, "[fd00:1::7]:80"),
+        dial("app:80", Role::App, "[::ffff:10.1.0.7]:80"),
+        dial("app:80", Role::ProxyGid, "10.1.0.7:80"),
+        dial_from("proxy:15006", Role::Proxy, "10.1.0.7:0", "10.1.0.7:80"),
+        dial_from(
+            "proxy:15006",
+            Role::Proxy,
+            "[fd00:1::7]:0",
+            "[fd00:1::7]:80",
+        ),
+        dial_from("proxy:15006", Role::Proxy, "10.1.0.2:0", "10.1.0.7:80"),
+        dial_from(
+            "proxy:15006",
+            Role::Proxy,
+            "[fd00:1::2]:0",
+            "[fd00:1::7]:80",
+        ),
         // And a client of the pod by it.
-        dial_from("app:80", Who::App, "10.1.0.7:0", "10.1.0.2:80"),
-        dial_from("app:80", Who::App, "[fd00:1::7]:0", "[fd00:1::2]:80"),
-        dial_from("proxy:15001", Who::App, "10.1.0.7:0", "10.2.0.9:80"),
-        dial_from("proxy:15001", Who::App, "[fd00:1::7]:0", "[fd00:2::9]:80"),
-        dial("proxy:15006", Who::Client, "10.1.0.7:8080"),
-        dial("proxy:15006", Who::Client, "[fd00:1::7]:8080"),
+        dial_from("app:80", Role::App, "10.1.0.7:0", "10.1.0.2:80"),
+        dial_from("app:80", Role::App, "[fd00:1::7]:0", "[fd00:1::2]:80"),
+        dial_from("proxy:15001", Role::App, "10.1.0.7:0", "10.2.0.9:80"),
+        dial_from("proxy:15001", Role::App, "[fd00:1::7]:0", "[fd00:2::9]:80"),
+        dial("proxy:15006", Role::Client, "10.1.0.7:8080"),
+        dial("proxy:15006", Role::Client, "[fd00:1::7]:8080"),
     ];
     differential(&Setup::default(), &scenarios);
 }
@@ -108,13 +118,13 @@ fn an_address_that_the_pod_got_is_its_own() {
 fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
     let scenarios = [
         pod("link set eth1 down"),
-        dial("app:80", Who::App, "10.3.0.2:80"),
-        dial("proxy:15006", Who::Proxy, "10.3.0.2:80"),
-        dial("proxy:15001", Who::App, "[fd00:3::2]:80"),
-        dial("app:80", Who::App, "[fd00:1::2]:80"),
+        dial("app:80", Role::App, "10.3.0.2:80"),
+        dial("proxy:15006", Role::Proxy, "10.3.0.2:80"),
+        dial("proxy:15001", Role::App, "[fd00:3::2]:80"),
+        dial("app:80", Role::App, "[fd00:1::2]:80"),
         pod("link set eth1 up"),
-        dial("app:80", Who::App, "10.3.0.2:80"),
-        dial("proxy:15001", Who::App, "[fd00:3::2]:80"),
+        dial("app:80", Role::App, "10.3.0.2:80"),
+        dial("proxy:15001", Role::App, "[fd00:3::2]:80"),
     ];
     differential(&Setup::default(), &scenarios);
 }
@@ -130,10 +140,10 @@ fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
     let scenarios = [
         pod("link set eth1 down"),
         // Unbound it would come from the kept address, and no answer would find the way back.
-        dial_from("proxy:15001", Who::App, "[fd00:1::3]:0", "[fd00:3::2]:80"),
+        dial_from("proxy:15001", Role::App, "[fd00:1::3]:0", "[fd00:3::2]:80"),
         pod("link set eth1 up"),
-        dial("app:80", Who::App, "[fd00:3::2]:80"),
-        dial("proxy:15006", Who::Proxy, "[fd00:3::2]:80"),
+        dial("app:80", Role::App, "[fd00:3::2]:80"),
+        dial("proxy:15006", Role::Proxy, "[fd00:3::2]:80"),
     ];
     differential(&setup, &scenarios);
 }
@@ -150,8 +160,8 @@ fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
     };
     let scenarios = [
         pod("addr add fd00:1::7/64 dev eth0"),
-        dial("proxy:15001", Who::App, "[fd00:1::7]:80"),
-        dial("app:80", Who::App, "[fd00:1::2]:80"),
+        dial("proxy:15001", Role::App, "[fd00:1::7]:80"),
+        dial("app:80", Role::App, "[fd00:1::2]:80"),
     ];
     differential(&setup, &scenarios);
 }
@@ -165,22 +175,22 @@ fn what_has_left_an_excluded_interface_is_captured() {
         ..Settings::default()
     });
     let scenarios = [
-        dial("remote:80", Who::App, "10.4.0.1:80"),
-        dial("remote:80", Who::App, "[fd00:4::1]:80"),
+        dial("remote:80", Role::App, "10.4.0.1:80"),
+        dial("remote:80", Role::App, "[fd00:4::1]:80"),
         pod("route replace 10.4.0.0/16 via 10.1.0.1 dev eth0\n\
              route replace fd00:4::/64 via fd00:1::1 dev eth0"),
         // Bound: the source that routing picked before is the other interface's.
-        dial_from("proxy:15001", Who::App, "10.1.0.2:0", "10.4.0.1:80"),
-        dial_from("proxy:15001", Who::App, "[fd00:1::2]:0", "[fd00:4::1]:80"),
+        dial_from("proxy:15001", Role::App, "10.1.0.2:0", "10.4.0.1:80"),
+        dial_from("proxy:15001", Role::App, "[fd00:1::2]:0", "[fd00:4::1]:80"),
         dial_from(
             "proxy:15001",
-            Who::App,
+            Role::App,
             "[::ffff:10.1.0.2]:0",
             "[::ffff:10.4.0.1]:80",
         ),
         // The proxy's own pass, wherever they leave.
-        dial_from("remote:80", Who::Proxy, "10.1.0.2:0", "10.4.0.1:80"),
-        dial_from("remote:80", Who::Proxy, "[fd00:1::2]:0", "[fd00:4::1]:80"),
+        dial_from("remote:80", Role::Proxy, "10.1.0.2:0", "10.4.0.1:80"),
+        dial_from("remote:80", Role::Proxy, "[fd00:1::2]:0", "[fd00:4::1]:80"),
     ];
     differential(&setup, &scenarios);
 }

@@ -3,46 +3,46 @@
 use anyhow::{Context as _, Result};
 use interceptor_testkit::{
     actor::protocol::{Family, Protocol, Reply, Request},
-    scenario::{Dial, Run, Scenario, Way, address, differential},
-    world::{Setup, Who},
+    scenario::{ConnectMode, Dial, Run, Scenario, address, differential},
+    world::{Role, Setup},
 };
 
 /// One destination of each kind, with who answers.
-const KINDS: [(Who, &str, &str); 10] = [
-    (Who::App, "10.2.0.9:80", "proxy:15001"),
-    (Who::App, "[fd00:2::9]:80", "proxy:15001"),
-    (Who::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
-    (Who::App, "10.1.0.2:80", "app:80"),
-    (Who::App, "127.0.0.1:80", "app:80"),
-    (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-    (Who::Proxy, "[fd00:1::2]:80", "proxy:15006"),
-    (Who::Proxy, "[::ffff:10.1.0.2]:80", "proxy:15006"),
-    (Who::Proxy, "10.2.0.9:80", "remote:80"),
-    (Who::Proxy, "[fd00:2::9]:80", "remote:80"),
+const KINDS: [(Role, &str, &str); 10] = [
+    (Role::App, "10.2.0.9:80", "proxy:15001"),
+    (Role::App, "[fd00:2::9]:80", "proxy:15001"),
+    (Role::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
+    (Role::App, "10.1.0.2:80", "app:80"),
+    (Role::App, "127.0.0.1:80", "app:80"),
+    (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+    (Role::Proxy, "[fd00:1::2]:80", "proxy:15006"),
+    (Role::Proxy, "[::ffff:10.1.0.2]:80", "proxy:15006"),
+    (Role::Proxy, "10.2.0.9:80", "remote:80"),
+    (Role::Proxy, "[fd00:2::9]:80", "remote:80"),
 ];
 
 /// Every kind of destination, `times` times, then with the proxy down.
 fn compare(setup: &Setup, times: u32, form: impl Fn(Dial) -> Dial) {
     let mut scenarios = Vec::new();
-    for (who, to, outcome) in KINDS {
+    for (role, to, outcome) in KINDS {
         for _ in 0..times {
             scenarios.push(Scenario::dial(
-                &format!("{who:?}"),
+                &format!("{role:?}"),
                 outcome,
-                form(Dial::new(who, to)),
+                form(Dial::new(role, to)),
             ));
         }
     }
-    for (who, to, outcome) in KINDS
+    for (role, to, outcome) in KINDS
         .into_iter()
-        .filter(|(.., who)| who.starts_with("proxy"))
+        .filter(|(.., role)| role.starts_with("proxy"))
     {
-        let dial = form(Dial::new(who, to));
+        let dial = form(Dial::new(role, to));
         scenarios.push(Scenario::new(
-            format!("{who:?} while {outcome} is down ({to})"),
+            format!("{role:?} while {outcome} is down ({to})"),
             move |run| {
                 run.world().stop_proxy()?;
-                dial.go(run)?;
+                dial.execute(run)?;
                 run.expect_outcome("ECONNREFUSED");
                 Ok(())
             },
@@ -53,17 +53,23 @@ fn compare(setup: &Setup, times: u32, form: impl Fn(Dial) -> Dial) {
 
 #[test]
 fn without_waiting() {
-    compare(&Setup::default(), 1, |dial| dial.way(Way::NonBlocking));
+    compare(&Setup::default(), 1, |dial| {
+        dial.mode(ConnectMode::NonBlocking)
+    });
 }
 
 #[test]
 fn fast_open_with_the_first_data() {
-    compare(&Setup::default(), 2, |dial| dial.way(Way::FastOpen));
+    compare(&Setup::default(), 2, |dial| {
+        dial.mode(ConnectMode::FastOpen)
+    });
 }
 
 #[test]
 fn fast_open_by_connect() {
-    compare(&Setup::default(), 2, |dial| dial.way(Way::FastOpenConnect));
+    compare(&Setup::default(), 2, |dial| {
+        dial.mode(ConnectMode::FastOpenConnect)
+    });
 }
 
 /// Client and server, and data in the first packet without a cookie.
@@ -75,7 +81,7 @@ fn fast_open_with_the_first_data_in_the_first_packet() {
         sysctls: ALWAYS_FAST,
         ..Setup::default()
     };
-    compare(&setup, 2, |dial| dial.way(Way::FastOpen));
+    compare(&setup, 2, |dial| dial.mode(ConnectMode::FastOpen));
 }
 
 #[test]
@@ -84,18 +90,18 @@ fn fast_open_by_connect_with_the_first_data_in_the_first_packet() {
         sysctls: ALWAYS_FAST,
         ..Setup::default()
     };
-    compare(&setup, 2, |dial| dial.way(Way::FastOpenConnect));
+    compare(&setup, 2, |dial| dial.mode(ConnectMode::FastOpenConnect));
 }
 
 /// Apps only: the proxy is to fall back to TCP.
 #[test]
 fn multipath_tcp_clients() {
-    let apps = KINDS.into_iter().filter(|(who, ..)| *who == Who::App);
+    let apps = KINDS.into_iter().filter(|(role, ..)| *role == Role::App);
     let scenarios: Vec<_> = apps
-        .flat_map(|(who, to, outcome)| {
-            [Way::Blocking, Way::NonBlocking].map(|way| {
-                let dial = Dial::new(who, to).over(Protocol::Mptcp).way(way);
-                Scenario::dial(&format!("{who:?}, {way:?}"), outcome, dial)
+        .flat_map(|(role, to, outcome)| {
+            [ConnectMode::Blocking, ConnectMode::NonBlocking].map(|mode| {
+                let dial = Dial::new(role, to).over(Protocol::Mptcp).mode(mode);
+                Scenario::dial(&format!("{role:?}, {mode:?}"), outcome, dial)
             })
         })
         .collect();
@@ -103,8 +109,8 @@ fn multipath_tcp_clients() {
 }
 
 /// Opens a socket as Go does: MPTCP, else TCP.
-fn multipath_if_possible(run: &Run<'_>, who: Who, family: Family) -> Result<u32> {
-    let actor = run.actor(who)?;
+fn multipath_if_possible(run: &Run<'_>, role: Role, family: Family) -> Result<u32> {
+    let actor = run.actor(role)?;
     let protocol = Protocol::Mptcp;
     match actor.call(&Request::Socket { family, protocol })? {
         Reply::Socket(socket) => Ok(socket),
@@ -116,12 +122,12 @@ fn multipath_if_possible(run: &Run<'_>, who: Who, family: Family) -> Result<u32>
 fn a_proxy_that_would_like_multipath_tcp() {
     let clients = KINDS
         .into_iter()
-        .filter(|(who, _, outcome)| *who == Who::Proxy && outcome.starts_with("remote"))
-        .map(|(who, to, outcome)| {
-            Scenario::new(format!("{who:?} dials {to}"), move |run| {
-                let dial = Dial::new(who, to);
-                let socket = multipath_if_possible(run, who, Family::of(address(to)))?;
-                dial.go_on(run, socket)?;
+        .filter(|(role, _, outcome)| *role == Role::Proxy && outcome.starts_with("remote"))
+        .map(|(role, to, outcome)| {
+            Scenario::new(format!("{role:?} dials {to}"), move |run| {
+                let dial = Dial::new(role, to);
+                let socket = multipath_if_possible(run, role, Family::of(address(to)))?;
+                dial.execute_on(run, socket)?;
                 run.expect_outcome(outcome);
                 Ok(())
             })
@@ -135,16 +141,16 @@ fn a_proxy_that_would_like_multipath_tcp() {
             format!("listens on {listener}, an app dials {to}"),
             move |run| {
                 run.world().stop_proxy()?;
-                let proxy = run.actor(Who::ProxyServer)?;
+                let proxy = run.actor(Role::ProxyServer)?;
                 let at = address(listener);
-                let socket = multipath_if_possible(run, Who::ProxyServer, Family::of(at))?;
+                let socket = multipath_if_possible(run, Role::ProxyServer, Family::of(at))?;
                 proxy.must(&Request::Bind {
                     socket,
                     address: at,
                 })?;
                 proxy.must(&Request::Listen { socket })?;
                 proxy.must(&Request::Serve { socket })?;
-                run.dial(Who::App, to)?;
+                run.dial(Role::App, to)?;
                 run.expect_outcome("proxy:15001");
                 proxy.must(&Request::Close { socket }).map(drop)
             },
@@ -188,16 +194,16 @@ fn a_socket_used_again() {
             after_disconnect(run, "[fd00:2::9]:80", "[::ffff:10.9.0.1]:80")
         }),
         Scenario::new("while connected", |run| {
-            let socket = run.dial(Who::App, "10.2.0.9:80")?.context("no answer")?;
+            let socket = run.dial(Role::App, "10.2.0.9:80")?.context("no answer")?;
             run.label("again");
-            Dial::new(Who::App, "10.9.0.1:80").go_on(run, socket)?;
+            Dial::new(Role::App, "10.9.0.1:80").execute_on(run, socket)?;
             run.expect_outcome("EISCONN");
             Ok(())
         }),
         Scenario::new("while listening", |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             let socket = app.listen(address("0.0.0.0:20030"))?;
-            Dial::new(Who::App, "10.9.0.1:80").go_on(run, socket)?;
+            Dial::new(Role::App, "10.9.0.1:80").execute_on(run, socket)?;
             run.expect_outcome("EISCONN");
             Ok(())
         }),
@@ -207,25 +213,25 @@ fn a_socket_used_again() {
 
 fn after_refusal(run: &mut Run<'_>, first: &str, second: &str) -> Result<()> {
     run.world().stop_proxy()?;
-    let app = run.actor(Who::App)?;
+    let app = run.actor(Role::App)?;
     let socket = app.socket(Family::of(address(first)), Protocol::Tcp)?;
-    Dial::new(Who::App, first).go_on(run, socket)?;
+    Dial::new(Role::App, first).execute_on(run, socket)?;
     run.expect_outcome("ECONNREFUSED");
     run.world().start_proxy()?;
     run.label("again");
-    Dial::new(Who::App, second).go_on(run, socket)?;
+    Dial::new(Role::App, second).execute_on(run, socket)?;
     run.expect("the second dial is answered", run.outcome().contains(':'));
     Ok(())
 }
 
 fn after_disconnect(run: &mut Run<'_>, first: &str, second: &str) -> Result<()> {
-    let app = run.actor(Who::App)?;
-    let socket = run.dial(Who::App, first)?.context("no answer")?;
+    let app = run.actor(Role::App)?;
+    let socket = run.dial(Role::App, first)?.context("no answer")?;
     run.label("disconnected");
-    run.try_out("connect to AF_UNSPEC", app, &Request::Disconnect { socket })?;
-    run.see_names(app, socket)?;
+    run.perform("connect to AF_UNSPEC", app, &Request::Disconnect { socket })?;
+    run.record_names(app, socket)?;
     run.label("again");
-    Dial::new(Who::App, second).go_on(run, socket)?;
+    Dial::new(Role::App, second).execute_on(run, socket)?;
     run.expect("the second dial is answered", run.outcome().contains(':'));
     Ok(())
 }
@@ -241,11 +247,11 @@ fn udp() {
     ]
     .map(|to| {
         Scenario::new(format!("an app connects UDP to {to}"), move |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             let address = address(to);
             let socket = app.socket(Family::of(address), Protocol::Udp)?;
-            run.try_out("connect", app, &Request::Connect { socket, address })?;
-            run.see_names(app, socket)
+            run.perform("connect", app, &Request::Connect { socket, address })?;
+            run.record_names(app, socket)
         })
     });
     differential(&Setup::default(), &scenarios);

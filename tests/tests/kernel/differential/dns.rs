@@ -3,12 +3,12 @@
 use anyhow::Result;
 use interceptor_testkit::{
     actor::protocol::{Family, Protocol, Reply, Request, SocketOption},
-    scenario::{Ask, Dial, Run, Scenario, Sending, differential, receive},
+    scenario::{Dial, Query, Run, Scenario, Sending, differential, receive},
     settings::{Dns, Mode, Settings},
-    world::{Layout, Setup, Who},
+    world::{Layout, Role, Setup},
 };
 
-type Rows = &'static [(Who, &'static str, &'static str)];
+type Rows = &'static [(Role, &'static str, &'static str)];
 
 fn setup(settings: Settings) -> Setup {
     Setup {
@@ -32,12 +32,12 @@ fn servers(servers: &'static str) -> Settings {
 }
 
 /// Asks over UDP in both ways.
-fn ask(rows: Rows) -> Vec<Scenario> {
+fn query(rows: Rows) -> Vec<Scenario> {
     rows.iter()
-        .flat_map(|(who, to, outcome)| {
-            Sending::BOTH.map(|way| {
-                let ask = Ask::new(*who, to, way);
-                Scenario::ask(&format!("{who:?}"), outcome, ask)
+        .flat_map(|(role, to, outcome)| {
+            Sending::BOTH.map(|sending| {
+                let query = Query::new(*role, to, sending);
+                Scenario::query(&format!("{role:?}"), outcome, query)
             })
         })
         .collect()
@@ -45,7 +45,9 @@ fn ask(rows: Rows) -> Vec<Scenario> {
 
 fn dial(rows: Rows) -> Vec<Scenario> {
     rows.iter()
-        .map(|(who, to, outcome)| Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to)))
+        .map(|(role, to, outcome)| {
+            Scenario::dial(&format!("{role:?}"), outcome, Dial::new(*role, to))
+        })
         .collect()
 }
 
@@ -53,48 +55,48 @@ const AGENT: &str = "agent:15053";
 
 #[test]
 fn every_query_over_udp() {
-    let scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "10.2.0.9:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
+    let scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "10.2.0.9:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "[::ffff:10.96.0.10]:53", AGENT),
         // Routing picks another source address than usual.
-        (Who::App, "10.8.0.1:53", AGENT),
-        (Who::App, "10.9.0.1:53", AGENT),
-        (Who::App, "10.4.0.1:53", AGENT),
+        (Role::App, "10.8.0.1:53", AGENT),
+        (Role::App, "10.9.0.1:53", AGENT),
+        (Role::App, "10.4.0.1:53", AGENT),
         // Nobody is there.
-        (Who::App, "198.51.100.53:53", AGENT),
+        (Role::App, "198.51.100.53:53", AGENT),
         // The pod itself.
-        (Who::App, "127.0.0.1:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::App, "[::ffff:127.0.0.53]:53", AGENT),
-        (Who::App, "10.1.0.2:53", AGENT),
-        (Who::App, "10.3.0.2:53", AGENT),
-        (Who::App, "[::1]:53", AGENT),
-        (Who::App, "[fd00:1::2]:53", AGENT),
-        (Who::App, "0.0.0.0:53", AGENT),
-        (Who::App, "[::]:53", AGENT),
-        (Who::Root, "10.96.0.10:53", AGENT),
-        (Who::Root, "[fd00:96::10]:53", AGENT),
+        (Role::App, "127.0.0.1:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::App, "[::ffff:127.0.0.53]:53", AGENT),
+        (Role::App, "10.1.0.2:53", AGENT),
+        (Role::App, "10.3.0.2:53", AGENT),
+        (Role::App, "[::1]:53", AGENT),
+        (Role::App, "[fd00:1::2]:53", AGENT),
+        (Role::App, "0.0.0.0:53", AGENT),
+        (Role::App, "[::]:53", AGENT),
+        (Role::Root, "10.96.0.10:53", AGENT),
+        (Role::Root, "[fd00:96::10]:53", AGENT),
         // The proxy and the agent.
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyUid, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
-        (Who::Proxy, "[fd00:96::10]:53", "remote:53"),
-        (Who::ProxyGid, "[fd00:96::10]:53", "remote:53"),
-        (Who::Proxy, "127.0.0.1:53", "app:53"),
-        (Who::Proxy, "127.0.0.53:53", "app:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
-        (Who::Proxy, "10.1.0.2:53", "app:53"),
-        (Who::Proxy, "[::1]:53", "app:53"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyUid, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Role::Proxy, "[fd00:96::10]:53", "remote:53"),
+        (Role::ProxyGid, "[fd00:96::10]:53", "remote:53"),
+        (Role::Proxy, "127.0.0.1:53", "app:53"),
+        (Role::Proxy, "127.0.0.53:53", "app:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "app:53"),
+        (Role::Proxy, "10.1.0.2:53", "app:53"),
+        (Role::Proxy, "[::1]:53", "app:53"),
         // Other ports.
-        (Who::App, "10.2.0.9:5353", "remote:5353"),
-        (Who::App, "127.0.0.1:5353", "app:5353"),
-        (Who::App, "127.0.0.1:15053", AGENT),
-        (Who::App, "[::1]:15053", AGENT),
+        (Role::App, "10.2.0.9:5353", "remote:5353"),
+        (Role::App, "127.0.0.1:5353", "app:5353"),
+        (Role::App, "127.0.0.1:15053", AGENT),
+        (Role::App, "[::1]:15053", AGENT),
         // From outside nothing of UDP is captured.
-        (Who::Client, "10.1.0.2:53", "app:53"),
-        (Who::Client, "[fd00:1::2]:53", "app:53"),
+        (Role::Client, "10.1.0.2:53", "app:53"),
+        (Role::Client, "[fd00:1::2]:53", "app:53"),
     ]);
     differential(&setup(all()), &scenarios);
 }
@@ -102,37 +104,37 @@ fn every_query_over_udp() {
 #[test]
 fn every_query_over_tcp() {
     let scenarios = dial(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
-        (Who::App, "10.8.0.1:53", AGENT),
-        (Who::App, "10.4.0.1:53", AGENT),
-        (Who::App, "127.0.0.1:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::App, "10.1.0.2:53", AGENT),
-        (Who::App, "[::1]:53", AGENT),
-        (Who::App, "[fd00:1::2]:53", AGENT),
-        (Who::App, "0.0.0.0:53", AGENT),
-        (Who::Root, "10.96.0.10:53", AGENT),
-        (Who::App, "10.66.1.1:53", "EHOSTUNREACH"),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyUid, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
-        (Who::Proxy, "127.0.0.1:53", "app:53"),
-        (Who::Proxy, "127.0.0.53:53", "app:53"),
-        (Who::Proxy, "10.1.0.2:53", "app:53"),
-        (Who::Proxy, "[fd00:1::2]:53", "app:53"),
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "[::ffff:10.96.0.10]:53", AGENT),
+        (Role::App, "10.8.0.1:53", AGENT),
+        (Role::App, "10.4.0.1:53", AGENT),
+        (Role::App, "127.0.0.1:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::App, "10.1.0.2:53", AGENT),
+        (Role::App, "[::1]:53", AGENT),
+        (Role::App, "[fd00:1::2]:53", AGENT),
+        (Role::App, "0.0.0.0:53", AGENT),
+        (Role::Root, "10.96.0.10:53", AGENT),
+        (Role::App, "10.66.1.1:53", "EHOSTUNREACH"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyUid, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Role::Proxy, "127.0.0.1:53", "app:53"),
+        (Role::Proxy, "127.0.0.53:53", "app:53"),
+        (Role::Proxy, "10.1.0.2:53", "app:53"),
+        (Role::Proxy, "[fd00:1::2]:53", "app:53"),
         // Only the rules of UIDs leave port 53 alone.
-        (Who::ProxyGid, "127.0.0.53:53", "proxy:15006"),
-        (Who::ProxyGid, "10.1.0.2:53", "proxy:15006"),
-        (Who::ProxyGid, "[fd00:1::2]:53", "proxy:15006"),
-        (Who::ProxyGid, "127.0.0.1:53", "app:53"),
-        (Who::ProxyGid, "[::1]:53", "app:53"),
-        (Who::ProxyUid, "127.0.0.53:53", "app:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "proxy:15006"),
+        (Role::ProxyGid, "10.1.0.2:53", "proxy:15006"),
+        (Role::ProxyGid, "[fd00:1::2]:53", "proxy:15006"),
+        (Role::ProxyGid, "127.0.0.1:53", "app:53"),
+        (Role::ProxyGid, "[::1]:53", "app:53"),
+        (Role::ProxyUid, "127.0.0.53:53", "app:53"),
         // All else is as without DNS.
-        (Who::App, "10.2.0.9:80", "proxy:15001"),
-        (Who::App, "10.1.0.2:80", "app:80"),
-        (Who::Client, "10.1.0.2:53", "proxy:15006"),
+        (Role::App, "10.2.0.9:80", "proxy:15001"),
+        (Role::App, "10.1.0.2:80", "app:80"),
+        (Role::Client, "10.1.0.2:53", "proxy:15006"),
     ]);
     differential(&setup(all()), &scenarios);
 }
@@ -142,27 +144,27 @@ fn every_query_over_tcp() {
 #[test]
 fn only_the_servers_of_resolv_conf() {
     let settings = servers("10.96.0.10,fd00:96::10,127.0.0.53");
-    let mut scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[::ffff:10.96.0.10]:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::App, "10.2.0.9:53", "remote:53"),
-        (Who::App, "[fd00:2::9]:53", "remote:53"),
-        (Who::App, "127.0.0.1:53", "app:53"),
-        (Who::App, "10.1.0.2:53", "app:53"),
-        (Who::App, "[::1]:53", "app:53"),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
-        (Who::Proxy, "10.2.0.9:53", "remote:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    let mut scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[::ffff:10.96.0.10]:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::App, "10.2.0.9:53", "remote:53"),
+        (Role::App, "[fd00:2::9]:53", "remote:53"),
+        (Role::App, "127.0.0.1:53", "app:53"),
+        (Role::App, "10.1.0.2:53", "app:53"),
+        (Role::App, "[::1]:53", "app:53"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
+        (Role::Proxy, "10.2.0.9:53", "remote:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "app:53"),
     ]);
     scenarios.extend(dial(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::App, "10.2.0.9:53", "proxy:15001"),
-        (Who::App, "127.0.0.1:53", "app:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "proxy:15006"),
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::App, "10.2.0.9:53", "proxy:15001"),
+        (Role::App, "127.0.0.1:53", "app:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "proxy:15006"),
     ]));
     differential(&setup(settings), &scenarios);
 }
@@ -174,13 +176,13 @@ fn servers_of_one_family() {
         ("fd00:96::10", "remote:53", AGENT),
     ] {
         let rows = [
-            (Who::App, "10.96.0.10:53", v4),
-            (Who::App, "[::ffff:10.96.0.10]:53", v4),
-            (Who::App, "[fd00:96::10]:53", v6),
-            (Who::Proxy, "10.96.0.10:53", "remote:53"),
-            (Who::Proxy, "[fd00:96::10]:53", "remote:53"),
+            (Role::App, "10.96.0.10:53", v4),
+            (Role::App, "[::ffff:10.96.0.10]:53", v4),
+            (Role::App, "[fd00:96::10]:53", v6),
+            (Role::Proxy, "10.96.0.10:53", "remote:53"),
+            (Role::Proxy, "[fd00:96::10]:53", "remote:53"),
         ];
-        let scenarios = ask(Box::leak(Box::new(rows)));
+        let scenarios = query(Box::leak(Box::new(rows)));
         differential(&setup(servers(named)), &scenarios);
     }
 }
@@ -188,18 +190,18 @@ fn servers_of_one_family() {
 /// As behind rules without DNS, whoever listens on the agent's port.
 #[test]
 fn no_dns_capture() {
-    let mut scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", "remote:53"),
-        (Who::App, "[fd00:96::10]:53", "remote:53"),
-        (Who::App, "[::ffff:10.96.0.10]:53", "remote:53"),
-        (Who::App, "127.0.0.53:53", "app:53"),
-        (Who::App, "127.0.0.1:15053", AGENT),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    let mut scenarios = query(&[
+        (Role::App, "10.96.0.10:53", "remote:53"),
+        (Role::App, "[fd00:96::10]:53", "remote:53"),
+        (Role::App, "[::ffff:10.96.0.10]:53", "remote:53"),
+        (Role::App, "127.0.0.53:53", "app:53"),
+        (Role::App, "127.0.0.1:15053", AGENT),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
     ]);
     scenarios.extend(dial(&[
-        (Who::App, "10.96.0.10:53", "proxy:15001"),
-        (Who::App, "127.0.0.1:53", "app:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+        (Role::App, "10.96.0.10:53", "proxy:15001"),
+        (Role::App, "127.0.0.1:53", "app:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "app:53"),
     ]));
     differential(&setup(Settings::default()), &scenarios);
 }
@@ -225,9 +227,9 @@ fn bound_sockets() {
     let mut scenarios: Vec<_> = rows
         .iter()
         .flat_map(|(from, to, outcome)| {
-            Sending::BOTH.map(|way| {
-                let ask = Ask::new(Who::App, to, way).from(from);
-                Scenario::ask(&format!("from {from}"), outcome, ask)
+            Sending::BOTH.map(|sending| {
+                let query = Query::new(Role::App, to, sending).from(from);
+                Scenario::query(&format!("from {from}"), outcome, query)
             })
         })
         .collect();
@@ -238,13 +240,13 @@ fn bound_sockets() {
         ("[::]:4053", "[fd00:96::10]:53"),
         ("[::]:4053", "[::ffff:10.96.0.10]:53"),
     ] {
-        for way in Sending::BOTH {
-            let ask = Ask::new(Who::App, to, way).from(from);
-            let ask = match way {
-                Sending::Connected => ask.unseen(),
-                Sending::Unconnected => ask,
+        for sending in Sending::BOTH {
+            let query = Query::new(Role::App, to, sending).from(from);
+            let query = match sending {
+                Sending::Connected => query.without_peer(),
+                Sending::Unconnected => query,
             };
-            scenarios.push(Scenario::ask(&format!("from {from}"), AGENT, ask));
+            scenarios.push(Scenario::query(&format!("from {from}"), AGENT, query));
         }
     }
     differential(&setup(all()), &scenarios);
@@ -253,25 +255,30 @@ fn bound_sockets() {
 /// By way of another interface is a known difference.
 #[test]
 fn sockets_that_are_bound_to_the_loopback_interface() {
-    let scenarios = Sending::BOTH.map(|way| {
+    let scenarios = Sending::BOTH.map(|sending| {
         let option = SocketOption::BindToDevice("lo".to_owned());
-        let ask = Ask::new(Who::Root, "127.0.0.53:53", way).with(option);
-        Scenario::ask("lo", AGENT, ask)
+        let query = Query::new(Role::Root, "127.0.0.53:53", sending).with(option);
+        Scenario::query("lo", AGENT, query)
     });
     differential(&setup(all()), &scenarios);
 }
 
 /// One socket that asks several servers before it listens, as musl's resolver does, and each of
 /// them twice.
-fn ask_several(run: &mut Run<'_>, from: Option<&str>, servers: &[&str], many: bool) -> Result<()> {
-    let actor = run.actor(Who::App)?;
-    let ask = |to: &str| Ask::new(Who::App, to, Sending::Unconnected);
+fn query_several(
+    run: &mut Run<'_>,
+    from: Option<&str>,
+    servers: &[&str],
+    many: bool,
+) -> Result<()> {
+    let actor = run.actor(Role::App)?;
+    let query = |to: &str| Query::new(Role::App, to, Sending::Unconnected);
     let family = if servers.iter().any(|server| server.starts_with('[')) {
         Family::V6
     } else {
         Family::V4
     };
-    let first = ask(servers[0]).on(family);
+    let first = query(servers[0]).on(family);
     let first = match from {
         Some(from) => first.from(from),
         None => first,
@@ -279,10 +286,10 @@ fn ask_several(run: &mut Run<'_>, from: Option<&str>, servers: &[&str], many: bo
     let Some(socket) = first.open(run, actor)? else {
         return Ok(());
     };
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..2 {
         for server in servers {
-            ask(server).send(run, actor, socket)?;
+            query(server).send(run, actor, socket)?;
         }
         let requests = if many {
             vec![Request::ReceiveMany {
@@ -300,18 +307,18 @@ fn ask_several(run: &mut Run<'_>, from: Option<&str>, servers: &[&str], many: bo
         };
         for request in requests {
             match actor.must(&request)? {
-                Reply::Datagrams(datagrams) => answers.extend(datagrams),
-                reply => run.see("unexpected", format!("{reply:?}")),
+                Reply::Datagrams(datagrams) => responses.extend(datagrams),
+                reply => run.record("unexpected", format!("{reply:?}")),
             }
         }
     }
     // Who is heard first is chance. What is compared is not whom the agent sees: see the docs.
-    answers.sort_by_key(|answer| answer.sender);
-    for answer in answers {
-        run.see_sender(&answer)?;
+    responses.sort_by_key(|response| response.sender);
+    for response in responses {
+        run.record_sender(&response)?;
         run.expect_outcome(AGENT);
-        let is_asked = servers.contains(&answer.sender.to_string().as_str());
-        run.expect("an answer comes from a server that was asked", is_asked);
+        let is_queried = servers.contains(&response.sender.to_string().as_str());
+        run.expect("an answer comes from a server that was asked", is_queried);
     }
     Ok(())
 }
@@ -334,14 +341,14 @@ fn one_socket_that_asks_several_servers() {
         for many in [false, true] {
             let name = format!("{servers:?}, many: {many}");
             scenarios.push(Scenario::new(name, move |run| {
-                ask_several(run, None, servers, many)
+                query_several(run, None, servers, many)
             }));
         }
         let is_v4 = !servers[0].starts_with('[');
         let from = if is_v4 { "0.0.0.0:4053" } else { "[::]:4053" };
         let name = format!("{servers:?} from {from}");
         scenarios.push(Scenario::new(name, move |run| {
-            ask_several(run, Some(from), servers, false)
+            query_several(run, Some(from), servers, false)
         }));
     }
     differential(&setup(all()), &scenarios);
@@ -352,13 +359,13 @@ fn one_socket_that_asks_several_servers() {
 fn one_socket_that_asks_servers_and_others() {
     let several: &[&str] = &["10.96.0.10:53", "10.2.0.9:53", "127.0.0.1:53"];
     let scenario = Scenario::new("one of them is captured", move |run| {
-        let actor = run.actor(Who::App)?;
-        let ask = |to: &str| Ask::new(Who::App, to, Sending::Unconnected);
-        let Some(socket) = ask(several[0]).open(run, actor)? else {
+        let actor = run.actor(Role::App)?;
+        let query = |to: &str| Query::new(Role::App, to, Sending::Unconnected);
+        let Some(socket) = query(several[0]).open(run, actor)? else {
             return Ok(());
         };
         for (server, outcome) in several.iter().zip([AGENT, "remote:53", "app:53"]) {
-            ask(server).go_on(run, actor, socket)?;
+            query(server).execute_on(run, actor, socket)?;
             run.expect_outcome(outcome);
         }
         Ok(())
@@ -375,8 +382,8 @@ enum Step {
     Dissolve,
 }
 
-fn go_through(run: &mut Run<'_>, steps: &[Step]) -> Result<()> {
-    let actor = run.actor(Who::App)?;
+fn execute_steps(run: &mut Run<'_>, steps: &[Step]) -> Result<()> {
+    let actor = run.actor(Role::App)?;
     let family = if steps.iter().any(|step| step.is_v6()) {
         Family::V6
     } else {
@@ -385,17 +392,17 @@ fn go_through(run: &mut Run<'_>, steps: &[Step]) -> Result<()> {
     let socket = actor.socket(family, Protocol::Udp)?;
     for (number, step) in steps.iter().enumerate() {
         run.label(format!("step {number}"));
-        let (to, way) = match step {
+        let (to, sending) = match step {
             Step::Connected(to) => (to, Sending::Connected),
             Step::Unconnected(to) => (to, Sending::Unconnected),
             Step::Dissolve => {
-                run.try_out("disconnect", actor, &Request::Disconnect { socket })?;
+                run.perform("disconnect", actor, &Request::Disconnect { socket })?;
                 continue;
             }
         };
-        Ask::new(Who::App, to, way)
-            .unseen()
-            .go_on(run, actor, socket)?;
+        Query::new(Role::App, to, sending)
+            .without_peer()
+            .execute_on(run, actor, socket)?;
     }
     Ok(())
 }
@@ -413,7 +420,7 @@ fn sockets_that_are_used_again() {
 
     const SERVER: &str = "10.96.0.10:53";
     const OTHER: &str = "10.2.0.9:53";
-    const OTHER_WAY: &str = "10.4.0.1:53";
+    const OTHER_ROUTE: &str = "10.4.0.1:53";
     const MAPPED: &str = "[::ffff:10.96.0.10]:53";
     const MAPPED_LOCAL: &str = "[::ffff:127.0.0.53]:53";
     const LOCAL: &str = "127.0.0.53:53";
@@ -425,7 +432,7 @@ fn sockets_that_are_used_again() {
         ("to another server", &[Connected(SERVER), Connected(OTHER)]),
         (
             "to a server that routing has another source for",
-            &[Connected(SERVER), Dissolve, Connected(OTHER_WAY)],
+            &[Connected(SERVER), Dissolve, Connected(OTHER_ROUTE)],
         ),
         ("to the same", &[Connected(SERVER), Connected(SERVER)]),
         (
@@ -490,7 +497,7 @@ fn sockets_that_are_used_again() {
         ),
     ];
     let scenarios =
-        rows.map(|(name, steps)| Scenario::new(name, move |run| go_through(run, steps)));
+        rows.map(|(name, steps)| Scenario::new(name, move |run| execute_steps(run, steps)));
     differential(&setup(all()), &scenarios);
 }
 
@@ -499,15 +506,15 @@ fn sockets_that_are_used_again() {
 fn a_peek_at_the_answer() {
     let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.1:53"].map(|to| {
         Scenario::new(format!("peek ({to})"), move |run| {
-            let actor = run.actor(Who::App)?;
-            let ask = Ask::new(Who::App, to, Sending::Unconnected);
-            let Some(socket) = ask.open(run, actor)? else {
+            let actor = run.actor(Role::App)?;
+            let query = Query::new(Role::App, to, Sending::Unconnected);
+            let Some(socket) = query.open(run, actor)? else {
                 return Ok(());
             };
-            ask.send(run, actor, socket)?;
+            query.send(run, actor, socket)?;
             for peek in [true, true, false] {
                 for datagram in receive(run, actor, socket, peek)? {
-                    run.see_sender(&datagram)?;
+                    run.record_sender(&datagram)?;
                 }
                 run.expect_outcome(AGENT);
             }
@@ -522,27 +529,27 @@ fn a_peek_at_the_answer() {
 #[test]
 fn no_agent() {
     let rows: Rows = &[
-        (Who::App, "10.96.0.10:53", "ECONNREFUSED"),
-        (Who::App, "[fd00:96::10]:53", "ECONNREFUSED"),
-        (Who::App, "[::ffff:10.96.0.10]:53", "ECONNREFUSED"),
-        (Who::App, "127.0.0.1:53", "ECONNREFUSED"),
-        (Who::App, "10.1.0.2:53", "ECONNREFUSED"),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+        (Role::App, "10.96.0.10:53", "ECONNREFUSED"),
+        (Role::App, "[fd00:96::10]:53", "ECONNREFUSED"),
+        (Role::App, "[::ffff:10.96.0.10]:53", "ECONNREFUSED"),
+        (Role::App, "127.0.0.1:53", "ECONNREFUSED"),
+        (Role::App, "10.1.0.2:53", "ECONNREFUSED"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
     ];
-    let over_tcp = rows.iter().map(|(who, to, outcome)| {
-        let dial = Dial::new(*who, to);
-        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+    let over_tcp = rows.iter().map(|(role, to, outcome)| {
+        let dial = Dial::new(*role, to);
+        Scenario::new(format!("{role:?} dials {to}"), move |run| {
             run.world().stop_proxy()?;
-            dial.go(run)?;
+            dial.execute(run)?;
             run.expect_outcome(outcome);
             Ok(())
         })
     });
     let unconnected = ["10.96.0.10:53", "[fd00:96::10]:53"].map(|to| {
-        let ask = Ask::new(Who::App, to, Sending::Unconnected);
+        let query = Query::new(Role::App, to, Sending::Unconnected);
         Scenario::new(format!("unconnected to {to}"), move |run| {
             run.world().stop_proxy()?;
-            ask.go(run)?;
+            query.execute(run)?;
             run.expect_outcome("silence");
             Ok(())
         })
@@ -564,9 +571,11 @@ fn odd_servers() {
     let scenarios: Vec<_> = rows
         .iter()
         .flat_map(|to| {
-            Sending::BOTH.map(|way| {
-                let ask = Ask::new(Who::App, to, way);
-                Scenario::new(format!("{to}, {way:?}"), move |run| ask.go(run).map(drop))
+            Sending::BOTH.map(|sending| {
+                let query = Query::new(Role::App, to, sending);
+                Scenario::new(format!("{to}, {sending:?}"), move |run| {
+                    query.execute(run).map(drop)
+                })
             })
         })
         .collect();
@@ -580,17 +589,17 @@ fn with_tproxy() {
         mode: Mode::Tproxy,
         ..all()
     };
-    let mut scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+    let mut scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "app:53"),
     ]);
     scenarios.extend(dial(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::ProxyGid, "10.96.0.10:53", "remote:53"),
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::ProxyGid, "10.96.0.10:53", "remote:53"),
     ]));
     differential(&setup(settings), &scenarios);
 }
@@ -598,17 +607,17 @@ fn with_tproxy() {
 #[test]
 fn servers_that_cannot_be_reached() {
     let rows: Rows = &[
-        (Who::App, "10.66.1.1:53", "EHOSTUNREACH"),
-        (Who::App, "10.66.2.1:53", "EACCES"),
-        (Who::App, "10.66.3.1:53", "EINVAL"),
-        (Who::App, "10.66.4.1:53", "ENETUNREACH"),
-        (Who::App, "[::ffff:10.66.1.1]:53", "EHOSTUNREACH"),
-        (Who::App, "[fd00:66:1::1]:53", "EHOSTUNREACH"),
-        (Who::App, "[fd00:66:2::1]:53", "EACCES"),
-        (Who::App, "[fd00:66:3::1]:53", "EINVAL"),
-        (Who::App, "198.51.100.9:53", "ENETUNREACH"),
-        (Who::App, "[2001:db8::9]:53", "ENETUNREACH"),
-        (Who::App, "10.96.0.10:53", AGENT),
+        (Role::App, "10.66.1.1:53", "EHOSTUNREACH"),
+        (Role::App, "10.66.2.1:53", "EACCES"),
+        (Role::App, "10.66.3.1:53", "EINVAL"),
+        (Role::App, "10.66.4.1:53", "ENETUNREACH"),
+        (Role::App, "[::ffff:10.66.1.1]:53", "EHOSTUNREACH"),
+        (Role::App, "[fd00:66:1::1]:53", "EHOSTUNREACH"),
+        (Role::App, "[fd00:66:2::1]:53", "EACCES"),
+        (Role::App, "[fd00:66:3::1]:53", "EINVAL"),
+        (Role::App, "198.51.100.9:53", "ENETUNREACH"),
+        (Role::App, "[2001:db8::9]:53", "ENETUNREACH"),
+        (Role::App, "10.96.0.10:53", AGENT),
     ];
     let setup = Setup {
         layout: Layout {
@@ -617,7 +626,7 @@ fn servers_that_cannot_be_reached() {
         },
         ..setup(all())
     };
-    differential(&setup, &ask(rows));
+    differential(&setup, &query(rows));
 }
 
 #[test]
@@ -631,17 +640,17 @@ fn a_pod_of_one_family() {
         ..setup(all())
     };
     let rows: Rows = &[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", "ENETUNREACH"),
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", "ENETUNREACH"),
     ];
-    differential(&without(true, false), &ask(rows));
+    differential(&without(true, false), &query(rows));
     let rows: Rows = &[
-        (Who::App, "10.96.0.10:53", "ENETUNREACH"),
-        (Who::App, "127.0.0.53:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
-        (Who::App, "[::1]:53", AGENT),
+        (Role::App, "10.96.0.10:53", "ENETUNREACH"),
+        (Role::App, "127.0.0.53:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
+        (Role::App, "[::1]:53", AGENT),
     ];
-    differential(&without(false, true), &ask(rows));
+    differential(&without(false, true), &query(rows));
 }
 
 /// Excluded ports, prefixes, interfaces and owner groups.
@@ -651,15 +660,15 @@ fn what_other_settings_exclude() {
         outbound_excluded_ports: "53",
         ..all()
     };
-    let mut scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", "remote:53"),
-        (Who::App, "[fd00:96::10]:53", "remote:53"),
-        (Who::App, "127.0.0.53:53", "app:53"),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    let mut scenarios = query(&[
+        (Role::App, "10.96.0.10:53", "remote:53"),
+        (Role::App, "[fd00:96::10]:53", "remote:53"),
+        (Role::App, "127.0.0.53:53", "app:53"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
     ]);
     scenarios.extend(dial(&[
-        (Who::App, "10.96.0.10:53", "remote:53"),
-        (Who::ProxyGid, "127.0.0.53:53", "app:53"),
+        (Role::App, "10.96.0.10:53", "remote:53"),
+        (Role::ProxyGid, "127.0.0.53:53", "app:53"),
     ]));
     differential(&setup(port), &scenarios);
 
@@ -668,13 +677,13 @@ fn what_other_settings_exclude() {
         outbound_excluded_cidrs: "10.96.0.0/16,fd00:96::/32",
         ..all()
     };
-    let mut scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "[fd00:96::10]:53", AGENT),
+    let mut scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "[fd00:96::10]:53", AGENT),
     ]);
     scenarios.extend(dial(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "10.96.0.10:80", "remote:80"),
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "10.96.0.10:80", "remote:80"),
     ]));
     differential(&setup(prefix), &scenarios);
 
@@ -682,10 +691,10 @@ fn what_other_settings_exclude() {
         excluded_interfaces: "eth1",
         ..all()
     };
-    let scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::App, "10.4.0.1:53", "remote:53"),
-        (Who::App, "10.3.0.2:53", AGENT),
+    let scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::App, "10.4.0.1:53", "remote:53"),
+        (Role::App, "10.3.0.2:53", AGENT),
     ]);
     differential(&setup(interface), &scenarios);
 }
@@ -696,11 +705,11 @@ fn owner_groups() {
         excluded_owner_groups: "1000",
         ..all()
     };
-    let scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", "remote:53"),
-        (Who::App, "[fd00:96::10]:53", "remote:53"),
-        (Who::App, "127.0.0.53:53", "app:53"),
-        (Who::Root, "10.96.0.10:53", AGENT),
+    let scenarios = query(&[
+        (Role::App, "10.96.0.10:53", "remote:53"),
+        (Role::App, "[fd00:96::10]:53", "remote:53"),
+        (Role::App, "127.0.0.53:53", "app:53"),
+        (Role::Root, "10.96.0.10:53", AGENT),
     ]);
     differential(&setup(excluded), &scenarios);
 
@@ -708,10 +717,10 @@ fn owner_groups() {
         owner_groups: "1000",
         ..all()
     };
-    let scenarios = ask(&[
-        (Who::App, "10.96.0.10:53", AGENT),
-        (Who::Root, "10.96.0.10:53", "remote:53"),
-        (Who::Proxy, "10.96.0.10:53", "remote:53"),
+    let scenarios = query(&[
+        (Role::App, "10.96.0.10:53", AGENT),
+        (Role::Root, "10.96.0.10:53", "remote:53"),
+        (Role::Proxy, "10.96.0.10:53", "remote:53"),
     ]);
     differential(&setup(included), &scenarios);
 }

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, ensure};
 use interceptor_testkit::{
     actor::protocol::{Family, Protocol, Reply, Request, SocketOption},
-    scenario::{Ask, Run, Scenario, Sending, address, differential},
+    scenario::{Query, Run, Scenario, Sending, address, differential},
     settings::{Dns, Settings},
-    world::{Layout, Setup, Who},
+    world::{Layout, Role, Setup},
 };
 
 const AGENT: &str = "agent:15053";
@@ -66,33 +66,33 @@ impl Row {
 
     /// Every way to name the interface, over connected and unconnected sockets.
     fn scenarios(&self) -> Vec<Scenario> {
-        let all = Sending::BOTH.map(|way| self.scenarios_of(way));
+        let all = Sending::BOTH.map(|sending| self.scenarios_of(sending));
         all.into_iter().flatten().collect()
     }
 
-    fn scenarios_of(&self, way: Sending) -> Vec<Scenario> {
+    fn scenarios_of(&self, sending: Sending) -> Vec<Scenario> {
         let Self { interface, to, .. } = *self;
         let family = Family::of(address(to));
-        let ask = || Ask::new(Who::App, to, way);
-        let with_info = ask().with_info(Some(interface), any(family));
-        let outcome_with_info = match way {
+        let query = || Query::new(Role::App, to, sending);
+        let with_info = query().with_info(Some(interface), any(family));
+        let outcome_with_info = match sending {
             Sending::Connected => self.after_connect,
             Sending::Unconnected => self.outcome,
         };
         let option = unicast(family, interface);
-        let mut asks = vec![
-            ("UNICAST_IF", self.outcome, ask().with(option)),
+        let mut queries = vec![
+            ("UNICAST_IF", self.outcome, query().with(option)),
             ("PKTINFO", outcome_with_info, with_info),
         ];
         if family == Family::V6 {
             let option = SocketOption::PacketInfoV6(interface.to_owned());
-            asks.push(("PKTINFO of the socket", self.outcome, ask().with(option)));
+            queries.push(("PKTINFO of the socket", self.outcome, query().with(option)));
         }
-        let scenario = |(name, outcome, ask)| {
+        let scenario = |(name, outcome, query)| {
             let name: &str = name;
-            Scenario::ask(&format!("{name} {interface}"), outcome, ask)
+            Scenario::query(&format!("{name} {interface}"), outcome, query)
         };
-        asks.into_iter().map(scenario).collect()
+        queries.into_iter().map(scenario).collect()
     }
 }
 
@@ -193,12 +193,12 @@ fn queries_that_name_their_source() {
     ];
     let scenarios = rows.map(|(source, interface, to, bound, outcome)| {
         let info: IpAddr = source.parse().expect("an address");
-        let mut ask = Ask::new(Who::App, to, Sending::Unconnected).with_info(interface, info);
+        let mut query = Query::new(Role::App, to, Sending::Unconnected).with_info(interface, info);
         if let Some(bound) = bound {
-            ask = ask.from(bound);
+            query = query.from(bound);
         }
         let name = format!("from {source}, {interface:?}, bound to {bound:?}");
-        Scenario::ask(&name, outcome, ask)
+        Scenario::query(&name, outcome, query)
     });
     differential(&setup(&Settings::default()), &scenarios);
 }
@@ -207,16 +207,16 @@ fn queries_that_name_their_source() {
 #[test]
 fn a_source_address_that_the_pod_has_lost() {
     let lose = "addr del 10.3.0.2/24 dev eth1\naddr del fd00:3::2/64 dev eth1";
-    let ask = |to: &str| {
-        let ask = Ask::new(Who::App, to, Sending::Unconnected).unseen();
-        Scenario::ask("after that", AGENT, ask)
+    let query = |to: &str| {
+        let query = Query::new(Role::App, to, Sending::Unconnected).without_peer();
+        Scenario::query("after that", AGENT, query)
     };
     let scenarios = [
         Scenario::new(lose, move |run| run.world().pod().ip(lose)),
-        ask("10.8.0.1:53"),
-        ask("10.96.0.10:53"),
-        ask("[fd00:8::1]:53"),
-        ask("[fd00:96::10]:53"),
+        query("10.8.0.1:53"),
+        query("10.96.0.10:53"),
+        query("[fd00:8::1]:53"),
+        query("[fd00:96::10]:53"),
     ];
     differential(&setup(&Settings::default()), &scenarios);
 }
@@ -234,7 +234,7 @@ fn a_socket_that_gets_the_answer_of_another_one() {
 }
 
 fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
-    let actor = run.actor(Who::App)?;
+    let actor = run.actor(Role::App)?;
     let to = address(server);
     let family = Family::of(to);
     let mut twins = Vec::new();
@@ -246,13 +246,16 @@ fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
         actor.must(&Request::Bind { socket, address })?;
         twins.push(socket);
     }
-    let ask = Ask::new(Who::App, server, Sending::Unconnected);
-    ensure!(ask.send(run, actor, twins[0])?, "cannot send");
+    let query = Query::new(Role::App, server, Sending::Unconnected);
+    ensure!(query.send(run, actor, twins[0])?, "cannot send");
     for socket in twins {
         let peek = false;
-        if let Reply::Datagrams(answers) = actor.call(&Request::ReceiveFrom { socket, peek })? {
-            run.see_sender(&answers[0])?;
-            run.expect("the answer comes from the server", answers[0].sender == to);
+        if let Reply::Datagrams(responses) = actor.call(&Request::ReceiveFrom { socket, peek })? {
+            run.record_sender(&responses[0])?;
+            run.expect(
+                "the answer comes from the server",
+                responses[0].sender == to,
+            );
         }
         actor.must(&Request::Close { socket })?;
     }

@@ -2,12 +2,12 @@
 
 use interceptor_testkit::{
     actor::protocol::{Protocol, SocketOption},
-    scenario::{Dial, Scenario, Way, differential},
+    scenario::{ConnectMode, Dial, Scenario, differential},
     settings::{Mode, Settings},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
-type Rows<'a> = &'a [(Who, &'a str, &'static str)];
+type Rows<'a> = &'a [(Role, &'a str, &'static str)];
 
 fn setup(settings: Settings) -> Setup {
     Setup {
@@ -31,12 +31,12 @@ fn is_through(to: &str) -> bool {
     !POD.iter().any(|own| to.starts_with(own))
 }
 
-fn scenario((who, to, outcome): &(Who, &str, &'static str)) -> Scenario {
-    let mut dial = Dial::new(*who, to);
+fn scenario((role, to, outcome): &(Role, &str, &'static str)) -> Scenario {
+    let mut dial = Dial::new(*role, to);
     if is_through(to) {
         dial = dial.through();
     }
-    Scenario::dial(&format!("{who:?}"), outcome, dial)
+    Scenario::dial(&format!("{role:?}"), outcome, dial)
 }
 
 fn compare(settings: Settings, rows: Rows<'_>) {
@@ -49,23 +49,23 @@ fn it_is_inbound_without_rerouted_interfaces() {
     compare(
         Settings::default(),
         &[
-            (Who::Inner, "10.2.0.9:80", "proxy:15006"),
-            (Who::Inner, "10.2.0.9:81", "proxy:15006"),
-            (Who::Inner, "10.2.0.9:15020", "remote:15020"),
-            (Who::Inner, "10.2.0.9:15008", "remote:15008"),
-            (Who::Inner, "10.1.0.2:8080", "proxy:15006"),
-            (Who::Inner, "172.17.0.1:8080", "proxy:15006"),
-            (Who::Inner, "172.17.0.1:15020", "app:15020"),
-            (Who::Inner, "[fd00:2::9]:80", "proxy:15006"),
-            (Who::Inner, "[fd00:2::9]:15020", "remote:15020"),
-            (Who::Inner, "[fd00:17::1]:8080", "proxy:15006"),
-            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
-            (Who::Client, "172.17.0.2:15020", "inner:15020"),
-            (Who::Client, "[fd00:17::2]:8080", "proxy:15006"),
-            (Who::Client, "[fd00:17::2]:15020", "inner:15020"),
-            (Who::App, "172.17.0.2:8080", "proxy:15001"),
-            (Who::Proxy, "172.17.0.2:8080", "inner:8080"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:80", "proxy:15006"),
+            (Role::Inner, "10.2.0.9:81", "proxy:15006"),
+            (Role::Inner, "10.2.0.9:15020", "remote:15020"),
+            (Role::Inner, "10.2.0.9:15008", "remote:15008"),
+            (Role::Inner, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Inner, "172.17.0.1:8080", "proxy:15006"),
+            (Role::Inner, "172.17.0.1:15020", "app:15020"),
+            (Role::Inner, "[fd00:2::9]:80", "proxy:15006"),
+            (Role::Inner, "[fd00:2::9]:15020", "remote:15020"),
+            (Role::Inner, "[fd00:17::1]:8080", "proxy:15006"),
+            (Role::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Role::Client, "172.17.0.2:15020", "inner:15020"),
+            (Role::Client, "[fd00:17::2]:8080", "proxy:15006"),
+            (Role::Client, "[fd00:17::2]:15020", "inner:15020"),
+            (Role::App, "172.17.0.2:8080", "proxy:15001"),
+            (Role::Proxy, "172.17.0.2:8080", "inner:8080"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
         ],
     );
 }
@@ -74,8 +74,8 @@ fn it_is_inbound_without_rerouted_interfaces() {
 fn ip_options_and_other_ways_to_connect() {
     let forms: [fn(Dial) -> Dial; 4] = [
         |dial| dial.with(SocketOption::IpOptions),
-        |dial| dial.way(Way::NonBlocking),
-        |dial| dial.way(Way::FastOpen),
+        |dial| dial.mode(ConnectMode::NonBlocking),
+        |dial| dial.mode(ConnectMode::FastOpen),
         |dial| dial.over(Protocol::Mptcp),
     ];
     let scenarios: Vec<_> = forms
@@ -86,7 +86,7 @@ fn ip_options_and_other_ways_to_connect() {
                 ("10.2.0.9:15020", "remote:15020"),
             ];
             rows.map(|(to, outcome)| {
-                let dial = form(Dial::new(Who::Inner, to)).through();
+                let dial = form(Dial::new(Role::Inner, to)).through();
                 Scenario::dial("inner", outcome, dial)
             })
         })
@@ -103,11 +103,11 @@ fn lists_of_inbound_ports_are_looked_at() {
     compare(
         settings,
         &[
-            (Who::Inner, "10.2.0.9:80", "proxy:15006"),
-            (Who::Inner, "10.2.0.9:443", "remote:443"),
-            (Who::Inner, "[fd00:2::9]:15020", "proxy:15006"),
-            (Who::Client, "172.17.0.2:80", "proxy:15006"),
-            (Who::Client, "172.17.0.2:443", "inner:443"),
+            (Role::Inner, "10.2.0.9:80", "proxy:15006"),
+            (Role::Inner, "10.2.0.9:443", "remote:443"),
+            (Role::Inner, "[fd00:2::9]:15020", "proxy:15006"),
+            (Role::Client, "172.17.0.2:80", "proxy:15006"),
+            (Role::Client, "172.17.0.2:443", "inner:443"),
         ],
     );
 }
@@ -121,8 +121,8 @@ fn nothing_is_captured_where_nothing_inbound_is() {
     compare(
         settings,
         &[
-            (Who::Inner, "10.2.0.9:80", "remote:80"),
-            (Who::Client, "[fd00:17::2]:8080", "inner:8080"),
+            (Role::Inner, "10.2.0.9:80", "remote:80"),
+            (Role::Client, "[fd00:17::2]:8080", "inner:8080"),
         ],
     );
 }
@@ -136,10 +136,10 @@ fn what_comes_by_an_excluded_interface_passes() {
     compare(
         settings,
         &[
-            (Who::Inner, "10.2.0.9:80", "remote:80"),
-            (Who::Inner, "[fd00:2::9]:80", "remote:80"),
-            (Who::Inner, "172.17.0.1:8080", "app:8080"),
-            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Role::Inner, "10.2.0.9:80", "remote:80"),
+            (Role::Inner, "[fd00:2::9]:80", "remote:80"),
+            (Role::Inner, "172.17.0.1:8080", "app:8080"),
+            (Role::Client, "172.17.0.2:8080", "proxy:15006"),
         ],
     );
 }
@@ -159,10 +159,10 @@ fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
         ..setup(settings)
     };
     let rows = [
-        (Who::Inner, "10.2.0.9:80", "proxy:15006"),
-        (Who::Inner, "[fd00:2::9]:80", "proxy:15006"),
-        (Who::Client, "172.17.0.2:8080", "proxy:15006"),
-        (Who::Client, "[fd00:17::2]:8080", "proxy:15006"),
+        (Role::Inner, "10.2.0.9:80", "proxy:15006"),
+        (Role::Inner, "[fd00:2::9]:80", "proxy:15006"),
+        (Role::Client, "172.17.0.2:8080", "proxy:15006"),
+        (Role::Client, "[fd00:17::2]:8080", "proxy:15006"),
     ];
     let scenarios: Vec<_> = rows.iter().map(scenario).collect();
     differential(&setup, &scenarios);
@@ -181,19 +181,19 @@ fn it_is_outbound_from_a_rerouted_interface() {
     compare(
         settings,
         &[
-            (Who::Inner, "10.2.0.9:80", "proxy:15001"),
-            (Who::Inner, "10.2.0.9:443", "proxy:15001"),
-            (Who::Inner, "10.2.0.9:15020", "proxy:15001"),
-            (Who::Inner, "10.2.0.9:15008", "proxy:15001"),
-            (Who::Inner, "10.2.0.9:53", "proxy:15001"),
-            (Who::Inner, "10.66.1.1:80", "proxy:15001"),
-            (Who::Inner, "10.1.0.2:8080", "proxy:15001"),
-            (Who::Inner, "172.17.0.1:15020", "proxy:15001"),
-            (Who::Inner, "[fd00:2::9]:80", "proxy:15001"),
-            (Who::Inner, "[fd00:17::1]:8080", "proxy:15001"),
-            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
-            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
-            (Who::App, "10.2.0.9:443", "remote:443"),
+            (Role::Inner, "10.2.0.9:80", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:443", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:15020", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:15008", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:53", "proxy:15001"),
+            (Role::Inner, "10.66.1.1:80", "proxy:15001"),
+            (Role::Inner, "10.1.0.2:8080", "proxy:15001"),
+            (Role::Inner, "172.17.0.1:15020", "proxy:15001"),
+            (Role::Inner, "[fd00:2::9]:80", "proxy:15001"),
+            (Role::Inner, "[fd00:17::1]:8080", "proxy:15001"),
+            (Role::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Role::App, "10.2.0.9:443", "remote:443"),
         ],
     );
 }
@@ -209,15 +209,15 @@ fn a_list_of_cidrs_picks_what_is_rerouted_and_the_rest_passes() {
     compare(
         settings,
         &[
-            (Who::Inner, "10.96.0.10:80", "proxy:15001"),
-            (Who::Inner, "10.2.0.9:80", "remote:80"),
-            (Who::Inner, "10.2.0.9:443", "remote:443"),
-            (Who::Inner, "[fd00:96::10]:80", "proxy:15001"),
-            (Who::Inner, "[fd00:2::9]:80", "remote:80"),
-            (Who::Inner, "172.17.0.1:8080", "app:8080"),
-            (Who::Inner, "10.1.0.2:8080", "app:8080"),
-            (Who::Client, "10.3.0.2:8080", "app:8080"),
-            (Who::Client, "172.17.0.2:8080", "proxy:15006"),
+            (Role::Inner, "10.96.0.10:80", "proxy:15001"),
+            (Role::Inner, "10.2.0.9:80", "remote:80"),
+            (Role::Inner, "10.2.0.9:443", "remote:443"),
+            (Role::Inner, "[fd00:96::10]:80", "proxy:15001"),
+            (Role::Inner, "[fd00:2::9]:80", "remote:80"),
+            (Role::Inner, "172.17.0.1:8080", "app:8080"),
+            (Role::Inner, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "10.3.0.2:8080", "app:8080"),
+            (Role::Client, "172.17.0.2:8080", "proxy:15006"),
         ],
     );
 }
@@ -238,9 +238,9 @@ fn rerouted_interfaces_need_no_forwarding() {
         ..setup(settings)
     };
     let rows = [
-        (Who::Inner, "10.2.0.9:80", "proxy:15001"),
-        (Who::Inner, "[fd00:2::9]:80", "proxy:15001"),
-        (Who::Inner, "172.17.0.1:8080", "proxy:15001"),
+        (Role::Inner, "10.2.0.9:80", "proxy:15001"),
+        (Role::Inner, "[fd00:2::9]:80", "proxy:15001"),
+        (Role::Inner, "172.17.0.1:8080", "proxy:15001"),
     ];
     let scenarios: Vec<_> = rows.iter().map(scenario).collect();
     differential(&setup, &scenarios);
@@ -249,16 +249,16 @@ fn rerouted_interfaces_need_no_forwarding() {
 #[test]
 fn while_the_proxy_is_down_it_is_refused() {
     let rows = [
-        (Who::Inner, "10.2.0.9:80"),
-        (Who::Inner, "[fd00:2::9]:80"),
-        (Who::Client, "172.17.0.2:8080"),
+        (Role::Inner, "10.2.0.9:80"),
+        (Role::Inner, "[fd00:2::9]:80"),
+        (Role::Client, "172.17.0.2:8080"),
     ];
-    let scenarios = rows.map(|(who, to)| {
+    let scenarios = rows.map(|(role, to)| {
         Scenario::new(
-            format!("{who:?} dials {to} while the proxy is down"),
+            format!("{role:?} dials {to} while the proxy is down"),
             move |run| {
                 run.world().stop_proxy()?;
-                Dial::new(who, to).through().go(run)?;
+                Dial::new(role, to).through().execute(run)?;
                 run.expect_outcome("ECONNREFUSED");
                 Ok(())
             },

@@ -2,8 +2,8 @@
 
 use interceptor_testkit::{
     actor::protocol::Protocol,
-    scenario::{Dial, Scenario, Way, differential},
-    world::{Setup, Who},
+    scenario::{ConnectMode, Dial, Scenario, differential},
+    world::{Role, Setup},
 };
 
 const ROWS: &[(&str, &str)] = &[
@@ -38,7 +38,7 @@ const ROWS: &[(&str, &str)] = &[
 fn compare(form: impl Fn(Dial) -> Dial) {
     let scenarios: Vec<_> = ROWS
         .iter()
-        .map(|(to, outcome)| Scenario::dial("", outcome, form(Dial::new(Who::Client, to))))
+        .map(|(to, outcome)| Scenario::dial("", outcome, form(Dial::new(Role::Client, to))))
         .collect();
     differential(&Setup::default(), &scenarios);
 }
@@ -50,12 +50,12 @@ fn from_the_link() {
 
 #[test]
 fn without_waiting() {
-    compare(|dial| dial.way(Way::NonBlocking));
+    compare(|dial| dial.mode(ConnectMode::NonBlocking));
 }
 
 #[test]
 fn with_fast_open() {
-    compare(|dial| dial.way(Way::FastOpen));
+    compare(|dial| dial.mode(ConnectMode::FastOpen));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn from_further_away() {
         ("[fd00:2::9]:0", "[fd00:1::2]:15020", "app:15020"),
     ]
     .map(|(from, to, outcome)| {
-        let dial = Dial::new(Who::Client, to).from(from);
+        let dial = Dial::new(Role::Client, to).from(from);
         Scenario::dial(&format!("from {from}"), outcome, dial)
     });
     differential(&Setup::default(), &scenarios);
@@ -94,7 +94,7 @@ fn while_the_proxy_is_down() {
             };
             Scenario::new(format!("{to} while the proxy is down"), move |run| {
                 run.world().stop_proxy()?;
-                run.dial(Who::Client, to)?;
+                run.dial(Role::Client, to)?;
                 run.expect_outcome(expected);
                 Ok(())
             })

@@ -6,13 +6,13 @@ mod dns;
 use interceptor_testkit::{
     actor::protocol::{Family, Level, Protocol, Reply, Request},
     scenario::address,
-    settings::{Dns, Mode, Settings},
-    world::{Mechanism, Setup, Who, World},
+    settings::{Mode, Settings},
+    world::{Mechanism, Role, Setup, World},
 };
 
 /// `who` dials `to`: who answers, or what became of the call.
-fn dial(world: &World, who: Who, to: &str) -> String {
-    let actor = world.actor(who).expect("an actor");
+fn dial(world: &World, role: Role, to: &str) -> String {
+    let actor = world.actor(role).expect("an actor");
     let address = address(to);
     let socket = actor
         .socket(Family::of(address), Protocol::Tcp)
@@ -33,16 +33,16 @@ fn dial(world: &World, who: Who, to: &str) -> String {
 #[test]
 fn link_local_destinations_are_proxied_only_here() {
     let cases = [
-        (Who::App, "[fe80::ff:fe00:101%2]:80", "proxy:15001"),
-        (Who::Proxy, "[fe80::ff:fe00:102%2]:80", "proxy:15006"),
+        (Role::App, "[fe80::ff:fe00:101%2]:80", "proxy:15001"),
+        (Role::Proxy, "[fe80::ff:fe00:102%2]:80", "proxy:15006"),
     ];
     let behind_iptables = World::new(Mechanism::Iptables, &Setup::default()).expect("a world");
     let captured = World::new(Mechanism::Interceptor, &Setup::default()).expect("a world");
-    for (who, to, expected) in cases {
-        let hangs = dial(&behind_iptables, who, to);
-        assert!(!hangs.contains("proxy:"), "{who:?} dials {to}: {hangs}");
-        let proxied = dial(&captured, who, to);
-        assert!(proxied.contains(expected), "{who:?} dials {to}: {proxied}");
+    for (role, to, expected) in cases {
+        let hangs = dial(&behind_iptables, role, to);
+        assert!(!hangs.contains("proxy:"), "{role:?} dials {to}: {hangs}");
+        let proxied = dial(&captured, role, to);
+        assert!(proxied.contains(expected), "{role:?} dials {to}: {proxied}");
     }
 }
 
@@ -64,12 +64,8 @@ fn a_reset_that_does_not_reach_its_client() {
         (Mechanism::Iptables, Dns::All, waits, &enoent),
         (Mechanism::Interceptor, Dns::All, "ECONNREFUSED", &enoent),
     ] {
-        let setup = Setup::with(Settings {
-            dns,
-            ..Settings::default()
-        });
-        let world = World::new(mechanism, &setup).expect("a world");
-        let actor = world.actor(Who::App).expect("an actor");
+        let world = World::new(mechanism, &Setup::default()).expect("a world");
+        let actor = world.actor(Role::App).expect("an actor");
         let socket = actor.socket(Family::V6, Protocol::Tcp).expect("a socket");
         let call = |request| actor.call(&request).expect("a reply");
         let bound = call(Request::Bind {
@@ -108,7 +104,7 @@ fn under_tproxy_a_forwarded_connection_passes_only_here() {
         (Mechanism::Interceptor, "remote:15020"),
     ] {
         let world = World::new(mechanism, &setup).expect("a world");
-        let answer = dial(&world, Who::Inner, "10.2.0.9:15020");
-        assert!(answer.contains(expected), "{mechanism:?}: {answer}");
+        let response = dial(&world, Role::Inner, "10.2.0.9:15020");
+        assert!(response.contains(expected), "{mechanism:?}: {response}");
     }
 }

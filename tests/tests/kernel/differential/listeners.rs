@@ -7,7 +7,7 @@ use interceptor_testkit::{
     actor::protocol::{Handle, Request, SocketOption},
     scenario::{Run, Scenario, differential},
     users::PROXY,
-    world::{Bind, Setup, Who, serve, serve_with},
+    world::{Bind, Role, Setup, serve, serve_with},
 };
 
 const LOCALHOST_V4: Bind = Bind::to(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -19,45 +19,45 @@ const MAPPED_LOCALHOST: Bind =
     Bind::to(IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x7f00, 1)));
 
 /// Connections of every kind that the rules capture.
-const CAPTURED: [(Who, &str); 11] = [
-    (Who::App, "10.2.0.9:80"),
-    (Who::App, "[::ffff:10.2.0.9]:80"),
-    (Who::App, "[fd00:2::9]:80"),
-    (Who::Proxy, "10.1.0.2:80"),
-    (Who::Proxy, "[fd00:1::2]:80"),
-    (Who::Client, "10.1.0.2:8080"),
-    (Who::Client, "10.1.0.3:8080"),
-    (Who::Client, "10.3.0.2:8080"),
-    (Who::Client, "[fd00:1::2]:8080"),
-    (Who::Client, "[fd00:1::3]:8080"),
-    (Who::Client, "[fd00:3::2]:8080"),
+const CAPTURED: [(Role, &str); 11] = [
+    (Role::App, "10.2.0.9:80"),
+    (Role::App, "[::ffff:10.2.0.9]:80"),
+    (Role::App, "[fd00:2::9]:80"),
+    (Role::Proxy, "10.1.0.2:80"),
+    (Role::Proxy, "[fd00:1::2]:80"),
+    (Role::Client, "10.1.0.2:8080"),
+    (Role::Client, "10.1.0.3:8080"),
+    (Role::Client, "10.3.0.2:8080"),
+    (Role::Client, "[fd00:1::2]:8080"),
+    (Role::Client, "[fd00:1::3]:8080"),
+    (Role::Client, "[fd00:3::2]:8080"),
 ];
 
 const CAPTURED_V4: &[&str] = &["10.", "[::ffff:"];
 
 /// `who` dials `to`, and either the proxy answers or the connection is refused.
-fn expect(who: Who, to: &'static str, answers: bool) -> Scenario {
-    Scenario::new(format!("{who:?} dials {to}"), move |run| {
-        run.dial(who, to)?;
-        let answered = run.outcome().starts_with("proxy");
+fn expect(role: Role, to: &'static str, responses: bool) -> Scenario {
+    Scenario::new(format!("{role:?} dials {to}"), move |run| {
+        run.dial(role, to)?;
+        let responded = run.outcome().starts_with("proxy");
         let refused = run.outcome() == "ECONNREFUSED";
-        run.expect("the proxy answers, or it is refused", answered != refused);
+        run.expect("the proxy answers, or it is refused", responded != refused);
         run.expect(
-            &format!("the proxy answers: {answers}"),
-            answered == answers,
+            &format!("the proxy answers: {responses}"),
+            responded == responses,
         );
         Ok(())
     })
 }
 
-fn compare(proxy: &'static [Bind], answers: impl Fn(Who, &str) -> bool) {
+fn compare(proxy: &'static [Bind], responses: impl Fn(Role, &str) -> bool) {
     for proxy_first in [false, true] {
         let setup = Setup {
             proxy,
             proxy_first,
             ..Setup::default()
         };
-        let scenarios = CAPTURED.map(|(who, to)| expect(who, to, answers(who, to)));
+        let scenarios = CAPTURED.map(|(role, to)| expect(role, to, responses(role, to)));
         differential(&setup, &scenarios);
     }
 }
@@ -88,33 +88,37 @@ fn on_the_ipv6_wildcard_for_ipv6_only() {
 
 #[test]
 fn on_localhost_of_each_family() {
-    compare(&[LOCALHOST_V4, LOCALHOST_V6], |who, _| who != Who::Client);
+    compare(&[LOCALHOST_V4, LOCALHOST_V6], |role, _| {
+        role != Role::Client
+    });
 }
 
 #[test]
 fn on_ipv4_localhost_only() {
-    compare(&[LOCALHOST_V4], |who, to| who != Who::Client && is_v4(to));
+    compare(&[LOCALHOST_V4], |role, to| {
+        role != Role::Client && is_v4(to)
+    });
 }
 
 #[test]
 fn on_ipv4_localhost_by_an_ipv6_socket() {
-    compare(&[MAPPED_LOCALHOST], |who, to| {
-        who != Who::Client && is_v4(to)
+    compare(&[MAPPED_LOCALHOST], |role, to| {
+        role != Role::Client && is_v4(to)
     });
 }
 
 /// Rules take what comes in to the first address of the interface it came in by.
 #[test]
 fn on_the_pods_address_only() {
-    compare(&[POD_V4], |who, to| {
-        who == Who::Client && to.starts_with("10.1.")
+    compare(&[POD_V4], |role, to| {
+        role == Role::Client && to.starts_with("10.1.")
     });
 }
 
 #[test]
 fn on_the_pods_ipv6_address_only() {
-    compare(&[POD_V6], |who, to| {
-        who == Who::Client && to.starts_with("[fd00:1:")
+    compare(&[POD_V6], |role, to| {
+        role == Role::Client && to.starts_with("[fd00:1:")
     });
 }
 
@@ -135,16 +139,16 @@ fn on_everything_at_once() {
 
 #[test]
 fn nowhere_and_then_again() {
-    let scenarios = CAPTURED.map(|(who, to)| {
-        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+    let scenarios = CAPTURED.map(|(role, to)| {
+        Scenario::new(format!("{role:?} dials {to}"), move |run| {
             for turn in 0..2 {
                 run.world().stop_proxy()?;
                 run.label(format!("turn {turn}, down:"));
-                run.dial(who, to)?;
+                run.dial(role, to)?;
                 run.expect_outcome("ECONNREFUSED");
                 run.world().start_proxy()?;
                 run.label(format!("turn {turn}, up:"));
-                run.dial(who, to)?;
+                run.dial(role, to)?;
                 run.expect("the proxy answers", run.outcome().starts_with("proxy"));
             }
             Ok(())
@@ -160,20 +164,20 @@ fn by_several_workers_of_which_one_ends() {
         proxy: &[],
         ..Setup::default()
     };
-    let scenarios = CAPTURED.map(|(who, to)| {
-        Scenario::new(format!("{who:?} dials {to}"), move |run| {
+    let scenarios = CAPTURED.map(|(role, to)| {
+        Scenario::new(format!("{role:?} dials {to}"), move |run| {
             let second = PROXY;
             let second = run.world().start_in_pod("proxy", second, "pod/second")?;
-            let first = run.actor(Who::ProxyServer)?;
+            let first = run.actor(Role::ProxyServer)?;
             let firsts = workers(first)?;
             workers(&second)?;
-            dial_often(run, "both", who, to, "proxy")?;
+            dial_often(run, "both", role, to, "proxy")?;
             for socket in firsts {
                 first.must(&Request::Close { socket })?;
             }
-            dial_often(run, "the second only", who, to, "proxy")?;
+            dial_often(run, "the second only", role, to, "proxy")?;
             drop(second);
-            dial_often(run, "none", who, to, "ECONNREFUSED")
+            dial_often(run, "none", role, to, "ECONNREFUSED")
         })
     });
     differential(&setup, &scenarios);
@@ -188,16 +192,16 @@ fn on_a_device() {
     };
     let mut scenarios = Vec::new();
     for device in ["lo", "eth0", "eth1"] {
-        for (who, to) in CAPTURED {
+        for (role, to) in CAPTURED {
             scenarios.push(Scenario::new(
-                format!("{who:?} dials {to}, the proxy listens on {device}"),
+                format!("{role:?} dials {to}, the proxy listens on {device}"),
                 move |run| {
-                    let proxy = run.actor(Who::ProxyServer)?;
+                    let proxy = run.actor(Role::ProxyServer)?;
                     let listeners = [15001, 15006].map(|port| {
                         let option = SocketOption::BindToDevice(device.to_owned());
                         serve_with(proxy, Bind::DUAL_WILDCARD, port, &[option])
                     });
-                    run.dial(who, to)?;
+                    run.dial(role, to)?;
                     for socket in listeners {
                         proxy.must(&Request::Close { socket: socket? })?;
                     }
@@ -219,10 +223,10 @@ fn workers(actor: &interceptor_testkit::actor::Actor) -> Result<Vec<Handle>> {
     Ok(sockets)
 }
 
-fn dial_often(run: &mut Run<'_>, label: &str, who: Who, to: &str, outcome: &str) -> Result<()> {
+fn dial_often(run: &mut Run<'_>, label: &str, role: Role, to: &str, outcome: &str) -> Result<()> {
     for turn in 0..6 {
         run.label(format!("{label}, {turn}:"));
-        run.dial(who, to)?;
+        run.dial(role, to)?;
         run.expect(
             &format!("{label}: {outcome}"),
             run.outcome().starts_with(outcome),

@@ -6,22 +6,22 @@ use anyhow::Result;
 use interceptor_testkit::{
     actor::protocol::{Family, Level, Protocol, Request, SocketOption},
     scenario::{Run, Scenario, address, differential},
-    world::Who,
+    world::Role,
 };
-use waiting::{WAYS, Waiting, Way, manual};
+use waiting::{DIALS, Waiting, WaitingDial, manual};
 
-fn compare(name: &str, play: impl Fn(&mut Run<'_>, Way) -> Result<()> + Copy + 'static) {
+fn compare(name: &str, play: impl Fn(&mut Run<'_>, WaitingDial) -> Result<()> + Copy + 'static) {
     let scenarios =
-        WAYS.map(|way| Scenario::new(format!("{name}: {way:?}"), move |run| play(run, way)));
+        DIALS.map(|dial| Scenario::new(format!("{name}: {dial:?}"), move |run| play(run, dial)));
     differential(&manual(), &scenarios);
 }
 
 #[test]
 fn of_an_accepted_socket_and_of_the_client() {
-    compare("open", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("open", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         run.label("client");
-        run.see_names(waiting.client, waiting.socket)?;
+        run.record_names(waiting.client, waiting.socket)?;
         run.label("proxy");
         let accepted = waiting.accept(run)?;
         run.expect("accepted", accepted.is_some());
@@ -31,8 +31,8 @@ fn of_an_accepted_socket_and_of_the_client() {
 
 #[test]
 fn when_the_client_has_closed_before_the_accept() {
-    compare("closed early", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("closed early", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         waiting.close()?;
         let accepted = waiting.accept(run)?;
         run.expect("accepted", accepted.is_some());
@@ -42,8 +42,8 @@ fn when_the_client_has_closed_before_the_accept() {
 
 #[test]
 fn when_the_client_has_reset_before_the_accept() {
-    compare("reset early", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("reset early", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         waiting.reset()?;
         let accepted = waiting.accept(run)?;
         run.expect("accepted", accepted.is_some());
@@ -52,20 +52,20 @@ fn when_the_client_has_reset_before_the_accept() {
 }
 
 #[test]
-fn asked_late() {
-    compare("late", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+fn read_late() {
+    compare("late", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         if let Some(accepted) = waiting.accept(run)? {
             waiting.close()?;
             run.label("client closed");
-            waiting.see(run, accepted)?;
+            waiting.record(run, accepted)?;
         }
         run.label("again");
-        let again = Waiting::new_on(run, way, &waiting)?;
+        let again = Waiting::new_on(run, dial, &waiting)?;
         if let Some(accepted) = again.accept(run)? {
             again.reset()?;
             run.label("client reset");
-            again.see(run, accepted)?;
+            again.record(run, accepted)?;
         }
         Ok(())
     });
@@ -73,35 +73,35 @@ fn asked_late() {
 
 #[test]
 fn of_the_client_when_the_proxy_has_closed_or_reset() {
-    compare("server ends", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("server ends", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         if let Some(socket) = waiting.accept(run)? {
             waiting.proxy.must(&Request::Close { socket })?;
         }
         run.label("proxy closed");
-        run.see_names(waiting.client, waiting.socket)?;
-        let second = Waiting::new_on(run, way, &waiting)?;
+        run.record_names(waiting.client, waiting.socket)?;
+        let second = Waiting::new_on(run, dial, &waiting)?;
         if let Some(socket) = second.accept(run)? {
             let option = SocketOption::ResetOnClose;
             waiting.proxy.must(&Request::Set { socket, option })?;
             waiting.proxy.must(&Request::Close { socket })?;
         }
         run.label("proxy reset");
-        run.see_names(second.client, second.socket)
+        run.record_names(second.client, second.socket)
     });
 }
 
 #[test]
 fn of_the_client_after_the_listener_is_gone() {
-    compare("listener gone", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("listener gone", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         let accepted = waiting.accept(run)?;
         let socket = waiting.listener;
         waiting.proxy.must(&Request::Close { socket })?;
         run.label("listener closed");
-        run.see_names(waiting.client, waiting.socket)?;
+        run.record_names(waiting.client, waiting.socket)?;
         match accepted {
-            Some(accepted) => waiting.see(run, accepted),
+            Some(accepted) => waiting.record(run, accepted),
             None => Ok(()),
         }
     });
@@ -110,20 +110,20 @@ fn of_the_client_after_the_listener_is_gone() {
 /// How long a buffer may be: too short ones are an error, longer ones are not filled.
 #[test]
 fn into_buffers_of_every_length() {
-    compare("buffers", |run, way| {
-        let waiting = Waiting::new(run, way)?;
+    compare("buffers", |run, dial| {
+        let waiting = Waiting::new(run, dial)?;
         let Some(socket) = waiting.accept(run)? else {
             return Ok(());
         };
         for level in [Level::Ip, Level::Ipv6] {
             for length in [0, 1, 2, 4, 8, 15, 16, 17, 24, 27, 28, 29, 64, 128, 4096] {
                 run.label(format!("{length} bytes, {level:?}"));
-                let question = Request::OriginalDestination {
+                let request = Request::OriginalDestination {
                     socket,
                     level,
                     length,
                 };
-                run.try_out("", waiting.proxy, &question)?;
+                run.perform("", waiting.proxy, &request)?;
             }
         }
         Ok(())
@@ -145,17 +145,17 @@ fn of_sockets_that_are_not_connected() {
     ];
     let scenarios = kinds.map(|(family, protocol, at)| {
         Scenario::new(format!("{protocol:?} on {at}"), move |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             let socket = app.socket(family, protocol)?;
             run.label("new");
-            run.see_names(app, socket)?;
+            run.record_names(app, socket)?;
             run.label("bound");
             let address = address(at);
             app.must(&Request::Bind { socket, address })?;
-            run.see_names(app, socket)?;
+            run.record_names(app, socket)?;
             run.label("listening");
-            run.try_out("listen", app, &Request::Listen { socket })?;
-            run.see_names(app, socket)
+            run.perform("listen", app, &Request::Listen { socket })?;
+            run.record_names(app, socket)
         })
     });
     differential(&manual(), &scenarios);
@@ -171,11 +171,11 @@ fn of_connected_udp() {
     ]
     .map(|to| {
         Scenario::new(to, move |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             let address = address(to);
             let socket = app.socket(Family::of(address), Protocol::Udp)?;
             app.must(&Request::Connect { socket, address })?;
-            run.see_names(app, socket)
+            run.record_names(app, socket)
         })
     });
     differential(&manual(), &scenarios);
@@ -184,20 +184,20 @@ fn of_connected_udp() {
 /// Connections that pass: the app accepts them, and asks all the same.
 #[test]
 fn of_connections_that_are_not_captured() {
-    let ways = [
-        (Who::App, "10.1.0.2:20041", "0.0.0.0:20041"),
-        (Who::App, "10.1.0.2:20041", "[::]:20041"),
-        (Who::App, "127.0.0.1:20041", "0.0.0.0:20041"),
-        (Who::App, "127.0.0.2:20041", "0.0.0.0:20041"),
-        (Who::App, "[fd00:1::2]:20041", "[::]:20041"),
-        (Who::App, "[::1]:20041", "[::]:20041"),
-        (Who::Proxy, "127.0.0.1:20041", "0.0.0.0:20041"),
-        (Who::Client, "10.1.0.2:15008", "10.1.0.2:15008"),
-        (Who::Client, "[fd00:1::2]:15008", "[fd00:1::2]:15008"),
+    let dials = [
+        (Role::App, "10.1.0.2:20041", "0.0.0.0:20041"),
+        (Role::App, "10.1.0.2:20041", "[::]:20041"),
+        (Role::App, "127.0.0.1:20041", "0.0.0.0:20041"),
+        (Role::App, "127.0.0.2:20041", "0.0.0.0:20041"),
+        (Role::App, "[fd00:1::2]:20041", "[::]:20041"),
+        (Role::App, "[::1]:20041", "[::]:20041"),
+        (Role::Proxy, "127.0.0.1:20041", "0.0.0.0:20041"),
+        (Role::Client, "10.1.0.2:15008", "10.1.0.2:15008"),
+        (Role::Client, "[fd00:1::2]:15008", "[fd00:1::2]:15008"),
     ];
-    let scenarios = ways.map(|(who, to, listener)| {
-        Scenario::new(format!("{who:?} dials {to} at {listener}"), move |run| {
-            let (client, app) = (run.actor(who)?, run.actor(Who::App)?);
+    let scenarios = dials.map(|(role, to, listener)| {
+        Scenario::new(format!("{role:?} dials {to} at {listener}"), move |run| {
+            let (client, app) = (run.actor(role)?, run.actor(Role::App)?);
             let listener = app
                 .socket(Family::of(address(listener)), Protocol::Tcp)
                 .and_then(|socket| {
@@ -212,15 +212,15 @@ fn of_connections_that_are_not_captured() {
                 })?;
             let address = address(to);
             let socket = client.socket(Family::of(address), Protocol::Tcp)?;
-            run.try_out("connect", client, &Request::Connect { socket, address })?;
+            run.perform("connect", client, &Request::Connect { socket, address })?;
             run.label("client");
-            run.see_names(client, socket)?;
+            run.record_names(client, socket)?;
             let accepted = app.accept(listener)?;
             run.label("server");
-            run.see_names(app, accepted)?;
+            run.record_names(app, accepted)?;
             client.must(&Request::Close { socket })?;
             run.label("server, client closed");
-            run.see_names(app, accepted)
+            run.record_names(app, accepted)
         })
     });
     differential(&manual(), &scenarios);
@@ -233,25 +233,25 @@ fn of_a_client_that_is_not_connected_yet_or_was_refused() {
         Scenario::new(
             format!("the proxy dials {to}, where nobody is"),
             move |run| {
-                let proxy = run.actor(Who::Proxy)?;
+                let proxy = run.actor(Role::Proxy)?;
                 let address = address(to);
                 let socket = proxy.socket(Family::of(address), Protocol::Tcp)?;
-                run.try_out("connect", proxy, &Request::ConnectStart { socket, address })?;
-                run.see_names(proxy, socket)
+                run.perform("connect", proxy, &Request::ConnectStart { socket, address })?;
+                run.record_names(proxy, socket)
             },
         )
     });
     let refused = [
-        (Who::App, "10.2.0.9:80"),
-        (Who::App, "[fd00:2::9]:80"),
-        (Who::App, "[::ffff:10.2.0.9]:80"),
-        (Who::App, "127.0.0.1:81"),
-        (Who::Proxy, "10.1.0.2:80"),
-        (Who::Proxy, "10.2.0.9:81"),
+        (Role::App, "10.2.0.9:80"),
+        (Role::App, "[fd00:2::9]:80"),
+        (Role::App, "[::ffff:10.2.0.9]:80"),
+        (Role::App, "127.0.0.1:81"),
+        (Role::Proxy, "10.1.0.2:80"),
+        (Role::Proxy, "10.2.0.9:81"),
     ]
-    .map(|(who, to)| {
-        Scenario::new(format!("{who:?} dials {to}, refused"), move |run| {
-            run.dial(who, to)?;
+    .map(|(role, to)| {
+        Scenario::new(format!("{role:?} dials {to}, refused"), move |run| {
+            run.dial(role, to)?;
             run.expect_outcome("ECONNREFUSED");
             Ok(())
         })
@@ -263,15 +263,15 @@ fn of_a_client_that_is_not_connected_yet_or_was_refused() {
 /// A proxy cannot have an MPTCP socket, but what it asks of one that an app has must not change.
 #[test]
 fn of_multipath_tcp_accepted_by_an_app() {
-    let ways = [
+    let dials = [
         (Protocol::Tcp, "10.1.0.2:20042"),
         (Protocol::Mptcp, "10.1.0.2:20042"),
     ];
-    let scenarios = ways.map(|(protocol, to)| {
+    let scenarios = dials.map(|(protocol, to)| {
         Scenario::new(
             format!("a {protocol:?} client, an MPTCP listener"),
             move |run| {
-                let app = run.actor(Who::App)?;
+                let app = run.actor(Role::App)?;
                 let listener = app.socket(Family::V4, Protocol::Mptcp)?;
                 let address = address(to);
                 app.must(&Request::Bind {
@@ -280,12 +280,12 @@ fn of_multipath_tcp_accepted_by_an_app() {
                 })?;
                 app.must(&Request::Listen { socket: listener })?;
                 let socket = app.socket(Family::V4, protocol)?;
-                run.try_out("connect", app, &Request::Connect { socket, address })?;
+                run.perform("connect", app, &Request::Connect { socket, address })?;
                 run.label("client");
-                run.see_names(app, socket)?;
+                run.record_names(app, socket)?;
                 let accepted = app.accept(listener)?;
                 run.label("server");
-                run.see_names(app, accepted)
+                run.record_names(app, accepted)
             },
         )
     });

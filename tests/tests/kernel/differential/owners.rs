@@ -8,7 +8,7 @@ use interceptor_testkit::{
     },
     scenario::{Dial, Run, Scenario, address, differential},
     users::{APP, PROXY, ROOT, TRANSPARENT_PROXY},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 const DESTINATIONS: [&str; 6] = [
@@ -38,7 +38,7 @@ fn after_setuid(run: &mut Run<'_>, opens: User, connects: User, to: &str) -> Res
     if connects != opens {
         set_user(connects)?;
     }
-    Dial::new(Who::App, to).go_as(run, &actor, socket)?;
+    Dial::new(Role::App, to).execute_as(run, &actor, socket)?;
     Ok(())
 }
 
@@ -81,7 +81,7 @@ fn after_setuid_and_setgid() {
 }
 
 /// `from` opens a socket and passes it to `taker`, who connects it.
-fn passed(run: &mut Run<'_>, from: Who, taker: Who, to: &str) -> Result<()> {
+fn passed(run: &mut Run<'_>, from: Role, taker: Role, to: &str) -> Result<()> {
     let at = "interceptor-test".to_owned();
     let (giver, receiver) = (run.actor(from)?, run.actor(taker)?);
     let socket = giver.socket(Family::of(address(to)), Protocol::Tcp)?;
@@ -89,7 +89,7 @@ fn passed(run: &mut Run<'_>, from: Who, taker: Who, to: &str) -> Result<()> {
     giver.must(&Request::Offer { socket, at })?;
     let copy = handle(receiver.must(&Request::Take)?)?;
     giver.must(&Request::Close { socket })?;
-    Dial::new(taker, to).go_on(run, copy)?;
+    Dial::new(taker, to).execute_on(run, copy)?;
     Ok(())
 }
 
@@ -98,10 +98,10 @@ fn passed_to_another_process() {
     let mut scenarios = Vec::new();
     for to in DESTINATIONS {
         for (from, taker) in [
-            (Who::App, Who::Proxy),
-            (Who::Proxy, Who::App),
-            (Who::ProxyGid, Who::Root),
-            (Who::Root, Who::ProxyUid),
+            (Role::App, Role::Proxy),
+            (Role::Proxy, Role::App),
+            (Role::ProxyGid, Role::Root),
+            (Role::Root, Role::ProxyUid),
         ] {
             scenarios.push(Scenario::new(
                 format!("{from:?} opens, {taker:?} connects ({to})"),
@@ -112,7 +112,7 @@ fn passed_to_another_process() {
     scenarios.push(Scenario::new(
         "opened by an app, expected to be captured",
         |run| {
-            passed(run, Who::App, Who::Proxy, "10.2.0.9:80")?;
+            passed(run, Role::App, Role::Proxy, "10.2.0.9:80")?;
             run.expect_outcome("proxy:15001");
             Ok(())
         },
@@ -120,7 +120,7 @@ fn passed_to_another_process() {
     scenarios.push(Scenario::new(
         "opened by the proxy, expected to pass",
         |run| {
-            passed(run, Who::Proxy, Who::App, "10.2.0.9:80")?;
+            passed(run, Role::Proxy, Role::App, "10.2.0.9:80")?;
             run.expect_outcome("remote:80");
             Ok(())
         },
@@ -128,7 +128,13 @@ fn passed_to_another_process() {
     differential(&Setup::default(), &scenarios);
 }
 
-const OLD: &[Who] = &[Who::App, Who::Proxy, Who::ProxyGid, Who::App, Who::Proxy];
+const OLD: &[Role] = &[
+    Role::App,
+    Role::Proxy,
+    Role::ProxyGid,
+    Role::App,
+    Role::Proxy,
+];
 
 #[test]
 fn opened_before_the_interception() {
@@ -146,9 +152,9 @@ fn opened_before_the_interception() {
     // One scenario: what it leaves behind is closed.
     let scenario = Scenario::new("sockets that are older", move |run| {
         let sockets = run.world().old_sockets();
-        for ((who, socket), (to, outcome)) in OLD.iter().zip(sockets).zip(dials) {
-            run.label(format!("{who:?} to {to}:"));
-            Dial::new(*who, to).go_on(run, *socket)?;
+        for ((role, socket), (to, outcome)) in OLD.iter().zip(sockets).zip(dials) {
+            run.label(format!("{role:?} to {to}:"));
+            Dial::new(*role, to).execute_on(run, *socket)?;
             run.expect_outcome(outcome);
         }
         Ok(())
@@ -165,7 +171,7 @@ fn in_whatever_cgroup() {
             scenarios.push(Scenario::new(format!("in {cgroup} ({to})"), move |run| {
                 let actor = run.world().start_in_pod("deep", APP, cgroup)?;
                 let socket = actor.socket(Family::of(address(to)), Protocol::Tcp)?;
-                Dial::new(Who::App, to).go_as(run, &actor, socket)?;
+                Dial::new(Role::App, to).execute_as(run, &actor, socket)?;
                 run.expect("it is answered", run.outcome().contains(':'));
                 Ok(())
             }));

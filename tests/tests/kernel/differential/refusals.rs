@@ -1,14 +1,14 @@
 //! Where a connection cannot go: the errno that the kernel has for it, at once.
 
 use interceptor_testkit::{
-    scenario::{Dial, Scenario, Way, differential},
-    world::{Layout, Setup, Who},
+    scenario::{ConnectMode, Dial, Scenario, differential},
+    world::{Layout, Role, Setup},
 };
 
 /// Destinations and what becomes of an app's connection to them.
 type Rows = &'static [(&'static str, &'static str, &'static str)];
 
-const NO_WAY: Rows = &[
+const UNREACHABLE: Rows = &[
     ("multicast", "224.0.0.1:80", "ENETUNREACH"),
     ("multicast", "239.255.255.255:80", "ENETUNREACH"),
     ("multicast", "[::ffff:224.0.0.1]:80", "ENETUNREACH"),
@@ -75,10 +75,10 @@ const ODD: Rows = &[
     ("IPv4-compatible IPv6", "[::10.2.0.9]:80", "proxy:15001"),
 ];
 
-fn scenarios(rows: Rows, way: Way) -> impl Iterator<Item = Scenario> {
+fn scenarios(rows: Rows, mode: ConnectMode) -> impl Iterator<Item = Scenario> {
     rows.iter().map(move |(name, to, outcome)| {
-        let dial = Dial::new(Who::App, to).way(way);
-        Scenario::dial(&format!("{name}, {way:?}"), outcome, dial)
+        let dial = Dial::new(Role::App, to).mode(mode);
+        Scenario::dial(&format!("{name}, {mode:?}"), outcome, dial)
     })
 }
 
@@ -87,15 +87,15 @@ fn compare(layout: Layout, rows: Rows) {
         layout,
         ..Setup::default()
     };
-    let scenarios: Vec<_> = scenarios(rows, Way::Blocking)
-        .chain(scenarios(rows, Way::NonBlocking))
+    let scenarios: Vec<_> = scenarios(rows, ConnectMode::Blocking)
+        .chain(scenarios(rows, ConnectMode::NonBlocking))
         .collect();
     differential(&setup, &scenarios);
 }
 
 #[test]
 fn destinations_that_cannot_be_reached() {
-    compare(Layout::default(), NO_WAY);
+    compare(Layout::default(), UNREACHABLE);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn destinations_that_cannot_be_reached_from_a_bound_socket() {
         ("[fd00:1::2]:0", "[fd00:66:2::1]:80", "EACCES"),
     ];
     let scenarios = rows.map(|(from, to, outcome)| {
-        let dial = Dial::new(Who::App, to).from(from);
+        let dial = Dial::new(Role::App, to).from(from);
         Scenario::dial(&format!("bound to {from}"), outcome, dial)
     });
     differential(&Setup::default(), &scenarios);

@@ -3,10 +3,10 @@
 use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
     settings::Settings,
-    world::{Layout, Setup, Who},
+    world::{Layout, Role, Setup},
 };
 
-type Rows<'a> = &'a [(Who, &'a str, &'static str)];
+type Rows<'a> = &'a [(Role, &'a str, &'static str)];
 
 fn compare(settings: Settings, rows: Rows<'_>) {
     compare_in(&Setup::with(settings), rows);
@@ -15,7 +15,9 @@ fn compare(settings: Settings, rows: Rows<'_>) {
 fn compare_in(setup: &Setup, rows: Rows<'_>) {
     let scenarios: Vec<_> = rows
         .iter()
-        .map(|(who, to, outcome)| Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to)))
+        .map(|(role, to, outcome)| {
+            Scenario::dial(&format!("{role:?}"), outcome, Dial::new(*role, to))
+        })
         .collect();
     differential(setup, &scenarios);
 }
@@ -29,17 +31,17 @@ fn a_list_of_inbound_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
-            (Who::Client, "10.1.0.2:9090", "app:9090"),
-            (Who::Client, "10.1.0.2:15006", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15008", "app:15008"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:9090", "app:9090"),
+            (Role::Client, "10.1.0.2:15006", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15008", "app:15008"),
             // With a list, the excluded ports are not looked at.
-            (Who::Client, "10.1.0.2:15020", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15021", "app:15021"),
-            (Who::Client, "[fd00:1::2]:8080", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:9090", "app:9090"),
-            (Who::Proxy, "10.1.0.2:9090", "proxy:15006"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Client, "10.1.0.2:15020", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15021", "app:15021"),
+            (Role::Client, "[fd00:1::2]:8080", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:9090", "app:9090"),
+            (Role::Proxy, "10.1.0.2:9090", "proxy:15006"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
         ],
     );
 }
@@ -53,12 +55,12 @@ fn no_inbound_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:8080", "app:8080"),
-            (Who::Client, "10.1.0.2:15006", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:8080", "app:8080"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-            (Who::Proxy, "[fd00:1::2]:80", "proxy:15006"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Client, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "10.1.0.2:15006", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:8080", "app:8080"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+            (Role::Proxy, "[fd00:1::2]:80", "proxy:15006"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
         ],
     );
 }
@@ -72,13 +74,13 @@ fn excluded_inbound_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:22", "app:22"),
-            (Who::Client, "10.1.0.2:8080", "app:8080"),
-            (Who::Client, "10.1.0.2:80", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15020", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:8080", "app:8080"),
-            (Who::Client, "[fd00:1::2]:15020", "proxy:15006"),
-            (Who::Proxy, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:22", "app:22"),
+            (Role::Client, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "10.1.0.2:80", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15020", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:8080", "app:8080"),
+            (Role::Client, "[fd00:1::2]:15020", "proxy:15006"),
+            (Role::Proxy, "10.1.0.2:8080", "proxy:15006"),
         ],
     );
 }
@@ -92,16 +94,16 @@ fn excluded_outbound_ports() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:443", "remote:443"),
-            (Who::App, "10.2.0.9:9090", "remote:9090"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
-            (Who::App, "[fd00:2::9]:443", "remote:443"),
-            (Who::App, "[::ffff:10.2.0.9]:443", "remote:443"),
-            (Who::App, "[fd00:2::9]:80", "proxy:15001"),
+            (Role::App, "10.2.0.9:443", "remote:443"),
+            (Role::App, "10.2.0.9:9090", "remote:9090"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::App, "[fd00:2::9]:443", "remote:443"),
+            (Role::App, "[::ffff:10.2.0.9]:443", "remote:443"),
+            (Role::App, "[fd00:2::9]:80", "proxy:15001"),
             // Before the proxy's own rules.
-            (Who::Proxy, "10.1.0.2:443", "app:443"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-            (Who::Client, "10.1.0.2:443", "proxy:15006"),
+            (Role::Proxy, "10.1.0.2:443", "app:443"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+            (Role::Client, "10.1.0.2:443", "proxy:15006"),
         ],
     );
 }
@@ -115,19 +117,19 @@ fn included_outbound_cidrs() {
     compare(
         settings,
         &[
-            (Who::App, "10.96.0.10:80", "proxy:15001"),
-            (Who::App, "10.2.0.10:80", "proxy:15001"),
-            (Who::App, "10.2.0.9:80", "remote:80"),
-            (Who::App, "10.2.0.11:80", "remote:80"),
-            (Who::App, "[fd00:96::10]:80", "proxy:15001"),
-            (Who::App, "[fd00:2::9]:80", "remote:80"),
-            (Who::App, "[::ffff:10.96.0.10]:80", "proxy:15001"),
-            (Who::App, "[::ffff:10.2.0.9]:80", "remote:80"),
-            (Who::App, "10.1.0.2:80", "app:80"),
-            (Who::App, "127.0.0.1:80", "app:80"),
-            (Who::Proxy, "10.96.0.10:80", "remote:80"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-            (Who::App, "10.66.1.1:80", "EHOSTUNREACH"),
+            (Role::App, "10.96.0.10:80", "proxy:15001"),
+            (Role::App, "10.2.0.10:80", "proxy:15001"),
+            (Role::App, "10.2.0.9:80", "remote:80"),
+            (Role::App, "10.2.0.11:80", "remote:80"),
+            (Role::App, "[fd00:96::10]:80", "proxy:15001"),
+            (Role::App, "[fd00:2::9]:80", "remote:80"),
+            (Role::App, "[::ffff:10.96.0.10]:80", "proxy:15001"),
+            (Role::App, "[::ffff:10.2.0.9]:80", "remote:80"),
+            (Role::App, "10.1.0.2:80", "app:80"),
+            (Role::App, "127.0.0.1:80", "app:80"),
+            (Role::Proxy, "10.96.0.10:80", "remote:80"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+            (Role::App, "10.66.1.1:80", "EHOSTUNREACH"),
         ],
     );
 }
@@ -141,10 +143,10 @@ fn included_outbound_cidrs_of_one_family() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
-            (Who::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
-            (Who::App, "[fd00:2::9]:80", "remote:80"),
-            (Who::App, "10.1.0.2:80", "app:80"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
+            (Role::App, "[fd00:2::9]:80", "remote:80"),
+            (Role::App, "10.1.0.2:80", "app:80"),
         ],
     );
 }
@@ -158,11 +160,11 @@ fn no_outbound_cidrs() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:80", "remote:80"),
-            (Who::App, "[fd00:2::9]:80", "remote:80"),
-            (Who::App, "10.1.0.2:80", "app:80"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Role::App, "10.2.0.9:80", "remote:80"),
+            (Role::App, "[fd00:2::9]:80", "remote:80"),
+            (Role::App, "10.1.0.2:80", "app:80"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15006"),
         ],
     );
 }
@@ -176,13 +178,13 @@ fn excluded_outbound_cidrs() {
     compare(
         settings,
         &[
-            (Who::App, "10.96.0.10:80", "remote:80"),
-            (Who::App, "10.2.0.9:80", "remote:80"),
-            (Who::App, "10.2.0.10:80", "proxy:15001"),
-            (Who::App, "[fd00:96::10]:80", "remote:80"),
-            (Who::App, "[fd00:2::9]:80", "proxy:15001"),
-            (Who::App, "[::ffff:10.96.0.10]:80", "remote:80"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
+            (Role::App, "10.96.0.10:80", "remote:80"),
+            (Role::App, "10.2.0.9:80", "remote:80"),
+            (Role::App, "10.2.0.10:80", "proxy:15001"),
+            (Role::App, "[fd00:96::10]:80", "remote:80"),
+            (Role::App, "[fd00:2::9]:80", "proxy:15001"),
+            (Role::App, "[::ffff:10.96.0.10]:80", "remote:80"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
         ],
     );
 }
@@ -198,12 +200,12 @@ fn cidrs_that_overlap() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:80", "remote:80"),
-            (Who::App, "10.2.0.10:80", "remote:80"),
-            (Who::App, "10.96.0.10:80", "remote:80"),
-            (Who::App, "10.9.0.1:80", "proxy:15001"),
-            (Who::App, "[fd00:2::9]:80", "remote:80"),
-            (Who::App, "[fd00:2::10]:80", "proxy:15001"),
+            (Role::App, "10.2.0.9:80", "remote:80"),
+            (Role::App, "10.2.0.10:80", "remote:80"),
+            (Role::App, "10.96.0.10:80", "remote:80"),
+            (Role::App, "10.9.0.1:80", "proxy:15001"),
+            (Role::App, "[fd00:2::9]:80", "remote:80"),
+            (Role::App, "[fd00:2::10]:80", "proxy:15001"),
         ],
     );
 }
@@ -228,22 +230,22 @@ fn a_loopback_cidr() {
         compare(
             settings,
             &[
-                (Who::App, "127.1.2.3:80", v4),
-                (Who::App, "127.0.0.2:80", "app:80"),
-                (Who::App, "127.0.0.1:80", "app:80"),
-                (Who::App, "0.0.0.0:80", "app:80"),
-                (Who::App, "10.1.0.2:80", "proxy:15001"),
-                (Who::App, "10.1.0.2:15008", "proxy:15001"),
-                (Who::App, "[fd00:1::2]:80", "proxy:15001"),
-                (Who::App, "[::1]:80", "app:80"),
-                (Who::App, "10.2.0.9:80", "proxy:15001"),
-                (Who::Proxy, "127.1.2.3:80", "proxy:15006"),
-                (Who::Proxy, "10.1.0.2:80", "proxy:15006"),
-                (Who::Proxy, "10.1.0.2:15008", "app:15008"),
-                (Who::ProxyGid, "10.1.0.2:80", "proxy:15006"),
-                (Who::ProxyGid, "127.0.0.1:80", "app:80"),
-                (Who::ProxyGid, "[fd00:1::2]:80", "proxy:15006"),
-                (Who::Root, "127.0.0.1:80", "app:80"),
+                (Role::App, "127.1.2.3:80", v4),
+                (Role::App, "127.0.0.2:80", "app:80"),
+                (Role::App, "127.0.0.1:80", "app:80"),
+                (Role::App, "0.0.0.0:80", "app:80"),
+                (Role::App, "10.1.0.2:80", "proxy:15001"),
+                (Role::App, "10.1.0.2:15008", "proxy:15001"),
+                (Role::App, "[fd00:1::2]:80", "proxy:15001"),
+                (Role::App, "[::1]:80", "app:80"),
+                (Role::App, "10.2.0.9:80", "proxy:15001"),
+                (Role::Proxy, "127.1.2.3:80", "proxy:15006"),
+                (Role::Proxy, "10.1.0.2:80", "proxy:15006"),
+                (Role::Proxy, "10.1.0.2:15008", "app:15008"),
+                (Role::ProxyGid, "10.1.0.2:80", "proxy:15006"),
+                (Role::ProxyGid, "127.0.0.1:80", "app:80"),
+                (Role::ProxyGid, "[fd00:1::2]:80", "proxy:15006"),
+                (Role::Root, "127.0.0.1:80", "app:80"),
             ],
         );
     }
@@ -264,15 +266,15 @@ fn several_uids_in_order() {
         compare(
             settings,
             &[
-                (Who::App, "10.1.0.2:80", app),
-                (Who::App, "[fd00:1::2]:80", app),
-                (Who::App, "10.2.0.9:80", "remote:80"),
-                (Who::Proxy, "10.1.0.2:80", proxy),
-                (Who::Proxy, "[fd00:1::2]:80", proxy),
-                (Who::Proxy, "10.2.0.9:80", "remote:80"),
-                (Who::ProxyGid, "10.2.0.9:80", "remote:80"),
-                (Who::Root, "10.2.0.9:80", "proxy:15001"),
-                (Who::Root, "10.1.0.2:80", "app:80"),
+                (Role::App, "10.1.0.2:80", app),
+                (Role::App, "[fd00:1::2]:80", app),
+                (Role::App, "10.2.0.9:80", "remote:80"),
+                (Role::Proxy, "10.1.0.2:80", proxy),
+                (Role::Proxy, "[fd00:1::2]:80", proxy),
+                (Role::Proxy, "10.2.0.9:80", "remote:80"),
+                (Role::ProxyGid, "10.2.0.9:80", "remote:80"),
+                (Role::Root, "10.2.0.9:80", "proxy:15001"),
+                (Role::Root, "10.1.0.2:80", "app:80"),
             ],
         );
     }
@@ -288,12 +290,12 @@ fn root_as_the_proxy() {
     compare(
         settings,
         &[
-            (Who::Root, "10.2.0.9:80", "remote:80"),
-            (Who::Root, "10.1.0.2:80", "proxy:15006"),
-            (Who::ProxyGid, "10.2.0.9:80", "remote:80"),
-            (Who::Proxy, "10.2.0.9:80", "proxy:15001"),
-            (Who::ProxyUid, "10.2.0.9:80", "proxy:15001"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Root, "10.2.0.9:80", "remote:80"),
+            (Role::Root, "10.1.0.2:80", "proxy:15006"),
+            (Role::ProxyGid, "10.2.0.9:80", "remote:80"),
+            (Role::Proxy, "10.2.0.9:80", "proxy:15001"),
+            (Role::ProxyUid, "10.2.0.9:80", "proxy:15001"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
         ],
     );
 }
@@ -308,11 +310,11 @@ fn other_ports() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:80", "proxy:16001"),
-            (Who::App, "[fd00:2::9]:80", "proxy:16001"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:16006"),
-            (Who::Client, "10.1.0.2:8080", "proxy:16006"),
-            (Who::Client, "10.1.0.2:15001", "proxy:16006"),
+            (Role::App, "10.2.0.9:80", "proxy:16001"),
+            (Role::App, "[fd00:2::9]:80", "proxy:16001"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:16006"),
+            (Role::Client, "10.1.0.2:8080", "proxy:16006"),
+            (Role::Client, "10.1.0.2:15001", "proxy:16006"),
         ],
     );
 }
@@ -328,22 +330,22 @@ fn one_port_for_both() {
     compare(
         settings,
         &[
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
-            (Who::Proxy, "10.1.0.2:80", "proxy:15001"),
-            (Who::Client, "10.1.0.2:8080", "proxy:15001"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Proxy, "10.1.0.2:80", "proxy:15001"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15001"),
         ],
     );
 }
 
 const IPV6_OFF: Rows<'static> = &[
-    (Who::App, "[fd00:2::9]:80", "remote:80"),
-    (Who::App, "[fd00:1::2]:80", "app:80"),
-    (Who::Proxy, "[fd00:1::2]:80", "app:80"),
-    (Who::Client, "[fd00:1::2]:8080", "app:8080"),
-    (Who::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
-    (Who::App, "10.2.0.9:80", "proxy:15001"),
-    (Who::Client, "10.1.0.2:8080", "proxy:15006"),
-    (Who::App, "[fd00:66:1::1]:80", "EHOSTUNREACH"),
+    (Role::App, "[fd00:2::9]:80", "remote:80"),
+    (Role::App, "[fd00:1::2]:80", "app:80"),
+    (Role::Proxy, "[fd00:1::2]:80", "app:80"),
+    (Role::Client, "[fd00:1::2]:8080", "app:8080"),
+    (Role::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
+    (Role::App, "10.2.0.9:80", "proxy:15001"),
+    (Role::Client, "10.1.0.2:8080", "proxy:15006"),
+    (Role::App, "[fd00:66:1::1]:80", "EHOSTUNREACH"),
 ];
 
 /// Without dual-stack the first address decides, and IPv4 ones come first.
@@ -372,11 +374,11 @@ fn dual_stack_off_in_a_pod_without_ipv4() {
     compare_in(
         &setup,
         &[
-            (Who::App, "[fd00:2::9]:80", "proxy:15001"),
-            (Who::Proxy, "[fd00:1::2]:80", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:8080", "proxy:15006"),
-            (Who::App, "127.0.0.1:80", "app:80"),
-            (Who::Proxy, "127.0.0.2:80", "proxy:15006"),
+            (Role::App, "[fd00:2::9]:80", "proxy:15001"),
+            (Role::Proxy, "[fd00:1::2]:80", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:8080", "proxy:15006"),
+            (Role::App, "127.0.0.1:80", "app:80"),
+            (Role::Proxy, "127.0.0.2:80", "proxy:15006"),
         ],
     );
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use interceptor_testkit::{
     actor::protocol::{Family, Introduction, Protocol, Reply, Request, SocketOption},
     scenario::{Dial, Run, Scenario, address, differential},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 const MANY_V4: [&str; 5] = [
@@ -23,8 +23,8 @@ const MANY_V6: [&str; 5] = [
     "[fd00:2::9]:443",
 ];
 
-fn reusing(who: Who, from: &str, to: &str) -> Dial {
-    Dial::new(who, to)
+fn reusing(role: Role, from: &str, to: &str) -> Dial {
+    Dial::new(role, to)
         .with(SocketOption::ReuseAddress)
         .from(from)
 }
@@ -52,26 +52,26 @@ fn one_port_for_several_destinations() {
 /// Behind iptables all of these go from one port to the proxy's one, which conntrack remaps: the
 /// peer's port is in the closed list.
 fn one_of_several(run: &mut Run<'_>, from: &str, to: &str) -> Result<()> {
-    let app = run.actor(Who::App)?;
-    let dial = reusing(Who::App, from, to);
+    let app = run.actor(Role::App)?;
+    let dial = reusing(Role::App, from, to);
     let socket = dial.open(run, app)?.context("bound")?;
     let address = address(to);
-    run.try_out("connect", app, &Request::Connect { socket, address })?;
-    run.see_names(app, socket)?;
-    see_all_but_the_port(run, app.must(&Request::ReceiveLine { socket })?)
+    run.perform("connect", app, &Request::Connect { socket, address })?;
+    run.record_names(app, socket)?;
+    record_all_but_the_port(run, app.must(&Request::ReceiveLine { socket })?)
 }
 
-fn see_all_but_the_port(run: &mut Run<'_>, reply: Reply) -> Result<()> {
+fn record_all_but_the_port(run: &mut Run<'_>, reply: Reply) -> Result<()> {
     let Reply::Data(line) = reply else {
         return Err(anyhow::anyhow!("no introduction"));
     };
-    let said: Introduction = serde_json::from_str(&line).context(line)?;
-    let peer = address(&said.peer);
-    run.see("server's peer without its port", peer.ip().to_string());
-    run.see("server's local", said.local);
-    run.see("server's original at SOL_IP", said.original_v4);
-    run.see("server's original at SOL_IPV6", said.original_v6);
-    run.set_outcome(&said.who);
+    let introduction: Introduction = serde_json::from_str(&line).context(line)?;
+    let peer = address(&introduction.peer);
+    run.record("server's peer without its port", peer.ip().to_string());
+    run.record("server's local", introduction.local);
+    run.record("server's original at SOL_IP", introduction.original_v4);
+    run.record("server's original at SOL_IPV6", introduction.original_v6);
+    run.set_outcome(&introduction.server);
     run.expect_outcome("proxy:15001");
     Ok(())
 }
@@ -80,25 +80,25 @@ fn see_all_but_the_port(run: &mut Run<'_>, reply: Reply) -> Result<()> {
 fn one_port_twice() {
     let scenarios = [
         Scenario::new("to one destination", |run| {
-            reusing(Who::App, "10.1.0.2:20001", "10.2.0.9:80").go(run)?;
+            reusing(Role::App, "10.1.0.2:20001", "10.2.0.9:80").execute(run)?;
             run.label("again");
-            reusing(Who::App, "10.1.0.2:20001", "10.2.0.9:80").go(run)?;
+            reusing(Role::App, "10.1.0.2:20001", "10.2.0.9:80").execute(run)?;
             run.expect_outcome("EADDRNOTAVAIL");
             Ok(())
         }),
         Scenario::new("to one destination, IPv6", |run| {
-            reusing(Who::App, "[fd00:1::2]:20002", "[fd00:2::9]:80").go(run)?;
+            reusing(Role::App, "[fd00:1::2]:20002", "[fd00:2::9]:80").execute(run)?;
             run.label("again");
-            reusing(Who::App, "[fd00:1::2]:20002", "[fd00:2::9]:80").go(run)?;
+            reusing(Role::App, "[fd00:1::2]:20002", "[fd00:2::9]:80").execute(run)?;
             run.expect_outcome("EADDRNOTAVAIL");
             Ok(())
         }),
         Scenario::new(
             "by an app and the proxy, to different destinations",
             |run| {
-                reusing(Who::App, "10.1.0.2:20003", "10.2.0.9:80").go(run)?;
+                reusing(Role::App, "10.1.0.2:20003", "10.2.0.9:80").execute(run)?;
                 run.label("the proxy:");
-                reusing(Who::Proxy, "10.1.0.2:20003", "10.2.0.10:80").go(run)?;
+                reusing(Role::Proxy, "10.1.0.2:20003", "10.2.0.10:80").execute(run)?;
                 run.expect_outcome("remote:80");
                 Ok(())
             },
@@ -106,18 +106,18 @@ fn one_port_twice() {
         Scenario::new(
             "by the proxy and an app, to different destinations",
             |run| {
-                reusing(Who::Proxy, "10.1.0.2:20004", "10.2.0.9:80").go(run)?;
+                reusing(Role::Proxy, "10.1.0.2:20004", "10.2.0.9:80").execute(run)?;
                 run.label("an app:");
-                reusing(Who::App, "10.1.0.2:20004", "10.2.0.10:80").go(run)?;
+                reusing(Role::App, "10.1.0.2:20004", "10.2.0.10:80").execute(run)?;
                 run.expect_outcome("proxy:15001");
                 Ok(())
             },
         ),
         Scenario::new("without SO_REUSEADDR", |run| {
-            let dial = |to| Dial::new(Who::App, to).from("10.1.0.2:20005");
-            dial("10.2.0.9:80").go(run)?;
+            let dial = |to| Dial::new(Role::App, to).from("10.1.0.2:20005");
+            dial("10.2.0.9:80").execute(run)?;
             run.label("again");
-            dial("10.2.0.10:80").go(run)?;
+            dial("10.2.0.10:80").execute(run)?;
             run.expect_outcome("EADDRINUSE");
             Ok(())
         }),
@@ -130,10 +130,10 @@ fn one_port_twice() {
 fn one_port_again_and_again() {
     let scenarios = ["10.2.0.9:80", "10.1.0.2:80"].map(|to| {
         Scenario::new(format!("to {to}"), move |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             for turn in 0..3 {
                 run.label(format!("turn {turn}:"));
-                let socket = reusing(Who::App, "10.1.0.2:20010", to).go(run)?;
+                let socket = reusing(Role::App, "10.1.0.2:20010", to).execute(run)?;
                 let Some(socket) = socket else { continue };
                 let option = SocketOption::ResetOnClose;
                 app.must(&Request::Set { socket, option })?;
@@ -151,25 +151,25 @@ const FEW_PORTS: &[(&str, &str)] = &[("net.ipv4.ip_local_port_range", "40000 400
 /// Connects to every destination until the ports are used up. Notes how far it came with each, the
 /// errno that then comes, and that every server has seen the right destination.
 fn use_up(run: &mut Run<'_>, destinations: &[&str]) -> Result<()> {
-    let app = run.actor(Who::App)?;
+    let app = run.actor(Role::App)?;
     for to in destinations {
         run.label(format!("to {to}:"));
         let address = address(to);
-        let mut answered = 0;
+        let mut responded = 0;
         let errno = loop {
             let socket = app.socket(Family::of(address), Protocol::Tcp)?;
             match app.call(&Request::Connect { socket, address })? {
                 Reply::Error(errno) => break errno,
-                _ => answered += 1,
+                _ => responded += 1,
             }
             check_introduction(run, to, app.must(&Request::ReceiveLine { socket })?)?;
-            if answered > 100 {
+            if responded > 100 {
                 break "none".to_owned();
             }
         };
-        run.see("connections", answered.to_string());
-        run.see("then", errno);
-        run.expect("twenty connections", answered == 20);
+        run.record("connections", responded.to_string());
+        run.record("then", errno);
+        run.expect("twenty connections", responded == 20);
     }
     Ok(())
 }
@@ -178,9 +178,9 @@ fn check_introduction(run: &mut Run<'_>, to: &str, reply: Reply) -> Result<()> {
     let Reply::Data(line) = reply else {
         return Err(anyhow::anyhow!("no introduction"));
     };
-    let said: Introduction = serde_json::from_str(&line).context(line)?;
-    let holds =
-        said.who == "proxy:15001" && [said.original_v4, said.original_v6].contains(&to.to_owned());
+    let introduction: Introduction = serde_json::from_str(&line).context(line)?;
+    let holds = introduction.server == "proxy:15001"
+        && [introduction.original_v4, introduction.original_v6].contains(&to.to_owned());
     run.expect("the proxy was told where it was to go", holds);
     Ok(())
 }

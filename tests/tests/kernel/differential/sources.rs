@@ -6,13 +6,13 @@ use interceptor_testkit::{
         SocketOption::{self, BindAddressNoPort, BindToDevice, Mark, Transparent, V6Only},
     },
     scenario::{Dial, Scenario, differential},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 const PROXY: &str = "proxy:15001";
 
 fn app(to: &str) -> Dial {
-    Dial::new(Who::App, to)
+    Dial::new(Role::App, to)
 }
 
 fn device(name: &str) -> SocketOption {
@@ -150,7 +150,7 @@ fn a_socket_bound_to_a_device() {
         ("lo", "10.2.0.9:80", "silence"),
     ]
     .map(|(name, to, outcome)| {
-        let dial = Dial::new(Who::Root, to).with(device(name));
+        let dial = Dial::new(Role::Root, to).with(device(name));
         Scenario::dial(&format!("an app on {name}"), outcome, dial)
     });
     let proxy = [
@@ -159,7 +159,7 @@ fn a_socket_bound_to_a_device() {
         ("eth0", "[fd00:2::9]:80"),
     ]
     .map(|(name, to)| {
-        let dial = Dial::new(Who::ProxyGid, to).with(device(name));
+        let dial = Dial::new(Role::ProxyGid, to).with(device(name));
         Scenario::dial(&format!("the proxy on {name}"), "remote:80", dial)
     });
     let scenarios: Vec<_> = captured.into_iter().chain(proxy).collect();
@@ -168,7 +168,7 @@ fn a_socket_bound_to_a_device() {
 
 #[test]
 fn privileged_sockets() {
-    let root = |to| Dial::new(Who::Root, to);
+    let root = |to| Dial::new(Role::Root, to);
     let scenarios = [
         Scenario::dial("a mark", PROXY, root("10.2.0.9:80").with(Mark(1337))),
         Scenario::dial("a mark", PROXY, root("[fd00:2::9]:80").with(Mark(1337))),

@@ -9,9 +9,9 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Introduction, Protocol, Reply, Request, SocketOption},
     },
     lab::call,
-    scenario::{Dial, Run, Scenario, Way, address, differential},
+    scenario::{ConnectMode, Dial, Run, Scenario, address, differential},
     settings::{Mode, Settings},
-    world::{Bind, Mechanism, Setup, Who, World, serve},
+    world::{Bind, Mechanism, Role, Setup, World, serve},
 };
 
 const MARK: u32 = 1337;
@@ -27,10 +27,12 @@ fn setup() -> Setup {
     Setup::with(settings())
 }
 
-fn compare(settings: Settings, rows: &[(Who, &str, &'static str)]) {
+fn compare(settings: Settings, rows: &[(Role, &str, &'static str)]) {
     let scenarios: Vec<_> = rows
         .iter()
-        .map(|(who, to, outcome)| Scenario::dial(&format!("{who:?}"), outcome, Dial::new(*who, to)))
+        .map(|(role, to, outcome)| {
+            Scenario::dial(&format!("{role:?}"), outcome, Dial::new(*role, to))
+        })
         .collect();
     differential(&Setup::with(settings), &scenarios);
 }
@@ -40,20 +42,20 @@ fn what_comes_in() {
     compare(
         settings(),
         &[
-            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
-            (Who::Client, "10.1.0.2:81", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15001", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15006", "proxy:15006"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:81", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15001", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15006", "proxy:15006"),
             // Only nat has the exception.
-            (Who::Client, "10.1.0.2:15008", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15020", "app:15020"),
-            (Who::Client, "10.1.0.2:15021", "app:15021"),
-            (Who::Client, "10.1.0.3:8080", "proxy:15006"),
-            (Who::Client, "10.3.0.2:8080", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:8080", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:15008", "proxy:15006"),
-            (Who::Client, "[fd00:1::2]:15020", "app:15020"),
-            (Who::Client, "[fd00:3::2]:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15008", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15020", "app:15020"),
+            (Role::Client, "10.1.0.2:15021", "app:15021"),
+            (Role::Client, "10.1.0.3:8080", "proxy:15006"),
+            (Role::Client, "10.3.0.2:8080", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:8080", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:15008", "proxy:15006"),
+            (Role::Client, "[fd00:1::2]:15020", "app:15020"),
+            (Role::Client, "[fd00:3::2]:8080", "proxy:15006"),
         ],
     );
 }
@@ -63,13 +65,13 @@ fn what_goes_out_is_redirected_as_ever() {
     compare(
         settings(),
         &[
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
-            (Who::App, "[fd00:2::9]:80", "proxy:15001"),
-            (Who::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
-            (Who::Root, "10.2.0.9:80", "proxy:15001"),
-            (Who::ProxyGid, "10.2.0.9:80", "remote:80"),
-            (Who::ProxyGid, "[fd00:2::9]:80", "remote:80"),
-            (Who::Proxy, "10.2.0.9:80", "remote:80"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::App, "[fd00:2::9]:80", "proxy:15001"),
+            (Role::App, "[::ffff:10.2.0.9]:80", "proxy:15001"),
+            (Role::Root, "10.2.0.9:80", "proxy:15001"),
+            (Role::ProxyGid, "10.2.0.9:80", "remote:80"),
+            (Role::ProxyGid, "[fd00:2::9]:80", "remote:80"),
+            (Role::Proxy, "10.2.0.9:80", "remote:80"),
         ],
     );
 }
@@ -81,22 +83,22 @@ fn what_the_pod_sends_to_itself() {
     compare(
         settings(),
         &[
-            (Who::App, "10.1.0.2:8080", "app:8080"),
-            (Who::App, "[fd00:1::2]:8080", "app:8080"),
-            (Who::App, "127.0.0.1:8080", "app:8080"),
-            (Who::ProxyGid, "10.1.0.2:8080", "proxy:15006"),
-            (Who::ProxyGid, "10.1.0.3:8080", "proxy:15006"),
-            (Who::ProxyGid, "[fd00:1::2]:8080", "proxy:15006"),
-            (Who::ProxyGid, "[::ffff:10.1.0.2]:8080", "proxy:15006"),
-            (Who::ProxyGid, "127.0.0.2:8080", "proxy:15006"),
-            (Who::ProxyGid, "10.1.0.2:15008", "proxy:15006"),
-            (Who::ProxyGid, "10.1.0.2:15020", "app:15020"),
-            (Who::ProxyGid, "127.0.0.1:8080", "app:8080"),
-            (Who::ProxyGid, "[::1]:8080", "app:8080"),
-            (Who::Proxy, "10.1.0.2:8080", "proxy:15006"),
-            (Who::Proxy, "10.1.0.2:15008", "proxy:15006"),
-            (Who::Proxy, "10.1.0.2:15020", "proxy:15006"),
-            (Who::Proxy, "[fd00:1::2]:8080", "proxy:15006"),
+            (Role::App, "10.1.0.2:8080", "app:8080"),
+            (Role::App, "[fd00:1::2]:8080", "app:8080"),
+            (Role::App, "127.0.0.1:8080", "app:8080"),
+            (Role::ProxyGid, "10.1.0.2:8080", "proxy:15006"),
+            (Role::ProxyGid, "10.1.0.3:8080", "proxy:15006"),
+            (Role::ProxyGid, "[fd00:1::2]:8080", "proxy:15006"),
+            (Role::ProxyGid, "[::ffff:10.1.0.2]:8080", "proxy:15006"),
+            (Role::ProxyGid, "127.0.0.2:8080", "proxy:15006"),
+            (Role::ProxyGid, "10.1.0.2:15008", "proxy:15006"),
+            (Role::ProxyGid, "10.1.0.2:15020", "app:15020"),
+            (Role::ProxyGid, "127.0.0.1:8080", "app:8080"),
+            (Role::ProxyGid, "[::1]:8080", "app:8080"),
+            (Role::Proxy, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Proxy, "10.1.0.2:15008", "proxy:15006"),
+            (Role::Proxy, "10.1.0.2:15020", "proxy:15006"),
+            (Role::Proxy, "[fd00:1::2]:8080", "proxy:15006"),
         ],
     );
 }
@@ -104,12 +106,16 @@ fn what_the_pod_sends_to_itself() {
 #[test]
 fn from_the_passthrough_address() {
     let rows = [
-        (Who::ProxyGid, "127.0.0.6:0", "10.1.0.2:8080", "app:8080"),
-        (Who::Proxy, "127.0.0.6:0", "10.1.0.2:8080", "app:8080"),
-        (Who::ProxyGid, "[::6]:0", "[fd00:1::2]:8080", "app:8080"),
+        (Role::ProxyGid, "127.0.0.6:0", "10.1.0.2:8080", "app:8080"),
+        (Role::Proxy, "127.0.0.6:0", "10.1.0.2:8080", "app:8080"),
+        (Role::ProxyGid, "[::6]:0", "[fd00:1::2]:8080", "app:8080"),
     ];
-    let scenarios = rows.map(|(who, from, to, outcome)| {
-        Scenario::dial(&format!("{who:?}"), outcome, Dial::new(who, to).from(from))
+    let scenarios = rows.map(|(role, from, to, outcome)| {
+        Scenario::dial(
+            &format!("{role:?}"),
+            outcome,
+            Dial::new(role, to).from(from),
+        )
     });
     differential(&setup(), &scenarios);
 }
@@ -123,13 +129,13 @@ fn a_list_of_inbound_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:8080", "proxy:15006"),
-            (Who::Client, "10.1.0.2:15020", "proxy:15006"),
-            (Who::Client, "10.1.0.2:9090", "app:9090"),
-            (Who::Client, "[fd00:1::2]:9090", "app:9090"),
-            (Who::ProxyGid, "10.1.0.2:8080", "proxy:15006"),
-            (Who::ProxyGid, "10.1.0.2:9090", "app:9090"),
-            (Who::Proxy, "10.1.0.2:9090", "proxy:15006"),
+            (Role::Client, "10.1.0.2:8080", "proxy:15006"),
+            (Role::Client, "10.1.0.2:15020", "proxy:15006"),
+            (Role::Client, "10.1.0.2:9090", "app:9090"),
+            (Role::Client, "[fd00:1::2]:9090", "app:9090"),
+            (Role::ProxyGid, "10.1.0.2:8080", "proxy:15006"),
+            (Role::ProxyGid, "10.1.0.2:9090", "app:9090"),
+            (Role::Proxy, "10.1.0.2:9090", "proxy:15006"),
         ],
     );
 }
@@ -143,11 +149,11 @@ fn no_inbound_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:8080", "app:8080"),
-            (Who::Client, "[fd00:1::2]:8080", "app:8080"),
-            (Who::ProxyGid, "10.1.0.2:8080", "app:8080"),
-            (Who::Proxy, "10.1.0.2:8080", "proxy:15006"),
-            (Who::App, "10.2.0.9:80", "proxy:15001"),
+            (Role::Client, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "[fd00:1::2]:8080", "app:8080"),
+            (Role::ProxyGid, "10.1.0.2:8080", "app:8080"),
+            (Role::Proxy, "10.1.0.2:8080", "proxy:15006"),
+            (Role::App, "10.2.0.9:80", "proxy:15001"),
         ],
     );
 }
@@ -161,10 +167,10 @@ fn other_excluded_ports() {
     compare(
         settings,
         &[
-            (Who::Client, "10.1.0.2:22", "app:22"),
-            (Who::Client, "10.1.0.2:8080", "app:8080"),
-            (Who::Client, "10.1.0.2:15020", "proxy:15006"),
-            (Who::ProxyGid, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "10.1.0.2:22", "app:22"),
+            (Role::Client, "10.1.0.2:8080", "app:8080"),
+            (Role::Client, "10.1.0.2:15020", "proxy:15006"),
+            (Role::ProxyGid, "10.1.0.2:8080", "app:8080"),
         ],
     );
 }
@@ -182,14 +188,14 @@ fn transparent(family: Family, mark: Option<u32>) -> Vec<SocketOption> {
 /// A connection of the proxy in a client's name.
 fn in_the_name_of(client: &str, to: &str, mark: u32) -> Dial {
     let options = transparent(Family::of(address(to)), Some(mark));
-    let dial = Dial::new(Who::RootProxyServer, to).from(client);
+    let dial = Dial::new(Role::RootProxyServer, to).from(client);
     options.into_iter().fold(dial, Dial::with)
 }
 
 /// The proxy's own listeners, of which a scenario accepts by itself: one of each family.
 fn listen(run: &Run<'_>) -> Result<[Handle; 2]> {
     run.world().stop_proxy()?;
-    let proxy = run.actor(Who::RootProxyServer)?;
+    let proxy = run.actor(Role::RootProxyServer)?;
     let port = run.world().setup().settings.capture_port;
     let listen = |family, ip: &str| -> Result<Handle> {
         let socket = proxy.socket(family, Protocol::Tcp)?;
@@ -218,8 +224,8 @@ fn listener_for(to: &str, [v4, v6]: [Handle; 2]) -> Handle {
     }
 }
 
-fn name(actor: &Actor, question: &Request) -> Result<SocketAddr> {
-    match actor.must(question)? {
+fn name(actor: &Actor, request: &Request) -> Result<SocketAddr> {
+    match actor.must(request)? {
         Reply::Name(name) => Ok(SocketAddr::new(name.ip().to_canonical(), name.port())),
         reply => anyhow::bail!("not a name: {reply:?}"),
     }
@@ -243,15 +249,15 @@ fn to_the_proxy(
     from: &str,
     to: &str,
 ) -> Result<(Handle, Handle)> {
-    let (client, proxy) = (run.actor(Who::Client)?, run.actor(Who::RootProxyServer)?);
+    let (client, proxy) = (run.actor(Role::Client)?, run.actor(Role::RootProxyServer)?);
     let near = bound(client, address(from), vec![SocketOption::ReuseAddress])?;
     let (socket, address) = (near, address(to));
-    run.try_out("connect", client, &Request::Connect { socket, address })?;
+    run.perform("connect", client, &Request::Connect { socket, address })?;
     let far = proxy.accept(listener_for(to, listeners))?;
     run.label("client");
-    run.see_names(client, near)?;
+    run.record_names(client, near)?;
     run.label("proxy's accepted");
-    run.see_names(proxy, far)?;
+    run.record_names(proxy, far)?;
     Ok((near, far))
 }
 
@@ -263,23 +269,23 @@ fn on_to_the_app(
     from: SocketAddr,
     to: &str,
 ) -> Result<()> {
-    let (client, proxy) = (run.actor(Who::Client)?, run.actor(Who::RootProxyServer)?);
+    let (client, proxy) = (run.actor(Role::Client)?, run.actor(Role::RootProxyServer)?);
     let mark = run.world().setup().settings.tproxy_mark;
     let family = Family::of(from);
     let up = bound(proxy, from, transparent(family, Some(mark)))?;
     let (socket, address) = (up, address(to));
     run.label("upstream");
-    run.try_out("connect", proxy, &Request::Connect { socket, address })?;
-    run.see_names(proxy, up)?;
+    run.perform("connect", proxy, &Request::Connect { socket, address })?;
+    run.record_names(proxy, up)?;
     let Reply::Data(line) = proxy.must(&Request::ReceiveLine { socket: up })? else {
         anyhow::bail!("no line");
     };
-    let said: Introduction = serde_json::from_str(&line).context(line.clone())?;
-    let peer: SocketAddr = said.peer.parse()?;
+    let introduction: Introduction = serde_json::from_str(&line).context(line.clone())?;
+    let peer: SocketAddr = introduction.peer.parse()?;
     let own = name(proxy, &Request::LocalName { socket: up })?;
-    run.see("who", said.who);
-    run.see("app's own name", said.local);
-    run.see("app's original destination", said.original_v4);
+    run.record("who", introduction.server);
+    run.record("app's own name", introduction.local);
+    run.record("app's original destination", introduction.original_v4);
     run.expect(
         "the app sees the client's address, and the port of the proxy",
         SocketAddr::new(peer.ip().to_canonical(), peer.port()) == own
@@ -289,10 +295,10 @@ fn on_to_the_app(
     let data = line + "\n";
     proxy.must(&Request::Send { socket: far, data })?;
     run.label("client");
-    let heard = client.call(&Request::ReceiveLine { socket: near })?;
+    let received = client.call(&Request::ReceiveLine { socket: near })?;
     run.expect(
         "the client hears the app",
-        matches!(heard, Reply::Data(line) if line.contains("app:8080")),
+        matches!(received, Reply::Data(line) if line.contains("app:8080")),
     );
     echo(run, client, near, proxy, [far, up])
 }
@@ -317,8 +323,8 @@ fn echo(
     send(client, near, &data)?;
     send(proxy, up, &receive(proxy, far)?)?;
     send(proxy, far, &receive(proxy, up)?)?;
-    let heard = receive(client, near)?;
-    run.expect("the line comes back", heard == data);
+    let received = receive(client, near)?;
+    run.expect("the line comes back", received == data);
     Ok(())
 }
 
@@ -367,7 +373,7 @@ fn with_another_mark_and_another_table() {
         Scenario::dial(
             "captured",
             "proxy:15006",
-            Dial::new(Who::Client, "10.1.0.2:8080"),
+            Dial::new(Role::Client, "10.1.0.2:8080"),
         ),
     ];
     differential(&Setup::with(settings), &scenarios);
@@ -405,14 +411,14 @@ fn in_every_way_to_connect() {
         ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
         ("[::ffff:10.1.0.1]:0", "[::ffff:10.1.0.2]:8080"),
     ] {
-        for way in [
-            Way::Blocking,
-            Way::NonBlocking,
-            Way::FastOpen,
-            Way::FastOpenConnect,
+        for mode in [
+            ConnectMode::Blocking,
+            ConnectMode::NonBlocking,
+            ConnectMode::FastOpen,
+            ConnectMode::FastOpenConnect,
         ] {
-            let dial = in_the_name_of(from, to, MARK).way(way);
-            scenarios.push(Scenario::dial(&format!("{way:?}"), "app:8080", dial));
+            let dial = in_the_name_of(from, to, MARK).mode(mode);
+            scenarios.push(Scenario::dial(&format!("{mode:?}"), "app:8080", dial));
         }
         let no_port = SocketOption::BindAddressNoPort;
         let dial = in_the_name_of(from, to, MARK).with(no_port);
@@ -433,7 +439,7 @@ fn with_fast_open_always() {
         ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
     ]
     .map(|(from, to)| {
-        let dial = in_the_name_of(from, to, MARK).way(Way::FastOpen);
+        let dial = in_the_name_of(from, to, MARK).mode(ConnectMode::FastOpen);
         Scenario::dial("fast open", "app:8080", dial)
     });
     differential(&setup, &scenarios);
@@ -473,14 +479,14 @@ fn an_app_that_listens_again_is_reached_again() {
     ]
     .map(|(port, from, to)| {
         Scenario::new(from, move |run| {
-            let app = run.actor(Who::App)?;
+            let app = run.actor(Role::App)?;
             for turn in 0..3 {
                 run.label(format!("turn {turn}, down:"));
-                in_the_name_of(from, to, MARK).go(run)?;
+                in_the_name_of(from, to, MARK).execute(run)?;
                 run.expect_outcome("ECONNREFUSED");
                 let socket = serve(app, Bind::DUAL_WILDCARD, port)?;
                 run.label(format!("turn {turn}, up:"));
-                in_the_name_of(from, to, MARK).go(run)?;
+                in_the_name_of(from, to, MARK).execute(run)?;
                 run.expect("the app answers", run.outcome().starts_with("app"));
                 app.must(&Request::Close { socket })?;
             }
@@ -500,10 +506,10 @@ fn a_client_whose_name_was_used_is_captured_all_the_same() {
     .map(|(from, to)| {
         Scenario::new(from, move |run| {
             run.label("proxy");
-            in_the_name_of(from, to, MARK).go(run)?;
+            in_the_name_of(from, to, MARK).execute(run)?;
             run.expect_outcome("ECONNREFUSED");
             run.label("client");
-            Dial::new(Who::Client, to).from(from).go(run)?;
+            Dial::new(Role::Client, to).from(from).execute(run)?;
             run.expect_outcome("proxy:15006");
             Ok(())
         })
@@ -520,7 +526,7 @@ fn a_client_that_is_gone_before_it_is_accepted() {
     .map(|(from, to)| {
         Scenario::new(from, move |run| {
             let listeners = listen(run)?;
-            let (client, proxy) = (run.actor(Who::Client)?, run.actor(Who::RootProxyServer)?);
+            let (client, proxy) = (run.actor(Role::Client)?, run.actor(Role::RootProxyServer)?);
             let options = vec![SocketOption::ResetOnClose];
             let socket = bound(client, address(from), options)?;
             let to_address = address(to);
@@ -532,9 +538,9 @@ fn a_client_that_is_gone_before_it_is_accepted() {
             let accepted = proxy.accept(listener_for(to, listeners))?;
             run.label("accepted");
             let read = Request::ReceiveLine { socket: accepted };
-            run.try_out("read", proxy, &read)?;
+            run.perform("read", proxy, &read)?;
             run.label("upstream all the same");
-            in_the_name_of(from, to, MARK).go(run)?;
+            in_the_name_of(from, to, MARK).execute(run)?;
             run.expect_outcome("app:8080");
             Ok(())
         })
@@ -577,7 +583,7 @@ fn a_client_is_captured_while_the_app_keeps_the_proxy_waiting() {
 }
 
 fn keeps_waiting(world: &World, at: &str, from: &str, to: &str) -> Result<()> {
-    let (app, proxy) = (world.actor(Who::App)?, world.actor(Who::RootProxyServer)?);
+    let (app, proxy) = (world.actor(Role::App)?, world.actor(Role::RootProxyServer)?);
     let socket = app.socket(Family::of(address(at)), Protocol::Tcp)?;
     let address_to = address(to);
     app.must(&Request::Bind {
@@ -602,7 +608,7 @@ fn keeps_waiting(world: &World, at: &str, from: &str, to: &str) -> Result<()> {
         started == Reply::Error("EINPROGRESS".to_owned()),
         "{started:?}"
     );
-    let client = world.actor(Who::Client)?;
+    let client = world.actor(Role::Client)?;
     let socket = bound(client, address(from), Vec::new())?;
     let address = address_to;
     client.must(&Request::Connect { socket, address })?;
@@ -615,11 +621,11 @@ fn keeps_waiting(world: &World, at: &str, from: &str, to: &str) -> Result<()> {
 }
 
 /// `client` dials `to`: who answers, or the errno.
-fn answer(world: &World, to: &str) -> Result<String> {
-    let client = world.actor(Who::Client)?;
-    let (socket, answer) = call(client, to)?;
+fn response(world: &World, to: &str) -> Result<String> {
+    let client = world.actor(Role::Client)?;
+    let (socket, response) = call(client, to)?;
     client.must(&Request::Close { socket })?;
-    Ok(answer)
+    Ok(response)
 }
 
 fn worlds() -> [World; 2] {
@@ -633,12 +639,12 @@ fn without_a_listener_iptables_is_silent_and_we_refuse() {
     for (world, expected) in worlds().iter().zip(["EINPROGRESS", "ECONNREFUSED"]) {
         world.stop_proxy().expect("stopped");
         for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
-            assert_eq!(answer(world, to).expect("a call"), expected, "{to}");
+            assert_eq!(response(world, to).expect("a call"), expected, "{to}");
         }
         world.start_proxy().expect("started");
         for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
-            let answer = answer(world, to).expect("a call");
-            assert!(answer.starts_with("proxy:15006"), "{to}: {answer}");
+            let response = response(world, to).expect("a call");
+            assert!(response.starts_with("proxy:15006"), "{to}: {response}");
         }
     }
 }
@@ -648,18 +654,18 @@ fn without_a_listener_iptables_is_silent_and_we_refuse() {
 fn a_non_transparent_listener_gets_nothing_from_iptables() {
     for (world, is_served) in worlds().iter().zip([false, true]) {
         world.stop_proxy().expect("stopped");
-        let proxy = world.actor(Who::RootProxyServer).expect("a proxy");
+        let proxy = world.actor(Role::RootProxyServer).expect("a proxy");
         for bind in Bind::BOTH_WILDCARDS {
             serve(proxy, bind, 15006).expect("served");
         }
         for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
-            let answer = answer(world, to).expect("a call");
+            let response = response(world, to).expect("a call");
             let expected = if is_served {
                 "proxy:15006"
             } else {
                 "EINPROGRESS"
             };
-            assert!(answer.starts_with(expected), "{to}: {answer}");
+            assert!(response.starts_with(expected), "{to}: {response}");
         }
     }
 }
@@ -676,12 +682,12 @@ fn with_syn_cookies_iptables_does_not_reach_the_proxy() {
             ("10.1.0.1:0", "10.1.0.2:8080"),
             ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
         ] {
-            let answer = answer(world, to).expect("a call");
-            let is_proxy = answer.starts_with("proxy:15006");
-            assert_eq!(is_proxy, is_captured, "{to}: {answer}");
+            let response = response(world, to).expect("a call");
+            let is_proxy = response.starts_with("proxy:15006");
+            assert_eq!(is_proxy, is_captured, "{to}: {response}");
             let mut run = Run::new(world);
             let upstream = in_the_name_of(client, to, MARK);
-            upstream.go(&mut run).expect("a call");
+            upstream.execute(&mut run).expect("a call");
             assert_eq!(run.outcome(), "app:8080", "{to}");
         }
     }
@@ -699,9 +705,11 @@ fn with_the_clients_own_port_nobody_is_served() {
         ] {
             let listeners = listen(&run).expect("listeners");
             let ends = to_the_proxy(&mut run, listeners, from, to).expect("a connection");
-            in_the_name_of(from, to, MARK).go(&mut run).expect("a call");
+            in_the_name_of(from, to, MARK)
+                .execute(&mut run)
+                .expect("a call");
             assert_eq!(run.outcome() == "app:8080", gets_through, "{to}");
-            let proxy = run.actor(Who::RootProxyServer).expect("the proxy");
+            let proxy = run.actor(Role::RootProxyServer).expect("the proxy");
             let (socket, data) = (ends.1, "lost\n".to_owned());
             let sent = proxy
                 .call(&Request::Send { socket, data })
@@ -711,7 +719,7 @@ fn with_the_clients_own_port_nobody_is_served() {
                 gets_through,
                 "{to}: {sent:?}"
             );
-            world.tidy().expect("tidied");
+            world.reset().expect("reset");
         }
     }
 }
@@ -735,8 +743,8 @@ fn a_proxy_that_is_not_root_does_not_reach_the_app() {
             let from = address(from);
             let socket = bound(&proxy, from, transparent(Family::of(from), Some(MARK)));
             let mut run = Run::new(world);
-            Dial::new(Who::RootProxyServer, to)
-                .go_as(&mut run, &proxy, socket.expect("a socket"))
+            Dial::new(Role::RootProxyServer, to)
+                .execute_as(&mut run, &proxy, socket.expect("a socket"))
                 .expect("a call");
             assert_eq!(run.outcome(), expected, "{to}");
         }

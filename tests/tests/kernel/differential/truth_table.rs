@@ -3,38 +3,43 @@
 
 use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 /// Who answers an app, the proxy known by its UID, and the proxy known by its GID only.
-type Answers = [&'static str; 3];
+type Outcomes = [&'static str; 3];
 
-const CAPTURED_OUTBOUND: Answers = ["proxy:15001", "remote:80", "remote:80"];
-const CAPTURED_SELF: Answers = ["app:80", "proxy:15006", "app:80"];
-const LOCALHOST: Answers = ["app:80"; 3];
+const CAPTURED_OUTBOUND: Outcomes = ["proxy:15001", "remote:80", "remote:80"];
+const CAPTURED_SELF: Outcomes = ["app:80", "proxy:15006", "app:80"];
+const LOCALHOST: Outcomes = ["app:80"; 3];
 
 struct Row {
     name: &'static str,
     from: Option<&'static str>,
     to: &'static str,
-    answers: Answers,
+    responses: Outcomes,
 }
 
-const fn row(name: &'static str, to: &'static str, answers: Answers) -> Row {
+const fn row(name: &'static str, to: &'static str, responses: Outcomes) -> Row {
     Row {
         name,
         from: None,
         to,
-        answers,
+        responses,
     }
 }
 
-const fn bound(name: &'static str, from: &'static str, to: &'static str, answers: Answers) -> Row {
+const fn bound(
+    name: &'static str,
+    from: &'static str,
+    to: &'static str,
+    responses: Outcomes,
+) -> Row {
     Row {
         name,
         from: Some(from),
         to,
-        answers,
+        responses,
     }
 }
 
@@ -229,7 +234,7 @@ fn mapped(text: &str) -> String {
     format!("[::ffff:{ip}]:{port}")
 }
 
-fn scenario(who: Who, row: &Row, is_mapped: bool) -> Scenario {
+fn scenario(role: Role, row: &Row, is_mapped: bool) -> Scenario {
     let write = |text: &str| {
         if is_mapped {
             mapped(text)
@@ -237,51 +242,51 @@ fn scenario(who: Who, row: &Row, is_mapped: bool) -> Scenario {
             text.to_owned()
         }
     };
-    let mut dial = Dial::new(who, &write(row.to));
+    let mut dial = Dial::new(role, &write(row.to));
     let bound = row.from.map(write);
     if let Some(from) = &bound {
         dial = dial.from(from);
     }
     let bound = bound.map_or(String::new(), |from| format!(", bound to {from}"));
-    let name = format!("{who:?} dials {}{bound}", row.name);
-    let [app, proxy, gid_only] = row.answers;
-    let outcome = match who {
-        Who::Proxy | Who::ProxyUid => proxy,
-        Who::ProxyGid => gid_only,
+    let name = format!("{role:?} dials {}{bound}", row.name);
+    let [app, proxy, gid_only] = row.responses;
+    let outcome = match role {
+        Role::Proxy | Role::ProxyUid => proxy,
+        Role::ProxyGid => gid_only,
         _ => app,
     };
     Scenario::dial(&name, outcome, dial)
 }
 
-fn compare(who: Who) {
-    let v4 = IPV4.iter().map(|row| scenario(who, row, false));
-    let v6 = IPV6.iter().map(|row| scenario(who, row, false));
-    let mapped = IPV4.iter().map(|row| scenario(who, row, true));
+fn compare(role: Role) {
+    let v4 = IPV4.iter().map(|row| scenario(role, row, false));
+    let v6 = IPV6.iter().map(|row| scenario(role, row, false));
+    let mapped = IPV4.iter().map(|row| scenario(role, row, true));
     let scenarios: Vec<_> = v4.chain(v6).chain(mapped).collect();
     differential(&Setup::default(), &scenarios);
 }
 
 #[test]
 fn an_app() {
-    compare(Who::App);
+    compare(Role::App);
 }
 
 #[test]
 fn root() {
-    compare(Who::Root);
+    compare(Role::Root);
 }
 
 #[test]
 fn the_proxy_by_uid_and_gid() {
-    compare(Who::Proxy);
+    compare(Role::Proxy);
 }
 
 #[test]
 fn the_proxy_by_uid() {
-    compare(Who::ProxyUid);
+    compare(Role::ProxyUid);
 }
 
 #[test]
 fn the_proxy_by_gid() {
-    compare(Who::ProxyGid);
+    compare(Role::ProxyGid);
 }

@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use interceptor_testkit::{
     actor::{
         Actor,
-        protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request},
+        protocol::{Datagram, Family, Handle, IdentityReply, Protocol, Reply, Request},
     },
     attachment::Attachment,
     lab::{self, Lab, NOTHING, STOCK},
     netns::Netns,
     scenario::address,
     settings::{Dns, Settings},
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 
 fn captured() -> Result<World> {
@@ -61,9 +61,9 @@ fn receive(app: &Actor, socket: Handle) -> Result<(String, SocketAddr, String)> 
             let [Datagram { data, sender }] = datagrams.as_slice() else {
                 bail!("{datagrams:?}");
             };
-            let answer: Answer = serde_json::from_str(data).context(data.clone())?;
-            let sees: SocketAddr = answer.peer.parse()?;
-            Ok((answer.who, *sender, sees.ip().to_string()))
+            let response: IdentityReply = serde_json::from_str(data).context(data.clone())?;
+            let observed_peer: SocketAddr = response.peer.parse()?;
+            Ok((response.server, *sender, observed_peer.ip().to_string()))
         }
         reply => bail!("{reply:?}"),
     }
@@ -77,8 +77,8 @@ fn name(app: &Actor, request: &Request) -> Result<SocketAddr> {
 }
 
 /// Everything that a hook has a hand in.
-fn seen(app: &Actor) -> Result<Vec<String>> {
-    let mut seen = Vec::new();
+fn observed(app: &Actor) -> Result<Vec<String>> {
+    let mut observed = Vec::new();
     for (server, next) in [
         ("10.96.0.10:53", "127.0.0.53:53"),
         ("[fd00:96::10]:53", "[::1]:53"),
@@ -89,14 +89,14 @@ fn seen(app: &Actor) -> Result<Vec<String>> {
         let local = name(app, &Request::LocalName { socket })?.ip();
         let peer = name(app, &Request::PeerName { socket })?;
         send(app, socket)?;
-        let heard = receive(app, socket)?;
-        seen.push(format!("{server}: {local} to {peer}: {heard:?}"));
+        let received = receive(app, socket)?;
+        observed.push(format!("{server}: {local} to {peer}: {received:?}"));
         app.must(&Request::Disconnect { socket })?;
         connect(app, socket, next)?;
         let local = name(app, &Request::LocalName { socket })?.ip();
         send(app, socket)?;
-        let heard = receive(app, socket)?;
-        seen.push(format!("{server}, and then from {local}: {heard:?}"));
+        let received = receive(app, socket)?;
+        observed.push(format!("{server}, and then from {local}: {received:?}"));
     }
     for servers in [
         ["10.96.0.10:53", "10.2.0.9:53"],
@@ -105,22 +105,22 @@ fn seen(app: &Actor) -> Result<Vec<String>> {
         let socket = app.socket(Family::of(address(servers[0])), Protocol::Udp)?;
         for server in servers {
             send_to(app, socket, server)?;
-            let (who, sender, _) = receive(app, socket)?;
-            seen.push(format!("{server}: {who} {sender}"));
+            let (name, sender, _) = receive(app, socket)?;
+            observed.push(format!("{server}: {name} {sender}"));
         }
     }
     app.must(&Request::CloseAll)?;
-    Ok(seen)
+    Ok(observed)
 }
 
 /// Another pod at a cgroup below: what runs for the first pod's sockets runs twice.
 #[test]
 fn running_twice_changes_nothing() -> Result<()> {
     let world = captured()?;
-    let app = world.actor(Who::App)?;
-    let once = seen(app)?;
+    let app = world.actor(Role::App)?;
+    let once = observed(app)?;
     ensure!(
-        once.iter().all(|seen| seen.contains("agent:15053")),
+        once.iter().all(|observed| observed.contains("agent:15053")),
         "{once:#?}"
     );
     let cgroup = world.cgroup().child("pod")?;
@@ -129,9 +129,9 @@ fn running_twice_changes_nothing() -> Result<()> {
          link set eth0 up\n\
          addr add 10.7.0.2/24 dev eth0")?;
     let attachment = Attachment::new(other.path(), &cgroup, &all_dns())?;
-    assert_eq!(seen(app)?, once);
+    assert_eq!(observed(app)?, once);
     drop(attachment);
-    assert_eq!(seen(app)?, once);
+    assert_eq!(observed(app)?, once);
     Ok(())
 }
 
@@ -141,24 +141,24 @@ fn a_detach_ends_the_capture() -> Result<()> {
     const SERVER: &str = "10.96.0.10:53";
 
     let mut world = captured()?;
-    let ask = |app: &Actor, socket| {
+    let query = |app: &Actor, socket| {
         send_to(app, socket, SERVER)?;
         receive(app, socket)
     };
     let open = |app: &Actor| app.socket(Family::V4, Protocol::Udp);
-    let app = world.actor(Who::App)?;
+    let app = world.actor(Role::App)?;
     let (connected, unconnected) = (open(app)?, open(app)?);
     connect(app, connected, SERVER)?;
     send(app, connected)?;
     assert_eq!(receive(app, connected)?.0, "agent:15053");
-    assert_eq!(ask(app, unconnected)?.0, "agent:15053");
+    assert_eq!(query(app, unconnected)?.0, "agent:15053");
     world.detach();
-    let app = world.actor(Who::App)?;
+    let app = world.actor(Role::App)?;
     send(app, connected)?;
     assert_eq!(receive(app, connected)?.0, "agent:15053");
     for socket in [unconnected, open(app)?] {
-        let (who, sender, _) = ask(app, socket)?;
-        assert_eq!(who, "remote:53");
+        let (name, sender, _) = query(app, socket)?;
+        assert_eq!(name, "remote:53");
         assert_eq!(sender, address(SERVER));
     }
     Ok(())

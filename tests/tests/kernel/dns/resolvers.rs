@@ -15,7 +15,7 @@ use interceptor_testkit::{
     command::{bounded, run},
     settings::{Dns, Settings},
     users::{APP, PROXY},
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ const OF_THE_POD: &[&str] = &["127.0.0.53"];
 struct Stage {
     world: World,
     agent: Actor,
-    folder: TempDir,
+    dir: TempDir,
 }
 
 impl Stage {
@@ -55,18 +55,18 @@ impl Stage {
         let world = World::new(Mechanism::Interceptor, &Setup::with(settings))?;
         let agent = world.start_in_pod("agent", PROXY, "pod/agent")?;
         for ip in ["127.0.0.1", "::1"] {
-            answer(&agent, SocketAddr::new(ip.parse()?, 15053), agents)?;
+            response(&agent, SocketAddr::new(ip.parse()?, 15053), agents)?;
         }
-        let remote = world.actor(Who::Remote)?;
+        let remote = world.actor(Role::Remote)?;
         for ip in ["10.96.0.10", "10.2.0.9", "10.2.0.10", "fd00:96::10"] {
-            answer(remote, SocketAddr::new(ip.parse()?, 53), SERVERS)?;
+            response(remote, SocketAddr::new(ip.parse()?, 53), SERVERS)?;
         }
-        let own = world.actor(Who::AppServer)?;
-        answer(own, "127.0.0.53:53".parse()?, SERVERS)?;
+        let own = world.actor(Role::AppServer)?;
+        response(own, "127.0.0.53:53".parse()?, SERVERS)?;
         Ok(Self {
             world,
             agent,
-            folder: tempfile::tempdir()?,
+            dir: tempfile::tempdir()?,
         })
     }
 
@@ -107,7 +107,7 @@ impl Stage {
     }
 
     fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.folder.path().join(name);
+        let path = self.dir.path().join(name);
         fs::write(&path, text)?;
         Ok(path)
     }
@@ -119,8 +119,8 @@ impl Stage {
 
     /// How many queries the servers have had.
     fn servers_queries(&self) -> Result<usize> {
-        let (udp, tcp) = queries(self.world.actor(Who::Remote)?)?;
-        let (own_udp, own_tcp) = queries(self.world.actor(Who::AppServer)?)?;
+        let (udp, tcp) = queries(self.world.actor(Role::Remote)?)?;
+        let (own_udp, own_tcp) = queries(self.world.actor(Role::AppServer)?)?;
         Ok(udp + tcp + own_udp + own_tcp)
     }
 
@@ -135,17 +135,17 @@ impl Stage {
         ensure!(found == expected, "{context}: found {found:?}");
         let now = self.agents_queries()?;
         ensure!(now > (udp, tcp), "{context}: the agent was not asked");
-        let heard = self.servers_queries()?;
+        let received = self.servers_queries()?;
         ensure!(
-            heard == 0,
-            "{context}: the servers have heard {heard} queries"
+            received == 0,
+            "{context}: the servers have heard {received} queries"
         );
         Ok(())
     }
 }
 
 /// Has `actor` answer DNS queries at `address`, over UDP and TCP.
-fn answer(actor: &Actor, address: SocketAddr, zone: Zone) -> Result<()> {
+fn response(actor: &Actor, address: SocketAddr, zone: Zone) -> Result<()> {
     for protocol in [Protocol::Udp, Protocol::Tcp] {
         let socket = actor.socket(Family::of(address), protocol)?;
         for option in [SocketOption::ReuseAddress, SocketOption::ReusePort] {
@@ -241,7 +241,7 @@ fn glibc_with_the_servers_of_resolv_conf() -> Result<()> {
 #[test]
 fn musl() -> Result<()> {
     let stage = Stage::new(Dns::All, AGENTS)?;
-    let program = musl_program(stage.folder.path())?;
+    let program = musl_program(stage.dir.path())?;
     let program = program.to_str().context("a path")?;
     for servers in [ONE, THREE, BOTH_FAMILIES, OF_THE_POD] {
         stage.check(servers, "ndots:1", &[program, NAME])?;
@@ -257,7 +257,7 @@ fn musl() -> Result<()> {
 #[test]
 fn the_proxy_itself() -> Result<()> {
     let stage = Stage::new(Dns::All, AGENTS)?;
-    let program = musl_program(stage.folder.path())?;
+    let program = musl_program(stage.dir.path())?;
     let musl = [program.to_str().context("a path")?, NAME];
     for (resolver, options) in [(GETENT, "ndots:1"), (GETENT, "use-vc"), (&musl, "ndots:1")] {
         for servers in [ONE, THREE, OF_THE_POD] {
@@ -288,11 +288,11 @@ int main(int argc, char **argv) {
 "#;
 
 /// A program that musl's `getaddrinfo` is in. Everybody may run it.
-fn musl_program(folder: &Path) -> Result<PathBuf> {
+fn musl_program(dir: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
-    let (source, program) = (folder.join("resolve.c"), folder.join("resolve"));
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    let (source, program) = (dir.join("resolve.c"), dir.join("resolve"));
     fs::write(&source, MUSL_PROGRAM)?;
     run(
         bounded("musl-gcc")

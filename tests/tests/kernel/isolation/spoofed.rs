@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use interceptor_testkit::{
     forged::send_syn,
-    lab::{Lab, STOCK, Who, call, stand_in, wait_until},
+    lab::{Caller, Lab, STOCK, call, stand_in, wait_until},
     tap::Tap,
 };
 
@@ -12,20 +12,20 @@ use interceptor_testkit::{
 const POD: &str = "[fd00:1::2]:8080";
 
 /// What the pod sends in answer.
-const ANSWERS: [(&str, &str); 2] = [
+const RESPONSES: [(&str, &str); 2] = [
     ("syn_acks", "tcp flags & (syn|ack) == syn|ack"),
     ("resets", "tcp flags & rst == rst"),
 ];
 
 /// Sends a SYN to `to` from outside, with the pod's own address as source. Returns how many SYN-ACKs
 /// and how many RSTs the pod sends, which go to itself.
-fn answers(lab: &Lab, to: SocketAddr) -> [u64; 2] {
-    let tap = Tap::at(&lab.pod, "output", &ANSWERS).expect("a tap");
+fn responses(lab: &Lab, to: SocketAddr) -> [u64; 2] {
+    let tap = Tap::at(&lab.pod, "output", &RESPONSES).expect("a tap");
     let from = "[fd00:1::2]:5555".parse().expect("an address");
     send_syn(&lab.peer, from, to).expect("a SYN");
-    let answers = || ANSWERS.map(|(name, _)| tap.packets(name).expect("a counter"));
-    wait_until("an answer", || Ok(answers() != [0, 0])).expect("an answer");
-    answers()
+    let responses = || RESPONSES.map(|(name, _)| tap.packets(name).expect("a counter"));
+    wait_until("an answer", || Ok(responses() != [0, 0])).expect("an answer");
+    responses()
 }
 
 /// IPv6 takes a packet from outside that names the pod's own address as its source. It is inbound all
@@ -35,10 +35,10 @@ fn a_packet_from_outside_with_the_pods_own_source_is_inbound() {
     let lab = Lab::new().expect("a lab");
     lab.attach(STOCK).expect("attached");
     let to = POD.parse().expect("an address");
-    assert_eq!(answers(&lab, to), [0, 1]);
+    assert_eq!(responses(&lab, to), [0, 1]);
     // What the pod really sends to itself reaches its server.
     for to in [POD, "10.1.0.2:8080"] {
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), "server:8080");
     }
 }
 
@@ -48,11 +48,11 @@ fn a_packet_with_a_spoofed_pod_source_reaches_no_stand_in() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
-    let (socket, answer) = call(&lab.app, "[fd00:2::9]:80").expect("a call");
-    assert_eq!(answer, "proxy:15001 for [fd00:2::9]:80");
+    let (socket, response) = call(&lab.app, "[fd00:2::9]:80").expect("a call");
+    assert_eq!(response, "proxy:15001 for [fd00:2::9]:80");
     let to = stand_in(&lab, socket);
     lab.peer
         .ip("route add fd69:6365:7074::/64 via fd00:1::2")
         .expect("a route");
-    assert_eq!(answers(&lab, to), [0, 1]);
+    assert_eq!(responses(&lab, to), [0, 1]);
 }

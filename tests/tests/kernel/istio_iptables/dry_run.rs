@@ -6,7 +6,7 @@ use interceptor_testkit::{
     lab::{Lab, NOTHING},
 };
 
-use crate::istio_iptables::{InPod, expect, said};
+use crate::istio_iptables::{InPod, expect, output_text};
 
 /// Everything that makes rules.
 const ALL_SETTINGS: &[&str] = &[
@@ -63,7 +63,11 @@ fn the_rules_are_such_as_iptables_takes() {
         ("ip6tables-restore", &format!("#{v6}")),
     ] {
         let restored = root.run(restore, &["--noflush"], rules);
-        assert!(restored.status.success(), "{restore}: {}", said(&restored));
+        assert!(
+            restored.status.success(),
+            "{restore}: {}",
+            output_text(&restored)
+        );
     }
 }
 

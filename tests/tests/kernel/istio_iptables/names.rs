@@ -11,17 +11,17 @@ use crate::istio_iptables::expect;
 
 /// A folder with a link to the binary, gone when dropped.
 struct Link {
-    folder: PathBuf,
+    dir: PathBuf,
     path: PathBuf,
 }
 
 impl Link {
     fn new(name: &str) -> Self {
-        let folder = env::temp_dir().join(format!("interceptor-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join(name);
+        let dir = env::temp_dir().join(format!("interceptor-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let path = dir.join(name);
         symlink(interceptor::binary(), &path).expect("a link");
-        Self { folder, path }
+        Self { dir, path }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -31,8 +31,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let gone = fs::remove_dir_all(&self.folder);
-        assert!(gone.is_ok() || std::thread::panicking(), "{gone:?}");
+        let removed = fs::remove_dir_all(&self.dir);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
     }
 }
 
@@ -57,13 +57,13 @@ fn what_older_releases_had_is_refused_with_what_replaced_it() {
     let clean = Link::new("istio-clean-iptables").run(&["--dry-run"]);
     expect(&clean, 1, &["istio-clean-iptables", "--cleanup-only"]);
     let istio_iptables = Link::new("istio-iptables");
-    let gone: [(&str, &str); 4] = [
+    let removed: [(&str, &str); 4] = [
         ("-f", "atomically"),
         ("--clean", "--cleanup-only"),
         ("--iptables-version=legacy", "--force-iptables-binary"),
         ("--host-nsenter-exec", "--netns"),
     ];
-    for (flag, instead) in gone {
+    for (flag, instead) in removed {
         expect(&istio_iptables.run(&["-n", flag]), 1, &[instead]);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use interceptor_testkit::lab::{Lab, NOTHING, STOCK};
 
-use crate::istio_iptables::{InPod, NOT_PROVEN, expect, said};
+use crate::istio_iptables::{InPod, NOT_PROVEN, expect, output_text};
 
 /// What istio-init has: root, with two capabilities, in a cgroup namespace of its own.
 const ISTIO_INIT: &[&str] = &[
@@ -68,7 +68,7 @@ fn iptables_rules_pass() {
     let printed = String::from_utf8(printed.stdout).expect("text");
     let (rules, _) = printed.split_once("# The same for").expect("both families");
     let restored = root.run("iptables-restore", &["--noflush"], rules);
-    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(restored.status.success(), "{}", output_text(&restored));
     for wrapper in ALL_RIGHTS {
         expect(
             &InPod { lab: &lab, wrapper }.stock(VALIDATE),
@@ -120,15 +120,15 @@ fn with_few_rights_it_waits_until_the_pod_is_captured() {
         lab: &lab,
         wrapper: ISTIO_INIT,
     };
-    let patience = Duration::from_millis(1500);
+    let timeout = Duration::from_millis(1500);
     let start = Instant::now();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| (pod.stock(&["--probe-timeout", "1m"]), start.elapsed()));
-        thread::sleep(patience);
+        thread::sleep(timeout);
         lab.attach(STOCK).expect("attached");
         let (output, elapsed) = waiting.join().expect("a run");
         expect(&output, 0, &["CAP_BPF", "waiting", "verified"]);
-        assert!(elapsed > patience, "{elapsed:?}");
+        assert!(elapsed > timeout, "{elapsed:?}");
     });
 }
 

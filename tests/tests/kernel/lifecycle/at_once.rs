@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use interceptor_testkit::lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct, said};
+use interceptor_testkit::lab::{Caller, Lab, NOTHING, STOCK, all_captured, all_direct, stderr_of};
 
 const ROUNDS: usize = 5;
 
@@ -70,9 +70,12 @@ fn the_same_pod_is_attached_twice_at_once() {
     let labs = labs(1);
     let lab = &labs[0];
     for _ in 0..ROUNDS {
-        let said = at_once([0, 1].map(|_| || lab.attach(STOCK)));
-        let again = said.iter().filter(|said| said.contains("already")).count();
-        assert_eq!(again, 1, "{said:?}");
+        let printed = at_once([0, 1].map(|_| || lab.attach(STOCK)));
+        let again = printed
+            .iter()
+            .filter(|printed| printed.contains("already"))
+            .count();
+        assert_eq!(again, 1, "{printed:?}");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
         lab.detach().expect("detached");
         assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
@@ -92,8 +95,8 @@ fn the_same_pod_is_attached_with_two_settings_at_once() {
     ];
     for _ in 0..ROUNDS {
         at_once([outbound, inbound].map(|flags| move || lab.attach(flags)));
-        let out = lab.dial(Who::App, "10.2.0.9:80").expect("a dial");
-        let into = lab.dial(Who::Client, "10.1.0.2:8080").expect("a dial");
+        let out = lab.dial(Caller::App, "10.2.0.9:80").expect("a dial");
+        let into = lab.dial(Caller::Client, "10.1.0.2:8080").expect("a dial");
         assert!(both.contains(&(&out, &into)), "{out} and {into}");
     }
     lab.detach().expect("detached");
@@ -116,12 +119,12 @@ fn the_same_pod_is_attached_and_detached_at_once() {
                 }
             }
         }));
-        let answers = lab.dial_all().expect("dials");
-        if answers == all_direct() {
+        let responses = lab.dial_all().expect("dials");
+        if responses == all_direct() {
             assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
             assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
         } else {
-            assert_eq!(answers, all_captured());
+            assert_eq!(responses, all_captured());
         }
         lab.detach().expect("detached");
         assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
@@ -136,10 +139,10 @@ fn an_attach_is_not_refused_because_somebody_looks() {
     let lab = &labs[0];
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let looks = [(); 3].map(|()| {
+        let runs = [(); 3].map(|()| {
             scope.spawn(|| -> Result<()> {
                 while !done.load(Ordering::Relaxed) {
-                    said(&mut lab.command("status"))?;
+                    stderr_of(&mut lab.command("status"))?;
                 }
                 Ok(())
             })
@@ -150,8 +153,8 @@ fn an_attach_is_not_refused_because_somebody_looks() {
         });
         done.store(true, Ordering::Relaxed);
         attached.expect("attached");
-        for look in looks {
-            look.join().expect("no panic").expect("status");
+        for run_status in runs {
+            run_status.join().expect("no panic").expect("status");
         }
     });
 }

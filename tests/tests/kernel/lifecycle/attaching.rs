@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use interceptor_testkit::{
     interceptor,
-    lab::{Lab, NOTHING, STOCK, Who, all_captured, all_direct},
+    lab::{Caller, Lab, NOTHING, STOCK, all_captured, all_direct},
 };
 
 /// Processes that run the product for this network namespace.
@@ -23,14 +23,14 @@ fn an_attach_is_in_force_when_it_exits_and_needs_no_process() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
-    let said = lab.attach(STOCK).expect("attached");
+    let printed = lab.attach(STOCK).expect("attached");
     // The first thing after it.
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     assert!(
-        said.contains(&lab.pod.path().display().to_string()),
-        "{said}"
+        printed.contains(&lab.pod.path().display().to_string()),
+        "{printed}"
     );
-    assert!(said.contains("captured"), "{said}");
+    assert!(printed.contains("captured"), "{printed}");
     assert_eq!(processes_for(lab.pod.path()), Vec::<String>::new());
 }
 
@@ -46,8 +46,11 @@ fn the_same_attach_again_says_so_and_changes_nothing() {
     let other_spelling = ["-p", "15001", "-i", "*", "-b", "*", "-u", "1337"];
     let rest = ["-d", " 15090,15021,,15020,", "--dual-stack=1"];
     for flags in [STOCK, &[&other_spelling[..], &rest].concat()] {
-        let said = lab.attach(flags).expect("attached again");
-        assert!(said.contains("already") && said.contains("same"), "{said}");
+        let printed = lab.attach(flags).expect("attached again");
+        assert!(
+            printed.contains("already") && printed.contains("same"),
+            "{printed}"
+        );
         assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     }
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
@@ -85,17 +88,17 @@ fn an_attach_follows_the_pods_new_addresses() {
         .expect("addresses");
     for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
         let captured = format!("proxy:15006 for {to}");
-        assert_eq!(lab.dial(Who::Client, to).expect("a dial"), captured);
+        assert_eq!(lab.dial(Caller::Client, to).expect("a dial"), captured);
         // An app that calls the pod itself is not captured.
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), "server:8080");
     }
-    let said = lab.attach(STOCK).expect("attached again");
-    assert!(said.contains("already"), "{said}");
+    let printed = lab.attach(STOCK).expect("attached again");
+    assert!(printed.contains("already"), "{printed}");
     let after = lab.traces().expect("traces");
     assert_ne!(after.policy, before.policy);
     assert_eq!(after.links, before.links);
     for to in ["10.1.0.7:8080", "[fd00:1::7]:8080"] {
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), "server:8080");
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), "server:8080");
     }
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
@@ -119,12 +122,15 @@ fn a_pod_that_is_renumbered_stays_captured() {
         ("10.1.0.8:8080", "10.1.0.2:8080", "10.2.0.9:80"),
         ("[fd00:1::8]:8080", "[fd00:1::2]:8080", "[fd00:2::9]:80"),
     ] {
-        let dial = |who, to| lab.dial(who, to).expect("a dial");
-        assert_eq!(dial(Who::App, ours), "server:8080");
+        let dial = |caller, to| lab.dial(caller, to).expect("a dial");
+        assert_eq!(dial(Caller::App, ours), "server:8080");
         for captured in [theirs, remote] {
-            let answer = format!("proxy:15001 for {captured}");
-            assert_eq!(dial(Who::App, captured), answer);
+            let response = format!("proxy:15001 for {captured}");
+            assert_eq!(dial(Caller::App, captured), response);
         }
-        assert_eq!(dial(Who::Client, ours), format!("proxy:15006 for {ours}"));
+        assert_eq!(
+            dial(Caller::Client, ours),
+            format!("proxy:15006 for {ours}")
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use interceptor_testkit::{
     command::bounded,
     interceptor::{self, try_run},
-    lab::{Lab, STOCK, Who, all_captured, all_direct, wait_until},
+    lab::{Caller, Lab, STOCK, all_captured, all_direct, wait_until},
     machine,
     spawn::spawn,
 };
@@ -76,8 +76,8 @@ fn every_command_ends_as_with_a_reader() {
     lab.attach(STOCK).expect("attached");
     let netns = lab.pod.path().display().to_string();
     let cgroup = lab.cgroup.path().display().to_string();
-    let folder = TempDir::new().expect("a directory");
-    let folder = folder.path().display().to_string();
+    let dir = TempDir::new().expect("a directory");
+    let dir = dir.path().display().to_string();
     let attach = ["attach", "--netns", &netns, "--cgroup", &cgroup];
     let attach = [&attach[..], STOCK].concat();
     let commands: &[&[&str]] = &[
@@ -113,9 +113,9 @@ fn every_command_ends_as_with_a_reader() {
             "uninstall",
             "--node",
             "--cni-bin-dir",
-            &folder,
+            &dir,
             "--cni-conf-dir",
-            &folder,
+            &dir,
         ],
         &["agent", "--node-name", "n", "--kubeconfig", "/no/such/file"],
         &["cni"],
@@ -128,9 +128,9 @@ fn every_command_ends_as_with_a_reader() {
     for arguments in commands {
         let open = try_run(*arguments).expect("a run").status;
         for which in [Closed::Stdout, Closed::Stderr, Closed::Both] {
-            let (end, said) = run_closed(&mut command(arguments), which);
-            assert_eq!(end, open, "{arguments:?} with {which:?} closed: {said}");
-            assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+            let (end, printed) = run_closed(&mut command(arguments), which);
+            assert_eq!(end, open, "{arguments:?} with {which:?} closed: {printed}");
+            assert!(!printed.contains("panicked"), "{arguments:?}: {printed}");
         }
     }
 }
@@ -160,7 +160,7 @@ fn run_goes_on_without_a_reader_of_its_log() {
     run.stderr(closed());
     let mut run = spawn(run).expect("interceptor run");
     wait_until("capture", || {
-        Ok(lab.dial(Who::App, "10.2.0.9:80")? == "proxy:15001 for 10.2.0.9:80")
+        Ok(lab.dial(Caller::App, "10.2.0.9:80")? == "proxy:15001 for 10.2.0.9:80")
     })
     .expect("capture");
     for _ in 0..3 {
@@ -183,10 +183,10 @@ fn output_that_cannot_be_written_is_an_error() {
         .expect("/dev/full");
     let mut command = command(&["istio-iptables", "-n"]);
     let output = command.stdout(full).output().expect("a run");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     let words = ["standard output", "No space left"];
-    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    assert!(words.iter().all(|word| printed.contains(word)), "{printed}");
 }
 
 /// The runtime has to know that it has no answer.
@@ -194,13 +194,13 @@ fn output_that_cannot_be_written_is_an_error() {
 fn the_plugin_fails_if_its_answer_cannot_be_written() {
     let mut version = command(&["cni"]);
     version.env("CNI_COMMAND", "VERSION");
-    let (end, said) = run_closed(&mut version, Closed::Stdout);
-    assert_eq!(end.code(), Some(1), "{said}");
-    assert!(said.contains("standard output"), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let (end, printed) = run_closed(&mut version, Closed::Stdout);
+    assert_eq!(end.code(), Some(1), "{printed}");
+    assert!(printed.contains("standard output"), "{printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
     // DEL has nothing to say, and must not keep a pod from ending.
     let mut del = command(&["cni"]);
     del.env("CNI_COMMAND", "DEL");
-    let (end, said) = run_closed(&mut del, Closed::Both);
-    assert!(end.success(), "{end}: {said}");
+    let (end, printed) = run_closed(&mut del, Closed::Both);
+    assert!(end.success(), "{end}: {printed}");
 }

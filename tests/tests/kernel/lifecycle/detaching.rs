@@ -2,7 +2,7 @@
 
 use interceptor_testkit::{
     actor::protocol::{Handle, Reply, Request},
-    lab::{CAPTURED, Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, call, echoes},
+    lab::{CAPTURED, Caller, Lab, NOTHING, STOCK, Traces, all_captured, all_direct, call, echoes},
 };
 
 const PASSTHROUGH: &str = "addr add ::6/128 dev lo nodad";
@@ -25,8 +25,8 @@ fn detach_restores_everything() {
     assert!(attached.has_passthrough_v6());
     assert!(attached.policy.is_some() && !attached.links.is_empty());
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
-    let said = lab.detach().expect("detached");
-    assert!(said.contains("no longer captured"), "{said}");
+    let printed = lab.detach().expect("detached");
+    assert!(printed.contains("no longer captured"), "{printed}");
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
@@ -75,29 +75,29 @@ fn detaching_what_is_not_attached_changes_nothing() {
 }
 
 /// A connection of each kind, open.
-fn open(lab: &Lab) -> Vec<(Who, &'static str, Handle)> {
+fn open(lab: &Lab) -> Vec<(Caller, &'static str, Handle)> {
     CAPTURED
         .iter()
-        .map(|(who, to, captured, _)| {
-            let (socket, answer) = call(actor(lab, *who), to).expect("a call");
-            assert_eq!(answer, *captured);
-            (*who, *to, socket)
+        .map(|(caller, to, captured, _)| {
+            let (socket, response) = call(actor(lab, *caller), to).expect("a call");
+            assert_eq!(response, *captured);
+            (*caller, *to, socket)
         })
         .collect()
 }
 
-fn actor(lab: &Lab, who: Who) -> &interceptor_testkit::actor::Actor {
-    match who {
-        Who::App => &lab.app,
-        Who::Client => &lab.client,
+fn actor(lab: &Lab, caller: Caller) -> &interceptor_testkit::actor::Actor {
+    match caller {
+        Caller::App => &lab.app,
+        Caller::Client => &lab.client,
     }
 }
 
 /// Who of them still gets an answer.
-fn echoing(lab: &Lab, connections: &[(Who, &'static str, Handle)]) -> Vec<(&'static str, bool)> {
+fn echoing(lab: &Lab, connections: &[(Caller, &'static str, Handle)]) -> Vec<(&'static str, bool)> {
     connections
         .iter()
-        .map(|(who, to, socket)| (*to, echoes(actor(lab, *who), *socket).expect("an echo")))
+        .map(|(caller, to, socket)| (*to, echoes(actor(lab, *caller), *socket).expect("an echo")))
         .collect()
 }
 
@@ -117,9 +117,12 @@ fn open_connections_survive_detach_and_attach() {
     lab.attach(&new).expect("replaced");
     assert_eq!(echoing(&lab, &connections), all, "replaced");
     // A connection of the time before is never taken for another's.
-    for (who, to, socket) in connections.iter().filter(|(who, ..)| *who == Who::App) {
+    for (caller, to, socket) in connections
+        .iter()
+        .filter(|(caller, ..)| *caller == Caller::App)
+    {
         let socket = *socket;
-        let reply = actor(&lab, *who).call(&Request::PeerName { socket });
+        let reply = actor(&lab, *caller).call(&Request::PeerName { socket });
         let Reply::Name(peer) = reply.expect("a reply") else {
             panic!("{to}: no peer name");
         };
@@ -136,10 +139,10 @@ fn open_connections_survive_detach_and_attach() {
 fn connections_older_than_the_attach_survive() {
     let (lab, _) = lab();
     let mut old = Vec::new();
-    for (who, to, _, direct) in CAPTURED {
-        let (socket, answer) = call(actor(&lab, who), to).expect("a call");
-        assert_eq!(answer, direct);
-        old.push((who, to, socket));
+    for (caller, to, _, direct) in CAPTURED {
+        let (socket, response) = call(actor(&lab, caller), to).expect("a call");
+        assert_eq!(response, direct);
+        old.push((caller, to, socket));
     }
     lab.attach(STOCK).expect("attached");
     let all: Vec<_> = old.iter().map(|(_, to, _)| (*to, true)).collect();

@@ -2,17 +2,17 @@
 
 use interceptor_testkit::{
     interceptor,
-    lab::{CAPTURED, Lab, STOCK, Who},
+    lab::{CAPTURED, Caller, Lab, STOCK},
     users::APP,
 };
 
 /// The port of the listener that gets a connection, as it is explained.
-fn explained(lab: &Lab, who: Who, to: &str) -> String {
+fn explained(lab: &Lab, caller: Caller, to: &str) -> String {
     let netns = lab.pod.path().display().to_string();
     let owner = format!("uid={},gid={}", APP.uid, APP.gid);
-    let direction = match who {
-        Who::App => ["--from", &owner],
-        Who::Client => ["--inbound", "--interface=eth0"],
+    let direction = match caller {
+        Caller::App => ["--from", &owner],
+        Caller::Client => ["--inbound", "--interface=eth0"],
     };
     let question = ["-o", "json", "tcp", to];
     let arguments = ["explain", "--netns", &netns];
@@ -29,15 +29,15 @@ fn what_is_explained_is_what_happens() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
-    for (who, to, captured, _) in CAPTURED {
-        assert_eq!(lab.dial(who, to).expect("a dial"), captured);
-        let port = explained(&lab, who, to);
+    for (caller, to, captured, _) in CAPTURED {
+        assert_eq!(lab.dial(caller, to).expect("a dial"), captured);
+        let port = explained(&lab, caller, to);
         assert!(
             captured.starts_with(&format!("proxy:{port} ")),
             "{to}: {port}"
         );
     }
-    assert_eq!(explained(&lab, Who::Client, "10.1.0.2:15020"), "null");
+    assert_eq!(explained(&lab, Caller::Client, "10.1.0.2:15020"), "null");
 }
 
 #[test]
@@ -47,6 +47,6 @@ fn a_pod_that_is_not_captured_is_said() {
     let arguments = ["explain", "--netns", &netns, "tcp", "10.2.0.9:80"];
     let explained = interceptor::try_run(arguments).expect("explain");
     assert_eq!(explained.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&explained.stderr);
-    assert!(said.contains("is not captured"), "{said}");
+    let printed = String::from_utf8_lossy(&explained.stderr);
+    assert!(printed.contains("is not captured"), "{printed}");
 }

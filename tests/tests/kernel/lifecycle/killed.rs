@@ -33,13 +33,13 @@ fn lab() -> (Lab, Traces) {
 
 /// Each connection is captured or refused, or each goes straight.
 fn expect_all_or_nothing(lab: &Lab, killing: &Killing) {
-    let answers = lab.dial_all().expect("dials");
-    if answers == all_direct() {
+    let responses = lab.dial_all().expect("dials");
+    if responses == all_direct() {
         return;
     }
-    for (answer, captured) in answers.iter().zip(all_captured()) {
-        let is_held = answer == captured || answer == "ECONNREFUSED";
-        assert!(is_held, "{killing:?}: {answers:#?}");
+    for (response, captured) in responses.iter().zip(all_captured()) {
+        let is_held = response == captured || response == "ECONNREFUSED";
+        assert!(is_held, "{killing:?}: {responses:#?}");
     }
 }
 
@@ -71,8 +71,8 @@ fn kill_attaches(flags: &[&str]) {
         expect_all_or_nothing(&lab, &killing);
         if kill % 2 == 0 {
             lab.attach(flags).expect("attached");
-            let answers = lab.dial_all().expect("dials");
-            assert_eq!(answers, all_captured(), "{killing:?}");
+            let responses = lab.dial_all().expect("dials");
+            assert_eq!(responses, all_captured(), "{killing:?}");
         }
         lab.detach().expect("detached");
         let changes = lab.changes_since(&before).expect("traces");
@@ -92,7 +92,7 @@ fn a_replacement_that_is_killed() {
     let flags = [STOCK, &["-p", "16001"]].concat();
     let other = all_captured().into_iter();
     let other: Vec<_> = other
-        .map(|answer| answer.replace(":15001", ":16001"))
+        .map(|response| response.replace(":15001", ":16001"))
         .collect();
     lab.attach(&flags).expect("attached");
     let work = || lab.attach(STOCK).map(drop);
@@ -100,10 +100,10 @@ fn a_replacement_that_is_killed() {
     for kill in 0..KILLS {
         let flags = if kill % 2 == 0 { &flags[..] } else { STOCK };
         killing.kill(attach(&lab, flags)).expect("a kill");
-        let answers = lab.dial_all().expect("dials");
+        let responses = lab.dial_all().expect("dials");
         assert!(
-            answers == all_captured() || answers == other,
-            "{killing:?}: {answers:#?}"
+            responses == all_captured() || responses == other,
+            "{killing:?}: {responses:#?}"
         );
     }
     expect_enough(&killing);
@@ -127,8 +127,8 @@ fn a_change_of_mode_that_is_killed() {
     for kill in 0..KILLS {
         let flags = if kill % 2 == 0 { &tproxy[..] } else { STOCK };
         killing.kill(attach(&lab, flags)).expect("a kill");
-        let answers = lab.dial_all().expect("dials");
-        assert_eq!(answers, all_captured(), "{killing:?}");
+        let responses = lab.dial_all().expect("dials");
+        assert_eq!(responses, all_captured(), "{killing:?}");
     }
     expect_enough(&killing);
     lab.attach(STOCK).expect("attached");
@@ -156,8 +156,8 @@ fn kill_detaches(flags: &[&str]) {
     let mut killing = Killing::measured(work).expect("a detach");
     for kill in 0..KILLS {
         lab.attach(flags).expect("attached");
-        let answers = lab.dial_all().expect("dials");
-        assert_eq!(answers, all_captured(), "{killing:?}");
+        let responses = lab.dial_all().expect("dials");
+        assert_eq!(responses, all_captured(), "{killing:?}");
         killing.kill(plain("detach", &lab)).expect("a kill");
         expect_all_or_nothing(&lab, &killing);
         if kill % 2 == 0 {

@@ -53,7 +53,7 @@ fn lab() -> Lab {
 }
 
 /// The queries that the agent has had.
-fn heard(lab: &Lab) -> usize {
+fn received(lab: &Lab) -> usize {
     match lab.proxy.must(&Request::Queries).expect("a number") {
         Reply::Queries { udp, .. } => udp,
         reply => panic!("{reply:?}"),
@@ -61,12 +61,12 @@ fn heard(lab: &Lab) -> usize {
 }
 
 /// Sends a query with a socket that has `option`, and returns what comes of it.
-fn ask(who: &Actor, server: &str, option: SocketOption) -> Result<String> {
+fn query(actor: &Actor, server: &str, option: SocketOption) -> Result<String> {
     let (address, peek) = (address(server), false);
-    let socket = who.socket(Family::of(address), Protocol::Udp)?;
-    who.must(&Request::Set { socket, option })?;
+    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
+    actor.must(&Request::Set { socket, option })?;
     let data = QUERY.to_owned();
-    let sent = who.call(&Request::SendTo {
+    let sent = actor.call(&Request::SendTo {
         socket,
         address,
         data,
@@ -74,7 +74,7 @@ fn ask(who: &Actor, server: &str, option: SocketOption) -> Result<String> {
     if let Reply::Error(errno) = sent {
         return Ok(errno);
     }
-    match who.call(&Request::ReceiveFrom { socket, peek })? {
+    match actor.call(&Request::ReceiveFrom { socket, peek })? {
         Reply::Datagrams(datagrams) => Ok(datagrams[0].sender.to_string()),
         Reply::Error(errno) => Ok(errno),
         reply => Ok(format!("{reply:?}")),
@@ -82,18 +82,18 @@ fn ask(who: &Actor, server: &str, option: SocketOption) -> Result<String> {
 }
 
 /// The outcome of a query of the app's that names `interface`.
-fn ask_by(lab: &Lab, interface: &str, server: &str) -> Result<String> {
+fn query_via(lab: &Lab, interface: &str, server: &str) -> Result<String> {
     let interface = interface.to_owned();
     let option = match Family::of(address(server)) {
         Family::V4 => SocketOption::UnicastInterface(interface),
         Family::V6 => SocketOption::UnicastInterfaceV6(interface),
     };
-    ask(&lab.app, server, option)
+    query(&lab.app, server, option)
 }
 
-fn assert_answered(lab: &Lab, interface: &str) {
+fn assert_outcome(lab: &Lab, interface: &str) {
     for server in SERVERS {
-        let outcome = ask_by(lab, interface, server).expect("an outcome");
+        let outcome = query_via(lab, interface, server).expect("an outcome");
         assert_eq!(outcome, server, "by way of {interface}");
     }
 }
@@ -125,7 +125,7 @@ fn routes_to_localhost_follow_the_settings() {
         lab.attach(&flags).expect("attached again");
         assert_eq!(lab.changes_since(&now).expect("traces"), NOTHING);
     }
-    assert_answered(&lab, "eth0");
+    assert_outcome(&lab, "eth0");
     lab.detach().expect("detached");
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
@@ -145,15 +145,15 @@ fn an_interface_is_new_since_the_attach() {
     lab.attach(&flags).expect("attached");
     lab.pod.ip(NEW_INTERFACE).expect("an interface");
     for server in SERVERS {
-        let outcome = ask_by(&lab, "eth9", server).expect("an outcome");
+        let outcome = query_via(&lab, "eth9", server).expect("an outcome");
         assert_eq!(outcome, "ENODEV", "{server}");
     }
-    assert_answered(&lab, "eth0");
+    assert_outcome(&lab, "eth0");
     lab.attach(&flags).expect("attached again");
-    assert_answered(&lab, "eth9");
+    assert_outcome(&lab, "eth9");
     lab.pod.ip("link set eth9 down").expect("down");
     for server in SERVERS {
-        let outcome = ask_by(&lab, "eth9", server).expect("an outcome");
+        let outcome = query_via(&lab, "eth9", server).expect("an outcome");
         assert_ne!(outcome, server);
     }
 }
@@ -167,21 +167,21 @@ fn run_keeps_the_routes_to_localhost() {
     let line = run.first_line();
     assert!(line.contains("is captured"), "{line}");
     lab.pod.ip(NEW_INTERFACE).expect("an interface");
-    wait_for_answers(&lab, "eth9");
+    wait_for_responses(&lab, "eth9");
     lab.pod
         .ip(
             "link set eth9 down\nlink set eth9 up\naddr replace fd00:77::2/64 dev eth9 nodad\n\
              route replace fd00:2::9/128 dev eth9 metric 4000",
         )
         .expect("up again");
-    wait_for_answers(&lab, "eth9");
-    assert_answered(&lab, "eth0");
+    wait_for_responses(&lab, "eth9");
+    assert_outcome(&lab, "eth0");
 }
 
-fn wait_for_answers(lab: &Lab, interface: &str) {
+fn wait_for_responses(lab: &Lab, interface: &str) {
     for server in SERVERS {
         wait_until("an answer by way of a new interface", || {
-            Ok(ask_by(lab, interface, server)? == server)
+            Ok(query_via(lab, interface, server)? == server)
         })
         .expect("an answer");
     }
@@ -218,15 +218,15 @@ fn nothing_from_outside_reaches_localhost() {
     let by_eth0 = || SocketOption::BindToDevice("eth0".to_owned());
     let before = dropped_v6(&lab).expect("a count");
     for agent in ["127.0.0.1:15053", "[::1]:15053"] {
-        let outcome = ask(&lab.client, agent, by_eth0()).expect("an outcome");
+        let outcome = query(&lab.client, agent, by_eth0()).expect("an outcome");
         assert_eq!(outcome, "EAGAIN", "{agent}");
     }
-    assert_eq!(heard(&lab), 0);
+    assert_eq!(received(&lab), 0);
     // The packets have come as far as they can.
     assert!(dropped_v6(&lab).expect("a count") > before);
     lab.pod
         .sysctl("net/ipv4/conf/eth0/route_localnet", "1")
         .expect("a sysctl");
-    ask(&lab.client, "127.0.0.1:15053", by_eth0()).expect("an outcome");
-    assert_eq!(heard(&lab), 1);
+    query(&lab.client, "127.0.0.1:15053", by_eth0()).expect("an outcome");
+    assert_eq!(received(&lab), 1);
 }

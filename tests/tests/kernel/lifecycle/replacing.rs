@@ -6,7 +6,7 @@ use anyhow::Result;
 use interceptor_testkit::{
     dialler::{Dialler, Plan},
     interceptor,
-    lab::{Lab, STOCK, Who, all_captured},
+    lab::{Caller, Lab, STOCK, all_captured},
     users::{APP, ROOT},
 };
 
@@ -51,13 +51,13 @@ fn no_connection_is_missed_while_settings_change() {
     lab.attach(&flags(0)).expect("attached");
     let diallers = diallers(&lab, "10.2.0.9:80", "[fd00:1::2]:8080").expect("diallers");
     for turn in 1..=CHANGES {
-        let said = lab.attach(&flags(turn)).expect("replaced");
-        assert!(said.contains("settings updated"), "{said}");
+        let printed = lab.attach(&flags(turn)).expect("replaced");
+        assert!(printed.contains("settings updated"), "{printed}");
     }
-    let answers = diallers.map(|dialler| dialler.stop().expect("answers"));
-    for (proxy, outcomes) in ["proxy:15001", "proxy:15006"].iter().zip(&answers) {
-        assert_eq!(outcomes.names(), [*proxy], "{answers:#?}");
-        assert!(outcomes.dials() as usize > CHANGES, "{answers:#?}");
+    let responses = diallers.map(|dialler| dialler.stop().expect("answers"));
+    for (proxy, outcomes) in ["proxy:15001", "proxy:15006"].iter().zip(&responses) {
+        assert_eq!(outcomes.names(), [*proxy], "{responses:#?}");
+        assert!(outcomes.dials() as usize > CHANGES, "{responses:#?}");
     }
 }
 
@@ -74,15 +74,17 @@ fn ports_change_there_and_back() {
     for _ in 0..CHANGES / 10 {
         lab.attach(&new).expect("replaced");
         let moved = all_captured().into_iter();
-        let moved: Vec<_> = moved.map(|answer| answer.replace(":150", ":160")).collect();
+        let moved: Vec<_> = moved
+            .map(|response| response.replace(":150", ":160"))
+            .collect();
         assert_eq!(lab.dial_all().expect("dials"), moved);
         lab.attach(STOCK).expect("replaced");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
     }
-    let answers = diallers.map(|dialler| dialler.stop().expect("answers"));
-    for (end, outcomes) in ["001", "006"].iter().zip(&answers) {
-        let both = ["15", "16"].map(|begin| format!("proxy:{begin}{end}"));
-        assert_eq!(outcomes.names(), both, "{answers:#?}");
+    let responses = diallers.map(|dialler| dialler.stop().expect("answers"));
+    for (end, outcomes) in ["001", "006"].iter().zip(&responses) {
+        let both = ["15", "16"].map(|prefix| format!("proxy:{prefix}{end}"));
+        assert_eq!(outcomes.names(), both, "{responses:#?}");
     }
 }
 
@@ -110,10 +112,10 @@ fn a_narrower_setting_captures_less_at_once() {
     let none_of_it = ["-i", "192.0.2.0/24", "-b", "9090", "--dual-stack"];
     lab.attach(&none_of_it).expect("replaced");
     assert_eq!(
-        lab.dial(Who::App, "10.2.0.9:80").expect("a dial"),
+        lab.dial(Caller::App, "10.2.0.9:80").expect("a dial"),
         "remote:80"
     );
-    let inbound = lab.dial(Who::Client, "10.1.0.2:8080").expect("a dial");
+    let inbound = lab.dial(Caller::Client, "10.1.0.2:8080").expect("a dial");
     assert_eq!(inbound, "server:8080");
     lab.attach(&["-i", "*", "-b", "*"]).expect("replaced");
     let without_ipv6: BTreeMap<_, _> = [
@@ -121,8 +123,8 @@ fn a_narrower_setting_captures_less_at_once() {
         ("[fd00:2::9]:80", "remote:80"),
     ]
     .into();
-    for (to, answer) in without_ipv6 {
-        assert_eq!(lab.dial(Who::App, to).expect("a dial"), answer);
+    for (to, response) in without_ipv6 {
+        assert_eq!(lab.dial(Caller::App, to).expect("a dial"), response);
     }
 }
 
@@ -142,8 +144,8 @@ fn status_sees_the_pod_while_settings_change() {
             let arguments = ["status", "-o", "json", "--netns", &netns];
             let output = interceptor::try_run(arguments).expect("status");
             assert!(output.status.success(), "{output:?}");
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(said.contains(&netns), "{said}");
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert!(printed.contains(&netns), "{printed}");
         }
         changes.join().expect("no panic").expect("replaced");
     });

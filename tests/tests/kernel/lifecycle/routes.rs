@@ -19,7 +19,7 @@ use interceptor_testkit::{
     bpf::maps::Map,
     command::{bounded, output, run},
     interceptor as command,
-    lab::{Lab, NOTHING, STOCK, Who, cookie, wait_until},
+    lab::{Caller, Lab, NOTHING, STOCK, cookie, wait_until},
     users::APP,
 };
 
@@ -45,7 +45,7 @@ fn ip(lab: &Lab, arguments: &str) {
 }
 
 fn app_dials(lab: &Lab, to: &str) -> String {
-    lab.dial(Who::App, to).expect("a dial")
+    lab.dial(Caller::App, to).expect("a dial")
 }
 
 fn status(lab: &Lab) -> (Option<i32>, String) {
@@ -91,8 +91,11 @@ fn a_rule_on_more_than_the_destination_refuses_nothing() {
         ("not oif lo", "oif"),
     ] {
         ip(&lab, &format!("rule add {rule} to 10.2.0.0/16 prohibit"));
-        let said = lab.attach(STOCK).expect("attached");
-        assert!(said.contains(&format!("selects by {selector}")), "{said}");
+        let printed = lab.attach(STOCK).expect("attached");
+        assert!(
+            printed.contains(&format!("selects by {selector}")),
+            "{printed}"
+        );
         assert_eq!(app_dials(&lab, V4.0), V4.1, "{rule}");
         assert_eq!(app_dials(&lab, V6.0), V6.1, "{rule}");
         let (code, text) = status(&lab);
@@ -120,8 +123,8 @@ fn a_rule_of_ipv6_concerns_ipv6() {
         "-6 rule add not uidrange 1000-1000 to fd00:2::/64 prohibit",
     );
     ip(&lab, "route add prohibit 10.9.0.0/16");
-    let said = lab.attach(STOCK).expect("attached");
-    assert!(said.contains("the IPv6 routing rule"), "{said}");
+    let printed = lab.attach(STOCK).expect("attached");
+    assert!(printed.contains("the IPv6 routing rule"), "{printed}");
     assert_eq!(app_dials(&lab, V6.0), V6.1);
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
 }
@@ -132,8 +135,8 @@ fn rules_that_concern_every_socket_refuse_as_before() {
     ip(&lab, "rule add to 10.2.0.0/16 prohibit");
     ip(&lab, "rule add iif lo to 10.9.0.0/16 unreachable");
     ip(&lab, "-6 rule add to fd00:2::/64 prohibit");
-    let said = lab.attach(STOCK).expect("attached");
-    assert!(!said.contains("selects by"), "{said}");
+    let printed = lab.attach(STOCK).expect("attached");
+    assert!(!printed.contains("selects by"), "{printed}");
     assert_eq!(app_dials(&lab, V4.0), "EACCES");
     assert_eq!(app_dials(&lab, V6.0), "EACCES");
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), "ENETUNREACH");
@@ -160,8 +163,8 @@ fn our_own_rule_limits_nothing() {
     ip(&lab, "route add prohibit 10.9.0.0/16");
     let flags = [STOCK, &["-m", "TPROXY"]].concat();
     for _ in 0..2 {
-        let said = lab.attach(&flags).expect("attached");
-        assert!(!said.contains("selects by"), "{said}");
+        let printed = lab.attach(&flags).expect("attached");
+        assert!(!printed.contains("selects by"), "{printed}");
     }
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), "EACCES");
     assert_eq!(status(&lab).0, Some(0));
@@ -183,20 +186,26 @@ fn stand_in_routes_that_are_gone_are_reported() {
         assert_eq!(status(&lab).0, Some(0));
         shell(&lab, sweep);
         assert_eq!(app_dials(&lab, V4.0), V4.1, "{sweep}");
-        let answer = app_dials(&lab, V6.0);
-        assert!(!answer.contains(':'), "{sweep}: {answer}");
+        let response = app_dials(&lab, V6.0);
+        assert!(!response.contains(':'), "{sweep}: {response}");
         let (code, text) = status(&lab);
         assert_eq!(code, Some(3), "{sweep}: {text}");
         assert!(text.contains("routes to the stand-ins"), "{sweep}: {text}");
-        let told = explained(&lab, V6.0);
-        assert_eq!(told["outcome"], "unroutable", "{sweep}: {told}");
-        let reason = told["reason"].to_string();
+        let explanation = explained(&lab, V6.0);
+        assert_eq!(
+            explanation["outcome"], "unroutable",
+            "{sweep}: {explanation}"
+        );
+        let reason = explanation["reason"].to_string();
         assert!(
             reason.contains("routes to the stand-ins"),
-            "{sweep}: {told}"
+            "{sweep}: {explanation}"
         );
-        let told = explained(&lab, V4.0);
-        assert_eq!(told["outcome"]["captured"]["port"], 15001, "{told}");
+        let explanation = explained(&lab, V4.0);
+        assert_eq!(
+            explanation["outcome"]["captured"]["port"], 15001,
+            "{explanation}"
+        );
     }
 }
 
@@ -249,11 +258,11 @@ fn owners_of_routes() -> Vec<[u8; 4]> {
 }
 
 /// What is at this place in the keys of a map: the policy.
-fn policies_in(name: &str, place: usize) -> Vec<[u8; 4]> {
+fn policies_in(name: &str, offset: usize) -> Vec<[u8; 4]> {
     let map = Map::of_interceptor(name).expect("a map").expect(name);
     let keys = map.keys().expect("keys");
     keys.iter()
-        .filter_map(|key| key.get(place..place + 4)?.try_into().ok())
+        .filter_map(|key| key.get(offset..offset + 4)?.try_into().ok())
         .collect()
 }
 
@@ -282,8 +291,8 @@ fn a_pod_with_too_many_routes_is_captured_without_copies() {
     let of_neighbour = count(policy(&neighbour));
     ip(&lab, "route add prohibit 10.9.0.0/16");
     lab.pod.ip(&many_routes(TOO_MANY, "add")).expect("routes");
-    let said = lab.attach(STOCK).expect("attached");
-    assert!(said.contains("IPv4 routes are not copied"), "{said}");
+    let printed = lab.attach(STOCK).expect("attached");
+    assert!(printed.contains("IPv4 routes are not copied"), "{printed}");
     assert!(count(policy(&lab)) < 64, "{}", count(policy(&lab)));
     let (code, text) = status(&lab);
     assert_eq!(code, Some(3), "{text}");
@@ -310,28 +319,28 @@ fn lists_of_a_policy_that_was_replaced_are_taken_away() {
     neighbour.attach(STOCK).expect("attached");
     let of_neighbour = count(policy(&neighbour));
     lab.pod.ip(&many_routes(600, "add")).expect("routes");
-    let mut gone = HashSet::new();
+    let mut deleted = HashSet::new();
     for flags in [
         ["-x", "10.7.0.0/16,fd00:7::/64", "-o", "7,8000"],
         ["-x", "10.8.0.0/16", "-o", "9"],
     ] {
         lab.attach(&[STOCK, &flags].concat()).expect("attached");
         assert!(count(policy(&lab)) > 600);
-        gone.insert(policy(&lab));
+        deleted.insert(policy(&lab));
     }
     lab.attach(&["-b", "*", "-i", "*"]).expect("attached");
-    assert!(!gone.contains(&policy(&lab)));
-    gone.insert(policy(&lab));
+    assert!(!deleted.contains(&policy(&lab)));
+    deleted.insert(policy(&lab));
     lab.detach().expect("detached");
-    for (map, place) in [
+    for (map, offset) in [
         ("icept_routes", 4),
         ("icept_prefixes", 4),
         ("icept_ports", 0),
         ("icept_ifaces", 0),
         ("icept_settings", 0),
     ] {
-        let left = policies_in(map, place);
-        assert!(left.iter().all(|policy| !gone.contains(policy)), "{map}");
+        let left = policies_in(map, offset);
+        assert!(left.iter().all(|policy| !deleted.contains(policy)), "{map}");
     }
     assert_eq!(count(policy(&neighbour)), of_neighbour);
     assert_eq!(app_dials(&neighbour, V4.0), V4.1);
@@ -363,13 +372,13 @@ impl Counting {
     fn attach(&mut self, lab: &Lab) -> (Attached, u32) {
         self.steps = 0;
         let hierarchy = Hierarchy::find().expect("a hierarchy");
-        let place = |path: &Path| Cgroup::open(&hierarchy, Some(path)).expect("a cgroup");
+        let offset = |path: &Path| Cgroup::open(&hierarchy, Some(path)).expect("a cgroup");
         let netns = NetnsSpec::File(lab.pod.path().to_owned());
         let netns = PodNetns::open(&netns).expect("the pod");
         let settings = settings(STOCK);
         let wanted = AttachSpec {
             netns: &netns,
-            places: &AttachPoints::single(place(lab.cgroup.path())),
+            places: &AttachPoints::single(offset(lab.cgroup.path())),
             settings: &settings,
             log: false,
             scan_listeners: false,

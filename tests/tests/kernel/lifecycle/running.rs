@@ -11,7 +11,7 @@ use interceptor_testkit::{
     actor::Actor,
     inner::put_inside,
     interceptor,
-    lab::{Lab, NOTHING, STOCK, Traces, Who, all_captured, all_direct, dial, wait_until},
+    lab::{Caller, Lab, NOTHING, STOCK, Traces, all_captured, all_direct, dial, wait_until},
     netns::Netns,
     spawn::spawn,
     users::ROOT,
@@ -122,7 +122,7 @@ fn run_that_is_killed_leaves_the_pod_captured() {
 fn run_looks_interfaces_up_when_they_come() {
     let (lab, _) = lab();
     let _run = Run::start_with(&lab, &[STOCK, &["-c", "net1"]].concat());
-    let dial = || lab.dial(Who::App, "10.2.0.9:80");
+    let dial = || lab.dial(Caller::App, "10.2.0.9:80");
     wait_until("capture", || Ok(dial()?.contains("proxy"))).expect("capture");
     let (pod, peer) = (&lab.pod, &lab.peer);
     pod.cable("net1", peer, "net1", 3).expect("a cable");
@@ -130,7 +130,7 @@ fn run_looks_interfaces_up_when_they_come() {
         let added = netns.ip(&format!("addr add {address} dev net1\n"));
         added.expect("an address");
     }
-    let excluded = || Ok(lab.dial(Who::App, "10.7.0.1:80")? == "remote:80");
+    let excluded = || Ok(lab.dial(Caller::App, "10.7.0.1:80")? == "remote:80");
     wait_until("the exclusion", excluded).expect("the exclusion");
     assert!(dial().expect("a dial").contains("proxy"));
 }
@@ -189,7 +189,7 @@ fn run_follows_the_pods_addresses_and_routes() {
     lab.pod.ip(NEW_ROUTE).expect("a route");
     wait_until("the new route", || Ok(!has_changed(&lab))).expect("followed");
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
-    let own = lab.dial(Who::App, "10.1.0.7:8080").expect("a dial");
+    let own = lab.dial(Caller::App, "10.1.0.7:8080").expect("a dial");
     assert_eq!(own, "server:8080");
 }
 
@@ -208,9 +208,11 @@ fn ipv6_stays_captured_whatever_addresses_come_and_go() {
     let line = run.first_line();
     assert!(line.contains("is captured"), "{line}");
     let expect_captured = || {
-        let out = lab.dial(Who::App, "[fd00:2::9]:80").expect("a dial");
+        let out = lab.dial(Caller::App, "[fd00:2::9]:80").expect("a dial");
         assert_eq!(out, "proxy:15001 for [fd00:2::9]:80");
-        let into = lab.dial(Who::Client, "[fd00:1::2]:8080").expect("a dial");
+        let into = lab
+            .dial(Caller::Client, "[fd00:1::2]:8080")
+            .expect("a dial");
         assert_eq!(into, "proxy:15006 for [fd00:1::2]:8080");
     };
     expect_captured();

@@ -225,8 +225,8 @@ fn open_connections_survive_detach() {
     let (before, proxy) = (lab.traces().expect("traces"), proxy(&lab));
     lab.attach(&tproxy()).expect("attached");
     let connections = call_app_by_all(&proxy, 1337);
-    let said = lab.detach().expect("detached");
-    assert!(said.contains("still open"), "{said}");
+    let printed = lab.detach().expect("detached");
+    assert!(printed.contains("still open"), "{printed}");
     expect_echoes(&proxy, &connections, "detached");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
     lab.attach(&tproxy()).expect("attached again");

@@ -8,7 +8,7 @@ use interceptor_testkit::{
         protocol::{Family, Level, Protocol, Reply, Request},
     },
     interceptor,
-    lab::{Lab, STOCK, Who, all_captured, call, dial},
+    lab::{Caller, Lab, STOCK, all_captured, call, dial},
     users::{APP, PROXY},
 };
 use serde_json::Value;
@@ -32,8 +32,8 @@ fn listeners(lab: &Lab) -> [u64; 2] {
 }
 
 /// Everything that a hook has a hand in.
-fn seen(lab: &Lab) -> Vec<String> {
-    let mut seen = lab.dial_all().expect("dials");
+fn observed(lab: &Lab) -> Vec<String> {
+    let mut observed = lab.dial_all().expect("dials");
     let (socket, _) = call(&lab.app, "10.2.0.9:80").expect("a call");
     for request in [
         Request::PeerName { socket },
@@ -48,21 +48,21 @@ fn seen(lab: &Lab) -> Vec<String> {
             length: 28,
         },
     ] {
-        seen.push(format!("{:?}", lab.app.call(&request).expect("a reply")));
+        observed.push(format!("{:?}", lab.app.call(&request).expect("a reply")));
     }
     lab.app.must(&Request::CloseAll).expect("closed");
     for to in ["10.1.0.2:8080", "[fd00:1::2]:8080", "127.200.0.1:80"] {
-        seen.push(lab.dial(Who::App, to).expect("a dial"));
-        seen.push(dial(&lab.proxy_client(), to).expect("a dial"));
+        observed.push(lab.dial(Caller::App, to).expect("a dial"));
+        observed.push(dial(&lab.proxy_client(), to).expect("a dial"));
     }
     for protocol in [Protocol::Mptcp, Protocol::Udp] {
         let family = Family::V4;
         let request = Request::Socket { family, protocol };
         let reply = lab.proxy_client().call(&request).expect("a reply");
         let opened = matches!(reply, Reply::Socket(_));
-        seen.push(format!("{protocol:?} for the proxy: {opened}"));
+        observed.push(format!("{protocol:?} for the proxy: {opened}"));
     }
-    seen
+    observed
 }
 
 trait ProxyClient {
@@ -85,7 +85,7 @@ fn running_twice_changes_nothing() {
     let cgroup = inner.cgroup.child("pod").expect("a cgroup");
     inner.attach_at(&cgroup, STOCK).expect("attached");
     let listening = inner.start_proxy().expect("a proxy");
-    let (once, counted) = (seen(&inner), listeners(&inner));
+    let (once, counted) = (observed(&inner), listeners(&inner));
     assert_eq!(once[..all_captured().len()], all_captured());
     assert_eq!(counted, [2, 2]);
     let beside = inner.cgroup.child("other").expect("a cgroup");
@@ -94,16 +94,16 @@ fn running_twice_changes_nothing() {
         .attach_at(inner.cgroup.path(), STOCK)
         .expect("attached above");
     outer.start_proxy().expect("a proxy");
-    assert_eq!(seen(&inner), once);
+    assert_eq!(observed(&inner), once);
     assert_eq!(outer.dial_all().expect("dials"), all_captured());
     // Listeners that were noted once, and those that are noted twice.
     inner.close(listening).expect("closed");
     inner.start_proxy().expect("a proxy");
-    assert_eq!(seen(&inner), once);
+    assert_eq!(observed(&inner), once);
     assert_eq!(listeners(&inner), counted);
     // The pod above goes, and the pod below is as it was.
     outer.detach().expect("detached");
-    assert_eq!(seen(&inner), once);
+    assert_eq!(observed(&inner), once);
 }
 
 /// A pod that is itself moved to a cgroup above, and back: never without a hook.
@@ -115,8 +115,8 @@ fn a_pod_is_attached_at_another_cgroup() {
     let outer = lab.cgroup.path();
     lab.attach_at(&inner, STOCK).expect("attached");
     for cgroup in [outer, &inner, outer] {
-        let said = lab.attach_at(cgroup, STOCK).expect("attached elsewhere");
-        assert!(!said.contains("same settings"), "{said}");
+        let printed = lab.attach_at(cgroup, STOCK).expect("attached elsewhere");
+        assert!(!printed.contains("same settings"), "{printed}");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
     }
     lab.detach().expect("detached");
@@ -146,8 +146,8 @@ fn sockets_are_captured_wherever_they_are_made() {
             let guest = Actor::start("guest", user, lab.pod.namespace(), Some(&cgroup));
             let guest = guest.expect("an actor");
             for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
-                let answer = dial(&guest, to).expect("a dial");
-                assert_eq!(answer, format!("proxy:15001 for {to}"), "{place}");
+                let response = dial(&guest, to).expect("a dial");
+                assert_eq!(response, format!("proxy:15001 for {to}"), "{place}");
             }
         }
     }
@@ -173,6 +173,6 @@ fn a_socket_that_moves_is_captured() {
     let Reply::Data(line) = reply.expect("a line") else {
         panic!("no line");
     };
-    let answer = interceptor_testkit::dialler::outcome(&line).expect("an introduction");
-    assert_eq!(answer, "proxy:15001 for 10.2.0.9:80");
+    let response = interceptor_testkit::dialler::outcome(&line).expect("an introduction");
+    assert_eq!(response, "proxy:15001 for 10.2.0.9:80");
 }

@@ -16,7 +16,7 @@ use interceptor_testkit::{
         Actor,
         protocol::{Handle, Reply, Request},
     },
-    bpf::programs::{Deed, Place, Program},
+    bpf::programs::{Action, AttachType, Program},
     command::{bounded, output, run},
     inner::{forward, put_inside},
     lab::{Lab, NOTHING, STOCK, call, dial, echoes, wait_until},
@@ -69,8 +69,8 @@ impl Forwarding {
     fn dial_all(&self) -> Vec<String> {
         let out = BEYOND.map(|to| dial(&self.inner, to));
         let into = ["172.17.0.2:8080", "[fd00:17::2]:8080"].map(|to| dial(&self.lab.client, to));
-        let answers = out.into_iter().chain(into);
-        answers.collect::<Result<_>>().expect("dials")
+        let responses = out.into_iter().chain(into);
+        responses.collect::<Result<_>>().expect("dials")
     }
 
     fn call_all(&self) -> Vec<(Handle, String)> {
@@ -234,7 +234,7 @@ fn connections_go_on_under_other_settings() {
     assert!(
         connections
             .iter()
-            .all(|(_, who)| who.starts_with("proxy:15006"))
+            .all(|(_, server)| server.starts_with("proxy:15006"))
     );
     let excluded = ["-b", "*", "-d", "80", "-i", "*", "--dual-stack"];
     for flags in [&excluded[..], REROUTED, STOCK] {
@@ -245,7 +245,7 @@ fn connections_go_on_under_other_settings() {
         pod.lab.attach(&excluded).expect("attached");
         pod.call_all()
     };
-    assert!(passing.iter().all(|(_, who)| who == "remote:80"));
+    assert!(passing.iter().all(|(_, server)| server == "remote:80"));
     pod.lab.attach(STOCK).expect("attached");
     assert!(pod.all_echo(&passing));
     assert!(pod.all_echo(&connections));
@@ -288,8 +288,8 @@ fn a_megabyte_goes_both_ways() {
         pod.netns.ip(&set).expect("an MTU");
         let set = format!("link set br0 gso_max_segs {segments}");
         pod.lab.pod.ip(&set).expect("segments");
-        for (socket, who) in pod.call_all() {
-            assert!(who.starts_with("proxy:15006"), "{who}");
+        for (socket, server) in pod.call_all() {
+            assert!(server.starts_with("proxy:15006"), "{server}");
             bulk(&pod.inner, socket);
         }
     }
@@ -303,8 +303,8 @@ fn handshakes_with_cookies() {
     pod.lab.pod.sysctl(cookies, "2").expect("a sysctl");
     let old = pod.call_all();
     pod.lab.attach(STOCK).expect("attached");
-    for (socket, who) in pod.call_all() {
-        assert!(who.starts_with("proxy:15006"), "{who}");
+    for (socket, server) in pod.call_all() {
+        assert!(server.starts_with("proxy:15006"), "{server}");
         bulk(&pod.inner, socket);
     }
     assert!(pod.all_echo(&old));
@@ -395,7 +395,8 @@ fn priority_tags_hide_nothing() {
         plain.each_ref().map(arrives)
     };
     let tag = || {
-        let program = Program::load("tag", Place::Egress, Deed::TagPriority).expect("a program");
+        let program =
+            Program::load("tag", AttachType::Egress, Action::TagPriority).expect("a program");
         let link = || Ok(program.link_to_interface(if_nametoindex("eth0")?)?);
         pod.netns.enter(link).expect("linked")
     };
@@ -517,7 +518,8 @@ fn other_peoples_filters_stay() {
 #[test]
 fn other_peoples_programs_go_on_running() {
     let pod = Forwarding::new();
-    let load = || Program::load("foreign", Place::Ingress, Deed::CountOnly).expect("a program");
+    let load =
+        || Program::load("foreign", AttachType::Ingress, Action::CountOnly).expect("a program");
     let link = |program: &Program| {
         let link = || Ok(program.link_to_interface(if_nametoindex("br0")?)?);
         pod.lab.pod.enter(link).expect("linked")
@@ -554,15 +556,15 @@ fn beside_masquerading() {
     let old = pod.call_all();
     for flags in [STOCK, REROUTED] {
         pod.lab.attach(flags).expect("attached");
-        for (socket, who) in pod.call_all() {
-            assert!(who.starts_with("proxy:"), "{who}");
+        for (socket, server) in pod.call_all() {
+            assert!(server.starts_with("proxy:"), "{server}");
             assert!(echoes(&pod.inner, socket).expect("an echo"));
         }
     }
     let included = ["-i", "10.96.0.0/16", "-k", "br0", "--dual-stack"];
     pod.lab.attach(&included).expect("attached");
     let passing = pod.call_all();
-    assert!(passing.iter().all(|(_, who)| who == "remote:80"));
+    assert!(passing.iter().all(|(_, server)| server == "remote:80"));
     assert!(pod.all_echo(&passing));
     assert!(pod.all_echo(&old));
 }

@@ -125,12 +125,12 @@ fn rules_of_others_that_act_otherwise_are_found() {
         ("iptables-legacy-restore", "ip"),
         ("ip6tables-legacy-restore", "ip6"),
     ] {
-        for (rules, said) in MATTERS {
+        for (rules, printed) in MATTERS {
             let netns = Netns::new("pod", None).expect("a netns");
             fed(&netns, program, &[], rules);
             let others = others_in(&netns);
-            let said = said.replace("FAMILY", family);
-            assert!(others.contains(&said), "{program}: {said}: {others}");
+            let printed = printed.replace("FAMILY", family);
+            assert!(others.contains(&printed), "{program}: {printed}: {others}");
             assert_eq!(others.lines().count(), 1, "{program}: {others}");
         }
         let netns = Netns::new("pod", None).expect("a netns");
@@ -155,8 +155,8 @@ fn looking_changes_nothing() {
         ("nft", &["list", "ruleset"]),
     ]
     .map(|(program, arguments)| {
-        let told = netns.enter(|| run(bounded(program).args(arguments), ""));
-        told.expect("told")
+        let output = netns.enter(|| run(bounded(program).args(arguments), ""));
+        output.expect("told")
     });
     assert_eq!((tables.as_str(), rules.as_str()), ("", ""));
 }
@@ -165,19 +165,19 @@ fn looking_changes_nothing() {
 fn who_attaches_where_others_rules_act_otherwise_is_warned() {
     let lab = Lab::new().expect("a lab");
     let attach = || lab.attach(STOCK).expect("attached");
-    let said = attach();
-    assert!(!said.contains("warning"), "{said}");
+    let printed = attach();
+    assert!(!printed.contains("warning"), "{printed}");
     let rules = [MATTERS[2].0, MATTERS[3].0].concat();
     fed(&lab.pod, "iptables-restore", &["--noflush"], &rules);
-    let said = attach();
+    let printed = attach();
     let name = lab.pod.path().display();
     for words in [
         "policy drop of ip filter INPUT, ip filter OUTPUT",
         "nat rules (ip nat OUTPUT)",
     ] {
         let warning = format!("interceptor: warning: {name}: ");
-        let is_it = |line: &str| line.starts_with(&warning) && line.contains(words);
-        assert!(said.lines().any(is_it), "{words}: {said}");
+        let matches = |line: &str| line.starts_with(&warning) && line.contains(words);
+        assert!(printed.lines().any(matches), "{words}: {printed}");
     }
 }
 
@@ -189,10 +189,10 @@ fn who_attaches_beside_istios_rules_by_hand_is_told() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let said = attach();
-    assert!(!said.contains("Istio"), "{said}");
+    let printed = attach();
+    assert!(!printed.contains("Istio"), "{printed}");
     rules::apply(&lab.pod, &Settings::default(), false).expect("rules");
-    let said = attach();
-    assert!(said.contains("Istio's iptables rules"), "{said}");
-    assert!(said.contains("redirected twice"), "{said}");
+    let printed = attach();
+    assert!(printed.contains("Istio's iptables rules"), "{printed}");
+    assert!(printed.contains("redirected twice"), "{printed}");
 }

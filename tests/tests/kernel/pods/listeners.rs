@@ -8,7 +8,7 @@ use interceptor_testkit::{
         Actor,
         protocol::{Family, Handle, Protocol, Request, SocketOption},
     },
-    lab::{Lab, STOCK, Who, all_captured},
+    lab::{Caller, Lab, STOCK, all_captured},
     users::PROXY,
     world::{Bind, serve},
 };
@@ -94,18 +94,18 @@ fn of_too_many_listeners_the_oldest_and_the_newest_are_found() {
 
     let lab = attached();
     let listen = || lab.listen([15001]).expect("a listener");
-    let answer = || lab.dial(Who::App, TO).expect("a dial");
+    let response = || lab.dial(Caller::App, TO).expect("a dial");
     let oldest = listen();
     let others: Vec<_> = (0..MAX_LISTENER_SLOTS).map(|_| listen()).collect();
     let newest = listen();
     for listener in others {
         lab.close(listener).expect("closed");
     }
-    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
+    assert_eq!(response(), format!("proxy:15001 for {TO}"));
     lab.close(oldest).expect("closed");
-    assert_eq!(answer(), format!("proxy:15001 for {TO}"));
+    assert_eq!(response(), format!("proxy:15001 for {TO}"));
     lab.close(newest).expect("closed");
-    assert_eq!(answer(), "ECONNREFUSED");
+    assert_eq!(response(), "ECONNREFUSED");
 }
 
 /// What a pod listens on takes the room of no other pod, and not that of its own proxy: a listener on
@@ -184,10 +184,12 @@ fn attaching_again_finds_listeners_that_no_hook_has_seen() {
     moved.expect("moved");
     assert_eq!(lab.dial_all().expect("dials"), refused());
     lab.attach_at(&inside, STOCK).expect("attached again");
-    let answers = lab.dial_all().expect("dials");
+    let responses = lab.dial_all().expect("dials");
     assert!(
-        answers.iter().all(|answer| answer.starts_with("proxy:150")),
-        "{answers:?}"
+        responses
+            .iter()
+            .all(|response| response.starts_with("proxy:150")),
+        "{responses:?}"
     );
 }
 
@@ -258,6 +260,8 @@ fn a_policy_is_replaced_while_the_proxy_is_down() {
     assert_eq!(lab.dial_all().expect("dials"), refused());
     lab.listen([16001, 16006]).expect("a proxy");
     let moved = all_captured().into_iter();
-    let moved: Vec<_> = moved.map(|answer| answer.replace(":150", ":160")).collect();
+    let moved: Vec<_> = moved
+        .map(|response| response.replace(":150", ":160"))
+        .collect();
     assert_eq!(lab.dial_all().expect("dials"), moved);
 }

@@ -6,7 +6,7 @@ use interceptor_testkit::{
         Actor,
         protocol::{Family, Level, Protocol, Reply, Request},
     },
-    lab::{Lab, STOCK, Who, all_captured, dial},
+    lab::{Caller, Lab, STOCK, all_captured, dial},
     users::{APP, PROXY, ROOT},
     world::{Bind, serve},
 };
@@ -30,9 +30,9 @@ fn start_proxy(lab: &Lab, name: &str) -> Actor {
 }
 
 fn all_captured_by(name: &str) -> Vec<String> {
-    let answers = all_captured().into_iter();
-    answers
-        .map(|answer| answer.replace("proxy", name))
+    let responses = all_captured().into_iter();
+    responses
+        .map(|response| response.replace("proxy", name))
         .collect()
 }
 
@@ -71,8 +71,8 @@ fn pods_have_settings_of_their_own() {
     other
         .attach(&["-i", "*", "-x", "10.2.0.0/16", "-b", "8080"])
         .expect("attached");
-    let answers = |lab: &Lab| {
-        ["10.2.0.9:80", "10.2.0.9:443", "10.1.0.1:80"].map(|to| lab.dial(Who::App, to).unwrap())
+    let responses = |lab: &Lab| {
+        ["10.2.0.9:80", "10.2.0.9:443", "10.1.0.1:80"].map(|to| lab.dial(Caller::App, to).unwrap())
     };
     let captured = |name: &str, to: &str| format!("{name}:15001 for {to}");
     let ones = [
@@ -85,15 +85,15 @@ fn pods_have_settings_of_their_own() {
         "remote:443",
         &captured("proxy-b", "10.1.0.1:80"),
     ];
-    assert_eq!(answers(&one), ones);
-    assert_eq!(answers(&other), others);
-    let inbound = [&one, &other].map(|lab| lab.dial(Who::Client, "10.1.0.2:8080").unwrap());
+    assert_eq!(responses(&one), ones);
+    assert_eq!(responses(&other), others);
+    let inbound = [&one, &other].map(|lab| lab.dial(Caller::Client, "10.1.0.2:8080").unwrap());
     assert_eq!(inbound, ["server:8080", "proxy-b:15006 for 10.1.0.2:8080"]);
 }
 
 /// What an outsider below the attached cgroup gets: who answers, names, options, protocols.
-fn outsider_sees(outsider: &Actor) -> Result<Vec<String>> {
-    let mut seen = Vec::new();
+fn observe_outsider(outsider: &Actor) -> Result<Vec<String>> {
+    let mut observed = Vec::new();
     let dials = [
         "10.2.0.9:80",
         "[fd00:2::9]:443",
@@ -105,10 +105,10 @@ fn outsider_sees(outsider: &Actor) -> Result<Vec<String>> {
         "[fd69:6365:7074::1]:80",
     ];
     for to in dials {
-        seen.push(format!("{to}: {}", dial(outsider, to)?));
+        observed.push(format!("{to}: {}", dial(outsider, to)?));
     }
     let (socket, _) = interceptor_testkit::lab::call(outsider, "127.200.0.1:80")?;
-    seen.push(format!(
+    observed.push(format!(
         "{:?}",
         outsider.call(&Request::PeerName { socket })?
     ));
@@ -118,16 +118,16 @@ fn outsider_sees(outsider: &Actor) -> Result<Vec<String>> {
             level,
             length: 28,
         };
-        seen.push(format!("{:?}", outsider.call(&request)?));
+        observed.push(format!("{:?}", outsider.call(&request)?));
     }
     outsider.must(&Request::CloseAll)?;
     for protocol in [Protocol::Mptcp, Protocol::Udp] {
         let family = Family::V4;
         let reply = outsider.call(&Request::Socket { family, protocol })?;
         let opened = matches!(reply, Reply::Socket(_));
-        seen.push(format!("{protocol:?}: {opened}"));
+        observed.push(format!("{protocol:?}: {opened}"));
     }
-    Ok(seen)
+    Ok(observed)
 }
 
 /// The peer's processes are below the attached cgroup too.
@@ -141,15 +141,19 @@ fn a_namespace_without_a_policy_is_as_if_we_were_not_there() {
         let netns = lab.peer.namespace();
         Actor::start("outsider", user, netns, Some(&cgroup)).expect("an actor")
     });
-    let see = || outsiders.each_ref().map(|who| outsider_sees(who).unwrap());
-    let before = see();
+    let observe = || {
+        outsiders
+            .each_ref()
+            .map(|caller| observe_outsider(caller).unwrap())
+    };
+    let before = observe();
     assert!(before[0][0].ends_with("remote:80"), "{before:#?}");
     lab.attach(&[]).expect("attached");
-    assert_eq!(see(), before);
+    assert_eq!(observe(), before);
     // With what comes to the pod captured, one answer is another.
     lab.attach(STOCK).expect("replaced");
     let captured = "10.1.0.2:8080: proxy:15006 for 10.1.0.2:8080";
-    for (now, before) in see().iter().zip(&before) {
+    for (now, before) in observe().iter().zip(&before) {
         let differing: Vec<_> = now.iter().filter(|line| !before.contains(line)).collect();
         assert_eq!(differing, [captured]);
     }

@@ -4,26 +4,26 @@ use std::fs::File;
 
 use interceptor_testkit::{
     actor::protocol::{Level, Request},
-    bpf::programs::{Deed, Link, Mode, Place, Program},
+    bpf::programs::{Action, AttachType, Link, Mode, Program},
     lab::{Lab, STOCK, all_captured, all_direct, call},
 };
 
 /// How often these run is up to who calls what. (Who asks a socket for its names depends on which
 /// of the servers answers, so those are not among them.)
-const COUNTABLE: [Place; 4] = [
-    Place::Connect4,
-    Place::Connect6,
-    Place::GetSockOpt,
-    Place::SocketCreate,
+const COUNTABLE: [AttachType; 4] = [
+    AttachType::Connect4,
+    AttachType::Connect6,
+    AttachType::GetSockOpt,
+    AttachType::SocketCreate,
 ];
 
-fn load(place: Place) -> Program {
-    Program::load("foreign", place, Deed::CountOnly).expect("a program")
+fn load(attach_type: AttachType) -> Program {
+    Program::load("foreign", attach_type, Action::CountOnly).expect("a program")
 }
 
 /// Makes calls of every kind. They are the same each time.
 fn make_calls(lab: &Lab) -> Vec<String> {
-    let answers = lab.dial_all().expect("dials");
+    let responses = lab.dial_all().expect("dials");
     let (socket, _) = call(&lab.app, "10.2.0.9:80").expect("a call");
     for request in [
         Request::PeerName { socket },
@@ -37,7 +37,7 @@ fn make_calls(lab: &Lab) -> Vec<String> {
         lab.app.call(&request).expect("a reply");
     }
     lab.app.must(&Request::CloseAll).expect("closed");
-    answers
+    responses
 }
 
 /// How often each program has run since it was last asked.
@@ -90,7 +90,7 @@ fn foreign_programs_on_our_cgroup_go_on_running() {
 fn foreign_programs_that_are_asked_for_names_go_on_running() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
-    let programs = [Place::PeerName4, Place::SocketName4].map(load);
+    let programs = [AttachType::PeerName4, AttachType::SocketName4].map(load);
     for program in &programs {
         program
             .attach(lab.cgroup.path(), Mode::Multiple)
@@ -111,7 +111,7 @@ fn a_foreign_program_below_our_cgroup_runs_beside_us() {
     lab.attach(STOCK).expect("attached");
     let below = lab.cgroup.child("pod/app").expect("a cgroup");
     for mode in [Mode::Exclusive, Mode::Overridable, Mode::Multiple] {
-        let program = [load(Place::Connect4)];
+        let program = [load(AttachType::Connect4)];
         program[0].attach(&below, mode).expect("attached");
         let runs = runs_of(&program, || {
             assert_eq!(lab.dial_all().expect("dials"), all_captured());
@@ -126,11 +126,11 @@ fn a_foreign_program_below_our_cgroup_runs_beside_us() {
 #[test]
 fn a_foreign_sockops_program_may_set_and_clear_flags() {
     let lab = Lab::new().expect("a lab");
-    for (deed, first) in [0, 0x7f].into_iter().flat_map(|flags| {
-        let deed = Deed::SetCallbackFlags(flags);
-        [(deed, true), (deed, false)]
+    for (action, first) in [0, 0x7f].into_iter().flat_map(|flags| {
+        let action = Action::SetCallbackFlags(flags);
+        [(action, true), (action, false)]
     }) {
-        let program = Program::load("flags", Place::SockOps, deed).expect("a program");
+        let program = Program::load("flags", AttachType::SockOps, action).expect("a program");
         let cgroup = lab.cgroup.path();
         if first {
             program.attach(cgroup, Mode::Multiple).expect("attached");
@@ -144,10 +144,10 @@ fn a_foreign_sockops_program_may_set_and_clear_flags() {
         let runs = runs_of(&programs, || {
             assert_eq!(lab.dial_all().expect("dials"), all_captured());
         });
-        assert!(runs[0] > 0, "{deed:?}");
+        assert!(runs[0] > 0, "{action:?}");
         lab.close(listeners).expect("closed");
         let refused = vec!["ECONNREFUSED"; all_captured().len()];
-        assert_eq!(lab.dial_all().expect("dials"), refused, "{deed:?}");
+        assert_eq!(lab.dial_all().expect("dials"), refused, "{action:?}");
         lab.detach().expect("detached");
         programs[0].detach(cgroup).expect("detached");
     }
@@ -160,7 +160,7 @@ fn a_foreign_sk_lookup_program_goes_on_running() {
     lab.start_proxy().expect("a proxy");
     let netns = File::open(lab.pod.path()).expect("a namespace");
     let link = |program: &Program| -> Link { program.link(&netns).expect("linked") };
-    let (older, newer) = (load(Place::SkLookup), load(Place::SkLookup));
+    let (older, newer) = (load(AttachType::SkLookup), load(AttachType::SkLookup));
     let _older_link = link(&older);
     lab.attach(STOCK).expect("attached");
     let _newer_link = link(&newer);

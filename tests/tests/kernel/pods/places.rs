@@ -21,9 +21,9 @@ use interceptor_testkit::{
     },
     bpf::{
         pins,
-        programs::{Deed, Mode, Place, Program},
+        programs::{Action, AttachType, Mode, Program},
     },
-    lab::{Lab, STOCK, Who, all_captured, call, dial},
+    lab::{Caller, Lab, STOCK, all_captured, call, dial},
     users::APP,
     world::{Bind, serve, serve_udp},
 };
@@ -72,11 +72,11 @@ fn load_balancer() -> Program {
         Ok(SocketAddr::V4(v4)) => v4.ip().octets(),
         _ => panic!("an address"),
     };
-    let deed = Deed::Rewrite {
+    let action = Action::Rewrite {
         from: octets(SERVICE),
         to: octets(BACKEND),
     };
-    Program::load("balancer", Place::Connect4, deed).expect("a program")
+    Program::load("balancer", AttachType::Connect4, action).expect("a program")
 }
 
 /// A socket of the pod that was made elsewhere.
@@ -93,16 +93,16 @@ fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     balancer
         .attach(lab.cgroup.path(), Mode::Multiple)
         .expect("attached");
-    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), "remote:80");
+    assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), "remote:80");
     // At the root alone, the balancer has been there before us.
     lab.attach(STOCK).expect("attached");
     let behind = format!("proxy:15001 for {BACKEND}");
-    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), behind);
+    assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), behind);
     let pod = lab.cgroup.child("pod").expect("a cgroup");
     let replaced = attach(&lab, &settings(STOCK, ""), &pod).expect("attached");
     assert_eq!(replaced, Attached::Replaced);
     let before = format!("proxy:15001 for {SERVICE}");
-    assert_eq!(lab.dial(Who::App, SERVICE).expect("a dial"), before);
+    assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), before);
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     // The proxy's own connection goes where the balancer takes it.
     assert_eq!(
@@ -201,8 +201,8 @@ fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     let old = fs::metadata(&pod).expect("a cgroup").ino();
     fs::remove_dir(&pod).expect("removed");
     let pod = lab.cgroup.child("pod/uid").expect("a cgroup");
-    let anew = attach(&lab, &settings, &pod).expect("anew");
-    assert_eq!(anew, Attached::Replaced);
+    let replaced = attach(&lab, &settings, &pod).expect("anew");
+    assert_eq!(replaced, Attached::Replaced);
     let new = fs::metadata(&pod).expect("a cgroup").ino();
     assert!(pins::links_of_cgroup(old).expect("links").is_empty());
     assert!(!pins::links_of_cgroup(new).expect("links").is_empty());
@@ -211,18 +211,18 @@ fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     let proxy = Actor::start("proxy", user, lab.pod.namespace(), Some(&pod)).expect("a proxy");
     serve(&proxy, Bind::V4_WILDCARD, 15001).expect("a listener");
     assert_eq!(
-        lab.dial(Who::App, BACKEND).expect("a dial"),
+        lab.dial(Caller::App, BACKEND).expect("a dial"),
         format!("proxy:15001 for {BACKEND}")
     );
     let socket = proxy.socket(Family::V4, Protocol::Tcp).expect("a socket");
     let length = 16;
-    let asked = proxy.call(&Request::OriginalDestination {
+    let original = proxy.call(&Request::OriginalDestination {
         socket,
         level: Level::Ip,
         length,
     });
     assert_eq!(
-        asked.expect("a reply"),
+        original.expect("a reply"),
         Reply::Error("ENOENT".to_owned()),
         "an unconnected socket"
     );

@@ -6,7 +6,7 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Level, Protocol, Reply, Request},
     },
     dialler::{Dialler, Plan},
-    lab::{Lab, STOCK, Who, call, dial, stand_in},
+    lab::{Caller, Lab, STOCK, call, dial, stand_in},
     users::{APP, PROXY},
 };
 
@@ -18,8 +18,8 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
-    let (socket, answer) = call(&lab.app, "10.2.0.9:443").expect("a call");
-    assert_eq!(answer, "proxy:15001 for 10.2.0.9:443");
+    let (socket, response) = call(&lab.app, "10.2.0.9:443").expect("a call");
+    assert_eq!(response, "proxy:15001 for 10.2.0.9:443");
     let stand_in = stand_in(&lab, socket);
     let (address, port) = (stand_in.ip(), stand_in.port());
     let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
@@ -27,8 +27,8 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
         let guest = Actor::start("guest", user, lab.pod.namespace(), Some(&cgroup));
         let guest = guest.expect("an actor");
         let dial = |to: String| dial(&guest, &to).expect("a dial");
-        assert_eq!(dial(format!("{address}:{port}")), answer);
-        assert_eq!(dial(format!("[::ffff:{address}]:{port}")), answer);
+        assert_eq!(dial(format!("{address}:{port}")), response);
+        assert_eq!(dial(format!("[::ffff:{address}]:{port}")), response);
         for other in [port ^ 1, port ^ 0x100, 80, 8080, 15001, 15006] {
             assert_eq!(dial(format!("{address}:{other}")), "ECONNREFUSED");
         }
@@ -38,8 +38,8 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
     let other = Lab::new().expect("another lab");
     other.start_proxy().expect("a proxy");
     other.attach(STOCK).expect("attached");
-    other.dial(Who::App, "10.2.0.9:443").expect("a dial");
-    let elsewhere = other.dial(Who::App, &format!("{address}:{port}"));
+    other.dial(Caller::App, "10.2.0.9:443").expect("a dial");
+    let elsewhere = other.dial(Caller::App, &format!("{address}:{port}"));
     assert_eq!(elsewhere.expect("a dial"), "ECONNREFUSED");
 }
 
@@ -50,13 +50,13 @@ fn a_neighbour_that_dials_a_stand_in_is_refused() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
-    let (socket, answer) = call(&lab.app, "[fd00:2::9]:443").expect("a call");
+    let (socket, response) = call(&lab.app, "[fd00:2::9]:443").expect("a call");
     let stand_in = stand_in(&lab, socket).to_string();
-    assert_eq!(lab.dial(Who::App, &stand_in).expect("a dial"), answer);
+    assert_eq!(lab.dial(Caller::App, &stand_in).expect("a dial"), response);
     lab.peer
         .ip("route add fd69:6365:7074::/64 via fd00:1::2")
         .expect("a route");
-    let from_outside = lab.dial(Who::Client, &stand_in).expect("a dial");
+    let from_outside = lab.dial(Caller::Client, &stand_in).expect("a dial");
     assert_eq!(from_outside, "ECONNREFUSED");
 }
 
@@ -70,12 +70,18 @@ fn a_stand_in_means_nothing_after_detach() {
     let stand_in = stand_in(&lab, socket);
     let address = stand_in.ip();
     let plain = format!("{address}:8080");
-    assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "ECONNREFUSED");
+    assert_eq!(
+        lab.dial(Caller::App, &plain).expect("a dial"),
+        "ECONNREFUSED"
+    );
     lab.detach().expect("detached");
-    assert_eq!(lab.dial(Who::App, &plain).expect("a dial"), "server:8080");
+    assert_eq!(
+        lab.dial(Caller::App, &plain).expect("a dial"),
+        "server:8080"
+    );
     lab.attach(STOCK).expect("attached again");
-    let answer = lab.dial(Who::App, &stand_in.to_string());
-    assert_eq!(answer.expect("a dial"), "ECONNREFUSED");
+    let response = lab.dial(Caller::App, &stand_in.to_string());
+    assert_eq!(response.expect("a dial"), "ECONNREFUSED");
 }
 
 fn original(proxy: &Actor, socket: Handle) -> Reply {
@@ -120,9 +126,9 @@ fn more_destinations_than_stand_ins() {
             rounds: 1,
         };
         let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
-        let answers = dialler.finish().expect("answers");
-        assert_eq!(answers.names(), ["proxy:15001"], "{answers:?}");
-        assert_eq!(answers.dials(), destinations);
+        let responses = dialler.finish().expect("answers");
+        assert_eq!(responses.names(), ["proxy:15001"], "{responses:?}");
+        assert_eq!(responses.dials(), destinations);
     };
     dial_new(FIRST, STAND_INS - 1);
     assert_eq!(format!("{:?}", original(&lab.proxy, oldest)), known);
@@ -131,7 +137,7 @@ fn more_destinations_than_stand_ins() {
     assert_eq!(original(&lab.proxy, oldest), forgotten);
     // Both ends of it go on, and its destination is allotted anew.
     assert_eq!(
-        lab.dial(Who::App, "10.63.0.1:80").expect("a dial"),
+        lab.dial(Caller::App, "10.63.0.1:80").expect("a dial"),
         "proxy:15001 for 10.63.0.1:80"
     );
     assert_eq!(original(&lab.proxy, oldest), forgotten);
@@ -142,6 +148,6 @@ fn more_destinations_than_stand_ins() {
             data,
         })
         .expect("sent");
-    let heard = lab.proxy.must(&Request::ReceiveLine { socket: oldest });
-    assert_eq!(heard.expect("heard"), Reply::Data("hello".to_owned()));
+    let received = lab.proxy.must(&Request::ReceiveLine { socket: oldest });
+    assert_eq!(received.expect("heard"), Reply::Data("hello".to_owned()));
 }

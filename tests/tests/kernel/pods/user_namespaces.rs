@@ -12,7 +12,7 @@ use interceptor_testkit::{
     cgroup::Cgroup,
     command::{bounded, output, run},
     interceptor,
-    lab::{dial, said, wait_until},
+    lab::{dial, stderr_of, wait_until},
     machine::{self, Shared},
     netns::Netns,
     users::ROOT,
@@ -167,8 +167,8 @@ impl Pod {
         run(&mut command, "").map(drop)
     }
 
-    fn answers(&self) -> Vec<String> {
-        let dials = self.actors.iter().map(|who| dial(who, "10.2.0.9:80"));
+    fn responses(&self) -> Vec<String> {
+        let dials = self.actors.iter().map(|actor| dial(actor, "10.2.0.9:80"));
         dials.collect::<Result<_>>().expect("dials")
     }
 }
@@ -178,17 +178,18 @@ impl Pod {
 #[test]
 fn owners_are_those_of_the_pods_user_namespace() {
     let pod = Pod::new().expect("a pod");
-    assert_eq!(pod.answers(), ["remote:80"; 3]);
+    assert_eq!(pod.responses(), ["remote:80"; 3]);
     RULES
         .iter()
         .try_for_each(|rule| pod.iptables(rule))
         .expect("rules");
-    let behind_iptables = pod.answers();
+    let behind_iptables = pod.responses();
     pod.iptables("-F OUTPUT").expect("no rules");
     let captured = "proxy:15001 for 10.2.0.9:80";
     assert_eq!(behind_iptables, [captured, "remote:80", captured]);
-    said(&mut pod.attach(&["-u", "1337", "-g", "1337", "-b", "", "-i", "*"])).expect("attached");
-    assert_eq!(pod.answers(), behind_iptables);
+    stderr_of(&mut pod.attach(&["-u", "1337", "-g", "1337", "-b", "", "-i", "*"]))
+        .expect("attached");
+    assert_eq!(pod.responses(), behind_iptables);
     let _proxy = &pod.proxy;
 }
 
@@ -199,8 +200,8 @@ fn an_owner_without_a_mapping_in_the_user_namespace_is_refused() {
     pod.iptables("-A OUTPUT -p tcp -m owner --uid-owner 70000 -j RETURN")
         .expect_err("no such user");
     let refused = output(&mut pod.attach(&["-u", "70000", "-i", "*"]), "").expect("output");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success(), "{said}");
-    assert!(said.contains("UID 70000"), "{said}");
-    assert_eq!(pod.answers(), ["remote:80"; 3]);
+    let printed = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{printed}");
+    assert!(printed.contains("UID 70000"), "{printed}");
+    assert_eq!(pod.responses(), ["remote:80"; 3]);
 }

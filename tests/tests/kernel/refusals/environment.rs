@@ -94,5 +94,5 @@ fn a_bad_variable_behind_a_flag_does_not_matter() {
     let subjects = Subjects::new();
     let mut command = subjects.free.attach_command(&["-i", "*"]);
     command.env("ISTIO_SERVICE_CIDR", "bad");
-    interceptor_testkit::lab::said(&mut command).expect("attached");
+    interceptor_testkit::lab::stderr_of(&mut command).expect("attached");
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use interceptor_testkit::{
-    bpf::programs::{Deed, Mode, Place, Program},
+    bpf::programs::{Action, AttachType, Mode, Program},
     command::output,
     lab::{Lab, NOTHING},
 };
@@ -13,8 +13,8 @@ use crate::refusals::{FAILED, Subjects, expect_refusal};
 /// A foreign program at `foreign`, attached as `mode`: an attach at `cgroup` is refused and names
 /// it; when it is gone, the attach succeeds.
 #[track_caller]
-fn expect_named(lab: &Lab, place: Place, mode: Mode, foreign: &Path, cgroup: &Path) {
-    let program = Program::load("foreign_one", place, Deed::CountOnly).expect("a program");
+fn expect_named(lab: &Lab, attach_type: AttachType, mode: Mode, foreign: &Path, cgroup: &Path) {
+    let program = Program::load("foreign_one", attach_type, Action::CountOnly).expect("a program");
     program.attach(foreign, mode).expect("attached");
     let mut command = lab.attach_command_at(cgroup, &[]);
     let output = output(&mut command, "").expect("a run");
@@ -28,11 +28,11 @@ fn expect_named(lab: &Lab, place: Place, mode: Mode, foreign: &Path, cgroup: &Pa
 #[test]
 fn a_program_that_is_alone_on_the_cgroup_is_named() {
     let subjects = Subjects::new();
-    for place in Place::IN_CGROUPS {
+    for attach_type in AttachType::IN_CGROUPS {
         for mode in [Mode::Exclusive, Mode::Overridable] {
             let lab = &subjects.free;
             let cgroup = lab.cgroup.path();
-            expect_named(lab, place, mode, cgroup, cgroup);
+            expect_named(lab, attach_type, mode, cgroup, cgroup);
         }
     }
     subjects.expect_unchanged();
@@ -42,7 +42,7 @@ fn a_program_that_is_alone_on_the_cgroup_is_named() {
 #[test]
 fn a_program_that_is_alone_on_a_cgroup_above_is_named() {
     let subjects = Subjects::new();
-    for place in Place::IN_CGROUPS {
+    for attach_type in AttachType::IN_CGROUPS {
         for lab in subjects.both() {
             // Where the captured pod is attached, nobody else can be alone.
             let above = lab.cgroup.child("above").expect("a cgroup");
@@ -51,7 +51,7 @@ fn a_program_that_is_alone_on_a_cgroup_above_is_named() {
                 continue;
             }
             move_pod(lab, &below);
-            expect_named(lab, place, Mode::Exclusive, &above, &below);
+            expect_named(lab, attach_type, Mode::Exclusive, &above, &below);
         }
     }
     subjects.expect_unchanged();
@@ -74,8 +74,12 @@ fn a_program_above_that_we_would_override_is_named() {
     let above = lab.cgroup.child("above").expect("a cgroup");
     let below = lab.cgroup.child("above/below").expect("a cgroup");
     move_pod(&lab, &below);
-    for place in [Place::Connect4, Place::SockOps, Place::GetSockOpt] {
-        expect_named(&lab, place, Mode::Overridable, &above, &below);
+    for attach_type in [
+        AttachType::Connect4,
+        AttachType::SockOps,
+        AttachType::GetSockOpt,
+    ] {
+        expect_named(&lab, attach_type, Mode::Overridable, &above, &below);
     }
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }

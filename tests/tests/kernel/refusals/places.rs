@@ -170,8 +170,8 @@ fn a_cgroup_missing_a_process_is_refused_and_names_it() {
         let words = [proxy.as_str(), &place, &inner, "--cgroup"];
         expect_refusal(&command, &output, FAILED, &words);
         let app = format!("{} (", lab.app.pid());
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains(&app), "{said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(!printed.contains(&app), "{printed}");
     }
     subjects.expect_unchanged();
 }

@@ -105,7 +105,7 @@ fn no_cgroup2_is_refused() {
 fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
     let lab = Lab::new().expect("a lab");
     let mut command = attach_in(&lab, &PRIVATE_MOUNTS, "", AT_CGROUP);
-    interceptor_testkit::lab::said(&mut command).expect("attached");
+    interceptor_testkit::lab::stderr_of(&mut command).expect("attached");
     assert!(!lab.traces().expect("traces").links.is_empty());
 }
 
@@ -186,8 +186,8 @@ fn a_cgroup_namespace_root_with_all_processes_is_accepted() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let flags = ["--cgroup", "\"$MOUNT\"", "-i", "'*'"];
-    interceptor_testkit::lab::said(&mut attach_in_cgroup_namespace(&lab, &flags))
+    interceptor_testkit::lab::stderr_of(&mut attach_in_cgroup_namespace(&lab, &flags))
         .expect("attached");
-    let answer = lab.dial(interceptor_testkit::lab::Who::App, "10.2.0.9:80");
-    assert_eq!(answer.expect("a dial"), "proxy:15001 for 10.2.0.9:80");
+    let response = lab.dial(interceptor_testkit::lab::Caller::App, "10.2.0.9:80");
+    assert_eq!(response.expect("a dial"), "proxy:15001 for 10.2.0.9:80");
 }

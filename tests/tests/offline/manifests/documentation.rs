@@ -58,7 +58,7 @@ fn every_value_has_its_row() {
 #[test]
 fn every_overlay_has_its_row() {
     for rendered in Rendered::platforms() {
-        let name = rendered.folder.replace("overlays/", "");
+        let name = rendered.dir.replace("overlays/", "");
         assert!(row(&name).is_some(), "{name} in {DOCUMENT}");
     }
 }

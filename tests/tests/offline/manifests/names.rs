@@ -21,7 +21,7 @@ fn the_daemonset_selects_its_own_pods() {
         let selected = spec.selector.match_labels.unwrap();
         assert!(!selected.is_empty());
         for (label, value) in selected {
-            assert_eq!(labels.get(&label), Some(&value), "{}", rendered.folder);
+            assert_eq!(labels.get(&label), Some(&value), "{}", rendered.dir);
         }
     }
 }
@@ -73,7 +73,7 @@ fn roles_are_given_to_the_agents_account_and_to_nobody_else() {
     for rendered in Rendered::platforms() {
         let account = rendered.pod().service_account_name.unwrap();
         let subjects = subjects(rendered);
-        assert!(subjects.len() >= 2, "{}", rendered.folder);
+        assert!(subjects.len() >= 2, "{}", rendered.dir);
         for subject in subjects {
             assert_eq!(subject.kind, "ServiceAccount");
             assert_eq!(subject.name, account);
@@ -95,9 +95,9 @@ fn every_volume_is_mounted_once() {
             .map(|volume| volume.name)
             .collect();
         let mounts = rendered.agent().volume_mounts.unwrap();
-        assert_eq!(mounts.len(), volumes.len(), "{}", rendered.folder);
+        assert_eq!(mounts.len(), volumes.len(), "{}", rendered.dir);
         let mounted = mounts.into_iter().map(|mount| mount.name).collect();
-        assert_eq!(volumes, mounted, "{}", rendered.folder);
+        assert_eq!(volumes, mounted, "{}", rendered.dir);
     }
 }
 
@@ -111,7 +111,7 @@ fn the_agent_reads_the_values_that_are_rendered_with_it() {
         for variable in rendered.agent().env.unwrap() {
             let reference = variable.value_from.and_then(|from| from.config_map_key_ref);
             if let Some(reference) = reference {
-                assert_eq!(reference.name, name, "{}", rendered.folder);
+                assert_eq!(reference.name, name, "{}", rendered.dir);
             }
         }
     }

@@ -37,9 +37,9 @@ fn no_platform_adds_privileges_or_capabilities() {
     let base = capabilities(&security_context(Rendered::base()));
     for rendered in Rendered::platforms() {
         let context = security_context(rendered);
-        assert_eq!(context.privileged, Some(false), "{}", rendered.folder);
+        assert_eq!(context.privileged, Some(false), "{}", rendered.dir);
         assert_eq!(context.read_only_root_filesystem, Some(true));
-        assert_eq!(capabilities(&context), base, "{}", rendered.folder);
+        assert_eq!(capabilities(&context), base, "{}", rendered.dir);
     }
 }
 
@@ -103,8 +103,8 @@ fn uninstalling(example: &str) -> SecurityContext {
 
 /// A node's folders of CNI, with our plugin in them, which only their owner may write.
 fn installed_for(owner: u32) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
     let network = r#"{"name": "net", "cniVersion": "1.0.0",
         "plugins": [{"type": "bridge"}, {"type": "interceptor-cni"}]}"#;
     for name in ["bin", "net.d"] {
@@ -121,15 +121,15 @@ fn installed_for(owner: u32) -> tempfile::TempDir {
         chown(at(name), Some(owner), Some(owner)).unwrap();
     }
     // Through which the way leads.
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    folder
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
 }
 
-fn uninstall_with(capabilities: &[String], folder: &Path) -> anyhow::Result<String> {
+fn uninstall_with(capabilities: &[String], dir: &Path) -> anyhow::Result<String> {
     let mut command = Command::new(interceptor::binary());
     command.args(["uninstall", "--node"]);
     for (option, name) in [("--cni-bin-dir", "bin"), ("--cni-conf-dir", "net.d")] {
-        command.arg(option).arg(folder.join(name));
+        command.arg(option).arg(dir.join(name));
     }
     run(&mut with_capabilities(capabilities, &command), "")
 }
@@ -138,12 +138,12 @@ fn uninstall_with(capabilities: &[String], folder: &Path) -> anyhow::Result<Stri
 fn the_uninstall_jobs_one_capability_is_enough_and_needed() {
     let own = capabilities(&uninstalling("examples/uninstall"));
     assert_eq!(own, ["DAC_OVERRIDE"]);
-    let folder = installed_for(1000);
-    let error = uninstall_with(&[], folder.path()).unwrap_err().to_string();
+    let dir = installed_for(1000);
+    let error = uninstall_with(&[], dir.path()).unwrap_err().to_string();
     assert!(error.contains("net.d"), "{error}");
-    uninstall_with(&own, folder.path()).unwrap();
-    assert!(!folder.path().join("bin/interceptor-cni").exists());
-    let network = fs::read_to_string(folder.path().join("net.d/10-net.conflist")).unwrap();
+    uninstall_with(&own, dir.path()).unwrap();
+    assert!(!dir.path().join("bin/interceptor-cni").exists());
+    let network = fs::read_to_string(dir.path().join("net.d/10-net.conflist")).unwrap();
     assert!(network.contains("bridge") && !network.contains("interceptor"));
 }
 
@@ -189,8 +189,8 @@ fn every_object_that_a_role_names_is_rendered_under_that_name() {
                 .kind(kind)
                 .filter_map(|object| object["metadata"]["name"].as_str())
                 .collect();
-            let folder = &rendered.folder;
-            assert_eq!(rule.resource_names.as_deref().unwrap(), names, "{folder}");
+            let dir = &rendered.dir;
+            assert_eq!(rule.resource_names.as_deref().unwrap(), names, "{dir}");
         }
     }
 }
@@ -216,7 +216,7 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
                 "node.k8s.io/runtimeclasses: get",
             ],
             "{}",
-            rendered.folder
+            rendered.dir
         );
     }
 }
@@ -250,7 +250,7 @@ fn only_what_is_written_is_mounted_for_writing() {
             .map(|mount| mount.name.as_str())
             .collect();
         read_only.sort_unstable();
-        assert_eq!(read_only, ["cgroup", "netns"], "{}", rendered.folder);
+        assert_eq!(read_only, ["cgroup", "netns"], "{}", rendered.dir);
         assert_eq!(host_path(&volumes, "bpffs"), "/sys/fs/bpf");
     }
 }

@@ -60,7 +60,7 @@ fn check(rendered: &Rendered) {
             &through_its_type(object),
             object,
             "{}: {name}: left, what Kubernetes understands; right, what is written",
-            rendered.folder
+            rendered.dir
         );
     }
 }

@@ -26,7 +26,7 @@ fn every_value_reaches_the_agent() {
     for rendered in Rendered::platforms() {
         let read = read(rendered);
         for value in values(rendered).keys() {
-            assert!(read.contains_key(value), "{}: {value}", rendered.folder);
+            assert!(read.contains_key(value), "{}: {value}", rendered.dir);
         }
     }
 }
@@ -37,7 +37,7 @@ fn every_value_that_the_agent_must_have_is_there() {
         let values = values(rendered);
         for (value, optional) in read(rendered) {
             let there = values.contains_key(&value);
-            assert!(there || optional, "{}: {value}", rendered.folder);
+            assert!(there || optional, "{}: {value}", rendered.dir);
         }
     }
 }
@@ -49,13 +49,13 @@ fn an_agent_starts_without_the_api_server() {
     let examples = ["examples/taint", "examples/live-annotations"].map(Rendered::of);
     for rendered in Rendered::platforms().iter().chain(&examples) {
         let values: ConfigMap = rendered.only("ConfigMap");
-        assert_eq!(values.immutable, Some(true), "{}", rendered.folder);
+        assert_eq!(values.immutable, Some(true), "{}", rendered.dir);
         let variables = rendered.agent().env.unwrap().into_iter();
         for source in variables.filter_map(|variable| variable.value_from) {
             let is_secret = source.secret_key_ref.is_some();
-            assert!(!is_secret, "{}: a mutable Secret", rendered.folder);
+            assert!(!is_secret, "{}: a mutable Secret", rendered.dir);
         }
-        assert_eq!(rendered.agent().env_from, None, "{}", rendered.folder);
+        assert_eq!(rendered.agent().env_from, None, "{}", rendered.dir);
     }
 }
 
@@ -108,7 +108,7 @@ fn the_platforms_folders_are_theirs() {
         let volumes = rendered.pod().volumes.unwrap();
         let path = |name| host_path(&volumes, name).to_owned();
         let paths = [path("cni-bin-dir"), path("cni-net-dir"), path("netns")];
-        found.insert(rendered.folder.clone(), paths);
+        found.insert(rendered.dir.clone(), paths);
     }
     let expected = [
         ("base", "/opt/cni/bin", "/etc/cni/net.d"),
@@ -138,13 +138,13 @@ fn the_platforms_folders_are_theirs() {
             "/etc/cni/multus/net.d",
         ),
     ];
-    let expected = expected.map(|(folder, binaries, configuration)| {
-        let netns = match folder {
+    let expected = expected.map(|(dir, binaries, configuration)| {
+        let netns = match dir {
             "overlays/minikube" => "/var/run/docker/netns",
             _ => "/var/run/netns",
         };
         (
-            folder.to_owned(),
+            dir.to_owned(),
             [binaries, configuration, netns].map(str::to_owned),
         )
     });
@@ -162,10 +162,10 @@ fn overlays_set_what_their_nodes_need() {
             let variable = env.iter().find(|variable| variable.name == name);
             variable.and_then(|variable| variable.value.clone())
         };
-        let is_container = ["overlays/kind", "overlays/k3d"].contains(&rendered.folder.as_str());
+        let is_container = ["overlays/kind", "overlays/k3d"].contains(&rendered.dir.as_str());
         let root = is_container.then(|| "/sys/fs/cgroup".to_owned());
-        assert_eq!(value("CGROUP_ROOT"), root, "{}", rendered.folder);
-        let keeps = (rendered.folder == "overlays/openshift").then(|| "true".to_owned());
-        assert_eq!(value("KEEP_CNI_PLUGIN"), keeps, "{}", rendered.folder);
+        assert_eq!(value("CGROUP_ROOT"), root, "{}", rendered.dir);
+        let keeps = (rendered.dir == "overlays/openshift").then(|| "true".to_owned());
+        assert_eq!(value("KEEP_CNI_PLUGIN"), keeps, "{}", rendered.dir);
     }
 }

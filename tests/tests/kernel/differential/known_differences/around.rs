@@ -10,7 +10,7 @@ use interceptor_testkit::{
     netns::Netns,
     scenario::address,
     settings::Settings,
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -20,14 +20,14 @@ const FAR: &str = "10.2.0.9:80";
 
 /// What is seen in each world.
 #[track_caller]
-fn expect(setup: &Setup, see: impl Fn(&World) -> String, iptables: &str, interceptor: &str) {
+fn expect(setup: &Setup, record: impl Fn(&World) -> String, iptables: &str, interceptor: &str) {
     for (mechanism, expected) in [
         (Mechanism::Iptables, iptables),
         (Mechanism::Interceptor, interceptor),
     ] {
         let world = World::new(mechanism, setup).expect("a world");
-        let seen = see(&world);
-        assert!(seen.contains(expected), "{mechanism:?}: {seen}");
+        let observed = record(&world);
+        assert!(observed.contains(expected), "{mechanism:?}: {observed}");
     }
 }
 
@@ -39,7 +39,7 @@ fn iptables(netns: &Netns, arguments: &str) -> String {
 
 /// The app dials `to` with an option set.
 fn dial_with(world: &World, option: SocketOption, to: &str) -> String {
-    let actor = world.actor(Who::App).expect("an actor");
+    let actor = world.actor(Role::App).expect("an actor");
     let address = address(to);
     let family = Family::of(address);
     let socket = actor.socket(family, Protocol::Tcp).expect("a socket");
@@ -66,8 +66,8 @@ fn a_socket_bound_to_an_interface_is_refused_only_here() {
     ];
     for (interface, to) in destinations {
         let device = SocketOption::BindToDevice(interface.to_owned());
-        let see = |world: &World| dial_with(world, device.clone(), to);
-        expect(&Setup::default(), see, "EINPROGRESS", "ECONNREFUSED");
+        let record = |world: &World| dial_with(world, device.clone(), to);
+        expect(&Setup::default(), record, "EINPROGRESS", "ECONNREFUSED");
     }
 }
 
@@ -93,7 +93,7 @@ fn send_syn(from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
 }
 
 /// How many packets a rule of the chain INPUT has seen, its only one.
-fn seen(netns: &Netns) -> Result<u64> {
+fn observed(netns: &Netns) -> Result<u64> {
     let table = iptables(netns, "-nvxL INPUT");
     let rule = table.lines().nth(2).context("a rule")?;
     let packets = rule.split_whitespace().next().context("a count")?;
@@ -109,10 +109,10 @@ fn raw_ip_packets_are_redirected_only_by_iptables() {
         let sent = world.pod().enter(|| send_syn(from, to));
         sent.expect("a packet");
         // Whatever was sent before that has arrived.
-        let dialled = dial(world, Who::Proxy, FAR);
+        let dialled = dial(world, Role::Proxy, FAR);
         assert!(dialled.contains("remote:80"), "{dialled}");
-        let seen = seen(world.peer()).expect("a count");
-        if seen > 0 { "leaves" } else { "stays" }.to_owned()
+        let observed = observed(world.peer()).expect("a count");
+        if observed > 0 { "leaves" } else { "stays" }.to_owned()
     };
     expect(&Setup::default(), leaves, "stays", "leaves");
 }
@@ -122,7 +122,7 @@ fn a_nat_rule_before_istios_wins_only_behind_iptables() {
     let dialled = |world: &World| {
         let rule = "-t nat -I OUTPUT -p tcp -d 10.2.0.9 --dport 80 -j DNAT --to 10.2.0.10:443";
         iptables(world.pod(), rule);
-        dial(world, Who::App, FAR)
+        dial(world, Role::App, FAR)
     };
     expect(&Setup::default(), dialled, "remote:443", "proxy:15001");
 }
@@ -132,13 +132,13 @@ fn a_nat_rule_before_istios_wins_only_behind_iptables() {
 fn filter_rules_see_the_apps_port_here_and_not_15006() {
     let dropped = |world: &World| {
         iptables(world.pod(), "-A INPUT -p tcp --dport 8080 -j DROP");
-        dial(world, Who::Client, "10.1.0.2:8080")
+        dial(world, Role::Client, "10.1.0.2:8080")
     };
     expect(&Setup::default(), dropped, "proxy:15006", "EINPROGRESS");
     let only_15006 = |world: &World| {
         iptables(world.pod(), "-A INPUT -p tcp --dport 15006 -j ACCEPT");
         iptables(world.pod(), "-A INPUT -i eth0 -p tcp --syn -j DROP");
-        dial(world, Who::Client, "10.1.0.2:8080")
+        dial(world, Role::Client, "10.1.0.2:8080")
     };
     expect(&Setup::default(), only_15006, "proxy:15006", "EINPROGRESS");
 }
@@ -153,7 +153,7 @@ fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
             "-A OUTPUT -p tcp -d 127.0.0.1 --dport 15001 -j ACCEPT",
         );
         iptables(world.pod(), others);
-        dial(world, Who::App, FAR)
+        dial(world, Role::App, FAR)
     };
     expect(&Setup::default(), only_15001, "proxy:15001", "EINPROGRESS");
 }
@@ -172,15 +172,15 @@ fn interface_names_are_resolved_at_the_next_attach_here() {
             let added = netns.ip(&format!("addr add {address} dev net1\n"));
             added.expect("an address");
         }
-        dial(world, Who::App, "10.7.0.1:80")
+        dial(world, Role::App, "10.7.0.1:80")
     };
     expect(&setup, dialled, "remote:80", "proxy:15001");
     // The next attach is that of other settings, too.
     let mut world = World::new(Mechanism::Interceptor, &setup).expect("a world");
     assert!(dialled(&world).contains("proxy:15001"));
     world.set(&setup.settings).expect("attached again");
-    let answer = dial(&world, Who::App, "10.7.0.1:80");
-    assert!(answer.contains("remote:80"), "{answer}");
+    let response = dial(&world, Role::App, "10.7.0.1:80");
+    assert!(response.contains("remote:80"), "{response}");
 }
 
 /// The key is the destination's: behind iptables the proxy is sent signed segments, which it has no
@@ -203,29 +203,29 @@ fn with_dontroute_a_stand_in_is_reachable_only_here() {
 fn original_destination_length_in_a_buffer_above_a_page() {
     const LENGTH: usize = 8192;
 
-    let see = |world: &World| {
-        let app = world.actor(Who::App).expect("an actor");
+    let record = |world: &World| {
+        let app = world.actor(Role::App).expect("an actor");
         let socket = app.socket(Family::V4, Protocol::Tcp).expect("a socket");
         let address = address(FAR);
         let connect = Request::Connect { socket, address };
         app.must(&connect).expect("connected");
-        let question = Request::OriginalDestination {
+        let request = Request::OriginalDestination {
             socket,
             level: Level::Ip,
             length: LENGTH,
         };
-        format!("{:?}", app.call(&question))
+        format!("{:?}", app.call(&request))
     };
-    expect(&Setup::default(), see, "length: 8192", "length: 16");
+    expect(&Setup::default(), record, "length: 8192", "length: 16");
 }
 
 /// The passthrough address is on `lo`, and IPv6 delivers what comes from outside for it.
 #[test]
 fn a_neighbour_reaches_the_passthrough_address_only_here() {
-    let see = |world: &World| {
+    let record = |world: &World| {
         let route = "route add ::6/128 via fd00:1::2";
         world.peer().ip(route).expect("a route");
-        dial(world, Who::Client, "[::6]:8080")
+        dial(world, Role::Client, "[::6]:8080")
     };
-    expect(&Setup::default(), see, "EINPROGRESS", "proxy:15006");
+    expect(&Setup::default(), record, "EINPROGRESS", "proxy:15006");
 }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use interceptor_testkit::{
     actor::{
         Actor,
-        protocol::{Answer, Datagram, Family, Handle, Protocol, Reply, Request, SocketOption},
+        protocol::{
+            Datagram, Family, Handle, IdentityReply, Protocol, Reply, Request, SocketOption,
+        },
     },
     scenario::address,
     settings::{Dns, Settings},
-    world::{Mechanism, Setup, Who, World},
+    world::{Mechanism, Role, Setup, World},
 };
 
 /// Behind iptables, then here.
@@ -26,7 +28,7 @@ fn both() -> [World; 2] {
 }
 
 fn app(world: &World) -> &Actor {
-    world.actor(Who::App).expect("an actor")
+    world.actor(Role::App).expect("an actor")
 }
 
 /// A UDP socket of the app, bound if `from` says so.
@@ -65,7 +67,7 @@ fn connect(world: &World, socket: Handle, to: &str) -> Result<(), String> {
 }
 
 /// What somebody answers, and from where.
-fn receive(world: &World, socket: Handle) -> Result<(Answer, SocketAddr), String> {
+fn receive(world: &World, socket: Handle) -> Result<(IdentityReply, SocketAddr), String> {
     let peek = false;
     let Reply::Datagrams(datagrams) = call(world, &Request::ReceiveFrom { socket, peek })? else {
         return Err("no datagram".to_owned());
@@ -73,12 +75,16 @@ fn receive(world: &World, socket: Handle) -> Result<(Answer, SocketAddr), String
     let [Datagram { data, sender }] = datagrams.as_slice() else {
         return Err(format!("{datagrams:?}"));
     };
-    let answer = serde_json::from_str(data).expect("an answer");
-    Ok((answer, *sender))
+    let response = serde_json::from_str(data).expect("an answer");
+    Ok((response, *sender))
 }
 
 /// Asks over a connected socket.
-fn ask_connected(world: &World, socket: Handle, to: &str) -> Result<(Answer, SocketAddr), String> {
+fn query_connected(
+    world: &World,
+    socket: Handle,
+    to: &str,
+) -> Result<(IdentityReply, SocketAddr), String> {
     connect(world, socket, to)?;
     let data = "who is there?".to_owned();
     call(world, &Request::Send { socket, data })?;
@@ -86,18 +92,18 @@ fn ask_connected(world: &World, socket: Handle, to: &str) -> Result<(Answer, Soc
 }
 
 /// Asks over a socket that is not connected.
-fn ask_unconnected(
+fn query_unconnected(
     world: &World,
     socket: Handle,
     to: &str,
-) -> Result<(Answer, SocketAddr), String> {
+) -> Result<(IdentityReply, SocketAddr), String> {
     send_to(world, socket, to)?;
     receive(world, socket)
 }
 
-fn is_answered_by_agent(result: &Result<(Answer, SocketAddr), String>, server: &str) -> bool {
-    let is_agents = |(answer, sender): &(Answer, SocketAddr)| {
-        answer.who == "agent:15053" && *sender == address(server)
+fn is_from_agent(result: &Result<(IdentityReply, SocketAddr), String>, server: &str) -> bool {
+    let is_agents = |(response, sender): &(IdentityReply, SocketAddr)| {
+        response.server == "agent:15053" && *sender == address(server)
     };
     result.as_ref().is_ok_and(is_agents)
 }
@@ -116,8 +122,8 @@ fn without_a_dns_agent_a_connected_socket_is_refused() {
     for (world, expected) in both().iter().zip(["silence", "ECONNREFUSED"]) {
         world.stop_proxy().expect("no agent");
         let socket = socket(world, Family::V4, None);
-        let heard = ask_connected(world, socket, "10.96.0.10:53");
-        assert_eq!(heard.unwrap_err(), expected);
+        let received = query_connected(world, socket, "10.96.0.10:53");
+        assert_eq!(received.unwrap_err(), expected);
     }
 }
 
@@ -129,20 +135,20 @@ fn a_query_from_port_53_gets_a_reply_only_here() {
     let [behind_iptables, captured] = both();
     let from = Some("10.1.0.3:53");
     let bound = socket(&behind_iptables, Family::V4, from);
-    let (_, sender) = ask_unconnected(&behind_iptables, bound, SERVER).expect("an answer");
+    let (_, sender) = query_unconnected(&behind_iptables, bound, SERVER).expect("an answer");
     assert_eq!(sender, address("127.0.0.1:15053"));
     let bound = socket(&captured, Family::V4, from);
-    let heard = ask_unconnected(&captured, bound, SERVER);
-    assert!(is_answered_by_agent(&heard, SERVER), "{heard:?}");
+    let received = query_unconnected(&captured, bound, SERVER);
+    assert!(is_from_agent(&received, SERVER), "{received:?}");
 }
 
 /// A socket that has a port, but no address, cannot be bound to one when it connects.
 #[test]
 fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
-    for (world, seen) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
+    for (world, observed) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
         let socket = socket(world, Family::V4, Some("0.0.0.0:4053"));
-        let (answer, _) = ask_connected(world, socket, "10.96.0.10:53").expect("an answer");
-        assert_eq!(answer.peer, seen);
+        let (response, _) = query_connected(world, socket, "10.96.0.10:53").expect("an answer");
+        assert_eq!(response.peer, observed);
         assert_eq!(local_name(world, socket), address("10.1.0.2:4053"));
     }
 }
@@ -150,13 +156,13 @@ fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
 /// Both tell one server's queries from another's: conntrack by the port, Interceptor by the address.
 #[test]
 fn the_dns_agent_sees_another_address_per_server() {
-    let seen = both().map(|world| {
+    let observed = both().map(|world| {
         let socket = socket(&world, Family::V4, Some("0.0.0.0:4053"));
-        ask_unconnected(&world, socket, "10.96.0.10:53").expect("an answer");
-        let (answer, _) = ask_unconnected(&world, socket, "10.2.0.9:53").expect("an answer");
-        address(&answer.peer)
+        query_unconnected(&world, socket, "10.96.0.10:53").expect("an answer");
+        let (response, _) = query_unconnected(&world, socket, "10.2.0.9:53").expect("an answer");
+        address(&response.peer)
     });
-    let [behind_iptables, here] = seen;
+    let [behind_iptables, here] = observed;
     assert_eq!(behind_iptables.ip(), address("10.1.0.2:0").ip());
     assert_ne!(behind_iptables.port(), 4053);
     assert!(here.ip().is_loopback());
@@ -172,9 +178,9 @@ fn a_bound_sockets_replies_all_name_its_last_server() {
         for server in ["10.96.0.10:53", "10.2.0.9:53"] {
             send_to(world, socket, server).expect("sent");
         }
-        let mut heard = [0; 2].map(|_| receive(world, socket).expect("an answer").1);
-        heard.sort();
-        heard.map(|sender| sender.to_string())
+        let mut received = [0; 2].map(|_| receive(world, socket).expect("an answer").1);
+        received.sort();
+        received.map(|sender| sender.to_string())
     };
     assert_eq!(senders(&behind_iptables), ["10.2.0.9:53", "10.96.0.10:53"]);
     assert_eq!(senders(&captured), ["10.2.0.9:53", "10.2.0.9:53"]);
@@ -197,15 +203,15 @@ fn a_connect_without_a_route_binds_no_port_here() {
 fn a_dissolved_socket_keeps_the_address_that_it_was_given() {
     for (world, is_here) in both().iter().zip([false, true]) {
         let v4 = socket(world, Family::V4, None);
-        ask_connected(world, v4, "10.96.0.10:53").expect("an answer");
+        query_connected(world, v4, "10.96.0.10:53").expect("an answer");
         call(world, &Request::Disconnect { socket: v4 }).expect("dissolved");
         let name = local_name(world, v4).ip();
         assert_eq!(name.is_unspecified(), !is_here, "{name}");
 
         let v6 = socket(world, Family::V6, None);
-        ask_connected(world, v6, "[fd00:96::10]:53").expect("an answer");
+        query_connected(world, v6, "[fd00:96::10]:53").expect("an answer");
         call(world, &Request::Disconnect { socket: v6 }).expect("dissolved");
-        let mapped = ask_connected(world, v6, "[::ffff:10.96.0.10]:53");
+        let mapped = query_connected(world, v6, "[::ffff:10.96.0.10]:53");
         assert_eq!(mapped.is_err(), is_here, "{mapped:?}");
     }
 }
@@ -214,21 +220,24 @@ fn a_dissolved_socket_keeps_the_address_that_it_was_given() {
 #[test]
 fn multicast_and_broadcast_to_port_53() {
     let [behind_iptables, captured] = both();
-    let ask = |world: &World, to: &str| {
+    let query = |world: &World, to: &str| {
         let socket = socket(world, Family::V4, None);
-        ask_connected(world, socket, to).map(|(answer, _)| answer)
+        query_connected(world, socket, to).map(|(response, _)| response)
     };
     let multicast = [&behind_iptables, &captured].map(|world| {
-        let answer = ask(world, "224.0.0.1:53").expect("an answer");
-        address(&answer.peer).ip().to_string()
+        let response = query(world, "224.0.0.1:53").expect("an answer");
+        address(&response.peer).ip().to_string()
     });
     assert_eq!(multicast, ["10.1.0.2", "127.0.0.1"]);
     let all = "255.255.255.255:53";
-    assert_eq!(ask(&behind_iptables, all).unwrap_err(), "EACCES");
-    assert_eq!(ask(&captured, all).expect("an answer").who, "agent:15053");
+    assert_eq!(query(&behind_iptables, all).unwrap_err(), "EACCES");
+    assert_eq!(
+        query(&captured, all).expect("an answer").server,
+        "agent:15053"
+    );
     let subnet = "10.1.0.255:53";
-    assert_eq!(ask(&behind_iptables, subnet).unwrap_err(), "EACCES");
-    assert_eq!(ask(&captured, subnet).unwrap_err(), "ENETUNREACH");
+    assert_eq!(query(&behind_iptables, subnet).unwrap_err(), "EACCES");
+    assert_eq!(query(&captured, subnet).unwrap_err(), "ENETUNREACH");
 }
 
 /// As with TCP, the socket is bound to the interface, where localhost is not.
@@ -237,9 +246,9 @@ fn link_local_servers_get_a_reply_only_here() {
     const SERVER: &str = "[fe80::ff:fe00:101%2]:53";
 
     for (world, is_here) in both().iter().zip([false, true]) {
-        let connected = ask_connected(world, socket(world, Family::V6, None), SERVER);
+        let connected = query_connected(world, socket(world, Family::V6, None), SERVER);
         assert_eq!(connected.is_ok(), is_here, "{connected:?}");
-        let unconnected = ask_unconnected(world, socket(world, Family::V6, None), SERVER);
+        let unconnected = query_unconnected(world, socket(world, Family::V6, None), SERVER);
         assert_eq!(unconnected.is_ok(), is_here, "{unconnected:?}");
     }
 }
@@ -255,10 +264,10 @@ fn a_socket_bound_to_an_interface_gets_a_reply_only_here() {
                 call(world, &Request::Set { socket, option }).expect("bound");
                 socket
             };
-            let connected = ask_connected(world, open(), server);
-            assert_eq!(is_answered_by_agent(&connected, server), is_here);
-            let unconnected = ask_unconnected(world, open(), server);
-            assert_eq!(is_answered_by_agent(&unconnected, server), is_here);
+            let connected = query_connected(world, open(), server);
+            assert_eq!(is_from_agent(&connected, server), is_here);
+            let unconnected = query_unconnected(world, open(), server);
+            assert_eq!(is_from_agent(&unconnected, server), is_here);
         }
     }
 }
@@ -272,10 +281,10 @@ fn an_interface_without_a_route_to_the_server() {
         let socket = socket(&world, Family::V6, None);
         let option = SocketOption::UnicastInterfaceV6("eth1".to_owned());
         call(&world, &Request::Set { socket, option }).expect("set");
-        ask_unconnected(&world, socket, SERVER)
+        query_unconnected(&world, socket, SERVER)
     });
     assert_eq!(behind_iptables.unwrap_err(), "ENETUNREACH");
-    assert!(is_answered_by_agent(&captured, SERVER), "{captured:?}");
+    assert!(is_from_agent(&captured, SERVER), "{captured:?}");
 }
 
 /// To the kernel both are connected to the same address from the same one.
@@ -297,12 +306,12 @@ fn connected_sockets_that_share_a_port_hear_each_others_answers() {
             let data = "who is there?".to_owned();
             call(world, &Request::Send { socket, data }).expect("sent");
         }
-        let heard = twins.map(|socket| receive(world, socket));
-        let own = heard.iter().zip(SERVERS);
+        let received = twins.map(|socket| receive(world, socket));
+        let own = received.iter().zip(SERVERS);
         let both = own
-            .filter(|(heard, server)| is_answered_by_agent(heard, server))
+            .filter(|(received, server)| is_from_agent(received, server))
             .count();
-        assert_eq!(both == 2, are_told_apart, "{heard:?}");
+        assert_eq!(both == 2, are_told_apart, "{received:?}");
     }
 }
 
@@ -323,8 +332,12 @@ fn bound_sockets_with_one_port_share_replies_from_localhost() {
                 socket
             });
             send_to(world, twins[0], SERVER).expect("sent");
-            let heard = twins.map(|socket| receive(world, socket));
-            heard.into_iter().find_map(Result::ok).expect("an answer").1
+            let received = twins.map(|socket| receive(world, socket));
+            received
+                .into_iter()
+                .find_map(Result::ok)
+                .expect("an answer")
+                .1
         };
         (4060..4070).map(of_port).collect()
     };
@@ -337,7 +350,7 @@ fn bound_sockets_with_one_port_share_replies_from_localhost() {
     );
     // Which of the two gets the answer is the kernel's choice.
     let localhost = address("127.0.0.1:15053");
-    let heard = senders(&captured);
-    assert!(heard.contains(&localhost), "{heard:?}");
-    assert!(heard.contains(&server), "{heard:?}");
+    let received = senders(&captured);
+    assert!(received.contains(&localhost), "{received:?}");
+    assert!(received.contains(&server), "{received:?}");
 }

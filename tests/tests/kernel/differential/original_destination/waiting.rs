@@ -7,7 +7,7 @@ use interceptor_testkit::{
         protocol::{Family, Handle, Protocol, Reply, Request, SocketOption},
     },
     scenario::{Run, address},
-    world::{Setup, Who},
+    world::{Role, Setup},
 };
 
 /// No proxy but the one that the scenarios make themselves.
@@ -20,26 +20,26 @@ pub(super) fn manual() -> Setup {
 
 /// Who dials where, and where the proxy listens for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    pub(super) who: Who,
+pub(super) struct WaitingDial {
+    pub(super) role: Role,
     pub(super) to: &'static str,
     pub(super) listener: &'static str,
 }
 
-pub(super) const WAYS: [Way; 9] = [
-    way(Who::App, "10.2.0.9:80", "0.0.0.0:15001"),
-    way(Who::App, "10.2.0.9:80", "[::]:15001"),
-    way(Who::App, "[::ffff:10.2.0.9]:80", "0.0.0.0:15001"),
-    way(Who::App, "[fd00:2::9]:80", "[::]:15001"),
-    way(Who::Proxy, "10.1.0.2:80", "0.0.0.0:15006"),
-    way(Who::Proxy, "[fd00:1::2]:80", "[::]:15006"),
-    way(Who::Client, "10.1.0.2:8080", "0.0.0.0:15006"),
-    way(Who::Client, "10.1.0.2:8080", "[::]:15006"),
-    way(Who::Client, "[fd00:1::2]:8080", "[::]:15006"),
+pub(super) const DIALS: [WaitingDial; 9] = [
+    dial(Role::App, "10.2.0.9:80", "0.0.0.0:15001"),
+    dial(Role::App, "10.2.0.9:80", "[::]:15001"),
+    dial(Role::App, "[::ffff:10.2.0.9]:80", "0.0.0.0:15001"),
+    dial(Role::App, "[fd00:2::9]:80", "[::]:15001"),
+    dial(Role::Proxy, "10.1.0.2:80", "0.0.0.0:15006"),
+    dial(Role::Proxy, "[fd00:1::2]:80", "[::]:15006"),
+    dial(Role::Client, "10.1.0.2:8080", "0.0.0.0:15006"),
+    dial(Role::Client, "10.1.0.2:8080", "[::]:15006"),
+    dial(Role::Client, "[fd00:1::2]:8080", "[::]:15006"),
 ];
 
-const fn way(who: Who, to: &'static str, listener: &'static str) -> Way {
-    Way { who, to, listener }
+const fn dial(role: Role, to: &'static str, listener: &'static str) -> WaitingDial {
+    WaitingDial { role, to, listener }
 }
 
 /// A client that has connected, and a proxy's listener that has not accepted it.
@@ -52,38 +52,38 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    pub(super) fn new<'a>(run: &mut Run<'a>, way: Way) -> Result<Waiting<'a>> {
-        let (client, proxy) = (run.actor(way.who)?, run.actor(Who::ProxyServer)?);
-        let listener = proxy.listen(address(way.listener))?;
-        let to = address(way.to);
+    pub(super) fn new<'a>(run: &mut Run<'a>, dial: WaitingDial) -> Result<Waiting<'a>> {
+        let (client, proxy) = (run.actor(dial.role)?, run.actor(Role::ProxyServer)?);
+        let listener = proxy.listen(address(dial.listener))?;
+        let to = address(dial.to);
         let socket = client.socket(Family::of(to), Protocol::Tcp)?;
         let request = Request::Connect {
             socket,
             address: to,
         };
-        run.try_out("connect", client, &request)?;
+        run.perform("connect", client, &request)?;
         Ok(Waiting {
             client,
             socket,
             proxy,
             listener,
-            from_outside: way.who.is_outside(),
+            from_outside: dial.role.is_outside(),
         })
     }
 
     /// One more client of the same listener.
     pub(super) fn new_on<'a>(
         run: &mut Run<'a>,
-        way: Way,
+        dial: WaitingDial,
         first: &Waiting<'a>,
     ) -> Result<Waiting<'a>> {
-        let to = address(way.to);
+        let to = address(dial.to);
         let socket = first.client.socket(Family::of(to), Protocol::Tcp)?;
         let request = Request::Connect {
             socket,
             address: to,
         };
-        run.try_out("connect", first.client, &request)?;
+        run.perform("connect", first.client, &request)?;
         Ok(Waiting { socket, ..*first })
     }
 
@@ -101,21 +101,21 @@ impl Waiting<'_> {
     /// Accepts and notes everything.
     pub(super) fn accept(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
         let socket = self.listener;
-        let reply = run.try_out("accept", self.proxy, &Request::Accept { socket })?;
+        let reply = run.perform("accept", self.proxy, &Request::Accept { socket })?;
         let Reply::Socket(accepted) = reply else {
             return Ok(None);
         };
-        self.see(run, accepted)?;
+        self.record(run, accepted)?;
         Ok(Some(accepted))
     }
 
     /// Notes what the proxy sees of an accepted socket; of an inbound one the local name may
     /// differ (and is compared where that is done exactly, with the identity servers).
-    pub(super) fn see(&self, run: &mut Run<'_>, socket: Handle) -> Result<()> {
+    pub(super) fn record(&self, run: &mut Run<'_>, socket: Handle) -> Result<()> {
         if self.from_outside {
-            run.try_out("peer", self.proxy, &Request::PeerName { socket })?;
-            return run.see_original(self.proxy, socket);
+            run.perform("peer", self.proxy, &Request::PeerName { socket })?;
+            return run.record_original(self.proxy, socket);
         }
-        run.see_names(self.proxy, socket)
+        run.record_names(self.proxy, socket)
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where and as whom an actor acts: its command line, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Place {
+pub struct ActorConfig {
     /// What it is called in messages and in what its servers say.
     pub name: String,
     /// The cgroup to be in. Without one it stays in its parent's.
@@ -41,7 +41,7 @@ pub enum Namespace {
     At(PathBuf),
 }
 
-impl Place {
+impl ActorConfig {
     /// Goes there. The order matters: another user may neither choose its cgroup nor its namespace.
     pub fn enter(&self) -> Result<()> {
         self.die_with_parent()?;

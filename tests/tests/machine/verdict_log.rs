@@ -10,7 +10,7 @@ use std::{
 
 use interceptor_testkit::{
     interceptor,
-    lab::{Lab, Who},
+    lab::{Caller, Lab},
     spawn::spawn,
 };
 
@@ -31,12 +31,12 @@ const FLAGS: [&str; 9] = [
 ];
 
 /// `interceptor run --log`, killed when dropped.
-struct Telling {
+struct VerdictLog {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Telling {
+impl VerdictLog {
     fn start(lab: &Lab) -> Self {
         let mut command = Command::new(interceptor::binary());
         command.arg("run").arg("--netns").arg(lab.pod.path());
@@ -45,18 +45,18 @@ impl Telling {
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = spawn(command).expect("interceptor run");
         let stderr = child.stderr.take().expect("stderr");
-        let (tell, lines) = channel();
+        let (sender, lines) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if tell.send(line).is_err() {
+                if sender.send(line).is_err() {
                     break;
                 }
             }
         });
-        let telling = Self { child, lines };
-        let first = telling.next();
+        let log = Self { child, lines };
+        let first = log.next();
         assert!(first.contains("is captured"), "{first}");
-        telling
+        log
     }
 
     fn next(&self) -> String {
@@ -65,15 +65,15 @@ impl Telling {
 
     /// The line that tells of a connection, and nothing else is told.
     #[track_caller]
-    fn expect(&self, lab: &Lab, who: Who, to: &str, told: &str) {
-        lab.dial(who, to).expect("a dial");
-        assert_eq!(self.next(), told);
+    fn expect(&self, lab: &Lab, caller: Caller, to: &str, line: &str) {
+        lab.dial(caller, to).expect("a dial");
+        assert_eq!(self.next(), line);
         let more = self.lines.recv_timeout(Duration::from_millis(100));
         assert!(more.is_err(), "{more:?}");
     }
 }
 
-impl Drop for Telling {
+impl Drop for VerdictLog {
     fn drop(&mut self) {
         // Both fail only for a child that has been waited for.
         let _killed = self.child.kill();
@@ -88,44 +88,44 @@ fn every_verdict_is_told_with_its_reason() {
     let exclusive = alone();
     let lab = Lab::alone(&exclusive).expect("a lab");
     lab.start_proxy().expect("a proxy");
-    let telling = Telling::start(&lab);
-    for (who, to, told) in [
+    let log = VerdictLog::start(&lab);
+    for (caller, to, line) in [
         (
-            Who::App,
+            Caller::App,
             "10.2.0.9:80",
             format!("out 10.2.0.9:80 by uid 1000: {OUT}"),
         ),
         (
-            Who::App,
+            Caller::App,
             "[fd00:2::9]:80",
             format!("out [fd00:2::9]:80 by uid 1000: {OUT}"),
         ),
         (
-            Who::App,
+            Caller::App,
             "[::ffff:10.2.0.9]:80",
             format!("out 10.2.0.9:80 by uid 1000: {OUT}"),
         ),
         (
-            Who::App,
+            Caller::App,
             "10.2.0.9:443",
             "out 10.2.0.9:443 by uid 1000: PASSED, the port is excluded (-o)".to_owned(),
         ),
         (
-            Who::Client,
+            Caller::Client,
             "10.1.0.2:8080",
             "in  10.1.0.2:8080: PASSED, the port is excluded (-d)".to_owned(),
         ),
         (
-            Who::Client,
+            Caller::Client,
             "[fd00:1::2]:8080",
             "in  [fd00:1::2]:8080: PASSED, the port is excluded (-d)".to_owned(),
         ),
         (
-            Who::Client,
+            Caller::Client,
             "10.1.0.2:8081",
             "in  10.1.0.2:8081: CAPTURED to 15006, the port is included (-b)".to_owned(),
         ),
     ] {
-        telling.expect(&lab, who, to, &told);
+        log.expect(&lab, caller, to, &line);
     }
 }

@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use interceptor_testkit::sidecar::{Answer, Seen};
+use interceptor_testkit::sidecar::{ClientView, ServerResponse};
 
 /// What came of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct ConnectionResult {
     /// What the proxy was told.
-    pub(crate) told: Option<Told>,
+    pub(crate) report: Option<ShownReport>,
     /// Who answered, and the client as he sees it; or why nobody did.
-    pub(crate) answer: Result<(String, IpAddr), String>,
+    pub(crate) response: Result<(String, IpAddr), String>,
     /// The client's address as the client sees it.
     local: IpAddr,
     /// The server's address as the client sees it.
@@ -19,29 +19,31 @@ pub(crate) struct Outcome {
 
 /// What the proxy was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ShownReport {
     pub(crate) listener: String,
     pub(crate) original: String,
     /// An address; with its port only if that is not the client's own.
     pub(crate) client: String,
 }
 
-impl Outcome {
-    pub(crate) fn new(seen: Seen) -> Self {
-        let told = seen
-            .answer
+impl ConnectionResult {
+    pub(crate) fn new(view: ClientView) -> Self {
+        let report = view
+            .response
             .as_ref()
             .ok()
-            .and_then(|answer| answer.told.clone());
+            .and_then(|response| response.report.clone());
         Self {
-            told: told.map(|told| Told {
-                listener: told.listener,
-                original: told.original,
-                client: shortened(told.client, seen.local.port()),
+            report: report.map(|report| ShownReport {
+                listener: report.listener,
+                original: report.original,
+                client: shortened(report.client, view.local.port()),
             }),
-            answer: seen.answer.map(|Answer { who, peer, .. }| (who, peer.ip())),
-            local: seen.local.ip(),
-            peer: seen.peer,
+            response: view
+                .response
+                .map(|ServerResponse { server, peer, .. }| (server, peer.ip())),
+            local: view.local.ip(),
+            peer: view.peer,
         }
     }
 
@@ -50,13 +52,13 @@ impl Outcome {
         [
             (
                 "proxy told",
-                format!("{:?}", self.told),
-                format!("{:?}", other.told),
+                format!("{:?}", self.report),
+                format!("{:?}", other.report),
             ),
             (
                 "answer",
-                format!("{:?}", self.answer),
-                format!("{:?}", other.answer),
+                format!("{:?}", self.response),
+                format!("{:?}", other.response),
             ),
             (
                 "getsockname",

@@ -9,10 +9,11 @@ use crate::{
     actor::{
         Actor,
         protocol::{
-            Answer, Datagram, Family, Handle, PacketInfo, Protocol, Reply, Request, SocketOption,
+            Datagram, Family, Handle, IdentityReply, PacketInfo, Protocol, Reply, Request,
+            SocketOption,
         },
     },
-    world::Who,
+    world::Role,
 };
 
 /// What is asked.
@@ -20,15 +21,15 @@ const QUERY: &str = "who is there?";
 
 /// A question to one server.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    who: Who,
+pub struct Query {
+    role: Role,
     to: SocketAddr,
     from: Option<SocketAddr>,
     family: Option<Family>,
     options: Vec<SocketOption>,
-    way: Sending,
+    sending: Sending,
     info: Option<PacketInfo>,
-    notes_peer: bool,
+    records_peer: bool,
 }
 
 /// How to send.
@@ -45,31 +46,31 @@ impl Sending {
     pub const BOTH: [Self; 2] = [Self::Connected, Self::Unconnected];
 }
 
-impl Ask {
+impl Query {
     /// `who` asks `to`.
     ///
     /// # Panics
     ///
     /// If `to` is not an address and a port.
     #[must_use]
-    pub fn new(who: Who, to: &str, way: Sending) -> Self {
+    pub fn new(role: Role, to: &str, sending: Sending) -> Self {
         Self {
-            who,
+            role,
             to: address(to),
             from: None,
             family: None,
             options: Vec::new(),
-            way,
+            sending,
             info: None,
-            notes_peer: true,
+            records_peer: true,
         }
     }
 
     /// Without noting whom the server sees: behind iptables, what a source port was used for before
     /// can give it another one.
     #[must_use]
-    pub const fn unseen(mut self) -> Self {
-        self.notes_peer = false;
+    pub const fn without_peer(mut self) -> Self {
+        self.records_peer = false;
         self
     }
 
@@ -105,16 +106,16 @@ impl Ask {
     }
 
     pub(super) fn what(&self) -> String {
-        format!("{}, {:?}", self.to, self.way)
+        format!("{}, {:?}", self.to, self.sending)
     }
 
     /// Asks and notes everything. Answers with the socket.
-    pub fn go(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
-        let actor = run.actor(self.who)?;
+    pub fn execute(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
+        let actor = run.actor(self.role)?;
         let Some(socket) = self.open(run, actor)? else {
             return Ok(None);
         };
-        self.go_on(run, actor, socket)?;
+        self.execute_on(run, actor, socket)?;
         Ok(Some(socket))
     }
 
@@ -127,7 +128,7 @@ impl Ask {
             actor.must(&Request::Set { socket, option })?;
         }
         if let Some(address) = self.from {
-            let reply = run.try_out("bind", actor, &Request::Bind { socket, address })?;
+            let reply = run.perform("bind", actor, &Request::Bind { socket, address })?;
             if let Reply::Error(errno) = reply {
                 run.set_outcome(&errno);
                 return Ok(None);
@@ -136,16 +137,16 @@ impl Ask {
         Ok(Some(socket))
     }
 
-    /// As [`Ask::go`], with a socket that is there.
-    pub fn go_on(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+    /// As [`Query::execute`], with a socket that is there.
+    pub fn execute_on(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
         if !self.send(run, actor, socket)? {
             return Ok(());
         }
-        see_names(run, actor, socket)?;
+        record_names(run, actor, socket)?;
         for datagram in receive(run, actor, socket, false)? {
-            run.see_sender(&datagram)?;
-            if self.notes_peer {
-                run.see_text("server's peer", &read(&datagram)?.peer);
+            run.record_sender(&datagram)?;
+            if self.records_peer {
+                run.record_text("server's peer", &read(&datagram)?.peer);
             }
         }
         Ok(())
@@ -154,19 +155,19 @@ impl Ask {
     /// Sends, and notes whether that was possible.
     pub fn send(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
         let (address, data) = (self.to, QUERY.to_owned());
-        let request = match self.way {
+        let request = match self.sending {
             Sending::Unconnected => self.request(socket, Some(address), data),
             Sending::Connected => {
-                let reply = run.try_out("connect", actor, &Request::Connect { socket, address })?;
+                let reply = run.perform("connect", actor, &Request::Connect { socket, address })?;
                 if let Reply::Error(errno) = reply {
                     run.set_outcome(&errno);
                     return Ok(false);
                 }
-                see_names(run, actor, socket)?;
+                record_names(run, actor, socket)?;
                 self.request(socket, None, data)
             }
         };
-        let reply = run.try_out("send", actor, &request)?;
+        let reply = run.perform("send", actor, &request)?;
         if let Reply::Error(errno) = &reply {
             run.set_outcome(errno);
         }
@@ -174,7 +175,7 @@ impl Ask {
     }
 }
 
-impl Ask {
+impl Query {
     fn request(&self, socket: Handle, address: Option<SocketAddr>, data: String) -> Request {
         match (&self.info, address) {
             (Some(info), address) => Request::SendWith {
@@ -193,9 +194,9 @@ impl Ask {
     }
 }
 
-fn see_names(run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
-    run.try_out("local", actor, &Request::LocalName { socket })?;
-    run.try_out("peer", actor, &Request::PeerName { socket })?;
+fn record_names(run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
+    run.perform("local", actor, &Request::LocalName { socket })?;
+    run.perform("peer", actor, &Request::PeerName { socket })?;
     Ok(())
 }
 
@@ -216,18 +217,18 @@ pub fn receive(
 }
 
 /// Reads what a server has answered.
-fn read(datagram: &Datagram) -> Result<Answer> {
+fn read(datagram: &Datagram) -> Result<IdentityReply> {
     serde_json::from_str(&datagram.data).with_context(|| datagram.data.clone())
 }
 
 impl Run<'_> {
     /// Notes who has answered, and from which address.
-    pub fn see_sender(&mut self, datagram: &Datagram) -> Result<()> {
-        self.see_text("sender", &datagram.sender.to_string());
-        let answer = read(datagram)?;
-        self.see("server's local", answer.local);
-        self.see("query", answer.query);
-        self.set_outcome(&answer.who);
+    pub fn record_sender(&mut self, datagram: &Datagram) -> Result<()> {
+        self.record_text("sender", &datagram.sender.to_string());
+        let response = read(datagram)?;
+        self.record("server's local", response.local);
+        self.record("query", response.query);
+        self.set_outcome(&response.server);
         Ok(())
     }
 }

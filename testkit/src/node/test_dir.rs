@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result};
 use crate::janitor::{self, Task};
 
 /// The folder. It goes with all in it when dropped, or when the test process dies.
-pub(super) struct Folder(PathBuf);
+pub(super) struct TestDir(PathBuf);
 
-impl Folder {
+impl TestDir {
     pub(super) fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -31,7 +31,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TestDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             eprintln!("{}: {error}", self.0.display());

@@ -92,18 +92,21 @@ fn move_all(from: &Path, to: &Path) {
 fn a_cgroup_that_is_gone_is_said() {
     let moved = Moved::new();
     let status = output(&mut moved.lab.command("status"), "").expect("status");
-    let said = String::from_utf8_lossy(&status.stdout);
-    assert_eq!(status.status.code(), Some(3), "{said}");
-    assert!(said.contains("warning"), "{said}");
-    assert!(said.contains(&moved.old.display().to_string()), "{said}");
+    let printed = String::from_utf8_lossy(&status.stdout);
+    assert_eq!(status.status.code(), Some(3), "{printed}");
+    assert!(printed.contains("warning"), "{printed}");
+    assert!(
+        printed.contains(&moved.old.display().to_string()),
+        "{printed}"
+    );
 }
 
 #[test]
 fn a_cgroup_that_is_gone_is_replaced() {
     let mut moved = Moved::new();
     let new = moved.new.clone();
-    let said = moved.lab.attach_at(&new, STOCK).expect("attached");
-    assert!(said.contains("captured"), "{said}");
+    let printed = moved.lab.attach_at(&new, STOCK).expect("attached");
+    assert!(printed.contains("captured"), "{printed}");
     assert_eq!(moved.dial_in(&new), "proxy:15001 for 10.2.0.9:80");
     assert_eq!(moved.old_links(), NOTHING);
     moved.lab.detach().expect("detached");
