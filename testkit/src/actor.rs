@@ -26,14 +26,14 @@ use crate::{
     spawn::spawn,
 };
 
-/// How long an actor may take for one request: longer than it waits for anything itself.
+/// Time limit of one request: longer than any wait of the actor itself.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A process in a network namespace and a cgroup of the test's choice, which makes system calls
-/// for it. Killed when dropped.
+/// A process in a given network namespace and cgroup, which makes system calls for the test. Killed
+/// when dropped.
 pub struct Actor {
     name: String,
-    /// None if somebody else has started it.
+    /// `None` if another process has started it.
     child: Option<Child>,
     pipes: Mutex<Pipes>,
 }
@@ -43,7 +43,7 @@ struct Pipes {
     replies: BufReader<File>,
 }
 
-/// Who an actor is.
+/// The user and group that an actor runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
     /// User.
@@ -84,7 +84,7 @@ impl Actor {
         Ok(actor)
     }
 
-    /// The actor at the other ends of these pipes, which ends with them.
+    /// Connects to the actor at the other ends of these pipes, which exits with them.
     pub fn beyond_pipes(name: &str, requests: File, replies: File) -> Result<Self> {
         let actor = Self::with(name, None, requests, replies);
         actor.receive().context(actor.name.clone())?;
@@ -100,14 +100,14 @@ impl Actor {
         Self { name, child, pipes }
     }
 
-    /// Its process, if it is a child of the test's.
+    /// Its process ID; 0 if it is not a child of the test.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Has a request carried out. An errno is a [`Reply::Error`]; an `Err` is the harness's own
-    /// failure.
+    /// Sends a request and waits for the reply. An errno is a [`Reply::Error`]; an `Err` is a
+    /// failure of the harness itself.
     pub fn call(&self, request: &Request) -> Result<Reply> {
         let context = || format!("{}: {request:?}", self.name);
         let mut line = serde_json::to_string(request)?;
@@ -119,7 +119,7 @@ impl Actor {
         self.receive().with_context(context)
     }
 
-    /// Has a request carried out that must succeed.
+    /// The same for a request that must succeed.
     pub fn must(&self, request: &Request) -> Result<Reply> {
         match self.call(request)? {
             Reply::Error(errno) => bail!("{}: {request:?}: {errno}", self.name),
@@ -132,7 +132,7 @@ impl Actor {
         handle(self.must(&Request::Socket { family, protocol })?)
     }
 
-    /// Connects to an identity server and hears it out.
+    /// Connects to an identity server and reads its introduction.
     pub fn connect(&self, address: SocketAddr) -> Result<Handle> {
         let socket = self.socket(Family::of(address), Protocol::Tcp)?;
         self.must(&Request::Connect { socket, address })?;

@@ -1,8 +1,8 @@
-//! A Kubernetes API server that tests drive: objects, lists, watches and rights as the real one has
-//! them, and its bad days on demand.
+//! A Kubernetes API server for tests: objects, lists, watches and RBAC as in the real one, and
+//! failures on demand.
 //!
-//! What is not served, or not allowed, is refused and recorded, so that a test can tell what was
-//! asked for.
+//! A request that is not supported, or not allowed, is refused and recorded, so that a test can
+//! check the requests.
 
 mod parameters;
 mod patching;
@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::netns::Netns;
 
-/// The server. It ends when dropped.
+/// The server. Stops when dropped.
 pub struct ApiServer {
     address: SocketAddr,
     state: Arc<State>,
@@ -84,13 +84,13 @@ impl ApiServer {
         })
     }
 
-    /// Where it is reached.
+    /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig that leads to it.
+    /// A kubeconfig for it.
     #[must_use]
     pub fn kubeconfig(&self) -> String {
         let config = json!({
@@ -104,7 +104,7 @@ impl ApiServer {
         config.to_string()
     }
 
-    /// Makes an object, or puts it in the place of the one of that name; those who watch are told.
+    /// Creates or replaces an object, and notifies watches.
     pub fn put(&self, object: Value) -> Result<Value> {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
         let resource = Resource::of(text("apiVersion"), text("kind"))
@@ -125,8 +125,8 @@ impl ApiServer {
         Ok(self.state.change(remove))
     }
 
-    /// Deletes an object as the real one does in the background: a namespace is marked and stays until
-    /// it is empty, any other object is gone.
+    /// Deletes an object as the real one does in the background: a namespace is marked and exists
+    /// until it is empty, any other object is removed.
     pub fn delete(&self, object: &Value) -> Result<()> {
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let metadata = &object["metadata"];
@@ -143,7 +143,7 @@ impl ApiServer {
         self.put(there).map(drop)
     }
 
-    /// An object as it is now.
+    /// An object in its current state.
     #[must_use]
     pub fn get(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let resource = Resource::of(api_version, kind)?;
@@ -151,7 +151,7 @@ impl ApiServer {
         inner.store.get(resource, namespace, name).cloned()
     }
 
-    /// The Events that were created, of both kinds, as far as they are about `object`.
+    /// The Events about `object` that were created, of both API groups.
     #[must_use]
     pub fn events_about(&self, object: &str) -> Vec<Value> {
         let is_about = |event: &Value| {
@@ -167,8 +167,8 @@ impl ApiServer {
             .collect()
     }
 
-    /// Takes every request for one of this `ServiceAccount` from now on, and allows only what the
-    /// roles allow that are bound to it.
+    /// Treats every request as one of this `ServiceAccount` from now on, and allows only what the
+    /// roles bound to it allow.
     pub fn authenticate_as(&self, namespace: &str, service_account: &str) {
         self.state.lock().account = Some(Account {
             namespace: namespace.to_owned(),
@@ -176,13 +176,13 @@ impl ApiServer {
         });
     }
 
-    /// All requests so far, in the order in which they were answered.
+    /// All requests so far, in the order of their responses.
     #[must_use]
     pub fn recorded(&self) -> Vec<Recorded> {
         self.state.lock().recorded.clone()
     }
 
-    /// Those that were refused: for want of rights, or as there is nothing like that.
+    /// The requests that were refused: not permitted, or the resource does not exist.
     #[must_use]
     pub fn refused(&self) -> Vec<Recorded> {
         let refusals = [400, 401, 403, 405, 422];
@@ -191,51 +191,50 @@ impl ApiServer {
         recorded
     }
 
-    /// How many watches are under way.
+    /// The number of open watches.
     #[must_use]
     pub fn watches(&self) -> usize {
         self.state.watches()
     }
 
-    /// Forgets what has happened, and tells those who watch: 410 Gone.
+    /// Deletes the history, and closes the watches: 410 Gone.
     pub fn expire(&self) {
         self.state.change(store::Store::forget);
         self.state.signal(|signal| signal.expirations += 1);
     }
 
-    /// Forgets what has happened. Those who watch go on; who comes back with an old version is told
-    /// 410 Gone.
+    /// Deletes the history. Open watches continue; a new watch from an old version gets 410 Gone.
     pub fn forget(&self) {
         self.state.change(store::Store::forget);
     }
 
-    /// Cuts off all watches, in the middle of what they are told.
+    /// Closes all watches' connections, in the middle of their responses.
     pub fn disconnect(&self) {
         self.state.signal(|signal| signal.disconnections += 1);
     }
 
-    /// Sends a bookmark to those who asked for bookmarks.
+    /// Sends a bookmark to the watches that requested bookmarks.
     pub fn bookmark(&self) {
         self.state.signal(|signal| signal.bookmarks += 1);
     }
 
-    /// Takes that long for every answer from now on.
+    /// Delays every response from now on.
     pub fn delay(&self, delay: Duration) {
         self.state.lock().faults.delay = delay;
     }
 
-    /// Answers everything with 503, or no longer.
+    /// Responds to everything with 503, or no longer.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state.lock().faults.unavailable = unavailable;
     }
 
-    /// Leaves the objects of this name out of lists that need not be the newest (resource version 0),
-    /// as a watch cache does that has not heard of them.
+    /// Leaves the objects of this name out of lists that need not be the newest (resource version
+    /// 0), as a watch cache does that has not received them yet.
     pub fn leave_out(&self, name: &str) {
         self.state.lock().faults.unlisted.insert(name.to_owned());
     }
 
-    /// Refuses watches that begin with all objects, as servers before 1.32 do.
+    /// Refuses watches that start with all objects, as servers before 1.32 do.
     pub fn refuse_streaming_lists(&self) {
         self.state.lock().faults.no_streaming_lists = true;
     }
@@ -243,7 +242,7 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        // It may have ended by itself, with an error that it has told.
+        // The server task may have failed, and has reported its error.
         let _ended = self.stop.take().map(|stop| stop.send(()));
         let _panicked = self.thread.take().map(JoinHandle::join);
     }

@@ -16,8 +16,8 @@ use crate::{
     settings::Settings,
 };
 
-/// Interceptor, attached to a network namespace; detached when dropped, or when the test process
-/// dies.
+/// Interceptor attached to a network namespace; detached when dropped, or when the test process
+/// exits.
 pub struct Attachment {
     netns: PathBuf,
     cgroup: PathBuf,
@@ -25,7 +25,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Attaches.
+    /// Attaches the pod.
     pub fn new(netns: &Path, cgroup: &Path, settings: &Settings) -> Result<Self> {
         let binary = binary();
         let shown = binary.display();
@@ -44,7 +44,7 @@ impl Attachment {
         Ok(attachment)
     }
 
-    /// Puts other settings in the place of those in force.
+    /// Replaces the settings.
     pub fn set(&self, settings: &Settings) -> Result<()> {
         let mut command = bounded(binary());
         command.arg("attach").arg("--netns").arg(&self.netns);
@@ -67,7 +67,7 @@ fn temporary_file(text: String) -> Result<NamedTempFile> {
 impl Drop for Attachment {
     fn drop(&mut self) {
         match interceptor::detach(&self.netns) {
-            // The janitor no longer has to.
+            // The janitor no longer has to detach.
             Ok(()) => drop(janitor::register(&Task::Detached(self.netns.clone()))),
             Err(error) => eprintln!("{error:#}"),
         }

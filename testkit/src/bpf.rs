@@ -1,5 +1,5 @@
-//! The kernel's BPF, as the tests look at it and meddle with it: by plain `bpf(2)`, so that nothing
-//! is shared with what they test.
+//! The kernel's BPF, for tests to inspect and modify: through `bpf(2)` directly, so that the tests
+//! share no code with the product.
 
 pub mod calls;
 pub mod maps;
@@ -22,8 +22,8 @@ use std::{
 ///
 /// # Safety
 ///
-/// Plain numbers, laid out as the kernel has them; those that are addresses point to memory that
-/// is as large as the kernel takes it to be and outlives the value.
+/// Plain numbers in the kernel's layout; those that are addresses point to memory that has the size
+/// which the kernel expects and outlives the value.
 unsafe trait Attributes {}
 
 /// Calls `bpf(2)`.
@@ -47,7 +47,7 @@ fn bpf(command: u32, attributes: &mut impl Attributes) -> io::Result<RawFd> {
 /// The same, for commands that return a new file descriptor.
 fn bpf_fd(command: u32, attributes: &mut impl Attributes) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -72,7 +72,7 @@ unsafe impl Attributes for ObjGet {}
 
 const OBJ_GET: u32 = 7;
 
-/// Opens what is pinned at `path`.
+/// Opens the object that is pinned at `path`.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjGet {
@@ -94,7 +94,7 @@ unsafe impl Attributes for InfoByFd {}
 
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 
-/// What the kernel tells of an object, as 64-bit words.
+/// The kernel's information about an object, as 64-bit words.
 fn info(object: &OwnedFd) -> io::Result<[u64; 32]> {
     let mut words = [0; 32];
     let mut attributes = InfoByFd {

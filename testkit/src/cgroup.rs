@@ -1,4 +1,4 @@
-//! cgroups of the test's own.
+//! Cgroups of a test.
 
 use std::{
     ffi::OsStr,
@@ -17,20 +17,20 @@ use anyhow::{Context as _, Result};
 
 use crate::{command::require_root, janitor};
 
-/// What the names of the tests' cgroups begin with; the rest is `<pid>-<n>`.
+/// The prefix of the names of tests' cgroups; the rest is `<pid>-<n>`.
 pub const PREFIX: &str = "interceptor-test-";
 
-/// How long killed processes may take to leave.
+/// Time limit of the exit of killed processes.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A cgroup of the test's own below the mount's root. With everything in it, it goes when dropped,
-/// or when the test process dies.
+/// A cgroup of the test below the mount's root. Deleted with its processes when dropped, or when
+/// the test process exits.
 pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes one, and first removes what tests that are gone have left.
+    /// Creates one. The first call deletes those of exited test processes.
     pub fn new() -> Result<Self> {
         static SWEPT: Once = Once::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -51,7 +51,7 @@ impl Cgroup {
         &self.path
     }
 
-    /// A cgroup below it, made if it is not there: `a/b`.
+    /// A cgroup below it, created if missing: `a/b`.
     pub fn child(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
@@ -67,7 +67,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroup2 is mounted.
+/// The mount point of cgroup2.
 pub fn mount() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     mounts
@@ -79,21 +79,21 @@ pub fn mount() -> Result<PathBuf> {
         .context("cgroup2 is not mounted")
 }
 
-/// Whether a path is that of a test's cgroup, as they are named here.
+/// Whether a path has the name of a test's cgroup.
 pub(crate) fn is_of_tests(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str);
     name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
-/// Removes the cgroups of test processes that are gone.
+/// Deletes the cgroups of exited test processes.
 pub fn sweep(mount: &Path) {
     for path in stale(mount) {
-        // Another test's sweep may have been faster; what cannot go now will be tried again.
+        // Another test's sweep may have been faster; the next sweep retries.
         let _removed = remove(&path);
     }
 }
 
-/// The cgroups of test processes that are gone.
+/// The cgroups of exited test processes.
 #[must_use]
 pub fn stale(mount: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(mount) else {
@@ -106,7 +106,7 @@ pub fn stale(mount: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The process that made the cgroup of this name.
+/// The process that created the cgroup of this name.
 fn creator(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
@@ -115,7 +115,7 @@ fn has_exited(pid: u32) -> bool {
     !Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// Kills what is in the cgroup, which only tests put there, and removes it with all below it.
+/// Kills the processes in the cgroup, all of which are tests', and deletes it with its descendants.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::write(path.join("cgroup.kill"), "1") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

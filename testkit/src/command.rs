@@ -1,4 +1,4 @@
-//! Running other programs, within bounds.
+//! Running other programs with limits.
 
 use std::{
     env,
@@ -13,8 +13,8 @@ use nix::unistd::geteuid;
 /// Seconds after which a program is killed.
 const TIMEOUT_SECONDS: &str = "60";
 
-/// How much of the beginning and of the end of what a program says of its failure is told: a
-/// verifier's log is long, and its end says why.
+/// How much of the start and of the end of a failed program's stderr an error has: a verifier's log
+/// is long, and its end has the reason.
 const EXCERPT_LENGTH: usize = 700;
 
 /// `program`, killed if it takes too long.
@@ -27,7 +27,7 @@ pub fn bounded(program: impl Into<PathBuf>) -> Command {
     command
 }
 
-/// Runs `command` with `input` on its stdin and answers with its stdout. Fails if it fails.
+/// Runs `command` with `input` on its stdin and returns its stdout. Fails if it fails.
 pub fn run(command: &mut Command, input: &str) -> Result<String> {
     let output = output(command, input)?;
     let errors = shortened(&String::from_utf8_lossy(&output.stderr));
@@ -57,7 +57,7 @@ pub fn output(command: &mut Command, input: &str) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{command:?}"))?;
-    // A program that fails early does not read its input: its exit status tells.
+    // A program that fails early does not read its input: its exit status shows it.
     let mut stdin = child.stdin.take().context("stdin")?;
     let _unread = stdin.write_all(input.as_bytes());
     drop(stdin);
@@ -73,7 +73,7 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// The binary `name` of `interceptor-tests`, which cargo puts beside the test's own.
+/// The binary `name` of `interceptor-tests`, which cargo puts into the test's directory.
 pub fn own_binary(name: &str) -> Result<PathBuf> {
     let exe = env::current_exe()?;
     let mut directory = exe.parent().context("the test has no directory")?;

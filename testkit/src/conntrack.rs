@@ -1,4 +1,4 @@
-//! The kernel's memory of connections.
+//! The kernel's table of connections.
 
 use std::os::fd::AsRawFd as _;
 
@@ -12,7 +12,7 @@ use crate::netns::Netns;
 /// `IPCTNL_MSG_CT_DELETE` of `NFNL_SUBSYS_CTNETLINK`.
 const DELETE: u16 = (1 << 8) | 2;
 
-/// Makes a network namespace forget all its connections, so that rules are asked again.
+/// Deletes all connections of a network namespace, so that rules are evaluated again.
 pub fn forget(netns: &Netns) -> Result<()> {
     netns.enter(|| {
         let socket = socket(
@@ -24,14 +24,14 @@ pub fn forget(netns: &Netns) -> Result<()> {
         send(socket.as_raw_fd(), &request(), MsgFlags::empty())?;
         let mut reply = [0; 64];
         let length = recv(socket.as_raw_fd(), &mut reply, MsgFlags::empty())?;
-        // An acknowledgement is an error that is none.
+        // An acknowledgement is an error message with error 0.
         let error = reply[..length].get(16..20);
         ensure!(error == Some(&[0; 4]), "conntrack: {error:?}");
         Ok(())
     })
 }
 
-/// A `struct nlmsghdr` and a `struct nfgenmsg`: no filter, so all of them.
+/// A `struct nlmsghdr` and a `struct nfgenmsg`: no filter, so all connections.
 fn request() -> Vec<u8> {
     const LENGTH: u32 = 20;
     const REQUEST_AND_ACKNOWLEDGE: u16 = 5;

@@ -1,13 +1,13 @@
-//! A real container runtime on the node: containerd and runc, told what to do as kubelet tells them.
+//! A real container runtime on the node: containerd and runc, with the requests that kubelet sends.
 //!
-//! containerd and the agent share a mount namespace and a cgroup namespace, as on a node of kind's:
-//! `/sys/fs/cgroup` has the node's cgroup for its root, and `/run` is a folder of the node's. So
-//! whatever containerd mounts, binds and starts goes with the node's processes.
+//! containerd and the agent share a mount namespace and a cgroup namespace, as on a node of kind:
+//! the root of `/sys/fs/cgroup` is the node's cgroup, and `/run` is a directory of the node. So all
+//! mounts and processes of containerd are deleted with the node's processes.
 //!
-//! Two things are not as on every node. Kubelet's cgroup driver is `cgroupfs`. And the containers
-//! have no limits: where cgroups are hybrid, cgroup2 has none of the controllers, and runc could not
-//! set the share of the processor that containerd gives every sandbox. A script before runc leaves it
-//! out. All else is as on a machine whose cgroups are cgroup2 alone.
+//! There are two differences to other nodes. Kubelet's cgroup driver is `cgroupfs`. And the
+//! containers have no limits: where cgroups are hybrid, cgroup2 has none of the controllers, and
+//! runc could not set the CPU share that containerd gives every sandbox. A script before runc
+//! removes it. All else is as on a machine with cgroup2 only.
 
 mod cri;
 mod image;
@@ -35,13 +35,13 @@ use crate::{
     spawn::spawn,
 };
 
-/// Goes to the node's cgroup, which so becomes the root, and to its network.
+/// Joins the node's cgroup, which becomes the root, and its network namespace.
 const START: &str = r#"
 echo $$ > "$1/cgroup.procs" || exit
 exec nsenter --net="$2" unshare --mount --cgroup sh -ec "$3" sh "$4"
 "#;
 
-/// Mounts what the node is to see, and becomes containerd.
+/// Mounts the node's directories and executes containerd.
 const CONTAINERD: &str = r#"
 folder=$1
 umount --recursive /sys/fs/cgroup
@@ -55,7 +55,7 @@ exec env --default-signal=INT,TERM setpriv --pdeathsig=KILL \
     containerd --config "$folder/containerd.toml"
 "#;
 
-/// runc, but for the share of the processor that containerd gives each sandbox.
+/// Runs runc without the CPU share that containerd gives each sandbox.
 const RUNC: &str = r#"#!/bin/sh
 for word; do
     [ "$before" = --bundle ] && sed -i 's/"cpu":{"shares":2}/"cpu":{}/' "$word/config.json"
@@ -72,7 +72,7 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it and waits until it serves, with the image that the containers are made of.
+    /// Starts it and waits until it is ready, with the image of the containers.
     pub fn start(node: &Node) -> Result<Self> {
         let dir = node.dir().to_owned();
         configure(node)?;
@@ -94,7 +94,8 @@ impl Containerd {
         self.import()
     }
 
-    /// Gives it the image. Its CRI hears of that a little later, and would ask a registry before.
+    /// Imports the image. The CRI plugin registers it a little later; until then it would query a
+    /// registry.
     fn import(&self) -> Result<()> {
         let archive = self.dir.join("image.tar");
         fs::write(&archive, image::archive()?)?;
@@ -117,8 +118,8 @@ impl Containerd {
         self.cri.call("Status", StatusRequest { verbose: true })
     }
 
-    /// Starts the agent where containerd is, and waits until it is ready and containerd has read the
-    /// network that the agent has added its plugin to.
+    /// Starts the agent in containerd's namespaces, and waits until it is ready and containerd has
+    /// loaded the network configuration with the agent's plugin.
     pub fn start_ready_agent(&self, node: &Node, options: &[&str]) -> Result<AgentProcess> {
         let binary = interceptor::binary();
         let mut agent = node.start_agent_in(&self.placement(node), &binary, options)?;
@@ -143,7 +144,7 @@ impl Containerd {
         }
     }
 
-    /// What it has said.
+    /// Its log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(log(&self.dir)).unwrap_or_default()
@@ -152,7 +153,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
@@ -172,7 +173,7 @@ fn start(node: &Node) -> Result<Child> {
     spawn(command).context("containerd")
 }
 
-/// Writes what containerd is to read, and the runc that it is to call.
+/// Writes containerd's configuration, and the script that it runs as runc.
 fn configure(node: &Node) -> Result<()> {
     let dir = node.dir();
     let runc = dir.join("runc");
@@ -182,8 +183,8 @@ fn configure(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// No plugin that asks for a module or a folder of the machine's. Nobody may make its processes less
-/// likely to be killed for want of memory who is in a container himself: runc is not to try.
+/// No plugin that needs a kernel module or a directory of the machine. runc must not lower its
+/// processes' OOM score: a process in a container is not permitted to.
 fn configuration(node: &Node, runc: &Path) -> String {
     let dir = node.dir().display();
     let (conf, bin) = (node.runtime.conf.display(), node.runtime.bin.display());

@@ -1,4 +1,4 @@
-//! A process that dials on and on, while a test does something.
+//! A process that dials repeatedly while a test does something.
 
 use std::{
     collections::BTreeMap,
@@ -29,32 +29,32 @@ use crate::{
     spawn::spawn,
 };
 
-/// How long it goes on at most.
-const LIMIT: Duration = Duration::from_mins(1);
-/// How long it rests between two dials: others need the processor too.
+/// The maximum duration.
+const MAX_DURATION: Duration = Duration::from_mins(1);
+/// The pause between two dials: other processes need the CPU too.
 const DIAL_INTERVAL: Duration = Duration::from_micros(200);
-/// How much of the order is told.
+/// The maximum length of the recorded order.
 const MAX_TURNS: usize = 1000;
-/// How long one connection may take.
+/// Time limit of one connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whom to dial, and how often.
+/// The destinations, and the number of dials.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The first destination.
     pub first: SocketAddr,
-    /// How many addresses there are, each by one above the last; dialled in turn.
+    /// The number of addresses, consecutive from the first; dialled in turn.
     pub destinations: u32,
-    /// How many rounds to make, if it is not told to stop before.
+    /// The number of rounds, unless it is stopped before.
     pub rounds: u32,
 }
 
-/// Who answered, as [`outcome`] tells it.
+/// The servers that responded, in [`outcome`]'s words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcomes {
-    /// How often.
+    /// The number of connections by server.
     pub counts: BTreeMap<String, u32>,
-    /// In which order: each time that it was somebody else than before.
+    /// Their order: each entry is a change of the server.
     pub turns: Vec<String>,
 }
 
@@ -66,20 +66,20 @@ impl Outcomes {
         *self.counts.entry(outcome).or_default() += 1;
     }
 
-    /// Everybody who answered.
+    /// The servers that responded.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.counts.keys().map(String::as_str).collect()
     }
 
-    /// How many dials there were.
+    /// The number of dials.
     #[must_use]
     pub fn dials(&self) -> u32 {
         self.counts.values().sum()
     }
 }
 
-/// Where and as whom to dial.
+/// The namespace, cgroup and user to dial from, and the plan.
 #[derive(Debug, Serialize, Deserialize)]
 struct DialConfig {
     plan: Plan,
@@ -96,7 +96,7 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// Starts one, and returns when somebody has answered.
+    /// Starts one, and returns after its first connection.
     pub fn start(user: User, netns: &Netns, cgroup: &Path, plan: &Plan) -> Result<Self> {
         let config = DialConfig {
             plan: plan.clone(),
@@ -120,13 +120,13 @@ impl Dialler {
         Ok(dialler)
     }
 
-    /// Tells it to stop, and answers who answered.
+    /// Stops it, and returns the servers that responded.
     pub fn stop(mut self) -> Result<Outcomes> {
         drop(self.child.stdin.take());
         self.outcomes()
     }
 
-    /// Waits until it has made all its rounds, and answers who answered.
+    /// Waits until it has completed all rounds, and returns the servers that responded.
     pub fn finish(mut self) -> Result<Outcomes> {
         self.outcomes()
     }
@@ -145,19 +145,19 @@ impl Dialler {
 
 impl Drop for Dialler {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
-/// The dialler's life: `order` is its command line.
+/// The dialler's main function: `config` is its command line.
 pub fn run(config: &str) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     let config: DialConfig = serde_json::from_str(config)?;
     config.enter()?;
     let mut outcomes = Outcomes::default();
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + MAX_DURATION;
     for number in 0..config.plan.rounds.saturating_mul(config.plan.destinations) {
         let to = config.plan.destination(number % config.plan.destinations);
         outcomes.add(dial(to)?);
@@ -174,7 +174,7 @@ pub fn run(config: &str) -> Result<()> {
 }
 
 impl Plan {
-    /// One destination, dialled until told to stop.
+    /// One destination, dialled until stopped.
     pub fn endless(to: &str) -> Result<Self> {
         Ok(Self {
             first: to.parse().with_context(|| to.to_owned())?,
@@ -195,7 +195,7 @@ impl DialConfig {
         setgroups(&[])?;
         setgid(Gid::from_raw(self.gid))?;
         setuid(Uid::from_raw(self.uid))?;
-        // A change of credentials clears it.
+        // A change of credentials resets it.
         Ok(set_pdeathsig(Signal::SIGKILL)?)
     }
 }
@@ -206,11 +206,11 @@ fn is_stop_requested() -> Result<bool> {
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
-/// Who answers at `to`: a proxy that was told something else says so.
+/// The server that responds at `to`. For a proxy with another original destination, that too.
 fn dial(to: SocketAddr) -> Result<String> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_read_timeout(Some(CONNECTION_TIMEOUT))?;
-    // Closing resets: thousands of connections that wait for late packets slow everything down.
+    // Closing resets: thousands of connections in TIME_WAIT slow everything down.
     socket.set_linger(Some(Duration::ZERO))?;
     let mut line = String::new();
     let received = socket
@@ -224,8 +224,8 @@ fn dial(to: SocketAddr) -> Result<String> {
     })
 }
 
-/// Who has introduced himself: `remote:80`, or a proxy with what it was told was the original
-/// destination: `proxy:15001 for 10.2.0.9:80`.
+/// The server of an introduction: `remote:80`, or a proxy with the original destination that it
+/// got: `proxy:15001 for 10.2.0.9:80`.
 pub fn outcome(line: &str) -> Result<String> {
     if line.is_empty() {
         return Ok("closed".to_owned());

@@ -1,4 +1,4 @@
-//! Packets whose sender makes up their source.
+//! Packets with a forged source address.
 
 use std::{net::SocketAddr, os::fd::AsFd as _};
 
@@ -7,11 +7,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{actor::process::set_option, netns::Netns};
 
-/// Where TCP has its checksum.
+/// The offset of TCP's checksum.
 const CHECKSUM: i32 = 16;
 
-/// Sends a TCP SYN from `from`, whoever has that address, to `to` out of `netns`: IPv6 only. The
-/// kernel computes the checksum.
+/// Sends a TCP SYN with the source `from`, which may be another host's address, to `to` out of
+/// `netns`: IPv6 only. The kernel computes the checksum.
 pub fn send_syn(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<()> {
     ensure!(
         from.is_ipv6() && to.is_ipv6(),

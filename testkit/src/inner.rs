@@ -1,4 +1,4 @@
-//! Somebody on a bridge inside a pod, which forwards for them: a container of Docker's, or a virtual
+//! A host on a bridge inside a pod, for which the pod forwards: a Docker container, or a virtual
 //! machine.
 //!
 //! ```text
@@ -33,7 +33,7 @@ route add fd00:17::/64 via fd00:1::2
 
 const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
-/// Puts `inner` on a bridge inside `pod`, and has `peer` know the way there.
+/// Puts `inner` on a bridge inside `pod`, and adds the route to it on `peer`.
 pub fn put_inside(pod: &Netns, peer: &Netns, inner: &Netns) -> Result<()> {
     pod.ip(BRIDGE)?;
     pod.cable("vm0", inner, "eth0", 3)?;

@@ -1,4 +1,4 @@
-//! Running the product.
+//! Running the product's binary.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use crate::command::{bounded, output, run};
 
-/// The binary: `INTERCEPTOR_BIN`, else what `cargo xtask build` makes.
+/// The binary: `INTERCEPTOR_BIN`, else that of `cargo xtask build`.
 #[must_use]
 pub fn binary() -> PathBuf {
     env::var_os("INTERCEPTOR_BIN").map_or_else(
@@ -23,8 +23,8 @@ pub fn binary() -> PathBuf {
     )
 }
 
-/// The binary whose policies are laid out in another way: `INTERCEPTOR_OTHER_BIN`, else what
-/// `cargo xtask build --other-layout` makes.
+/// The binary with another layout of policies: `INTERCEPTOR_OTHER_BIN`, else that of `cargo xtask
+/// build --other-layout`.
 #[must_use]
 pub fn other_binary() -> PathBuf {
     env::var_os("INTERCEPTOR_OTHER_BIN").map_or_else(
@@ -36,7 +36,7 @@ pub fn other_binary() -> PathBuf {
     )
 }
 
-/// Runs the binary and takes whatever comes of it.
+/// Runs the binary and returns its output, whatever its exit status.
 pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
     let binary = binary();
     let shown = binary.display();

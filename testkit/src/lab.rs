@@ -1,4 +1,4 @@
-//! A pod and its peer, not captured yet: what the tests of attaching and detaching begin with.
+//! A pod and its peer, not captured yet, for the tests of attaching and detaching.
 //!
 //! ```text
 //!  pod                                             peer
@@ -36,7 +36,7 @@ use crate::{
     world::{Bind, serve},
 };
 
-/// What a stock sidecar is given, both families captured.
+/// The flags of a stock sidecar, both families captured.
 pub const STOCK: &[&str] = &[
     "-b",
     "*",
@@ -47,10 +47,11 @@ pub const STOCK: &[&str] = &[
     "--dual-stack",
 ];
 
-/// What makes [`STOCK`] transparent.
+/// The flags that make [`STOCK`] transparent.
 pub const TPROXY: &[&str] = &["-m", "TPROXY"];
 
-/// Connections of every kind that [`STOCK`] captures, and who answers them: captured, and not.
+/// Connections of every kind that [`STOCK`] captures, and the server that responds: captured, and
+/// not.
 pub const CAPTURED: [(Caller, &str, &str, &str); 5] = [
     (
         Caller::App,
@@ -87,22 +88,22 @@ pub const CAPTURED: [(Caller, &str, &str, &str); 5] = [
 /// No leftovers, no changes.
 pub const NOTHING: &[String] = &[];
 
-/// Who dials.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// The pod's app.
     App,
-    /// Somebody outside the pod.
+    /// A client outside the pod.
     Client,
 }
 
-/// A pod and its peer. The pod is detached when dropped, or when the test process dies.
+/// A pod and its peer. The pod is detached when dropped, or when the test process exits.
 pub struct Lab {
     /// The app, as a client.
     pub app: Actor,
     /// The app, as a server of port 8080.
     pub server: Actor,
-    /// The proxy. It listens on nothing at first.
+    /// The proxy. Initially it does not listen.
     pub proxy: Actor,
     /// A client outside the pod.
     pub client: Actor,
@@ -112,20 +113,20 @@ pub struct Lab {
     pub pod: Netns,
     /// The peer's.
     pub peer: Netns,
-    /// The cgroup that all of them are below.
+    /// The common cgroup of all of them.
     pub cgroup: Cgroup,
     cookie: u64,
     _shared: Option<Shared>,
 }
 
 impl Lab {
-    /// Makes one, beside other tests.
+    /// Creates one that runs in parallel with other tests.
     pub fn new() -> Result<Self> {
         let shared = machine::shared()?;
         Self::make(Some(shared))
     }
 
-    /// Makes one for a test that has the machine for itself.
+    /// Creates one for a test that has the machine to itself.
     pub fn alone(_exclusive: &Exclusive) -> Result<Self> {
         Self::make(None)
     }
@@ -158,12 +159,12 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Has the proxy listen on the stock ports, on a wildcard of each family.
+    /// Lets the proxy listen on the stock ports, on a wildcard of each family.
     pub fn start_proxy(&self) -> Result<Vec<Handle>> {
         self.listen([15001, 15006])
     }
 
-    /// Has the proxy listen on these ports, on a wildcard of each family.
+    /// Lets the proxy listen on these ports, on a wildcard of each family.
     pub fn listen(&self, ports: impl IntoIterator<Item = u16>) -> Result<Vec<Handle>> {
         ports
             .into_iter()
@@ -172,7 +173,7 @@ impl Lab {
             .collect()
     }
 
-    /// Has the proxy close these listeners.
+    /// Lets the proxy close these listeners.
     pub fn close(&self, listeners: Vec<Handle>) -> Result<()> {
         listeners
             .into_iter()
@@ -201,7 +202,7 @@ impl Lab {
         command
     }
 
-    /// Attaches the pod at the lab's cgroup and answers what was said.
+    /// Attaches the pod at the lab's cgroup and returns stderr.
     pub fn attach(&self, flags: &[&str]) -> Result<String> {
         stderr_of(&mut self.attach_command(flags))
     }
@@ -211,7 +212,7 @@ impl Lab {
         stderr_of(&mut self.attach_command_at(cgroup, flags))
     }
 
-    /// Detaches the pod and answers what was said.
+    /// Detaches the pod and returns stderr.
     pub fn detach(&self) -> Result<String> {
         stderr_of(&mut self.command("detach"))
     }
@@ -225,7 +226,8 @@ impl Lab {
         }
     }
 
-    /// Who answers when `who` dials `to`. The connection is over when this returns.
+    /// The server that responds when `caller` dials `to`. The connection is closed when this
+    /// returns.
     pub fn dial(&self, caller: Caller, to: &str) -> Result<String> {
         let actor = self.actor(caller);
         let (socket, outcome) = call(actor, to)?;
@@ -237,7 +239,7 @@ impl Lab {
         Ok(outcome)
     }
 
-    /// Waits until neither end in the pod has more to do than to wait for late packets.
+    /// Waits until both ends in the pod are closed or in TIME_WAIT.
     fn wait_for_end(&self, port: u16) -> Result<()> {
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
         wait_until("the end of a connection", || {
@@ -251,7 +253,7 @@ impl Lab {
         })
     }
 
-    /// Who answers each of [`CAPTURED`].
+    /// The servers that respond to each of [`CAPTURED`].
     pub fn dial_all(&self) -> Result<Vec<String>> {
         CAPTURED
             .iter()
@@ -265,17 +267,17 @@ impl Lab {
         self.cookie
     }
 
-    /// What an attach changes, as it is now.
+    /// The current state of everything that an attach changes.
     pub fn traces(&self) -> Result<Traces> {
         Traces::read(&self.pod, self.cgroup.path(), self.cookie)
     }
 
-    /// What of it is not as it was.
+    /// The differences from `before`.
     pub fn changes_since(&self, before: &Traces) -> Result<Vec<String>> {
         Ok(before.changes_to(&self.traces()?))
     }
 
-    /// What is kept for the pod anywhere.
+    /// Everything that is stored for the pod.
     pub fn leftovers(&self) -> Result<Vec<String>> {
         traces::leftovers(self.pod.path(), self.cgroup.path(), self.cookie)
     }
@@ -284,7 +286,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         match self.detach() {
-            // The janitor no longer has to.
+            // The janitor no longer has to detach.
             Ok(_) => drop(janitor::register(&Task::Detached(
                 self.pod.path().to_owned(),
             ))),
@@ -293,19 +295,19 @@ impl Drop for Lab {
     }
 }
 
-/// Every answer of [`Lab::dial_all`] when the pod is captured.
+/// The results of [`Lab::dial_all`] when the pod is captured.
 #[must_use]
 pub fn all_captured() -> Vec<&'static str> {
     CAPTURED.iter().map(|(.., captured, _)| *captured).collect()
 }
 
-/// Every answer of [`Lab::dial_all`] when it is not.
+/// The results of [`Lab::dial_all`] when it is not captured.
 #[must_use]
 pub fn all_direct() -> Vec<&'static str> {
     CAPTURED.iter().map(|(.., direct)| *direct).collect()
 }
 
-/// Whether a line of `/proc/net/tcp` is of a connection with an end on `port` that is not over.
+/// Whether a line of `/proc/net/tcp` is an open connection with an end on `port`.
 fn is_open_on(line: &str, port: u16) -> bool {
     const OVER: [&str; 3] = ["06", "07", "0A"];
 

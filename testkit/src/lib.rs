@@ -1,9 +1,9 @@
-//! What the kernel tests stand on: namespaces, cgroups, processes that act in them, and two worlds
-//! laid out alike, one behind Istio's iptables rules and one behind Interceptor.
+//! Fixtures of the kernel tests: namespaces, cgroups, processes in them, and two identical worlds,
+//! one behind Istio's iptables rules and one behind Interceptor.
 //!
-//! Nothing made here outlives the test process, however it ends: processes die with it
-//! ([`spawn`]), namespaces have no other name than their processes, and a [`janitor`] takes away
-//! cgroups and detaches Interceptor.
+//! Nothing outlives the test process, however it exits: its children die with it ([`spawn`]),
+//! namespaces have no other name than their processes, and a [`janitor`] deletes cgroups and
+//! detaches Interceptor.
 
 pub mod actor;
 pub mod apiserver;

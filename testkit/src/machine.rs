@@ -1,10 +1,10 @@
-//! Who may look at what is shared by the whole machine.
+//! Locks for tests that inspect state shared by the whole machine.
 //!
-//! Interceptor's pins are one tree for all pods. A test that looks only at its own pods holds the
-//! shared lock while it has any; one that judges the machine as a whole (nothing at all is left,
-//! the tables are full) holds the exclusive one, and waits for the others to end. The locks are on
-//! folders that are always there, so they leave nothing behind, and the kernel drops them with the
-//! process.
+//! Interceptor's pins are one tree for all pods. A test that inspects only its own pods holds the
+//! shared lock while it has any; a test that checks the machine as a whole (no leftovers, full
+//! tables) holds the exclusive lock, and waits for the other tests to finish. The locks are on
+//! directories that always exist, so nothing is left behind, and the kernel releases them at the
+//! process's exit.
 
 use std::{
     cell::RefCell,
@@ -24,33 +24,35 @@ use serde_json::Value;
 
 use crate::{cgroup::is_of_tests, interceptor};
 
-/// Held while somebody waits to be alone: nobody new comes in.
+/// Held while a test waits for the exclusive lock: no test gets a new shared lock.
 const QUEUE: &str = "/sys/fs";
-/// Held by those who are in.
+/// Held shared or exclusively.
 const LOCK: &str = "/sys/kernel";
-/// Interceptor's own, gone with the last pod.
+/// Interceptor's pins; deleted with the last pod.
 pub(crate) const PINS: &str = "/sys/fs/bpf/interceptor";
 
-/// How long others may take to end.
+/// Time limit of waiting for other tests.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Keeps those out who want the machine for themselves.
+/// Excludes tests that need the machine for themselves.
 pub struct Shared {
     _lock: Arc<Flock<File>>,
 }
 
 thread_local! {
-    /// Who is in may come in once more: whoever wants to be alone waits for all of a test to end.
+    /// The lock that this thread holds, to share it again: an exclusive test waits for all of a
+    /// test to finish.
     static HELD: RefCell<Weak<Flock<File>>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Keeps everybody out.
+/// Excludes all other tests.
 pub struct Exclusive {
     _queue: Flock<File>,
     _lock: Flock<File>,
 }
 
-/// Takes part. Waits while somebody is alone, unless this thread takes part already.
+/// Takes the shared lock. Waits for a test with the exclusive lock, unless this thread has the
+/// shared lock already.
 pub fn shared() -> Result<Shared> {
     if let Some(lock_file) = HELD.with_borrow(Weak::upgrade) {
         return Ok(Shared { _lock: lock_file });
@@ -62,7 +64,7 @@ pub fn shared() -> Result<Shared> {
     Ok(Shared { _lock: lock_file })
 }
 
-/// Waits to be alone: until no other test has a pod, and nobody else has one captured.
+/// Takes the exclusive lock: waits until no test has a pod, and no other pod is captured.
 pub fn exclusive() -> Result<Exclusive> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     let queue = lock(QUEUE, FlockArg::LockExclusiveNonblock, deadline)?;
@@ -77,10 +79,10 @@ pub fn exclusive() -> Result<Exclusive> {
     })
 }
 
-/// Detaches what killed tests have left, if nothing else is there: the kernel may keep a network
-/// namespace for long after its last process.
+/// Detaches the pods of killed tests, if there are no others: the kernel may keep a network
+/// namespace long after its last process.
 ///
-/// To be called alone: what tests attach is nobody's then.
+/// Only with the exclusive lock: otherwise the pods may be a running test's.
 fn detach_orphans() -> Result<()> {
     let status = interceptor::try_run(["status", "-o", "json"])?;
     let Ok(Value::Array(pods)) = serde_json::from_slice(&status.stdout) else {

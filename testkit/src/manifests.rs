@@ -1,4 +1,4 @@
-//! What `deploy/` has, as `kubectl kustomize` renders it.
+//! The manifests of `deploy/`, as `kubectl kustomize` renders them.
 
 use std::{
     env,
@@ -12,21 +12,21 @@ use serde_json::Value;
 
 use crate::command::run;
 
-/// The repository.
+/// The repository's root.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The objects that are rendered from a directory of `deploy/`, in the order in which kubectl applies
-/// and deletes them.
+/// The objects rendered from a directory of `deploy/`, in the order in which kubectl applies and
+/// deletes them.
 pub fn render(directory: &str) -> Result<Vec<Value>> {
     render_at(&workspace().join("deploy").join(directory))
 }
 
-/// The same, of a directory anywhere.
+/// The same for any directory.
 pub fn render_at(directory: &Path) -> Result<Vec<Value>> {
-    // `cargo xtask` finds one that is recent enough.
+    // `cargo xtask` provides a version that is recent enough.
     let kubectl = env::var_os("KUBECTL_BIN").unwrap_or_else(|| "kubectl".into());
     let mut kustomize = Command::new(kubectl);
     kustomize.arg("kustomize").arg(directory);

@@ -1,7 +1,7 @@
-//! What the kernel would make of a packet under rules in the words of `iptables-restore`.
+//! A model of what the kernel does with a packet under `iptables-restore` rules.
 //!
-//! It reads the very text that the real iptables is given, and does what netfilter does with it, as
-//! far as Istio's rules go; a match or a target that it does not know is a panic.
+//! It parses the text that the real iptables gets, and evaluates it as netfilter does, as far as
+//! Istio's rules require; it panics at an unknown match or target.
 
 mod parse;
 mod rule;
@@ -14,12 +14,12 @@ use rule::{Rule, Target};
 
 /// The rules of one family, loaded.
 pub struct Firewall {
-    /// The chains that packets come into by themselves, by table and hook.
+    /// The chains that packets enter first, by table and hook.
     entries: [[usize; 2]; 3],
     chains: Vec<Vec<Rule>>,
 }
 
-/// A table, in the order in which a packet meets them.
+/// A table, in the order of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Table {
     Raw,
@@ -27,14 +27,14 @@ enum Table {
     Nat,
 }
 
-/// Where a packet meets rules.
+/// A netfilter hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
     Prerouting,
     Output,
 }
 
-/// What a packet speaks.
+/// The transport protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// TCP.
@@ -43,35 +43,35 @@ pub enum Protocol {
     Udp,
 }
 
-/// What conntrack thinks of a packet.
+/// The conntrack state of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The first of its connection.
     New,
     /// A later one.
     Established,
-    /// None that it can make sense of.
+    /// Invalid.
     Invalid,
 }
 
-/// A packet, as rules see it.
+/// A packet, as rules match it.
 #[derive(Clone, Debug)]
 pub struct Packet<'i> {
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Where it comes from.
+    /// Its source address.
     pub source: IpAddr,
-    /// The port there.
+    /// Its source port.
     pub source_port: u16,
-    /// Where it goes.
+    /// Its destination address.
     pub destination: IpAddr,
-    /// The port there.
+    /// Its destination port.
     pub port: u16,
-    /// The interface that it comes in or goes out by.
+    /// Its incoming or outgoing interface.
     pub interface: &'i str,
-    /// UID and GID of whoever opened the socket that sends it, if there is one.
+    /// UID and GID of the owner of the sending socket, if there is one.
     pub owner: Option<(u32, u32)>,
-    /// Its place in its connection.
+    /// Its conntrack state.
     pub state: State,
     /// Its own mark.
     pub mark: u32,
@@ -81,16 +81,16 @@ pub struct Packet<'i> {
     pub zone: Option<u16>,
 }
 
-/// What becomes of a packet.
+/// The result of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It goes where it was going.
+    /// Its destination is unchanged.
     Pass,
-    /// Its destination becomes this port of the host's own.
+    /// Its destination becomes this port of the host itself.
     Redirect(u16),
-    /// It is given to the socket on this port, as it is.
+    /// It is delivered unchanged to the socket on this port.
     Tproxy(u16),
-    /// It is gone.
+    /// It is dropped.
     Drop,
 }
 
@@ -106,12 +106,13 @@ impl Outcome {
 }
 
 impl Firewall {
-    /// Has a packet come in by an interface.
+    /// Receives a packet on an interface.
     pub fn receive(&self, packet: &mut Packet<'_>) -> Outcome {
         self.pass_tables(Hook::Prerouting, &Table::ALL, packet)
     }
 
-    /// Has a packet sent; what goes over `lo` comes in again, by now with a NAT that stays.
+    /// Sends a packet. A packet over `lo` is then received, with the NAT that was decided when it
+    /// was sent.
     pub fn send(&self, packet: &mut Packet<'_>) -> Outcome {
         let sent = self.pass_tables(Hook::Output, &Table::ALL, packet);
         match sent {
@@ -138,14 +139,14 @@ impl Firewall {
     fn pass_tables(&self, hook: Hook, tables: &[Table], packet: &mut Packet<'_>) -> Outcome {
         let mut outcome = Outcome::Pass;
         for table in tables {
-            // NAT is made up once, for a connection's first packet.
+            // NAT is decided once, by a connection's first packet.
             if *table == Table::Nat && packet.state != State::New {
                 continue;
             }
             let chain = self.entries[*table as usize][hook as usize];
             match self.pass_chain(chain, packet) {
                 Some(Outcome::Drop) => return Outcome::Drop,
-                // A socket that was found is kept, whatever NAT does to the packet.
+                // A selected socket is kept, whatever NAT does to the packet.
                 Some(Outcome::Redirect(_)) if outcome != Outcome::Pass => {}
                 Some(Outcome::Pass) | None => {}
                 Some(found) => outcome = found,
@@ -154,7 +155,7 @@ impl Firewall {
         outcome
     }
 
-    /// The verdict of a chain; none at its end or at a RETURN, where its caller goes on.
+    /// The verdict of a chain; none at its end or at a RETURN, where the calling chain continues.
     fn pass_chain(&self, chain: usize, packet: &mut Packet<'_>) -> Option<Outcome> {
         for rule in &self.chains[chain] {
             if !rule.matches(packet) {
@@ -195,14 +196,14 @@ impl Firewall {
     }
 }
 
-/// The interface that every address of the host's own is reached by.
+/// The interface of the host's own addresses.
 pub const LOOPBACK: &str = "lo";
 
 impl Table {
     const ALL: [Self; 3] = [Self::Raw, Self::Mangle, Self::Nat];
 }
 
-/// Where REDIRECT takes what a host sends.
+/// The destination of REDIRECT for a packet that the host sends.
 fn localhost(destination: IpAddr) -> IpAddr {
     match destination {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! Network namespaces that live as long as the process that holds them.
+//! Network namespaces that exist as long as the process that holds them.
 
 use std::{
     fs::{self, File},
@@ -24,19 +24,19 @@ use crate::{
     users::ROOT,
 };
 
-/// How long a test waits for the kernel to settle a new interface.
+/// Time limit of the kernel's setup of a new interface.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A network namespace of the test's own, without a name; `lo` is up. It goes when dropped, or when
-/// the test process dies.
+/// A network namespace of the test, without a name; `lo` is up. Deleted when dropped, or when the
+/// test process exits.
 pub struct Netns {
     path: PathBuf,
     _holder: Holder,
 }
 
-/// What keeps a network namespace.
+/// The holder of a network namespace.
 enum Holder {
-    /// A process that is in it.
+    /// A process in it.
     Process { _actor: Actor },
     /// A file that it is mounted on.
     Mount(PathBuf),
@@ -51,12 +51,12 @@ impl Holder {
     }
 }
 
-/// Gives the user namespace of `inside`, which is `cat`, its IDs, and has its network namespace at
-/// `path`.
+/// Maps the IDs of the user namespace of `inside`, which runs `cat`, and mounts its network
+/// namespace at `path`.
 fn bind_of_users(inside: &mut Child, first: u32, path: &Path) -> Result<()> {
     let mut stdin = inside.stdin.take().context("stdin")?;
     let stdout = inside.stdout.as_mut().context("stdout")?;
-    // Once it answers it is in its namespaces.
+    // Once it echoes a byte, it is in its namespaces.
     stdin.write_all(b"?")?;
     stdout.read_exact(&mut [0])?;
     let of_inside = |file: &str| format!("/proc/{}/{file}", inside.id());
@@ -74,7 +74,7 @@ fn bind(from: &str, path: &Path) -> Result<()> {
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Self::Mount(path) = self {
-            // Whoever is still in it keeps it.
+            // Processes in it keep it.
             let _unmounted = umount2(path.as_path(), MntFlags::MNT_DETACH);
             let _removed = fs::remove_file(path);
         }
@@ -82,7 +82,7 @@ impl Drop for Holder {
 }
 
 impl Netns {
-    /// Makes one. The process that holds it is in `cgroup`, if one is given.
+    /// Creates one. The process that holds it is in `cgroup`, if given.
     pub fn new(name: &str, cgroup: Option<&Path>) -> Result<Self> {
         require_root()?;
         let holder = Actor::start(name, ROOT, Namespace::New, cgroup)?;
@@ -90,7 +90,7 @@ impl Netns {
         Self::set_up(path, Holder::Process { _actor: holder })
     }
 
-    /// Makes one that is mounted at `path`, as container runtimes do: it needs no process.
+    /// Creates one that is mounted at `path`, as container runtimes do: it needs no process.
     pub fn mounted(path: &Path) -> Result<Self> {
         let holder = Holder::mount_point(path)?;
         let make = || -> Result<()> {
@@ -102,7 +102,7 @@ impl Netns {
         Self::set_up(path.to_owned(), holder)
     }
 
-    /// The same, and it belongs to a user namespace of its own, whose IDs begin at `first`.
+    /// The same, owned by a user namespace of its own, whose IDs start at `first`.
     pub fn mounted_of_users(path: &Path, first: u32) -> Result<Self> {
         let holder = Holder::mount_point(path)?;
         let mut command = Command::new("unshare");
@@ -112,7 +112,7 @@ impl Netns {
             .stdout(Stdio::piped());
         let mut inside = spawn(command)?;
         let made = bind_of_users(&mut inside, first, path);
-        // It ends with its stdin.
+        // It exits when its stdin is closed.
         inside.wait()?;
         made?;
         Self::set_up(path.to_owned(), holder)
@@ -126,26 +126,26 @@ impl Netns {
         // No duplicate address detection: an address can be used at once.
         netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
         netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
-        // Whatever the machine does, from which a new namespace takes it.
+        // A new namespace inherits the machine's value.
         netns.sysctl("net.ipv4.ip_forward", "0")?;
         netns.ip("link set lo up")?;
         Ok(netns)
     }
 
-    /// Where it can be opened.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For an actor to be in.
+    /// The namespace argument of an actor.
     #[must_use]
     pub fn namespace(&self) -> Namespace {
         Namespace::At(self.path.clone())
     }
 
     /// Runs `ip` with each line of `commands`, all in one process: `addr add 10.1.0.2/24 dev eth0`.
-    /// Waits for the routes of added IPv6 addresses, which the kernel adds later, by itself.
+    /// Waits for the routes of added IPv6 addresses, which the kernel adds asynchronously.
     pub fn ip(&self, commands: &str) -> Result<()> {
         self.enter(|| run(bounded("ip").args(["-batch", "-"]), commands))?;
         for line in commands.lines() {
@@ -164,8 +164,8 @@ impl Netns {
         self.enter(|| fs::write(&path, value).with_context(|| format!("{name} = {value}")))
     }
 
-    /// Joins `device` here and `other_device` in `other` by a cable. Both get hardware addresses
-    /// made of `number`, so that link-local addresses are the same in every run.
+    /// Connects `device` here and `other_device` in `other` by a veth pair. Both get hardware
+    /// addresses made from `number`, so that link-local addresses are the same in every run.
     pub fn cable(&self, device: &str, other: &Self, other_device: &str, number: u8) -> Result<()> {
         let netns = other.path.display();
         self.ip(&format!(
@@ -178,8 +178,8 @@ impl Netns {
         other.wait_for_link_local(other_device)
     }
 
-    /// Waits for the last thing that the kernel does by itself after a cable is plugged in: routes
-    /// that change later would make the pod's copied ones stale.
+    /// Waits for the last asynchronous change after a link is up: later changes of routes would
+    /// make the pod's copied ones stale.
     fn wait_for_link_local(&self, device: &str) -> Result<()> {
         self.wait_for_local_routes(device, &["local fe80:", "multicast ff00::/8"])
     }
@@ -200,7 +200,7 @@ impl Netns {
         }
     }
 
-    /// Runs `work` in a thread that is in the namespace.
+    /// Runs `work` in a thread in the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         Self::enter_at(&self.path, work)
     }

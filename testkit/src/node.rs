@@ -1,4 +1,4 @@
-//! A node as kubelet and a container runtime lay it out, with an API server that knows it.
+//! A node as kubelet and a container runtime set it up, with an API server.
 //!
 //! ```text
 //!  pod: cni-ID                                     node
@@ -44,22 +44,23 @@ use crate::{
     world::{Bind, serve},
 };
 
-/// A service's address beyond the pods.
+/// The address of a service outside the pods.
 pub const REMOTE: &str = "10.2.0.9:80";
-/// Who answers there when nothing is captured.
+/// The server that responds there when the pod is not captured.
 pub const STRAIGHT: &str = "remote:80";
-/// Who answers a dialler there when the pod is captured.
+/// The server that responds to a dialler there when the pod is captured.
 pub const PROXIED: &str = "proxy:15001";
-/// Who answers there when the pod is captured, and what it is told.
+/// The server that responds there when the pod is captured, and the original destination that it
+/// gets.
 pub const CAPTURED: &str = "proxy:15001 for 10.2.0.9:80";
 
-/// A node. All of it goes when dropped, the pods before it.
+/// A node. Deleted when dropped, its pods first.
 pub struct Node {
     /// Its name in the API.
     pub name: String,
     /// The API server.
     pub api: ApiServer,
-    /// The container runtime's folders.
+    /// The container runtime's directories.
     pub runtime: Runtime,
     /// A server outside the pods.
     pub remote: Actor,
@@ -67,7 +68,7 @@ pub struct Node {
     pub client: Actor,
     /// The node's own network namespace.
     pub host: Netns,
-    /// What stands for the root of all cgroups.
+    /// The cgroup that is the node's root cgroup.
     pub cgroup: Cgroup,
     driver: Driver,
     dir: TestDir,
@@ -81,18 +82,18 @@ addr add fd00:2::9/128 dev lo nodad
 ";
 
 impl Node {
-    /// Makes one, beside other tests.
+    /// Creates one that runs in parallel with other tests.
     pub fn new(driver: Driver) -> Result<Self> {
         let shared = machine::shared()?;
         Self::make(driver, Some(shared))
     }
 
-    /// Makes one for a test that has the machine for itself.
+    /// Creates one for a test that has the machine to itself.
     pub fn alone(driver: Driver, _exclusive: &Exclusive) -> Result<Self> {
         Self::make(driver, None)
     }
 
-    /// Makes one for whoever sees to it that others are kept out, or not, by other means than `shared`.
+    /// Creates one for a caller that excludes other tests, or not, by other means than `shared`.
     pub fn make(driver: Driver, shared: Option<Shared>) -> Result<Self> {
         let cgroup = Cgroup::new()?;
         cgroup.child(driver.kubepods())?;
@@ -122,7 +123,7 @@ impl Node {
         Ok(node)
     }
 
-    /// What a cluster has besides pods.
+    /// Creates the objects that a cluster has besides pods.
     fn create_objects(&self) -> Result<()> {
         use serde_json::json;
 
@@ -140,13 +141,13 @@ impl Node {
         Ok(())
     }
 
-    /// Makes a pod known to the API, and its cgroup.
+    /// Creates a pod's object and its cgroup.
     pub fn schedule(&self, manifest: Manifest) -> Result<Pod> {
         self.api.put(manifest.object(&self.name, false))?;
         Pod::new(self, manifest)
     }
 
-    /// Runs a pod from its sandbox to its app, which starts last.
+    /// Runs a pod: sandbox, proxy, then the app.
     pub fn run(&self, manifest: Manifest) -> Result<Pod> {
         let mut pod = self.schedule(manifest)?;
         pod.start_sandbox(self)?;
@@ -158,7 +159,7 @@ impl Node {
         Ok(pod)
     }
 
-    /// So many pods of the mesh that run already, with networks that end at the node.
+    /// This many running pods of the mesh, with networks that end at the node.
     pub fn fill(&self, pods: u8) -> Result<Vec<Pod>> {
         let run = |number| {
             let manifest = Manifest::of_mesh(&format!("web-{number}"), &self.new_uid());
@@ -170,14 +171,14 @@ impl Node {
         (0..pods).map(run).collect()
     }
 
-    /// Tells the API that a pod's containers run.
+    /// Reports to the API that a pod's containers run.
     pub fn report_running(&self, pod: &Pod) -> Result<()> {
         self.api
             .put(pod.manifest.object(&self.name, true))
             .map(drop)
     }
 
-    /// Ends a pod: its processes, its network, then its object.
+    /// Deletes a pod: its processes, its network, then its object.
     pub fn delete(&self, mut pod: Pod) -> Result<()> {
         pod.stop_sandbox(self)?;
         let Manifest {
@@ -186,7 +187,7 @@ impl Node {
         self.api.remove("v1", "Pod", namespace, name).map(drop)
     }
 
-    /// A UID that no other pod has, on whichever node.
+    /// A UID that no other pod has, on any node.
     #[must_use]
     pub fn new_uid(&self) -> String {
         static UIDS: AtomicU64 = AtomicU64::new(1);
@@ -207,7 +208,7 @@ impl Node {
         self.dir.path().join("netns")
     }
 
-    /// A folder of the node's own.
+    /// The node's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()

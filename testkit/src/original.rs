@@ -1,4 +1,4 @@
-//! `SO_ORIGINAL_DST`, asked as a proxy asks.
+//! `SO_ORIGINAL_DST`, as a proxy reads it.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV6},
@@ -9,7 +9,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::actor::protocol::Family;
 
-/// Where the connection that `socket` is the end of was going to.
+/// The original destination of the connection of `socket`.
 pub fn original_destination(socket: &impl AsFd, family: Family) -> nix::Result<SocketAddr> {
     match family {
         Family::V4 => getsockopt(socket, sockopt::OriginalDst).map(from_v4),

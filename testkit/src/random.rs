@@ -1,7 +1,7 @@
 //! Settings and connections drawn at random, to be compared between iptables and Interceptor.
 //!
-//! A seed alone decides what is drawn. The first of several alternatives is the simplest: a case that
-//! fails is shrunk towards it.
+//! The seed alone determines the cases. The first of several alternatives is the simplest: a
+//! failing case is shrunk towards it.
 
 mod compare;
 mod flows;
@@ -24,7 +24,7 @@ use proptest::{
 pub use settings::settings;
 pub use shrink::shrink;
 
-/// The seed of every run without another.
+/// The default seed.
 const FIXED_SEED: u64 = 0x00c0_ffee;
 
 /// The seed in `INTERCEPTOR_SEED`, a decimal number, else always the same one.
@@ -32,7 +32,7 @@ pub fn fixed_seed() -> Result<u64> {
     number("INTERCEPTOR_SEED", FIXED_SEED)
 }
 
-/// The seed in `INTERCEPTOR_SEED`, a decimal number, else one that no run has had before.
+/// The seed in `INTERCEPTOR_SEED`, a decimal number, else a new one.
 pub fn fresh_seed() -> Result<u64> {
     number(
         "INTERCEPTOR_SEED",
@@ -48,12 +48,12 @@ pub fn number(variable: &str, default: u64) -> Result<u64> {
     }
 }
 
-/// Prints a result also if the test passes, when cargo drops its captured output.
+/// Prints a result even if the test passes, when cargo drops its captured output.
 pub fn report(text: &str) -> Result<()> {
     Ok(writeln!(io::stderr(), "{text}")?)
 }
 
-/// What draws the `index`th of a seed's cases.
+/// The generator of the `index`th case of a seed.
 #[must_use]
 pub fn runner(seed: u64, index: u64) -> TestRunner {
     let mut bytes = [0; 32];
@@ -63,7 +63,7 @@ pub fn runner(seed: u64, index: u64) -> TestRunner {
     TestRunner::new_with_rng(Config::default(), rng)
 }
 
-/// `usual` most of the time, else something `else`.
+/// `usual` most of the time, else a value of `other`.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(
     usual: T,
     weight: u32,

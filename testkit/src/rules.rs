@@ -1,7 +1,7 @@
-//! Istio's iptables rules, for the real iptables to apply: what Interceptor is measured against.
+//! Istio's iptables rules for the real iptables: the reference that Interceptor is compared with.
 //!
-//! They are written from a description of what istio-iptables writes, share nothing with
-//! Interceptor, and are checked against literal lists.
+//! They are written from a description of istio-iptables' output, share no code with Interceptor,
+//! and are tested against literal lists.
 
 mod dns;
 mod inbound;
@@ -25,10 +25,10 @@ use crate::{
     settings::{Mode, Settings},
 };
 
-/// Where the agent answers DNS queries, whatever is set.
+/// The port of the agent's DNS proxy, with any settings.
 pub const DNS_PORT: u16 = 15053;
 
-/// Applies the rules in a network namespace that has none: IPv6 ones only if `ipv6`.
+/// Applies the rules in a network namespace without rules: IPv6 ones only if `ipv6`.
 pub fn apply(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
     restore(
         netns,
@@ -47,7 +47,7 @@ pub fn apply(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
     routes::apply(netns, settings, ipv6)
 }
 
-/// Puts the rules in the place of those that `old` has put there: each family's in one step.
+/// Replaces the rules of the settings `old`: each family's in one step.
 pub fn replace(netns: &Netns, old: (&Settings, bool), new: (&Settings, bool)) -> Result<()> {
     let (settings, ipv6) = new;
     routes::remove(netns, old.0, old.1)?;
@@ -57,7 +57,7 @@ pub fn replace(netns: &Netns, old: (&Settings, bool), new: (&Settings, bool)) ->
         } else {
             String::new()
         };
-        // What is named in the input is flushed first.
+        // Chains that are named in the input are flushed first.
         let missing = Table::ALL
             .into_iter()
             .map(|table| format!("* {table}\n"))
@@ -89,8 +89,8 @@ pub fn input(settings: &Settings, family: Family) -> Result<String> {
     Ok(script.text())
 }
 
-/// The rules of one family, being written. Each of the modules writes some, and the order is that
-/// of istio-iptables, which shows inside a table.
+/// The rules of one family. Each module adds some, in istio-iptables' order, which is visible
+/// within a table.
 struct Rules<'s> {
     settings: &'s Settings,
     family: Family,
@@ -125,7 +125,7 @@ impl Rules<'_> {
         self.settings.mode == Mode::Tproxy
     }
 
-    /// What counts as localhost.
+    /// The CIDR of localhost.
     fn localhost(&self) -> &'static str {
         match self.family {
             Family::V4 => self.settings.loopback_cidr,
@@ -133,7 +133,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Where the proxy's connections to the app come from.
+    /// The source address of the proxy's connections to the app.
     fn passthrough(&self) -> &'static str {
         match self.family {
             Family::V4 => "127.0.0.6/32",

@@ -1,8 +1,7 @@
-//! The differential test: the same steps in two worlds, and everything that an observer can see
-//! must be equal.
+//! The differential test: the same steps in two worlds, whose observations must be equal.
 //!
 //! `INTERCEPTOR_TEST_WORLD=iptables` compares iptables with itself, which shows whether a scenario
-//! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all that is seen.
+//! is deterministic; `INTERCEPTOR_TEST_SHOW=1` prints all observations.
 
 mod dial;
 mod query;
@@ -19,12 +18,12 @@ pub use run::Run;
 
 use crate::world::{Mechanism, Setup, World};
 
-/// What was looked at, and what was seen.
+/// Names and values of what was observed.
 pub type Observations = Vec<(String, String)>;
 
-/// All that was seen of one connection or query.
+/// All observations of one connection or query.
 pub struct Observed {
-    /// Who replied, or the errno.
+    /// The server that responded, or the errno.
     pub outcome: String,
     /// The details.
     pub observations: Observations,
@@ -32,14 +31,14 @@ pub struct Observed {
 
 type Play = Box<dyn Fn(&mut Run<'_>) -> Result<()>>;
 
-/// Steps, with a name that says what they try.
+/// Steps, with a name.
 pub struct Scenario {
     name: String,
     play: Play,
 }
 
 impl Scenario {
-    /// The scenario `name`: `play` takes the steps and notes what is seen.
+    /// The scenario `name`: `play` executes the steps and records observations.
     pub fn new(
         name: impl Into<String>,
         play: impl Fn(&mut Run<'_>) -> Result<()> + 'static,
@@ -50,7 +49,7 @@ impl Scenario {
         }
     }
 
-    /// One dial, of which `outcome` is expected: who answers, or the errno.
+    /// One dial with the expected `outcome`: the server that responds, or the errno.
     #[must_use]
     pub fn dial(name: &str, outcome: &'static str, dial: Dial) -> Self {
         Self::new(format!("{name} ({})", dial.to()), move |run| {
@@ -60,7 +59,7 @@ impl Scenario {
         })
     }
 
-    /// One question over UDP, of which `outcome` is expected: who answers, or the errno.
+    /// One query over UDP with the expected `outcome`: the server that responds, or the errno.
     #[must_use]
     pub fn query(name: &str, outcome: &'static str, query: Query) -> Self {
         Self::new(format!("{name} ({})", query.what()), move |run| {
@@ -71,7 +70,7 @@ impl Scenario {
     }
 }
 
-/// Plays every scenario in both worlds made from `setup`, and panics with every difference.
+/// Runs every scenario in both worlds of `setup`, and panics with all differences.
 #[track_caller]
 pub fn differential(setup: &Setup, scenarios: &[Scenario]) {
     let result = worlds(setup).and_then(|worlds| report::differences(&worlds, scenarios));
@@ -82,8 +81,8 @@ pub fn differential(setup: &Setup, scenarios: &[Scenario]) {
     }
 }
 
-/// The iptables world and the one that it is compared with: Interceptor's, or for the sake of the
-/// tests themselves (`INTERCEPTOR_TEST_WORLD=iptables`) a second one alike.
+/// The iptables world and the one to compare: Interceptor's, or, to test the tests themselves
+/// (`INTERCEPTOR_TEST_WORLD=iptables`), another one of iptables.
 pub fn worlds(setup: &Setup) -> Result<[World; 2]> {
     let other = match env::var("INTERCEPTOR_TEST_WORLD").as_deref() {
         Ok("iptables") => Mechanism::Iptables,

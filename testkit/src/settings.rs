@@ -1,9 +1,9 @@
-//! What the user of istio-iptables and of Interceptor can set, with one spelling for both.
+//! The settings of istio-iptables and of Interceptor, with one notation for both.
 
 use std::fmt;
 
-/// Settings as flags and environment give them. The default is what a stock injected pod gets, in a
-/// mesh with dual-stack.
+/// Settings of flags and environment. The default is that of a stock injected pod in a dual-stack
+/// mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `-p`
@@ -52,16 +52,16 @@ pub struct Settings {
     pub dual_stack: bool,
 }
 
-/// How inbound connections are taken to the proxy.
+/// The interception mode of inbound connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// The destination is rewritten.
     Redirect,
-    /// Nothing is rewritten: the proxy's socket answers for the destination.
+    /// Nothing is rewritten: the proxy's socket responds for the destination.
     Tproxy,
 }
 
-/// Which DNS queries are taken to the agent.
+/// The DNS queries that are redirected to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dns {
     /// None.
@@ -102,8 +102,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The command line. What istio-iptables has by default is not said, but for the owners: their
-    /// default hangs on the machine.
+    /// The command line. istio-iptables' defaults are omitted, except the owners: their default
+    /// depends on the machine.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
         let text = |number: &dyn ToString| number.to_string();
@@ -141,7 +141,7 @@ impl Settings {
             .collect()
     }
 
-    /// What has no flag: variables and their values.
+    /// Settings without a flag: variables and their values.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, &'static str)> {
         [
@@ -163,7 +163,7 @@ impl Settings {
         .collect()
     }
 
-    /// The resolv.conf that names the DNS servers, if they count.
+    /// The resolv.conf with the DNS servers, if they matter.
     #[must_use]
     pub fn resolv_conf(&self) -> Option<String> {
         let Dns::Servers(servers) = self.dns else {
@@ -176,7 +176,7 @@ impl Settings {
     }
 }
 
-/// As they are written in a test: what is not the default.
+/// As the source of a test: the values that are not the default.
 impl fmt::Display for Settings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = format!("{:?}", Self::default());
@@ -201,7 +201,7 @@ impl fmt::Display for Settings {
 }
 
 impl Mode {
-    /// What `-m` takes.
+    /// The value of `-m`.
     #[must_use]
     pub const fn flag(self) -> &'static str {
         match self {

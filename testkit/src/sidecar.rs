@@ -1,5 +1,4 @@
-//! A pod whose proxy really is one: it takes connections over and makes them anew, to an app and to
-//! remote servers that answer.
+//! A pod with a working proxy, which forwards captured connections to an app and to remote servers.
 //!
 //! ```text
 //!  pod                                             outside
@@ -30,7 +29,7 @@ use crate::settings::Mode;
 /// The binary with the programs of a [`Scene`].
 const BINARY: &str = "interceptor-test-sidecar";
 
-/// The life of the binary: one of the programs.
+/// The binary's main function: runs one of the programs.
 pub fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

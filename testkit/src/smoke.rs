@@ -1,5 +1,5 @@
-//! The smoke test: one pod, captured and let go, on a machine that has nothing but busybox and the
-//! binary. It is for emulated machines, and attaches where the product does: at the root cgroup.
+//! The smoke test: one pod, captured and detached, on a machine that has only busybox and the
+//! binary. It is for emulated machines, and attaches at the product's default: the root cgroup.
 //!
 //! ```text
 //!  pod                              outside
@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
     leave_root_cgroup()?;
     let mut stage = step("a pod and the outside", Stage::new)?;
 
-    // One listener is there before the interception, the other comes after it.
+    // One listener exists before the attach, the other is created after it.
     stage.proxy.listen_outbound(&stage.pod)?;
     step("attach", || product::attach(&stage.pod))?;
     stage.proxy.listen_inbound(&stage.pod)?;
@@ -64,7 +64,7 @@ pub fn run() -> Result<()> {
     step("nothing left", product::expect_nothing_pinned)
 }
 
-/// Does one thing and tells how long it took.
+/// Runs one step and prints its duration.
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let result = work().with_context(|| format!("not ok: {name}"))?;
@@ -72,7 +72,7 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(result)
 }
 
-/// A real machine has an init of its own, and processes that an attach at the root would concern.
+/// A real machine has another init, and processes that an attach at the root would affect.
 fn ensure_expendable() -> Result<()> {
     ensure!(
         fs::read_link("/proc/1/exe").is_ok_and(|init| init.ends_with("busybox")),
@@ -81,7 +81,7 @@ fn ensure_expendable() -> Result<()> {
     Ok(())
 }
 
-/// Sockets are made in a cgroup below the root, as a pod's are.
+/// Sockets are created in a cgroup below the root, as a pod's are.
 fn leave_root_cgroup() -> Result<()> {
     let cgroup = Path::new("/sys/fs/cgroup/pod");
     fs::create_dir(cgroup).context("the pod's cgroup")?;

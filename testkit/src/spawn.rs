@@ -1,7 +1,7 @@
 //! Children that die with the test process.
 //!
-//! `PR_SET_PDEATHSIG` tells of the end of the *thread* that made the child, and every test has a
-//! thread of its own; so one thread that never ends makes them all.
+//! `PR_SET_PDEATHSIG` reports the exit of the *thread* that created the child, and every test has a
+//! thread of its own; so one thread that never exits creates all children.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
     let (jobs, inbox) = channel::<Job>();
     thread::spawn(move || {
         for (mut command, reply) in inbox {
-            // Whoever asked may be gone; then so is the child, whose stdin closes.
+            // The caller may have exited; then the child exits as well, when its stdin is closed.
             let _exited = reply.send(command.spawn());
         }
     });
     Mutex::new(jobs)
 });
 
-/// Starts `command` from the thread that never ends.
+/// Starts `command` from the thread that never exits.
 pub fn spawn(command: Command) -> io::Result<Child> {
     let (reply, child) = channel();
     SPAWNER

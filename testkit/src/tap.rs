@@ -8,14 +8,14 @@ use crate::{
     netns::Netns,
 };
 
-/// Counters of packets, in a table of nftables that goes with the network namespace.
+/// Counters of packets, in a table of nftables that is deleted with the network namespace.
 pub struct Tap<'a> {
     netns: &'a Netns,
 }
 
 impl<'a> Tap<'a> {
-    /// Counts packets at `hook` (`prerouting`, `output` ...): each counter has a name and what it
-    /// matches, in the language of nftables.
+    /// Counts packets at `hook` (`prerouting`, `output` ...): each counter has a name and a match,
+    /// in nftables' syntax.
     pub fn at(netns: &'a Netns, hook: &str, counters: &[(&str, &str)]) -> Result<Self> {
         let chain = format!(
             "add table inet tap\n\
@@ -32,7 +32,7 @@ impl<'a> Tap<'a> {
         Ok(Self { netns })
     }
 
-    /// How many packets the counter called `name` has seen.
+    /// The number of packets that the counter `name` has counted.
     pub fn packets(&self, name: &str) -> Result<u64> {
         let list = ["--json", "list", "counter", "inet", "tap", name];
         let text = self.netns.enter(|| run(bounded("nft").args(list), ""))?;

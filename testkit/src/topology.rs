@@ -1,10 +1,11 @@
-//! What the pods of all tests have in common: their addresses and routes.
+//! The addresses and routes that the pods of most tests share.
 //!
-//! A cable connects a pod (`10.1.0.2`, `fd00:1::2`) with its peer (`10.1.0.1`, `fd00:1::1`): `eth0` on
-//! both sides. The peer is the pod's gateway, and a server off the link (`10.2.0.9`, `fd00:2::9`).
+//! A veth pair connects a pod (`10.1.0.2`, `fd00:1::2`) with its peer (`10.1.0.1`, `fd00:1::1`):
+//! `eth0` on both sides. The peer is the pod's gateway, and a server off the link (`10.2.0.9`,
+//! `fd00:2::9`).
 //!
-//! Laid out apart, on purpose: `world` has two cables and every kind of route, `smoke` must do with
-//! busybox in an initramfs, and the benchmark's growing node has no peers.
+//! Three others are separate on purpose: `world` has two veth pairs and every kind of route,
+//! `smoke` must run with busybox in an initramfs, and the benchmark's growing node has no peers.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! A pod and the world around it, made twice alike: once behind Istio's iptables rules, once behind
+//! A pod and the world around it, created twice: once behind Istio's iptables rules, once behind
 //! Interceptor.
 //!
 //! ```text
@@ -37,7 +37,7 @@ use crate::{
     settings::Settings,
 };
 
-/// What makes the interception.
+/// The mechanism of the interception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
     /// Istio's rules, in the kernel's own iptables.
@@ -46,26 +46,26 @@ pub enum Mechanism {
     Interceptor,
 }
 
-/// What a world is made from.
+/// The configuration of a world.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The settings of the interception.
     pub settings: Settings,
     /// Addresses and routes.
     pub layout: Layout,
-    /// Somebody on a bridge inside the pod, which forwards for them.
+    /// Whether there is a host on a bridge inside the pod, for which the pod forwards.
     pub inner: bool,
     /// Settings of the pod's network namespace.
     pub sysctls: &'static [(&'static str, &'static str)],
-    /// What the proxy listens on, on both its ports.
+    /// The addresses that the proxy listens on, on both its ports.
     pub proxy: &'static [Bind],
     /// Whether there are DNS servers, in the pod and outside, and the proxy's agent.
     pub dns: bool,
-    /// Whether the proxy listens before the interception is in force.
+    /// Whether the proxy listens before the interception starts.
     pub proxy_first: bool,
-    /// Who opens a socket before the interception is in force.
+    /// The roles that open a socket before the interception starts.
     pub old_sockets: &'static [Role],
-    /// Who has connected where before the interception is in force.
+    /// The roles that connect before the interception starts, and where.
     pub old_connections: &'static [(Role, &'static str)],
 }
 
@@ -96,7 +96,7 @@ impl Setup {
     }
 }
 
-/// A pod, its interception, and its peer. All of it goes when dropped.
+/// A pod, its interception, and its peer. Everything is deleted when dropped.
 pub struct World {
     // Dropped in this order: detached, then the actors, their namespaces, and the cgroup.
     interception: Option<Attachment>,
@@ -148,7 +148,7 @@ impl World {
         if let Some(inner) = &self.inner {
             put_inside(&self.pod, &self.peer, inner)?;
         }
-        // Apps may serve any port; a kernel must not doubt the addresses it is sent.
+        // Apps may serve any port.
         self.pod
             .sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
         for (name, value) in self.setup.sysctls {
@@ -157,7 +157,7 @@ impl World {
         Ok(())
     }
 
-    /// Puts the interception in force, and starts the proxy before if that is how it is to be.
+    /// Starts the interception, and the proxy before it if `proxy_first`.
     fn intercept(&mut self) -> Result<()> {
         if self.setup.proxy_first {
             self.start_proxy()?;
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Puts other settings in force, and has the proxy listen where they say.
+    /// Applies other settings, and restarts the proxy's listeners for them.
     pub fn set(&mut self, settings: &Settings) -> Result<()> {
         self.stop_proxy()?;
         let old = mem::replace(&mut self.setup.settings, settings.clone());
@@ -211,27 +211,27 @@ impl World {
         self.interception = None;
     }
 
-    /// What makes the interception.
+    /// The mechanism of its interception.
     #[must_use]
     pub const fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 
-    /// What it was made from.
+    /// Its configuration.
     #[must_use]
     pub const fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// The IPv4 sockets that were opened before the interception was in force, in the order of
+    /// The IPv4 sockets that were opened before the interception started, in the order of
     /// [`Setup::old_sockets`].
     #[must_use]
     pub fn old_sockets(&self) -> &[Handle] {
         &self.old_sockets
     }
 
-    /// The connections that were made before the interception was in force, in the order of
-    /// [`Setup::old_connections`]; the servers have introduced themselves.
+    /// The connections that were made before the interception started, in the order of
+    /// [`Setup::old_connections`]; the servers' introductions are read.
     #[must_use]
     pub fn old_connections(&self) -> &[Handle] {
         &self.old_connections
@@ -249,7 +249,7 @@ impl World {
         &self.peer
     }
 
-    /// The cgroup that everything is in.
+    /// The common cgroup of everything.
     #[must_use]
     pub const fn cgroup(&self) -> &Cgroup {
         &self.cgroup

@@ -1,7 +1,7 @@
-//! The actor's side: a process that makes the system calls it is told to.
+//! The actor's side: a process that makes the system calls that it receives as requests.
 //!
-//! One request a line on stdin, one reply a line on stdout, both JSON. Between requests it serves
-//! its identity listeners.
+//! Each request is one line on stdin, each reply one line on stdout, both JSON. Between requests
+//! the process serves its identity listeners.
 
 pub(crate) mod options;
 
@@ -29,13 +29,13 @@ pub(crate) use sockets::above;
 
 use super::protocol::{self, Reply, Request};
 
-/// The life of an actor: goes to its place, says so, and does what it is told until stdin ends.
+/// Enters the namespaces and runs the actor, until stdin is closed.
 pub fn run(config: &ActorConfig) -> Result<()> {
     config.enter()?;
     run_here(&config.name)
 }
 
-/// The life of an actor that is where it is to be.
+/// Runs the actor in the process's current namespaces, until stdin is closed.
 pub fn run_here(name: &str) -> Result<()> {
     send_reply(&Reply::Done)?;
     let mut actor = ActorProcess {
@@ -54,12 +54,12 @@ struct ActorProcess {
     sockets: Sockets,
     identity: Identity,
     dns: DnsServer,
-    /// What has come in on stdin and is not yet a line.
+    /// Input from stdin that is not a complete line yet.
     input: Vec<u8>,
 }
 
 impl ActorProcess {
-    /// Waits for something to do and does it. False at the end of stdin.
+    /// Waits for input and handles it. False at the end of stdin.
     fn turn(&mut self) -> Result<bool> {
         let stdin = io::stdin();
         let ready = {

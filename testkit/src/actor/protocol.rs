@@ -1,4 +1,4 @@
-//! What an actor can be told to do, and what it answers.
+//! The requests to an actor, and its replies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -27,7 +27,7 @@ impl Family {
     }
 }
 
-/// What a socket speaks.
+/// The transport protocol of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
@@ -38,7 +38,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// The level that `SO_ORIGINAL_DST` is asked at.
+/// The level of a `getsockopt(SO_ORIGINAL_DST)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
     /// `SOL_IP`.
@@ -47,7 +47,7 @@ pub enum Level {
     Ipv6,
 }
 
-/// A socket option and what to set it to.
+/// A socket option and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SocketOption {
     /// `SO_REUSEADDR`
@@ -66,7 +66,7 @@ pub enum SocketOption {
     UnicastInterfaceV6(String),
     /// `IPV6_PKTINFO`, for every datagram of the socket.
     PacketInfoV6(String),
-    /// `SO_LINGER` of no time: closing resets the connection.
+    /// `SO_LINGER` with a timeout of 0: closing resets the connection.
     ResetOnClose,
     /// `IP_TRANSPARENT`
     Transparent,
@@ -74,11 +74,11 @@ pub enum SocketOption {
     TransparentV6,
     /// `IP_FREEBIND`, of both families.
     FreeBind,
-    /// `IP_OPTIONS`: four that do nothing, in every packet.
+    /// `IP_OPTIONS`: four no-operation options, in every packet.
     IpOptions,
-    /// `IP_OPTIONS`: a loose source route by way of an address.
+    /// `IP_OPTIONS`: a loose source route via an address.
     SourceRoute(Ipv4Addr),
-    /// `IPV6_RTHDR`: a segment routing header by way of an address.
+    /// `IPV6_RTHDR`: a segment routing header via an address.
     RoutingHeader(Ipv6Addr),
     /// `SO_MARK`
     Mark(u32),
@@ -88,20 +88,20 @@ pub enum SocketOption {
     Md5Key(SocketAddr),
     /// `TCP_FASTOPEN_CONNECT`
     FastOpenConnect,
-    /// `TCP_FASTOPEN`: how many connections may wait whose handshake is not done.
+    /// `TCP_FASTOPEN`: the maximum number of connections whose handshake is not complete.
     FastOpen(u32),
 }
 
-/// What `IP_PKTINFO` and `IPV6_PKTINFO` say of a datagram.
+/// The interface and source of a datagram, for `IP_PKTINFO` and `IPV6_PKTINFO`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketInfo {
-    /// The name of the interface that it is to leave by.
+    /// The name of the outgoing interface.
     pub interface: Option<String>,
-    /// The address that it is to come from. Its family chooses the option.
+    /// The source address. Its family selects the option.
     pub source: IpAddr,
 }
 
-/// One thing to do. Those that wait give up after some seconds.
+/// A request to an actor. Those that wait have a timeout of some seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the variants say what the fields are")]
 pub enum Request {
@@ -116,29 +116,29 @@ pub enum Request {
     Bind { socket: Handle, address: SocketAddr },
     /// `listen(2)`
     Listen { socket: Handle },
-    /// `socket(2)`, `bind(2)` and `listen(2)` on `count` addresses, each by one above the last, and
-    /// `close(2)` unless they are to stay open.
+    /// `socket(2)`, `bind(2)` and `listen(2)` on `count` consecutive addresses, and `close(2)`
+    /// unless they are to stay open.
     ListenOnMany {
         first: SocketAddr,
         count: u32,
         stay_open: bool,
     },
-    /// `listen(2)` with room for one connection that nobody has accepted yet.
+    /// `listen(2)` with a backlog of one connection.
     ListenForOne { socket: Handle },
-    /// Hands a listening socket to the identity server: see [`Introduction`]. A UDP socket answers
-    /// every datagram: see [`IdentityReply`].
+    /// Serves a listening socket with the identity server: see [`Introduction`]. A UDP socket
+    /// replies to every datagram: see [`IdentityReply`].
     Serve { socket: Handle },
-    /// Hands a listening or UDP socket to the DNS server.
+    /// Serves a listening or UDP socket with the DNS server.
     ServeDns { socket: Handle, zone: Zone },
-    /// How many queries the DNS server has had: [`Reply::Queries`].
+    /// The number of queries that the DNS server has received: [`Reply::Queries`].
     Queries,
     /// `connect(2)` that waits for the connection.
     Connect { socket: Handle, address: SocketAddr },
-    /// `connect(2)` on a socket made non-blocking.
+    /// `connect(2)` on a non-blocking socket.
     ConnectStart { socket: Handle, address: SocketAddr },
-    /// `poll(2)` for the end of a started connect, then `SO_ERROR`.
+    /// `poll(2)` for the result of a started connect, then `SO_ERROR`.
     ConnectFinish { socket: Handle },
-    /// `connect(2)` to `AF_UNSPEC`, which dissolves a connection.
+    /// `connect(2)` to `AF_UNSPEC`, which disconnects the socket.
     Disconnect { socket: Handle },
     /// `accept(2)`
     Accept { socket: Handle },
@@ -166,7 +166,7 @@ pub enum Request {
         data: String,
         info: PacketInfo,
     },
-    /// `recvfrom(2)`, one datagram, which stays if `peek`.
+    /// `recvfrom(2)`, one datagram, which stays in the queue if `peek`.
     ReceiveFrom { socket: Handle, peek: bool },
     /// `recvmmsg(2)` until there are `count` datagrams.
     ReceiveMany { socket: Handle, count: usize },
@@ -184,30 +184,31 @@ pub enum Request {
     },
     /// `setgid(2)`, then `setuid(2)`, of the actor itself.
     SetUser { uid: u32, gid: u32 },
-    /// `setfsgid(2)` and `setfsuid(2)`: whose the actor's sockets are, with all its capabilities.
+    /// `setfsgid(2)` and `setfsuid(2)`: the owner of the actor's new sockets. It keeps its
+    /// capabilities.
     SetSocketOwner { uid: u32, gid: u32 },
     /// Opens the unix socket at which another actor may offer a socket.
     Expect { at: String },
-    /// Passes a copy of a socket to the actor that expects one there.
+    /// Passes a copy of a socket to the actor that listens at this unix socket.
     Offer { socket: Handle, at: String },
-    /// Takes the socket that was offered.
+    /// Receives the socket that was offered.
     Take,
     /// `close(2)`
     Close { socket: Handle },
-    /// Resets every connection and closes every socket that the identity server does not have.
+    /// Resets every connection and closes every socket, except those of the identity server.
     CloseAll,
 }
 
-/// What came of a [`Request`].
+/// The result of a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// It succeeded and there is no more to tell.
+    /// Success, without a value.
     Done,
     /// The new socket.
     Socket(Handle),
-    /// The name asked for.
+    /// The requested socket address.
     Name(SocketAddr),
-    /// What was received; nothing at the end of the stream.
+    /// The received data; empty at the end of the stream.
     Data(String),
     /// How many queries there were.
     Queries {
@@ -218,58 +219,58 @@ pub enum Reply {
     },
     /// The datagrams that were received.
     Datagrams(Vec<Datagram>),
-    /// What poll saw, and `SO_ERROR`.
+    /// The events that `poll(2)` returned, and `SO_ERROR`.
     Polled {
         /// The names of the events.
         events: String,
         /// The errno's name, if there was one.
         error: Option<String>,
     },
-    /// The answer to `SO_ORIGINAL_DST`.
+    /// The result of `SO_ORIGINAL_DST`.
     Original {
-        /// What is in the buffer.
+        /// The address in the buffer.
         address: SocketAddr,
-        /// The length that the kernel says.
+        /// The length that the kernel returned.
         length: usize,
     },
     /// The name of the errno.
     Error(String),
 }
 
-/// What a DNS server knows: every name has the same addresses.
+/// The records of a DNS server: every name has the same addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
     /// The `A` record.
     pub v4: Ipv4Addr,
     /// The `AAAA` record.
     pub v6: Ipv6Addr,
-    /// Whether answers are too long for UDP.
+    /// Whether responses are too long for UDP.
     pub is_long: bool,
 }
 
 /// A datagram that was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
-    /// What is in it.
+    /// Its payload.
     pub data: String,
-    /// Where it says that it comes from.
+    /// Its source address.
     pub sender: SocketAddr,
 }
 
-/// What a UDP identity server answers.
+/// The reply of a UDP identity server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityReply {
     /// The actor's name and the socket's port.
     pub server: String,
     /// `getsockname` of the socket.
     pub local: String,
-    /// Where the datagram came from.
+    /// The datagram's source address.
     pub peer: String,
-    /// What was in it.
+    /// Its payload.
     pub query: String,
 }
 
-/// What an identity server tells whoever connects, in one line, before it sends back whatever it
+/// The first line that an identity server sends to each client, before it echoes the bytes that it
 /// receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {

@@ -1,10 +1,10 @@
-//! What may stand after a path's question mark.
+//! The parameters of a request's query string.
 
 use serde::Deserialize;
 
 use super::{selector::Selector, status::Failure};
 
-/// `ListOptions`, and what creating takes, which is not looked at.
+/// `ListOptions`, and the parameters of create requests, which are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Parameters {
@@ -21,14 +21,14 @@ pub(super) struct Parameters {
     pub(super) send_initial_events: Option<String>,
 }
 
-/// The state that is asked for.
+/// The requested resource version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
-    /// The newest: nothing was said.
+    /// The newest: no version was given.
     Newest,
     /// Any: 0.
     Any,
-    /// This one.
+    /// At least this one.
     At(u64),
 }
 

@@ -11,7 +11,7 @@ pub(super) enum Kind {
     Merge,
     /// RFC 6902.
     Json,
-    /// Kubernetes' own, whose lists are merged by keys.
+    /// Kubernetes' own, which merges lists by keys.
     Strategic,
 }
 
@@ -64,7 +64,7 @@ fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-/// Lists would be merged by keys that only Kubernetes' types tell.
+/// Merging lists requires keys that only Kubernetes' types define.
 fn ensure_no_lists(patch: &Value) -> Result<(), Failure> {
     match patch {
         Value::Array(_) => Err(Failure::internal(

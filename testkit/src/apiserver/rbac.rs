@@ -1,5 +1,5 @@
-//! Authentication and authorization, as the real one has them (RBAC): a `ServiceAccount` that is there
-//! may do what the roles say that are bound to it.
+//! Authentication and authorization as in the real one (RBAC): an existing `ServiceAccount` has the
+//! permissions of the roles that are bound to it.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize as _;
@@ -14,14 +14,14 @@ use super::{
 
 const GROUP: &str = "rbac.authorization.k8s.io/v1";
 
-/// Whose requests are served.
+/// The account whose requests are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) namespace: String,
     pub(super) name: String,
 }
 
-/// What a request is for.
+/// The verb and the object of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Attributes<'a> {
     verb: &'a str,
@@ -37,7 +37,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Refuses what `account` may not do.
+/// Refuses a request that `account` is not permitted to make.
 pub(super) fn authorize(
     store: &Store,
     account: &Account,

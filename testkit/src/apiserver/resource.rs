@@ -1,17 +1,17 @@
-//! What there is, and what a path means.
+//! The kinds of objects, and the meaning of a path.
 
 /// A kind of objects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Its group, nothing for the core's.
+    /// Its group, empty for the core group.
     pub group: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// What it is called in paths and in rules.
+    /// Its name in paths and in rules.
     pub plural: &'static str,
-    /// What its objects call themselves.
+    /// Its `kind`.
     pub kind: &'static str,
-    /// Whether each is in a namespace.
+    /// Whether it is namespaced.
     pub namespaced: bool,
 }
 
@@ -74,7 +74,7 @@ pub const RESOURCES: [Resource; 17] = [
 ];
 
 impl Resource {
-    /// The one whose objects say that they are of `api_version` and `kind`.
+    /// The resource with this `apiVersion` and `kind`.
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<&'static Self> {
         RESOURCES
@@ -93,21 +93,21 @@ impl Resource {
     }
 }
 
-/// What a request is about.
+/// The subject of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target<'a> {
     /// The kind.
     pub(super) resource: &'static Resource,
-    /// In which namespace, if only in one.
+    /// Its namespace, if only one.
     pub(super) namespace: Option<&'a str>,
-    /// The one object, if it is about one.
+    /// The object's name, if the request is about one object.
     pub(super) name: Option<&'a str>,
-    /// A part of it: `status`.
+    /// The subresource: `status`.
     pub(super) part: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
-    /// What `path` means: `/api/v1/namespaces/default/pods/web`.
+    /// The subject of `path`: `/api/v1/namespaces/default/pods/web`.
     #[must_use]
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let mut parts = path.strip_prefix('/')?.split('/');
@@ -119,7 +119,7 @@ impl<'a> Target<'a> {
         let version = parts.next()?;
         let rest: Vec<_> = parts.collect();
         let (namespace, rest) = match rest[..] {
-            // Of a namespace itself there is no more than its name and a part.
+            // The path of a namespace itself has at most a name and a subresource.
             ["namespaces", namespace, _, ..] if rest[2] != "status" => {
                 (Some(namespace), &rest[2..])
             }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What an object's fields must be.
+/// The required values of an object's fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector(Vec<Requirement>);
 
@@ -13,7 +13,7 @@ struct Requirement {
     equal: bool,
 }
 
-/// The fields that the real one selects by, of the kinds that are served.
+/// The fields that the real one can select by, of the supported kinds.
 const FIELDS: [&str; 8] = [
     "metadata.name",
     "metadata.namespace",
@@ -26,7 +26,7 @@ const FIELDS: [&str; 8] = [
 ];
 
 impl Selector {
-    /// Reads one; the error is what the real one says.
+    /// Parses one; the error is the real one's.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parts = text.split(',').filter(|part| !part.is_empty());
         parts
@@ -35,7 +35,7 @@ impl Selector {
             .map(Self)
     }
 
-    /// The one object that can be selected, if its name must be this.
+    /// The name of the one object that this selects, if it requires a name.
     #[must_use]
     pub(super) fn name(&self) -> Option<&str> {
         let mut named = self.0.iter();

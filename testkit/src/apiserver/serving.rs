@@ -1,4 +1,4 @@
-//! What becomes of a request.
+//! Handling requests.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::{
     watching,
 };
 
-/// More than this nobody sends.
+/// More than any client sends.
 const MAX_BODY: usize = 1 << 20;
 
 /// The server, as axum has it.
@@ -31,7 +31,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
     Router::new().fallback(serve).with_state(state)
 }
 
-/// A request, read.
+/// A parsed request.
 struct ParsedRequest {
     verb: String,
     path: String,
@@ -163,7 +163,7 @@ fn list(
         store.next(token, limit)?
     } else {
         let current = store.version();
-        // The watch cache, which answers for version 0, tells all at once.
+        // The watch cache, which serves version 0, ignores the limit.
         let limit = match parameters.version()? {
             Version::At(requested) if requested > current => {
                 return Err(Failure::too_large(requested, current));
@@ -264,7 +264,7 @@ fn create(inner: &mut Inner, target: &Target<'_>, body: &Value) -> Result<Respon
     Ok((StatusCode::CREATED, Json(object)).into_response())
 }
 
-/// Who names a version wants to change that one.
+/// An object with a resource version replaces only that version.
 fn ensure_unchanged(old: &Value, new: &Value, target: &Target<'_>) -> Result<(), Failure> {
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     let named = version(new);

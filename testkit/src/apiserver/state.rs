@@ -1,4 +1,4 @@
-//! What the server's handlers and the test share.
+//! The state that the server's handlers and the test share.
 
 use std::{
     collections::BTreeSet,
@@ -11,49 +11,49 @@ use tokio::sync::watch;
 
 use super::{rbac::Account, store::Store};
 
-/// A request that came in.
+/// A request that was received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
-    /// As rules name it: `get`, `list`, `watch`, `create`, `patch` ...; the method, where there is no
-    /// such resource.
+    /// The verb in the words of RBAC rules: `get`, `list`, `watch`, `create`, `patch` ...; the HTTP
+    /// method for an unknown resource.
     pub verb: String,
-    /// What it was about.
+    /// The path.
     pub path: String,
-    /// The rest of it.
+    /// The query string.
     pub query: String,
-    /// What was sent.
+    /// The request body.
     pub body: Value,
-    /// What was answered.
+    /// The status code of the response.
     pub status: u16,
 }
 
-/// What goes wrong.
+/// The injected failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
-    /// How long every answer takes.
+    /// The delay of every response.
     pub(super) delay: Duration,
-    /// Everything is answered by 503.
+    /// Whether every response is 503.
     pub(super) unavailable: bool,
-    /// Watches that begin with all objects are refused, as by servers before 1.32.
+    /// Whether watches that start with all objects are refused, as by servers before 1.32.
     pub(super) no_streaming_lists: bool,
-    /// Objects of these names are left out of lists that need not be the newest.
+    /// The names of objects that are missing in lists that need not be the newest.
     pub(super) unlisted: BTreeSet<String>,
 }
 
-/// Something that concerns watches that are under way.
+/// Counters of changes that open watches react to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Signal {
-    /// Counts changes.
+    /// Changes of objects.
     pub(super) changes: u64,
-    /// Counts disconnections: who began at a lower one is cut off.
+    /// Disconnections: a watch that started at a lower count is closed.
     pub(super) disconnections: u64,
-    /// Counts expirations: who began at a lower one is told 410.
+    /// Expirations: a watch that started at a lower count gets 410.
     pub(super) expirations: u64,
-    /// Counts bookmarks.
+    /// Bookmarks.
     pub(super) bookmarks: u64,
 }
 
-/// All of it.
+/// The whole state of the server.
 #[derive(Debug)]
 pub(super) struct State {
     inner: Mutex<Inner>,
@@ -64,7 +64,7 @@ pub(super) struct State {
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) faults: Faults,
-    /// Whose requests are served; without it all is allowed.
+    /// The account whose requests are served; `None` allows everything.
     pub(super) account: Option<Account>,
     pub(super) recorded: Vec<Recorded>,
 }
@@ -83,7 +83,7 @@ impl State {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes objects, and tells those who watch.
+    /// Changes objects, and notifies watches.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let done = change(&mut self.lock().store);
         self.signal(|signal| signal.changes += 1);
@@ -98,7 +98,7 @@ impl State {
         self.signal.subscribe()
     }
 
-    /// How many watches are under way.
+    /// The number of open watches.
     pub(super) fn watches(&self) -> usize {
         self.signal.receiver_count()
     }

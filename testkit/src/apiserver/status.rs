@@ -1,4 +1,4 @@
-//! Failures, as Kubernetes tells them: `metav1.Status`.
+//! Failures in Kubernetes' format: `metav1.Status`.
 
 use axum::{
     Json,
@@ -55,7 +55,7 @@ impl Failure {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
-    /// 409 of a name that is taken.
+    /// 409 for a name that exists.
     pub(super) fn exists(what: &str) -> Self {
         Self::new(
             StatusCode::CONFLICT,
@@ -64,7 +64,7 @@ impl Failure {
         )
     }
 
-    /// 409 of an object that has changed meanwhile.
+    /// 409 for an object that was changed in the meantime.
     pub(super) fn conflict(what: &str) -> Self {
         let message = format!(
             "Operation cannot be fulfilled on {what}: the object has been modified; please apply your changes to the latest version and try again"
@@ -72,7 +72,7 @@ impl Failure {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }
 
-    /// 410 of a version that is no longer known.
+    /// 410 for a version whose history is deleted.
     pub(super) fn expired(requested: u64, oldest: u64) -> Self {
         let message = format!("too old resource version: {requested} ({oldest})");
         Self::new(StatusCode::GONE, "Expired", message)
@@ -98,13 +98,13 @@ impl Failure {
         )
     }
 
-    /// 504 of a version that has not come yet.
+    /// 504 for a version that does not exist yet.
     pub(super) fn too_large(requested: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {requested}, current: {current}");
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
     }
 
-    /// The object that says so.
+    /// The `Status` object.
     #[must_use]
     pub(super) fn to_object(&self) -> Value {
         json!({

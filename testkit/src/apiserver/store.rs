@@ -1,4 +1,4 @@
-//! Objects and their history, by resource versions, as etcd and the watch cache keep them.
+//! Objects and their history by resource version, as etcd and the watch cache keep them.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::{
     status::Failure,
 };
 
-/// Where an object is: its kind's index, its namespace, its name.
+/// The key of an object: its group, its kind, its namespace, its name.
 type Key = (&'static str, &'static str, String, String);
 
-/// What one change did.
+/// One change of an object.
 #[derive(Clone, Debug)]
 struct Change {
     version: u64,
@@ -22,15 +22,15 @@ struct Change {
     after: Option<Value>,
 }
 
-/// All objects, and what has happened to them.
+/// All objects, and their history.
 #[derive(Debug)]
 pub(super) struct Store {
     version: u64,
     objects: BTreeMap<Key, Value>,
     history: Vec<Change>,
-    /// Changes up to this version are forgotten.
+    /// The history up to this version is deleted.
     forgotten: u64,
-    /// What is left of lists that are told in parts, by their tokens.
+    /// The remaining parts of lists that are returned in parts, by continue token.
     parts: BTreeMap<String, (u64, Vec<Value>)>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Store {
 pub(super) struct Listed {
     pub(super) version: u64,
     pub(super) items: Vec<Value>,
-    /// What the rest is asked for by, and how much it is.
+    /// The continue token of the rest, and the number of its items.
     pub(super) rest: Option<(String, usize)>,
 }
 
@@ -56,7 +56,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// The version that everything has now.
+    /// The current resource version.
     pub(super) const fn version(&self) -> u64 {
         self.version
     }
@@ -66,8 +66,7 @@ impl Store {
         self.objects.get(&key(resource, namespace, name))
     }
 
-    /// Makes an object, or puts it in the place of the one of that name. Answers with it as it is
-    /// now.
+    /// Creates or replaces an object. Returns it with its new version.
     pub(super) fn put(&mut self, resource: &'static Resource, mut object: Value) -> Value {
         self.version += 1;
         let metadata = &mut object["metadata"];
@@ -92,7 +91,7 @@ impl Store {
             return false;
         };
         self.version += 1;
-        // The last state is told with the version of the removal.
+        // The last state is reported with the version of the removal.
         before["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.remember(resource, Some(before), None);
         true
@@ -112,15 +111,15 @@ impl Store {
         });
     }
 
-    /// Forgets what has happened: who has not heard of it must list again.
+    /// Deletes the history: a watch from an older version must list again.
     pub(super) fn forget(&mut self) {
-        // Else who has heard of everything would not need to.
+        // So that a watch from the current version must list again as well.
         self.version += 1;
         self.forgotten = self.version;
         self.parts.clear();
     }
 
-    /// All objects of a kind, or of one namespace, that are selected.
+    /// The selected objects of a kind, in all namespaces or in one.
     pub(super) fn list(&self, target: &Target<'_>, selector: &Selector) -> Vec<Value> {
         let Resource { group, plural, .. } = target.resource;
         let is_wanted = |(of_group, of, namespace, name): &Key| {
@@ -136,7 +135,7 @@ impl Store {
             .collect()
     }
 
-    /// The first part of `items`, no longer than `limit`; the rest waits.
+    /// The first part of `items`, at most `limit` long; the rest is stored.
     pub(super) fn cut(&mut self, version: u64, mut items: Vec<Value>, limit: usize) -> Listed {
         let rest = (limit > 0 && items.len() > limit).then(|| items.split_off(limit));
         let rest = rest.map(|rest| {
@@ -168,7 +167,7 @@ impl Store {
         Ok(self.cut(version, items, limit))
     }
 
-    /// Whether it can still be told what has happened after `version`.
+    /// An error if the history after `version` is deleted.
     pub(super) fn ensure_known(&self, version: u64) -> Result<(), Failure> {
         if version < self.forgotten {
             return Err(Failure::expired(version, self.forgotten));
@@ -176,8 +175,8 @@ impl Store {
         Ok(())
     }
 
-    /// What has happened after `version`, as watch events of those who select so. A watch that is
-    /// under way misses nothing, whatever has been forgotten.
+    /// The changes after `version`, as watch events for this selector. An open watch misses
+    /// nothing, even if the history is deleted for new watches.
     pub(super) fn since(
         &self,
         version: u64,
@@ -211,7 +210,8 @@ impl Change {
             (None, Some(object)) => Some(event("ADDED", object)),
             (Some(_), Some(object)) => Some(event("MODIFIED", object)),
             (Some(object), None) => {
-                // It may only be selected no longer: then too it is told as it was, as of now.
+                // It may only be selected no longer: in that case too the event has the old state
+                // and the new version.
                 let mut object = object.clone();
                 object["metadata"]["resourceVersion"] = json!(self.version.to_string());
                 Some(event("DELETED", &object))

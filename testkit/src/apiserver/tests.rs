@@ -1,4 +1,4 @@
-//! The server, as kube's own client and watcher see it.
+//! The server, as kube's own client and watcher use it.
 
 use std::{pin::pin, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::ApiServer;
 
-/// How long an event may take.
+/// Time limit of an event.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn pod(name: &str, node: &str) -> serde_json::Value {
@@ -32,7 +32,7 @@ fn pod(name: &str, node: &str) -> serde_json::Value {
 
 fn client(server: &ApiServer) -> Client {
     let mut config = Config::new(server.url().parse().expect("a URL"));
-    // What the server says is looked at, not what comes of asking it again and again.
+    // Without retries: the test checks the server's responses.
     config.default_retry = false;
     Client::try_from(config).expect("a client")
 }
@@ -50,7 +50,7 @@ fn run(test: impl Future<Output = Result<()>>) {
         .expect("the test");
 }
 
-/// What the watcher tells next: `init`, `listed a`, `all`, `a`, `gone a`, `error`.
+/// The watcher's next event: `init`, `listed a`, `all`, `a`, `deleted a`, `error`.
 async fn next(events: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Unpin)) -> String {
     let event = timeout(EVENT_TIMEOUT, events.next())
         .await
@@ -61,7 +61,7 @@ async fn next(events: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Un
         Ok(Event::InitApply(pod)) => format!("listed {}", pod.name_any()),
         Ok(Event::InitDone) => "all".to_owned(),
         Ok(Event::Apply(pod)) => pod.name_any(),
-        Ok(Event::Delete(pod)) => format!("gone {}", pod.name_any()),
+        Ok(Event::Delete(pod)) => format!("deleted {}", pod.name_any()),
         Err(_) => "error".to_owned(),
     }
 }
@@ -75,8 +75,8 @@ async fn expect(
     }
 }
 
-/// Until the watch after a list has begun: what happens before it is told all the same, but a fault
-/// would have nothing to hit.
+/// Waits until the watch after a list has started: earlier changes are reported as well, but a
+/// fault would not affect any watch.
 async fn until_watched(server: &ApiServer) {
     let watched = async {
         while server.watches() == 0 {
@@ -98,10 +98,10 @@ fn a_watcher_is_told_what_happens_on_its_node() {
         server.put(pod("elsewhere", "two"))?;
         server.put(pod("a", "one"))?;
         server.remove("v1", "Pod", "shop", "b")?;
-        expect(&mut events, &["b", "a", "gone b"]).await;
-        // Out of what is selected.
+        expect(&mut events, &["b", "a", "deleted b"]).await;
+        // No longer selected.
         server.put(pod("a", "two"))?;
-        expect(&mut events, &["gone a"]).await;
+        expect(&mut events, &["deleted a"]).await;
         Ok(())
     });
 }
@@ -115,7 +115,7 @@ fn what_happens_between_list_and_watch_is_told() {
         assert_eq!(server.watches(), 0);
         server.put(pod("a", "one"))?;
         server.remove("v1", "Pod", "shop", "a")?;
-        expect(&mut events, &["a", "gone a"]).await;
+        expect(&mut events, &["a", "deleted a"]).await;
         Ok(())
     });
 }
@@ -219,7 +219,7 @@ fn lists_come_in_parts_of_one_moment() {
             second.metadata.resource_version,
             first.metadata.resource_version
         );
-        // The cache tells all at once.
+        // The cache ignores the limit.
         let all = pods.list(&ListParams::default().match_any()).await?;
         assert_eq!(all.items.len(), 2);
         Ok(())
@@ -285,7 +285,7 @@ fn a_server_may_be_slow_or_unavailable() {
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
-/// Lets an account do this with pods, and nothing else.
+/// Permits an account these verbs on pods, and nothing else.
 fn grant(server: &ApiServer, verbs: &[&str]) -> Result<()> {
     let account = json!({"kind": "ServiceAccount", "namespace": "mesh", "name": "agent"});
     for object in [
@@ -302,7 +302,7 @@ fn grant(server: &ApiServer, verbs: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The real one authorizes a request once, when it begins.
+/// The real one authorizes a request once, when it starts.
 #[test]
 fn a_watch_goes_on_when_its_rights_are_deleted() {
     run(async {

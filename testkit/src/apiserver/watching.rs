@@ -1,4 +1,4 @@
-//! A watch: a line for each event, until somebody has enough.
+//! A watch: one line for each event, until the client closes it.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
     store::event,
 };
 
-/// How long a watch goes on that does not say.
+/// The duration of a watch without a timeout.
 const DEFAULT_TIMEOUT_SECONDS: u64 = 1800;
 
 struct Watch {
@@ -39,7 +39,7 @@ struct Watch {
     over: bool,
 }
 
-/// Begins one.
+/// Starts a watch.
 pub(super) fn start(
     state: &Arc<State>,
     inner: &Inner,
@@ -55,7 +55,7 @@ pub(super) fn start(
         Version::Any | Version::At(_) if parameters.wants_initial_events() => {
             (store.version(), initial())
         }
-        // Who does not say from where is told what there is.
+        // A watch without a start version gets all current objects first.
         _ => (store.version(), initial()),
     };
     let mut lines: VecDeque<_> = objects
@@ -65,7 +65,7 @@ pub(super) fn start(
     if parameters.wants_initial_events() {
         lines.push_back(bookmark(target, version, true));
     }
-    // A version that is gone is told in the watch, as the watch cache does.
+    // A deleted version is reported in the watch, as the watch cache does.
     let known = store.ensure_known(version);
     let over = known.is_err();
     if let Err(failure) = known {
@@ -100,7 +100,7 @@ pub(super) fn start(
 }
 
 impl Watch {
-    /// The next line; an error cuts the connection off in the middle.
+    /// The next line; an error closes the connection in the middle.
     async fn next(&mut self) -> Option<io::Result<String>> {
         loop {
             if let Some(line) = self.lines.pop_front() {
@@ -122,7 +122,7 @@ impl Watch {
         }
     }
 
-    /// Takes up what has happened.
+    /// Adds the events of the changes since the last call.
     fn collect_events(&mut self, now: Signal) {
         let Some(target) = Target::parse(&self.path) else {
             self.over = true;

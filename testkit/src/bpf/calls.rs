@@ -1,4 +1,4 @@
-//! What comes between the program of a network namespace and the one that it calls.
+//! A program between the dispatcher of a network namespace and the program that it calls.
 
 use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
 
@@ -8,14 +8,14 @@ use super::{
     programs::{AttachType, instruction, load},
 };
 
-/// How many words a call has.
+/// The number of words of a call.
 pub const WORDS: usize = 4;
 
-/// How far away another look-up's context lies: on another kernel stack.
+/// The distance of another lookup's context: it is on another kernel stack.
 const ELSEWHERE: i32 = 0x4000;
 
-/// A program that every network namespace's own calls in the place of the shared one, which it calls
-/// itself, after it has done to the slot what another look-up's call does.
+/// A program that the dispatcher of one network namespace calls instead of the shared one. It
+/// modifies the slot as the call of another lookup does, and then calls the shared program.
 pub struct Between {
     shared: Map,
     _fd: OwnedFd,
@@ -23,8 +23,8 @@ pub struct Between {
 }
 
 impl Between {
-    /// Puts one there that overwrites these words of each call with those of another look-up, in the
-    /// network namespace with this cookie.
+    /// Installs one, in the network namespace with this cookie, that overwrites these words of each
+    /// call with those of another lookup.
     pub fn overwriting(words: &[usize], cookie: u64) -> io::Result<Self> {
         let calls = Map::at(&pins::map("icept_calls"))?;
         let next = Map::of_programs()?;
@@ -43,7 +43,7 @@ impl Between {
         })
     }
 
-    /// Leaves nothing in its place.
+    /// Removes it without a replacement.
     pub fn leave_none(self) -> io::Result<()> {
         self.shared.remove(&0_u32.to_ne_bytes())
     }

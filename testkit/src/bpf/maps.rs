@@ -1,4 +1,4 @@
-//! Maps.
+//! Maps of the kernel.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -72,30 +72,30 @@ impl Map {
         Self::new(bpf_fd(MAP_CREATE, &mut attributes)?)
     }
 
-    /// Its descriptor, for a program to name.
+    /// Its file descriptor, for a program to refer to.
     pub(super) const fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    /// How many bytes a key has.
+    /// The size of a key in bytes.
     #[must_use]
     pub const fn key_size(&self) -> usize {
         self.key_size
     }
 
-    /// How many bytes a value has.
+    /// The size of a value in bytes.
     #[must_use]
     pub const fn value_size(&self) -> usize {
         self.value_size
     }
 
-    /// How many entries it takes.
+    /// The maximum number of entries.
     #[must_use]
     pub const fn max_entries(&self) -> u32 {
         self.max_entries
     }
 
-    /// The value under `key`.
+    /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
         let mut key = self.checked(key)?;
@@ -112,7 +112,7 @@ impl Map {
         }
     }
 
-    /// Puts `value` under `key`. Not for maps that have a value for each processor.
+    /// Sets the value of `key`. Not for per-CPU maps.
     pub fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let mut key = self.checked(key)?;
         let mut value = value.to_vec();
@@ -142,11 +142,11 @@ impl Map {
         bpf(MAP_DELETE_ELEM, &mut attributes).map(drop)
     }
 
-    /// Every key, as far as others leave the map alone.
+    /// Every key, unless other processes change the map at the same time.
     pub fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         let mut next = vec![0; self.key_size];
-        // Whoever removes the key that we are at makes the kernel begin again.
+        // If another process removes the current key, the kernel starts again.
         while keys.len() <= self.max_entries as usize {
             let last = keys.last_mut();
             let mut attributes = Element {
@@ -165,8 +165,8 @@ impl Map {
         Ok(keys)
     }
 
-    /// Puts in the entries of `keys`, each with a value of zeroes, until no more fit. Answers how
-    /// many went in.
+    /// Adds the entries of `keys`, with values of zeroes, until the map is full. Returns the number
+    /// of added entries.
     pub fn fill(&self, keys: &[u8]) -> io::Result<u32> {
         let count = keys.len() / self.key_size;
         let mut keys = keys.to_vec();

@@ -1,4 +1,4 @@
-//! What Interceptor has pinned.
+//! Interceptor's pins.
 
 use std::{
     fs, io,
@@ -8,13 +8,13 @@ use std::{
 
 use super::{info, open};
 
-/// The folder of the present layout.
+/// The directory of this layout version.
 #[must_use]
 pub fn dir() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/interceptor/v1")
 }
 
-/// The pin of the map of this name: alone, or with the name of its layout.
+/// The pin of a map: its name alone, or with its layout's digest.
 #[must_use]
 pub fn map(name: &str) -> PathBuf {
     let dir = dir().join("maps");
@@ -27,14 +27,14 @@ pub fn map(name: &str) -> PathBuf {
     found.unwrap_or_else(|| dir.join(name))
 }
 
-/// The folder of the network namespace with this cookie.
+/// The directory of the network namespace with this cookie.
 #[must_use]
 pub fn of_netns(cookie: u64) -> PathBuf {
     dir().join("netns").join(cookie.to_string())
 }
 
-/// The links of the cgroup at `path` and of the network namespace with this cookie: which there
-/// are, and which they are.
+/// The links of the cgroup at `path` and of the network namespace with this cookie, with their link
+/// and program IDs.
 pub fn links(cgroup: &Path, cookie: u64) -> io::Result<Vec<String>> {
     let mut links = links_of_cgroup(fs::metadata(cgroup)?.ino())?;
     links.extend(links_in(&of_netns(cookie))?);

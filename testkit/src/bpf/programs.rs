@@ -1,4 +1,4 @@
-//! Programs of other people: small ones that count how often they run, and do a little besides.
+//! Other vendors' programs: small ones that count their runs, and may do one more thing.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{Attributes, address, bpf, bpf_fd, info, maps::Map, number};
 
-/// Where a program runs.
+/// The attach type of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachType {
     /// `connect(2)` by IPv4.
@@ -24,20 +24,20 @@ pub enum AttachType {
     GetSockOpt,
     /// `socket(2)`
     SocketCreate,
-    /// The life of TCP connections.
+    /// The events of TCP connections.
     SockOps,
-    /// The choice of a socket for what comes in.
+    /// The selection of a socket for an incoming packet.
     SkLookup,
-    /// The packets that come in by an interface.
+    /// The packets that an interface receives.
     Ingress,
-    /// The packets that leave by one.
+    /// The packets that an interface sends.
     Egress,
-    /// What the sockets of a sockmap send.
+    /// The messages that the sockets of a sockmap send.
     Sent,
 }
 
 impl AttachType {
-    /// Every place in a cgroup.
+    /// The attach types of cgroups.
     pub const IN_CGROUPS: [Self; 7] = [
         Self::Connect4,
         Self::Connect6,
@@ -48,7 +48,7 @@ impl AttachType {
         Self::SockOps,
     ];
 
-    /// `BPF_PROG_TYPE_…` and the type of attachment.
+    /// `BPF_PROG_TYPE_…` and `BPF_…` attach type.
     pub(super) const fn types(self) -> (u32, u32) {
         match self {
             Self::Connect4 => (18, 10),
@@ -65,7 +65,7 @@ impl AttachType {
         }
     }
 
-    /// The answer that lets things go on.
+    /// The return code that lets the call or packet continue.
     const fn continue_code(self) -> i32 {
         match self {
             // TCX_NEXT
@@ -75,50 +75,50 @@ impl AttachType {
     }
 }
 
-/// What a program does besides counting.
+/// The effect of a program, besides counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing.
+    /// No effect.
     CountOnly,
-    /// The one IPv4 address that is connected to takes the other's place.
+    /// Replaces one IPv4 destination by another.
     Rewrite {
-        /// What the app has named.
+        /// The destination of the app's call.
         from: [u8; 4],
-        /// What it gets.
+        /// The new destination.
         to: [u8; 4],
     },
-    /// `bpf_sock_ops_cb_flags_set`, which sets all flags at once, with these.
+    /// `bpf_sock_ops_cb_flags_set` with these flags, which replaces all others.
     SetCallbackFlags(i32),
-    /// `bpf_skb_vlan_push`: the packet bears a priority, in a tag of VLAN 0.
+    /// `bpf_skb_vlan_push`: tags the packet with a priority and VLAN 0.
     TagPriority,
 }
 
-/// How a program is attached to a cgroup.
+/// The mode of attaching a program to a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Without a flag: shuts out every other.
+    /// Without a flag: no other program can be attached.
     Exclusive,
-    /// `BPF_F_ALLOW_OVERRIDE`: one in a cgroup below replaces it there.
+    /// `BPF_F_ALLOW_OVERRIDE`: a program in a descendant cgroup replaces it there.
     Overridable,
-    /// `BPF_F_ALLOW_MULTI`: beside others.
+    /// `BPF_F_ALLOW_MULTI`: in addition to others.
     Multiple,
 }
 
-/// A loaded program. What it is attached to by [`Program::attach`] keeps it when this is dropped,
-/// and goes with the cgroup.
+/// A loaded program. After [`Program::attach`], the cgroup keeps it until the cgroup is deleted,
+/// even if this is dropped.
 pub struct Program {
     fd: OwnedFd,
     counter: Map,
     attach_type: AttachType,
 }
 
-/// A program that is attached for as long as this lives.
+/// An attached program; detached when dropped.
 pub struct Link {
     _fd: OwnedFd,
 }
 
 impl Program {
-    /// Loads one, under a name that `bpftool` shows.
+    /// Loads one, with a name that `bpftool` shows.
     pub fn load(name: &str, attach_type: AttachType, action: Action) -> io::Result<Self> {
         let counter = Map::counter()?;
         let fd = load(
@@ -133,20 +133,20 @@ impl Program {
         })
     }
 
-    /// Its number.
+    /// Its program ID.
     pub fn id(&self) -> io::Result<u64> {
         // struct bpf_prog_info: type, id, ...
         Ok(info(&self.fd)?[0] >> 32)
     }
 
-    /// How often it has run.
+    /// The number of its runs.
     pub fn runs(&self) -> io::Result<u64> {
         let value = self.counter.get(&[0; 4])?.unwrap_or_default();
         let bytes = value.first_chunk().ok_or(io::ErrorKind::InvalidData)?;
         Ok(u64::from_ne_bytes(*bytes))
     }
 
-    /// Attaches it to a cgroup for as long as that is there.
+    /// Attaches it to a cgroup until the cgroup is deleted.
     pub fn attach(&self, cgroup: &Path, mode: Mode) -> io::Result<()> {
         let cgroup = File::open(cgroup)?;
         let mut attributes = Attach {
@@ -162,7 +162,7 @@ impl Program {
         bpf(PROG_ATTACH, &mut attributes).map(drop)
     }
 
-    /// Takes it from a cgroup.
+    /// Detaches it from a cgroup.
     pub fn detach(&self, cgroup: &Path) -> io::Result<()> {
         let cgroup = File::open(cgroup)?;
         let mut attributes = Attach {
@@ -179,7 +179,7 @@ impl Program {
         self.link_to(number(target))
     }
 
-    /// Attaches it to an interface of the calling thread's network namespace, named by its index.
+    /// Attaches it to an interface of the calling thread's network namespace, by its index.
     pub fn link_to_interface(&self, index: u32) -> io::Result<Link> {
         self.link_to(index)
     }
@@ -195,7 +195,7 @@ impl Program {
     }
 }
 
-/// Loads a program of these instructions.
+/// Loads a program with these instructions.
 pub(super) fn load(name: &str, attach_type: AttachType, mut code: Vec<u64>) -> io::Result<OwnedFd> {
     let mut license = *b"GPL\0";
     let (kind, attach_type) = attach_type.types();
@@ -211,7 +211,7 @@ pub(super) fn load(name: &str, attach_type: AttachType, mut code: Vec<u64>) -> i
     bpf_fd(PROG_LOAD, &mut attributes)
 }
 
-/// Counts, does its deed and gives its answer.
+/// Counts, acts and returns.
 fn code(counter: &Map, action: Action, return_code: i32) -> Vec<u64> {
     let (r0, r1, r2, r3, r6) = (0, 1, 2, 3, 6);
     // r6 = r1 (the context)
@@ -244,7 +244,7 @@ fn code(counter: &Map, action: Action, return_code: i32) -> Vec<u64> {
         code.push(instruction(0xb4, r2, 0, i32::from_ne_bytes(to)));
         code.push(at(instruction(0x63, r6, r2, 0), USER_IP4));
     }
-    // r0 = answer; exit
+    // r0 = return_code; exit
     code.push(instruction(0xb7, r0, 0, return_code));
     code.push(instruction(0x95, 0, 0, 0));
     code
@@ -293,8 +293,8 @@ struct Load {
     attach_type: u32,
 }
 
-// SAFETY: made in this file only, of as many instructions as it says and a license that ends with
-// a zero byte.
+// SAFETY: created in this file only, with the true number of instructions and a license that ends
+// with a zero byte.
 unsafe impl Attributes for Load {}
 
 #[repr(C)]

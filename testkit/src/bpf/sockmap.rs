@@ -1,5 +1,5 @@
-//! Socket acceleration, as other dataplanes have it: what one end of a connection sends is put right
-//! into the queue of the other, past TCP.
+//! Socket acceleration, as other dataplanes have it: what one end of a connection sends is put into
+//! the receive queue of the other, bypassing TCP.
 
 use std::{
     io,
@@ -13,28 +13,28 @@ use super::{
     programs::{Attach, AttachType, PROG_ATTACH, instruction, load},
 };
 
-/// The one key of each map.
+/// The only key of each map.
 const KEY: [u8; 4] = [0; 4];
 
-/// Two connected sockets of this machine whose bytes go past TCP for as long as this lives.
+/// Two connected sockets of this machine whose bytes bypass TCP; until this is dropped.
 pub struct Accelerated {
     _ends: [End; 2],
 }
 
-/// A map of one socket, and what is done with what that sends.
+/// A map with one socket, and the program for its messages.
 struct End {
     map: Map,
     program: Option<OwnedFd>,
 }
 
 impl Accelerated {
-    /// Accelerates a connection both ways.
+    /// Accelerates a connection in both directions.
     pub fn new(one: &impl AsFd, other: &impl AsFd) -> io::Result<Self> {
         let mut ends = [End::new()?, End::new()?];
         let [first, second] = &mut ends;
         first.redirect_to(&second.map)?;
         second.redirect_to(&first.map)?;
-        // A socket takes the program over when it is put into the map.
+        // A socket gets the program when it is added to the map.
         first.map.set(&KEY, &number(one).to_ne_bytes())?;
         second.map.set(&KEY, &number(other).to_ne_bytes())?;
         Ok(Self { _ends: ends })

@@ -1,4 +1,4 @@
-//! How often programs run and how long they take, as the kernel counts while it is asked to.
+//! The number and duration of programs' runs, while the kernel's statistics are enabled.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -8,18 +8,18 @@ const PROG_GET_NEXT_ID: u32 = 11;
 const PROG_GET_FD_BY_ID: u32 = 13;
 const ENABLE_STATS: u32 = 32;
 
-/// The words of `struct bpf_prog_info` that we read.
+/// The words of `struct bpf_prog_info` that are read.
 const NAME: usize = 8;
 const RUN_TIME: usize = 24;
 const RUN_COUNT: usize = 25;
 
-/// The kernel counts for as long as this lives.
+/// Enables the kernel's statistics until dropped.
 pub struct Counting {
     _fd: OwnedFd,
 }
 
 impl Counting {
-    /// Begins.
+    /// Enables them.
     pub fn start() -> io::Result<Self> {
         // BPF_STATS_RUN_TIME
         let mut attributes = Number { number: 0 };
@@ -28,20 +28,20 @@ impl Counting {
     }
 }
 
-/// What a program has done while the kernel counted.
+/// The runs of a program while the statistics were enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The program's number.
+    /// The program ID.
     pub id: u32,
-    /// Its name, of which the kernel keeps 15 characters.
+    /// Its name, truncated by the kernel to 15 characters.
     pub name: String,
-    /// How often it ran.
+    /// The number of runs.
     pub count: u64,
-    /// How long in all.
+    /// Their total duration.
     pub nanoseconds: u64,
 }
 
-/// The runs of every program whose name begins with `prefix`.
+/// The runs of every program whose name starts with `prefix`.
 pub fn runs(prefix: &str) -> io::Result<Vec<Run>> {
     let mut found = Vec::new();
     let mut id = 0;
@@ -68,7 +68,7 @@ fn next_id(after: u32) -> io::Result<Option<u32>> {
     }
 }
 
-/// `None` if it is gone.
+/// `None` if it is unloaded.
 fn run(id: u32) -> io::Result<Option<Run>> {
     let mut attributes = Ids {
         id,

@@ -13,17 +13,17 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-/// How long a call may take. A kubelet waits two minutes.
+/// Time limit of a call. A kubelet waits two minutes.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A connection, which is made when it is first used.
+/// A connection, opened by the first call.
 pub(super) struct Cri {
     runtime: Runtime,
     channel: Channel,
 }
 
 impl Cri {
-    /// A client of whoever listens at `socket`.
+    /// A client of the server at `socket`.
     pub(super) fn new(socket: &Path) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
@@ -35,7 +35,7 @@ impl Cri {
         Ok(Self { runtime, channel })
     }
 
-    /// Calls `RuntimeService` and answers what it says, or why it does not do it.
+    /// Calls a method of `RuntimeService` and returns its response.
     pub(super) fn call<Q, A>(&self, method: &str, request: Q) -> Result<A>
     where
         Q: Message + 'static,

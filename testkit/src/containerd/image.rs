@@ -1,17 +1,19 @@
-//! The one image: busybox. What else a container runs it finds in folders of the node's.
+//! The only image: busybox. All other programs of a container are in mounted directories of the
+//! node.
 //!
-//! It is an archive as `docker save` writes it, which `ctr images import` takes without any registry.
+//! It is an archive in `docker save`'s format, which `ctr images import` accepts without any
+//! registry.
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// The image's name. Nobody has such a registry (RFC 6761).
+/// The image's name. No such registry exists (RFC 6761).
 pub(super) const NAME: &str = "interceptor.test/busybox:1";
 
 const BUSYBOX: &str = "/bin/busybox";
-/// What it is called by: a container's shell, and what a sandbox does.
+/// The program's names: a container's shell, and the sandbox's process.
 const NAMES: [&str; 2] = ["bin/sh", "bin/sleep"];
 
 /// The archive.
@@ -68,7 +70,7 @@ fn header(kind: EntryType) -> Header {
     header
 }
 
-/// This machine's, as images name it.
+/// This machine's architecture, in the words of images.
 const fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") {
         "arm64"

@@ -1,6 +1,6 @@
-//! What a kubelet and a runtime say to each other: of `runtime.v1`'s `api.proto`, the messages and
-//! fields that the tests use, by the numbers that they have there. What is left out here is left out
-//! on the wire.
+//! The messages between kubelet and a runtime: those messages and fields of `runtime.v1`'s
+//! `api.proto` that the tests use, with the same field numbers. Fields that are missing here are
+//! not sent.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct StatusRequest {
 pub(super) struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<RuntimeStatus>,
-    /// `cniconfig` among it.
+    /// Includes `cniconfig`.
     #[prost(map = "string, string", tag = "2")]
     pub(super) info: HashMap<String, String>,
 }
@@ -83,7 +83,7 @@ pub(super) struct LinuxSandboxSecurityContext {
     pub(super) namespace_options: Option<NamespaceOption>,
 }
 
-/// `NamespaceOption`: the network is the pod's (0), which is not said.
+/// `NamespaceOption`: the network is the pod's (0), the default.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct NamespaceOption {
     #[prost(int32, tag = "2")]
@@ -105,7 +105,7 @@ pub(super) struct Id {
     pub(super) id: String,
 }
 
-/// An answer that says nothing.
+/// An empty response.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Nothing {}
 
@@ -123,7 +123,7 @@ pub(super) struct PodSandboxStatusRequest {
 pub(super) struct PodSandboxStatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<PodSandboxStatus>,
-    /// The sandbox's process among it.
+    /// Includes the sandbox's process.
     #[prost(map = "string, string", tag = "2")]
     pub(super) info: HashMap<String, String>,
 }
@@ -243,7 +243,7 @@ pub(super) struct ImageStatusRequest {
     pub(super) image: Option<ImageSpec>,
 }
 
-/// `ImageStatusResponse`: the image, if it is there.
+/// `ImageStatusResponse`: the image, if it exists.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ImageStatusResponse {
     #[prost(message, optional, tag = "1")]

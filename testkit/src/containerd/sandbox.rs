@@ -42,16 +42,16 @@ use crate::{
     world::{Bind, serve},
 };
 
-/// Every container has its processes to itself: `NamespaceMode.CONTAINER`, kubelet's default.
+/// Every container has a PID namespace of its own: `NamespaceMode.CONTAINER`, kubelet's default.
 const OWN_PROCESSES: Option<NamespaceOption> = Some(NamespaceOption { pid: 1 });
 
-/// Reads and writes by pipes of the test's. The shell waits for whoever opens the other ends.
+/// Runs the actor with the test's pipes. The shell waits until their other ends are open.
 const ACTOR: &str = r#"exec /actor here "$0" </pipes/requests >/pipes/replies"#;
 
-/// Where the libraries are that the tests' programs need.
+/// The directories of the libraries that the tests' programs need.
 const LIBRARIES: [&str; 3] = ["/lib", "/lib64", "/usr/lib"];
 
-/// A sandbox, and the containers in it.
+/// A sandbox and its containers.
 pub struct Sandbox<'a> {
     containerd: &'a Containerd,
     containers: BTreeMap<String, Container>,
@@ -59,17 +59,17 @@ pub struct Sandbox<'a> {
     id: String,
     netns: Netns,
     address: IpAddr,
-    /// Whether what is attached goes with the test, and not by what is tested.
+    /// Whether the test detaches the pod, instead of the tested agent.
     is_tests: bool,
 }
 
-/// A network namespace, open: it can be detached when it has no process any more.
+/// An open network namespace: it can be detached when it has no process any more.
 struct Netns {
     path: PathBuf,
     _file: File,
 }
 
-/// A container's name, its actor's, and who it runs as.
+/// A container's name, its actor's name, and its user.
 #[derive(Clone, Copy)]
 struct ContainerRole {
     container: &'static str,
@@ -99,18 +99,18 @@ impl Drop for Sandbox<'_> {
         if !self.is_tests {
             return;
         }
-        // An agent that is there would capture a pod again whose processes are.
+        // A running agent would capture a pod again while it has processes.
         if let Err(error) = self.call("StopPodSandbox") {
             eprintln!("{error:#}");
         }
-        // It may have been the agent's to undo; the janitor no longer has to.
+        // The agent may have detached it; the janitor no longer has to.
         let _detached = interceptor::detach(&self.netns.path);
         drop(janitor::register(&Task::Detached(self.netns.path.clone())));
     }
 }
 
 impl Netns {
-    /// Opens the one of a process, and has the janitor detach it.
+    /// Opens that of a process, and registers a detach with the janitor.
     fn of(pid: u64) -> Result<Self> {
         let file = File::open(format!("/proc/{pid}/ns/net"))?;
         let path = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
@@ -121,7 +121,7 @@ impl Netns {
 }
 
 impl Containerd {
-    /// Has a sandbox made for a pod whose cgroup is there: its `attempt`th.
+    /// Creates a sandbox for a pod whose cgroup exists: its `attempt`th.
     pub fn run_sandbox(&self, node: &Node, pod: &Pod, attempt: u32) -> Result<Sandbox<'_>> {
         let config = sandbox_config(node, pod, attempt)?;
         fs::create_dir_all(&config.log_directory)?;
@@ -157,7 +157,7 @@ impl Containerd {
 }
 
 impl Sandbox<'_> {
-    /// Its network's cookie.
+    /// The cookie of its network namespace.
     pub fn cookie(&self) -> Result<u64> {
         cookie_at(&self.netns.path)
     }
@@ -190,12 +190,12 @@ impl Sandbox<'_> {
         Ok(&self.containers.get("app").context("no app")?.actor)
     }
 
-    /// The app's container, as the runtime calls it.
+    /// The runtime's ID of the app's container.
     pub fn app_id(&self) -> Result<&str> {
         Ok(&self.containers.get("app").context("no app")?.id)
     }
 
-    /// Starts a container, in the place of the one of that name if there is one.
+    /// Starts a container, and replaces the one of that name if it exists.
     fn start_container(&mut self, role: ContainerRole) -> Result<&Actor> {
         let name = role.container;
         let attempt = match self.containers.remove(name) {
@@ -237,7 +237,7 @@ impl Sandbox<'_> {
         Ok(())
     }
 
-    /// Has the sandbox stopped, with all containers: the plugins undo its network.
+    /// Stops the sandbox with all containers: the plugins delete its network.
     pub fn stop(&mut self) -> Result<()> {
         self.is_tests = false;
         janitor::register(&Task::Detached(self.netns.path.clone()))?;
@@ -245,7 +245,7 @@ impl Sandbox<'_> {
         self.call("StopPodSandbox")
     }
 
-    /// Has what is left of it removed: the plugins undo the network once more.
+    /// Removes the stopped sandbox: the plugins are called with DEL again.
     pub fn remove(mut self) -> Result<()> {
         self.stop()?;
         self.call("RemovePodSandbox")
@@ -353,7 +353,7 @@ fn mounts(pipes: &Path) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-/// Pipes with names, by which a process in a container hears and answers.
+/// Named pipes for the requests and replies of a process in a container.
 struct Pipes {
     dir: PathBuf,
     requests: File,
@@ -364,7 +364,7 @@ impl Pipes {
     fn new(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let mut requests = OpenOptions::new();
-        // Opened both ways it waits for nobody.
+        // Opening for reading and writing does not wait for the other end.
         let requests = pipe(&dir.join("requests"), requests.read(true).write(true))?;
         let mut replies = OpenOptions::new();
         let replies = pipe(&dir.join("replies"), replies.read(true))?;
@@ -376,7 +376,7 @@ impl Pipes {
     }
 }
 
-/// Makes a pipe that every user may open, and opens it without waiting for the other end.
+/// Creates a pipe that every user may open, and opens it without waiting for the other end.
 fn pipe(path: &Path, how: &mut OpenOptions) -> Result<File> {
     mkfifo(path, Mode::S_IRWXU)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;

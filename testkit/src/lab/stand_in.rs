@@ -1,4 +1,4 @@
-//! The stand-in that a socket is connected to.
+//! The stand-in address of a connected socket.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use super::Lab;
 use crate::actor::protocol::{Handle, Reply, Request};
 
-/// What the kernel knows that a socket of the app is connected to: its stand-in.
+/// The peer of an app's socket in the kernel's table: its stand-in.
 #[must_use]
 pub fn stand_in(lab: &Lab, socket: Handle) -> SocketAddr {
     let name = lab.app.must(&Request::LocalName { socket });
@@ -32,7 +32,7 @@ pub fn stand_in(lab: &Lab, socket: Handle) -> SocketAddr {
     stand_in
 }
 
-/// Reads an address and a port of `/proc/net/tcp`: each word as a number of this machine's.
+/// Parses an address and a port of `/proc/net/tcp`: each word is in this machine's byte order.
 fn parse(text: &str) -> SocketAddr {
     let (address, port) = text.split_once(':').expect("an address and a port");
     let hex = |text| u32::from_str_radix(text, 16).expect("a number");

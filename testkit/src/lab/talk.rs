@@ -18,11 +18,11 @@ use crate::{
     dialler::outcome,
 };
 
-/// How long something that ends by itself may take.
+/// Time limit of `wait_until`.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Who answers when `actor` dials `to`: `remote:80`, for a proxy `proxy:15001 for 10.2.0.9:80` with
-/// what it was told, or the errno.
+/// The server that responds when `actor` dials `to`: `remote:80`, a proxy with the original
+/// destination that it got, `proxy:15001 for 10.2.0.9:80`, or the errno.
 pub fn dial(actor: &Actor, to: &str) -> Result<String> {
     let (socket, outcome) = call(actor, to)?;
     actor.must(&Request::Close { socket })?;
@@ -44,7 +44,7 @@ pub fn call(actor: &Actor, to: &str) -> Result<(Handle, String)> {
     Ok((socket, outcome))
 }
 
-/// Whether the other end of a connection that was made by [`call`] still answers.
+/// Whether the server of a connection of [`call`] still responds.
 pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
     let data = "are you there?\n".to_owned();
     if let Reply::Error(_) = actor.call(&Request::Send { socket, data })? {
@@ -54,7 +54,7 @@ pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
     Ok(reply == Reply::Data("are you there?".to_owned()))
 }
 
-/// Runs a command that must succeed, and answers what it says on stderr.
+/// Runs a command that must succeed, and returns its stderr.
 pub fn stderr_of(command: &mut Command) -> Result<String> {
     let Output { status, stderr, .. } = output(command, "")?;
     let stderr = String::from_utf8_lossy(&stderr).into_owned();

@@ -1,4 +1,4 @@
-//! What an attach leaves behind.
+//! The traces of an attach.
 
 use std::{
     io,
@@ -15,14 +15,15 @@ use crate::{
     netns::Netns,
 };
 
-/// What an attach changes: links, the policy, and the pod's addresses, routes and sysctls.
+/// Everything that an attach changes: links, the policy, and the pod's addresses, routes and
+/// sysctls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
     /// The pinned links of the cgroup and the network namespace.
     pub links: Vec<String>,
-    /// The policy in force, in which each has a number of its own.
+    /// The current policy, which has a unique ID.
     pub policy: Option<Vec<u8>>,
-    /// What `ip address`, `ip route`, `ip rule` and `sysctl` show.
+    /// The output of `ip address`, `ip route`, `ip rule` and `sysctl`.
     pub network: Vec<String>,
 }
 
@@ -39,7 +40,7 @@ impl Traces {
         })
     }
 
-    /// What is gone and what is new.
+    /// The deleted and the new lines.
     #[must_use]
     pub fn changes_to(&self, now: &Self) -> Vec<String> {
         let (before, now) = (self.lines(), now.lines());
@@ -85,7 +86,7 @@ fn network(netns: &Netns) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Maps whose keys begin with the cookie of a network namespace.
+/// Maps whose keys start with the cookie of a network namespace.
 const BY_COOKIE: [&str; 7] = [
     "icept_policies",
     "icept_next",
@@ -96,7 +97,7 @@ const BY_COOKIE: [&str; 7] = [
     "icept_listeners",
 ];
 
-/// Everything that is kept for a network namespace, or of a policy that was made for it.
+/// Everything that is stored for a network namespace, or for a policy of it.
 pub(super) fn leftovers(netns: &Path, cgroup: &Path, cookie: u64) -> Result<Vec<String>> {
     let mut left = pins::links(cgroup, cookie)?;
     for name in BY_COOKIE {
@@ -113,7 +114,7 @@ pub(super) fn leftovers(netns: &Path, cgroup: &Path, cookie: u64) -> Result<Vec<
     Ok(left)
 }
 
-/// The stored settings of a pod say how it was named.
+/// A pod's stored settings contain its path.
 fn records_that_name(netns: &Path) -> Result<Vec<String>> {
     let Some(map) = Map::of_interceptor("icept_settings")? else {
         return Ok(Vec::new());
@@ -146,7 +147,7 @@ pub fn cookie_at(path: &Path) -> Result<u64> {
 fn cookie_of(socket: &OwnedFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes no more than it is told there is room for.
+    // SAFETY: the kernel gets the buffer's true length.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

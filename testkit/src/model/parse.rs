@@ -1,4 +1,4 @@
-//! Reading what `iptables-restore` reads.
+//! Parsing the input of `iptables-restore`.
 
 use std::{ops::RangeInclusive, str::FromStr};
 
@@ -12,7 +12,7 @@ impl Firewall {
     ///
     /// # Panics
     ///
-    /// At whatever it does not know.
+    /// At an unknown word.
     #[must_use]
     pub fn load(input: &str) -> Self {
         let mut loader = Loader {
@@ -33,7 +33,7 @@ impl Firewall {
     }
 }
 
-/// The chains that are always there, in the order of [`Firewall::entries`].
+/// The built-in chains, in the order of [`Firewall::entries`].
 const BUILT_IN: [(Table, &str); 6] = [
     (Table::Raw, "PREROUTING"),
     (Table::Raw, "OUTPUT"),
@@ -46,7 +46,7 @@ const BUILT_IN: [(Table, &str); 6] = [
 struct Loader {
     names: Vec<(Table, String)>,
     chains: Vec<Vec<Rule>>,
-    /// The table that is being written.
+    /// The current table.
     table: Option<Table>,
 }
 
@@ -159,7 +159,7 @@ fn parse_matches(mut words: &[&str]) -> Vec<Match> {
 
 const MODULES: [&str; 5] = ["connmark", "conntrack", "mark", "multiport", "owner"];
 
-/// `--mark` belongs to two modules: it is that of the one that was named last.
+/// `--mark` belongs to two modules: it is that of the last named one.
 fn parse_test(module: &str, option: &str, value: &str) -> Test {
     match option {
         "-i" => Test::InterfaceIn(value.to_owned()),
@@ -188,7 +188,7 @@ fn parse_test(module: &str, option: &str, value: &str) -> Test {
     }
 }
 
-/// Nothing here is related to anything.
+/// No connection here is related to another.
 fn parse_state(name: &str) -> Option<State> {
     match name {
         "NEW" => Some(State::New),

@@ -1,4 +1,4 @@
-//! Rules: what they match, and what they do then.
+//! Rules: matches and targets.
 
 use std::{net::IpAddr, ops::RangeInclusive};
 
@@ -11,14 +11,14 @@ pub(super) struct Rule {
     pub(super) target: Target,
 }
 
-/// A test, and what it must answer.
+/// A test, and its required result.
 #[derive(Debug)]
 pub(super) struct Match {
     pub(super) test: Test,
     pub(super) expected: bool,
 }
 
-/// What a packet is asked.
+/// A property of a packet.
 #[derive(Debug)]
 pub(super) enum Test {
     InterfaceIn(String),
@@ -35,7 +35,7 @@ pub(super) enum Test {
     Connmark(u32),
 }
 
-/// What becomes of a packet that matches.
+/// The action for a matching packet.
 #[derive(Debug)]
 pub(super) enum Target {
     Return,
@@ -66,7 +66,7 @@ impl Rule {
 }
 
 impl Test {
-    /// A test of an owner that is not there does not hold; its opposite does.
+    /// A test of an owner fails if there is no owner; its inversion succeeds.
     fn holds(&self, packet: &Packet<'_>) -> bool {
         let in_one =
             |ranges: &[RangeInclusive<u16>], port| ranges.iter().any(|range| range.contains(&port));
@@ -86,7 +86,7 @@ impl Test {
     }
 }
 
-/// `eth+` is every interface whose name begins so.
+/// `eth+` is every interface whose name starts with `eth`.
 fn is_named(name: &str, interface: &str) -> bool {
     match name.strip_suffix('+') {
         Some(beginning) => interface.starts_with(beginning),

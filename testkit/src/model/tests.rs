@@ -1,4 +1,4 @@
-//! Packets whose fate is known.
+//! Packets with a known result.
 
 use super::{Firewall, Hook, LOOPBACK, Outcome, Packet, Protocol, State, Table};
 use crate::{
@@ -77,7 +77,7 @@ fn end(text: &str) -> (std::net::IpAddr, u16) {
     )
 }
 
-/// What becomes of a packet at its hook, as the rows write it.
+/// The result of a packet at its hook, in the words of the rows.
 fn fate(settings: &Settings, text: &str) -> String {
     let (hook, mut packet) = packet(text);
     let family = if packet.source.is_ipv4() {
@@ -184,7 +184,7 @@ fn dns_capture() {
     );
 }
 
-/// The zones stay.
+/// Conntrack zones remain.
 #[test]
 fn an_excluded_dns_port_is_not_captured() {
     let settings = Settings {
@@ -315,7 +315,7 @@ fn rerouted() -> Settings {
     }
 }
 
-/// Nothing but the destination counts there.
+/// Only the destination matters there.
 #[test]
 fn rerouted_interfaces() {
     check(
@@ -407,7 +407,7 @@ fn invalid_packets() {
     );
 }
 
-/// What is sent over `lo` comes in again, where only TPROXY has rules for it.
+/// A packet sent over `lo` is received again, for which only TPROXY has rules.
 #[test]
 fn packets_over_lo_meet_both_hooks() {
     let send = |settings: &Settings, text| {
@@ -419,7 +419,7 @@ fn packets_over_lo_meet_both_hooks() {
     let own_proxy = "tcp 10.1.0.5 > 10.1.0.5:80 out lo owner 1337/0";
     let app = "tcp 10.1.0.5 > 10.1.0.5:80 out lo owner 1000/1000";
     assert_eq!(send(&tproxy(), root_proxy), "TPROXY:15006");
-    // By now it goes to localhost, which TPROXY leaves alone.
+    // Now it is sent to localhost, which TPROXY passes.
     assert_eq!(send(&tproxy(), own_proxy), "REDIRECT:15006");
     assert_eq!(send(&tproxy(), app), "PASS");
     assert_eq!(send(&Settings::default(), root_proxy), "PASS");

@@ -22,15 +22,15 @@ use serde_json::{Value, json};
 use super::Node;
 use crate::{interceptor, lab::wait_until, manifests, netns::Netns, spawn::spawn};
 
-/// Goes to the cgroup and the namespaces.
+/// Joins the cgroup and the namespaces.
 const SCRIPT: &str = r#"
 echo $$ > "$1/cgroup.procs" || exit
 shift
 exec nsenter "$@"
 "#;
 
-/// Becomes a program that dies with its parent. The demo catches signals in a thread, which it does
-/// by blocking them in all others: the agent must not inherit that.
+/// Executes a program that dies with its parent. The demo handles signals in one thread and blocks
+/// them in all others: the agent must not inherit that.
 const BECOME: [&str; 4] = [
     "env",
     "--default-signal=INT,TERM",
@@ -38,20 +38,20 @@ const BECOME: [&str; 4] = [
     "--pdeathsig=KILL",
 ];
 
-/// How long the agent's HTTP server may take to answer.
+/// Time limit of a response of the agent's HTTP server.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often is looked at what the agent has said.
+/// The interval of reading the agent's log.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The agent's `DaemonSet`, and its `ServiceAccount`.
 const DAEMON_SET: &str = "interceptor";
-/// The agent's own pod.
+/// The agent's pod.
 const OWN_POD: &str = "interceptor-abcde";
 /// Their namespace.
 pub const NAMESPACE: &str = "interceptor-system";
 
-/// The agent's own pod as the API has it.
+/// The object of the agent's pod.
 pub(super) fn own_pod(node: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -73,13 +73,13 @@ pub(super) fn own_pod(node: &str) -> Value {
     })
 }
 
-/// What has to be deployed besides the base where an option is set.
+/// The options that need a component, and its directory in `deploy/`.
 const COMPONENTS: [(&str, &str); 2] = [
     ("--taint", "examples/taint"),
     ("--live-annotations", "examples/live-annotations"),
 ];
 
-/// The agent's container, as it is deployed.
+/// The agent's container in the DaemonSet.
 pub fn container() -> Result<Container> {
     let set = manifests::only(manifests::base()?, "DaemonSet")?;
     let set: DaemonSet = serde_json::from_value(set.clone())?;
@@ -88,7 +88,7 @@ pub fn container() -> Result<Container> {
     container.context("the DaemonSet has no container")
 }
 
-/// What a container is given of root's rights, as `setpriv` is told of it.
+/// The capabilities of a container, as `setpriv` options.
 pub(super) fn rights_of_root(container: &Container) -> Result<[String; 2]> {
     let context = container.security_context.clone();
     let capabilities = context.and_then(|context| context.capabilities);
@@ -100,11 +100,11 @@ pub(super) fn rights_of_root(container: &Container) -> Result<[String; 2]> {
     Ok(["--bounding-set", "--inh-caps"].map(|option| format!("{option}={all}")))
 }
 
-/// What the agent has around it.
+/// The namespaces and the cgroup of an agent.
 pub struct AgentPlacement {
-    /// Its namespaces, as `nsenter` is told of them.
+    /// Its namespaces, as `nsenter` options.
     pub namespaces: Vec<String>,
-    /// Where it sees the node's cgroup.
+    /// The path of the node's cgroup in its mount namespace.
     pub cgroup_root: PathBuf,
 }
 
@@ -117,7 +117,7 @@ pub struct AgentProcess {
 }
 
 impl Node {
-    /// Applies objects, and lets the agent do only what they allow its `ServiceAccount`.
+    /// Applies objects, and lets the agent do only what they permit its `ServiceAccount`.
     pub fn deploy(&self, objects: &[Value]) -> Result<()> {
         for object in objects {
             self.api.put(object.clone())?;
@@ -141,7 +141,7 @@ impl Node {
         Ok(())
     }
 
-    /// Starts the agent with these options more.
+    /// Starts the agent with additional options.
     pub fn start_agent(&self, options: &[&str]) -> Result<AgentProcess> {
         self.start_agent_of(&interceptor::binary(), options)
     }
@@ -155,7 +155,7 @@ impl Node {
         self.start_agent_in(&placement, binary, options)
     }
 
-    /// Starts the agent somewhere else than the tests are.
+    /// Starts the agent with another placement.
     pub fn start_agent_in(
         &self,
         placement: &AgentPlacement,
@@ -216,7 +216,7 @@ impl Node {
 }
 
 impl AgentProcess {
-    /// Waits until it says that it is ready.
+    /// Waits until it reports that it is ready.
     pub fn wait_until_ready(&mut self) -> Result<()> {
         let ready = wait_until("the agent is ready", || {
             ensure!(self.child.try_wait()?.is_none(), "the agent has ended");
@@ -225,7 +225,7 @@ impl AgentProcess {
         ready.with_context(|| self.log())
     }
 
-    /// Its process.
+    /// Its process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -238,7 +238,7 @@ impl AgentProcess {
         Ok(())
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM, and waits until it has exited.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         kill(
             Pid::from_raw(self.child.id().cast_signed()),
@@ -258,12 +258,12 @@ impl AgentProcess {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// What it answers: status and body.
+    /// Its response: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         self.get_within(path, HTTP_TIMEOUT)
     }
 
-    /// The same, if it answers within this time.
+    /// The same within a time limit.
     pub fn get_within(&self, path: &str, limit: Duration) -> Result<(u16, String)> {
         let request = || -> Result<String> {
             let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
@@ -281,7 +281,7 @@ impl AgentProcess {
         Ok((status.parse()?, body.to_owned()))
     }
 
-    /// The value of a metric, by its name and labels as they are written.
+    /// The value of a metric, by its name and labels as in the text format.
     pub fn metric(&self, name: &str) -> Result<Option<f64>> {
         let (_, text) = self.get("/metrics")?;
         let line = text
@@ -290,13 +290,13 @@ impl AgentProcess {
         Ok(line.map(str::parse).transpose()?)
     }
 
-    /// Waits until it has captured so many pods, and answers how long each took.
+    /// Waits until it has captured this many pods, and returns how long each took.
     ///
-    /// By what it says: its metrics would count every entry of its maps each time.
+    /// Reads the log: a scrape of its metrics would count every entry of its maps each time.
     pub fn wait_until_captured(&self, pods: usize) -> Result<Vec<Duration>> {
         let mut times = Vec::new();
         let all = wait_until("all pods", || {
-            // Reading is work, too.
+            // Reading needs CPU time, too.
             thread::sleep(POLL_INTERVAL);
             times = self.log().lines().filter_map(captured_in).collect();
             Ok(times.len() >= pods)
@@ -305,7 +305,7 @@ impl AgentProcess {
         Ok(times)
     }
 
-    /// What it has said.
+    /// Its log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -314,13 +314,13 @@ impl AgentProcess {
 
 impl Drop for AgentProcess {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
-/// How long a pod took, of a line that says that it is captured.
+/// How long a pod took, from the log line of its capture.
 fn captured_in(line: &str) -> Option<Duration> {
     let (_, fields) = line.split_once(": captured ")?;
     let took = fields.split_once("took=")?.1;
@@ -335,7 +335,7 @@ fn captured_in(line: &str) -> Option<Duration> {
     ))
 }
 
-/// A port that nobody listens on: the network is the node's own.
+/// A port without a listener: the network is the node's own.
 fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

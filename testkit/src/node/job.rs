@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Node {
-    /// Runs what a Job runs that is rendered from a directory of `deploy/`: its arguments, its
-    /// environment, its capabilities, with the node's directories of CNI. Answers with what it says.
+    /// Runs the Job that is rendered from a directory of `deploy/`: its arguments, its environment
+    /// and its capabilities, with the node's CNI directories. Returns its stderr.
     pub fn run_job(&self, directory: &str) -> Result<String> {
         let objects = manifests::render(directory)?;
         let job: Job = serde_json::from_value(manifests::only(&objects, "Job")?.clone())?;
@@ -40,7 +40,7 @@ impl Node {
         Ok(stderr)
     }
 
-    /// The node's directory that the container has at this path.
+    /// The node's directory that is mounted into the container at this path.
     fn mounted_at(
         &self,
         pod: &PodSpec,

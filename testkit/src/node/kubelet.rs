@@ -1,13 +1,13 @@
-//! What kubelet calls cgroups, by its driver.
+//! Kubelet's names of cgroups, by its driver.
 
-/// How kubelet makes cgroups.
+/// Kubelet's cgroup driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// systemd's slices and scopes.
     Systemd,
-    /// systemd's, one level down, as in kind: the node is a container itself.
+    /// systemd's, one level down, as in kind: the node itself is a container.
     NestedSystemd,
-    /// Folders.
+    /// Directories.
     Cgroupfs,
 }
 
@@ -22,8 +22,7 @@ impl Driver {
         }
     }
 
-    /// The cgroup of the pod with this UID, which is of the class "burstable", as pods with a
-    /// sidecar are.
+    /// The cgroup of the pod with this UID, in the class "burstable", as for pods with a sidecar.
     #[must_use]
     pub fn pod(self, uid: &str) -> String {
         let slice = |prefix: &str| {
@@ -38,7 +37,7 @@ impl Driver {
         format!("{}/{below}", self.kubepods())
     }
 
-    /// The cgroup of a container or sandbox below the pod's, as containerd calls it.
+    /// The cgroup of a container or sandbox below the pod's, with containerd's name.
     #[must_use]
     pub fn container(self, id: &str) -> String {
         match self {

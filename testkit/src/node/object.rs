@@ -1,27 +1,27 @@
-//! A pod as the API has it.
+//! A pod's object in the API.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// What a pod says of itself.
+/// The properties of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID, by which kubelet and the runtime know it.
+    /// Its UID, in kubelet's and the runtime's cgroups.
     pub uid: String,
-    /// The UID of its object in the API, if that only mirrors a static pod.
+    /// The UID of its mirror object in the API, if it is a static pod.
     pub mirror_uid: Option<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
     /// Whether it has a proxy.
     pub has_proxy: bool,
-    /// The runtime that is to run it.
+    /// Its runtime class.
     pub runtime_class: Option<String>,
-    /// Where its IDs begin, as the node names them, if it has a user namespace of its own.
+    /// The first of its IDs on the node, if it has a user namespace.
     pub first_id: Option<u32>,
 }
 
@@ -34,7 +34,7 @@ impl Manifest {
         manifest.annotate("sidecar.istio.io/status", r#"{"version":"test"}"#)
     }
 
-    /// A pod that has nothing to do with the mesh.
+    /// A pod outside the mesh.
     #[must_use]
     pub fn plain(name: &str, uid: &str) -> Self {
         Self {
@@ -56,14 +56,14 @@ impl Manifest {
         self
     }
 
-    /// The same with one annotation more.
+    /// The same with one more annotation.
     #[must_use]
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// The same as a static pod, whose object in the API has the UID `mirror`.
+    /// The same as a static pod, whose mirror object has the UID `mirror`.
     #[must_use]
     pub fn mirrored_as(mut self, mirror: &str) -> Self {
         self.mirror_uid = Some(mirror.to_owned());
@@ -79,14 +79,14 @@ impl Manifest {
         self
     }
 
-    /// The same with a user namespace of its own, whose IDs begin at `first`.
+    /// The same with a user namespace, whose IDs start at `first`.
     #[must_use]
     pub const fn with_ids_from(mut self, first: u32) -> Self {
         self.first_id = Some(first);
         self
     }
 
-    /// As the API has it, on `node`: its containers run, or wait to.
+    /// Its object, on `node`: its containers run, or wait.
     #[must_use]
     pub fn object(&self, node: &str, runs: bool) -> Value {
         let mut containers = vec![json!({"name": "app", "image": "example.org/app:1"})];

@@ -19,12 +19,12 @@ use crate::{
     world::{Bind, serve},
 };
 
-/// A pod on a node. It goes when dropped.
+/// A pod on a node. Deleted when dropped.
 pub struct Pod {
     // Dropped in this order.
     containers: BTreeMap<String, Container>,
     sandbox: Option<Sandbox>,
-    /// What it says of itself.
+    /// Its properties.
     pub manifest: Manifest,
     cgroup: PathBuf,
 }
@@ -34,20 +34,20 @@ struct Container {
     cgroup: PathBuf,
 }
 
-/// What holds a pod's network.
+/// The holder of a pod's network.
 struct Sandbox {
     id: String,
-    /// The process that does nothing, but for sandboxes that are not made by a runtime with one.
+    /// The pause process, except for sandboxes of a runtime without one.
     pause: Option<Container>,
     netns: Netns,
     result: Value,
-    /// Whether what is attached goes with the test, and not by what is tested.
+    /// Whether the test detaches the pod, instead of the tested agent.
     is_tests: bool,
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Its process goes as well.
+        // Kills its process as well.
         if let Err(error) = cgroup::remove(&self.cgroup) {
             eprintln!("{}: {error}", self.cgroup.display());
         }
@@ -55,8 +55,8 @@ impl Drop for Container {
 }
 
 impl Sandbox {
-    /// Leaves it to the agent to take away what is attached. The janitor keeps the network namespace
-    /// no longer: it ends as it does on a node.
+    /// The agent is to detach the pod. The janitor no longer keeps the network namespace: it is
+    /// deleted as on a node.
     fn leave_to_agent(&mut self) -> Result<()> {
         self.is_tests = false;
         janitor::register(&Task::Detached(self.netns.path().to_owned()))
@@ -66,7 +66,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.is_tests && interceptor::detach(self.netns.path()).is_ok() {
-            // The janitor no longer has to.
+            // The janitor no longer has to detach.
             drop(janitor::register(&Task::Detached(
                 self.netns.path().to_owned(),
             )));
@@ -85,7 +85,7 @@ impl Drop for Pod {
 }
 
 impl Pod {
-    /// Makes the pod's cgroup, as kubelet does before anything else.
+    /// Creates the pod's cgroup, as kubelet does first.
     pub(super) fn new(node: &Node, manifest: Manifest) -> Result<Self> {
         let cgroup = node.cgroup.child(&node.driver.pod(&manifest.uid))?;
         Ok(Self {
@@ -96,13 +96,13 @@ impl Pod {
         })
     }
 
-    /// Makes a sandbox: network namespace, plugins, then the process that holds it. Nothing of it is
-    /// left if a plugin refuses.
+    /// Creates a sandbox: network namespace, plugins, then the process that holds it. Nothing is
+    /// left if a plugin fails.
     pub fn start_sandbox(&mut self, node: &Node) -> Result<()> {
         self.start_sandbox_after(node, |_| Ok(()))
     }
 
-    /// The same, and `prepare` is done in its network namespace before any plugin is called.
+    /// The same; `prepare` runs in its network namespace before any plugin is called.
     pub fn start_sandbox_after(
         &mut self,
         node: &Node,
@@ -138,7 +138,8 @@ impl Pod {
         Ok(())
     }
 
-    /// Makes a sandbox without any plugin, whose network ends at the node: the `number`th of many.
+    /// Creates a sandbox without any plugin, whose network ends at the node: the `number`th of
+    /// many.
     pub fn start_light_sandbox(&mut self, node: &Node, number: u8) -> Result<()> {
         let id = node.new_id();
         let netns = Netns::mounted(&node.netns_dir().join(format!("cni-{id}")))?;
@@ -165,8 +166,8 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends containers and sandbox, the plugins' part included, as kubelet does when the sandbox has
-    /// died, or the pod is to go.
+    /// Stops containers and sandbox, with the plugins' DEL, as kubelet does when the sandbox has
+    /// died, or the pod is deleted.
     pub fn stop_sandbox(&mut self, node: &Node) -> Result<()> {
         self.containers.clear();
         let Some(sandbox) = &mut self.sandbox else {
@@ -184,14 +185,14 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends it without any plugin, and leaves what is attached to the agent.
+    /// Stops it without any plugin, and leaves the detach to the agent.
     pub fn vanish(mut self) -> Result<()> {
         self.containers.clear();
         let sandbox = self.sandbox.as_mut();
         sandbox.map_or(Ok(()), Sandbox::leave_to_agent)
     }
 
-    /// Has the plugins undo the network once more, as kubelet does until it is sure.
+    /// Calls the plugins with DEL again, as kubelet does until it succeeds.
     pub fn del_again(&self, node: &Node, id: &str) -> Result<()> {
         let call = runtime::Call {
             id,
@@ -201,8 +202,8 @@ impl Pod {
         node.runtime.del(&node.host, &call, &Value::Null)
     }
 
-    /// Starts a container, in the place of the one of that name if there is one. `user` is as the
-    /// pod names it.
+    /// Starts a container, and replaces the one of that name if it exists. `user` is the user in
+    /// the pod's user namespace.
     pub fn start_container(&mut self, node: &Node, name: &str, user: User) -> Result<&Actor> {
         self.containers.remove(name);
         let cgroup = self.container_cgroup(node, &node.new_id())?;
@@ -248,7 +249,7 @@ impl Pod {
         Ok(&self.sandbox.as_ref().context("no sandbox")?.netns)
     }
 
-    /// The runtime's name for the sandbox.
+    /// The runtime's ID of the sandbox.
     pub fn sandbox_id(&self) -> Result<&str> {
         Ok(&self.sandbox.as_ref().context("no sandbox")?.id)
     }

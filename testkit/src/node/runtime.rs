@@ -1,6 +1,6 @@
-//! How a container runtime calls CNI plugins: the first configuration of the folder, each plugin of
-//! it with the result of the one before, in reverse when the pod goes (libcni's `AddNetworkList` and
-//! `DelNetworkList`).
+//! A container runtime's calls of CNI plugins: those of the first configuration in the directory,
+//! each with the result of the one before, in reverse order when the pod is deleted (libcni's
+//! `AddNetworkList` and `DelNetworkList`).
 
 use std::{
     fs,
@@ -17,37 +17,37 @@ use crate::{
     netns::Netns,
 };
 
-/// Where Debian has the plugins.
+/// Debian's directory of plugins.
 const PLUGINS: &str = "/usr/lib/cni";
-/// Those that make the pods' network here, and the one that containerd calls besides.
+/// The plugins of the pods' network here, and the one that containerd calls besides.
 const USED: [&str; 3] = ["ptp", "host-local", "loopback"];
 
-/// The file of the pods' network.
+/// The file name of the pods' network.
 const NETWORK: &str = "10-test.conflist";
 /// Istio's plugin.
 pub const ISTIO_CNI: &str = "istio-cni";
 
-/// The runtime's folders.
+/// The runtime's directories.
 pub struct Runtime {
-    /// Where configurations are.
+    /// The directory of configurations.
     pub conf: PathBuf,
-    /// Where plugins are.
+    /// The directory of plugins.
     pub bin: PathBuf,
 }
 
-/// A sandbox, as plugins are told of it.
+/// The parameters of a CNI call.
 pub struct Call<'a> {
-    /// The runtime's name for it.
+    /// The runtime's ID of the sandbox.
     pub id: &'a str,
     /// Its network namespace.
     pub netns: &'a Path,
-    /// Whose it is.
+    /// Its pod.
     pub pod: &'a Manifest,
 }
 
 impl Runtime {
-    /// Makes the folders below `folder`, with a network that gives pods addresses of 10.1.0.0/16 and
-    /// `fd00:1::/64`.
+    /// Creates the directories below `dir`, with a network that assigns pods addresses of
+    /// 10.1.0.0/16 and `fd00:1::/64`.
     pub fn new(dir: &Path) -> Result<Self> {
         let runtime = Self {
             conf: dir.join("net.d"),
@@ -69,7 +69,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// The first configuration, as it is now.
+    /// The first configuration, in its current state.
     pub fn network(&self) -> Result<Value> {
         let mut files: Vec<_> = fs::read_dir(&self.conf)?
             .map(|entry| Ok(entry?.path()))
@@ -83,7 +83,7 @@ impl Runtime {
         Ok(serde_json::from_slice(&fs::read(first)?)?)
     }
 
-    /// The plugins that are called, by their types.
+    /// The types of the configured plugins.
     pub fn plugins(&self) -> Result<Vec<String>> {
         let network = self.network()?;
         let plugins = network["plugins"].as_array().context("no plugins")?;
@@ -91,8 +91,8 @@ impl Runtime {
         Ok(kinds.map(str::to_owned).collect())
     }
 
-    /// Whether our plugin captures no new pod: it is not called, or lets every pod pass. That it does
-    /// while pods are captured, those of other tests among them.
+    /// Whether our plugin captures no new pod: it is not configured, or passes every pod. The
+    /// latter as long as any pod is captured, those of other tests among them.
     pub fn is_uninstalled(&self) -> Result<bool> {
         let network = self.network()?;
         let plugins = network["plugins"].as_array().context("no plugins")?;
@@ -101,19 +101,19 @@ impl Runtime {
         Ok(!plugins.iter().any(captures))
     }
 
-    /// Has istio-cni called after the other plugins, as its agent installs it: a plugin that passes on
-    /// what it gets stands for it. What it programs, tests do.
+    /// Configures istio-cni after the other plugins, as its agent does. A plugin that returns its
+    /// input replaces it; tests create its rules.
     pub fn add_istio_cni(&self) -> Result<()> {
         fs::copy(Path::new(PLUGINS).join("tuning"), self.bin.join(ISTIO_CNI))?;
         self.edit(|plugins| plugins.push(json!({"type": ISTIO_CNI})))
     }
 
-    /// Has it called no more.
+    /// Removes it from the configuration.
     pub fn remove_istio_cni(&self) -> Result<()> {
         self.edit(|plugins| plugins.retain(|plugin| plugin["type"] != ISTIO_CNI))
     }
 
-    /// In one step, as agents do it.
+    /// Replaces the file in one step, as agents do.
     fn edit(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
         let mut network = self.network()?;
         let plugins = network["plugins"].as_array_mut();
@@ -123,7 +123,7 @@ impl Runtime {
         Ok(fs::rename(new, self.conf.join(NETWORK))?)
     }
 
-    /// Has the pod's network made. What has been made of it goes again if a plugin fails.
+    /// Creates the pod's network. If a plugin fails, everything is deleted again.
     pub fn add(&self, host: &Netns, call: &Call<'_>) -> Result<Value> {
         let network = self.network()?;
         let mut result = Value::Null;
@@ -139,7 +139,7 @@ impl Runtime {
         Ok(result)
     }
 
-    /// Has the pod's network undone; `result` is what adding it gave.
+    /// Deletes the pod's network; `result` is that of [`Runtime::add`].
     pub fn del(&self, host: &Netns, call: &Call<'_>, result: &Value) -> Result<()> {
         let network = self.network()?;
         let plugins = network["plugins"].as_array().context("no plugins")?;
@@ -149,7 +149,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Calls a plugin with everything that it may be told, and answers what it says.
+    /// Calls a plugin with all parameters, and returns its result.
     fn call(
         &self,
         host: &Netns,
@@ -202,7 +202,7 @@ pub(super) fn addresses(result: &Value) -> Result<Vec<IpAddr>> {
     ips.iter().map(address).collect()
 }
 
-/// As containerd writes them.
+/// In containerd's format.
 fn arguments(call: &Call<'_>) -> String {
     let Manifest {
         namespace,

@@ -1,4 +1,4 @@
-//! A folder of the node's own, below `/run`, which is where sockets and mounts may be.
+//! A directory of the node below `/run`, where sockets and mounts are permitted.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::janitor::{self, Task};
 
-/// The folder. It goes with all in it when dropped, or when the test process dies.
+/// The directory. Deleted with its contents when dropped, or when the test process exits.
 pub(super) struct TestDir(PathBuf);
 
 impl TestDir {

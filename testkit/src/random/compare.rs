@@ -1,4 +1,4 @@
-//! Random connections in two worlds, under one random configuration after another.
+//! Random connections in two worlds, under many random configurations.
 
 use std::{fmt, panic, slice, thread};
 
@@ -16,25 +16,25 @@ use crate::{
     world::{Setup, World},
 };
 
-/// How many mismatches are shrunk, which takes some seconds each.
+/// The maximum number of mismatches that are shrunk, which takes some seconds each.
 const MAX_SHRUNK: usize = 5;
 
-/// How many mismatches of one run may fail to recur. A busy machine makes one now and then (a reply
-/// that misses its timeout in one world only); a race in the product makes more.
+/// The maximum number of mismatches of one run that do not recur. A busy machine causes one now and
+/// then (a reply that misses its timeout in one world only); a race in the product causes more.
 const MAX_TRANSIENT: usize = 2;
 
-/// The flows that must be captured, and those that must not be, of a hundred: a comparison of
-/// connections that all fail, or that all pass by, shows nothing.
+/// The minimum percentages of flows that are captured, and of flows that are not: a comparison of
+/// connections that all fail, or all bypass the proxy, shows nothing.
 const MIN_PERCENT: usize = 5;
 
-/// How much to compare.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// What all hangs on.
+    /// The seed of all cases.
     pub seed: u64,
-    /// How many times other settings are put in force.
+    /// The number of configurations.
     pub configurations: u64,
-    /// How many connections are made under each.
+    /// The number of connections in each.
     pub flows: usize,
 }
 
@@ -43,17 +43,17 @@ pub struct Plan {
 pub struct Tally {
     configurations: u64,
     flows: usize,
-    /// Flows that the proxy got.
+    /// Flows that reached the proxy.
     captured: usize,
-    /// Flows that another server got.
+    /// Flows that reached another server.
     passed: usize,
     mismatches: usize,
-    /// Flows that differed once, and not when they were repeated.
+    /// Flows that differed once, but not when repeated.
     transient: usize,
 }
 
 impl Tally {
-    /// An error if the run found a difference, or could not have found one.
+    /// An error if the run found a difference, or compared too little.
     pub fn verify(&self) -> Result<()> {
         let floor = self.flows * MIN_PERCENT / 100;
         if self.mismatches > 0 {
@@ -146,7 +146,7 @@ fn judge(
     if tally.mismatches > MAX_SHRUNK {
         return report(&case(&settings.current(), &drawn, difference));
     }
-    // Settings that cannot be put in force show nothing.
+    // Settings that fail to apply show nothing.
     let settings = shrink(&mut settings, |simpler| {
         worlds.differ(simpler, &drawn).unwrap_or(false)
     });
@@ -158,7 +158,7 @@ fn judge(
     report(&case(&settings, &flow, &differences.concat()))
 }
 
-/// A mismatch, as a test of it is written.
+/// A mismatch, as the source of a test.
 fn case(settings: &Settings, flow: &Flow, difference: &[String]) -> String {
     let difference = difference.join("\n//     ");
     format!(
@@ -170,7 +170,7 @@ fn case(settings: &Settings, flow: &Flow, difference: &[String]) -> String {
     )
 }
 
-/// The world behind iptables, and the one that it is compared with.
+/// The world behind iptables, and the world that it is compared with.
 struct Worlds([World; 2]);
 
 impl Worlds {
@@ -180,25 +180,25 @@ impl Worlds {
             .with_context(|| settings.to_string())
     }
 
-    /// Whether a connection does not go alike under these settings.
+    /// Whether a connection differs under these settings.
     fn differ(&mut self, settings: &Settings, flow: &Flow) -> Result<bool> {
         self.set(settings)?;
         let differences = self.differences(slice::from_ref(flow))?;
         Ok(!differences.concat().is_empty())
     }
 
-    /// What differs between connections, made one after the other.
+    /// The differences of connections, made one after the other.
     fn differences(&mut self, flows: &[Flow]) -> Result<Vec<Vec<String>>> {
         let [iptables, other] = self.observe(flows)?;
         Ok(compare_each(&iptables, &other))
     }
 
-    /// What is seen of connections, made one after the other.
+    /// The observations of connections, made one after the other.
     fn observe(&mut self, flows: &[Flow]) -> Result<[Vec<Observed>; 2]> {
         self.in_each(|world| flows.iter().map(|flow| observe(world, flow)).collect())
     }
 
-    /// Works in both worlds at once.
+    /// Runs `work` in both worlds at once.
     fn in_each<T: Send>(
         &mut self,
         work: impl Fn(&mut World) -> Result<T> + Sync,
@@ -223,7 +223,7 @@ fn observe(world: &World, flow: &Flow) -> Result<Observed> {
     Ok(observed)
 }
 
-/// What differs, flow by flow.
+/// The differences, flow by flow.
 fn compare_each(iptables: &[Observed], other: &[Observed]) -> Vec<Vec<String>> {
     let both = iptables.iter().zip(other);
     both.map(|(iptables, other)| scenario::compare(&iptables.observations, &other.observations))

@@ -1,4 +1,4 @@
-//! Connections and queries at random, between whoever there is in a world.
+//! Random connections and queries between the actors of a world.
 
 use std::fmt;
 
@@ -19,12 +19,12 @@ use crate::{
     world::Role,
 };
 
-/// The ports that somebody listens on, or that settings are about.
+/// The ports of listeners and of settings.
 pub(super) const PORTS: [u16; 16] = [
     80, 22, 53, 81, 443, 8080, 9090, 15001, 15002, 15006, 15008, 15020, 15021, 15053, 15090, 16006,
 ];
 
-/// Outside the pod, by different routes.
+/// Destinations outside the pod, by different routes.
 const REMOTE: [Twins; 8] = [
     ("10.2.0.9", "fd00:2::9"),
     ("10.2.0.10", "fd00:2::10"),
@@ -36,7 +36,7 @@ const REMOTE: [Twins; 8] = [
     ("198.51.100.9", "2001:db8::9"),
 ];
 
-/// The pod's own.
+/// The pod's own addresses.
 const OWN: [Twins; 3] = [
     ("10.1.0.2", "fd00:1::2"),
     ("10.1.0.3", "fd00:1::3"),
@@ -52,7 +52,7 @@ const LOOPBACK: [Twins; 6] = [
     ("0.0.0.0", "::"),
 ];
 
-/// Where no connection can go.
+/// Unroutable destinations.
 const NOWHERE: [Twins; 4] = [
     ("10.66.1.1", "fd00:66:1::1"),
     ("10.66.2.1", "fd00:66:2::1"),
@@ -60,7 +60,7 @@ const NOWHERE: [Twins; 4] = [
     ("224.0.0.1", "ff0e::1"),
 ];
 
-/// Where datagrams are answered.
+/// Servers that reply to datagrams.
 const UDP_SERVERS: [Twins; 6] = [
     ("10.96.0.10", "fd00:96::10"),
     ("10.2.0.9", "fd00:2::9"),
@@ -70,30 +70,30 @@ const UDP_SERVERS: [Twins; 6] = [
     ("127.0.0.53", "::1"),
 ];
 
-/// Where a socket can be bound that calls the pod itself, besides its addresses. Outside, nobody
-/// answers these, which takes long to find out.
+/// Source addresses for connections to the pod itself, besides its own addresses. Outside, no host
+/// replies to these, and the timeout takes long.
 const LOOPBACK_SOURCES: [Twins; 3] = [
     ("127.0.0.1", "::1"),
     ("127.0.0.2", "::1"),
     ("127.0.0.6", "::6"),
 ];
 
-/// What a client can be bound to.
+/// Source addresses of a client.
 const CLIENTS: [Twins; 3] = [
     ("10.1.0.1", "fd00:1::1"),
     ("10.2.0.9", "fd00:2::9"),
     ("10.3.0.1", "fd00:3::1"),
 ];
 
-/// An IPv4 address, and one that is alike in IPv6.
+/// An IPv4 address, and its IPv6 counterpart.
 type Twins = (&'static str, &'static str);
 
-/// What addresses are written in.
+/// The notation of addresses.
 #[derive(Clone, Copy, Debug)]
 enum Notation {
     V4,
     V6,
-    /// IPv4 by an IPv6 socket.
+    /// IPv4 with an IPv6 socket.
     Mapped,
 }
 
@@ -109,7 +109,8 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Connection(ConnectMode),
-    /// What a proxy does that keeps the client's address: from there, with the mark of TPROXY.
+    /// An upstream connection of a proxy that keeps the client's address: from that address, with
+    /// the mark of TPROXY.
     Upstream {
         mark: u32,
     },
@@ -120,9 +121,9 @@ enum Kind {
 
 /// Any connection or query under these settings.
 pub fn flows(settings: &Settings) -> impl Strategy<Value = Flow> + use<> {
-    // A proxy makes them for what it was given. Behind iptables nobody answers them where TPROXY's
-    // routes and marks are missing, or where `nat` takes them for the proxy's calls to its own pod,
-    // which takes long to find out.
+    // A proxy makes them for captured connections. Behind iptables no host replies to them where
+    // TPROXY's routes and marks are missing, or where `nat` treats them as the proxy's calls of its
+    // own pod, and the timeout takes long.
     let is_given = settings.mode == Mode::Tproxy
         && !settings.inbound_ports.is_empty()
         && settings.excluded_interfaces.is_empty()
@@ -254,7 +255,7 @@ impl Notation {
 }
 
 impl Flow {
-    /// Makes the connection or asks, and notes everything.
+    /// Makes the connection or sends the query, and records all observations.
     pub fn execute(&self, run: &mut Run<'_>) -> Result<()> {
         match self.kind {
             Kind::Connection(mode) => self.dial().mode(mode).execute(run).map(drop),
@@ -293,7 +294,7 @@ impl Flow {
         vec![transparent, SocketOption::Mark(mark)]
     }
 
-    /// Who makes it.
+    /// The client's role.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
@@ -308,7 +309,7 @@ const fn sending(is_connected: bool) -> Sending {
     }
 }
 
-/// As it is written in a test.
+/// As the source of a test.
 impl fmt::Display for Flow {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

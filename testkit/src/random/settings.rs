@@ -1,4 +1,4 @@
-//! Settings at random: a function for each kind of setting.
+//! Random settings: a function for each kind of setting.
 
 use proptest::{
     collection::vec,
@@ -80,8 +80,8 @@ fn owners() -> BoxedStrategy<&'static str> {
     mostly("1337", 2, list(ids(), 1..4))
 }
 
-/// Where the agent answers queries, the proxy's group must be known, or conntrack takes its answers
-/// for those of somebody else.
+/// Where the agent responds to queries, the proxy's group must be set, or conntrack treats its
+/// responses as another process's.
 fn with_agent(gids: &'static str, dns: Dns) -> &'static str {
     if dns == Dns::Off || items(gids).any(|gid| gid == "1337") {
         gids
@@ -169,7 +169,7 @@ fn dns() -> BoxedStrategy<Dns> {
     .boxed()
 }
 
-/// Some of `items`. A list lives as long as the process, as those written by hand do.
+/// Some of `items`. A list is leaked, to have the lifetime of hand-written ones.
 fn list(items: BoxedStrategy<String>, size: std::ops::Range<usize>) -> BoxedStrategy<&'static str> {
     vec(items, size)
         .prop_map(|items| -> &'static str { items.join(",").leak() })

@@ -1,11 +1,11 @@
-//! Making a case that fails as simple as it can be.
+//! Simplifying a failing case.
 
 use proptest::strategy::ValueTree;
 
-/// How often a case is tried.
+/// The maximum number of attempts.
 const ENOUGH: usize = 100;
 
-/// Simplifies as long as it still fails.
+/// Simplifies the case while it still fails.
 pub fn shrink<T: ValueTree>(tree: &mut T, mut fails: impl FnMut(&T::Value) -> bool) -> T::Value {
     let mut simplest = tree.current();
     let mut progressed = tree.simplify();

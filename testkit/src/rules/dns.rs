@@ -1,4 +1,5 @@
-//! DNS queries, which go to the agent, and the conntrack zones that keep them apart from its own.
+//! DNS queries to the agent, and the conntrack zones that separate them from the agent's own
+//! queries.
 
 use std::net::IpAddr;
 
@@ -7,13 +8,13 @@ use anyhow::Result;
 use super::{DNS_PORT, Rules, family_of};
 use crate::settings::{Dns, items};
 
-/// The zone of what the proxy asks, and of what it is answered.
+/// The zone of the proxy's queries and their responses.
 const OUTER_ZONE: u8 = 1;
-/// The zone of what the apps ask.
+/// The zone of the apps' queries.
 const INNER_ZONE: u8 = 2;
 
 impl Rules<'_> {
-    /// Without any server to capture, nothing is.
+    /// Without any captured server there are no rules.
     pub(super) fn is_dns_on(&self) -> bool {
         match self.settings.dns {
             Dns::Off => false,
@@ -91,7 +92,7 @@ impl Rules<'_> {
     }
 }
 
-/// Whom queries are sent to.
+/// The destination of queries.
 enum Server {
     Any,
     One(IpAddr),

@@ -1,4 +1,4 @@
-//! What comes into the pod.
+//! Inbound connections.
 
 use super::Rules;
 use crate::settings::items;
@@ -11,7 +11,7 @@ impl Rules<'_> {
         }
     }
 
-    /// The chains that every mode has.
+    /// The chains of every mode.
     pub(super) fn define_redirects(&mut self) {
         let settings = self.settings;
         self.nat(format!(
@@ -64,7 +64,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Adds a rule to the table that captures what comes in.
+    /// Adds a rule to the table that captures inbound packets.
     fn inbound(&mut self, rule: String) {
         if self.is_tproxy() {
             self.mangle(rule);

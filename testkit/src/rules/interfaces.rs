@@ -1,4 +1,4 @@
-//! Interfaces that are left alone, and those whose inbound traffic is a virtual machine's outbound.
+//! Excluded interfaces, and those whose inbound traffic is a virtual machine's outbound traffic.
 
 use super::Rules;
 use crate::settings::items;
@@ -19,14 +19,15 @@ impl Rules<'_> {
         }
     }
 
-    /// Each goes before all that is there, so the last interface comes first.
+    /// Each rule is inserted first, so the last interface comes first.
     pub(super) fn return_from_rerouted_interfaces(&mut self) {
         for interface in items(self.settings.rerouted_interfaces) {
             self.nat(format!("-I PREROUTING 1 -i {interface} -j RETURN"));
         }
     }
 
-    /// As [`Rules::return_from_rerouted_interfaces`], and so before those. `destination` is a match
+    /// Like [`Rules::return_from_rerouted_interfaces`], and so before those. `destination` is a
+    /// match or nothing.
     /// or nothing.
     pub(super) fn capture_rerouted_interfaces(&mut self, destination: &str) {
         for interface in items(self.settings.rerouted_interfaces) {

@@ -1,4 +1,4 @@
-//! What the pod sends.
+//! Outbound connections.
 
 use anyhow::Result;
 
@@ -28,7 +28,7 @@ impl Rules<'_> {
         let settings = self.settings;
         let tunnel = settings.tunnel_port;
         let mut uid_ports = format!("-p tcp ! --dport {tunnel}");
-        // Whether DNS is captured or not.
+        // With or without DNS capture.
         let gid_ports = uid_ports.clone();
         let mut app_ports = "";
         if self.is_dns_on() {
@@ -45,8 +45,9 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// The rules of one UID or GID: its own calls of the pod are captured but for some ports, other
-    /// owners' calls of the pod are left alone on `app_ports`, if at all, and all else of its own is.
+    /// The rules of one UID or GID: its calls of its own pod are captured except some ports, other
+    /// owners' calls of the pod pass on `app_ports`, if at all, and all other packets of the owner
+    /// pass.
     fn leave_owner_alone(&mut self, owner: &str, ports: &str, app_ports: Option<&str>) {
         let localhost = self.localhost();
         self.nat(format!(
@@ -60,8 +61,8 @@ impl Rules<'_> {
         self.nat(format!("-A ISTIO_OUTPUT -m owner {owner} -j RETURN"));
     }
 
-    /// One rule for all the included groups together, which matches whoever is in none of them; with
-    /// none included, whoever there is.
+    /// One rule for all included groups together, which matches every owner that is in none of
+    /// them; with no included group, every owner.
     fn select_owner_groups(&mut self) {
         let settings = self.settings;
         if settings.owner_groups == "*" {

@@ -1,4 +1,4 @@
-//! What istio-iptables does with `ip`: the passthrough address, and the routes of TPROXY.
+//! The `ip` commands of istio-iptables: the passthrough address, and the routes of TPROXY.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ pub(super) fn apply(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()
     change(netns, "add", settings, ipv6)
 }
 
-/// The address stays, as istio-iptables never takes it away.
+/// The address stays, as istio-iptables never deletes it.
 pub(super) fn remove(netns: &Netns, settings: &Settings, ipv6: bool) -> Result<()> {
     change(netns, "del", settings, ipv6)
 }
@@ -39,7 +39,7 @@ fn change(netns: &Netns, verb: &str, settings: &Settings, ipv6: bool) -> Result<
     Ok(())
 }
 
-/// One command a process: a batch has one family.
+/// One process per command: a batch has one family.
 fn ip(netns: &Netns, command: &str) -> Result<()> {
     netns.enter(|| run(bounded("ip").args(command.split(' ')), "").map(drop))
 }

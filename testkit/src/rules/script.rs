@@ -1,8 +1,8 @@
-//! What `iptables-restore` reads.
+//! The input of `iptables-restore`.
 
 use std::{collections::BTreeMap, fmt};
 
-/// What the names of Istio's own chains begin with.
+/// The prefix of Istio's own chains.
 const OWN: &str = "ISTIO_";
 
 /// A table, in the order of the input.
@@ -27,7 +27,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Rules, by table, in the order in which they were written.
+/// Rules by table, in the order of their addition.
 #[derive(Default)]
 pub(super) struct Script {
     tables: BTreeMap<Table, Vec<String>>,
@@ -52,7 +52,8 @@ impl Script {
     }
 }
 
-/// The chains to create: those that get rules, in that order, then those that are only jumped to.
+/// The chains to create: those with rules, in order of addition, then those that are only jump
+/// targets.
 fn chains(rules: &[String]) -> Vec<&str> {
     let filled = rules.iter().filter_map(|rule| rule.split(' ').nth(1));
     let targets = rules.iter().filter_map(|rule| rule.split(" -j ").nth(1));

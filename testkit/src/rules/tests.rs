@@ -3,7 +3,7 @@
 use super::*;
 use crate::settings::Dns;
 
-/// Everything captured, by one user: the arguments of a stock pod.
+/// Everything is captured, one owner: the arguments of a stock pod.
 const STOCK_POD: &str = "\
 * nat
 -N ISTIO_INBOUND
@@ -144,7 +144,7 @@ fn every_uid_comes_before_every_gid() {
     );
 }
 
-/// The marked rules of the end are inserted, so they come before all others of their chain.
+/// The rules at the end are inserted, so they come before all others of their chain.
 const TPROXY: &str = "\
 * mangle
 -N ISTIO_DIVERT
@@ -332,7 +332,7 @@ fn tproxy_excludes_interfaces_in_both_tables() {
     assert_eq!(table.matches(rules).count(), 2, "{table}");
 }
 
-/// All queries, of a proxy with two users and one group.
+/// All queries, of a proxy with two UIDs and one GID.
 const DNS: &str = "\
 * nat
 -N ISTIO_INBOUND
@@ -422,7 +422,7 @@ fn dns_queries_to_some_servers() {
     assert_eq!(table(&settings, Family::V4), expected);
 }
 
-/// The owners' rules still say that queries are captured, and so do their zones.
+/// The owners' rules still match captured queries, and so do their zones.
 #[test]
 fn a_family_without_dns_servers_has_no_redirects() {
     let settings = dns(Dns::Servers("10.96.0.10"));

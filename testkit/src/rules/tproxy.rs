@@ -1,10 +1,9 @@
-//! TPROXY: packets are given to the proxy's socket as they are, and answers find their way back by
-//! a mark.
+//! TPROXY: packets are delivered unchanged to the proxy's socket, and a mark routes the replies.
 
 use super::Rules;
 use crate::settings::items;
 
-/// The mark of the proxy's own calls of the pod, whatever is set.
+/// The mark of the proxy's own calls of the pod, with any settings.
 const SELF_MARK: u32 = 1338;
 
 impl Rules<'_> {
@@ -19,7 +18,7 @@ impl Rules<'_> {
         ));
     }
 
-    /// Written whenever the mode is TPROXY, also where nothing inbound is captured.
+    /// Written in every TPROXY mode, also without captured inbound ports.
     pub(super) fn divert(&mut self) {
         if !self.is_tproxy() {
             return;

@@ -1,4 +1,4 @@
-//! Asking over UDP, in every way there is, and noting all that can be seen of it.
+//! Queries over UDP in every mode, and all observations of them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,10 +16,10 @@ use crate::{
     world::Role,
 };
 
-/// What is asked.
+/// The payload of a query.
 const QUERY: &str = "who is there?";
 
-/// A question to one server.
+/// A query to one server.
 #[derive(Clone, Debug)]
 pub struct Query {
     role: Role,
@@ -32,7 +32,7 @@ pub struct Query {
     records_peer: bool,
 }
 
-/// How to send.
+/// The mode of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sending {
     /// `connect(2)`, then `send(2)`, as glibc does.
@@ -42,12 +42,12 @@ pub enum Sending {
 }
 
 impl Sending {
-    /// Both ways.
+    /// Both modes.
     pub const BOTH: [Self; 2] = [Self::Connected, Self::Unconnected];
 }
 
 impl Query {
-    /// `who` asks `to`.
+    /// `role` queries `to`.
     ///
     /// # Panics
     ///
@@ -66,29 +66,29 @@ impl Query {
         }
     }
 
-    /// Without noting whom the server sees: behind iptables, what a source port was used for before
-    /// can give it another one.
+    /// Does not record the peer that the server observes: behind iptables, an earlier use of the
+    /// source port can change it.
     #[must_use]
     pub const fn without_peer(mut self) -> Self {
         self.records_peer = false;
         self
     }
 
-    /// Bound to `from` first.
+    /// Binds to `from` first.
     #[must_use]
     pub fn from(mut self, from: &str) -> Self {
         self.from = Some(address(from));
         self
     }
 
-    /// With a socket option, set before binding.
+    /// Sets a socket option before binding.
     #[must_use]
     pub fn with(mut self, option: SocketOption) -> Self {
         self.options.push(option);
         self
     }
 
-    /// With `IP_PKTINFO` or `IPV6_PKTINFO`, by the family of `source`.
+    /// Sends with `IP_PKTINFO` or `IPV6_PKTINFO`, by the family of `source`.
     #[must_use]
     pub fn with_info(mut self, interface: Option<&str>, source: IpAddr) -> Self {
         self.info = Some(PacketInfo {
@@ -98,7 +98,7 @@ impl Query {
         self
     }
 
-    /// On a socket of another family than the server's.
+    /// Uses a socket of another family than the server's.
     #[must_use]
     pub const fn on(mut self, family: Family) -> Self {
         self.family = Some(family);
@@ -109,7 +109,7 @@ impl Query {
         format!("{}, {:?}", self.to, self.sending)
     }
 
-    /// Asks and notes everything. Answers with the socket.
+    /// Queries and records all observations. Returns the socket.
     pub fn execute(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
         let actor = run.actor(self.role)?;
         let Some(socket) = self.open(run, actor)? else {
@@ -137,7 +137,7 @@ impl Query {
         Ok(Some(socket))
     }
 
-    /// As [`Query::execute`], with a socket that is there.
+    /// Like [`Query::execute`], with an existing socket.
     pub fn execute_on(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> {
         if !self.send(run, actor, socket)? {
             return Ok(());
@@ -152,7 +152,7 @@ impl Query {
         Ok(())
     }
 
-    /// Sends, and notes whether that was possible.
+    /// Sends, and records the result.
     pub fn send(&self, run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<bool> {
         let (address, data) = (self.to, QUERY.to_owned());
         let request = match self.sending {
@@ -200,7 +200,7 @@ fn record_names(run: &mut Run<'_>, actor: &Actor, socket: Handle) -> Result<()> 
     Ok(())
 }
 
-/// Receives one datagram, or notes why there is none.
+/// Receives one datagram, or records the errno.
 pub fn receive(
     run: &mut Run<'_>,
     actor: &Actor,
@@ -216,13 +216,13 @@ pub fn receive(
     Ok(Vec::new())
 }
 
-/// Reads what a server has answered.
+/// Parses a server's reply.
 fn read(datagram: &Datagram) -> Result<IdentityReply> {
     serde_json::from_str(&datagram.data).with_context(|| datagram.data.clone())
 }
 
 impl Run<'_> {
-    /// Notes who has answered, and from which address.
+    /// Records the server that replied, and its address.
     pub fn record_sender(&mut self, datagram: &Datagram) -> Result<()> {
         self.record_text("sender", &datagram.sender.to_string());
         let response = read(datagram)?;

@@ -7,16 +7,17 @@ use anyhow::Result;
 use super::{Observed, Run, Scenario};
 use crate::world::World;
 
-/// How many details of one scenario are told: once the outcome differs, all else does.
+/// The maximum number of reported details per scenario: once the outcome differs, everything else
+/// does.
 const MAX_DETAILS: usize = 6;
 
-/// A scenario that did not go alike in both worlds, or not as expected.
+/// A scenario with a difference between the worlds, or an unexpected outcome.
 pub(super) struct Difference {
     scenario: String,
     details: Vec<String>,
 }
 
-/// Plays every scenario in both worlds.
+/// Runs every scenario in both worlds.
 pub(super) fn differences(worlds: &[World; 2], scenarios: &[Scenario]) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
     for scenario in scenarios {
@@ -54,9 +55,9 @@ fn play<'w>(world: &'w World, scenario: &Scenario) -> Run<'w> {
     run
 }
 
-/// What is seen of `play` in a world.
+/// The observations of `play` in a world.
 ///
-/// An error of the harness is no observation: two worlds that both fail would look equal.
+/// An error of the harness is not an observation: two worlds that both fail would look equal.
 pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Result<Observed> {
     let mut run = Run::new(world);
     play(&mut run)?;
@@ -66,7 +67,7 @@ pub fn observe(world: &World, play: impl Fn(&mut Run<'_>) -> Result<()>) -> Resu
     })
 }
 
-/// What was not seen alike.
+/// The differences between observations.
 #[must_use]
 pub fn compare(iptables: &[(String, String)], other: &[(String, String)]) -> Vec<String> {
     let mut details = Vec::new();
@@ -84,7 +85,7 @@ pub fn compare(iptables: &[(String, String)], other: &[(String, String)]) -> Vec
     details
 }
 
-/// All differences, for people.
+/// All differences, as text.
 pub(super) fn text(differences: &[Difference], of: usize) -> String {
     let mut text = format!(
         "{} of {of} scenarios differ (iptables | other):\n",

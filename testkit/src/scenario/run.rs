@@ -14,10 +14,10 @@ use crate::{
     world::{Mechanism, Role, World},
 };
 
-/// The ports that the kernel gives out by itself.
+/// The kernel's default range of ephemeral ports.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
-/// A world in which a scenario is played, and what has been seen there.
+/// A world in which a scenario runs, and the observations.
 pub struct Run<'w> {
     world: &'w World,
     pub(super) observations: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct Run<'w> {
 }
 
 impl<'w> Run<'w> {
-    /// Nothing seen yet.
+    /// No observations yet.
     #[must_use]
     pub const fn new(world: &'w World) -> Self {
         Self {
@@ -52,18 +52,18 @@ impl<'w> Run<'w> {
         self.world.actor(role)
     }
 
-    /// What is seen from now on is about `label`.
+    /// Labels all further observations.
     pub fn label(&mut self, label: impl Into<String>) {
         self.label = label.into();
     }
 
-    /// Notes something seen.
+    /// Records an observation.
     pub fn record(&mut self, what: &str, value: impl Into<String>) {
         self.observations
             .push((format!("{} {what}", self.label), value.into()));
     }
 
-    /// Notes a reply, and answers whether it is no error.
+    /// Records a reply, and returns whether it is not an error.
     pub fn record_reply(&mut self, what: &str, reply: &Reply) -> bool {
         let value = match reply {
             Reply::Done | Reply::Socket(_) => "ok".to_owned(),
@@ -81,32 +81,32 @@ impl<'w> Run<'w> {
         !matches!(reply, Reply::Error(_))
     }
 
-    /// Has `actor` do something and notes what comes of it.
+    /// Sends a request to `actor` and records the reply.
     pub fn perform(&mut self, what: &str, actor: &Actor, request: &Request) -> Result<Reply> {
         let reply = actor.call(request)?;
         self.record_reply(what, &reply);
         Ok(reply)
     }
 
-    /// Dials, notes everything, and answers with the socket if somebody answered.
+    /// Dials, records all observations, and returns the socket if a server responded.
     pub fn dial(&mut self, role: Role, to: &str) -> Result<Option<Handle>> {
         Dial::new(role, to).execute(self)
     }
 
-    /// Notes both names of a socket and both its original destinations.
+    /// Records both names of a socket and both its original destinations.
     pub fn record_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         self.record_local_and_peer(actor, socket)?;
         self.record_original(actor, socket)
     }
 
-    /// Notes both names of a socket.
+    /// Records both names of a socket.
     pub(super) fn record_local_and_peer(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         self.perform("local", actor, &Request::LocalName { socket })?;
         self.perform("peer", actor, &Request::PeerName { socket })?;
         Ok(())
     }
 
-    /// Notes `SO_ORIGINAL_DST` at both levels.
+    /// Records `SO_ORIGINAL_DST` at both levels.
     pub fn record_original(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         for (what, level, length) in [
             (
@@ -130,7 +130,7 @@ impl<'w> Run<'w> {
         Ok(())
     }
 
-    /// Notes what a server has said. `from_outside`: the connection came into the pod.
+    /// Records a server's introduction. `from_outside`: the connection came into the pod.
     pub(super) fn record_introduction(&mut self, introduction: &Introduction, from_outside: bool) {
         self.set_outcome(&introduction.server);
         for (what, name) in [
@@ -148,20 +148,21 @@ impl<'w> Run<'w> {
         self.record("server's local", local);
     }
 
-    /// The closed list's first entry: an accepted inbound socket's own name is where REDIRECT took
-    /// the connection behind iptables, and where the client dialled behind Interceptor.
+    /// The first entry of the list of known differences: the local name of an accepted inbound
+    /// socket is the destination of REDIRECT behind iptables, and the destination that the client
+    /// dialled behind Interceptor.
     fn is_permitted_local_name(&self, introduction: &Introduction) -> bool {
         let settings = &self.world.setup().settings;
         let ports = match settings.mode {
-            // It takes nothing anywhere; what -k reroutes is redirected all the same, even what
-            // TPROXY has given a socket already.
+            // TPROXY rewrites nothing; -k's rerouted packets are redirected all the same, even
+            // those that TPROXY has assigned to a socket.
             Mode::Tproxy if settings.rerouted_interfaces.is_empty() => &[settings.proxy_port][..],
             _ => &[settings.proxy_port, settings.capture_port][..],
         };
         let is_proxy = ports
             .iter()
             .any(|port| introduction.server == format!("proxy:{port}"));
-        // Without an original destination it was not taken anywhere.
+        // Without an original destination it was not redirected.
         let originals = [&introduction.original_v4, &introduction.original_v6];
         let is_known = originals
             .iter()
@@ -181,19 +182,20 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// How the last dial ended.
+    /// The outcome of the last dial.
     #[must_use]
     pub fn outcome(&self) -> &str {
         &self.outcome
     }
 
-    /// Notes how a dial ended.
+    /// Records the outcome of a dial.
     pub fn set_outcome(&mut self, outcome: &str) {
         outcome.clone_into(&mut self.outcome);
         self.record("outcome", outcome);
     }
 
-    /// Both worlds must have come to `expected`, lest they be equal because nothing works.
+    /// Both worlds must have the outcome `expected`, so that they are not equal only because
+    /// nothing works.
     pub fn expect_outcome(&mut self, expected: &str) {
         if self.outcome != expected {
             let found = &self.outcome;
@@ -202,14 +204,14 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// As [`Run::expect_outcome`], of anything.
+    /// Like [`Run::expect_outcome`], for any condition.
     pub fn expect(&mut self, what: &str, holds: bool) {
         if !holds {
             self.surprises.push(format!("not so: {what}"));
         }
     }
 
-    /// Notes an address or an errno.
+    /// Records an address or an errno.
     pub fn record_text(&mut self, what: &str, text: &str) {
         let text = self.text(text);
         self.record(what, text);
@@ -223,8 +225,8 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// An address as text. A port that the kernel chose is told by the order in which it was met,
-    /// so that the same port is the same wherever it is seen.
+    /// An address as text. A port that the kernel chose is replaced by its order of appearance, so
+    /// that the same port has the same name in all observations.
     fn name(&mut self, address: SocketAddr) -> String {
         let port = address.port();
         if !EPHEMERAL.contains(&port) {

@@ -1,6 +1,5 @@
-//! A small transparent proxy: what comes in it takes to where that was going to, and tells in
-//! headers what it was told. If it is to be transparent, it takes what comes from outside to the app in
-//! the client's own name.
+//! A small transparent proxy: forwards each connection to its original destination, and reports the
+//! connection in HTTP headers. If transparent, it connects to the app from the client's address.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -22,15 +21,15 @@ use crate::{
     settings::{Mode, Settings},
 };
 
-/// Where it takes what comes from the pod.
+/// The port of outbound connections.
 pub const OUTBOUND_PORT: u16 = 15001;
-/// Where it takes what comes to the pod.
+/// The port of inbound connections.
 pub const INBOUND_PORT: u16 = 15006;
 
-/// How long either side may take.
+/// Time limit of either side.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A listener's port and family: what all its connections have in common.
+/// A listener's port, family and mode.
 #[derive(Clone, Copy)]
 struct Side {
     port: u16,
@@ -47,7 +46,7 @@ pub(super) fn arguments(mode: Mode) -> Vec<String> {
     words.iter().copied().map(str::to_owned).collect()
 }
 
-/// Proxies, for ever.
+/// Runs the proxy.
 pub(super) fn run(mode: Mode) -> Result<()> {
     let mut threads = Vec::new();
     for port in [OUTBOUND_PORT, INBOUND_PORT] {
@@ -101,7 +100,7 @@ impl Side {
         client.set_read_timeout(Some(IO_TIMEOUT))?;
         let original =
             original_destination(client, self.family).context("no original destination")?;
-        // Whoever dials us by name would have us dial ourselves.
+        // A client that dials the proxy directly would have the proxy dial itself.
         if [OUTBOUND_PORT, INBOUND_PORT].contains(&original.port()) {
             return Ok(());
         }
@@ -110,7 +109,7 @@ impl Side {
             original: original.to_string(),
             client: client.peer_addr()?.to_string(),
         };
-        // Whoever is not there is not there: the client sees its connection closed.
+        // The server is unreachable: the client's connection is closed.
         let Ok(server) = self.dial(original, client.peer_addr()?.ip()) else {
             return Ok(());
         };
@@ -123,7 +122,7 @@ impl Side {
             be_transparent(&socket, self.family)?;
             let mark = SocketOption::Mark(Settings::default().tproxy_mark);
             options::set(&socket, &mark)?;
-            // Another connection may come from the same port, to elsewhere.
+            // Another connection may use the same port, to another destination.
             options::set(&socket, &SocketOption::BindAddressNoPort)?;
             socket.bind(&SocketAddr::new(client, 0).into())?;
         } else if self.port == INBOUND_PORT {
@@ -135,7 +134,7 @@ impl Side {
     }
 }
 
-/// Lets a socket have a name that is not the host's.
+/// Permits a socket to bind an address that is not the host's.
 fn be_transparent(socket: &Socket, family: Family) -> io::Result<()> {
     let option = match family {
         Family::V4 => SocketOption::Transparent,
@@ -144,7 +143,7 @@ fn be_transparent(socket: &Socket, family: Family) -> io::Result<()> {
     options::set(socket, &option)
 }
 
-/// By this source address the rules know what has been through the inbound listener.
+/// The rules pass connections from this source address, which come from the inbound listener.
 const fn passthrough(to: SocketAddr) -> IpAddr {
     match to {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
@@ -152,12 +151,12 @@ const fn passthrough(to: SocketAddr) -> IpAddr {
     }
 }
 
-/// Both ways, until both sides have ended or fallen silent.
+/// Forwards both directions, until both sides have closed or timed out.
 fn forward(client: &TcpStream, server: &TcpStream, report: &ProxyReport) -> Result<()> {
     let back = {
         let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
         thread::spawn(move || {
-            // One side gone is how it ends.
+            // An error means that one side has closed.
             let _copied = io::copy(&mut from, &mut to);
             let _closed = to.shutdown(Shutdown::Write);
         })
@@ -170,7 +169,7 @@ fn forward(client: &TcpStream, server: &TcpStream, report: &ProxyReport) -> Resu
     if is_http(&first) {
         upstream.write_all(report.headers().as_bytes())?;
     }
-    // As above.
+    // The same.
     let _copied = io::copy(&mut lines, &mut upstream);
     let _closed = server.shutdown(Shutdown::Write);
     drop(back.join());

@@ -1,4 +1,4 @@
-//! Asking a server who it is, and what is seen of that on the client's side.
+//! Requests of a client, and its view of the connection.
 
 use std::net::SocketAddr;
 
@@ -10,24 +10,24 @@ use crate::actor::{
     protocol::{Family, Handle, Protocol, Reply, Request},
 };
 
-/// A response has no more lines before its body.
+/// The maximum number of lines of a response's head.
 const MAX_HEADERS: usize = 40;
 
-/// A text, or why there is none.
+/// A text, or the reason why there is none.
 type TextOrError = Result<String, String>;
 
-/// What a client sees of a connection.
+/// A client's view of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientView {
-    /// Its own name.
+    /// Its local address.
     pub local: SocketAddr,
-    /// The server's name; none if there is no connection.
+    /// Its peer address; none without a connection.
     pub peer: Option<SocketAddr>,
-    /// The answer, or why there is none.
+    /// The response, or the reason why there is none.
     pub response: Result<ServerResponse, String>,
 }
 
-/// `actor` connects to `to` and sends a request of HTTP.
+/// `actor` connects to `to` and sends an HTTP request.
 pub(super) fn send_http(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, http_request(to), http_response)
 }
@@ -37,7 +37,7 @@ pub(super) fn send_line(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
 }
 
-/// `actor` makes `count` connections to `to`, and then sends a request of HTTP through each.
+/// `actor` makes `count` connections to `to`, and then sends an HTTP request through each.
 pub(super) fn send_http_at_once(
     actor: &Actor,
     to: SocketAddr,
@@ -64,7 +64,7 @@ fn exchange(
     converse(actor, connect(actor, to)?, request, listen)
 }
 
-/// A socket, and what became of connecting it.
+/// A socket, and the result of connecting it.
 fn connect(actor: &Actor, to: SocketAddr) -> Result<(Handle, Reply)> {
     let socket = actor.socket(Family::of(to), Protocol::Tcp)?;
     let address = to;
@@ -82,7 +82,7 @@ fn converse(
         Err(errno)
     } else {
         let data = request;
-        // Whoever has closed meanwhile will not answer either.
+        // If the server has closed, the read fails as well.
         actor.call(&Request::Send { socket, data })?;
         listen(actor, socket)?
     };
@@ -105,7 +105,7 @@ fn name(actor: &Actor, request: &Request) -> Result<Option<SocketAddr>> {
     })
 }
 
-/// The body of a response, or why there is none.
+/// The body of a response, or the reason why there is none.
 fn http_response(actor: &Actor, socket: Handle) -> Result<TextOrError> {
     let status = match line(actor, socket)? {
         Ok(status) => status,
@@ -121,7 +121,7 @@ fn http_response(actor: &Actor, socket: Handle) -> Result<TextOrError> {
     line(actor, socket)
 }
 
-/// A line, or why there is none. An empty line cannot be told from the end.
+/// A line, or the reason why there is none. An empty line looks like the end of the stream.
 fn line(actor: &Actor, socket: Handle) -> Result<TextOrError> {
     Ok(match actor.call(&Request::ReceiveLine { socket })? {
         Reply::Data(line) if line.is_empty() => Err("closed".to_owned()),

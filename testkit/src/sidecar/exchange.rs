@@ -1,47 +1,47 @@
-//! What client, proxies and servers say to one another: a line of HTTP or of nothing in particular
-//! and, from a proxy that understands HTTP, headers that tell what it was told.
+//! The messages between client, proxies and servers: a line, HTTP or not, and, from a proxy that
+//! parses HTTP, headers with the properties of the connection.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// A line that is not HTTP. No proxy can add to it.
+/// A line that is not HTTP. No proxy can extend it.
 pub(super) const PLAIN: &str = "hello";
 
-/// The header in which a proxy names its listener's port.
+/// The header with the port of the proxy's listener.
 pub(super) const LISTENER: &str = "x-proxy-listener";
-/// The header in which it says where the connection was going to.
+/// The header with the original destination.
 pub(super) const ORIGINAL: &str = "x-proxy-original-destination";
-/// The header in which it says where the connection came from.
+/// The header with the client's address.
 pub(super) const CLIENT: &str = "x-proxy-client";
 
-/// Servers look no further.
+/// The maximum length of a request.
 pub(super) const MAX_REQUEST: u64 = 16 * 1024;
 
-/// What a proxy was told of a connection.
+/// A proxy's report of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyReport {
     /// Its listener's port.
     pub listener: String,
     /// The original destination.
     pub original: String,
-    /// Where the connection came from.
+    /// The client's address.
     pub client: String,
 }
 
-/// A server's answer.
+/// A server's response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerResponse {
     /// The server's name and port.
     pub server: String,
-    /// Where the connection came from, as the server sees it.
+    /// The client's address, as the server observes it.
     pub peer: SocketAddr,
-    /// What the last proxy on the way was told.
+    /// The report of the last proxy.
     pub report: Option<ProxyReport>,
 }
 
 impl ProxyReport {
-    /// The headers.
+    /// As HTTP headers.
     pub(super) fn headers(&self) -> String {
         [
             (LISTENER, &self.listener),
@@ -52,7 +52,7 @@ impl ProxyReport {
         .concat()
     }
 
-    /// Takes over what a header says, if it is one of these.
+    /// Parses a header, if it is one of these.
     pub(super) fn take(&mut self, header: &str) -> bool {
         let Some((name, value)) = header.split_once(':') else {
             return false;
@@ -68,7 +68,7 @@ impl ProxyReport {
     }
 }
 
-/// Whether the first line of what a client says is HTTP.
+/// Whether the first line of a request is HTTP.
 pub(super) fn is_http(line: &str) -> bool {
     line.trim_end().ends_with("HTTP/1.1")
 }

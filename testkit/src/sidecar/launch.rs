@@ -1,4 +1,4 @@
-//! Other programs, in a namespace and a cgroup, as a user.
+//! Starting programs in a namespace and a cgroup, as a user.
 
 use std::{
     fs,
@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{actor::User, netns::Netns, spawn::spawn};
 
-/// Goes to the cgroup and the namespace and becomes the user and the program. The program is opened
-/// first: the user may not be able to look into its folder.
+/// Joins the cgroup and the namespace, changes the user and executes the program. The program is
+/// opened first: the user may not be permitted to read its directory.
 const SCRIPT: &str = r#"
 echo $$ > "$1/cgroup.procs" || exit
 exec 9< "$2" || exit
@@ -23,18 +23,18 @@ exec nsenter --net="$netns" \
     setpriv --reuid="$uid" --regid="$gid" --clear-groups --pdeathsig=KILL /proc/self/fd/9 "$@"
 "#;
 
-/// How long a program may take to listen.
+/// Time limit of a program's start, until it listens.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `TCP_LISTEN`, as `/proc/net/tcp` writes it.
 const LISTEN: &str = "0A";
 
-/// A program that runs. Killed when dropped.
+/// A running program. Killed when dropped.
 pub struct Process {
     child: Child,
 }
 
-/// Where and as whom a program runs.
+/// The namespace, cgroup and user of a program.
 #[derive(Clone, Copy)]
 pub struct LaunchContext<'a> {
     /// The network namespace that it runs in.
@@ -46,7 +46,7 @@ pub struct LaunchContext<'a> {
 }
 
 impl LaunchContext<'_> {
-    /// What becomes `program` there.
+    /// A command that executes `program` in this context.
     pub fn command(&self, program: &Path, arguments: &[String]) -> Result<Command> {
         ensure!(
             program.is_file(),
@@ -72,7 +72,7 @@ impl Process {
         Ok(Self { child })
     }
 
-    /// Waits until `netns`, in which it is, has so many listeners on each of `ports`.
+    /// Waits until the process has this many listeners in `netns` on each of `ports`.
     pub fn await_listeners(&mut self, netns: &Netns, ports: &[u16], count: usize) -> Result<()> {
         let deadline = Instant::now() + LISTEN_TIMEOUT;
         loop {
@@ -95,14 +95,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
-/// The ports of all listening sockets in the thread's network namespace, each as often as it is
-/// listened on.
+/// The ports of all listening sockets in the thread's network namespace, one entry per socket.
 fn listening_ports() -> Result<Vec<u16>> {
     let mut ports = Vec::new();
     for table in ["tcp", "tcp6"] {

@@ -1,4 +1,4 @@
-//! The namespaces, who is in them, and the interception.
+//! The namespaces, the processes in them, and the interception.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -25,12 +25,12 @@ use crate::{
     world::Mechanism,
 };
 
-/// What the app serves: a port that is captured, and one that is excluded.
+/// The app's ports: a captured and an excluded one.
 const APP_PORTS: [u16; 2] = [8080, 15020];
-/// What the remote serves.
+/// The remote server's ports.
 const REMOTE_PORTS: [u16; 1] = [80];
 
-/// Who dials.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SceneClient {
     /// An app of the pod.
@@ -39,20 +39,20 @@ pub enum SceneClient {
     Root,
     /// The proxy's user.
     Proxy,
-    /// Somebody outside the pod.
+    /// A client outside the pod.
     Client,
 }
 
-/// Which proxy there is.
+/// The proxy of a scene.
 #[derive(Clone, Debug)]
 pub enum Proxy {
-    /// The small one of ours.
+    /// The small built-in one.
     Builtin,
     /// The real Envoy.
     Envoy(Envoy),
 }
 
-/// A pod and what is outside it. All of it goes when dropped, or when the process dies.
+/// A pod and its outside. Everything is deleted when dropped, or when the process exits.
 pub struct Scene {
     // Dropped in this order: detached, then the programs, their namespaces, and the cgroup.
     interception: Option<Attachment>,
@@ -67,7 +67,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes one with an app and a remote server, without an interception or a proxy.
+    /// Creates one with an app and a remote server, without an interception or a proxy.
     pub fn new() -> Result<Self> {
         Self::with(Settings::default())
     }
@@ -110,7 +110,7 @@ impl Scene {
         })
     }
 
-    /// Puts an interception in force.
+    /// Starts the interception.
     pub fn intercept(&mut self, mechanism: Mechanism) -> Result<()> {
         let settings = &self.settings;
         match mechanism {
@@ -152,12 +152,12 @@ impl Scene {
         self.proxy = None;
     }
 
-    /// `who` sends a request of HTTP to `to`.
+    /// `client` sends an HTTP request to `to`.
     pub fn send_http(&self, client: SceneClient, to: SocketAddr) -> Result<ClientView> {
         send_http(self.actor(client), to)
     }
 
-    /// `who` makes `count` connections to `to`, and sends a request of HTTP through each.
+    /// `client` makes `count` connections to `to`, and sends an HTTP request through each.
     pub fn send_http_at_once(
         &self,
         client: SceneClient,
@@ -167,17 +167,17 @@ impl Scene {
         send_http_at_once(self.actor(client), to, count)
     }
 
-    /// Sets the range of the ports that the pod's sockets get by themselves.
+    /// Sets the pod's range of ephemeral ports.
     pub fn set_port_range(&self, range: &str) -> Result<()> {
         self.pod.sysctl("net.ipv4.ip_local_port_range", range)
     }
 
-    /// `who` sends a line that is not HTTP to `to`.
+    /// `client` sends a line that is not HTTP to `to`.
     pub fn send_line(&self, client: SceneClient, to: SocketAddr) -> Result<ClientView> {
         send_line(self.actor(client), to)
     }
 
-    /// How many connections each of Envoy's workers has taken on a port.
+    /// The number of connections that each of Envoy's workers has accepted on a port.
     pub fn connections_by_worker(&self, port: u16) -> Result<Vec<u32>> {
         self.pod.enter(|| envoy::connections_by_worker(port))
     }

@@ -1,4 +1,4 @@
-//! A server that says who it is and what it sees of whoever asks.
+//! A server that reports its own name and each client's address.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -12,10 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::exchange::{MAX_REQUEST, ProxyReport, ServerResponse, is_http};
 
-/// How long a client may take to say something.
+/// Time limit of a client's request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves `ports` on all addresses, for ever.
+/// Serves `ports` on all addresses.
 pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
     let threads = ports
         .iter()
@@ -43,7 +43,7 @@ fn listen(port: u16) -> io::Result<Socket> {
 fn serve(listener: &Socket, server: &str) {
     while let Ok((connection, _)) = listener.accept() {
         let server = server.to_owned();
-        // A client that is gone needs no answer.
+        // An error means that the client has closed.
         thread::spawn(move || response(&connection.into(), server));
     }
 }
@@ -70,7 +70,7 @@ fn response(connection: &TcpStream, server: String) -> io::Result<()> {
     (&mut &*connection).write_all((head + &body).as_bytes())
 }
 
-/// Reads the rest of the request's head, and what a proxy has put there.
+/// Reads the rest of the request's head, and the headers of a proxy.
 fn read_head(lines: &mut impl io::BufRead) -> io::Result<Option<ProxyReport>> {
     let mut report = ProxyReport::default();
     let mut is_proxied = false;

@@ -1,4 +1,4 @@
-//! What must be seen of connections while the pod is captured, and when it is not.
+//! The expected properties of connections while the pod is captured, and when it is not.
 
 use std::{
     fmt::Debug,
@@ -21,7 +21,7 @@ const APP: User = User {
     gid: 1000,
 };
 const CLIENT: User = User { uid: 0, gid: 0 };
-/// The proxy, known by its user, and by its group.
+/// The proxy, identified by its UID, and by its GID.
 const PROXIES: [User; 2] = [User { uid: 1337, gid: 0 }, User { uid: 0, gid: 1337 }];
 const PROXY: User = PROXIES[0];
 
@@ -30,13 +30,13 @@ const REMOTE_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const POD_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2);
 const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
 
-/// A family of addresses, and the sockets that speak it.
+/// A family of addresses, and the sockets for it.
 struct SocketKind {
     name: &'static str,
     domain: Domain,
     pod: IpAddr,
     remote: IpAddr,
-    /// The proxy's listener: that of IPv4, or that of IPv6.
+    /// The family of the proxy's listener.
     family: Family,
 }
 
@@ -64,8 +64,8 @@ const KINDS: [SocketKind; 3] = [
     },
 ];
 
-/// Outbound and inbound connections reach the proxy, which learns all it must; what is to be left
-/// alone is.
+/// Outbound and inbound connections reach the proxy, with the right addresses; all other
+/// connections pass.
 pub(super) fn expect_captured(stage: &Stage) -> Result<()> {
     for_each_kind(|kind| {
         outbound_is_captured(stage, kind).context("outbound")?;
@@ -87,7 +87,7 @@ pub(super) fn expect_refused(stage: &Stage) -> Result<()> {
     })
 }
 
-/// All connections go where they say.
+/// All connections reach their destination.
 pub(super) fn expect_not_captured(stage: &Stage) -> Result<()> {
     for_each_kind(|kind| {
         let remote = SocketAddr::new(kind.remote, REMOTE_PORT);
@@ -98,7 +98,7 @@ pub(super) fn expect_not_captured(stage: &Stage) -> Result<()> {
     })
 }
 
-/// The pod has other addresses than when it was attached: those are its own, and no others.
+/// The pod has other addresses than when it was attached: only the current ones are its own.
 pub(super) fn expect_captured_renumbered(stage: &Stage) -> Result<()> {
     for_each_kind(|kind| {
         let lost = SocketAddr::new(kind.pod, APP_PORT);
@@ -194,7 +194,7 @@ fn the_rest_but_the_proxy_is_passed(stage: &Stage, kind: &SocketKind) -> Result<
 }
 
 impl SocketKind {
-    /// The same way in a pod with other addresses.
+    /// The same for a pod with other addresses.
     const fn renumbered(&self) -> Self {
         let pod = match self.pod {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 1, 0, 8)),

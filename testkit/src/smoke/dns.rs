@@ -1,4 +1,4 @@
-//! What must be seen of DNS queries over UDP while the pod is captured.
+//! The expected properties of DNS queries over UDP while the pod is captured.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -19,7 +19,7 @@ const INTERFACE: &str = "veth0";
 const QUERY: &[u8] = b"who is there?";
 const REPLY: &[u8] = b"me";
 
-/// A server that nobody is at; the address of an app's socket that asks it.
+/// A server address without a server, and the address of a socket that queries it.
 const SERVERS: [(IpAddr, IpAddr); 2] = [
     (
         IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)),
@@ -30,13 +30,14 @@ const SERVERS: [(IpAddr, IpAddr); 2] = [
         IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2)),
     ),
 ];
-/// One more.
+/// Another server address without a server.
 const OTHERS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 96, 0, 11)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x11)),
 ];
 
-/// The agent gets what the app asks, and what it answers comes from whom the app has asked.
+/// The agent receives the app's queries, and its replies have the source address that the app
+/// queried.
 pub(super) fn expect_captured(pod: &Namespace) -> Result<()> {
     for ((server, app), other) in SERVERS.into_iter().zip(OTHERS) {
         let server = SocketAddr::new(server, SERVER_PORT);
@@ -79,7 +80,7 @@ fn unconnected(pod: &Namespace, agent: &UdpSocket, servers: &[SocketAddr]) -> Re
     Ok(())
 }
 
-/// Every query of systemd-resolved is one of these.
+/// systemd-resolved sends all queries like this.
 fn via_interface(
     pod: &Namespace,
     agent: &UdpSocket,
@@ -98,7 +99,7 @@ fn via_interface(
     expect_reply(&socket, server)
 }
 
-/// Answers the next query, and tells where it came from.
+/// Replies to the next query, and returns its source address.
 fn reply(agent: &UdpSocket) -> Result<SocketAddr> {
     let mut query = [0; 64];
     let (length, from) = agent
@@ -119,7 +120,7 @@ fn expect_reply(socket: &UdpSocket, server: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// A socket of `user`, who is of a group of the same number.
+/// A socket of `user`, whose GID is the same number.
 fn open(pod: &Namespace, user: u32, bound_to: SocketAddr) -> Result<UdpSocket> {
     pod.enter(|| {
         setfsgid(Gid::from_raw(user));

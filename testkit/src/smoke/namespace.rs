@@ -1,4 +1,4 @@
-//! Network namespaces, without any program but busybox.
+//! Network namespaces, created with busybox only.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use nix::{
     unistd::gettid,
 };
 
-/// A network namespace, held by a thread that waits for the end of this.
+/// A network namespace, held by a thread until this is dropped.
 pub(super) struct Namespace {
     thread: i32,
     file: File,
@@ -28,7 +28,7 @@ impl Namespace {
         let (end, until) = channel::<()>();
         let (born, birth) = channel::<io::Result<(i32, File)>>();
         thread::spawn(move || {
-            // Nobody hears only if `new` has failed.
+            // Fails only if `new` has failed.
             let _sent = born.send(enter_new());
             let _end = until.recv();
         });
@@ -45,7 +45,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Where it can be opened.
+    /// Its path.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!(
             "/proc/{}/task/{}/ns/net",
@@ -54,7 +54,7 @@ impl Namespace {
         ))
     }
 
-    /// The thread that is in it.
+    /// The thread in it.
     pub(super) const fn thread(&self) -> i32 {
         self.thread
     }
@@ -75,7 +75,7 @@ impl Namespace {
         self.enter(|| fs::write(&path, value).with_context(|| name.to_owned()))
     }
 
-    /// Runs `work` in a thread that is in the namespace.
+    /// Runs `work` in a thread in the namespace.
     pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let enter_and_work = || {
             setns(&self.file, CloneFlags::CLONE_NEWNET)?;

@@ -1,4 +1,4 @@
-//! The product, run as its users run it.
+//! The product's commands.
 
 use std::{fs, process::Command};
 
@@ -30,7 +30,7 @@ pub(super) fn detach(pod: &Namespace) -> Result<()> {
     run(&mut command("detach", pod))
 }
 
-/// Nobody else pins anything on this machine.
+/// No other program pins anything on this machine.
 pub(super) fn expect_nothing_pinned() -> Result<()> {
     let pins: Vec<_> = fs::read_dir("/sys/fs/bpf")?
         .map(|entry| entry.map(|entry| entry.path()))

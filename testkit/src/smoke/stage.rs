@@ -1,4 +1,4 @@
-//! The namespaces, and who listens there.
+//! The namespaces, and the listeners in them.
 
 use std::fs;
 
@@ -8,23 +8,23 @@ use socket2::Socket;
 use super::{namespace::Namespace, tcp};
 use crate::lab::wait_until;
 
-/// What the remote serves.
+/// The remote server's port.
 pub(super) const REMOTE_PORT: u16 = 80;
-/// What the app serves.
+/// The app's port.
 pub(super) const APP_PORT: u16 = 8080;
-/// What the app serves and no sidecar captures.
+/// A port of the app that is excluded.
 pub(super) const EXCLUDED_PORT: u16 = 15020;
-/// What nobody serves.
+/// A port without a listener.
 pub(super) const UNUSED_PORT: u16 = 81;
 /// The proxy's ports.
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;
 
-/// A pod and what is outside it.
+/// A pod and its outside.
 pub(super) struct Stage {
     pub(super) pod: Namespace,
     pub(super) outside: Namespace,
-    /// Somebody whom the pod forwards for.
+    /// A host that the pod forwards for.
     pub(super) inner: Namespace,
     pub(super) app: Socket,
     pub(super) excluded: Socket,
@@ -32,7 +32,7 @@ pub(super) struct Stage {
     pub(super) proxy: Proxy,
 }
 
-/// The listeners of a proxy, those of each family apart, as Envoy has them.
+/// The listeners of a proxy, one per family, as Envoy has them.
 #[derive(Default)]
 pub(super) struct Proxy {
     pub(super) outbound: Vec<Socket>,
@@ -65,12 +65,12 @@ impl Stage {
         })
     }
 
-    /// Takes away the addresses of the pod that end in 2, and gives it some that end in 8.
+    /// Deletes the addresses of the pod that end in 2, and adds some that end in 8.
     pub(super) fn renumber(&self) -> Result<()> {
         self.replace_addresses(2, 8)
     }
 
-    /// Undoes that.
+    /// Reverts that.
     pub(super) fn number_as_before(&self) -> Result<()> {
         self.replace_addresses(8, 2)
     }
@@ -85,7 +85,7 @@ impl Stage {
         ] {
             self.pod.ip(&command)?;
         }
-        // Which the kernel adds later, by itself.
+        // The kernel adds it asynchronously.
         let route = format!("fd00000100000000000000000000000{new} 80 ");
         wait_until("the new address's route", || {
             let routes = || Ok(fs::read_to_string("/proc/thread-self/net/ipv6_route")?);
@@ -94,7 +94,7 @@ impl Stage {
     }
 }
 
-/// Busybox chooses the names itself, and does not take a namespace with `link add`.
+/// Busybox chooses the names itself, and does not support a namespace with `link add`.
 fn lay_cable(pod: &Namespace, outside: &Namespace) -> Result<()> {
     pod.ip("link add type veth")?;
     pod.ip(&format!("link set dev veth1 netns {}", outside.thread()))?;
@@ -108,7 +108,7 @@ fn lay_cable(pod: &Namespace, outside: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// A second cable, and forwarding. The names are the next that are free.
+/// A second veth pair, and forwarding. The names are the next free ones.
 fn put_inside(pod: &Namespace, outside: &Namespace, inner: &Namespace) -> Result<()> {
     pod.ip("link add type veth")?;
     pod.ip(&format!("link set dev veth2 netns {}", inner.thread()))?;
@@ -135,13 +135,13 @@ fn put_inside(pod: &Namespace, outside: &Namespace, inner: &Namespace) -> Result
 }
 
 impl Proxy {
-    /// Listens for what comes from the pod.
+    /// Listens for outbound connections.
     pub(super) fn listen_outbound(&mut self, pod: &Namespace) -> Result<()> {
         self.outbound = both_families(pod, OUTBOUND_PORT)?;
         Ok(())
     }
 
-    /// Listens for what comes to the pod.
+    /// Listens for inbound connections.
     pub(super) fn listen_inbound(&mut self, pod: &Namespace) -> Result<()> {
         self.inbound = both_families(pod, INBOUND_PORT)?;
         Ok(())

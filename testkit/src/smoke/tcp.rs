@@ -1,4 +1,4 @@
-//! Connections in a namespace of choice.
+//! Connections in a given namespace.
 
 use std::{
     io,
@@ -19,10 +19,10 @@ use crate::{
     settings::Settings,
 };
 
-/// How long anything may take on an emulated machine.
+/// Time limit of any operation on an emulated machine.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A listener on `wildcard`; `[::]` takes IPv4 too.
+/// A listener on `wildcard`; `[::]` accepts IPv4 too.
 pub(super) fn listen(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
     listener(netns, wildcard, port, false)
 }
@@ -46,15 +46,15 @@ fn listener(netns: &Namespace, wildcard: &str, port: u16, v6_only: bool) -> Resu
     })
 }
 
-/// A user who dials.
+/// The user of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// Connects; the inner error is the errno. A socket belongs to who opened it, and a thread can be
-/// another user than its process.
+/// Connects; the inner error is the errno. A socket belongs to the thread's user, which may differ
+/// from the process's.
 pub(super) fn dial(
     netns: &Namespace,
     user: User,
@@ -69,7 +69,7 @@ pub(super) fn dial(
     })
 }
 
-/// As [`dial`], by TPROXY's proxy in the name of `client`.
+/// Like [`dial`], by TPROXY's proxy from the address of `client`.
 pub(super) fn dial_from(
     client: IpAddr,
     netns: &Namespace,
@@ -99,7 +99,7 @@ fn open(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// `getsockname(2)`; IPv4 is IPv4 however the socket writes it.
+/// `getsockname(2)`; an IPv4-mapped address is returned as IPv4.
 pub(super) fn local_name(socket: &Socket) -> Result<SocketAddr> {
     canonical(socket.local_addr()?.as_socket())
 }
@@ -114,7 +114,7 @@ fn canonical(address: Option<SocketAddr>) -> Result<SocketAddr> {
     Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// `a.b.c.d` as an IPv6 socket writes it.
+/// `a.b.c.d` as an IPv4-mapped address.
 pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),

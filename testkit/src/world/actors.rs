@@ -1,4 +1,4 @@
-//! Who acts in a world.
+//! The actors of a world.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -17,42 +17,42 @@ use crate::{
     users::{APP, PROXY, PROXY_UID, ROOT, TRANSPARENT_PROXY},
 };
 
-/// The actors of a world.
+/// The roles of a world's actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// An app of the pod.
     App,
     /// An app of the pod that runs as root.
     Root,
-    /// The proxy as a client, known by its UID and its GID.
+    /// The proxy as a client, identified by its UID and its GID.
     Proxy,
-    /// The proxy as a client, known by its UID only.
+    /// The proxy as a client, identified by its UID only.
     ProxyUid,
-    /// The proxy as a client, known by its GID only.
+    /// The proxy as a client, identified by its GID only.
     ProxyGid,
-    /// The app that serves, on `[::]`.
+    /// The app's servers, on `[::]`.
     AppServer,
-    /// The proxy that listens.
+    /// The proxy's listeners.
     ProxyServer,
-    /// The proxy that listens where it needs capabilities: root, in the proxy's group.
+    /// The listeners of a proxy that needs capabilities: root, in the proxy's group.
     RootProxyServer,
     /// The proxy's DNS agent.
     Agent,
-    /// Somebody outside the pod, who dials into it.
+    /// A client outside the pod.
     Client,
     /// The servers outside the pod, on `[::]`.
     Remote,
-    /// Somebody on a bridge inside the pod.
+    /// A host on a bridge inside the pod.
     Inner,
-    /// The servers there, on `[::]`.
+    /// Its servers, on `[::]`.
     InnerServer,
 }
 
 impl Role {
-    /// How many there are.
+    /// The number of roles.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// All of them, in order of declaration.
+    /// All of them, in the order of declaration.
     pub const ALL: [Self; 13] = [
         Self::App,
         Self::Root,
@@ -105,7 +105,7 @@ impl Role {
     }
 }
 
-/// What a proxy's listener is bound to.
+/// The address of a proxy's listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind {
     ip: IpAddr,
@@ -115,7 +115,7 @@ pub struct Bind {
 impl Bind {
     /// `0.0.0.0`
     pub const V4_WILDCARD: Self = Self::to(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    /// `[::]`, which takes IPv4 too.
+    /// `[::]`, which accepts IPv4 too.
     pub const DUAL_WILDCARD: Self = Self::to(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     /// `[::]`, for IPv6 only.
     pub const V6_WILDCARD: Self = Self {
@@ -132,16 +132,16 @@ impl Bind {
     }
 }
 
-/// The ports that the app serves.
+/// The app's ports.
 const APP_PORTS: [u16; 11] = [
     22, 53, 80, 443, 8080, 9090, 15002, 15008, 15020, 15021, 15090,
 ];
-/// The ports that the remote servers serve.
+/// The remote servers' ports.
 const REMOTE_PORTS: [u16; 9] = [22, 53, 80, 443, 8080, 9090, 15006, 15008, 15020];
 
-/// The ports of servers that answer datagrams: of DNS servers, and of others.
+/// The ports of the UDP servers: DNS, and another.
 const UDP_PORTS: [u16; 2] = [53, 5353];
-/// Those outside the pod.
+/// The addresses of those outside the pod.
 const REMOTE_SERVERS: [&str; 9] = [
     "10.1.0.1",
     "10.2.0.9",
@@ -153,16 +153,16 @@ const REMOTE_SERVERS: [&str; 9] = [
     "fd00:2::9",
     "fd00:96::10",
 ];
-/// Those of the pod itself.
+/// The addresses of those in the pod.
 const OWN_SERVERS: [&str; 5] = ["127.0.0.1", "127.0.0.53", "10.1.0.2", "::1", "fd00:1::2"];
-/// What the agent listens on.
+/// The addresses of the agent.
 const LOCALHOSTS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
 
 impl World {
-    /// The actor, started when it is first asked for.
+    /// The actor; started by the first call.
     pub fn actor(&self, role: Role) -> Result<&Actor> {
         let cell = &self.actors[role as usize];
         if cell.get().is_none() {
@@ -185,7 +185,7 @@ impl World {
         self.start_in_pod(role.name(), role.user(), &cgroup)
     }
 
-    /// Starts one more actor in the pod, in a cgroup below the world's.
+    /// Starts an additional actor in the pod, in a cgroup below the world's.
     pub fn start_in_pod(&self, name: &str, user: User, cgroup: &str) -> Result<Actor> {
         let cgroup = self.cgroup.child(cgroup)?;
         Actor::start(name, user, self.pod.namespace(), Some(&cgroup))
@@ -233,7 +233,7 @@ impl World {
         Ok(())
     }
 
-    /// Starts the proxy's listeners, if they are not there.
+    /// Starts the proxy's listeners, unless they exist.
     pub fn start_proxy(&self) -> Result<()> {
         if !self.listeners.borrow().is_empty() {
             return Ok(());
@@ -260,7 +260,7 @@ impl World {
         Ok(())
     }
 
-    /// The agent's part of the proxy.
+    /// The agent's DNS listeners.
     fn serve_agent_dns(&self) -> Result<()> {
         if !self.setup.dns {
             return Ok(());
@@ -285,14 +285,14 @@ impl World {
         Ok(())
     }
 
-    /// Closes what a scenario has left open, and starts the proxy if it was stopped.
+    /// Closes all sockets of a scenario, and starts the proxy if it was stopped.
     pub fn reset(&self) -> Result<()> {
         for actor in self.actors.iter().filter_map(|cell| cell.get()) {
             actor.must(&Request::CloseAll)?;
         }
         // Behind iptables, connections from one port to two servers clash once both are redirected
-        // to the proxy: conntrack, which knows the first for two minutes after its end, then gives
-        // the second another port.
+        // to the proxy: conntrack keeps the first for two minutes after its close, and assigns
+        // another port to the second.
         if self.mechanism == Mechanism::Iptables && self.old_connections.is_empty() {
             conntrack::forget(&self.pod)?;
         }
@@ -300,12 +300,12 @@ impl World {
     }
 }
 
-/// Has `actor` tell whoever connects to `bind` who it is.
+/// Lets `actor` listen on `bind` and introduce itself to each client.
 pub fn serve(actor: &Actor, bind: Bind, port: u16) -> Result<Handle> {
     serve_with(actor, bind, port, &[])
 }
 
-/// Has `actor` answer whoever sends a datagram to `address`.
+/// Lets `actor` reply to each datagram to `address`.
 pub fn serve_udp(actor: &Actor, address: SocketAddr) -> Result<Handle> {
     let socket = actor.socket(Family::of(address), Protocol::Udp)?;
     actor.must(&Request::Bind { socket, address })?;
@@ -313,7 +313,7 @@ pub fn serve_udp(actor: &Actor, address: SocketAddr) -> Result<Handle> {
     Ok(socket)
 }
 
-/// As [`serve`], with socket options set before binding.
+/// Like [`serve`], with socket options set before binding.
 pub fn serve_with(
     actor: &Actor,
     bind: Bind,

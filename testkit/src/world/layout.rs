@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::netns::Netns;
 
-/// Which addresses and routes there are.
+/// The addresses and routes of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// IPv4 addresses.
@@ -78,7 +78,7 @@ addr add 2001:db8::9/128 dev lo nodad
 ";
 
 impl Layout {
-    /// Lays the cables and gives out addresses and routes.
+    /// Creates the veth pairs, addresses and routes.
     pub(super) fn apply(self, pod: &Netns, peer: &Netns) -> Result<()> {
         pod.cable("eth0", peer, "eth0", 1)?;
         pod.cable("eth1", peer, "eth1", 2)?;
@@ -106,7 +106,7 @@ impl Layout {
     }
 
     /// Whether istio-iptables writes IPv6 rules here: with dual-stack if any address is IPv6, else
-    /// if the first is, and IPv4 addresses come first.
+    /// if the first is; IPv4 addresses come first.
     pub(super) const fn is_ipv6_captured(self, dual_stack: bool) -> bool {
         self.v6 && (dual_stack || !self.v4)
     }

@@ -1,4 +1,4 @@
-//! Where and as whom an actor acts.
+//! The namespace, cgroup and user of an actor.
 
 use std::{
     fs::{self, File},
@@ -15,24 +15,24 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Where and as whom an actor acts: its command line, as JSON.
+/// The namespace, cgroup and user of an actor: its command line, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActorConfig {
-    /// What it is called in messages and in what its servers say.
+    /// Its name in messages and in its servers' replies.
     pub name: String,
-    /// The cgroup to be in. Without one it stays in its parent's.
+    /// The cgroup to join. `None` stays in the parent's.
     pub cgroup: Option<PathBuf>,
-    /// The network namespace to be in.
+    /// The network namespace to join.
     pub netns: Namespace,
-    /// The user to be.
+    /// The user ID.
     pub uid: u32,
-    /// The group to be.
+    /// The group ID.
     pub gid: u32,
-    /// The process with which to die.
+    /// The process whose exit kills the actor.
     pub parent: i32,
 }
 
-/// Which network namespace to be in.
+/// The network namespace to join.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Namespace {
     /// A new one, which lives as long as the actor.
@@ -42,7 +42,8 @@ pub enum Namespace {
 }
 
 impl ActorConfig {
-    /// Goes there. The order matters: another user may neither choose its cgroup nor its namespace.
+    /// Joins them. The order matters: an unprivileged user may choose neither its cgroup nor its
+    /// namespace.
     pub fn enter(&self) -> Result<()> {
         self.die_with_parent()?;
         if let Some(cgroup) = &self.cgroup {
@@ -62,7 +63,7 @@ impl ActorConfig {
         self.die_with_parent()
     }
 
-    /// Asks to be killed when the parent dies, and sees whether it has died before it was asked.
+    /// Requests SIGKILL at the parent's exit, and checks that the parent had not exited before.
     fn die_with_parent(&self) -> Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
         ensure!(
@@ -73,14 +74,16 @@ impl ActorConfig {
     }
 }
 
-/// Changes user and group, and goes on dying with the parent: a change of credentials clears that.
+/// Changes user and group, and requests SIGKILL at the parent's exit again: a change of credentials
+/// resets it.
 pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     setgid(Gid::from_raw(gid))?;
     setuid(Uid::from_raw(uid))?;
     Ok(set_pdeathsig(Signal::SIGKILL)?)
 }
 
-/// Opens sockets as somebody else from now on. It is the kernel that forbids it, and it does not say.
+/// From now on, the process's sockets belong to another user. If the kernel does not permit the
+/// change, these calls do not report it.
 pub(super) fn own_sockets_as(uid: u32, gid: u32) {
     setfsgid(Gid::from_raw(gid));
     setfsuid(Uid::from_raw(uid));

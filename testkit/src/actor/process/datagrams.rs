@@ -14,7 +14,7 @@ use socket2::Socket;
 
 use super::protocol::{Datagram, PacketInfo};
 
-/// More than anybody here sends.
+/// More than any test sends.
 const MAX_DATAGRAM: usize = 4096;
 
 /// `sendmsg(2)` with `IP_PKTINFO` or `IPV6_PKTINFO`.

@@ -22,7 +22,7 @@ const FLAGS_OF_TRUNCATED: &[u8] = &[0x83, 0x80];
 const NAME: &[u8] = &[0xc0, 12];
 const TTL: &[u8] = &[0, 0, 0, 60];
 
-/// The sockets that are served, and what has come in.
+/// The served sockets, and the number of queries.
 #[derive(Default)]
 pub(super) struct DnsServer {
     served: Vec<Served>,
@@ -63,13 +63,13 @@ impl DnsServer {
         }
     }
 
-    /// What to wait for.
+    /// The sockets to poll.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.served.iter().map(|served| served.socket.as_fd())
     }
 
-    /// Serves what is ready, in the order of [`DnsServer::fds`]. Who asks nonsense, or has gone, is
-    /// not answered.
+    /// Serves what is ready, in the order of [`DnsServer::fds`]. An invalid query, or a client that
+    /// has closed, gets no response.
     pub(super) fn serve(&mut self, ready: &[bool]) {
         let mut ready = ready.iter();
         let mut accepted = Vec::new();
@@ -110,7 +110,7 @@ fn reply_to_datagram(served: &Served) -> io::Result<()> {
     socket.send_to(&reply, from).map(drop)
 }
 
-/// Over TCP each message has its length before it.
+/// Over TCP, each message follows its length.
 fn reply_on_connection(served: &Served) -> io::Result<()> {
     let mut connection = &served.socket;
     let mut length = [0; 2];
@@ -122,7 +122,7 @@ fn reply_on_connection(served: &Served) -> io::Result<()> {
     connection.write_all(&[&length.to_be_bytes(), reply.as_slice()].concat())
 }
 
-/// The answer to a query of one question.
+/// The response to a query with one question.
 fn reply(query: &[u8], zone: Zone, is_truncated: bool) -> Option<Vec<u8>> {
     let question = question(query.get(HEADER..)?)?;
     let (kind, class) = question.get(question.len() - 4..)?.split_at(2);
@@ -162,7 +162,7 @@ fn question(rest: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    /// An `A` query for `a.b`, with an EDNS record that is not looked at.
+    /// An `A` query for `a.b`, with an EDNS record that the server ignores.
     const QUERY: &[u8] =
         b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x01a\x01b\x00\x00\x01\x00\x01\x00\x00\x29";
 

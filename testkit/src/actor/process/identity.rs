@@ -1,4 +1,4 @@
-//! Servers that say who they are and what they see of whoever connects or asks.
+//! Servers that report their own name and each client's addresses.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -13,7 +13,7 @@ use super::{
     sockets,
 };
 
-/// The listeners that are served, UDP sockets among them, and the connections that have come in.
+/// The served listeners, UDP sockets among them, and the accepted connections.
 #[derive(Default)]
 pub(super) struct Identity {
     listeners: Vec<(Handle, Socket)>,
@@ -28,14 +28,14 @@ impl Identity {
         Ok(())
     }
 
-    /// Closes a listener. False if it is not served here. Connections through it go on.
+    /// Closes a listener. False if it is not served here. Its connections stay open.
     pub(super) fn remove(&mut self, handle: Handle) -> bool {
         let before = self.listeners.len();
         self.listeners.retain(|(other, _)| *other != handle);
         self.listeners.len() < before
     }
 
-    /// What to wait for: listeners, then connections.
+    /// The sockets to poll: listeners, then connections.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listeners = self.listeners.iter().map(|(_, listener)| listener.as_fd());
         listeners.chain(self.connections.iter().map(Socket::as_fd))
@@ -55,7 +55,7 @@ impl Identity {
     }
 }
 
-/// Sends back what has come in. False when the connection is over.
+/// Echoes the received bytes. False when the connection is closed.
 fn echo(connection: &mut Socket) -> bool {
     let mut buffer = [0; 4096];
     match connection.read(&mut buffer) {
@@ -64,7 +64,7 @@ fn echo(connection: &mut Socket) -> bool {
     }
 }
 
-/// Serves who has come to a socket. Answers with the connection, if it is one.
+/// Serves a client of a socket. Returns the connection, if it is one.
 fn serve_one(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
     if listener.r#type()? == Type::DGRAM {
         return reply(listener, name).map(|()| None);
@@ -72,7 +72,7 @@ fn serve_one(listener: &Socket, name: &str) -> io::Result<Option<Socket>> {
     introduce(listener, name).map(Some)
 }
 
-/// Answers a datagram.
+/// Replies to a datagram.
 fn reply(socket: &Socket, name: &str) -> io::Result<()> {
     let query = datagrams::receive(socket, false)?;
     let reply = IdentityReply {
@@ -87,8 +87,8 @@ fn reply(socket: &Socket, name: &str) -> io::Result<()> {
         .map(drop)
 }
 
-/// Accepts a connection and tells it what is seen of it. What was to be seen is lost with a client
-/// that is gone; nobody is left to be told.
+/// Accepts a connection and reports its addresses to the client. If the client has closed, this
+/// fails, and no process needs the report.
 fn introduce(listener: &Socket, name: &str) -> io::Result<Socket> {
     let (mut connection, _) = listener.accept()?;
     let introduction = Introduction {

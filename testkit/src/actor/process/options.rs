@@ -23,7 +23,7 @@ pub(crate) fn set(socket: &Socket, option: &SocketOption) -> io::Result<()> {
     Ok(raw::set_option(socket.as_fd(), level, name, &value)?)
 }
 
-/// Level, name and value as `setsockopt(2)` takes them.
+/// Level, name and value for `setsockopt(2)`.
 fn raw_form(option: &SocketOption) -> io::Result<(i32, i32, Vec<u8>)> {
     use SocketOption as O;
     use libc::{IPPROTO_TCP, SOL_IP, SOL_IPV6, SOL_SOCKET};
@@ -44,7 +44,7 @@ fn raw_form(option: &SocketOption) -> io::Result<(i32, i32, Vec<u8>)> {
         O::DontRoute => (SOL_SOCKET, libc::SO_DONTROUTE, ON),
         O::Md5Key(peer) => return Ok((IPPROTO_TCP, libc::TCP_MD5SIG, md5_key(*peer))),
         O::SourceRoute(via) => {
-            // Type, length, the next entry's place, the entry, and padding.
+            // Type, length, the offset of the next entry, the entry, and padding.
             let route = [&[131, 7, 4][..], &via.octets(), &[0]].concat();
             return Ok((SOL_IP, libc::IP_OPTIONS, route));
         }

@@ -12,7 +12,8 @@ use nix::sys::socket::{
 };
 use socket2::Socket;
 
-/// Opens the place at which a socket may be offered. Its name is abstract: nothing to clean up.
+/// Opens the unix socket at which a socket may be offered. Its name is abstract: nothing to clean
+/// up.
 pub(super) fn expect(at: &str, timeout: Duration) -> io::Result<Socket> {
     let config = unix_socket()?;
     bind(config.as_raw_fd(), &UnixAddr::new_abstract(at.as_bytes())?)?;
@@ -20,7 +21,7 @@ pub(super) fn expect(at: &str, timeout: Duration) -> io::Result<Socket> {
     Ok(config)
 }
 
-/// Offers `offered` there.
+/// Offers `offered` at the unix socket `at`.
 pub(super) fn offer(offered: &Socket, at: &str) -> io::Result<()> {
     let to = UnixAddr::new_abstract(at.as_bytes())?;
     sendmsg(
@@ -33,7 +34,7 @@ pub(super) fn offer(offered: &Socket, at: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes what was offered at `place`.
+/// Receives the socket that was offered at `inbox`.
 pub(super) fn take(config: &Socket) -> io::Result<Socket> {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
@@ -48,7 +49,7 @@ pub(super) fn take(config: &Socket) -> io::Result<Socket> {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(fd) = fds.first()
         {
-            // SAFETY: the kernel has just made this descriptor for us alone.
+            // SAFETY: the kernel has just created this descriptor for this process alone.
             return Ok(Socket::from(unsafe { OwnedFd::from_raw_fd(*fd) }));
         }
     }

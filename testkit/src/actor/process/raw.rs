@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// `getsockopt(2)` with a buffer of `length` bytes: its contents and the length the kernel says.
+/// `getsockopt(2)` with a buffer of `length` bytes: its contents and the length that the kernel
+/// returns.
 pub(super) fn get_option(
     fd: BorrowedFd<'_>,
     level: i32,
@@ -13,7 +14,7 @@ pub(super) fn get_option(
 ) -> nix::Result<(Vec<u8>, usize)> {
     let mut value = vec![0_u8; length];
     let mut kernel_length = libc::socklen_t::try_from(length).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the buffer is as long as the kernel is told.
+    // SAFETY: the kernel gets the buffer's true length.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
@@ -35,7 +36,7 @@ pub(crate) fn set_option(
     value: &[u8],
 ) -> nix::Result<()> {
     let length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the buffer is as long as the kernel is told.
+    // SAFETY: the kernel gets the buffer's true length.
     let result =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
     Errno::result(result).map(drop)
@@ -49,7 +50,7 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) -> nix::Result<()> {
         sa_data: [0; 14],
     };
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the address is as long as the kernel is told.
+    // SAFETY: the kernel gets the address's true length.
     let result = unsafe { libc::connect(fd.as_raw_fd(), &raw const address, length) };
     Errno::result(result).map(drop)
 }

@@ -1,4 +1,4 @@
-//! An actor's sockets and what it does with them.
+//! An actor's sockets and the requests on them.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ use super::{
     raw,
 };
 
-/// How long an actor waits for something that ought to come.
+/// Time limit of receiving something that is expected.
 pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long it waits for a connection, which may be one that nobody answers: less than TCP waits
-/// before it tries again.
+/// Time limit of connecting, perhaps to an address where no host replies: less than TCP waits
+/// before it retransmits a SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 
 const BACKLOG: i32 = 1024;
@@ -36,12 +36,12 @@ const SO_ORIGINAL_DST: i32 = 80;
 pub(super) struct Sockets {
     table: BTreeMap<Handle, Socket>,
     last: Handle,
-    /// Where another actor may offer a socket.
+    /// The unix socket at which another actor may offer a socket.
     config: Option<Socket>,
 }
 
 impl Sockets {
-    /// Does what is asked.
+    /// Handles a request.
     pub(super) fn execute(&mut self, request: Request) -> io::Result<Reply> {
         match request {
             Request::Socket { family, protocol } => {
@@ -84,7 +84,7 @@ impl Sockets {
         }
     }
 
-    /// The requests that leave the table as it is.
+    /// The requests that do not change the table.
     fn use_one(&self, request: Request) -> io::Result<Reply> {
         let done = |()| Reply::Done;
         match request {
@@ -168,7 +168,7 @@ impl Sockets {
         self.table.get(&handle).ok_or_else(|| Errno::EBADF.into())
     }
 
-    /// Takes a socket out of the table.
+    /// Removes a socket from the table.
     pub(super) fn take(&mut self, handle: Handle) -> io::Result<Socket> {
         self.table
             .remove(&handle)
@@ -202,7 +202,7 @@ fn open(family: Family, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(domain, kind, Some(number.into()))?;
     set_timeouts(&socket)?;
     if protocol == Protocol::Udp {
-        // Nobody may answer.
+        // There may be no reply.
         socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     }
     Ok(socket)
