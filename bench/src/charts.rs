@@ -1,4 +1,4 @@
-//! The pictures.
+//! Charts.
 
 use anyhow::Result;
 use plotters::{
@@ -22,43 +22,43 @@ use super::{Contestant, Results, Row};
 const SIZE: (u32, u32) = (760, 400);
 const FONT: (&str, u32) = ("sans-serif", 14);
 const TITLE: (&str, u32) = ("sans-serif", 18);
-/// Above the highest value.
+/// The space above the highest value.
 const HEADROOM: f64 = 1.15;
-/// The part of its place that a group of bars takes.
+/// The part of a group's width that its bars use.
 const GROUP: f64 = 0.75;
 
 const OTHERS: RGBColor = RGBColor(120, 120, 120);
 
-/// A picture of numbers.
+/// A chart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chart {
-    /// Its file's, without an ending.
+    /// Its file name, without the extension.
     pub name: String,
-    /// Above it.
+    /// Its title.
     pub title: String,
-    /// On the left.
+    /// The label of the y axis.
     pub y: String,
-    /// What is drawn.
+    /// Its content.
     pub drawn: Drawn,
 }
 
-/// What is drawn in a chart.
+/// The content of a chart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Drawn {
     /// Lines over a common axis.
     Lines {
-        /// Below the axis.
+        /// The label of the x axis.
         x: String,
         /// Whether it is logarithmic.
         is_log: bool,
-        /// What is drawn.
+        /// The lines.
         lines: Vec<Line>,
     },
     /// Bars in groups.
     Bars {
         /// The names of the groups.
         groups: Vec<String>,
-        /// A bar of each in every group.
+        /// Names, and a bar in every group.
         bars: Vec<(String, Vec<f64>)>,
     },
 }
@@ -66,13 +66,13 @@ pub enum Drawn {
 /// A line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// Whose it is.
+    /// Its name.
     pub name: String,
-    /// What it goes through.
+    /// Its points.
     pub points: Vec<(f64, f64)>,
 }
 
-/// All of a run.
+/// All charts of a run.
 pub(super) fn of(results: &Results) -> Vec<&Chart> {
     let sections = results.sections.iter();
     sections.flat_map(|section| &section.charts).collect()
@@ -82,7 +82,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Context<'a, 'b, X> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, RangedCoordf64>>;
 
 impl Chart {
-    /// With lines. `axes`: below, and on the left.
+    /// A chart of lines. `axes`: the labels of the x and y axes.
     pub(super) fn lines(
         name: &str,
         title: &str,
@@ -102,7 +102,7 @@ impl Chart {
         }
     }
 
-    /// With the medians of the rows of these names.
+    /// A chart of bars: the medians of the rows of these names.
     pub(super) fn bars(name: &str, title: &str, y: &str, rows: &[Row], groups: &[&str]) -> Self {
         let found = |group: &&str| rows.iter().find(|row| row.what == *group);
         let rows: Vec<&Row> = groups.iter().filter_map(found).collect();

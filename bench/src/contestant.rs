@@ -1,15 +1,15 @@
-//! What is compared.
+//! The compared mechanisms.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A way for connections to come to the proxy.
+/// How connections reach the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Contestant {
-    /// Nobody intercepts: the app dials the proxy's port itself. The limit.
+    /// Without interception: the app dials the proxy's port itself. The limit.
     Direct,
-    /// Istio's rules, put in force by `iptables-restore`.
+    /// Istio's rules, applied by `iptables-restore`.
     Iptables,
     /// Interceptor.
     Interceptor,

@@ -1,4 +1,4 @@
-//! On what it was measured.
+//! The machine of a run.
 
 use std::{env, fs, path::PathBuf};
 
@@ -14,22 +14,22 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A machine and the versions of what runs on it.
+/// A machine and its software versions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
-    /// Its processor.
+    /// Its processor's model.
     pub processor: String,
-    /// How many there are.
+    /// The number of processors.
     pub processors: usize,
-    /// Of memory.
+    /// The size of its memory.
     pub memory: String,
     /// `uname`
     pub kernel: String,
-    /// The mitigations that change what a system call costs.
+    /// The CPU vulnerability mitigations that affect the cost of system calls.
     pub mitigations: Vec<String>,
-    /// How many processes wanted to run when it began, over one, five and fifteen minutes.
+    /// The load averages at the start, over one, five and fifteen minutes.
     pub load: String,
-    /// Of programs.
+    /// Versions of programs.
     pub versions: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl Environment {
     }
 }
 
-/// The processors that this process may run on.
+/// The processors that this process may use.
 pub(super) fn cpus() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     let is_ours = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
@@ -96,9 +96,9 @@ fn versions() -> Vec<String> {
     .collect()
 }
 
-/// The first line that the program says of its version, without where it is.
+/// The first line of a program's version output, without its path.
 fn version(program: PathBuf) -> Option<String> {
-    // Some fail when asked.
+    // Some exit with an error.
     let output = output(bounded(program).arg("--version"), "").ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| !line.is_empty())?;

@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: what interception costs, measured in one run against no interception at all
-//! and against Istio's rules in the kernel's own iptables.
+//! `cargo xtask bench`: the cost of interception, compared in one run with no interception at all
+//! and with Istio's rules in the kernel's own iptables.
 //!
-//! Three pods are laid out alike. Every workload runs in short rounds, in each of which the
-//! contestants take turns in another order; what is reported are ratios within a round, so that what
-//! slows the machine down slows all of them. Every pod must first prove that it does what it
-//! claims: no number is worth anything if the connections were not captured.
+//! There are three identical pods. Every workload runs in short rounds, in which the contestants
+//! take turns in another order each time; reported are ratios within a round, so that whatever
+//! slows the machine down slows all of them down. Every pod must first prove that it does what it
+//! claims: numbers of connections that were not captured are worth nothing.
 
 mod charts;
 mod contestant;
@@ -33,20 +33,19 @@ pub use scale::Scale;
 pub use summary::Summary;
 pub use workloads::Workload;
 
-/// What to measure, and where the results go.
+/// The extent of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How much.
+    /// The number and duration of measurements.
     pub scale: Scale,
-    /// Which workloads, in the order of [`Workload::ALL`].
+    /// The workloads to run, in the order of [`Workload::ALL`].
     pub workloads: Vec<Workload>,
 }
 
-/// Measures. `keep` is handed what there is after each workload: a long run that fails late has not
-/// been for nothing.
+/// Measures. `keep` gets the results so far after each workload, in case a long run fails late.
 pub fn run(options: &Options, keep: impl Fn(&Results) -> Result<()>) -> Result<Results> {
     let scale = &options.scale;
-    // A full run is alone on the machine: other tests would be measured with it.
+    // A full run has the machine to itself: other tests would affect the numbers.
     let _alone = if scale.is_quick {
         None
     } else {
@@ -77,7 +76,7 @@ pub fn run(options: &Options, keep: impl Fn(&Results) -> Result<()>) -> Result<R
     Ok(results)
 }
 
-/// Writes `results.json`, `README.md` and the charts into a folder, which is made.
+/// Writes `results.json`, `README.md` and the charts into a directory, which is created.
 pub fn write(results: &Results, dir: &Path) -> Result<()> {
     let shown = || dir.display().to_string();
     fs::create_dir_all(dir).with_context(shown)?;
@@ -90,7 +89,7 @@ pub fn write(results: &Results, dir: &Path) -> Result<()> {
     fs::write(dir.join("README.md"), markdown::page(results)).with_context(shown)
 }
 
-/// What is printed on a terminal: the targets and their verdicts.
+/// The terminal output: the targets and their verdicts.
 #[must_use]
 pub fn verdicts(results: &Results) -> String {
     table::draw(&results.targets)

@@ -1,5 +1,5 @@
-//! The processes that make and take the load: lean, without logging, each in the network namespace,
-//! the cgroup and with the user that its sockets are to have.
+//! The processes that generate and accept the load: small, without logging, each in the network
+//! namespace, the cgroup and with the user that its sockets should have.
 
 mod client;
 mod protocol;
@@ -24,10 +24,10 @@ pub(crate) use protocol::{LoadConfig, LoadReply, LoadRequest};
 pub use worker::LOAD;
 pub(crate) use worker::Worker;
 
-/// The life of a load process; `role` is its command line.
+/// The main function of a load process; `config` is its command line.
 pub fn run(config: &str) -> Result<()> {
     let config: LoadConfig = serde_json::from_str(config)?;
-    // As many connections as there may be: not all that are root may raise the limit itself.
+    // As many connections as possible: not every root may raise the limit itself.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     config.actor.enter()?;
@@ -41,7 +41,7 @@ pub fn run(config: &str) -> Result<()> {
     }
 }
 
-/// Keeps this process on a processor.
+/// Pins this process to a processor.
 fn stay(cpu: usize) -> io::Result<LoadReply> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
@@ -49,7 +49,7 @@ fn stay(cpu: usize) -> io::Result<LoadReply> {
     Ok(LoadReply::Done)
 }
 
-/// Processor time that this process has used, in the kernel too.
+/// The CPU time of this process, in the kernel too.
 fn used() -> io::Result<LoadReply> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let seconds = |time: TimeVal| {

@@ -1,5 +1,4 @@
-//! The benchmark: `cargo xtask bench` builds all that it needs and runs it. With `--load`: one of
-//! its load processes.
+//! The benchmark: `cargo xtask bench` builds and runs it. With `--load`: one of its load processes.
 
 use std::{env, path::PathBuf};
 
@@ -22,7 +21,11 @@ struct Arguments {
 
 fn main() -> Result<()> {
     if env::args().nth(1).as_deref() == Some(LOAD) {
-        return bench::load(&env::args().nth(2).context("tell me my role, as JSON")?);
+        return bench::load(
+            &env::args()
+                .nth(2)
+                .context("expected the configuration as JSON")?,
+        );
     }
     let arguments = Arguments::parse();
     let options = Options {

@@ -1,4 +1,4 @@
-//! The page for the docs.
+//! The results as a page of the docs.
 
 use super::{Results, Row, Section, table};
 
@@ -16,19 +16,19 @@ pub(super) fn page(results: &Results) -> String {
 
 fn introduction(results: &Results) -> String {
     let warning = if results.is_quick {
-        "**A quick run: too short to be believed to the percent.**\n\n"
+        "**A quick run: too short to be precise to the percent.**\n\n"
     } else {
         ""
     };
     format!(
         "Written by `cargo xtask bench`; [results.json](results.json) has the same numbers. Three \
-         pods laid out alike: *direct*, where nobody intercepts and the app dials the proxy's port \
+         identical pods: *direct*, without interception, where the app dials the proxy's port \
          itself, which is the limit; *iptables-nft*, with Istio's rules in the kernel's own \
          iptables; *interceptor*. They take turns in short rounds, in another order each time. A \
-         ratio is one of numbers of the same round; reported are the median of the rounds and, in \
-         parentheses, the quartiles. Every pod has proven before that its proxy gets the connections \
-         with their original destination, and that conntrack follows them behind iptables and \
-         nowhere else.\n\n{warning}"
+         ratio compares numbers of the same round; reported are the median of the rounds and, in \
+         parentheses, the quartiles. Before the run, every pod's proxy is verified to get the \
+         connections with their original destination, and conntrack to track them behind iptables \
+         and nowhere else.\n\n{warning}"
     )
 }
 
@@ -40,7 +40,7 @@ fn environment(results: &Results) -> String {
             environment.processors, environment.processor, environment.memory
         ),
         format!("- {}", environment.kernel),
-        format!("- load when it began: {}", environment.load),
+        format!("- load at the start: {}", environment.load),
     ];
     lines.extend(
         environment
@@ -87,7 +87,7 @@ fn section(section: &Section) -> String {
     )
 }
 
-/// A table whose columns are those who have a number in any row.
+/// A table with a column for each name that has a number in any row.
 fn rows(rows: &[Row]) -> String {
     let mut columns: Vec<&str> = Vec::new();
     for value in rows.iter().flat_map(|row| &row.values) {

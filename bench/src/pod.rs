@@ -1,4 +1,4 @@
-//! A pod, one of those laid out alike, with its proxy and a client outside it.
+//! A pod with its proxy, and a client outside it.
 //!
 //! ```text
 //!  pod                                   peer
@@ -35,7 +35,7 @@ use super::{
 /// The proxy's ports: outbound and inbound.
 pub(super) const PROXY_PORTS: [u16; 2] = [15001, 15006];
 
-/// Whether a connection leaves the pod or comes to it.
+/// The direction of a connection, as seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the app.
@@ -58,7 +58,7 @@ impl Direction {
     }
 }
 
-/// A pod and its peer. All of it goes when dropped, or when the process dies.
+/// A pod and its peer. Everything is deleted when dropped, or when the process exits.
 pub struct Pod {
     // Dropped in this order: detached, then the processes, the namespaces, and the cgroup.
     attached: Option<Attached>,
@@ -71,13 +71,13 @@ pub struct Pod {
     contestant: Contestant,
 }
 
-/// Takes Interceptor from a pod when dropped.
+/// Detaches Interceptor from a pod when dropped.
 struct Attached {
     netns: PathBuf,
 }
 
 impl Pod {
-    /// Makes one and puts the interception in force, but starts no proxy.
+    /// Creates one with its interception, but starts no proxy.
     pub fn without_proxy(contestant: Contestant, settings: &Settings) -> Result<Self> {
         let cgroup = Cgroup::new()?;
         let netns = Netns::new("pod", Some(&cgroup.child("pod")?))?;
@@ -100,7 +100,7 @@ impl Pod {
         Ok(pod)
     }
 
-    /// Makes one whose proxy is ours and has proven that it gets what it is to get.
+    /// Creates one with our proxy, and verifies that the proxy gets the right connections.
     pub fn new(contestant: Contestant, settings: &Settings) -> Result<Self> {
         let mut pod = Self::without_proxy(contestant, settings)?;
         let place = pod.cgroup.child("pod/proxy")?;
@@ -140,22 +140,22 @@ impl Pod {
         Ok(())
     }
 
-    /// Takes Interceptor away.
+    /// Detaches Interceptor.
     pub fn stop_intercepting(&mut self) {
         self.attached = None;
     }
 
-    /// A process in the pod's namespace, but in a cgroup of the test's choice.
+    /// A process in the pod's namespace, but in a given cgroup.
     pub(super) fn worker_at(&self, user: User, cgroup: &Path) -> Result<Worker> {
         Worker::start("worker", user, &self.netns, cgroup, &[])
     }
 
-    /// The cgroup of all that is in the pod.
+    /// The common cgroup of the pod's processes.
     pub(super) fn pod_cgroup(&self) -> Result<PathBuf> {
         self.cgroup.child("pod")
     }
 
-    /// The cgroup of everything.
+    /// The common cgroup of everything.
     pub(super) const fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
@@ -166,18 +166,18 @@ impl Pod {
         &self.netns
     }
 
-    /// That of whoever is outside.
+    /// The peer's network namespace.
     pub(super) const fn peer(&self) -> &Netns {
         &self.peer
     }
 
-    /// What intercepts.
+    /// The interception mechanism.
     #[must_use]
     pub const fn contestant(&self) -> Contestant {
         self.contestant
     }
 
-    /// Who dials.
+    /// The client process of a direction.
     pub(super) const fn dialler(&self, direction: Direction) -> &Worker {
         match direction {
             Direction::Outbound => &self.app,
@@ -185,10 +185,10 @@ impl Pod {
         }
     }
 
-    /// What is dialled: where nobody intercepts, the proxy's port at the pod's own address, so that
-    /// the proxy sees the same client. (From and to localhost the kernel has its routes at hand, where
-    /// it makes one for each packet that comes to an address of `eth0` from within:
-    /// `__mkroute_output`.)
+    /// The dialled address: without interception, the proxy's port at the pod's own address, so
+    /// that the proxy gets the same client address. (For connections from and to localhost the
+    /// kernel has cached routes; for a packet from within to an address of `eth0` it creates a
+    /// route each time: `__mkroute_output`.)
     pub(super) fn destination(&self, direction: Direction) -> SocketAddr {
         let (ip, port) = match (self.contestant, direction) {
             (Contestant::Direct, Direction::Outbound) => ([10, 1, 0, 2], PROXY_PORTS[0]),
@@ -199,13 +199,13 @@ impl Pod {
         (ip, port).into()
     }
 
-    /// Has whoever dials do something.
+    /// Sends a request to the client process of a direction.
     pub(super) fn call(&self, direction: Direction, request: &LoadRequest) -> Result<LoadReply> {
         self.dialler(direction).call(request)
     }
 
-    /// Puts client and proxy on one processor: who waits for the other then costs no more than to
-    /// switch to it, which is the same every time.
+    /// Pins client and proxy to one processor: waiting for the other then costs no more than a
+    /// context switch, always the same.
     pub(super) fn share_processor(&self) -> Result<()> {
         let (Some(proxy), Some(cpu)) = (&self.proxy, cpus()?.first().copied()) else {
             return Ok(());
@@ -213,13 +213,13 @@ impl Pod {
         proxy.call(&LoadRequest::Stay(cpu)).map(drop)
     }
 
-    /// Processor seconds that all its processes have used.
+    /// The CPU time of all its processes in seconds.
     pub(super) fn used(&self) -> Result<f64> {
         let proxy = self.proxy.as_ref().map_or(Ok(0.0), Worker::used)?;
         Ok(self.app.used()? + self.client.used()? + proxy)
     }
 
-    /// How many connections conntrack follows in the pod.
+    /// The number of the pod's connections in conntrack.
     pub fn tracked(&self) -> Result<usize> {
         self.netns.enter(|| {
             let path = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -227,9 +227,9 @@ impl Pod {
         })
     }
 
-    /// Proves that the contestant does what it claims: connections come to the proxy, with their
-    /// original destination where they are intercepted, and conntrack follows them behind iptables
-    /// and nowhere else.
+    /// Verifies that the contestant does what it claims: the proxy gets connections, with their
+    /// original destination if they are intercepted, and conntrack tracks them behind iptables and
+    /// nowhere else.
     pub fn verify(&self) -> Result<()> {
         for (direction, port) in Direction::BOTH.into_iter().zip(PROXY_PORTS) {
             let to = self.destination(direction);
@@ -244,20 +244,20 @@ impl Pod {
             let name = self.contestant;
             ensure!(
                 listener == format!("{port} {original}"),
-                "{name}: whoever dials {to} should get the proxy's port {port}, told {original}, and \
+                "{name}: a client that dials {to} should reach the proxy's port {port} with {original}, but \
                  reaches {listener}"
             );
         }
         let (tracked, name) = (self.tracked()?, self.contestant);
         ensure!(
             (tracked > 0) == (name == Contestant::Iptables),
-            "{name}: conntrack follows {tracked} connections"
+            "{name}: conntrack tracks {tracked} connections"
         );
         Ok(())
     }
 }
 
-/// What all pods are given, but for the policy: what a stock sidecar gets in a mesh of IPv4.
+/// The settings of all pods, except the policy: those of a stock sidecar in an IPv4 mesh.
 #[must_use]
 pub fn stock() -> Settings {
     Settings {
@@ -277,7 +277,7 @@ pub(super) fn attach(netns: &Path, cgroup: &Path, settings: &Settings) -> Result
 impl Drop for Attached {
     fn drop(&mut self) {
         match interceptor::detach(&self.netns) {
-            // The janitor no longer has to.
+            // The janitor no longer has to detach.
             Ok(()) => drop(janitor::register(&Task::Detached(self.netns.clone()))),
             Err(error) => eprintln!("{error:#}"),
         }

@@ -1,4 +1,4 @@
-//! What was measured, as it is written down.
+//! The results of a run, as they are stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,65 +7,65 @@ use super::{Environment, Summary, charts::Chart, targets::Target};
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// Whether it was too short to be believed to the percent.
+    /// Whether it was too short to be precise to the percent.
     pub is_quick: bool,
-    /// On what machine.
+    /// The machine.
     pub environment: Environment,
-    /// What was to be reached, and what was.
+    /// The targets and their verdicts.
     pub targets: Vec<Target>,
     /// A section for each workload.
     pub sections: Vec<Section>,
 }
 
-/// What one workload gave.
+/// The results of one workload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Section {
     /// Its heading.
     pub title: String,
-    /// How it was measured.
+    /// The method of measurement.
     pub method: String,
     /// The numbers.
     pub rows: Vec<Row>,
-    /// What else was seen.
+    /// Other observations.
     pub notes: Vec<String>,
-    /// Its pictures.
+    /// Its charts.
     pub charts: Vec<Chart>,
 }
 
-/// One quantity, for each who has it.
+/// One quantity, for each name that has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// What it is.
+    /// Its description.
     pub what: String,
-    /// What it is counted in.
+    /// Its unit.
     pub unit: Unit,
-    /// How much each has.
+    /// The value of each name.
     pub values: Vec<Value>,
     /// Ratios of numbers of the same round.
     pub ratios: Vec<Ratio>,
 }
 
-/// How much somebody has.
+/// The value of one name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Value {
-    /// Who.
+    /// The name.
     pub of: String,
     /// Over all rounds.
     pub summary: Summary,
 }
 
-/// How two compare.
+/// The ratio of two values.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ratio {
-    /// Whose number is divided.
+    /// The dividend's name.
     pub of: String,
-    /// By whose.
+    /// The divisor's name.
     pub to: String,
     /// Over all rounds.
     pub summary: Summary,
 }
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     /// Microseconds.
@@ -74,20 +74,20 @@ pub enum Unit {
     Nanoseconds,
     /// Milliseconds.
     Milliseconds,
-    /// Seconds of processor time.
+    /// Seconds of CPU time.
     CpuSeconds,
-    /// So many in a second.
+    /// A rate per second.
     PerSecond,
     /// 10⁹ bits in a second.
     GigabitsPerSecond,
-    /// Just so many.
+    /// A count.
     Count,
     /// Bytes.
     Bytes,
 }
 
 impl Unit {
-    /// As it is written behind a number.
+    /// The symbol after a number.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {
@@ -103,7 +103,7 @@ impl Unit {
     }
 }
 
-/// The numbers of somebody, one for each round.
+/// A name and its numbers, one for each round.
 pub(super) type Numbers = (String, Vec<f64>);
 
 impl Row {
@@ -126,7 +126,7 @@ impl Row {
         }
     }
 
-    /// With the ratio of each to the first, round by round.
+    /// With the ratio of each name to the first, round by round.
     #[must_use]
     pub fn against_first(what: impl Into<String>, unit: Unit, numbers: &[Numbers]) -> Self {
         let row = Self::new(what, unit, numbers);
@@ -156,7 +156,7 @@ impl Row {
         self
     }
 
-    /// How `of` compares to `to`.
+    /// The ratio of `of` to `to`.
     #[must_use]
     pub fn ratio(&self, of: &str, to: &str) -> Option<Summary> {
         let mut ratios = self.ratios.iter();
@@ -164,7 +164,7 @@ impl Row {
         Some(found.summary)
     }
 
-    /// How much `of` has.
+    /// The value of `of`.
     #[must_use]
     pub fn value(&self, of: &str) -> Option<Summary> {
         let found = self.values.iter().find(|value| value.of == of)?;

@@ -1,16 +1,16 @@
-//! Taking turns.
+//! Rounds of measurements.
 
 use anyhow::Result;
 
 use super::results::Numbers;
 
-/// What each subject gave, round by round.
+/// The results of each subject, round by round.
 pub(super) struct Rounds<T> {
     subjects: Vec<(String, Vec<T>)>,
 }
 
-/// Has all subjects measured in each of `count` rounds, in another order each time, after one round
-/// that does not count.
+/// Measures all subjects in each of `count` rounds, in another order each time, after one round
+/// that is not counted.
 pub(super) fn take_turns<S, T>(
     count: usize,
     subjects: &[(String, S)],
@@ -33,7 +33,7 @@ pub(super) fn take_turns<S, T>(
 }
 
 impl<T> Rounds<T> {
-    /// One number of what was measured.
+    /// One number of each measurement.
     pub(super) fn numbers(&self, number: impl Fn(&T) -> f64) -> Vec<Numbers> {
         self.subjects
             .iter()

@@ -1,42 +1,42 @@
-//! How much is measured.
+//! The extent of a run.
 
-/// How long and how often.
+/// The number and duration of measurements.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Whether it is the short one.
+    /// Whether it is the short run.
     pub is_quick: bool,
-    /// How many rounds a workload has.
+    /// The rounds of a workload.
     pub rounds: usize,
-    /// How many connections are made in a turn.
+    /// The connections of a turn.
     pub connects: usize,
-    /// How long connections are made that wait in `TIME_WAIT` (60 s on Linux).
+    /// The duration of the workload with connections in `TIME_WAIT` (60 s on Linux).
     pub sustained_seconds: usize,
-    /// How long a turn on a kept connection takes.
+    /// The duration of a turn on an open connection.
     pub turn_milliseconds: u64,
-    /// How long a turn of HTTP takes.
+    /// The duration of a turn of HTTP.
     pub http_seconds: u64,
-    /// How many rounds of HTTP there are.
+    /// The rounds of HTTP.
     pub http_rounds: usize,
-    /// How often a pod is attached and detached.
+    /// The attaches and detaches of a pod.
     pub attaches: usize,
-    /// How many pods are attached at once.
+    /// The pods that are attached at once.
     pub pods: u8,
-    /// How often an agent is started.
+    /// The starts of an agent.
     pub starts: usize,
-    /// How many CIDRs a policy has.
+    /// The CIDRs of a policy.
     pub cidrs: &'static [usize],
-    /// How many ports a policy has.
+    /// The ports of a policy.
     pub ports: &'static [usize],
-    /// How many connections are open at once.
+    /// The connections that are open at once.
     pub held: &'static [usize],
-    /// How many destinations are visited.
+    /// The visited destinations.
     pub destinations: &'static [u32],
-    /// How often `getsockopt(2)` is called in a turn.
+    /// The calls of `getsockopt(2)` in a turn.
     pub getsockopt_calls: u32,
 }
 
 impl Scale {
-    /// What goes into the docs.
+    /// The run for the docs.
     #[must_use]
     pub const fn full() -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Scale {
         }
     }
 
-    /// So little that it only shows that all works.
+    /// The smallest run, which shows only that everything works.
     #[must_use]
     pub const fn smallest() -> Self {
         Self {

@@ -1,17 +1,17 @@
-//! Many numbers in few.
+//! Quantiles.
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of some numbers and the quarter of them on either side of it.
+/// The median and the quartiles of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Half of them are below.
+    /// The median.
     pub median: f64,
-    /// A quarter of them is below.
+    /// The lower quartile.
     pub low: f64,
-    /// A quarter of them is above.
+    /// The upper quartile.
     pub high: f64,
-    /// How many there are.
+    /// The number of numbers.
     pub count: usize,
 }
 
@@ -28,8 +28,7 @@ impl Summary {
     }
 }
 
-/// The number below which `part` of `numbers` are, on the line between its two neighbours. Zero if
-/// there are none.
+/// The `part` quantile of `numbers`, linearly interpolated. Zero if there are none.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,

@@ -42,7 +42,7 @@ pub(super) fn spread(summary: &Summary, unit: Option<Unit>) -> String {
     format!("{middle} ({low}–{high}){symbol}")
 }
 
-/// With as many digits as say something.
+/// With three significant digits.
 fn number(number: f64) -> String {
     match number.abs() {
         size if size >= 1000.0 => thousands(&format!("{number:.0}")),

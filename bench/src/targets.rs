@@ -1,4 +1,4 @@
-//! What is to be reached, and whether it was.
+//! The targets, and their verdicts.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,29 +8,29 @@ const DIRECT: &str = Contestant::Direct.name();
 const IPTABLES: &str = Contestant::Iptables.name();
 const OURS: &str = Contestant::Interceptor.name();
 
-/// Something to be reached, and what came of it.
+/// A target and its verdict.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
-    /// What is measured.
+    /// The measured quantity.
     pub what: String,
-    /// What is to be reached.
+    /// The target value.
     pub wanted: String,
-    /// What Interceptor has reached.
+    /// Interceptor's value.
     pub measured: Option<Summary>,
-    /// What iptables has, where that says something.
+    /// iptables' value, if comparable.
     pub iptables: Option<Summary>,
-    /// What it is counted in; none for a ratio.
+    /// The unit; none for a ratio.
     pub unit: Option<Unit>,
-    /// Whether it was reached.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// Whether a target was reached: by the median.
+/// The verdict of a target: by the median.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It was.
+    /// The target is met.
     Met,
-    /// It was not.
+    /// The target is missed.
     Missed,
     /// The workload was not part of the run.
     NotMeasured,
@@ -39,7 +39,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// As it is written.
+    /// Its text.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Verdict {
     }
 }
 
-/// What a number must be.
+/// The limit of a number.
 #[derive(Clone, Copy)]
 enum Bound {
     AtMost(f64),
@@ -89,15 +89,15 @@ impl Bound {
     }
 }
 
-/// What of a row counts.
+/// The number of a row that is compared with the limit.
 enum Counts {
-    /// The ratio to what this one has.
+    /// The ratio to this name's.
     RatioTo(&'static str),
-    /// The number itself, which is in this unit.
+    /// The number itself, in this unit.
     Itself(Unit),
 }
 
-/// Where the number for a target is found.
+/// The source of a target's number.
 struct Wanted {
     what: &'static str,
     workload: Workload,
@@ -161,21 +161,21 @@ const TARGETS: [Wanted; 27] = [
         Bound::AtLeast(0.98),
     ),
     wanted(
-        "kept connection, 1 B, outbound / direct",
+        "open connection, 1 B, outbound / direct",
         Workload::Talk,
         "outbound, 1 B there and back",
         DIRECT,
         Bound::AtLeast(0.99),
     ),
     wanted(
-        "kept connection, 1 KiB, outbound / direct",
+        "open connection, 1 KiB, outbound / direct",
         Workload::Talk,
         "outbound, 1 KiB there and back",
         DIRECT,
         Bound::AtLeast(0.99),
     ),
     wanted(
-        "kept connection, 16 KiB, outbound / direct",
+        "open connection, 16 KiB, outbound / direct",
         Workload::Talk,
         "outbound, 16 KiB there and back",
         DIRECT,
@@ -189,21 +189,21 @@ const TARGETS: [Wanted; 27] = [
         Bound::AtLeast(0.99),
     ),
     wanted(
-        "kept connection, 1 B, inbound / direct",
+        "open connection, 1 B, inbound / direct",
         Workload::Talk,
         "inbound, 1 B there and back",
         DIRECT,
         Bound::AtLeast(0.99),
     ),
     wanted(
-        "kept connection, 1 KiB, inbound / direct",
+        "open connection, 1 KiB, inbound / direct",
         Workload::Talk,
         "inbound, 1 KiB there and back",
         DIRECT,
         Bound::AtLeast(0.99),
     ),
     wanted(
-        "kept connection, 16 KiB, inbound / direct",
+        "open connection, 16 KiB, inbound / direct",
         Workload::Talk,
         "inbound, 16 KiB there and back",
         DIRECT,
@@ -225,7 +225,7 @@ const TARGETS: [Wanted; 27] = [
         bound: Bound::AtMost(1500.0),
     },
     Wanted {
-        what: "the same, less what bpf_stats itself takes",
+        what: "the same, less the cost of bpf_stats itself",
         workload: Workload::Hooks,
         row: "outbound, all hooks of a connection, less the measuring",
         of: OURS,
@@ -279,32 +279,32 @@ const TARGETS: [Wanted; 27] = [
         Bound::AtMost(0.1),
     ),
     Wanted {
-        what: "getsockopt outside mesh pods / without us",
+        what: "getsockopt outside mesh pods / without Interceptor",
         workload: Workload::Getsockopt,
         row: "one call",
         of: "outside mesh pods",
-        counts: Counts::RatioTo("without us"),
+        counts: Counts::RatioTo("without Interceptor"),
         bound: Bound::AtMost(1.01),
     },
     Wanted {
-        what: "getsockopt inside a mesh pod / without us",
+        what: "getsockopt inside a mesh pod / without Interceptor",
         workload: Workload::Getsockopt,
         row: "one call",
         of: "inside a mesh pod",
-        counts: Counts::RatioTo("without us"),
+        counts: Counts::RatioTo("without Interceptor"),
         bound: Bound::None,
     },
     wanted(
-        "HTTP, kept connections, requests/s / iptables",
+        "HTTP, open connections, requests/s / iptables",
         Workload::Http,
-        "kept connections, requests",
+        "open connections, requests",
         IPTABLES,
         Bound::Above(1.0),
     ),
     wanted(
-        "HTTP, kept connections, p99 / iptables",
+        "HTTP, open connections, p99 / iptables",
         Workload::Http,
-        "kept connections, p99",
+        "open connections, p99",
         IPTABLES,
         Bound::Below(1.0),
     ),
@@ -324,7 +324,7 @@ const TARGETS: [Wanted; 27] = [
     ),
 ];
 
-/// Holds what was measured against the targets.
+/// Compares the results with the targets.
 pub(super) fn judge(sections: &[Section]) -> Vec<Target> {
     TARGETS
         .iter()

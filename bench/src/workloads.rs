@@ -1,4 +1,4 @@
-//! What is measured.
+//! The workloads.
 
 mod acceleration;
 mod attaching;
@@ -20,12 +20,12 @@ use clap::ValueEnum;
 
 use super::{Scale, Section};
 
-/// Something to measure.
+/// A workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
-    /// Attaching a pod. (First: it is the first attach that loads programs.)
+    /// Attaching a pod. (First: the first attach loads programs.)
     Attaching,
-    /// Attaching more and more pods.
+    /// Attaching many pods.
     Growing,
     /// Starting an agent.
     Starting,
@@ -35,15 +35,15 @@ pub enum Workload {
     Sustained,
     /// More connections at once than there are ephemeral ports.
     Crowd,
-    /// Requests and bulk on a kept connection.
+    /// Requests and bulk data on an open connection.
     Talk,
     /// HTTP through Envoy.
     Http,
-    /// Processor time.
+    /// CPU time.
     Processor,
-    /// The programs' own time.
+    /// The run time of the programs.
     Hooks,
-    /// Policies of many CIDRs and ports.
+    /// Policies with many CIDRs and ports.
     Policy,
     /// Memory.
     Memory,
@@ -72,7 +72,7 @@ impl Workload {
         Self::Acceleration,
     ];
 
-    /// Its heading.
+    /// The heading of its section.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl Workload {
             Self::Setup => "Setting up connections",
             Self::Sustained => "Setting up connections, for longer than TIME_WAIT",
             Self::Crowd => "More connections at once than ephemeral ports",
-            Self::Talk => "Talking on a kept connection",
+            Self::Talk => "Requests and bulk data on an open connection",
             Self::Http => "HTTP through Envoy",
             Self::Processor => "Processor time",
             Self::Hooks => "Time in the programs",
@@ -93,7 +93,7 @@ impl Workload {
         }
     }
 
-    /// Measures it.
+    /// Runs it.
     pub(super) fn run(self, scale: &Scale) -> Result<Section> {
         let section = match self {
             Self::Attaching => attaching::run(scale),

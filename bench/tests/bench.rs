@@ -1,4 +1,4 @@
-//! What is measured is what it is said to be. How fast anything is passes or fails no test.
+//! The benchmark measures what it claims to. No test depends on a speed.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use interceptor_testkit::machine;
 fn every_contestant_does_what_it_claims() {
     let _shared = machine::shared().expect("the machine");
     for contestant in Contestant::ALL {
-        let pod = Pod::new(contestant, &stock()).expect("a pod that proves itself");
+        let pod = Pod::new(contestant, &stock()).expect("a verified pod");
         let tracked = pod.tracked().expect("conntrack's count");
         assert_eq!(
             tracked > 0,
@@ -19,7 +19,7 @@ fn every_contestant_does_what_it_claims() {
     }
 }
 
-/// Interceptor that was taken away, rules that were flushed: no number would come of it.
+/// Interceptor detached, rules flushed: no numbers may result.
 #[test]
 fn a_contestant_that_does_not_capture_is_found_out() {
     let _shared = machine::shared().expect("the machine");
@@ -41,11 +41,11 @@ fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
         workloads: workloads.to_vec(),
     };
     let results = bench::run(&options, |_| Ok(())).expect("results");
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     bench::write(&results, dir.path()).expect("written");
 
     let json = fs::read(dir.path().join("results.json")).expect("JSON");
-    let read: Results = serde_json::from_slice(&json).expect("what was written");
+    let read: Results = serde_json::from_slice(&json).expect("the written results");
     assert_eq!(read.sections.len(), workloads.len());
     let page = fs::read_to_string(dir.path().join("README.md")).expect("a page");
     for target in &read.targets {
@@ -55,7 +55,7 @@ fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
     assert!(chart.starts_with("<svg") && chart.contains("interceptor"));
 }
 
-/// One destination, 500 ports: whoever intercepts has as many for each destination.
+/// One destination, 500 ports: an interception has 500 for each destination.
 #[test]
 fn only_the_direct_way_is_short_of_ports_to_many_destinations() {
     let options = Options {

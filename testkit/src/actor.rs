@@ -160,7 +160,7 @@ impl Actor {
         ensure!(ready > 0, "no reply within {REQUEST_TIMEOUT:?}");
         let mut line = String::new();
         replies.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "the actor has ended");
+        ensure!(!line.is_empty(), "the actor has exited");
         Ok(serde_json::from_str(&line)?)
     }
 

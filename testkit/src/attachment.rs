@@ -31,7 +31,7 @@ impl Attachment {
         let shown = binary.display();
         ensure!(
             binary.exists(),
-            "{shown} is missing: `cargo xtask build` makes it"
+            "{shown} is missing: run `cargo xtask build`"
         );
         let shared = machine::shared()?;
         janitor::register(&Task::Detach(netns.to_owned()))?;

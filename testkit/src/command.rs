@@ -68,7 +68,7 @@ pub fn output(command: &mut Command, input: &str) -> Result<Output> {
 pub fn require_root() -> Result<()> {
     ensure!(
         geteuid().is_root(),
-        "kernel tests need root: they make namespaces and cgroups"
+        "kernel tests require root: they create namespaces and cgroups"
     );
     Ok(())
 }

@@ -43,13 +43,13 @@ exec nsenter --net="$2" unshare --mount --cgroup sh -ec "$3" sh "$4"
 
 /// Mounts the node's directories and executes containerd.
 const CONTAINERD: &str = r#"
-folder=$1
+dir=$1
 umount --recursive /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-own="$folder/run/${folder#/run/}"
+own="$dir/run/${dir#/run/}"
 mkdir --parents "$own" /sys/fs/cgroup/system.slice/containerd
-mount --bind "$folder" "$own"
-mount --rbind "$folder/run" /run
+mount --bind "$dir" "$own"
+mount --rbind "$dir/run" /run
 echo $$ > /sys/fs/cgroup/system.slice/containerd/cgroup.procs
 exec env --default-signal=INT,TERM setpriv --pdeathsig=KILL \
     containerd --config "$folder/containerd.toml"
@@ -88,7 +88,7 @@ impl Containerd {
 
     fn get_ready(&mut self) -> Result<()> {
         wait_until("containerd", || {
-            ensure!(self.child.try_wait()?.is_none(), "containerd has ended");
+            ensure!(self.child.try_wait()?.is_none(), "containerd has exited");
             Ok(self.status().is_ok_and(|status| is_ready(&status)))
         })?;
         self.import()

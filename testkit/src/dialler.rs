@@ -115,7 +115,7 @@ impl Dialler {
         let mut dialler = Self { child, output };
         ensure!(
             !dialler.line()?.is_empty(),
-            "{plan:?}: the dialler has ended"
+            "{plan:?}: the dialler has exited"
         );
         Ok(dialler)
     }
@@ -133,7 +133,8 @@ impl Dialler {
 
     fn outcomes(&mut self) -> Result<Outcomes> {
         let line = self.line()?;
-        serde_json::from_str(&line).with_context(|| format!("the dialler says {line:?}"))
+        serde_json::from_str(&line)
+            .with_context(|| format!("unexpected output of the dialler: {line:?}"))
     }
 
     fn line(&mut self) -> Result<String> {

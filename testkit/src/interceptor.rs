@@ -42,7 +42,7 @@ pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
     let shown = binary.display();
     ensure!(
         binary.exists(),
-        "{shown} is missing: `cargo xtask build` makes it"
+        "{shown} is missing: run `cargo xtask build`"
     );
     output(bounded(binary).args(arguments), "")
 }

@@ -242,7 +242,7 @@ impl Lab {
     /// Waits until both ends in the pod are closed or in TIME_WAIT.
     fn wait_for_end(&self, port: u16) -> Result<()> {
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
-        wait_until("the end of a connection", || {
+        wait_until("a closed connection", || {
             for table in &tables {
                 let sockets = fs::read_to_string(table)?;
                 if sockets.lines().any(|socket| is_open_on(socket, port)) {

@@ -30,8 +30,7 @@ pub fn render_at(directory: &Path) -> Result<Vec<Value>> {
     let kubectl = env::var_os("KUBECTL_BIN").unwrap_or_else(|| "kubectl".into());
     let mut kustomize = Command::new(kubectl);
     kustomize.arg("kustomize").arg(directory);
-    let yaml = run(&mut kustomize, "")
-        .context("KUBECTL_BIN, or kubectl on the PATH, renders what is deployed")?;
+    let yaml = run(&mut kustomize, "").context("cannot run KUBECTL_BIN, or kubectl on the PATH")?;
     let objects = serde_saphyr::from_multiple(&yaml)?;
     ensure!(!objects.is_empty(), "{} is empty", directory.display());
     Ok(objects)

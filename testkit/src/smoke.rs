@@ -60,7 +60,7 @@ pub fn run() -> Result<()> {
     })?;
 
     step("detach", || product::detach(&stage.pod))?;
-    step("let go", || captured::expect_not_captured(&stage))?;
+    step("not captured", || captured::expect_not_captured(&stage))?;
     step("nothing left", product::expect_nothing_pinned)
 }
 

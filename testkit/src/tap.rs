@@ -19,12 +19,12 @@ impl<'a> Tap<'a> {
     pub fn at(netns: &'a Netns, hook: &str, counters: &[(&str, &str)]) -> Result<Self> {
         let chain = format!(
             "add table inet tap\n\
-             add chain inet tap seen {{ type filter hook {hook} priority raw ; }}\n"
+             add chain inet tap counted {{ type filter hook {hook} priority raw ; }}\n"
         );
         let counter = |(name, matches): &(&str, &str)| {
             format!(
                 "add counter inet tap {name}\n\
-                 add rule inet tap seen {matches} counter name {name}\n"
+                 add rule inet tap counted {matches} counter name {name}\n"
             )
         };
         let script = chain + &counters.iter().map(counter).collect::<String>();

@@ -1,4 +1,4 @@
-//! The side that connects.
+//! The connecting side.
 
 use std::{
     collections::BTreeMap,
@@ -18,22 +18,22 @@ use super::{
     send_reply, stay, used,
 };
 
-/// How long a server may take.
+/// Time limit of a server's response.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to rest after a refusal: whoever may not connect must not keep the others from it.
+/// The pause after an error: a client that cannot connect must not slow the others down.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a connection may take that may not be possible.
+/// Time limit of a connection that may be impossible.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// After so many it is clear that no more connections are possible.
+/// After this many errors, no more connections are possible.
 const MAX_ERRORS: u64 = 20;
 
-/// What is sent at once when as much as possible is to be sent.
+/// The size of a write when as much as possible is sent.
 const CHUNK: usize = 1 << 16;
 
-/// Does what it is told until stdin ends.
+/// Handles requests until stdin is closed.
 pub(super) fn run() -> Result<()> {
     let mut client = Client::default();
     send_reply(&LoadReply::Done)?;
@@ -92,14 +92,14 @@ impl Client {
     }
 }
 
-/// A socket whose closing resets the connection, so that none waits for late packets.
+/// A socket whose close resets the connection, so that none is left in TIME_WAIT.
 fn open(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     Ok(socket)
 }
 
-/// Connects, and answers how long `connect(2)` took by `CLOCK_MONOTONIC`.
+/// Connects, and returns the duration of `connect(2)` by `CLOCK_MONOTONIC`.
 fn connect(socket: Socket, to: SocketAddr) -> io::Result<(Socket, Duration)> {
     let to = to.into();
     let start = Instant::now();
@@ -107,7 +107,7 @@ fn connect(socket: Socket, to: SocketAddr) -> io::Result<(Socket, Duration)> {
     Ok((socket, start.elapsed()))
 }
 
-/// A connection, unless that takes too long: where no port is left, nothing is answered.
+/// A connection, unless it times out: without a free port there is no response.
 fn open_soon(to: SocketAddr) -> io::Result<Socket> {
     let socket = open(to)?;
     socket.set_write_timeout(Some(OPEN_TIMEOUT))?;
@@ -154,7 +154,7 @@ fn sustain(to: SocketAddr, seconds: usize) -> LoadReply {
     LoadReply::Seconds { done, errors }
 }
 
-/// One short conversation; the client closes first, and waits in `TIME_WAIT`.
+/// One short exchange; the client closes first, and is left in `TIME_WAIT`.
 fn converse(to: SocketAddr) -> io::Result<()> {
     let mut socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.connect(&to.into())?;

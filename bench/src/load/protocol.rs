@@ -1,36 +1,38 @@
-//! What a load process is told, and what it answers: one line of JSON each.
+//! The requests to a load process, and its replies: one line of JSON each.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use interceptor_testkit::actor::process::ActorConfig;
 use serde::{Deserialize, Serialize};
 
-/// Who a load process is: its command line.
+/// The configuration of a load process: its command line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LoadConfig {
-    /// Where and as whom.
+    /// Its namespace, cgroup and user.
     pub(crate) actor: ActorConfig,
-    /// The processor to stay on.
+    /// The processor to use.
     pub(crate) cpu: Option<usize>,
-    /// The ports to serve; a client serves none.
+    /// The ports to serve; none for a client.
     pub(crate) serves: Vec<u16>,
 }
 
-/// The first byte of a connection, which says what the server is to do.
+/// The first byte of a connection: the server's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServeMode {
-    /// Tell the port and the original destination.
+    /// Send the port and the original destination.
     Identify,
-    /// Send back whatever comes.
+    /// Echo all bytes.
     Echo,
-    /// Send nothing.
+    /// Read all bytes.
     Discard,
-    /// Answer every `G…\r\n\r\n`, as HTTP does.
+    /// Respond to every `G…\r
+    /// \r
+    /// `, as HTTP does.
     Http,
 }
 
 impl ServeMode {
-    /// As it is sent.
+    /// As a byte.
     pub(super) const fn byte(self) -> u8 {
         match self {
             Self::Identify => b'I',
@@ -40,7 +42,7 @@ impl ServeMode {
         }
     }
 
-    /// As it was received.
+    /// From a byte.
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             b'I' => Some(Self::Identify),
@@ -52,92 +54,92 @@ impl ServeMode {
     }
 }
 
-/// One thing to do.
+/// A request to a load process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum LoadRequest {
-    /// Ask who answers at an address.
+    /// Read the listener that responds at an address.
     Identify(SocketAddr),
-    /// Connect and reset, one after the other; answered with [`LoadReply::Times`].
+    /// Connect and reset, one after the other; the reply is [`LoadReply::Times`].
     Connect {
-        /// Where to.
+        /// The destination.
         to: SocketAddr,
-        /// How often.
+        /// The number of connections.
         count: usize,
     },
-    /// Connect, send a byte, hear it back and close first, for so many seconds; answered with
+    /// Connect, send a byte, read it back and close first, for some seconds; the reply is
     /// [`LoadReply::Seconds`].
     Sustain {
-        /// Where to.
+        /// The destination.
         to: SocketAddr,
-        /// How long.
+        /// The duration.
         seconds: usize,
     },
-    /// Open connections and keep them; answered with [`LoadReply::Held`].
+    /// Open connections and keep them; the reply is [`LoadReply::Held`].
     Hold {
-        /// Where to.
+        /// The destinations.
         to: Vec<SocketAddr>,
-        /// How many to each.
+        /// The number of connections to each.
         each: usize,
     },
-    /// Reset the connections that are kept.
+    /// Reset the open connections.
     Release,
-    /// Connect to many addresses, each by one above the last, and reset.
+    /// Connect to many consecutive addresses, and reset.
     Visit {
-        /// The first.
+        /// The first address.
         first: SocketAddr,
-        /// How many.
+        /// The number of addresses.
         count: u32,
     },
-    /// Send so many bytes on a kept connection and hear them back, again and again; answered with
+    /// Repeatedly send bytes on one connection and read them back; the reply is
     /// [`LoadReply::PerSecond`].
     Exchange {
-        /// Where to.
+        /// The destination.
         to: SocketAddr,
-        /// How many bytes.
+        /// The number of bytes.
         size: usize,
-        /// For how long.
+        /// The duration.
         milliseconds: u64,
     },
-    /// Send as much as goes; answered with [`LoadReply::PerSecond`], in bytes.
+    /// Send as much as possible; the reply is [`LoadReply::PerSecond`], in bytes.
     Pour {
-        /// Where to.
+        /// The destination.
         to: SocketAddr,
-        /// For how long.
+        /// The duration.
         milliseconds: u64,
     },
-    /// `getsockopt(SO_ERROR)`, so often; answered with [`LoadReply::Nanoseconds`] for each.
+    /// Call `getsockopt(SO_ERROR)`; the reply is [`LoadReply::Nanoseconds`] per call.
     GetOption {
-        /// How often.
+        /// The number of calls.
         count: u32,
     },
-    /// What the process has used: [`LoadReply::Used`].
+    /// Read the process's CPU time: [`LoadReply::Used`].
     Usage,
-    /// Stay on this processor.
+    /// Use only this processor.
     Stay(usize),
 }
 
-/// What came of an [`LoadRequest`].
+/// The result of a [`LoadRequest`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum LoadReply {
-    /// In place, or done.
+    /// Ready, or done.
     Done,
-    /// What the server says of itself: `15001 10.2.0.9:80`.
+    /// The server's identification: `15001 10.2.0.9:80`.
     Listener(String),
-    /// Nanoseconds in `connect(2)`, of each connection, and how long all took.
+    /// Nanoseconds in `connect(2)`, of each connection, and the total time.
     Times {
         /// Each.
         connects: Vec<u32>,
-        /// All, with what is between them.
+        /// The total, with the time between them.
         all: u64,
     },
-    /// How many succeeded in each second, and what the others came to.
+    /// The number of successes in each second, and of errors.
     Seconds {
         /// Successes.
         done: Vec<u32>,
         /// Errors by name.
         errors: BTreeMap<String, u64>,
     },
-    /// How many are open, and what the others came to.
+    /// The number of open connections, and of errors.
     Held {
         /// Open.
         open: usize,
@@ -148,8 +150,8 @@ pub(crate) enum LoadReply {
     PerSecond(f64),
     /// A duration.
     Nanoseconds(f64),
-    /// Processor time, in seconds.
+    /// CPU time, in seconds.
     Used(f64),
-    /// What went wrong.
+    /// An error.
     Failed(String),
 }

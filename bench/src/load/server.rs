@@ -1,5 +1,5 @@
-//! The side that accepts: the proxy, one thread and one `epoll`. As a proxy does, it asks every
-//! connection where it was going to.
+//! The accepting side: the proxy, with one thread and one `epoll`. As a proxy does, it reads the
+//! original destination of every connection.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -22,7 +22,7 @@ const STDIN: u64 = 0;
 const BUFFER: usize = 1 << 16;
 const HTTP: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// Serves `ports` on all addresses, and answers orders from stdin until that ends.
+/// Serves `ports` on all addresses, and handles requests from stdin until that is closed.
 pub(super) fn run(ports: &[u16]) -> Result<()> {
     let mut server = Server::new()?;
     for port in ports {
@@ -37,7 +37,7 @@ pub(super) fn run(ports: &[u16]) -> Result<()> {
 
 struct Server {
     epoll: Epoll,
-    /// What the descriptor of this number is.
+    /// The sockets by their descriptors' numbers.
     ends: Vec<Option<End>>,
     buffer: Vec<u8>,
 }
@@ -88,7 +88,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for something to do and does it. False at the end of stdin.
+    /// Waits for events and handles them. False at the end of stdin.
     fn turn(&mut self) -> Result<bool> {
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -110,7 +110,7 @@ impl Server {
     fn serve(&mut self, number: usize) {
         let is_over = match self.ends.get_mut(number).and_then(Option::as_mut) {
             Some(End::Listener { .. }) => return self.accept(number),
-            // Whoever is gone needs no answer.
+            // An error means that the client has closed.
             Some(End::Connection(connection)) => {
                 !connection.serve(&mut self.buffer).unwrap_or(false)
             }
@@ -131,7 +131,7 @@ impl Server {
                 port: *port,
                 serve_mode: None,
             };
-            // A connection that cannot be watched is closed.
+            // A connection that cannot be added to the epoll is closed.
             let _watched = self.add(End::Connection(connection));
         }
     }
@@ -147,7 +147,7 @@ impl End {
 }
 
 impl Connection {
-    /// Takes what has come. False when the connection is over.
+    /// Handles received data. False when the connection is closed.
     fn serve(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let length = self.socket.read(buffer)?;
         let mut data = &buffer[..length];
@@ -178,7 +178,7 @@ impl Connection {
     }
 }
 
-/// Reads an order and answers it. False at the end.
+/// Reads a request and replies to it. False at the end.
 fn handle_request() -> Result<bool> {
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {

@@ -21,13 +21,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{LoadConfig, LoadReply, LoadRequest};
 use crate::environment::cpus;
 
-/// The program of all load processes, beside the driver's.
+/// The program of all load processes, in the driver's directory.
 const BINARY: &str = "bench";
 
-/// The option before the role of a load process.
+/// The option before the configuration of a load process.
 pub const LOAD: &str = "--load";
 
-/// How long an order may take, beyond what it says itself: a hundred thousand connections.
+/// Time limit of a request, beyond its own duration: a hundred thousand connections.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// A load process. Killed when dropped.
@@ -38,8 +38,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts one; it serves `serves` when this returns. Clients and servers stay on processors of
-    /// their own where there are two, which makes times steadier.
+    /// Starts one; it serves `serves` when this returns. Clients and servers use different
+    /// processors if there are two, which makes times steadier.
     pub(crate) fn start(
         name: &str,
         user: User,
@@ -83,13 +83,13 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Has an order carried out.
+    /// Sends a request and waits for the reply.
     pub(crate) fn call(&self, request: &LoadRequest) -> Result<LoadReply> {
         self.send(request)?;
         self.receive().with_context(|| format!("{request:?}"))
     }
 
-    /// Has it begin to carry out an order.
+    /// Sends a request.
     pub(crate) fn send(&self, request: &LoadRequest) -> Result<()> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
@@ -98,23 +98,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for the end of what was begun.
+    /// Waits for the reply to the last request.
     pub(crate) fn receive(&self) -> Result<LoadReply> {
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fds = [PollFd::new(pipes.1.get_ref().as_fd(), PollFlags::POLLIN)];
         let ready = poll(&mut fds, PollTimeout::try_from(REQUEST_TIMEOUT)?)?;
         let name = &self.name;
-        ensure!(ready > 0, "{name}: no answer within {REQUEST_TIMEOUT:?}");
+        ensure!(ready > 0, "{name}: no reply within {REQUEST_TIMEOUT:?}");
         let mut line = String::new();
         pipes.1.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "{name} has ended");
+        ensure!(!line.is_empty(), "{name} has exited");
         match serde_json::from_str(&line)? {
             LoadReply::Failed(why) => bail!("{name}: {why}"),
             reply => Ok(reply),
         }
     }
 
-    /// Processor seconds that it has used.
+    /// Its CPU time in seconds.
     pub(crate) fn used(&self) -> Result<f64> {
         match self.call(&LoadRequest::Usage)? {
             LoadReply::Used(seconds) => Ok(seconds),
@@ -125,7 +125,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }

@@ -1,6 +1,6 @@
-//! What socket acceleration (a sockmap between app and proxy) would gain, and what it breaks.
+//! The benefits of socket acceleration (a sockmap between app and proxy), and what it breaks.
 //!
-//! Interceptor has none. This tells why, on the kernel at hand.
+//! Interceptor has none. This shows the reason, on the current kernel.
 
 mod connection;
 mod probes;
@@ -27,7 +27,7 @@ const SIZES: [(usize, &str); 6] = [
 const GIGABITS: f64 = 8e-9;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
-    // Between an app and its proxy is the loopback interface of their pod, and nothing else.
+    // App and proxy communicate over the loopback interface of their pod only.
     let netns = Netns::new("accelerated", None)?;
     netns.enter(|| measure(scale))
 }
@@ -67,10 +67,10 @@ fn measure(scale: &Scale) -> Result<Section> {
     });
     Ok(Section {
         method: format!(
-            "Not a part of Interceptor. Two threads talk over a TCP connection by `lo`, as app and \
-             proxy do; of a second such connection a `sk_msg` program puts what each end sends right \
-             into the other's queue. Turns of {} ms, {} rounds. Below is what programs can tell, of \
-             each kind of connection.",
+            "Not a part of Interceptor. Two threads communicate over a TCP connection on `lo`, as \
+             app and proxy do; for a second such connection a `sk_msg` program puts the bytes of \
+             each end directly into the other's queue. Turns of {} ms, {} rounds. Below are the \
+             differences that programs can observe.",
             scale.turn_milliseconds, scale.rounds
         ),
         charts: vec![Chart::lines(

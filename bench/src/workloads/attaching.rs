@@ -1,4 +1,4 @@
-//! Attaching a pod, against restoring the rules of the same settings.
+//! Attaching a pod, compared with restoring the rules of the same settings.
 
 use std::{
     path::Path,
@@ -35,7 +35,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         only_start(*contestant)
     })?;
     let numbers = starts.numbers(|time| time.as_secs_f64() * 1e3);
-    let what = "saying the version";
+    let what = "printing the version";
     rows.push(Row::against_first(what, Unit::Milliseconds, &numbers));
     for (what, settings) in [
         ("the stock settings", stock()),
@@ -49,9 +49,9 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     }
     Ok(Section {
         method: format!(
-            "From the start of the command to its end, {} rounds, on a node that has another pod \
-             attached. \"First\": on one that has none, so that all programs are loaded. \"Saying the \
-             version\" is what it takes to start a command and to end it.",
+            "From the start of the command to its exit, {} rounds, on a node that has another pod \
+             attached. \"The first\": on a node without one, where all programs are loaded. \
+             \"Printing the version\" is the cost of starting a command.",
             scale.attaches
         ),
         rows,
@@ -73,7 +73,7 @@ fn first(pins: &Path) -> Result<Option<Row>> {
     Ok(Some(Row::new("the first", Unit::Milliseconds, &numbers)))
 }
 
-/// How long a command of the contestant's takes that does nothing.
+/// The duration of a command of the contestant that does nothing.
 fn only_start(contestant: Contestant) -> Result<Duration> {
     let mut command = if contestant == Contestant::Iptables {
         bounded("iptables-restore")
@@ -85,7 +85,7 @@ fn only_start(contestant: Contestant) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// How long it takes. All is as before when this returns.
+/// The duration of attaching. Reverted when this returns.
 fn put_in_force(contestant: Contestant, pod: &Pod, settings: &Settings) -> Result<Duration> {
     let start = Instant::now();
     if contestant == Contestant::Iptables {

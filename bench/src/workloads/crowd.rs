@@ -29,9 +29,11 @@ pub(super) fn run() -> Result<Section> {
         };
         let open = u32::try_from(open)?;
         values.push((contestant.name().to_owned(), vec![f64::from(open)]));
-        notes.extend(errors.keys().map(|error| {
-            format!("{contestant}: the connections that are missing came to {error}.")
-        }));
+        notes.extend(
+            errors
+                .keys()
+                .map(|error| format!("{contestant}: the missing connections failed with {error}.")),
+        );
     }
     Ok(Section {
         method: format!(

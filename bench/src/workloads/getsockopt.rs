@@ -1,4 +1,4 @@
-//! What a program at `getsockopt(2)` costs those who ask for other things.
+//! The cost of a `getsockopt(2)` program for calls of other options.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ use crate::{
     summary::quantile,
 };
 
-/// How often a turn asks; the middle counts.
+/// The measurements of a turn; the median counts.
 const CALLS_PER_TURN: usize = 7;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     let inside = pod.worker_at(APP, &pod.pod_cgroup()?)?;
     let is_attached = RefCell::new(true);
     let subjects = [
-        ("without us".to_owned(), CallSite::Without),
+        ("without Interceptor".to_owned(), CallSite::Without),
         ("outside mesh pods".to_owned(), CallSite::Outside),
         (
             "a mesh pod's cgroup, another namespace".to_owned(),
@@ -59,9 +59,9 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     let numbers = turns.numbers(|nanoseconds| *nanoseconds);
     Ok(Section {
         method: format!(
-            "getsockopt(SO_ERROR), {} calls {CALLS_PER_TURN} times a turn, of which the middle counts, {} \
-             rounds; between turns Interceptor is detached and attached. It is attached at the \
-             pod's own cgroup.",
+            "getsockopt(SO_ERROR), {} calls {CALLS_PER_TURN} times a turn, of which the median \
+             counts, {} rounds; between turns Interceptor is detached and attached. It is attached \
+             at the pod's own cgroup.",
             scale.getsockopt_calls, scale.attaches
         ),
         rows: vec![Row::against_first("one call", Unit::Nanoseconds, &numbers)],

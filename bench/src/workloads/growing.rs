@@ -1,4 +1,4 @@
-//! Attaching more and more pods.
+//! Attaching many pods.
 
 use std::{
     path::PathBuf,
@@ -19,7 +19,7 @@ use crate::{
     pod::{attach, stock},
 };
 
-/// Addresses and routes of a pod, of which nobody is at the other end.
+/// Addresses and routes of a pod without a peer.
 const POD: &str = "
 link add eth0 type veth peer name eth1
 link set eth0 up
@@ -28,7 +28,7 @@ addr add 10.1.0.2/24 dev eth0
 route add default via 10.1.0.1
 ";
 
-/// How many of the first and of the last are told.
+/// The number of reported attaches at the start and at the end.
 const SOME: usize = 10;
 
 /// A pod to be attached.
@@ -37,7 +37,7 @@ struct Target {
     cgroup: PathBuf,
 }
 
-/// Attaches all and answers how long each took.
+/// Attaches all and returns the duration of each.
 type Attacher = fn(&[Target]) -> Result<Vec<Duration>>;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
@@ -57,7 +57,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     rows.push(row("detaching each", &detached));
     Ok(Section {
         method: format!(
-            "{} pods with a cgroup each, attached one by one by as many commands.",
+            "{} pods with a cgroup each, attached one by one, each with its own command.",
             scale.pods
         ),
         charts: vec![Chart::lines(
@@ -90,7 +90,7 @@ fn measure(name: &str, attacher: Attacher, targets: &[Target]) -> Result<(Vec<Ro
     Ok((rows, Line { name, points }))
 }
 
-/// By the command, pod by pod.
+/// With the command, pod by pod.
 fn one_by_one(targets: &[Target]) -> Result<Vec<Duration>> {
     targets
         .iter()

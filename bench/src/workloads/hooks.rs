@@ -1,4 +1,4 @@
-//! The time that the programs themselves take, by the kernel's own count.
+//! The run time of the programs, counted by the kernel.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -17,16 +17,16 @@ use crate::{
     results::Numbers,
 };
 
-/// What the names of all our programs begin with.
+/// The prefix of the names of our programs.
 const PREFIX: &str = "icept_";
 /// The program that does nothing.
 const NOTHING: &str = "bench_nothing";
-/// As the results call it.
+/// Its name in the results.
 const DOES_NOTHING: &str = "a program that does nothing";
-/// What the proxy does about a connection is over by then.
-const SETTLED: Duration = Duration::from_millis(50);
+/// The time in which the proxy finishes with a connection.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 
-/// What the programs did: by name, how often and how long.
+/// By program: the number of runs and their duration.
 type Work = BTreeMap<String, (f64, f64)>;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
@@ -50,18 +50,19 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     rows.extend(describe("not in a mesh pod", &rounds, one_run));
     drop(counting);
     Ok(Section {
-        method: "`bpf_stats`: the kernel takes the time before and after each run of a program, \
-                 which is itself in the numbers: a program that does nothing but count takes what \
-                 the first row says, and \"less the measuring\" takes that off for each run. A connection is connect(2), accept(2), SO_ORIGINAL_DST as a \
-                 proxy asks it, and a reset. \"Not in a mesh pod\": a process in a cgroup that the \
-                 hooks are attached to, in a network namespace that is not captured."
+        method: "`bpf_stats`: the kernel reads the clock before and after each run of a program, \
+                 and the numbers include that: the first row is the time of a program that does \
+                 nothing, and \"less the measuring\" subtracts it for each run. A connection is \
+                 connect(2), accept(2), SO_ORIGINAL_DST as a proxy reads it, and a reset. \"Not in \
+                 a mesh pod\": a process in a cgroup that the hooks are attached to, in a network \
+                 namespace that is not captured."
             .to_owned(),
         rows,
         ..Section::default()
     })
 }
 
-/// What a program takes that does nothing.
+/// The run time of a program that does nothing.
 fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
     let program = Program::load(NOTHING, AttachType::Connect4, Action::CountOnly)?;
     program.attach(&pod.pod_cgroup()?, Mode::Multiple)?;
@@ -74,25 +75,25 @@ fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
     }
     program.detach(&pod.pod_cgroup()?)?;
     let numbers = [(DOES_NOTHING.to_owned(), numbers)];
-    Ok(Row::new("one run of nothing", Unit::Nanoseconds, &numbers))
+    Ok(Row::new("one run", Unit::Nanoseconds, &numbers))
 }
 
-/// What the programs do for one connection, round by round.
+/// The programs' runs per connection, round by round.
 fn watch(scale: &Scale, connect: impl Fn() -> Result<()>) -> Result<Vec<Work>> {
     let connections = f64::from(u32::try_from(scale.connects)?);
     connect()?;
     (0..scale.rounds)
         .map(|_| {
-            thread::sleep(SETTLED);
+            thread::sleep(SETTLE_TIME);
             let before = runs(PREFIX)?;
             connect()?;
-            thread::sleep(SETTLED);
+            thread::sleep(SETTLE_TIME);
             let mut work = work_between(&before, &runs(PREFIX)?);
             for (count, time) in work.values_mut() {
                 *count /= connections;
                 *time /= connections;
             }
-            // Programs of other pods on the machine, if it is not ours alone.
+            // Includes programs of other pods, if the machine has any.
             work.retain(|_, (count, _)| *count > 0.5);
             Ok(work)
         })
@@ -114,8 +115,8 @@ fn work_between(before: &[Run], after: &[Run]) -> Work {
     work
 }
 
-/// A row for all programs, one for them without the measuring, which takes `one_run` for each run, and
-/// one for each program.
+/// A row for all programs, one for them without the measurement's own cost, which is `one_run` per
+/// run, and one for each program.
 fn describe(whose: &str, rounds: &[Work], one_run: f64) -> Vec<Row> {
     let interceptor =
         |numbers| -> [Numbers; 1] { [(Contestant::Interceptor.to_string(), numbers)] };

@@ -1,4 +1,4 @@
-//! HTTP through a real Envoy, by `wrk`.
+//! HTTP through a real Envoy, with `wrk`.
 
 use std::{
     env,
@@ -25,10 +25,10 @@ use crate::{
     rounds::take_turns,
 };
 
-/// Where the server is, outside the pod.
+/// The server's address, outside the pod.
 const URL: &str = "http://10.2.0.9:80/";
 const PORT: u16 = 80;
-/// How many connections there are at once.
+/// The number of concurrent connections.
 const CONNECTIONS: u32 = 16;
 
 /// A pod with Envoy, and a server outside it.
@@ -39,7 +39,7 @@ struct Stage {
     pod: Pod,
 }
 
-/// What a turn gave.
+/// The results of a turn.
 struct Turn {
     rate: f64,
     /// Milliseconds.
@@ -53,7 +53,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         .collect::<Result<Vec<_>>>()?;
     let mut rows = Vec::new();
     for (what, options) in [
-        ("kept connections", &[][..]),
+        ("open connections", &[][..]),
         (
             "a connection for each request",
             &["-H", "Connection: close"],
@@ -75,7 +75,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     Ok(Section {
         method: format!(
             "wrk in the pod, {CONNECTIONS} connections, turns of {} s, {} rounds, to a server \
-             outside, through an Envoy of one worker that is laid out as Istio's sidecar.",
+             outside, through an Envoy of one worker with the layout of Istio's sidecar.",
             scale.http_seconds, scale.http_rounds
         ),
         charts: vec![Chart::bars(
@@ -84,7 +84,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
             "requests/s",
             &rows,
             &[
-                "kept connections, requests",
+                "open connections, requests",
                 "a connection for each request, requests",
             ],
         )],
@@ -125,7 +125,7 @@ impl Stage {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        parse(&text).with_context(|| format!("wrk said: {text}"))
+        parse(&text).with_context(|| format!("output of wrk: {text}"))
     }
 
     fn wrk(&self, seconds: u64, options: &[&str]) -> Result<Command> {
@@ -145,27 +145,27 @@ impl Stage {
         context.command(&wrk()?, &arguments)
     }
 
-    /// Whether it was Envoy who was asked, and conntrack who made it so or not.
+    /// Checks that Envoy got the requests, with conntrack behind iptables only.
     fn verify(&self) -> Result<()> {
         let name = self.pod.contestant();
-        let taken = self
+        let accepted = self
             .pod
             .netns()
             .enter(|| connections_by_worker(PROXY_PORTS[0]))?;
         ensure!(
-            taken.iter().sum::<u32>() >= CONNECTIONS,
-            "{name}: Envoy has taken {taken:?} connections"
+            accepted.iter().sum::<u32>() >= CONNECTIONS,
+            "{name}: Envoy has accepted {accepted:?} connections"
         );
         let tracked = self.pod.tracked()?;
         ensure!(
             (tracked > 0) == (name == Contestant::Iptables),
-            "{name}: conntrack follows {tracked} connections"
+            "{name}: conntrack tracks {tracked} connections"
         );
         Ok(())
     }
 }
 
-/// The program.
+/// The path of `wrk`.
 fn wrk() -> Result<PathBuf> {
     env::split_paths(&env::var_os("PATH").unwrap_or_default())
         .map(|dir| dir.join("wrk"))

@@ -14,9 +14,9 @@ use crate::{
     results::Numbers,
 };
 
-/// How many destinations connections are spread over, so that ephemeral ports suffice.
+/// The number of destinations of the connections, so that ephemeral ports suffice.
 const DESTINATIONS: u8 = 8;
-/// Where nobody is; the proxy answers for all.
+/// An address without a server; the proxy responds for all.
 const FIRST: ([u8; 4], u16) = ([10, 128, 0, 0], 80);
 
 /// A map, as `bpftool` shows it.
@@ -46,16 +46,16 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     let counts: Vec<f64> = scale.destinations.iter().copied().map(f64::from).collect();
     Ok(Section {
         method: format!(
-            "What an interception keeps: behind iptables, connections in the pod's conntrack table \
-             times the size of one (nf_conntrack in /proc/slabinfo, {} bytes here; hash table and \
-             NAT's index not counted); with Interceptor, how much more memory its maps have than \
-             before, as the kernel counts it for each map (bytes_memlock). Sockets are the same for \
-             all. A connection that was closed stays in conntrack for 10 to 120 s.",
+            "The memory of an interception: behind iptables, connections in the pod's conntrack \
+             table times the size of one (nf_conntrack in /proc/slabinfo, {} bytes here; hash \
+             table and NAT's index not counted); with Interceptor, the growth of its maps' memory, \
+             as the kernel reports it for each map (bytes_memlock). Sockets are the same for all. \
+             A closed connection stays in conntrack for 10 to 120 s.",
             entry_size()?
         ),
         charts: vec![Chart::lines(
             "memory",
-            "Kept after visiting destinations",
+            "Memory after visiting destinations",
             ("destinations", "bytes"),
             true,
             lines(&counts, &visited),
@@ -87,7 +87,7 @@ fn row(what: &str, bytes: &[Numbers], index: usize) -> Row {
     Row::new(what, Unit::Bytes, &numbers)
 }
 
-/// The bytes that are kept while so many connections are open.
+/// The bytes used while this many connections are open.
 fn hold(scale: &Scale, contestant: Contestant, notes: &mut Vec<String>) -> Result<Numbers> {
     let pod = Pod::new(contestant, &stock())?;
     let before = kept(&pod)?;
@@ -114,7 +114,7 @@ fn hold(scale: &Scale, contestant: Contestant, notes: &mut Vec<String>) -> Resul
     Ok((contestant.to_string(), bytes))
 }
 
-/// The bytes that are kept after so many destinations were visited.
+/// The bytes used after this many destinations were visited.
 fn visit(scale: &Scale, contestant: Contestant) -> Result<Numbers> {
     let mut bytes = Vec::new();
     for count in scale.destinations {
@@ -130,7 +130,7 @@ fn visit(scale: &Scale, contestant: Contestant) -> Result<Numbers> {
     Ok((contestant.to_string(), bytes))
 }
 
-/// The bytes that a pod's interception keeps. Those of Interceptor are all pods'.
+/// The bytes used by a pod's interception. Those of Interceptor are of all pods.
 fn kept(pod: &Pod) -> Result<f64> {
     match pod.contestant() {
         Contestant::Direct => Ok(0.0),
@@ -155,7 +155,7 @@ fn maps() -> Result<f64> {
     Ok(ours.map(|map| map.bytes_memlock).sum::<u64>() as f64)
 }
 
-/// Of one entry of conntrack's.
+/// The size of one entry of conntrack.
 fn entry_size() -> Result<u32> {
     let slabs = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
     let line = slabs.lines().find(|line| line.starts_with("nf_conntrack "));

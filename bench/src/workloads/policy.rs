@@ -1,4 +1,4 @@
-//! Policies of many CIDRs and ports.
+//! Policies with many CIDRs and ports.
 
 use anyhow::Result;
 use interceptor_testkit::settings::Settings;
@@ -12,7 +12,7 @@ use crate::{
     rounds::take_turns,
 };
 
-/// What a policy lists.
+/// The kind of a policy's entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listed {
     Cidrs(usize),
@@ -38,9 +38,9 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         .map(|(list, column)| row(list.name(), column, columns[0]))
         .collect();
     Ok(Section {
-        method: "Connections that are captured, out of pods whose policy excludes so many CIDRs or \
-                 ports, none of them theirs: the last rule applies. Ratios to the same contestant's \
-                 pod that excludes none."
+        method: "Captured outbound connections of pods whose policy excludes this many CIDRs or \
+                 ports, none of which match: the last rule applies. Ratios to the same \
+                 contestant's pod that excludes none."
             .to_owned(),
         charts: vec![Chart::lines(
             "cidrs",
@@ -108,8 +108,8 @@ impl Listed {
     }
 }
 
-/// The stock settings with so many excluded CIDRs, none of them in use here. (They are as short as
-/// possible: an argument of a program has no more than 128 KiB.)
+/// The stock settings with this many excluded CIDRs, none of them in use here. (They are as short
+/// as possible: an argument of a program is limited to 128 KiB.)
 pub(super) fn with_cidrs(count: usize) -> Settings {
     let cidr = |number: usize| {
         let (a, b, c) = (number / 484, number / 22 % 22, number % 22);

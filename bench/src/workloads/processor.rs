@@ -1,4 +1,4 @@
-//! Processor time.
+//! CPU time.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit, pod::stock, rounds::take_turns,
 };
 
-/// Connections that processor time is told for.
+/// The number of connections per reported CPU time.
 const CONNECTIONS: f64 = 10_000.0;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
@@ -28,9 +28,9 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     Ok(Section {
         method: format!(
             "getrusage(2) of client and proxy over {count} connections a turn, {} rounds. The \
-             packets of a connection on one machine are handled by softirqs on the way out of the \
-             sender's system calls, and the kernel counts that as the sender's, unless it is built \
-             with CONFIG_IRQ_TIME_ACCOUNTING. What ksoftirqd takes over is not in it.",
+             packets of a connection on one machine are handled by softirqs at the end of the \
+             sender's system calls, and the kernel counts that time as the sender's, unless it is \
+             built with CONFIG_IRQ_TIME_ACCOUNTING. The time of ksoftirqd is not included.",
             scale.rounds
         ),
         rows,

@@ -11,13 +11,13 @@ use crate::{
     summary::quantile,
 };
 
-/// What a turn of connecting gave.
+/// The results of a turn.
 pub(super) struct Turn {
-    /// Microseconds in half of the calls, at most.
+    /// The median of microseconds per call.
     pub(super) p50: f64,
-    /// The same for 99 of 100.
+    /// The 99th percentile.
     pub(super) p99: f64,
-    /// Connections in a second.
+    /// Connections per second.
     pub(super) rate: f64,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     })
 }
 
-/// A turn of connecting.
+/// Runs a turn.
 pub(super) fn connect(pod: &Pod, direction: Direction, count: usize) -> Result<Turn> {
     let to = pod.destination(direction);
     let LoadReply::Times { connects, all } =

@@ -22,8 +22,8 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     }
     Ok(Section {
         method: format!(
-            "An agent with the rights and the API server that it has in a cluster is started where \
-             {} pods run and nothing is attached, {} times.",
+            "An agent with the permissions and the API server of a cluster is started on a node \
+             where {} pods run and nothing is attached, {} times.",
             pods.len(),
             scale.starts
         ),
@@ -35,8 +35,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     })
 }
 
-/// How long it took until all pods were captured, and each of them. All is as before when this
-/// returns.
+/// The time until all pods were captured, and that of each. Reverted when this returns.
 fn start(node: &Node, pods: &[Pod]) -> Result<(Duration, Vec<Duration>)> {
     let start = Instant::now();
     let mut agent = node.start_agent(&["--no-cni"])?;

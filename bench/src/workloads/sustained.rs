@@ -1,4 +1,4 @@
-//! Setting up connections for longer than closed ones are remembered.
+//! Setting up connections for longer than closed ones stay in TIME_WAIT.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     results::Numbers,
 };
 
-/// After so many seconds the first of the closed connections are forgotten.
+/// After this many seconds the first of the closed connections have left TIME_WAIT.
 const TIME_WAIT: usize = 60;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
@@ -45,16 +45,16 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     }
     if seconds < 2 * TIME_WAIT {
         notes.push(format!(
-            "Too short to tell: {seconds} s instead of more than {}.",
+            "Too short: {seconds} s instead of more than {}.",
             2 * TIME_WAIT
         ));
     }
     Ok(Section {
         method: format!(
-            "A client in each pod connects, sends a byte, hears it back and closes first, to one \
+            "A client in each pod connects, sends a byte, reads it back and closes first, to one \
              destination, for {seconds} s. The pods do so at the same time and share the \
              processors, so that a second is the same second for all; ratios are of rates in the \
-             same second. Who gets an error rests for 1 ms."
+             same second. A client pauses for 1 ms after an error."
         ),
         charts: vec![Chart::lines(
             "sustained",

@@ -1,4 +1,4 @@
-//! Requests and bulk on a kept connection.
+//! Requests and bulk data on an open connection.
 
 use anyhow::{Result, bail};
 
@@ -46,8 +46,8 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     }
     Ok(Section {
         method: format!(
-            "Turns of {milliseconds} ms, {} rounds. The proxy sends back what it gets, or only \
-             reads; it has the client's processor, so that a rate tells the work on one.",
+            "Turns of {milliseconds} ms, {} rounds. The proxy echoes the bytes, or only reads \
+             them; it shares the client's processor, so that a rate shows the work on one.",
             scale.rounds
         ),
         charts: vec![Chart::bars(

@@ -103,7 +103,7 @@ pub struct PacketInfo {
 
 /// A request to an actor. Those that wait have a timeout of some seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the variants say what the fields are")]
+#[expect(missing_docs, reason = "the variants' docs cover the fields")]
 pub enum Request {
     /// `socket(2)`
     Socket { family: Family, protocol: Protocol },

@@ -196,9 +196,9 @@ impl Map {
         if key.len() == self.key_size {
             return Ok(key.to_vec());
         }
-        let (is, ought) = (key.len(), self.key_size);
+        let (is, expected) = (key.len(), self.key_size);
         Err(io::Error::other(format!(
-            "a key of {is} bytes instead of {ought}"
+            "a key of {is} bytes instead of {expected}"
         )))
     }
 }

@@ -46,7 +46,7 @@ impl Traces {
         let (before, now) = (self.lines(), now.lines());
         let deleted = before.iter().filter(|line| !now.contains(line));
         let new = now.iter().filter(|line| !before.contains(line));
-        let deleted = deleted.map(|line| format!("gone: {line}"));
+        let deleted = deleted.map(|line| format!("deleted: {line}"));
         deleted
             .chain(new.map(|line| format!("new: {line}")))
             .collect()

@@ -57,7 +57,7 @@ impl Loader {
             ["*", table] => self.table = Some(parse_table(table)),
             ["COMMIT"] => self.table = None,
             ["-N", chain] => {
-                assert!(self.find(chain).is_none(), "{chain} is there already");
+                assert!(self.find(chain).is_none(), "{chain} exists already");
                 self.names.push((self.table(), chain.to_owned()));
                 self.chains.push(Vec::new());
             }
@@ -75,7 +75,7 @@ impl Loader {
     }
 
     fn table(&self) -> Table {
-        self.table.expect("a table comes first")
+        self.table.expect("no table before the first rule")
     }
 
     fn find(&self, chain: &str) -> Option<usize> {

@@ -219,7 +219,7 @@ impl AgentProcess {
     /// Waits until it reports that it is ready.
     pub fn wait_until_ready(&mut self) -> Result<()> {
         let ready = wait_until("the agent is ready", || {
-            ensure!(self.child.try_wait()?.is_none(), "the agent has ended");
+            ensure!(self.child.try_wait()?.is_none(), "the agent has exited");
             Ok(self.get("/readyz").is_ok_and(|(status, _)| status == 200))
         });
         ready.with_context(|| self.log())
@@ -245,12 +245,12 @@ impl AgentProcess {
             Signal::SIGTERM,
         )?;
         let mut status = None;
-        wait_until("the agent's end", || {
+        wait_until("the agent's exit", || {
             status = self.child.try_wait()?;
             Ok(status.is_some())
         })
         .with_context(|| self.log())?;
-        status.context("it has ended")
+        status.context("no exit status")
     }
 
     /// Whether it still runs.
@@ -276,7 +276,9 @@ impl AgentProcess {
             Ok(response)
         };
         let response = Netns::enter_at(&self.host, request)?;
-        let (head, body) = response.split_once("\r\n\r\n").context("no answer")?;
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .context("not an HTTP response")?;
         let status = head.split(' ').nth(1).context("no status")?;
         Ok((status.parse()?, body.to_owned()))
     }
@@ -356,6 +358,6 @@ mod tests {
             Some(Duration::from_micros(900))
         );
         assert_eq!(captured_in(&line("2s")), Some(Duration::from_secs(2)));
-        assert_eq!(captured_in("INFO agent: the pod is gone"), None);
+        assert_eq!(captured_in("INFO agent: the pod is deleted"), None);
     }
 }

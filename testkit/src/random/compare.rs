@@ -125,7 +125,7 @@ pub fn compare(plan: &Plan) -> Result<Tally> {
 fn draw<S: Strategy>(strategy: &S, runner: &mut TestRunner) -> Result<S::Tree> {
     strategy
         .new_tree(runner)
-        .map_err(|error| anyhow::anyhow!("nothing drawn: {error}"))
+        .map_err(|error| anyhow::anyhow!("no case generated: {error}"))
 }
 
 /// Counts and prints a mismatch.

@@ -207,7 +207,7 @@ impl<'w> Run<'w> {
     /// Like [`Run::expect_outcome`], for any condition.
     pub fn expect(&mut self, what: &str, holds: bool) {
         if !holds {
-            self.surprises.push(format!("not so: {what}"));
+            self.surprises.push(format!("violated: {what}"));
         }
     }
 

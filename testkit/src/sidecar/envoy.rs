@@ -43,9 +43,9 @@ pub struct Envoy {
 impl Envoy {
     /// The one in the environment variable.
     pub fn new(concurrency: u32) -> Result<Self> {
-        let binary = env::var_os("ENVOY_BIN").map(PathBuf::from).context(
-            "ENVOY_BIN does not say where Envoy is: run `cargo xtask test`, which installs one",
-        )?;
+        let binary = env::var_os("ENVOY_BIN")
+            .map(PathBuf::from)
+            .context("ENVOY_BIN is not set: run `cargo xtask test`, which installs Envoy")?;
         let shown = binary.display();
         ensure!(
             binary.is_file(),

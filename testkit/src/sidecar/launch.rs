@@ -77,7 +77,7 @@ impl Process {
         let deadline = Instant::now() + LISTEN_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("a program that was to serve {ports:?} has ended: {status}");
+                bail!("the program that should listen on {ports:?} has exited: {status}");
             }
             let listening = netns.enter(listening_ports)?;
             let number = |port| listening.iter().filter(|other| *other == port).count();

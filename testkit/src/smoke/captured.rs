@@ -129,13 +129,13 @@ pub(super) fn expect_calls_in_a_clients_name(stage: &Stage) -> Result<()> {
             tcp::dial_from(client, &stage.pod, PROXIES[1], to)
         };
         let dialled = dial(APP_PORT)?.context("the app is not reached")?;
-        let (accepted, _) = stage.app.accept().context("somebody else is reached")?;
+        let (accepted, _) = stage.app.accept().context("another server is reached")?;
         let peer = tcp::peer_name(&accepted)?;
         ensure_equal("client", peer, tcp::local_name(&dialled)?)?;
         ensure_equal("the client's address", peer.ip(), kind.remote)?;
         match dial(UNUSED_PORT)? {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            other => bail!("nobody listens there: {other:?}"),
+            other => bail!("expected ECONNREFUSED: {other:?}"),
         }
     })
 }
@@ -238,9 +238,9 @@ impl SocketKind {
         server: &Socket,
     ) -> Result<()> {
         let dialled = self.dial(netns, user, to)?;
-        let (accepted, _) = server
-            .accept()
-            .with_context(|| format!("{user:?} dials {to}: who was to be reached is not"))?;
+        let (accepted, _) = server.accept().with_context(|| {
+            format!("{user:?} dials {to}, but does not reach the expected server")
+        })?;
         ensure_equal(
             "client",
             tcp::peer_name(&accepted)?,
@@ -271,7 +271,7 @@ impl SocketKind {
 fn ensure_equal<T: Copy + Debug + PartialEq>(what: &str, found: T, expected: T) -> Result<()> {
     ensure!(
         found == expected,
-        "{what}: {found:?}, and should be {expected:?}"
+        "{what}: {found:?}, expected {expected:?}"
     );
     Ok(())
 }

@@ -46,9 +46,9 @@ pub(super) fn expect_captured(pod: &Namespace) -> Result<()> {
         connected(pod, &agent, server, app)
             .with_context(|| format!("a socket connected to {server}"))?;
         unconnected(pod, &agent, &[server, other])
-            .with_context(|| format!("a socket that asks {server} and {other}"))?;
+            .with_context(|| format!("a socket that queries {server} and {other}"))?;
         via_interface(pod, &agent, server, app)
-            .with_context(|| format!("a socket that asks {server} by way of {INTERFACE}"))?;
+            .with_context(|| format!("a socket that queries {server} via {INTERFACE}"))?;
     }
     Ok(())
 }
@@ -64,7 +64,10 @@ fn connected(pod: &Namespace, agent: &UdpSocket, server: SocketAddr, app: IpAddr
     );
     socket.send(QUERY)?;
     let peer = reply(agent)?;
-    ensure!(peer == socket.local_addr()?, "the agent sees {peer}");
+    ensure!(
+        peer == socket.local_addr()?,
+        "the agent got the query from {peer}"
+    );
     expect_reply(&socket, server)
 }
 
@@ -95,7 +98,7 @@ fn via_interface(
     pod.enter(|| Ok(options::set(&socket.try_clone()?.into(), &option)?))?;
     socket.send_to(QUERY, server)?;
     let peer = reply(agent)?;
-    ensure!(peer.ip() == app, "the agent sees {peer}");
+    ensure!(peer.ip() == app, "the agent got the query from {peer}");
     expect_reply(&socket, server)
 }
 
@@ -104,7 +107,7 @@ fn reply(agent: &UdpSocket) -> Result<SocketAddr> {
     let mut query = [0; 64];
     let (length, from) = agent
         .recv_from(&mut query)
-        .context("the agent hears nothing")?;
+        .context("the agent receives no query")?;
     ensure!(&query[..length] == QUERY);
     agent.send_to(REPLY, from)?;
     Ok(from)
@@ -112,10 +115,10 @@ fn reply(agent: &UdpSocket) -> Result<SocketAddr> {
 
 fn expect_reply(socket: &UdpSocket, server: SocketAddr) -> Result<()> {
     let mut reply = [0; 64];
-    let (length, from) = socket.recv_from(&mut reply).context("no answer")?;
+    let (length, from) = socket.recv_from(&mut reply).context("no reply")?;
     ensure!(
         &reply[..length] == REPLY && from == server,
-        "it is from {from}"
+        "unexpected reply from {from}"
     );
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) fn expect_nothing_pinned() -> Result<()> {
     let pins: Vec<_> = fs::read_dir("/sys/fs/bpf")?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    ensure!(pins.is_empty(), "still there: {pins:?}");
+    ensure!(pins.is_empty(), "pins are left: {pins:?}");
     Ok(())
 }
 

@@ -192,7 +192,9 @@ impl World {
     }
 
     fn inner(&self) -> Result<&Netns> {
-        self.inner.as_ref().context("nobody is inside the pod")
+        self.inner
+            .as_ref()
+            .context("the world has no host inside the pod")
     }
 
     pub(super) fn serve(&self) -> Result<()> {

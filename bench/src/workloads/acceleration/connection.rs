@@ -1,4 +1,4 @@
-//! A connection to oneself.
+//! A connection of a process with itself.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,14 +11,14 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use interceptor_testkit::bpf::sockmap::Accelerated;
 
-/// How long anything may take. What is broken may never come.
+/// Time limit of any operation, which may never complete if something is broken.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Both ends of a connection.
 pub(super) struct Connection {
-    /// Who connected.
+    /// The connecting end.
     pub(super) client: TcpStream,
-    /// Who was connected to.
+    /// The accepting end.
     pub(super) server: TcpStream,
     _accelerated: Option<Accelerated>,
 }
@@ -41,7 +41,7 @@ impl Connection {
         })
     }
 
-    /// Past it.
+    /// With socket acceleration, which bypasses TCP.
     pub(super) fn accelerated() -> Result<Self> {
         let plain = Self::plain()?;
         let accelerated = Accelerated::new(&plain.client, &plain.server)
@@ -52,7 +52,7 @@ impl Connection {
         })
     }
 
-    /// How many messages of `size` bytes go there and back in a second.
+    /// The number of messages of `size` bytes that are sent and echoed per second.
     pub(super) fn exchange(&self, size: usize, milliseconds: u64) -> Result<f64> {
         let last = AtomicU64::new(u64::MAX);
         let respond = || -> Result<()> {
@@ -87,7 +87,7 @@ impl Connection {
         together(respond, request)
     }
 
-    /// How many bytes arrive in a second that are sent `size` at a time.
+    /// The number of bytes per second that arrive if sent `size` at a time.
     pub(super) fn pour(&self, size: usize, milliseconds: u64) -> Result<f64> {
         let all = AtomicU64::new(u64::MAX);
         let start = Instant::now();
@@ -122,7 +122,7 @@ impl Connection {
     }
 }
 
-/// Runs both side by side, and answers what the second does.
+/// Runs both in parallel, and returns the result of the second.
 fn together<T: Send>(
     one: impl FnOnce() -> Result<()> + Send,
     other: impl FnOnce() -> Result<T> + Send,

@@ -1,4 +1,4 @@
-//! What a program may rely on of a TCP connection, tried on one and on an accelerated one.
+//! The guarantees of a TCP connection, tested on a plain and on an accelerated one.
 #![expect(
     clippy::needless_pass_by_value,
     reason = "a probe may close its connection, and the next has another"
@@ -27,26 +27,29 @@ use super::connection::{Connection, IO_TIMEOUT};
 
 nix::ioctl_read_bad!(readable, libc::FIONREAD, libc::c_int);
 
-/// Something to rely on, and how that is tried.
+/// A guarantee, and its test.
 type Probe = (&'static str, fn(Connection) -> Result<()>);
 
 const PROBES: [Probe; 12] = [
     ("bytes arrive, in order", in_order),
     (
-        "what was sent before a close arrives, then the end",
+        "bytes sent before a close arrive, then the end of the stream",
         end_after_data,
     ),
     (
-        "`shutdown(SHUT_WR)` ends the other's reads, not its writes",
+        "after `shutdown(SHUT_WR)` the peer reads the end of the stream, and can still write",
         half_closed,
     ),
     ("a close without linger resets", reset),
-    ("`poll(2)` tells of data", poll_reports),
-    ("`FIONREAD` counts what can be read", readable_counted),
-    ("`MSG_PEEK` leaves what it shows", peek),
+    ("`poll(2)` reports data", poll_reports),
+    (
+        "`FIONREAD` returns the number of readable bytes",
+        readable_counted,
+    ),
+    ("`MSG_PEEK` leaves the data in the queue", peek),
     ("`recv(2)` with `MSG_WAITALL` waits for all", wait_for_all),
-    ("`SO_RCVTIMEO` ends a read in time", in_time),
-    ("a sender stops when nobody reads", stops),
+    ("`SO_RCVTIMEO` limits a read", in_time),
+    ("a sender stops when the receiver does not read", stops),
     ("`splice(2)` from the socket", spliced),
     (
         "`lo` counts the bytes, and `tcpdump` sees them",
@@ -54,7 +57,7 @@ const PROBES: [Probe; 12] = [
     ),
 ];
 
-/// A line for each, of what becomes of it.
+/// A line with the result of each.
 pub(super) fn all() -> Result<Vec<String>> {
     PROBES
         .iter()
@@ -77,7 +80,7 @@ fn describe(result: Result<()>) -> String {
     }
 }
 
-/// As many bytes as nobody takes for others.
+/// Distinct bytes: a lost or repeated one is detected.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| u8::try_from(index % 251).unwrap_or_default())
@@ -103,7 +106,7 @@ fn end_after_data(connection: Connection) -> Result<()> {
     (&connection.server).read_to_end(&mut received)?;
     ensure!(
         received == sent,
-        "{} of {} bytes, then the end",
+        "{} of {} bytes, then the end of the stream",
         received.len(),
         sent.len()
     );
@@ -136,13 +139,13 @@ fn poll_reports(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"x")?;
     let timeout = PollTimeout::try_from(IO_TIMEOUT)?;
     let mut polled = [PollFd::new(connection.server.as_fd(), PollFlags::POLLIN)];
-    ensure!(poll(&mut polled, timeout)? == 1, "nothing is told");
+    ensure!(poll(&mut polled, timeout)? == 1, "no event");
     Ok(())
 }
 
 fn readable_counted(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"four")?;
-    connection.server.peek(&mut [0]).context("nothing comes")?;
+    connection.server.peek(&mut [0]).context("no data")?;
     let mut count = 0;
     // SAFETY: the socket is open, and the kernel writes one number.
     unsafe { readable(connection.server.as_raw_fd(), &raw mut count)? };
@@ -204,20 +207,20 @@ fn stops(connection: Connection) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    bail!("{} MiB are kept for it", MAX >> 20)
+    bail!("{} MiB are buffered", MAX >> 20)
 }
 
 fn spliced(connection: Connection) -> Result<()> {
     (&connection.client).write_all(b"four")?;
     let (_out, into) = pipe()?;
-    // What is broken may wait for ever.
+    // A broken one may block.
     connection.server.set_nonblocking(true)?;
     thread::sleep(Duration::from_millis(50));
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
     match splice(&connection.server, None, &into, None, 4, flags) {
         Ok(4) => Ok(()),
         Ok(count) => bail!("{count} of 4 bytes"),
-        Err(Errno::EAGAIN) => bail!("nothing comes"),
+        Err(Errno::EAGAIN) => bail!("no data"),
         Err(error) => Err(error.into()),
     }
 }
@@ -232,7 +235,7 @@ fn counted_by_lo(connection: Connection) -> Result<()> {
     Ok(())
 }
 
-/// How many bytes have come by `lo` (`netdevice(7)`, `/proc/net/dev`).
+/// The number of bytes received on `lo` (`netdevice(7)`, `/proc/net/dev`).
 fn bytes_by_loopback() -> Result<usize> {
     let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
     let mut lines = devices

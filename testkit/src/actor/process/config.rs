@@ -68,7 +68,7 @@ impl ActorConfig {
         set_pdeathsig(Signal::SIGKILL)?;
         ensure!(
             getppid() == Pid::from_raw(self.parent),
-            "the parent is gone"
+            "the parent process has exited"
         );
         Ok(())
     }
