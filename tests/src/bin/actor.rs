@@ -1,4 +1,4 @@
-//! The process that acts for a test: see `interceptor_testkit::agent`.
+//! A process that makes system calls for a test: see `interceptor_testkit::actor`.
 
 use std::env;
 
@@ -10,6 +10,6 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [place] => process::run(&serde_json::from_str(place)?),
         ["here", name] => process::run_here(name),
-        _ => bail!("tell me my place, as JSON, or that I am there: here NAME"),
+        _ => bail!("expected the configuration as JSON, or: here NAME"),
     }
 }

@@ -1,4 +1,4 @@
-//! The process that dials on and on: see `interceptor_testkit::dialler`.
+//! A process that dials repeatedly: see `interceptor_testkit::dialler`.
 
 use std::env;
 
@@ -6,5 +6,9 @@ use anyhow::{Context as _, Result};
 use interceptor_testkit::dialler;
 
 fn main() -> Result<()> {
-    dialler::run(&env::args().nth(1).context("tell me what to do, as JSON")?)
+    dialler::run(
+        &env::args()
+            .nth(1)
+            .context("expected the configuration as JSON")?,
+    )
 }

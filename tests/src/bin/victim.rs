@@ -1,5 +1,5 @@
-//! A test process for the tests of cleaning up: makes what a test makes, says so, and then ends as
-//! it is told or waits to be killed.
+//! A test process for the tests of the cleanup: creates a test's fixtures, reports that, and then
+//! exits as its argument says or waits to be killed.
 
 use std::{env, thread, time::Duration};
 
@@ -19,9 +19,9 @@ fn main() -> Result<()> {
     world.actor(Role::App)?;
     println!("{}", world.cgroup().path().display());
     match arguments.next().as_deref() {
-        Some("panic") => panic!("as I was told"),
+        Some("panic") => panic!("as requested"),
         Some("end") => {}
-        // Bounded, should nobody kill it.
+        // Bounded, in case it is never killed.
         _ => thread::sleep(Duration::from_mins(1)),
     }
     Ok(())

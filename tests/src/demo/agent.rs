@@ -1,5 +1,5 @@
-//! `cargo xtask demo --agent`: pods appear on a node and are captured, the agent is killed and
-//! upgraded, and all the time every pod dials on.
+//! `cargo xtask demo --agent`: pods are created on a node and captured, the agent is killed and
+//! upgraded, and every pod dials all the time.
 
 use std::{fs, net::SocketAddr};
 
@@ -15,14 +15,14 @@ use interceptor_testkit::{
 
 use crate::interruption::ensure_uninterrupted;
 
-/// What each pod is called, and how it comes to be captured.
+/// The pods' names, and how each is captured.
 const PODS: [(&str, &str); 3] = [
-    ("web", "was there before the agent"),
+    ("web", "older than the agent"),
     ("shop", "new, by the CNI plugin"),
     ("cart", "new, by the CNI plugin"),
 ];
 
-/// A pod that is captured, and dials on.
+/// A captured pod that dials repeatedly.
 struct DemoPod {
     pod: Pod,
     how: &'static str,
@@ -30,7 +30,7 @@ struct DemoPod {
     dialler: Dialler,
 }
 
-/// Runs it and answers whether every connection of every pod went to its proxy.
+/// Runs the demo and returns whether every connection of every pod reached its proxy.
 pub(crate) fn run() -> Result<bool> {
     step("a node: kubelet's cgroups, a container runtime's plugins, an API server");
     let node = Node::new(Driver::Systemd)?;
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<bool> {
     Ok(well == outcomes.len())
 }
 
-/// The first pod is there before the agent.
+/// The first pod exists before the agent.
 fn start_with_first_pod(
     node: &Node,
     (name, how): (&str, &'static str),
@@ -69,16 +69,14 @@ fn start_with_first_pod(
     step("interceptor agent starts");
     let agent = node.start_ready_agent(&[])?;
     wait_until("capture", || Ok(dial_from(&pod)? == CAPTURED)).with_context(|| agent.log())?;
-    step(&format!(
-        "pod {name} is captured where it stands: {CAPTURED}"
-    ));
+    step(&format!("pod {name} is captured while it runs: {CAPTURED}"));
     let plugins = node.runtime.plugins()?.join(", ");
     step(&format!("the network's plugins are now: {plugins}"));
     let pod = DemoPod::new(pod, how, first)?;
     Ok((agent, pod))
 }
 
-/// A pod that the runtime makes, whose app starts before its proxy.
+/// A pod created by the runtime, whose app starts before its proxy.
 fn appear(node: &Node, name: &str, how: &'static str) -> Result<DemoPod> {
     let mut pod = node.schedule(manifest(node, name))?;
     pod.start_sandbox(node)?;
@@ -103,12 +101,12 @@ fn kill(node: &Node, agent: &mut AgentProcess, pods: &mut [DemoPod]) -> Result<(
     }
     ensure_uninterrupted()?;
     let mut waiting = node.schedule(manifest(node, "late"))?;
-    step("pod late is to start, without an agent");
+    step("pod late is scheduled, without an agent");
     let agent = node.start_ready_agent(&[])?;
     waiting.start_sandbox(node)?;
     waiting.start_app(node)?;
     step(&format!(
-        "an agent is back, and pod late is captured: {}",
+        "an agent runs again, and pod late is captured: {}",
         dial_from(&waiting)?
     ));
     node.delete(waiting)?;
@@ -117,16 +115,16 @@ fn kill(node: &Node, agent: &mut AgentProcess, pods: &mut [DemoPod]) -> Result<(
     Ok(())
 }
 
-/// Another build takes over, whose maps are laid out in another way.
+/// Upgrades to another build, with another map layout.
 fn upgrade(node: &Node) -> Result<()> {
     ensure_uninterrupted()?;
     let mut old = node.start_ready_agent(&[])?;
     step("an upgrade: an agent of another build starts, and waits for the old one");
     let mut new = node.start_agent_of(&interceptor::other_binary(), &[])?;
     old.terminate()?;
-    step("the old agent has been told to end; its DaemonSet is there: the plugin stays");
+    step("the old agent got SIGTERM; its DaemonSet exists: the plugin stays");
     new.wait_until_ready()?;
-    step("the new agent has taken over");
+    step("the new agent is ready");
     wait_until("all pods", || {
         Ok(new.metric(r#"interceptor_pods{state="captured"}"#)? == Some(3.0))
     })
@@ -167,7 +165,7 @@ fn manifest(node: &Node, name: &str) -> Manifest {
     Manifest::of_mesh(name, &node.new_uid())
 }
 
-/// Who answers the pod's app.
+/// The server that responds to the pod's app.
 fn dial_from(pod: &Pod) -> Result<String> {
     dial(pod.app()?, REMOTE)
 }
@@ -179,7 +177,7 @@ fn draw(outcomes: &[(String, &str, String, Outcomes)]) -> Table {
         "pod",
         "captured",
         "at first",
-        "then, who answered",
+        "then, responses from",
         "connections",
     ]);
     for (name, how, first, outcomes) in outcomes {

@@ -1,4 +1,4 @@
-//! Ctrl-C: what was set up is taken down before the end.
+//! Ctrl-C: everything is cleaned up before the exit.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -10,8 +10,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, SIGINT and SIGTERM only make [`was_interrupted`] true. To be called before there is
-/// another thread. (Programs that are started get the default back.)
+/// From now on, SIGINT and SIGTERM only set [`was_interrupted`]. To be called before other threads
+/// are started. (Child processes get the default handlers.)
 pub(crate) fn catch_interruptions() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: interception at work.
+//! `cargo xtask demo`: shows the interception of connections.
 
 mod agent;
 mod interruption;
@@ -14,15 +14,15 @@ use clap::{Parser, ValueEnum};
 use interceptor_testkit::sidecar::{Envoy, Proxy};
 use interruption::{catch_interruptions, was_interrupted};
 
-/// What a shell says of a program that SIGINT has ended.
+/// A shell's exit code for a program that SIGINT terminated.
 const INTERRUPTED: u8 = 130;
 
-/// Shows what happens to a pod's connections, and that it is what happens behind Istio's iptables
+/// Shows the results of a pod's connections, and that they are the same as behind Istio's iptables
 /// rules
 #[derive(Parser)]
 #[command(name = "cargo xtask demo")]
 struct Options {
-    /// The proxy that connections are handed to
+    /// The proxy that gets the captured connections
     #[arg(long, value_enum, default_value = "builtin")]
     proxy: Kind,
 
@@ -33,9 +33,9 @@ struct Options {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// A small one of ours
+    /// The small built-in proxy
     Builtin,
-    /// The real Envoy, set up as Istio does
+    /// The real Envoy, configured as Istio does
     Envoy,
 }
 
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(_) if was_interrupted() => {
-            eprintln!("demo: interrupted; all is taken down");
+            eprintln!("demo: interrupted; everything is cleaned up");
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {

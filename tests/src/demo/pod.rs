@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: a pod behind Interceptor and the same pod behind Istio's iptables rules, the
-//! same connections in both, and one table of what came of them.
+//! same connections in both, and one table of the results.
 
 use std::io::{IsTerminal as _, stdout};
 
@@ -16,7 +16,7 @@ use crate::{
     table,
 };
 
-/// A connection, and what came of it in both pods.
+/// A connection, and its results in both pods.
 pub(crate) struct Compared {
     pub(crate) row: &'static Row,
     pub(crate) ours: ConnectionResult,
@@ -30,7 +30,7 @@ impl Compared {
     }
 }
 
-/// Runs it and answers whether all is as it would be behind iptables.
+/// Runs the demo and returns whether everything is as behind iptables.
 pub(crate) fn run(proxy: &Proxy) -> Result<bool> {
     let iptables = play(Mechanism::Iptables, proxy)?;
     let interceptor = play(Mechanism::Interceptor, proxy)?;

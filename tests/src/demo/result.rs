@@ -1,23 +1,24 @@
-//! What came of a connection, without what no two runs have in common.
+//! The result of a connection, without the values that differ in every run.
 
 use std::net::{IpAddr, SocketAddr};
 
 use interceptor_testkit::sidecar::{ClientView, ServerResponse};
 
-/// What came of a connection.
+/// The result of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionResult {
-    /// What the proxy was told.
+    /// The proxy's report.
     pub(crate) report: Option<ShownReport>,
-    /// Who answered, and the client as he sees it; or why nobody did.
+    /// The server and the client's address as it observes it; or the reason why there is no
+    /// response.
     pub(crate) response: Result<(String, IpAddr), String>,
-    /// The client's address as the client sees it.
+    /// The local address at the client.
     local: IpAddr,
-    /// The server's address as the client sees it.
+    /// The peer address at the client.
     peer: Option<SocketAddr>,
 }
 
-/// What the proxy was told.
+/// The proxy's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShownReport {
     pub(crate) listener: String,
@@ -47,16 +48,16 @@ impl ConnectionResult {
         }
     }
 
-    /// What two of them do not have in common, for people.
+    /// The differences between two results, as text.
     pub(crate) fn difference(&self, other: &Self) -> String {
         [
             (
-                "proxy told",
+                "proxy's report",
                 format!("{:?}", self.report),
                 format!("{:?}", other.report),
             ),
             (
-                "answer",
+                "response",
                 format!("{:?}", self.response),
                 format!("{:?}", other.response),
             ),

@@ -1,8 +1,8 @@
-//! Who dials what.
+//! The connections of the demo.
 
 use interceptor_testkit::sidecar::SceneClient;
 
-/// Who is where, and what is special about it.
+/// The addresses and ports of each side.
 pub(crate) const LEGEND: &str = "\
 pod:    10.1.0.2, fd00:1::2   an app on 8080 and 15020 (excluded), the proxy on 15001 and 15006
 client: 10.1.0.1, fd00:1::1   outside the pod
@@ -31,7 +31,7 @@ const fn without_proxy(client: SceneClient, to: &'static str) -> Row {
     }
 }
 
-/// All of them. Those without a proxy come last.
+/// All connections. Those without a proxy come last.
 pub(crate) const ROWS: [Row; 18] = [
     row(SceneClient::App, "10.2.0.9:80"),
     row(SceneClient::App, "[fd00:2::9]:80"),

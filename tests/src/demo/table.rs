@@ -1,4 +1,4 @@
-//! The table.
+//! The table of results.
 
 use comfy_table::{Table, presets};
 use interceptor_testkit::sidecar::SceneClient;
@@ -10,12 +10,12 @@ use crate::{
 };
 
 const HEADER: [&str; 8] = [
-    "who",
-    "dials",
-    "proxy is told",
     "client",
-    "who answers",
-    "and sees",
+    "dials",
+    "proxy gets",
+    "from",
+    "response from",
+    "which gets",
     "behind iptables",
     "equal",
 ];
@@ -27,7 +27,7 @@ const GREEN: &str = "\u{1b}[32m";
 const RED: &str = "\u{1b}[1;31m";
 const PLAIN: &str = "\u{1b}[0m";
 
-/// Draws the table, and below it what differs.
+/// Draws the table, and the differences below it.
 pub(crate) fn draw(compared: &[Compared], is_colored: bool) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -75,7 +75,7 @@ const fn name(client: SceneClient) -> &'static str {
     }
 }
 
-/// The proxy's port with the original destination, and the client.
+/// The proxy's port with the original destination, and the client's address.
 fn report(row: &Row, result: &ConnectionResult) -> (String, String) {
     match &result.report {
         Some(report) => (
@@ -87,7 +87,7 @@ fn report(row: &Row, result: &ConnectionResult) -> (String, String) {
     }
 }
 
-/// The way that the connection takes.
+/// The path of the connection.
 fn in_short(result: &ConnectionResult) -> String {
     let end = match &result.response {
         Ok((server, _)) => server,
@@ -110,7 +110,7 @@ fn differences(compared: &[Compared]) -> Vec<String> {
         .collect()
 }
 
-/// Colours do not count as width, so they come after the drawing.
+/// Colours do not count as width, so they are added after the drawing.
 fn colored(table: &str) -> String {
     let color = |word: &str, color: &str, table: &str| {
         let length = HEADER[7].len();

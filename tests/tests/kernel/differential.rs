@@ -1,5 +1,5 @@
 //! The differential test: the same connections, once behind Istio's iptables rules and once behind
-//! Interceptor, must look the same to everybody but for the closed list of permitted differences.
+//! Interceptor, must look the same to every observer, except for the list of permitted differences.
 
 mod address_changes;
 mod connecting;

@@ -1,4 +1,4 @@
-//! DNS capture, beyond what can be compared with iptables.
+//! DNS capture, beyond the comparison with iptables.
 
 mod attaching;
 mod resolvers;

@@ -1,5 +1,5 @@
-//! The real Envoy, laid out as Istio lays out a sidecar. Every test is made behind iptables too,
-//! which proves that what it expects is what a mesh has today.
+//! The real Envoy, configured as Istio's sidecar. Every test also runs behind iptables, which
+//! proves that it expects the behavior of today's meshes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,15 +10,15 @@ use interceptor_testkit::{
     world::Mechanism,
 };
 
-/// A connection that goes through Envoy.
+/// A connection through Envoy.
 struct Case {
     client: SceneClient,
     to: &'static str,
     /// Envoy's listener.
     listener: u16,
-    /// What Envoy is told is the original destination.
+    /// The original destination that Envoy gets.
     original: &'static str,
-    /// Who answers in the end, and whom he sees.
+    /// The server that responds, and the client's address that it observes.
     server: &'static str,
     peer: &'static str,
 }
@@ -80,7 +80,7 @@ const CASES: [Case; 7] = [
     ),
 ];
 
-/// With TPROXY, the app sees who calls.
+/// With TPROXY, the app gets the client's address.
 const TRANSPARENT_CASES: [Case; 6] = [
     outbound("10.2.0.9:80", "10.2.0.9:80", "10.1.0.2"),
     outbound("[fd00:2::9]:80", "[fd00:2::9]:80", "fd00:1::2"),
@@ -110,7 +110,7 @@ const TRANSPARENT_CASES: [Case; 6] = [
     ),
 ];
 
-/// Enough for the kernel's choice to fall on either worker: it chooses by a hash of the addresses.
+/// Enough that the kernel selects each worker: it selects by a hash of the addresses.
 const MANY: u32 = 60;
 
 #[test]
@@ -209,7 +209,7 @@ fn envoy(concurrency: u32) -> Result<Proxy> {
     Ok(Proxy::Envoy(Envoy::new(concurrency)?))
 }
 
-/// Plays with an interception by iptables, then with one by Interceptor.
+/// Runs with an interception by iptables, then with one by Interceptor.
 fn behind_both(play: impl Fn(&mut Scene) -> Result<()>) -> Result<()> {
     for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
         let mut scene = Scene::new()?;
@@ -238,12 +238,12 @@ fn expect_refused(scene: &Scene) -> Result<()> {
 }
 
 impl Case {
-    /// An answer, and that Envoy was told the original destination and the client's own address.
+    /// A response, and Envoy's report of the original destination and the client's own address.
     fn expect_http(&self, scene: &Scene) -> Result<()> {
         let view = scene.send_http(self.client, self.to.parse()?)?;
         self.expect_response(&view)?;
         let report = view.response.ok().and_then(|response| response.report);
-        let report = report.context("Envoy did not see it")?;
+        let report = report.context("no report of Envoy")?;
         ensure!(report.listener == self.listener.to_string(), "{report:?}");
         ensure!(report.original == self.original, "{report:?}");
         let client = canonical(view.local);

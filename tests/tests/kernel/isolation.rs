@@ -1,4 +1,4 @@
-//! What must never get through, whatever iptables does.
+//! Connections that must never reach the proxy or an app, whatever iptables does.
 
 mod spoofed;
 mod steered;
@@ -12,14 +12,14 @@ use interceptor_testkit::{
     world::{Mechanism, Role, Setup, World},
 };
 
-/// Where IPv6 stand-ins begin: documented, as the range that a pod cannot use for itself.
+/// The first IPv6 stand-ins, in the documented range that a pod cannot use itself.
 const STAND_INS_V6: Ipv6Addr = Ipv6Addr::new(0xfd69, 0x6365, 0x7074, 0, 0, 0, 0, 0);
 
 fn captured(setup: &Setup) -> World {
     World::new(Mechanism::Interceptor, setup).expect("a world")
 }
 
-/// `who` dials `to`: who answers, or the errno.
+/// `role` dials `to`: the server that responds, or the errno.
 fn dial(world: &World, role: Role, to: &str) -> Result<String> {
     let actor = world.actor(role)?;
     let address = address(to);
@@ -34,8 +34,8 @@ fn dial(world: &World, role: Role, to: &str) -> Result<String> {
     }
 }
 
-/// The IPv6 range is local to the pod, so a neighbour can send to it: not even a stand-in that is
-/// in use may take it to the proxy.
+/// The IPv6 range is local to the pod, so a neighbour can send to it: not even an allocated
+/// stand-in may connect it to the proxy.
 #[test]
 fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
     let world = captured(&Setup::default());
@@ -55,8 +55,8 @@ fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
     }
 }
 
-/// An app that dials a stand-in that nobody was given is refused; it reaches neither the proxy nor
-/// whoever listens on all addresses.
+/// An app that dials an unallocated stand-in is refused; it reaches neither the proxy nor a server
+/// that listens on all addresses.
 #[test]
 fn an_app_that_dials_a_stand_in_that_is_none_is_refused() {
     let world = captured(&Setup::default());
@@ -70,7 +70,7 @@ fn an_app_that_dials_a_stand_in_that_is_none_is_refused() {
     }
 }
 
-/// A namespace without a policy, in the same cgroup as a captured one, is as if we were not there.
+/// A namespace without a policy, in the same cgroup as a captured one, is not affected.
 #[test]
 fn another_namespace_in_the_same_cgroup_is_not_affected() {
     let world = captured(&Setup::default());
@@ -85,8 +85,8 @@ fn another_namespace_in_the_same_cgroup_is_not_affected() {
     }
 }
 
-/// Two pods with the same addresses: each one's connections reach its own proxy, and its
-/// stand-ins mean nothing in the other.
+/// Two pods with the same addresses: each one's connections reach its own proxy, and its stand-ins
+/// are unknown in the other.
 #[test]
 fn pods_with_overlapping_addresses_do_not_see_one_another() {
     let (one, other) = (captured(&Setup::default()), captured(&Setup::default()));
@@ -103,7 +103,7 @@ fn pods_with_overlapping_addresses_do_not_see_one_another() {
     assert!(response.contains("proxy:15001"), "{response}");
 }
 
-/// Detaching leaves what is open open, and what is new goes straight.
+/// After a detach, open connections stay open, and new ones bypass the proxy.
 #[test]
 fn after_detach_connections_go_straight() {
     let mut world = captured(&Setup::default());
@@ -141,8 +141,8 @@ const OLD: &[(Role, &str)] = &[
     (Role::Client, "[fd00:1::2]:8080"),
 ];
 
-/// What is open when the pod is attached goes on. (Not compared with iptables: where conntrack
-/// first sees a connection in its middle, the rules take it for new and break it.)
+/// Connections that are open when the pod is attached survive. (Not compared with iptables: a
+/// connection that conntrack first tracks in its middle is new to the rules, and breaks.)
 #[test]
 fn connections_older_than_the_interception_go_on() {
     let setup = Setup {

@@ -17,22 +17,22 @@ use interceptor_testkit::{
 /// istio-iptables' exit code for a pod that is not captured.
 const NOT_PROVEN: i32 = 126;
 
-/// A program in the pod: in its network namespace, and in a cgroup below the lab's.
+/// The context of a program in the pod: its network namespace, and a cgroup below the lab's.
 struct InPod<'a> {
     lab: &'a Lab,
-    /// What starts it, with other rights.
+    /// A wrapper that changes its capabilities.
     wrapper: &'a [&'a str],
 }
 
 impl<'a> InPod<'a> {
-    /// With all the rights of the tests.
+    /// With all capabilities of the tests.
     const fn privileged(lab: &'a Lab) -> Self {
         Self { lab, wrapper: &[] }
     }
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> Output {
         let mut command = bounded("sh");
-        // Nothing of the test's own may be in the pod: it would be a process outside the cgroup.
+        // No process of the test may be in the pod: it would be outside the cgroup.
         let script = "echo $$ > \"$CGROUP/pod/cgroup.procs\"; exec nsenter --net=\"$POD\" \"$@\"";
         command.args(["-c", script, "sh"]).args(self.wrapper);
         command.arg(program).args(arguments);
@@ -41,7 +41,7 @@ impl<'a> InPod<'a> {
         output(&mut command, input).expect("a run")
     }
 
-    /// `interceptor istio-iptables`, which is to attach at the lab's cgroup.
+    /// `interceptor istio-iptables`, attaching at the lab's cgroup.
     fn istio_iptables(&self, flags: &[&str]) -> Output {
         let binary = interceptor::binary().display().to_string();
         let cgroup = self.lab.cgroup.path().display().to_string();
@@ -59,7 +59,7 @@ fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// It exits with `code`, and says all of `words`.
+/// It must exit with `code` and print all of `words`.
 #[track_caller]
 fn expect(output: &Output, code: i32, words: &[&str]) {
     let printed = output_text(output);

@@ -1,4 +1,4 @@
-//! Attaching, replacing, detaching: what is in force when, and what is left.
+//! Attaching, replacing, detaching: the current settings at each time, and leftovers.
 
 mod at_once;
 mod attaching;

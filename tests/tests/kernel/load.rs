@@ -1,4 +1,4 @@
-//! Many destinations, and many at once.
+//! Many destinations, and many concurrent connections.
 
 use std::{net::SocketAddr, thread};
 
@@ -17,13 +17,13 @@ fn captured(setup: &Setup) -> World {
     World::new(Mechanism::Interceptor, setup).expect("a world")
 }
 
-/// The `number`th of a million destinations. Nobody is there; the proxy answers for all.
+/// The `number`th of a million destinations. No host has it; the proxy responds for all.
 fn destination(number: u32) -> SocketAddr {
     let [_, a, b, c] = number.to_be_bytes();
     SocketAddr::from(([10, 128 + a, b, c], 80))
 }
 
-/// Connects, and checks that client and proxy agree on where to.
+/// Connects, and checks that client and proxy have the same destination.
 fn connect(actor: &Actor, to: SocketAddr) -> Result<Handle> {
     let socket = actor.socket(Family::of(to), Protocol::Tcp)?;
     actor.must(&Request::Connect {
@@ -52,8 +52,8 @@ fn connect_and_close(actor: &Actor, to: SocketAddr) -> Result<()> {
     actor.must(&Request::CloseAll).map(drop)
 }
 
-/// Processes that dial the same new destinations at the same time, and some of their own: nobody's
-/// proxy is told another's.
+/// Processes that dial the same new destinations at the same time, and some of their own: no proxy
+/// gets another client's destination.
 #[test]
 fn many_at_once_are_not_mixed_up() {
     const DIALS: u32 = 300;
@@ -76,8 +76,8 @@ fn many_at_once_are_not_mixed_up() {
     });
 }
 
-/// More destinations than a pod has stand-ins. Connections that are open all the while go on; asked
-/// again, each is told its own destination, or that it is not known any more, and never another's.
+/// More destinations than a pod has stand-ins. Open connections survive; a later lookup returns
+/// their own destination, or that it is unknown, and never another's.
 #[test]
 fn more_destinations_than_stand_ins() {
     const OPEN: u32 = 40;
@@ -108,7 +108,7 @@ fn more_destinations_than_stand_ins() {
     }
     for (number, (client, server)) in (0_u32..).zip(open) {
         let own = destination(number);
-        let original = query(proxy, server, Level::Ip).expect("an answer");
+        let original = query(proxy, server, Level::Ip).expect("a response");
         assert!(is_own_or_unknown(&original, own), "{own}: {original:?}");
         let data = "ping\n".to_owned();
         app.must(&Request::Send {
@@ -117,11 +117,11 @@ fn more_destinations_than_stand_ins() {
         })
         .expect("sent");
         let received = proxy.must(&Request::ReceiveLine { socket: server });
-        assert_eq!(received.expect("heard"), Reply::Data("ping".to_owned()));
+        assert_eq!(received.expect("a line"), Reply::Data("ping".to_owned()));
     }
 }
 
-/// Nobody listens any more: allots a stand-in at the least cost.
+/// No listener is left: allocates a stand-in at the lowest cost.
 fn refused(actor: &Actor, to: SocketAddr) -> Result<()> {
     let socket = actor.socket(Family::of(to), Protocol::Tcp)?;
     let reply = actor.call(&Request::Connect {

@@ -1,4 +1,4 @@
-//! Captured pods in namespaces of their own, on the kernel that runs the tests. Needs root.
+//! Captured pods in namespaces of their own, on the running kernel. Requires root.
 
 mod differential;
 mod dns;

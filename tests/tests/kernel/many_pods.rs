@@ -1,7 +1,6 @@
 //! Many pods, attached from one process, as the node agent attaches them.
 //!
-//! With `--nocapture` it says how long that took; build it with `--release` to learn something from
-//! that.
+//! With `--nocapture` it prints the durations; a `--release` build makes them meaningful.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,7 +28,7 @@ use nix::{
     unistd::gettid,
 };
 
-/// As many as kubelet allows on a node where nobody has said otherwise, and more than twice.
+/// kubelet's default maximum per node, and more than twice that.
 const PODS: usize = 250;
 
 #[derive(Parser)]
@@ -58,7 +57,7 @@ impl Holder {
         let (ready, is_ready) = mpsc::channel();
         thread::spawn(move || {
             let made = make(&commands);
-            ready.send(made).expect("somebody waits");
+            ready.send(made).expect("the receiver exists");
             // Until the sender is dropped.
             let _ended = ended.recv();
         });
@@ -69,14 +68,14 @@ impl Holder {
     }
 }
 
-/// Puts the calling thread into a network namespace of its own.
+/// Moves the calling thread into a new network namespace.
 fn make(commands: &str) -> Result<PathBuf> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     run(Command::new("ip").args(["-batch", "-"]), commands).context("ip")?;
     Ok(format!("/proc/{}/task/{}/ns/net", process::id(), gettid()).into())
 }
 
-/// The node, and pods as CNI plugins make them: one interface, an address, a default route.
+/// The node, and pods as CNI plugins create them: one interface, an address, a default route.
 fn make_pods(count: usize) -> Result<(Holder, Vec<Holder>)> {
     let node = Holder::start("link set lo up".to_owned())?;
     let tid = node.path.iter().nth(4).context("a thread")?;
@@ -97,7 +96,7 @@ fn make_pods(count: usize) -> Result<(Holder, Vec<Holder>)> {
     Ok((node, pods))
 }
 
-/// Takes all of it away, whatever becomes of the test.
+/// Deletes everything, even if the test fails.
 struct Attaching {
     dataplane: Dataplane,
     pods: Vec<Netns>,
@@ -159,7 +158,7 @@ fn resident() -> Result<u64> {
 
 #[test]
 fn a_node_full_of_pods_is_attached_from_one_process() {
-    let _shared = machine::shared().expect("a place");
+    let _shared = machine::shared().expect("the machine");
     let cgroup = cgroup::Cgroup::new().expect("a cgroup");
     let hierarchy = Hierarchy::find().expect("a hierarchy");
     let place = |name: &str| {

@@ -1,4 +1,4 @@
-//! Pods beside one another, beside other people's programs, and with proxies that come and go.
+//! Pods together with other pods, with other programs, and with proxies that restart.
 
 mod attach_points;
 mod forwarded;

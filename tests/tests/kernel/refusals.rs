@@ -1,4 +1,5 @@
-//! Every bad input is refused with an error that says what is wrong with what, and changes nothing.
+//! Every bad input is refused with an error that names the input and the reason, and changes
+//! nothing.
 
 mod command_line;
 mod environment;
@@ -13,9 +14,9 @@ use interceptor_testkit::{
     lab::{Lab, NOTHING, STOCK, Traces},
 };
 
-/// What the command line's grammar does not allow.
+/// The exit code of a command line that the grammar does not allow.
 const GRAMMAR: i32 = 2;
-/// Everything else.
+/// The exit code of everything else.
 const FAILED: i32 = 1;
 
 /// A pod that is not captured, and one that is: neither may be changed.
@@ -41,8 +42,8 @@ impl Subjects {
         [&self.free, &self.captured]
     }
 
-    /// The command that `make` makes for each of them fails with `code`, says all of `words` in few
-    /// lines, and changes nothing.
+    /// The command of `make` for each of them must fail with `code`, print all of `words` in few
+    /// lines, and change nothing.
     #[track_caller]
     fn refuse(&self, code: i32, words: &[&str], make: impl Fn(&Lab) -> Command) {
         for lab in self.both() {

@@ -1,5 +1,5 @@
-//! A proxy that speaks in its clients' names, with many of them at once. Every test is made behind
-//! iptables too.
+//! A proxy that connects from its clients' addresses, with many clients at once. Every test also
+//! runs behind iptables.
 
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::{
@@ -14,8 +14,8 @@ const MANY: usize = 500;
 /// A range of 16 ports for the proxy's connections. The kernel first tries the even ones.
 const FEW_PORTS: &str = "20000 20015";
 
-/// More connections than even ports. The other ports are for connections that the proxy opens only when
-/// the first ones have closed: a port is not free again at once.
+/// More connections than even ports. The other ports are for connections that the proxy opens only
+/// when the first ones have closed: a port is not free immediately.
 const MORE_THAN_EVEN_PORTS: usize = 9;
 
 #[test]
@@ -27,7 +27,7 @@ fn many_connections_at_once_are_not_mixed_up() -> Result<()> {
     Ok(())
 }
 
-/// The kernel gives no connection the port of another one that is open to the same destination.
+/// The kernel assigns no connection the port of another one that is open to the same destination.
 #[test]
 fn no_connection_gets_the_port_of_an_open_one() -> Result<()> {
     for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
@@ -49,7 +49,7 @@ fn transparent_scene(mechanism: Mechanism) -> Result<Scene> {
     Ok(scene)
 }
 
-/// All of `count` connections that are open at once get their own answers, for both families.
+/// All of `count` concurrent connections get their own responses, for both families.
 fn expect_all_served(scene: &Scene, count: usize) -> Result<()> {
     for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
         let view = scene.send_http_at_once(SceneClient::Client, to.parse()?, count)?;
@@ -59,8 +59,8 @@ fn expect_all_served(scene: &Scene, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Each client has received the app's response to its own request, and the app has seen the client's
-/// address with a port of the proxy's.
+/// Each client has received the app's response to its own request, and the app has observed the
+/// client's address with a port of the proxy's.
 fn expect_own_responses(all: &[ClientView]) -> Result<()> {
     for view in all {
         let response = view

@@ -1,5 +1,5 @@
-//! Agents of other builds take over from each other, and `interceptor uninstall --node`: both concern
-//! every pod of the machine.
+//! Upgrades between agents of other builds, and `interceptor uninstall --node`: both affect every
+//! pod of the machine.
 
 use std::{fs, path::Path, thread, time::Instant};
 
@@ -17,12 +17,13 @@ use crate::{
     upgrade::{builds, pinned},
 };
 
-/// How often the builds change places in one test.
+/// The number of upgrades in one test.
 const CHANGES: usize = 4;
-/// How often the agent that takes over is killed.
+/// The number of kills of the upgrading agent.
 const KILLS: u32 = 24;
 
-/// A node with two pods that its agent has captured: one was there before, one is the plugin's.
+/// A node with two pods that its agent has captured: one existed before, one was captured by the
+/// plugin.
 struct Scene {
     agent: AgentProcess,
     pods: Vec<Pod>,
@@ -80,7 +81,7 @@ impl Scene {
         }
     }
 
-    /// Each app, and somebody outside who dials the first.
+    /// Each app, and an outside client that dials the first.
     fn diallers(&self) -> Vec<(&'static str, Dialler)> {
         let outwards = self.pods.iter().map(|pod| {
             let place = pod.cgroup().join("dialler");
@@ -104,7 +105,7 @@ impl Scene {
 #[track_caller]
 fn expect_all_captured(diallers: Vec<(&'static str, Dialler)>) {
     for (proxy, dialler) in diallers {
-        let outcomes = dialler.stop().expect("answers");
+        let outcomes = dialler.stop().expect("outcomes");
         assert_eq!(outcomes.names(), [proxy], "{outcomes:#?}");
         assert!(outcomes.dials() > 100, "{outcomes:#?}");
     }
@@ -123,7 +124,7 @@ fn an_agent_of_another_build_takes_over_from_a_killed_one() {
         scene.until_ready();
         scene.expect_captured(&open);
         assert_eq!(pinned(), [1, 1], "{}", scene.agent.log());
-        // Its plugin is the one that is called now.
+        // The container runtime calls its plugin now.
         let manifest = Manifest::of_mesh("new", &scene.node.new_uid());
         let new = scene.node.run(manifest).expect("a pod");
         let response = dial(new.app().expect("the app"), REMOTE);
@@ -135,7 +136,7 @@ fn an_agent_of_another_build_takes_over_from_a_killed_one() {
     expect_nothing_left();
 }
 
-/// At any point of what it does until it is ready; whichever build comes next finds its way.
+/// Killed at any point until it is ready; the next agent of either build recovers.
 #[test]
 fn an_agent_killed_while_it_takes_over_from_another_build() {
     let alone = alone();
@@ -148,7 +149,7 @@ fn an_agent_killed_while_it_takes_over_from_another_build() {
     let step = started.elapsed() * 3 / 2 / KILLS;
     let mut builds = [&other, &own];
     let mut in_between = 0;
-    // A dialler does not last for ever.
+    // A dialler has a time limit.
     for half in 0..2 {
         let diallers = scene.diallers();
         for kill in (half..KILLS).step_by(2) {
@@ -195,7 +196,7 @@ fn uninstalling_leaves_running_pods_captured_by_default() {
         apps.map(|app| dial(app, REMOTE).expect("a call")).collect()
     };
     uninstall(&scene, &[]);
-    // It stays for them, and lets others pass.
+    // It stays for them, and passes others.
     let network = scene.node.runtime.network().expect("a network");
     assert_eq!(network["plugins"][1]["uninstalled"], true, "{network}");
     assert_eq!(responses(&scene), [CAPTURED; 2]);
@@ -213,9 +214,9 @@ fn uninstalling_leaves_running_pods_captured_by_default() {
     }
     expect_nothing_left();
     assert_eq!(scene.node.runtime.plugins().expect("plugins"), ["ptp"]);
-    // Twice is once.
+    // A repeated call changes nothing.
     uninstall(&scene, &["--now"]);
-    // New pods start without us.
+    // New pods are not captured.
     let manifest = Manifest::of_mesh("new", &scene.node.new_uid());
     let new = scene.node.run(manifest).expect("a pod");
     let response = dial(new.app().expect("the app"), REMOTE);

@@ -1,4 +1,4 @@
-//! Connections are counted by what became of them, each once.
+//! Connections are counted by direction and verdict, each once.
 
 use anyhow::Result;
 use clap::Parser;
@@ -55,10 +55,10 @@ fn attach_at_two_places(lab: &Lab) -> Result<Attached> {
     })
 }
 
-/// A kind of connections, and how many there were.
+/// A kind of connections, and their number.
 type Count = (Direction, Outcome, u64);
 
-/// What is counted while `act` is at it.
+/// The counts while `act` runs.
 fn counted(act: impl FnOnce()) -> Vec<Count> {
     let before = counts::read().expect("counts");
     act();
@@ -98,7 +98,7 @@ fn talk(lab: &Lab, listeners: Vec<Handle>) {
     expect(lab, Caller::Client, to, "ECONNREFUSED", 8);
 }
 
-/// What is counted of them, in the order of the numbers.
+/// Their counts, in the order of the numbers.
 fn expected() -> Vec<Count> {
     vec![
         (Outbound, Passed(Reason::AppToSelf), 4),
@@ -122,7 +122,7 @@ fn connections_are_counted_by_what_became_of_them() {
     assert_eq!(counted(|| talk(&lab, listeners)), expected());
 }
 
-/// Of what kubepods' program has captured, passed or refused, the root's counts nothing.
+/// Connections that kubepods' program has captured, passed or refused are not counted at the root.
 #[test]
 fn connections_that_are_seen_at_two_places_are_counted_once() {
     let alone = alone();
@@ -132,7 +132,7 @@ fn connections_that_are_seen_at_two_places_are_counted_once() {
     let elsewhere = lab.cgroup.child("elsewhere").expect("a cgroup");
     let stranger = Actor::start("app", APP, lab.pod.namespace(), Some(&elsewhere));
     let stranger = stranger.expect("an actor");
-    // A socket that only the root's program sees is counted, too.
+    // A socket that only the root's program handles is counted, too.
     let counted_once = counted(|| {
         for _ in 0..3 {
             let response = dial(&stranger, "127.0.0.1:8080").expect("a dial");
@@ -143,7 +143,7 @@ fn connections_that_are_seen_at_two_places_are_counted_once() {
     assert_eq!(counted(|| talk(&lab, listeners)), expected());
 }
 
-/// A pod that nobody has captured is not looked at.
+/// Connections of an uncaptured pod are not counted.
 #[test]
 fn connections_outside_the_mesh_are_not_counted() {
     let alone = alone();
@@ -158,7 +158,7 @@ fn connections_outside_the_mesh_are_not_counted() {
     assert_eq!(counts, []);
 }
 
-/// And the numbers outlive the agent.
+/// And the counts outlive the agent.
 #[test]
 fn the_agent_tells_how_many_connections_there_were() {
     let alone = alone();
@@ -190,8 +190,8 @@ fn the_agent_tells_how_many_connections_there_were() {
             let metric = agent.metric(&format!("interceptor_connections_total{{{labels}}}"));
             assert_eq!(metric.expect("metrics"), Some(count), "{labels}");
         }
-        // Before the pod, which it would attach again as long as the API has it.
-        agent.terminate().expect("it ends");
+        // Before the pod, which it would attach again while the API has it.
+        agent.terminate().expect("deleted");
         if !is_last {
             agent = node.start_ready_agent(&[]).expect("another agent");
         }

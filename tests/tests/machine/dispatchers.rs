@@ -1,4 +1,4 @@
-//! The small program of each network namespace, and the one that all of them call.
+//! The dispatcher of each network namespace, and the program that all of them call.
 
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ use interceptor_testkit::{
 
 use crate::alone;
 
-/// As many as a node has pods.
+/// The number of pods of a node.
 const PODS: u64 = 250;
 
-/// Two pods, attached alike.
+/// Two pods, attached with the same settings.
 fn labs(alone: &interceptor_testkit::machine::Exclusive) -> [Lab; 2] {
     [(); 2].map(|()| {
         let lab = Lab::alone(alone).expect("a lab");
@@ -46,10 +46,10 @@ fn a_look_up_that_another_comes_between_is_refused() {
         let _between = Between::overwriting(words, other).expect("a program");
         assert_eq!(dial(&labs[0]), REFUSED, "{words:?}");
     }
-    // One that comes between and leaves the call alone does no harm.
+    // A program between them that does not modify the call is harmless.
     let between = Between::overwriting(&[], other).expect("a program");
     assert_eq!(dial(&labs[0]), CAPTURED);
-    between.leave_none().expect("taken away");
+    between.leave_none().expect("detached");
     assert_eq!(dial(&labs[0]), REFUSED, "there is no shared program");
     labs[0].attach(STOCK).expect("attached");
     for lab in &labs {

@@ -1,4 +1,4 @@
-//! The first attach on a machine, killed at any point, and what others have left.
+//! The first attach on a machine, killed at any point, and the leftovers of other commands.
 
 use std::{
     fs,
@@ -30,7 +30,8 @@ fn attach(lab: &Lab) -> Command {
     command
 }
 
-/// Where folders, maps and programs are made, another attach and another detach find their way.
+/// Killed where directories, maps and programs are created; another attach and another detach
+/// recover.
 #[test]
 fn the_first_attach_is_killed() {
     let alone = alone();
@@ -60,7 +61,7 @@ fn the_first_attach_is_killed() {
     expect_nothing_left();
 }
 
-/// The policies that something is kept for, but none is in force under their numbers.
+/// The policies with entries, but without being any pod's current policy.
 fn orphans() -> Vec<String> {
     let keys = |name: &str| {
         let map = Map::of_interceptor(name).expect("a map").expect(name);
@@ -73,7 +74,7 @@ fn orphans() -> Vec<String> {
         .filter_map(|netns| policies.get(netns).expect("a look-up"))
         .map(|policy| policy[..4].to_vec())
         .collect();
-    // In a prefix map the length comes before the key's own bytes.
+    // In a prefix map the length precedes the key's own bytes.
     let maps = [
         ("icept_ports", 0),
         ("icept_settings", 0),
@@ -91,8 +92,8 @@ fn orphans() -> Vec<String> {
     orphans
 }
 
-/// What a killed attach has put into the maps goes with the next command, though another pod is
-/// attached all the while.
+/// The map entries of a killed attach are deleted by the next command, while another pod stays
+/// attached.
 #[test]
 fn lists_of_killed_attaches_are_swept() {
     let alone = alone();
@@ -125,7 +126,7 @@ struct Wreck {
 fn remove(paths: &[PathBuf]) {
     for path in paths {
         if path.is_dir() {
-            fs::remove_dir_all(path).expect("a folder");
+            fs::remove_dir_all(path).expect("a directory");
         } else {
             fs::remove_file(path).expect("a pin");
         }
@@ -134,11 +135,11 @@ fn remove(paths: &[PathBuf]) {
 
 const WRECKS: [Wreck; 5] = [
     Wreck {
-        name: "folders, and nothing in them",
+        name: "empty directories",
         make: |layout| {
             remove(&[layout.to_owned()]);
             for dir in ["maps", "programs", "cgroups", "netns"] {
-                fs::create_dir_all(layout.join(dir)).expect("a folder");
+                fs::create_dir_all(layout.join(dir)).expect("a directory");
             }
         },
     },
@@ -146,7 +147,7 @@ const WRECKS: [Wreck; 5] = [
         name: "nothing below the layout",
         make: |layout| {
             remove(&[layout.to_owned()]);
-            fs::create_dir_all(layout).expect("a folder");
+            fs::create_dir_all(layout).expect("a directory");
         },
     },
     Wreck {

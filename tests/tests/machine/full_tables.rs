@@ -1,4 +1,4 @@
-//! Tables without room: refused, never straight through; and nobody else is concerned.
+//! Full tables: connections are refused, never direct; and no other pod is affected.
 
 use interceptor_testkit::{
     actor::Actor,
@@ -11,19 +11,19 @@ use interceptor_testkit::{
 
 use crate::alone;
 
-/// Entries in one call.
+/// Entries per call.
 const BATCH: u32 = 1 << 14;
 
 fn map(name: &str) -> Map {
     Map::of_interceptor(name).expect("a map").expect(name)
 }
 
-/// Fills a map with entries of network namespaces that do not exist: a key begins with a cookie.
+/// Fills a map with entries of network namespaces that do not exist: a key starts with a cookie.
 fn fill(name: &str) -> Map {
     fill_with(name, u32::MAX)
 }
 
-/// The same with keys that begin with `head`.
+/// The same with keys that start with `head`.
 fn fill_with(name: &str, head: u32) -> Map {
     let map = map(name);
     let mut number = 0;
@@ -56,7 +56,7 @@ fn lab(alone: &interceptor_testkit::machine::Exclusive) -> Lab {
     lab
 }
 
-/// Destinations that the pod has not dialled yet, and what its proxy would be told.
+/// Destinations that the pod has not dialled yet, and the proxy's original destination for each.
 const NEW: [(&str, &str); 3] = [
     ("10.2.0.9:443", "proxy:15001 for 10.2.0.9:443"),
     ("[fd00:2::9]:443", "proxy:15001 for [fd00:2::9]:443"),
@@ -72,12 +72,12 @@ fn without_room_for_stand_ins_connections_are_refused() {
         assert_eq!(lab.dial(Caller::App, to).expect("a dial"), "ECONNREFUSED");
         assert_eq!(dial(&lab.client, to).expect("a dial"), "remote:443");
     }
-    // What is known already needs no room, nor does what comes in.
+    // Known destinations need no space, nor do inbound connections.
     let known = lab.dial(Caller::App, "10.2.0.9:80").expect("a dial");
     assert_eq!(known, "proxy:15001 for 10.2.0.9:80");
     let inbound = lab.dial(Caller::Client, "10.1.0.2:8080").expect("a dial");
     assert_eq!(inbound, "proxy:15006 for 10.1.0.2:8080");
-    // What is not captured is not concerned.
+    // Uncaptured connections are not affected.
     let local = lab.dial(Caller::App, "127.0.0.1:8080").expect("a dial");
     assert_eq!(local, "server:8080");
 }
@@ -94,7 +94,7 @@ fn without_room_for_destinations_connections_are_captured() {
     }
 }
 
-/// But by it the packets of a forwarded connection find their way: without it none begins.
+/// But the packets of a forwarded connection need it: without it no handshake completes.
 #[test]
 fn without_room_for_destinations_nothing_is_forwarded() {
     const TO: &str = "10.2.0.9:80";
@@ -104,18 +104,19 @@ fn without_room_for_destinations_nothing_is_forwarded() {
     lab.start_proxy().expect("a proxy");
     let cgroup = lab.cgroup.child("inner").expect("a cgroup");
     let inside = Netns::new("inner", Some(&cgroup)).expect("a network namespace");
-    put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
+    put_inside(&lab.pod, &lab.peer, &inside).expect("a host inside");
     let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
     lab.attach(STOCK).expect("attached");
     let known = "proxy:15006 for 10.2.0.9:80";
     assert_eq!(dial(&inner, TO).expect("a dial"), known);
     fill("icept_forward");
-    // Nobody answers in time.
+    // There is no reply in time.
     assert_eq!(dial(&inner, "10.2.0.9:443").expect("a dial"), "EINPROGRESS");
     assert_eq!(dial(&inner, TO).expect("a dial"), known);
 }
 
-/// No more pods than there is room for: the next attach says so, and those that are there go on.
+/// No more pods than the table has space for: the next attach reports that, and the attached ones
+/// are unaffected.
 #[test]
 fn without_room_for_another_pod_the_attach_is_refused() {
     let alone = alone();
@@ -142,7 +143,8 @@ fn without_room_for_another_pod_the_attach_is_refused() {
     other.attach(STOCK).expect("attached");
 }
 
-/// A pod whose routes find no room is captured all the same, and refused nothing by them.
+/// A pod without space for its routes is captured all the same, and nothing is refused because of
+/// them.
 #[test]
 fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
     /// The length of a key in bits: the policy's ID, and an address.
@@ -160,7 +162,7 @@ fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
             assert_eq!(pod.dial(Caller::App, to).expect("a dial"), captured);
         }
     }
-    // With room again, the next attach copies them.
+    // With space again, the next attach copies them.
     let keys = full.keys().expect("keys");
     let foreign = keys.iter().filter(|key| key[8..] == [0xff; 16]);
     for key in foreign.take(1000) {

@@ -1,4 +1,4 @@
-//! What is left when the last pod goes.
+//! Leftovers after the last pod.
 
 use interceptor_testkit::{
     actor::Actor,
@@ -50,7 +50,7 @@ fn all_pods_are_detached_at_once() {
     }
 }
 
-/// What `uninstall --now` does, while connections are made in each pod and to it.
+/// The effect of `uninstall --now`, while connections are made in each pod and to it.
 #[test]
 fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
     let alone = alone();
@@ -73,13 +73,14 @@ fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
     }
     let expected = [["proxy:15001", "remote:80"], ["proxy:15006", "server:8080"]];
     for (dialler, expected) in crowd.into_iter().zip(expected.into_iter().cycle()) {
-        let outcomes = dialler.stop().expect("answers");
+        let outcomes = dialler.stop().expect("outcomes");
         assert_eq!(outcomes.names(), expected, "{outcomes:#?}");
     }
     expect_nothing_left();
 }
 
-/// The name that a pod was attached by may be gone while the pod is not: it is found all the same.
+/// The path that a pod was attached by may be deleted while the pod exists: it is found all the
+/// same.
 #[test]
 fn a_pod_is_detached_with_all_after_its_name_is_gone() {
     let alone = alone();

@@ -1,4 +1,4 @@
-//! An uninstalled node: the last captured pod takes everything along.
+//! An uninstalled node: the last captured pod removes everything.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn run(node: &Node, name: &str) -> Pod {
     node.run(manifest).expect("a pod that starts")
 }
 
-/// `interceptor uninstall --node`, where the agent has been killed.
+/// `interceptor uninstall --node`, after the agent was killed.
 fn uninstall(node: &Node) -> String {
     let mut command = interceptor(&["uninstall", "--node"]);
     command.arg("--cni-conf-dir").arg(&node.runtime.conf);
@@ -28,7 +28,7 @@ fn uninstall(node: &Node) -> String {
     stderr_of(&mut command).expect("uninstalled")
 }
 
-/// A node whose agent has captured a pod and was killed, and which is uninstalled by now.
+/// A node whose agent has captured a pod and was killed, and which is now uninstalled.
 fn uninstalled(alone: &Exclusive) -> (Node, Pod) {
     let node = Node::alone(Driver::Systemd, alone).expect("a node");
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
@@ -49,7 +49,7 @@ fn expect_clean(node: &Node) {
     assert_eq!(node.runtime.plugins().expect("plugins"), ["ptp"]);
     let binary = node.runtime.bin.join("interceptor-cni");
     assert!(!binary.exists());
-    let files = fs::read_dir(&node.runtime.conf).expect("a folder");
+    let files = fs::read_dir(&node.runtime.conf).expect("a directory");
     assert_eq!(files.count(), 1);
 }
 
@@ -67,7 +67,7 @@ fn the_last_captured_pod_takes_everything_along() {
     assert_eq!(dialled(&run(&node, "newer")), STRAIGHT);
 }
 
-/// One after the other, each takes its own along.
+/// One after the other, each removes its own parts.
 #[test]
 fn a_pod_that_ends_takes_nothing_from_others() {
     let alone = alone();
@@ -86,7 +86,7 @@ fn a_pod_that_ends_takes_nothing_from_others() {
     expect_clean(&node);
 }
 
-/// As after a reboot: nothing is pinned, and the next pod that starts takes the plugin along.
+/// As after a reboot: nothing is pinned, and the next pod that starts removes the plugin.
 #[test]
 fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
     let alone = alone();
@@ -97,7 +97,7 @@ fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
     expect_clean(&node);
 }
 
-/// An agent that is installed once more has the plugin capture pods again.
+/// After a reinstallation of the agent the plugin captures pods again.
 #[test]
 fn an_agent_that_comes_back_takes_over() {
     let alone = alone();

@@ -1,4 +1,4 @@
-//! What can only be told of the whole machine: each of these tests has it for itself.
+//! Properties of the whole machine: each of these tests has it to itself.
 
 mod agents;
 mod counts;
@@ -28,10 +28,10 @@ use interceptor_testkit::{
 };
 use serde_json::Value;
 
-/// Objects that were there before the test: no path leads to them, so nobody can remove them.
+/// Objects from before the test: no pin refers to them, so no command can remove them.
 static BEFORE: Mutex<Vec<Object>> = Mutex::new(Vec::new());
 
-/// The machine, also against the other tests of this process.
+/// The machine lock, also against the other tests of this process.
 fn alone() -> Exclusive {
     let exclusive = machine::exclusive().expect("the machine");
     *before() = objects(&["link", "prog", "map"]).expect("objects");
@@ -42,7 +42,7 @@ fn before() -> MutexGuard<'static, Vec<Object>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An object of ours that the kernel has.
+/// One of our objects in the kernel.
 #[derive(Debug, PartialEq)]
 struct Object {
     kind: String,
@@ -68,12 +68,12 @@ fn objects(kinds: &[&str]) -> Result<Vec<Object>> {
     Ok(found)
 }
 
-/// Nothing at all is left. (The kernel frees programs and maps a little later.)
+/// Nothing is left. (The kernel frees programs and maps a little later.)
 ///
-/// Maps are asked for when nothing can refer to them any more, and seldom: each question opens
-/// and closes every map of the machine, and a prog array that is closed for the last time again
-/// before the work of the first time has been done is never freed (`prog_array_map_clear` takes
-/// a reference for each time, and queues one work for both; Linux 6.18).
+/// Maps are listed only when nothing can refer to them any more, and seldom: each listing opens and
+/// closes every map of the machine, and a prog array that is closed for the last time again before
+/// the work of the first time has been done is never freed (`prog_array_map_clear` takes a
+/// reference for each time, and queues one work for both; Linux 6.18).
 #[track_caller]
 fn expect_nothing_left() {
     assert!(!std::path::Path::new("/sys/fs/bpf/interceptor").exists());
@@ -83,7 +83,7 @@ fn expect_nothing_left() {
         Ok(left)
     };
     for kinds in [&["link", "prog"][..], &["map"]] {
-        wait_until("the end of programs and maps", || {
+        wait_until("the deletion of programs and maps", || {
             thread::sleep(Duration::from_millis(300));
             Ok(left(kinds)?.is_empty())
         })

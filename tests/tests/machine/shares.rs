@@ -1,4 +1,4 @@
-//! Every pod has its share of the stand-ins, whatever the others do.
+//! Every pod has its share of the stand-ins, whatever other pods do.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::alone;
 
-/// A pod with nothing in it.
+/// A pod without processes.
 struct Bystander(Netns);
 
 impl Bystander {
@@ -48,7 +48,7 @@ fn interceptor_run(verb: &str, netns: &Path, cgroup: Option<&Path>) {
     run(&mut command, "").expect(verb);
 }
 
-/// How many stand-ins, and how many destinations that have one, a pod has.
+/// The number of stand-ins, and of destinations with one, of a pod.
 fn used(lab: &Lab) -> (usize, usize) {
     let entries = lab.leftovers().expect("entries");
     let count = |map: &str| {
@@ -60,7 +60,7 @@ fn used(lab: &Lab) -> (usize, usize) {
     (count("icept_stand_ins"), count("icept_forward"))
 }
 
-/// How many stand-ins `status` says that a pod has lost.
+/// The number of evicted stand-ins of a pod in `status`.
 fn evicted(lab: &Lab) -> u64 {
     let text = run(lab.command("status").args(["-o", "json"]), "").expect("a status");
     let status: Value = serde_json::from_str(&text).expect("JSON");
@@ -75,14 +75,15 @@ fn dial_many(lab: &Lab, first: &str, destinations: u32) {
     };
     let cgroup = lab.cgroup.child("pod/app").expect("a cgroup");
     let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
-    let responses = dialler.finish().expect("answers");
-    // Each reaches the proxy, as what it was: nothing is refused for want of room.
+    let responses = dialler.finish().expect("outcomes");
+    // Each reaches the proxy, with its original destination: none is refused because of a full
+    // table.
     assert_eq!(responses.names(), ["proxy:15001"], "{responses:?}");
     assert_eq!(responses.dials(), destinations);
 }
 
-/// A pod that needs more than its share evicts its own oldest stand-ins, and gives back what it has
-/// beyond its share when more pods come.
+/// A pod that needs more than its share evicts its own oldest stand-ins, and returns its surplus
+/// when more pods are attached.
 #[test]
 fn a_greedy_pod_takes_no_stand_in_from_others() {
     const PODS: usize = 65;
@@ -101,12 +102,12 @@ fn a_greedy_pod_takes_no_stand_in_from_others() {
     dial_many(&lab, "10.64.0.0:80", share + MORE);
     assert_eq!(used(&lab), (count, count));
     assert_eq!(evicted(&lab), u64::from(MORE));
-    // The newest are known, and what was evicted gets another.
+    // The newest are known, and evicted destinations get new ones.
     for to in ["10.64.0.0:80", "10.64.0.1:80"] {
         let response = lab.dial(Caller::App, to).expect("a dial");
         assert_eq!(response, format!("proxy:15001 for {to}"));
     }
-    // Fewer pods have more each.
+    // Fewer pods have a larger share each.
     bystanders.truncate(PODS / 2 - 1);
     dial_many(&lab, "10.65.0.0:80", share);
     assert_eq!(used(&lab).0, 2 * count);

@@ -1,4 +1,4 @@
-//! Pods that are gone without having been detached.
+//! Pods that were deleted without a detach.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use interceptor_testkit::{
 
 use crate::{alone, expect_nothing_left};
 
-/// A network namespace that nobody but its process keeps.
+/// A network namespace that only its process keeps.
 struct Mortal {
     netns: Netns,
     cookie: u64,
 }
 
 impl Mortal {
-    /// Makes one, attached at `cgroup`.
+    /// Creates one, attached at `cgroup`.
     fn attached_at(cgroup: &Path) -> Self {
         let netns = Netns::new("mortal", Some(cgroup)).expect("a namespace");
         netns
@@ -35,19 +35,19 @@ impl Mortal {
         Self { netns, cookie }
     }
 
-    /// Ends it. Answers with the cookie, when the kernel has ended it too: `status` says so.
+    /// Kills it. Returns the cookie when the kernel has deleted it too: `status` reports that.
     fn end(self) -> u64 {
         drop(self.netns);
-        wait_until("the end of a namespace", || {
+        wait_until("the deletion of a namespace", || {
             let status = output(bounded(interceptor::binary()).arg("status"), "")?;
             Ok(String::from_utf8_lossy(&status.stdout).contains("no longer exists"))
         })
-        .expect("an end");
+        .expect("an exit status");
         self.cookie
     }
 }
 
-/// The cookie that `status` tells.
+/// The cookie in `status`.
 fn cookie_of(netns: &Path) -> u64 {
     let netns = netns.display().to_string();
     let output = interceptor::try_run(["status", "-o", "json", "--netns", &netns]);
@@ -74,7 +74,7 @@ fn a_namespace_that_is_gone_is_swept_by_the_next_attach() {
     let cgroup = lab.cgroup.child("pod/mortal").expect("a cgroup");
     let id = std::os::unix::fs::MetadataExt::ino(&cgroup.metadata().expect("a cgroup"));
     let cookie = Mortal::attached_at(&cgroup).end();
-    // One that changes nothing for its own pod does it too.
+    // An attach that changes nothing for its own pod sweeps as well.
     let unchanged = lab.attach(STOCK).expect("attached again");
     assert!(unchanged.contains("same settings"), "{unchanged}");
     assert!(!is_kept(cookie));

@@ -1,4 +1,4 @@
-//! Whichever way the agent is uninstalled, in the end nothing of ours is left on the node.
+//! Every way to uninstall the agent finally leaves nothing of ours on the node.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ fn expect_clean(node: &Node) {
     }
 }
 
-/// `uninstall` ends the agent; then a pod starts, and the captured one ends.
+/// `uninstall` stops the agent; then a pod starts, and the captured one is deleted.
 fn ends_clean(uninstall: impl FnOnce(&Node, &mut AgentProcess)) {
     let alone = alone();
     let node = Node::alone(Driver::Systemd, &alone).expect("a node");
@@ -84,7 +84,7 @@ fn delete(node: &Node, which: impl Fn(&str) -> bool) {
 fn after_the_documented_commands_nothing_is_left() {
     ends_clean(|node, agent| {
         delete(node, |kind| kind == "DaemonSet");
-        agent.terminate().expect("it ends");
+        agent.terminate().expect("deleted");
         delete(node, |kind| kind != "DaemonSet");
     });
 }
@@ -93,7 +93,7 @@ fn after_the_documented_commands_nothing_is_left() {
 fn after_a_plain_delete_nothing_is_left() {
     ends_clean(|node, agent| {
         delete(node, |_| true);
-        agent.terminate().expect("it ends");
+        agent.terminate().expect("deleted");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Another build takes over: a newer one, or an older one, which is the same the other way round.
+//! Upgrades to another build, newer or older, which work the same way.
 
 use std::{
     fs,
@@ -24,19 +24,19 @@ use interceptor_testkit::{
 
 use crate::{alone, expect_nothing_left};
 
-/// How often the builds change places in one test.
+/// The number of upgrades in one test.
 const CHANGES: usize = 6;
-/// How often a command is killed.
+/// The number of kills of a command.
 const KILLS: usize = 40;
 
-/// The build that is tested, and one whose policies and listeners are laid out in another way.
+/// The tested build, and one with another layout of policies and listeners.
 pub(crate) fn builds() -> [PathBuf; 2] {
     let builds = [interceptor::binary(), interceptor::other_binary()];
     for build in &builds {
         let shown = build.display();
         assert!(
             build.exists(),
-            "{shown} is missing: `cargo xtask build --other-layout` makes it"
+            "{shown} is missing: run `cargo xtask build --other-layout`"
         );
     }
     builds
@@ -49,7 +49,7 @@ fn attached(alone: &Exclusive) -> Lab {
     lab
 }
 
-/// Attaches as the lab is attached, by this build.
+/// Attaches the lab with its settings, with this build.
 fn attach(lab: &Lab, build: &Path) -> Command {
     let mut command = Command::new(build);
     command.arg("attach").arg("--netns").arg(lab.pod.path());
@@ -57,7 +57,7 @@ fn attach(lab: &Lab, build: &Path) -> Command {
     command
 }
 
-/// Connections of the app that stay open: what it dialled, and by which socket.
+/// Open connections of the app: destinations and sockets.
 fn open(lab: &Lab) -> Vec<(&'static str, Handle)> {
     ["10.2.0.9:80", "[fd00:2::9]:80"]
         .map(|to| {
@@ -68,7 +68,7 @@ fn open(lab: &Lab) -> Vec<(&'static str, Handle)> {
         .into()
 }
 
-/// The app and somebody outside, who dial all the while.
+/// The app and an outside client, which dial all the time.
 fn diallers(lab: &Lab) -> [Dialler; 2] {
     let start = |user, netns, place: &str, to| {
         let cgroup = lab.cgroup.child(place).expect("a cgroup");
@@ -81,31 +81,31 @@ fn diallers(lab: &Lab) -> [Dialler; 2] {
     ]
 }
 
-/// Every connection reached the proxy, which was told where it was going.
+/// Every connection reached the proxy, which got its original destination.
 #[track_caller]
 fn expect_all_captured(diallers: [Dialler; 2]) {
     for (proxy, dialler) in ["proxy:15001", "proxy:15006"].into_iter().zip(diallers) {
-        let outcomes = dialler.stop().expect("answers");
+        let outcomes = dialler.stop().expect("outcomes");
         assert_eq!(outcomes.names(), [proxy], "{outcomes:#?}");
         assert!(outcomes.dials() as usize > CHANGES, "{outcomes:#?}");
     }
 }
 
-/// They go on, and their ends have the names that they had.
+/// They survive, and their ends have the same names.
 #[track_caller]
 fn expect_open(lab: &Lab, open: &[(&str, Handle)]) {
     for (to, socket) in open {
-        assert!(echoes(&lab.app, *socket).expect("an answer"), "{to}");
+        assert!(echoes(&lab.app, *socket).expect("a response"), "{to}");
         let name = lab.app.call(&Request::PeerName { socket: *socket });
         let named = Reply::Name(to.parse().expect("an address"));
         assert_eq!(name.expect("a name"), named);
     }
 }
 
-/// The layouts that policies are pinned in, and the builds whose programs are.
+/// The layouts with pinned policies, and the builds with pinned programs.
 pub(crate) fn pinned() -> [usize; 2] {
     let names = |dir: &str| {
-        let entries = fs::read_dir(pins::dir().join(dir)).expect("a folder");
+        let entries = fs::read_dir(pins::dir().join(dir)).expect("a directory");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         names.filter_map(|name| name.into_string().ok())
     };
@@ -128,7 +128,7 @@ fn no_connection_is_missed_while_builds_change_places() {
     let [own, other] = builds();
     for turn in 0..CHANGES {
         let build = if turn % 2 == 0 { &other } else { &own };
-        stderr_of(&mut attach(lab, build)).expect("taken over");
+        stderr_of(&mut attach(lab, build)).expect("upgraded");
         labs.iter().for_each(expect_captured);
         expect_open(lab, &open);
         assert_eq!(pinned(), [1, 1]);
@@ -138,7 +138,7 @@ fn no_connection_is_missed_while_builds_change_places() {
     expect_nothing_left();
 }
 
-/// What is forwarded through a pod is seen by programs at its interfaces, which change places too.
+/// Programs at a pod's interfaces handle its forwarded connections; they are replaced too.
 #[test]
 fn what_is_forwarded_stays_captured_while_builds_change_places() {
     const TO: &str = "10.2.0.9:80";
@@ -149,22 +149,23 @@ fn what_is_forwarded_stays_captured_while_builds_change_places() {
     lab.start_proxy().expect("a proxy");
     let cgroup = lab.cgroup.child("inner").expect("a cgroup");
     let inside = Netns::new("inner", Some(&cgroup)).expect("a network namespace");
-    put_inside(&lab.pod, &lab.peer, &inside).expect("somebody inside");
+    put_inside(&lab.pod, &lab.peer, &inside).expect("a host inside");
     let inner = Actor::start("inner", ROOT, inside.namespace(), Some(&cgroup)).expect("an actor");
     lab.attach(STOCK).expect("attached");
     let (socket, response) = call(&inner, TO).expect("a call");
     assert_eq!(response, CAPTURED);
     let [own, other] = builds();
     for build in [&other, &own] {
-        stderr_of(&mut attach(&lab, build)).expect("taken over");
+        stderr_of(&mut attach(&lab, build)).expect("upgraded");
         assert_eq!(dial(&inner, TO).expect("a dial"), CAPTURED);
-        assert!(echoes(&inner, socket).expect("an answer"));
+        assert!(echoes(&inner, socket).expect("a response"));
     }
     drop((inner, inside, lab));
     expect_nothing_left();
 }
 
-/// At any point, whichever build comes next finds its way; the pods stay captured throughout.
+/// Killed at any point, the next command of either build recovers; the pods stay captured
+/// throughout.
 #[test]
 fn an_upgrade_that_is_killed() {
     let alone = alone();
@@ -185,7 +186,7 @@ fn an_upgrade_that_is_killed() {
         labs.iter().for_each(expect_captured);
         // Forward, or back.
         let build = if kill % 4 < 2 { next } else { after };
-        stderr_of(&mut attach(lab, build)).expect("taken over");
+        stderr_of(&mut attach(lab, build)).expect("upgraded");
         labs.iter().for_each(expect_captured);
         expect_open(lab, &open);
         assert_eq!(pinned(), [1, 1], "{killing:?}");
@@ -196,7 +197,7 @@ fn an_upgrade_that_is_killed() {
     expect_nothing_left();
 }
 
-/// By the path that it was attached by, it is not found any more.
+/// The path that it was attached by does not exist any more.
 #[test]
 fn a_pod_whose_path_is_gone_is_taken_over() {
     let alone = alone();
@@ -211,15 +212,15 @@ fn a_pod_whose_path_is_gone_is_taken_over() {
     command.arg("--cgroup").arg(lab.cgroup.path()).args(STOCK);
     stderr_of(&mut command).expect("attached");
     drop(short);
-    stderr_of(&mut attach(&other, &builds()[1])).expect("taken over");
+    stderr_of(&mut attach(&other, &builds()[1])).expect("upgraded");
     expect_captured(&lab);
     expect_captured(&other);
-    stderr_of(&mut attach(&other, &builds()[0])).expect("taken over");
+    stderr_of(&mut attach(&other, &builds()[0])).expect("upgraded");
     expect_captured(&lab);
 }
 
-/// A pod that nothing leads to any more stops an upgrade, and `detach --all`, which is then the way
-/// out, leaves nothing of the others.
+/// A pod without any path to it stops an upgrade, and `detach --all`, which is then the remedy,
+/// leaves nothing of the others.
 #[test]
 fn a_missing_pod_does_not_block_detaching_others() {
     let alone = alone();
@@ -227,7 +228,7 @@ fn a_missing_pod_does_not_block_detaching_others() {
     lab.start_proxy().expect("a proxy");
     let before = lab.traces().expect("traces");
     let [own, other] = builds();
-    let dir = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("lost");
     let lost = Netns::mounted(&path).expect("a network namespace");
     lost.ip("addr add 10.9.0.2/24 dev lo").expect("an address");

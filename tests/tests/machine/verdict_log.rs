@@ -1,4 +1,4 @@
-//! `interceptor run --log` tells every verdict, whichever pod's: there is one buffer for all.
+//! `interceptor run --log` prints every verdict of any pod: there is one buffer for all.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -63,7 +63,7 @@ impl VerdictLog {
         self.lines.recv_timeout(EVENT_TIMEOUT).expect("a line")
     }
 
-    /// The line that tells of a connection, and nothing else is told.
+    /// Exactly one line, for this connection.
     #[track_caller]
     fn expect(&self, lab: &Lab, caller: Caller, to: &str, line: &str) {
         lab.dial(caller, to).expect("a dial");
@@ -75,7 +75,7 @@ impl VerdictLog {
 
 impl Drop for VerdictLog {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }

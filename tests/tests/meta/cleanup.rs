@@ -1,4 +1,4 @@
-//! What the tests make is gone when they are, however they end.
+//! The tests' fixtures are deleted when the tests exit, however they do.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long what is left may take to go.
+/// Time limit of the cleanup.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A test process that has made a world.
+/// A test process that has created a world.
 struct Victim {
     child: Child,
     cgroup: PathBuf,
@@ -53,13 +53,13 @@ impl Victim {
         Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
     }
 
-    /// What is left of it.
+    /// Its leftovers.
     fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         if self.cgroup.exists() {
             left.push(self.cgroup.display().to_string());
         }
-        // One that has ended has no namespaces: it only waits for init, which may take its time.
+        // An exited process has no namespaces: it only waits for init, which may take some time.
         let alive = |pid: &&u32| namespace(**pid).is_some();
         left.extend(
             self.processes
@@ -73,9 +73,9 @@ impl Victim {
         left
     }
 
-    /// Waits until nothing is left, or long enough.
+    /// Waits until nothing is left, or the time limit.
     fn expect_nothing_left(&mut self) {
-        self.child.wait().expect("the victim ends");
+        self.child.wait().expect("the victim exits");
         let deadline = Instant::now() + CLEANUP_TIMEOUT;
         while !self.leftovers().is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -86,7 +86,7 @@ impl Victim {
 
 impl Drop for Victim {
     fn drop(&mut self) {
-        // Both fail only for a victim that has been waited for.
+        // Both fail only for a victim that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
@@ -112,7 +112,7 @@ fn all_namespaces() -> Vec<u64> {
     pids.filter_map(namespace).collect()
 }
 
-/// The victim's world is there before it ends: else nothing would be tried here.
+/// The victim's world exists before its exit: otherwise nothing would be tested.
 fn world(world: &str, end: &str) -> Victim {
     let victim = Victim::new(world, end).expect("a victim");
     if end == "wait" {
@@ -142,7 +142,7 @@ fn after_a_test_that_is_killed() {
     }
 }
 
-/// Interceptor is detached too: nothing in its status is of the victim's namespaces.
+/// Interceptor is detached too: the status has none of the victim's namespaces.
 #[test]
 fn after_a_test_of_interceptor() {
     for end in ["end", "panic"] {
@@ -159,7 +159,7 @@ fn after_a_test_of_interceptor() {
 
 fn status() -> String {
     let output = interceptor::try_run(["status", "-o", "json"]).expect("status");
-    // 3 says that some pod is not wholly captured: another test's may be just going.
+    // 3 means that some pod is not completely captured: another test's may be just being deleted.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The demo shows that all is as behind iptables, and leaves nothing when it is interrupted.
+//! The demo shows that everything is as behind iptables, and leaves nothing when it is interrupted.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// A demo that runs. Killed when dropped.
+/// A running demo. Killed when dropped.
 struct Demo {
     child: Child,
     progress: Lines<BufReader<ChildStderr>>,
@@ -31,13 +31,13 @@ impl Demo {
         Ok(Self { child, progress })
     }
 
-    /// Waits until it tells that it does `what` for the `count`th time.
+    /// Waits until it prints `what` for the `count`th time.
     fn await_progress(&mut self, what: &str, count: usize) -> Result<()> {
         for _ in 0..count {
             let matches =
                 |line: &io::Result<String>| line.as_ref().is_ok_and(|line| line.contains(what));
             let found = self.progress.find(matches);
-            found.with_context(|| format!("it does not come to: {what}"))??;
+            found.with_context(|| format!("the demo does not print: {what}"))??;
         }
         Ok(())
     }
@@ -56,7 +56,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }

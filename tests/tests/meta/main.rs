@@ -1,4 +1,4 @@
-//! The tests of the tests: they clean up after themselves, and the demo shows what is so. Needs root.
+//! Tests of the tests: their cleanup, and the demo. Requires root.
 
 mod cleanup;
 mod demo;

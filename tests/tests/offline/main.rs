@@ -1,4 +1,5 @@
-//! The manifests and the pure verdict. Only the manifests' rights are tried on a kernel, as root.
+//! The manifests and the pure verdict. Only the manifests' privileges are tested on a kernel, as
+//! root.
 
 mod manifests;
 mod model;

@@ -1,4 +1,4 @@
-//! What `deploy/` has, as `kubectl kustomize` renders it.
+//! The manifests of `deploy/`, as `kubectl kustomize` renders them.
 
 mod documentation;
 mod following;
@@ -17,7 +17,7 @@ use k8s_openapi::api::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What is rendered from one folder of `deploy/`.
+/// The objects rendered from one directory of `deploy/`.
 struct Rendered {
     dir: String,
     objects: Vec<Value>,
@@ -83,7 +83,7 @@ impl Rendered {
     }
 }
 
-/// The host's folder of a volume.
+/// The host directory of a volume.
 fn host_path<'a>(volumes: &'a [Volume], name: &str) -> &'a str {
     let volume = volumes.iter().find(|volume| volume.name == name);
     &volume.unwrap().host_path.as_ref().unwrap().path

@@ -22,10 +22,10 @@ use proptest::{
     test_runner::TestRunner,
 };
 
-/// How many connections are tried under each settings.
+/// The number of connections under each settings.
 const CONNECTIONS: u64 = 250;
 
-/// Of a hundred flows of either direction, how many must be captured, and how many must pass.
+/// Of a hundred flows of either direction, the minimum that are captured, and that pass.
 const MIN_PERCENT: u64 = 5;
 
 /// `INTERCEPTOR_MODEL_FLOWS` is the number of flows; `INTERCEPTOR_SEED` replays a run.
@@ -64,7 +64,7 @@ struct Tally {
     mismatch: Option<String>,
 }
 
-/// What the rules do with the flows of a direction.
+/// The counts of a direction's flows.
 #[derive(Clone, Copy, Default)]
 struct Count {
     captured: u64,
@@ -87,7 +87,7 @@ impl Count {
         }
     }
 
-    /// Whether there are enough of both for a comparison to show something.
+    /// Whether there are enough of both for a meaningful comparison.
     const fn is_enough(self) -> bool {
         let floor = (self.captured + self.passed) * MIN_PERCENT / 100;
         floor > 0 && self.captured >= floor && self.passed >= floor
@@ -128,7 +128,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Compares until there is a connection on which both do not agree.
+/// Compares until there is a connection with different results.
 fn compare(seed: u64, indices: Range<u64>) -> Tally {
     let mut tally = Tally::default();
     for index in indices {
@@ -173,7 +173,7 @@ fn describe(
     )
 }
 
-/// Settings in both readings.
+/// Settings in both forms.
 struct Both {
     v4: Firewall,
     /// Without dual-stack there are no rules for IPv6.

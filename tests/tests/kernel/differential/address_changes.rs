@@ -1,4 +1,5 @@
-//! The pod's addresses change after the interception is in force. `-o lo` is a fact of the moment.
+//! The pod's addresses change after the interception started. `-o lo` depends on the current
+//! addresses.
 
 use interceptor_testkit::{
     scenario::{Dial, Scenario, differential},
@@ -6,9 +7,9 @@ use interceptor_testkit::{
     world::{Role, Setup},
 };
 
-/// The pod loses an address of each family, none that routing picks as the source.
+/// The pod loses an address of each family; routing selects neither as a source.
 const LOSE: &str = "addr del 10.1.0.3/24 dev eth0\naddr del fd00:1::2/64 dev eth0";
-/// The peer takes them.
+/// The peer gets them.
 const TAKE: &str = "addr add 10.1.0.3/24 dev eth0\naddr add fd00:1::2/64 dev eth0 nodad";
 /// The pod gets an address of each family.
 const GAIN: &str = "addr add 10.1.0.7/24 dev eth0\naddr add fd00:1::7/64 dev eth0 nodad";
@@ -38,7 +39,7 @@ fn an_address_that_the_pod_lost_is_captured_outbound() {
         dial("app:80", Role::App, "10.1.0.3:80"),
         dial("app:80", Role::App, "[fd00:1::2]:80"),
         pod(LOSE),
-        // Nobody has it.
+        // No host has it.
         dial("proxy:15001", Role::App, "10.1.0.3:80"),
         dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
         dial("proxy:15001", Role::App, "[::ffff:10.1.0.3]:80"),
@@ -47,7 +48,7 @@ fn an_address_that_the_pod_lost_is_captured_outbound() {
         dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
         dial("remote:80", Role::Proxy, "10.1.0.3:80"),
         dial("remote:80", Role::Proxy, "[fd00:1::2]:80"),
-        // What the pod still has is still its own.
+        // The pod's remaining addresses are still its own.
         dial("app:80", Role::App, "10.1.0.2:80"),
         dial("app:80", Role::App, "[fd00:1::3]:80"),
         dial("proxy:15006", Role::Proxy, "10.3.0.2:80"),
@@ -102,7 +103,7 @@ fn an_address_that_the_pod_got_is_its_own() {
             "[fd00:1::2]:0",
             "[fd00:1::7]:80",
         ),
-        // And a client of the pod by it.
+        // And a client of the pod with it.
         dial_from("app:80", Role::App, "10.1.0.7:0", "10.1.0.2:80"),
         dial_from("app:80", Role::App, "[fd00:1::7]:0", "[fd00:1::2]:80"),
         dial_from("proxy:15001", Role::App, "10.1.0.7:0", "10.2.0.9:80"),
@@ -113,7 +114,7 @@ fn an_address_that_the_pod_got_is_its_own() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// IPv4 addresses stay the pod's own while their device is down; IPv6 addresses go.
+/// IPv4 addresses stay the pod's own while their device is down; IPv6 addresses are deleted.
 #[test]
 fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
     let scenarios = [
@@ -129,7 +130,7 @@ fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// The kernel can be told to keep them: then they are there, but not the pod's own until the device
+/// A sysctl makes the kernel keep them: then they exist, but are not the pod's own until the device
 /// is up again.
 #[test]
 fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
@@ -139,7 +140,7 @@ fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
     };
     let scenarios = [
         pod("link set eth1 down"),
-        // Unbound it would come from the kept address, and no answer would find the way back.
+        // An unbound socket would use the kept address, and the reply would have no route.
         dial_from("proxy:15001", Role::App, "[fd00:1::3]:0", "[fd00:3::2]:80"),
         pod("link set eth1 up"),
         dial("app:80", Role::App, "[fd00:3::2]:80"),
@@ -148,7 +149,7 @@ fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
     differential(&setup, &scenarios);
 }
 
-/// Until the kernel knows that nobody else has an IPv6 address, it is not the pod's own.
+/// Until the kernel knows that no other host has an IPv6 address, it is not the pod's own.
 #[test]
 fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
     let setup = Setup {
@@ -166,8 +167,8 @@ fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
     differential(&setup, &scenarios);
 }
 
-/// Which interface a destination leaves by is a fact of the moment as well: `-c` excludes the
-/// interface, not the destinations that were behind it.
+/// The outgoing interface of a destination also depends on the current routes: `-c` excludes the
+/// interface, not the destinations that were routed to it.
 #[test]
 fn what_has_left_an_excluded_interface_is_captured() {
     let setup = Setup::with(Settings {
@@ -179,7 +180,7 @@ fn what_has_left_an_excluded_interface_is_captured() {
         dial("remote:80", Role::App, "[fd00:4::1]:80"),
         pod("route replace 10.4.0.0/16 via 10.1.0.1 dev eth0\n\
              route replace fd00:4::/64 via fd00:1::1 dev eth0"),
-        // Bound: the source that routing picked before is the other interface's.
+        // Bound: the source that routing selected before belongs to the other interface.
         dial_from("proxy:15001", Role::App, "10.1.0.2:0", "10.4.0.1:80"),
         dial_from("proxy:15001", Role::App, "[fd00:1::2]:0", "[fd00:4::1]:80"),
         dial_from(
@@ -188,7 +189,7 @@ fn what_has_left_an_excluded_interface_is_captured() {
             "[::ffff:10.1.0.2]:0",
             "[::ffff:10.4.0.1]:80",
         ),
-        // The proxy's own pass, wherever they leave.
+        // The proxy's own connections pass, on any interface.
         dial_from("remote:80", Role::Proxy, "10.1.0.2:0", "10.4.0.1:80"),
         dial_from("remote:80", Role::Proxy, "[fd00:1::2]:0", "[fd00:4::1]:80"),
     ];

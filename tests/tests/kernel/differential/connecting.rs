@@ -1,4 +1,4 @@
-//! Every way to connect.
+//! Every mode of connecting.
 
 use anyhow::{Context as _, Result};
 use interceptor_testkit::{
@@ -7,7 +7,7 @@ use interceptor_testkit::{
     world::{Role, Setup},
 };
 
-/// One destination of each kind, with who answers.
+/// One destination of each kind, with the server that responds.
 const KINDS: [(Role, &str, &str); 10] = [
     (Role::App, "10.2.0.9:80", "proxy:15001"),
     (Role::App, "[fd00:2::9]:80", "proxy:15001"),
@@ -72,7 +72,7 @@ fn fast_open_by_connect() {
     });
 }
 
-/// Client and server, and data in the first packet without a cookie.
+/// On client and server: data in the first packet without a cookie.
 const ALWAYS_FAST: &[(&str, &str)] = &[("net.ipv4.tcp_fastopen", "1543")];
 
 #[test]
@@ -93,7 +93,7 @@ fn fast_open_by_connect_with_the_first_data_in_the_first_packet() {
     compare(&setup, 2, |dial| dial.mode(ConnectMode::FastOpenConnect));
 }
 
-/// Apps only: the proxy is to fall back to TCP.
+/// Apps only: the proxy falls back to TCP.
 #[test]
 fn multipath_tcp_clients() {
     let apps = KINDS.into_iter().filter(|(role, ..)| *role == Role::App);
@@ -194,7 +194,7 @@ fn a_socket_used_again() {
             after_disconnect(run, "[fd00:2::9]:80", "[::ffff:10.9.0.1]:80")
         }),
         Scenario::new("while connected", |run| {
-            let socket = run.dial(Role::App, "10.2.0.9:80")?.context("no answer")?;
+            let socket = run.dial(Role::App, "10.2.0.9:80")?.context("no response")?;
             run.label("again");
             Dial::new(Role::App, "10.9.0.1:80").execute_on(run, socket)?;
             run.expect_outcome("EISCONN");
@@ -220,19 +220,19 @@ fn after_refusal(run: &mut Run<'_>, first: &str, second: &str) -> Result<()> {
     run.world().start_proxy()?;
     run.label("again");
     Dial::new(Role::App, second).execute_on(run, socket)?;
-    run.expect("the second dial is answered", run.outcome().contains(':'));
+    run.expect("the second dial succeeds", run.outcome().contains(':'));
     Ok(())
 }
 
 fn after_disconnect(run: &mut Run<'_>, first: &str, second: &str) -> Result<()> {
     let app = run.actor(Role::App)?;
-    let socket = run.dial(Role::App, first)?.context("no answer")?;
+    let socket = run.dial(Role::App, first)?.context("no response")?;
     run.label("disconnected");
     run.perform("connect to AF_UNSPEC", app, &Request::Disconnect { socket })?;
     run.record_names(app, socket)?;
     run.label("again");
     Dial::new(Role::App, second).execute_on(run, socket)?;
-    run.expect("the second dial is answered", run.outcome().contains(':'));
+    run.expect("the second dial succeeds", run.outcome().contains(':'));
     Ok(())
 }
 

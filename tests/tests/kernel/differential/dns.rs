@@ -1,4 +1,4 @@
-//! DNS queries, which go to the agent beside the proxy.
+//! DNS queries, which are redirected to the proxy's DNS agent.
 
 use anyhow::Result;
 use interceptor_testkit::{
@@ -31,7 +31,7 @@ fn servers(servers: &'static str) -> Settings {
     }
 }
 
-/// Asks over UDP in both ways.
+/// Queries over UDP in both modes.
 fn query(rows: Rows) -> Vec<Scenario> {
     rows.iter()
         .flat_map(|(role, to, outcome)| {
@@ -60,11 +60,11 @@ fn every_query_over_udp() {
         (Role::App, "10.2.0.9:53", AGENT),
         (Role::App, "[fd00:96::10]:53", AGENT),
         (Role::App, "[::ffff:10.96.0.10]:53", AGENT),
-        // Routing picks another source address than usual.
+        // Routing selects another source address than usual.
         (Role::App, "10.8.0.1:53", AGENT),
         (Role::App, "10.9.0.1:53", AGENT),
         (Role::App, "10.4.0.1:53", AGENT),
-        // Nobody is there.
+        // No host has the address.
         (Role::App, "198.51.100.53:53", AGENT),
         // The pod itself.
         (Role::App, "127.0.0.1:53", AGENT),
@@ -94,7 +94,7 @@ fn every_query_over_udp() {
         (Role::App, "127.0.0.1:5353", "app:5353"),
         (Role::App, "127.0.0.1:15053", AGENT),
         (Role::App, "[::1]:15053", AGENT),
-        // From outside nothing of UDP is captured.
+        // No UDP from outside is captured.
         (Role::Client, "10.1.0.2:53", "app:53"),
         (Role::Client, "[fd00:1::2]:53", "app:53"),
     ]);
@@ -124,14 +124,14 @@ fn every_query_over_tcp() {
         (Role::Proxy, "127.0.0.53:53", "app:53"),
         (Role::Proxy, "10.1.0.2:53", "app:53"),
         (Role::Proxy, "[fd00:1::2]:53", "app:53"),
-        // Only the rules of UIDs leave port 53 alone.
+        // Only the rules of UIDs pass port 53.
         (Role::ProxyGid, "127.0.0.53:53", "proxy:15006"),
         (Role::ProxyGid, "10.1.0.2:53", "proxy:15006"),
         (Role::ProxyGid, "[fd00:1::2]:53", "proxy:15006"),
         (Role::ProxyGid, "127.0.0.1:53", "app:53"),
         (Role::ProxyGid, "[::1]:53", "app:53"),
         (Role::ProxyUid, "127.0.0.53:53", "app:53"),
-        // All else is as without DNS.
+        // Everything else is as without DNS.
         (Role::App, "10.2.0.9:80", "proxy:15001"),
         (Role::App, "10.1.0.2:80", "app:80"),
         (Role::Client, "10.1.0.2:53", "proxy:15006"),
@@ -139,7 +139,7 @@ fn every_query_over_tcp() {
     differential(&setup(all()), &scenarios);
 }
 
-/// What an app asks of whom resolv.conf does not name passes as before: UDP directly, TCP through
+/// An app's queries to other servers than resolv.conf's pass as before: UDP directly, TCP through
 /// the proxy.
 #[test]
 fn only_the_servers_of_resolv_conf() {
@@ -187,7 +187,7 @@ fn servers_of_one_family() {
     }
 }
 
-/// As behind rules without DNS, whoever listens on the agent's port.
+/// As behind rules without DNS, whatever listens on the agent's port.
 #[test]
 fn no_dns_capture() {
     let mut scenarios = query(&[
@@ -206,7 +206,7 @@ fn no_dns_capture() {
     differential(&setup(Settings::default()), &scenarios);
 }
 
-/// A socket that is bound keeps its source, and its port.
+/// A bound socket keeps its source address and port.
 #[test]
 fn bound_sockets() {
     let rows = [
@@ -219,7 +219,7 @@ fn bound_sockets() {
         ("127.0.0.2:0", "127.0.0.1:53", AGENT),
         ("10.1.0.2:0", "127.0.0.53:53", AGENT),
         ("10.1.0.2:0", "0.0.0.0:53", AGENT),
-        // The proxy's way to the app.
+        // The proxy's connection to the app.
         ("127.0.0.6:0", "127.0.0.53:53", "app:53"),
         ("127.0.0.6:0", "10.1.0.2:53", "app:53"),
         ("127.0.0.1:0", "10.96.0.10:53", "EINVAL"),
@@ -233,7 +233,7 @@ fn bound_sockets() {
             })
         })
         .collect();
-    // A port, but no address: what the agent sees of it when it connects is a known difference.
+    // A port, but no address: the agent's view of it when it connects is a known difference.
     for (from, to) in [
         ("0.0.0.0:4053", "10.96.0.10:53"),
         ("0.0.0.0:4053", "127.0.0.53:53"),
@@ -252,7 +252,7 @@ fn bound_sockets() {
     differential(&setup(all()), &scenarios);
 }
 
-/// By way of another interface is a known difference.
+/// A query through another interface is a known difference.
 #[test]
 fn sockets_that_are_bound_to_the_loopback_interface() {
     let scenarios = Sending::BOTH.map(|sending| {
@@ -263,7 +263,7 @@ fn sockets_that_are_bound_to_the_loopback_interface() {
     differential(&setup(all()), &scenarios);
 }
 
-/// One socket that asks several servers before it listens, as musl's resolver does, and each of
+/// One socket that queries several servers before it reads, as musl's resolver does, and each of
 /// them twice.
 fn query_several(
     run: &mut Run<'_>,
@@ -312,13 +312,14 @@ fn query_several(
             }
         }
     }
-    // Who is heard first is chance. What is compared is not whom the agent sees: see the docs.
+    // The order of the responses is random. The address that the agent gets is not compared: see
+    // the docs.
     responses.sort_by_key(|response| response.sender);
     for response in responses {
         run.record_sender(&response)?;
         run.expect_outcome(AGENT);
         let is_queried = servers.contains(&response.sender.to_string().as_str());
-        run.expect("an answer comes from a server that was asked", is_queried);
+        run.expect("the response comes from a queried server", is_queried);
     }
     Ok(())
 }
@@ -373,8 +374,7 @@ fn one_socket_that_asks_servers_and_others() {
     differential(&setup(servers("10.96.0.10")), &[scenario]);
 }
 
-/// A socket goes through these steps: `connect`, `send`, `sendto` and the dissolution of a
-/// connection.
+/// One step of a socket: `connect`, `send`, `sendto`, or disconnecting.
 #[derive(Clone, Copy)]
 enum Step {
     Connected(&'static str),
@@ -413,7 +413,7 @@ impl Step {
     }
 }
 
-/// Sockets that are used again, for another server or for something else.
+/// Sockets that are reused, for another server or for something else.
 #[test]
 fn sockets_that_are_used_again() {
     use Step::{Connected, Dissolve, Unconnected};
@@ -488,7 +488,7 @@ fn sockets_that_are_used_again() {
             &[Connected(SERVER_V6), Dissolve, Connected(LOCAL_V6)],
         ),
         (
-            "connected, and one more that is sent elsewhere",
+            "connected, and one more to another server",
             &[Connected(SERVER), Unconnected(OTHER)],
         ),
         (
@@ -501,7 +501,7 @@ fn sockets_that_are_used_again() {
     differential(&setup(all()), &scenarios);
 }
 
-/// An answer can be looked at before it is taken.
+/// A response can be peeked at before it is read.
 #[test]
 fn a_peek_at_the_answer() {
     let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.1:53"].map(|to| {
@@ -524,8 +524,8 @@ fn a_peek_at_the_answer() {
     differential(&setup(all()), &scenarios);
 }
 
-/// Where the agent does not listen, nobody answers in its place. (To a connected socket that is
-/// told: a known difference.)
+/// Where the agent does not listen, no other server responds instead. (The error of a connected
+/// socket is a known difference.)
 #[test]
 fn no_agent() {
     let rows: Rows = &[
@@ -582,7 +582,7 @@ fn odd_servers() {
     differential(&setup(all()), &scenarios);
 }
 
-/// The proxy is root there, and known by its group.
+/// The proxy is root there, and identified by its GID.
 #[test]
 fn with_tproxy() {
     let settings = Settings {
@@ -672,7 +672,7 @@ fn what_other_settings_exclude() {
     ]));
     differential(&setup(port), &scenarios);
 
-    // DNS comes before prefixes.
+    // DNS precedes prefixes.
     let prefix = Settings {
         outbound_excluded_cidrs: "10.96.0.0/16,fd00:96::/32",
         ..all()

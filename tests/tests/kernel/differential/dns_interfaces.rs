@@ -1,5 +1,5 @@
-//! DNS queries that name the interface that they are to leave by, or the address that they come from,
-//! and sockets that share a port.
+//! DNS queries that name their outgoing interface or their source address, and sockets that share a
+//! port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,7 +45,7 @@ struct Row {
     interface: &'static str,
     to: &'static str,
     outcome: &'static str,
-    /// The outcome where a socket connects before a datagram of it names the interface.
+    /// The outcome where a socket connects before one of its datagrams names the interface.
     after_connect: &'static str,
 }
 
@@ -107,7 +107,7 @@ fn queries_that_name_an_interface() {
         row("eth0", "10.96.0.10:53", AGENT),
         row("eth0", "10.2.0.9:53", AGENT),
         row("eth0", "10.1.0.2:53", AGENT),
-        // Routes that have a source address of their own.
+        // Routes with a source address of their own.
         row("eth0", "10.9.0.1:53", AGENT),
         row("eth0", "10.8.0.1:53", AGENT),
         row("eth0", "[fd00:96::10]:53", AGENT),
@@ -117,8 +117,8 @@ fn queries_that_name_an_interface() {
         row("eth1", "[fd00:4::1]:53", AGENT),
         row("lo", "127.0.0.53:53", AGENT),
         row("lo", "[::1]:53", AGENT),
-        // The interface is not that of the route. A datagram's source is then another address than the
-        // one that the socket was bound to when it connected, so the answer does not reach it.
+        // The interface is not the route's. A datagram's source then differs from the address that
+        // the socket was bound to when it connected, so the response does not reach it.
         row("eth0", "127.0.0.53:53", AGENT).after_connect(SILENCE),
         row("eth1", "10.96.0.10:53", AGENT).after_connect(SILENCE),
         row("eth0", "10.4.0.1:53", AGENT).after_connect(SILENCE),
@@ -127,7 +127,7 @@ fn queries_that_name_an_interface() {
     compare(&setup(&Settings::default()), &rows);
 }
 
-/// A route's error holds for those that name no interface.
+/// A route's error applies to queries without an interface.
 #[test]
 fn servers_that_only_a_named_interface_reaches() {
     let rows = [
@@ -144,7 +144,7 @@ fn servers_that_only_a_named_interface_reaches() {
     compare(&setup, &rows);
 }
 
-/// `-c` excludes by the interface that the query leaves by.
+/// `-c` excludes by the outgoing interface of the query.
 #[test]
 fn an_excluded_interface() {
     let settings = Settings {
@@ -159,7 +159,7 @@ fn an_excluded_interface() {
     compare(&setup(&settings), &rows);
 }
 
-/// The agent sees the address that the datagram names, whatever the socket is bound to.
+/// The agent gets the source address that the datagram names, whatever the socket is bound to.
 #[test]
 fn queries_that_name_their_source() {
     const SERVER: &str = "10.96.0.10:53";
@@ -171,7 +171,7 @@ fn queries_that_name_their_source() {
         ("10.1.0.3", Some("eth0"), SERVER, None, AGENT),
         ("10.1.0.2", Some("eth0"), SERVER, None, AGENT),
         ("10.1.0.3", None, SERVER, Some("0.0.0.0:4053"), AGENT),
-        // The answer is not for the socket's address.
+        // The response is not sent to the socket's address.
         ("10.1.0.3", None, SERVER, Some("10.1.0.2:4053"), SILENCE),
         (
             "0.0.0.0",
@@ -203,7 +203,7 @@ fn queries_that_name_their_source() {
     differential(&setup(&Settings::default()), &scenarios);
 }
 
-/// The copied routes are old, and the address that they name is the pod's no more.
+/// The copied routes are stale, and the pod has lost the address that they name.
 #[test]
 fn a_source_address_that_the_pod_has_lost() {
     let lose = "addr del 10.3.0.2/24 dev eth1\naddr del fd00:3::2/64 dev eth1";
@@ -221,8 +221,8 @@ fn a_source_address_that_the_pod_has_lost() {
     differential(&setup(&Settings::default()), &scenarios);
 }
 
-/// Two sockets share a port. Which of them gets the answer is the kernel's choice, by a hash of the
-/// addresses: at least one of several ports is answered to the socket that has not asked.
+/// Two sockets share a port. Which of them gets the response is the kernel's choice, by a hash of
+/// the addresses: for at least one of several ports it is the socket that did not query.
 #[test]
 fn a_socket_that_gets_the_answer_of_another_one() {
     let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.53:53"].map(|server| {
@@ -253,7 +253,7 @@ fn share_port(run: &mut Run<'_>, server: &str, port: u16) -> Result<()> {
         if let Reply::Datagrams(responses) = actor.call(&Request::ReceiveFrom { socket, peek })? {
             run.record_sender(&responses[0])?;
             run.expect(
-                "the answer comes from the server",
+                "the response comes from the server",
                 responses[0].sender == to,
             );
         }

@@ -1,4 +1,4 @@
-//! TCP that is forwarded through the pod: from and to somebody on a bridge inside it.
+//! TCP that is forwarded through the pod: from and to a host on a bridge inside it.
 
 use interceptor_testkit::{
     actor::protocol::{Protocol, SocketOption},
@@ -16,7 +16,7 @@ fn setup(settings: Settings) -> Setup {
     }
 }
 
-/// Whether `to` is on the other side of the pod, or the pod itself.
+/// Whether `to` is beyond the pod, or the pod itself.
 fn is_through(to: &str) -> bool {
     const POD: [&str; 8] = [
         "10.1.0.2:",
@@ -151,7 +151,8 @@ fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
         ..Settings::default()
     };
     let setup = Setup {
-        // A bridge that has the IP rules look at its packets loses what TPROXY has found.
+        // A bridge that applies the IP rules to its packets loses the sockets that TPROXY has
+        // assigned.
         sysctls: &[
             ("net.bridge.bridge-nf-call-iptables", "0"),
             ("net.bridge.bridge-nf-call-ip6tables", "0"),
@@ -168,7 +169,7 @@ fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
     differential(&setup, &scenarios);
 }
 
-/// Whatever it is: neither inbound ports nor outbound exclusions are looked at.
+/// Whatever the destination: inbound ports and outbound exclusions do not matter.
 #[test]
 fn it_is_outbound_from_a_rerouted_interface() {
     let settings = Settings {
@@ -222,7 +223,7 @@ fn a_list_of_cidrs_picks_what_is_rerouted_and_the_rest_passes() {
     );
 }
 
-/// Where nothing is forwarded, a rerouted interface's traffic is captured all the same.
+/// Without forwarding, a rerouted interface's traffic is captured all the same.
 #[test]
 fn rerouted_interfaces_need_no_forwarding() {
     let settings = Settings {

@@ -1,4 +1,4 @@
-//! What comes into the pod.
+//! Inbound connections.
 
 use interceptor_testkit::{
     actor::protocol::Protocol,

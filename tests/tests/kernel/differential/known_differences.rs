@@ -1,4 +1,4 @@
-//! What is not equal, and is said so in the docs: here with what each side does.
+//! The known differences of the docs, with the behavior of each side.
 
 mod around;
 mod dns;
@@ -10,7 +10,7 @@ use interceptor_testkit::{
     world::{Mechanism, Role, Setup, World},
 };
 
-/// `who` dials `to`: who answers, or what became of the call.
+/// `role` dials `to`: the server that responds, or the errno.
 fn dial(world: &World, role: Role, to: &str) -> String {
     let actor = world.actor(role).expect("an actor");
     let address = address(to);
@@ -18,7 +18,7 @@ fn dial(world: &World, role: Role, to: &str) -> String {
         .socket(Family::of(address), Protocol::Tcp)
         .expect("a socket");
     let connected = actor.call(&Request::Connect { socket, address });
-    if let Reply::Error(errno) = connected.expect("an answer") {
+    if let Reply::Error(errno) = connected.expect("a response") {
         return errno;
     }
     match actor.call(&Request::ReceiveLine { socket }) {
@@ -27,9 +27,9 @@ fn dial(world: &World, role: Role, to: &str) -> String {
     }
 }
 
-/// A link-local destination binds the socket to its interface, where the answers of a redirected
-/// connection never arrive: behind iptables it hangs. Ours is proxied as any other, from an address
-/// that is not link-local.
+/// A link-local destination binds the socket to its interface, where the replies of a redirected
+/// connection never arrive: behind iptables it hangs. Interceptor's is proxied as any other, from
+/// an address that is not link-local.
 #[test]
 fn link_local_destinations_are_proxied_only_here() {
     let cases = [
@@ -47,9 +47,8 @@ fn link_local_destinations_are_proxied_only_here() {
 }
 
 /// The reset of a closed port is routed by the interface of the address that the client dialed
-/// (`tcp_v6_send_response`, `rt6_need_strict`), where `::1` is not local: it leaves the pod, and the
-/// client waits. Conntrack sees the reset and deletes its entry; no hook sees it. With DNS capture,
-/// our routes make `::1` local there.
+/// (`tcp_v6_send_response`, `rt6_need_strict`), where `::1` is not local: it leaves the pod, and
+/// the client waits. Conntrack receives the reset and deletes its entry; no hook does.
 #[test]
 fn a_reset_that_does_not_reach_its_client() {
     let closed = address("[fd00:1::2]:81");
@@ -88,8 +87,8 @@ fn a_reset_that_does_not_reach_its_client() {
     }
 }
 
-/// TPROXY's rules take whatever belongs to a connection for the proxy's, also the answers to one that
-/// they have let through.
+/// TPROXY's rules treat all packets of a connection as the proxy's, also the replies to one that
+/// they passed.
 #[test]
 fn under_tproxy_a_forwarded_connection_passes_only_here() {
     let setup = Setup {

@@ -1,4 +1,4 @@
-//! What the proxy listens on, and when.
+//! The proxy's listeners, and when they are opened.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,15 +35,15 @@ const CAPTURED: [(Role, &str); 11] = [
 
 const CAPTURED_V4: &[&str] = &["10.", "[::ffff:"];
 
-/// `who` dials `to`, and either the proxy answers or the connection is refused.
+/// `role` dials `to`, and either the proxy responds or the connection is refused.
 fn expect(role: Role, to: &'static str, responses: bool) -> Scenario {
     Scenario::new(format!("{role:?} dials {to}"), move |run| {
         run.dial(role, to)?;
         let responded = run.outcome().starts_with("proxy");
         let refused = run.outcome() == "ECONNREFUSED";
-        run.expect("the proxy answers, or it is refused", responded != refused);
+        run.expect("the proxy responds, or it is refused", responded != refused);
         run.expect(
-            &format!("the proxy answers: {responses}"),
+            &format!("the proxy responds: {responses}"),
             responded == responses,
         );
         Ok(())
@@ -107,7 +107,7 @@ fn on_ipv4_localhost_by_an_ipv6_socket() {
     });
 }
 
-/// Rules take what comes in to the first address of the interface it came in by.
+/// The rules redirect inbound packets to the first address of their interface.
 #[test]
 fn on_the_pods_address_only() {
     compare(&[POD_V4], |role, to| {
@@ -122,7 +122,7 @@ fn on_the_pods_ipv6_address_only() {
     });
 }
 
-/// The exact address goes before the wildcard, and IPv4 before IPv6.
+/// The exact address precedes the wildcard, and IPv4 precedes IPv6.
 #[test]
 fn on_everything_at_once() {
     compare(
@@ -149,7 +149,7 @@ fn nowhere_and_then_again() {
                 run.world().start_proxy()?;
                 run.label(format!("turn {turn}, up:"));
                 run.dial(role, to)?;
-                run.expect("the proxy answers", run.outcome().starts_with("proxy"));
+                run.expect("the proxy responds", run.outcome().starts_with("proxy"));
             }
             Ok(())
         })
@@ -157,7 +157,7 @@ fn nowhere_and_then_again() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// Two workers on one port. Which of them answers is chance; that one does is not.
+/// Two workers on one port. Which of them responds is random; that one does is not.
 #[test]
 fn by_several_workers_of_which_one_ends() {
     let setup = Setup {
@@ -183,7 +183,8 @@ fn by_several_workers_of_which_one_ends() {
     differential(&setup, &scenarios);
 }
 
-/// A listener on a device takes only what comes in by it, and what was redirected comes by `lo`.
+/// A listener on a device accepts only packets of that device, and redirected packets arrive on
+/// `lo`.
 #[test]
 fn on_a_device() {
     let setup = Setup {

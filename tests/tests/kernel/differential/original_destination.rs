@@ -1,4 +1,4 @@
-//! `SO_ORIGINAL_DST`, of every kind of socket and at every time.
+//! `SO_ORIGINAL_DST` of every kind of socket, at every time.
 
 mod waiting;
 
@@ -73,7 +73,7 @@ fn read_late() {
 
 #[test]
 fn of_the_client_when_the_proxy_has_closed_or_reset() {
-    compare("server ends", |run, dial| {
+    compare("server closes", |run, dial| {
         let waiting = Waiting::new(run, dial)?;
         if let Some(socket) = waiting.accept(run)? {
             waiting.proxy.must(&Request::Close { socket })?;
@@ -93,7 +93,7 @@ fn of_the_client_when_the_proxy_has_closed_or_reset() {
 
 #[test]
 fn of_the_client_after_the_listener_is_gone() {
-    compare("listener gone", |run, dial| {
+    compare("listener closed", |run, dial| {
         let waiting = Waiting::new(run, dial)?;
         let accepted = waiting.accept(run)?;
         let socket = waiting.listener;
@@ -107,7 +107,7 @@ fn of_the_client_after_the_listener_is_gone() {
     });
 }
 
-/// How long a buffer may be: too short ones are an error, longer ones are not filled.
+/// The length of the buffer: too short ones are an error, longer ones are not filled.
 #[test]
 fn into_buffers_of_every_length() {
     compare("buffers", |run, dial| {
@@ -181,7 +181,7 @@ fn of_connected_udp() {
     differential(&manual(), &scenarios);
 }
 
-/// Connections that pass: the app accepts them, and asks all the same.
+/// Connections that pass: the app accepts them, and reads the option all the same.
 #[test]
 fn of_connections_that_are_not_captured() {
     let dials = [
@@ -226,12 +226,12 @@ fn of_connections_that_are_not_captured() {
     differential(&manual(), &scenarios);
 }
 
-/// While a connection is being made, and after it could not be.
+/// While a connection is being established, and after it failed.
 #[test]
 fn of_a_client_that_is_not_connected_yet_or_was_refused() {
     let silent = ["10.1.0.77:80", "[fd00:1::77]:80"].map(|to| {
         Scenario::new(
-            format!("the proxy dials {to}, where nobody is"),
+            format!("the proxy dials {to}, without a host"),
             move |run| {
                 let proxy = run.actor(Role::Proxy)?;
                 let address = address(to);
@@ -260,7 +260,7 @@ fn of_a_client_that_is_not_connected_yet_or_was_refused() {
     differential(&manual(), &scenarios);
 }
 
-/// A proxy cannot have an MPTCP socket, but what it asks of one that an app has must not change.
+/// A proxy cannot have an MPTCP socket, but the option of an app's must not change.
 #[test]
 fn of_multipath_tcp_accepted_by_an_app() {
     let dials = [

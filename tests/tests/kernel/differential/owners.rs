@@ -1,4 +1,4 @@
-//! Whose a connection is: whoever opened the socket, whatever happens to it later.
+//! The owner of a connection: the user that opened the socket, whatever happens to it later.
 
 use anyhow::Result;
 use interceptor_testkit::{
@@ -20,7 +20,7 @@ const DESTINATIONS: [&str; 6] = [
     "127.0.0.1:80",
 ];
 
-/// Opens a socket as root, who may become anybody, or as the user it then becomes.
+/// Opens a socket as root, which can change to any user, or as the user it then changes to.
 fn after_setuid(run: &mut Run<'_>, opens: User, connects: User, to: &str) -> Result<()> {
     let actor = run
         .world()
@@ -80,7 +80,7 @@ fn after_setuid_and_setgid() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// `from` opens a socket and passes it to `taker`, who connects it.
+/// `from` opens a socket and passes it to `taker`, which connects it.
 fn passed(run: &mut Run<'_>, from: Role, taker: Role, to: &str) -> Result<()> {
     let at = "interceptor-test".to_owned();
     let (giver, receiver) = (run.actor(from)?, run.actor(taker)?);
@@ -149,7 +149,7 @@ fn opened_before_the_interception() {
         ("10.1.0.2:80", "app:80"),
         ("10.1.0.2:80", "proxy:15006"),
     ];
-    // One scenario: what it leaves behind is closed.
+    // One scenario: its sockets are closed at the end.
     let scenario = Scenario::new("sockets that are older", move |run| {
         let sockets = run.world().old_sockets();
         for ((role, socket), (to, outcome)) in OLD.iter().zip(sockets).zip(dials) {
@@ -162,7 +162,7 @@ fn opened_before_the_interception() {
     differential(&setup, &[scenario]);
 }
 
-/// However deep below the attach point the socket's cgroup is.
+/// The socket's cgroup may be at any depth below the attach point.
 #[test]
 fn in_whatever_cgroup() {
     let mut scenarios = Vec::new();
@@ -172,7 +172,7 @@ fn in_whatever_cgroup() {
                 let actor = run.world().start_in_pod("deep", APP, cgroup)?;
                 let socket = actor.socket(Family::of(address(to)), Protocol::Tcp)?;
                 Dial::new(Role::App, to).execute_as(run, &actor, socket)?;
-                run.expect("it is answered", run.outcome().contains(':'));
+                run.expect("a server responds", run.outcome().contains(':'));
                 Ok(())
             }));
         }

@@ -25,7 +25,7 @@ fn run(seed: u64, flows: u64) -> Result<()> {
         flows: FLOWS_PER_CONFIGURATION,
     };
     let replay = format!("INTERCEPTOR_SEED={seed} INTERCEPTOR_FLOWS={flows}");
-    // Before: a run that is ended from outside must be replayed too.
+    // Before the run: one that is killed must be replayable too.
     report(&format!("comparing: {replay}"))?;
     let tally = compare(&plan).context(replay.clone())?;
     report(&format!("{tally} ({replay})"))?;

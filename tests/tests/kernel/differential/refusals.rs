@@ -1,11 +1,11 @@
-//! Where a connection cannot go: the errno that the kernel has for it, at once.
+//! Unreachable destinations: the kernel's errno is returned at once.
 
 use interceptor_testkit::{
     scenario::{ConnectMode, Dial, Scenario, differential},
     world::{Layout, Role, Setup},
 };
 
-/// Destinations and what becomes of an app's connection to them.
+/// Names, destinations and outcomes of an app's connections.
 type Rows = &'static [(&'static str, &'static str, &'static str)];
 
 const UNREACHABLE: Rows = &[
@@ -130,7 +130,7 @@ fn a_pod_without_ipv4() {
     compare(layout, V6_ONLY);
 }
 
-/// A socket that is bound keeps its source, but routing decides as if it were not.
+/// A bound socket keeps its source, but routing decides as if it were unbound.
 #[test]
 fn destinations_that_cannot_be_reached_from_a_bound_socket() {
     let rows = [

@@ -35,7 +35,7 @@ fn a_list_of_inbound_ports() {
             (Role::Client, "10.1.0.2:9090", "app:9090"),
             (Role::Client, "10.1.0.2:15006", "proxy:15006"),
             (Role::Client, "10.1.0.2:15008", "app:15008"),
-            // With a list, the excluded ports are not looked at.
+            // With a list, the excluded ports are ignored.
             (Role::Client, "10.1.0.2:15020", "proxy:15006"),
             (Role::Client, "10.1.0.2:15021", "app:15021"),
             (Role::Client, "[fd00:1::2]:8080", "proxy:15006"),
@@ -210,8 +210,8 @@ fn cidrs_that_overlap() {
     );
 }
 
-/// One loopback CIDR, in either family, drops the rules that leave the pod's traffic to itself
-/// alone, in both.
+/// One loopback CIDR, in either family, drops the rules that pass the pod's traffic to itself, in
+/// both families.
 #[test]
 fn a_loopback_cidr() {
     for outbound_cidrs in [
@@ -251,8 +251,8 @@ fn a_loopback_cidr() {
     }
 }
 
-/// Only the first UID is taken to 15006 on its way to the pod itself: its rules return for all
-/// others.
+/// Only the first UID's connections to the pod itself are redirected to 15006: its rules return for
+/// all others.
 #[test]
 fn several_uids_in_order() {
     for (uids, app, proxy) in [

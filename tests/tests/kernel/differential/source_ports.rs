@@ -49,8 +49,8 @@ fn one_port_for_several_destinations() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// Behind iptables all of these go from one port to the proxy's one, which conntrack remaps: the
-/// peer's port is in the closed list.
+/// Behind iptables all of these connect from one port to the proxy's one, which conntrack remaps:
+/// the peer's port is in the list of known differences.
 fn one_of_several(run: &mut Run<'_>, from: &str, to: &str) -> Result<()> {
     let app = run.actor(Role::App)?;
     let dial = reusing(Role::App, from, to);
@@ -125,7 +125,7 @@ fn one_port_twice() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// Bound to a port, one connection after the other, as long as the first is not forgotten.
+/// Bound to one port, one connection after the other, while conntrack still has the first.
 #[test]
 fn one_port_again_and_again() {
     let scenarios = ["10.2.0.9:80", "10.1.0.2:80"].map(|to| {
@@ -148,8 +148,8 @@ fn one_port_again_and_again() {
 /// Twenty ports.
 const FEW_PORTS: &[(&str, &str)] = &[("net.ipv4.ip_local_port_range", "40000 40019")];
 
-/// Connects to every destination until the ports are used up. Notes how far it came with each, the
-/// errno that then comes, and that every server has seen the right destination.
+/// Connects to every destination until the ports are used up. Records the number of connections to
+/// each, the errno that follows, and that every server got the right destination.
 fn use_up(run: &mut Run<'_>, destinations: &[&str]) -> Result<()> {
     let app = run.actor(Role::App)?;
     for to in destinations {
@@ -181,7 +181,7 @@ fn check_introduction(run: &mut Run<'_>, to: &str, reply: Reply) -> Result<()> {
     let introduction: Introduction = serde_json::from_str(&line).context(line)?;
     let holds = introduction.server == "proxy:15001"
         && [introduction.original_v4, introduction.original_v6].contains(&to.to_owned());
-    run.expect("the proxy was told where it was to go", holds);
+    run.expect("the proxy got the original destination", holds);
     Ok(())
 }
 

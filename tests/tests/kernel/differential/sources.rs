@@ -1,4 +1,4 @@
-//! Where a connection comes from: what routing picks, or what the socket is bound to.
+//! The source of a connection: selected by routing, or the address that the socket is bound to.
 
 use interceptor_testkit::{
     actor::protocol::{
@@ -140,12 +140,12 @@ fn families_that_do_not_fit() {
     differential(&Setup::default(), &scenarios);
 }
 
-/// What is captured of a socket that is bound to another device is a known difference.
+/// The capture of a socket that is bound to another device is a known difference.
 #[test]
 fn a_socket_bound_to_a_device() {
     let captured = [
         ("lo", "127.0.0.1:80", "app:80"),
-        // The answer counts as come by eth0, which has the address.
+        // The reply counts as received on eth0, which has the address.
         ("lo", "10.1.0.2:80", "silence"),
         ("lo", "10.2.0.9:80", "silence"),
     ]

@@ -1,4 +1,4 @@
-//! TPROXY: a proxy that calls the app in its client's name.
+//! TPROXY: a proxy that calls the app from its client's address.
 
 use std::net::SocketAddr;
 
@@ -76,8 +76,8 @@ fn what_goes_out_is_redirected_as_ever() {
     );
 }
 
-/// The proxy runs as root here, in its own group. What nat redirects is at localhost in the end; what
-/// only mangle takes keeps its name.
+/// The proxy runs as root here, in its own group. nat redirects to localhost; mangle alone keeps
+/// the destination address.
 #[test]
 fn what_the_pod_sends_to_itself() {
     compare(
@@ -185,14 +185,14 @@ fn transparent(family: Family, mark: Option<u32>) -> Vec<SocketOption> {
     [transparent].into_iter().chain(mark).collect()
 }
 
-/// A connection of the proxy in a client's name.
+/// A connection of the proxy from a client's address.
 fn in_the_name_of(client: &str, to: &str, mark: u32) -> Dial {
     let options = transparent(Family::of(address(to)), Some(mark));
     let dial = Dial::new(Role::RootProxyServer, to).from(client);
     options.into_iter().fold(dial, Dial::with)
 }
 
-/// The proxy's own listeners, of which a scenario accepts by itself: one of each family.
+/// The proxy's own listeners, whose connections the scenario accepts itself: one of each family.
 fn listen(run: &Run<'_>) -> Result<[Handle; 2]> {
     run.world().stop_proxy()?;
     let proxy = run.actor(Role::RootProxyServer)?;
@@ -215,7 +215,7 @@ fn listen(run: &Run<'_>) -> Result<[Handle; 2]> {
     Ok([listen(Family::V4, "0.0.0.0")?, listen(Family::V6, "::")?])
 }
 
-/// The listener that gets what goes to `to`.
+/// The listener for connections to `to`.
 fn listener_for(to: &str, [v4, v6]: [Handle; 2]) -> Handle {
     if address(to).ip().to_canonical().is_ipv4() {
         v4
@@ -242,7 +242,7 @@ fn bound(actor: &Actor, from: SocketAddr, options: Vec<SocketOption>) -> Result<
     Ok(socket)
 }
 
-/// A client's connection as far as the proxy: its ends at the client and at the proxy.
+/// A client's connection to the proxy: its ends at the client and at the proxy.
 fn to_the_proxy(
     run: &mut Run<'_>,
     listeners: [Handle; 2],
@@ -261,8 +261,8 @@ fn to_the_proxy(
     Ok((near, far))
 }
 
-/// The other half of the way: the proxy calls the app in its client's name, and both are told by the
-/// app whom it sees. `from`: the client's address, with a port or 0.
+/// The second half of the path: the proxy calls the app from its client's address, and the app
+/// reports its peer to both. `from`: the client's address, with a port or 0.
 fn on_to_the_app(
     run: &mut Run<'_>,
     (near, far): (Handle, Handle),
@@ -287,23 +287,23 @@ fn on_to_the_app(
     run.record("app's own name", introduction.local);
     run.record("app's original destination", introduction.original_v4);
     run.expect(
-        "the app sees the client's address, and the port of the proxy",
+        "the app gets the client's address, and the port of the proxy",
         SocketAddr::new(peer.ip().to_canonical(), peer.port()) == own
             && own.ip() == from.ip().to_canonical(),
     );
-    // There and back again.
+    // A line in each direction.
     let data = line + "\n";
     proxy.must(&Request::Send { socket: far, data })?;
     run.label("client");
     let received = client.call(&Request::ReceiveLine { socket: near })?;
     run.expect(
-        "the client hears the app",
+        "the client gets the app's introduction",
         matches!(received, Reply::Data(line) if line.contains("app:8080")),
     );
     echo(run, client, near, proxy, [far, up])
 }
 
-/// A line of the client, by way of the proxy, comes back from the app.
+/// A line of the client, forwarded by the proxy, is echoed by the app.
 fn echo(
     run: &mut Run<'_>,
     client: &Actor,
@@ -324,7 +324,7 @@ fn echo(
     send(proxy, up, &receive(proxy, far)?)?;
     send(proxy, far, &receive(proxy, up)?)?;
     let received = receive(client, near)?;
-    run.expect("the line comes back", received == data);
+    run.expect("the line is echoed", received == data);
     Ok(())
 }
 
@@ -379,7 +379,7 @@ fn with_another_mark_and_another_table() {
     differential(&Setup::with(settings), &scenarios);
 }
 
-/// Each gets its own answers.
+/// Each gets its own responses.
 #[test]
 fn several_clients_at_once() {
     let clients = [
@@ -445,7 +445,7 @@ fn with_fast_open_always() {
     differential(&setup, &scenarios);
 }
 
-/// In the name of the pod itself, after the proxy has called its own pod.
+/// From the pod's own address, after the proxy has called its own pod.
 #[test]
 fn in_the_pods_own_name() {
     let scenarios = [
@@ -470,7 +470,7 @@ fn an_app_that_does_not_listen_refuses() {
     differential(&setup(), &scenarios);
 }
 
-/// An app that goes away and comes back.
+/// An app that stops and starts listening.
 #[test]
 fn an_app_that_listens_again_is_reached_again() {
     let scenarios = [
@@ -487,7 +487,7 @@ fn an_app_that_listens_again_is_reached_again() {
                 let socket = serve(app, Bind::DUAL_WILDCARD, port)?;
                 run.label(format!("turn {turn}, up:"));
                 in_the_name_of(from, to, MARK).execute(run)?;
-                run.expect("the app answers", run.outcome().starts_with("app"));
+                run.expect("the app responds", run.outcome().starts_with("app"));
                 app.must(&Request::Close { socket })?;
             }
             Ok(())
@@ -496,7 +496,8 @@ fn an_app_that_listens_again_is_reached_again() {
     differential(&setup(), &scenarios);
 }
 
-/// Whatever the proxy has just tried in a client's name is no way in for the client itself.
+/// After the proxy's attempt from a client's address, the client's own connection is captured all
+/// the same.
 #[test]
 fn a_client_whose_name_was_used_is_captured_all_the_same() {
     let scenarios = [
@@ -548,8 +549,8 @@ fn a_client_that_is_gone_before_it_is_accepted() {
     differential(&setup(), &scenarios);
 }
 
-/// Who speaks in a client's name without the mark is captured, as any other call of the pod by its
-/// proxy is; the answers go to the client, who knows nothing of it.
+/// A connection from a client's address without the mark is captured, as any other call of the pod
+/// by its proxy is; the replies are sent to the client, which has no such connection.
 #[test]
 fn without_the_mark_it_hangs() {
     let scenarios = [
@@ -567,8 +568,8 @@ fn world() -> World {
     World::new(Mechanism::Interceptor, &setup()).expect("a world")
 }
 
-/// As long as the app accepts nothing, what the proxy sends it in a client's name is under way. That
-/// client is not let through meanwhile.
+/// While the app accepts nothing, the proxy's connection from a client's address stays in its
+/// handshake. In the meantime, that client's own connection is captured.
 #[test]
 fn a_client_is_captured_while_the_app_keeps_the_proxy_waiting() {
     let world = world();
@@ -591,7 +592,7 @@ fn keeps_waiting(world: &World, at: &str, from: &str, to: &str) -> Result<()> {
         address: address(at),
     })?;
     app.must(&Request::ListenForOne { socket })?;
-    // It fills the queue.
+    // It fills the backlog.
     let local = address(&at.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"));
     let first = app.socket(Family::of(local), Protocol::Tcp)?;
     app.must(&Request::Connect {
@@ -620,7 +621,7 @@ fn keeps_waiting(world: &World, at: &str, from: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// `client` dials `to`: who answers, or the errno.
+/// `client` dials `to`: the server that responds, or the errno.
 fn response(world: &World, to: &str) -> Result<String> {
     let client = world.actor(Role::Client)?;
     let (socket, response) = call(client, to)?;
@@ -633,7 +634,8 @@ fn worlds() -> [World; 2] {
         .map(|mechanism| World::new(mechanism, &setup()).expect("a world"))
 }
 
-/// Known difference: TPROXY drops what has no listener; here it is refused, as in the other mode.
+/// Known difference: TPROXY drops packets without a listener; here they are refused, as in the
+/// other mode.
 #[test]
 fn without_a_listener_iptables_is_silent_and_we_refuse() {
     for (world, expected) in worlds().iter().zip(["EINPROGRESS", "ECONNREFUSED"]) {
@@ -649,7 +651,8 @@ fn without_a_listener_iptables_is_silent_and_we_refuse() {
     }
 }
 
-/// Known difference: TPROXY drops what has no transparent listener; here it need not be.
+/// Known difference: TPROXY drops packets without a transparent listener; here it need not be
+/// transparent.
 #[test]
 fn a_non_transparent_listener_gets_nothing_from_iptables() {
     for (world, is_served) in worlds().iter().zip([false, true]) {
@@ -670,9 +673,9 @@ fn a_non_transparent_listener_gets_nothing_from_iptables() {
     }
 }
 
-/// Known difference: with SYN cookies nothing is kept of a connection until its third packet, which
-/// TPROXY does not take to the proxy but to the app. That resets it, or takes the cookie if it has
-/// given some itself. Here the third packet goes where the first went.
+/// Known difference: with SYN cookies nothing is stored of a connection until its third packet,
+/// which TPROXY delivers to the app instead of the proxy. The app resets it, or accepts the cookie
+/// if it has sent some itself. Here the third packet reaches the same listener as the first.
 #[test]
 fn with_syn_cookies_iptables_does_not_reach_the_proxy() {
     for (world, is_captured) in worlds().iter().zip([false, true]) {
@@ -693,8 +696,8 @@ fn with_syn_cookies_iptables_does_not_reach_the_proxy() {
     }
 }
 
-/// Known difference: to the kernel the app's and the client's connection would be one and the same.
-/// Behind iptables the answers to the second kill the first, here the second never stands.
+/// Known difference: to the kernel the app's and the client's connection would be the same. Behind
+/// iptables the replies to the second break the first, here the second is never established.
 #[test]
 fn with_the_clients_own_port_nobody_is_served() {
     for (world, gets_through) in worlds().iter().zip([true, false]) {
@@ -724,8 +727,8 @@ fn with_the_clients_own_port_nobody_is_served() {
     }
 }
 
-/// Known difference: a proxy that keeps its usual user is taken back to itself by nat, which is why
-/// TPROXY's is root. Behind iptables it hears nothing over IPv4, here it hears itself.
+/// Known difference: a proxy that keeps its usual user is redirected to itself by nat, which is why
+/// TPROXY's is root. Behind iptables it receives nothing over IPv4, here its own connection.
 #[test]
 fn a_proxy_that_is_not_root_does_not_reach_the_app() {
     let root = User::new(0, 0);

@@ -6,7 +6,8 @@ use interceptor_testkit::{
     world::{Role, Setup},
 };
 
-/// Who answers an app, the proxy known by its UID, and the proxy known by its GID only.
+/// The servers that respond to an app, to the proxy identified by its UID, and to the proxy
+/// identified by its GID only.
 type Outcomes = [&'static str; 3];
 
 const CAPTURED_OUTBOUND: Outcomes = ["proxy:15001", "remote:80", "remote:80"];
@@ -52,12 +53,12 @@ const IPV4: &[Row] = &[
         CAPTURED_OUTBOUND,
     ),
     row(
-        "nobody on the link",
+        "no host on the link",
         "10.1.0.77:80",
         ["proxy:15001", "silence", "silence"],
     ),
     row(
-        "remote where nobody listens",
+        "remote without a listener",
         "10.2.0.9:81",
         ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"],
     ),
@@ -80,7 +81,7 @@ const IPV4: &[Row] = &[
     row("own secondary address", "10.1.0.3:80", CAPTURED_SELF),
     row("other interface's address", "10.3.0.2:80", CAPTURED_SELF),
     row(
-        "own address where nobody listens",
+        "own address without a listener",
         "10.1.0.2:81",
         ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"],
     ),
@@ -98,7 +99,7 @@ const IPV4: &[Row] = &[
     row("own inbound port", "10.1.0.2:15006", ["proxy:15006"; 3]),
     row("localhost", "127.0.0.1:80", LOCALHOST),
     row(
-        "localhost where nobody listens",
+        "localhost without a listener",
         "127.0.0.1:81",
         ["ECONNREFUSED"; 3],
     ),
@@ -154,12 +155,12 @@ const IPV6: &[Row] = &[
         CAPTURED_OUTBOUND,
     ),
     row(
-        "nobody on the link",
+        "no host on the link",
         "[fd00:1::77]:80",
         ["proxy:15001", "silence", "silence"],
     ),
     row(
-        "remote where nobody listens",
+        "remote without a listener",
         "[fd00:2::9]:81",
         ["proxy:15001", "ECONNREFUSED", "ECONNREFUSED"],
     ),
@@ -177,7 +178,7 @@ const IPV6: &[Row] = &[
     row("own second address", "[fd00:1::3]:80", CAPTURED_SELF),
     row("other interface's address", "[fd00:3::2]:80", CAPTURED_SELF),
     row(
-        "own address where nobody listens",
+        "own address without a listener",
         "[fd00:1::2]:81",
         ["ECONNREFUSED", "proxy:15006", "ECONNREFUSED"],
     ),
@@ -195,7 +196,7 @@ const IPV6: &[Row] = &[
     row("own inbound port", "[fd00:1::2]:15006", ["proxy:15006"; 3]),
     row("localhost", "[::1]:80", LOCALHOST),
     row(
-        "localhost where nobody listens",
+        "localhost without a listener",
         "[::1]:81",
         ["ECONNREFUSED"; 3],
     ),
@@ -204,7 +205,7 @@ const IPV6: &[Row] = &[
         "[::1]:15001",
         ["proxy:15001"; 3],
     ),
-    // Its own address is what a connection to ::6 comes from, unless bound.
+    // The source of a connection to ::6 is its own address, unless bound.
     row("passthrough address", "[::6]:15002", ["app:15002"; 3]),
     row("unspecified", "[::]:80", LOCALHOST),
     bound("own address", "[::6]:0", "[fd00:1::2]:80", ["app:80"; 3]),
@@ -219,7 +220,7 @@ const IPV6: &[Row] = &[
         "[::6]:15002",
         ["app:15002", "proxy:15006", "app:15002"],
     ),
-    // Nobody out there knows the way back to ::6.
+    // No outside host has a route to ::6.
     bound(
         "remote",
         "[::6]:0",
@@ -228,7 +229,7 @@ const IPV6: &[Row] = &[
     ),
 ];
 
-/// `text` as an IPv6 socket names it.
+/// `text` in the notation of an IPv6 socket.
 fn mapped(text: &str) -> String {
     let (ip, port) = text.split_once(':').expect("an address has a port");
     format!("[::ffff:{ip}]:{port}")

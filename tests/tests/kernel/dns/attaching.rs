@@ -1,4 +1,4 @@
-//! What attaching and detaching do to sockets that ask DNS servers.
+//! The effects of attaching and detaching on sockets that query DNS servers.
 
 use std::net::SocketAddr;
 
@@ -53,7 +53,7 @@ fn send_to(app: &Actor, socket: Handle, to: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Who answers, from where, and the address that it sees.
+/// The server that replies, its address, and the source address that it gets.
 fn receive(app: &Actor, socket: Handle) -> Result<(String, SocketAddr, String)> {
     let peek = false;
     match app.must(&Request::ReceiveFrom { socket, peek })? {
@@ -76,7 +76,7 @@ fn name(app: &Actor, request: &Request) -> Result<SocketAddr> {
     }
 }
 
-/// Everything that a hook has a hand in.
+/// Every observation that a hook affects.
 fn observed(app: &Actor) -> Result<Vec<String>> {
     let mut observed = Vec::new();
     for (server, next) in [
@@ -113,7 +113,7 @@ fn observed(app: &Actor) -> Result<Vec<String>> {
     Ok(observed)
 }
 
-/// Another pod at a cgroup below: what runs for the first pod's sockets runs twice.
+/// Another pod at a cgroup below: the programs for the first pod's sockets run twice.
 #[test]
 fn running_twice_changes_nothing() -> Result<()> {
     let world = captured()?;
@@ -135,7 +135,8 @@ fn running_twice_changes_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A connected socket goes on asking the agent; whoever names a server asks that server.
+/// A connected socket continues to query the agent; a query that names a server reaches that
+/// server.
 #[test]
 fn a_detach_ends_the_capture() -> Result<()> {
     const SERVER: &str = "10.96.0.10:53";
@@ -164,7 +165,7 @@ fn a_detach_ends_the_capture() -> Result<()> {
     Ok(())
 }
 
-/// Also of the servers that have a stand-in, and of TCP's listener.
+/// Also the servers with a stand-in, and TCP's listener.
 #[test]
 fn a_detach_leaves_nothing() -> Result<()> {
     let lab = Lab::new()?;

@@ -1,4 +1,4 @@
-//! Real resolvers, which find names by the agent.
+//! Real resolvers, which look up names through the agent.
 
 use std::{
     fs,
@@ -21,13 +21,13 @@ use tempfile::TempDir;
 
 const NAME: &str = "reviews.default.svc.cluster.test";
 
-/// What the agent knows.
+/// The agent's records.
 const AGENTS: Zone = Zone {
     v4: Ipv4Addr::new(240, 240, 0, 7),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7),
     is_long: false,
 };
-/// What the servers know.
+/// The servers' records.
 const SERVERS: Zone = Zone {
     v4: Ipv4Addr::new(192, 0, 2, 66),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x66),
@@ -39,7 +39,7 @@ const THREE: &[&str] = &["10.96.0.10", "10.2.0.9", "10.2.0.10"];
 const BOTH_FAMILIES: &[&str] = &["fd00:96::10", "10.96.0.10", "10.2.0.9"];
 const OF_THE_POD: &[&str] = &["127.0.0.53"];
 
-/// A pod with an agent that answers, and servers that would.
+/// A pod with an agent that replies, and servers that could reply.
 struct Stage {
     world: World,
     agent: Actor,
@@ -112,19 +112,19 @@ impl Stage {
         Ok(path)
     }
 
-    /// How many queries the agent has had over UDP and TCP.
+    /// The number of queries that the agent has received over UDP and TCP.
     fn agents_queries(&self) -> Result<(usize, usize)> {
         queries(&self.agent)
     }
 
-    /// How many queries the servers have had.
+    /// The number of queries that the servers have received.
     fn servers_queries(&self) -> Result<usize> {
         let (udp, tcp) = queries(self.world.actor(Role::Remote)?)?;
         let (own_udp, own_tcp) = queries(self.world.actor(Role::AppServer)?)?;
         Ok(udp + tcp + own_udp + own_tcp)
     }
 
-    /// An app finds what the agent knows, and no server hears of it.
+    /// An app gets the agent's records, and no server receives a query.
     fn check(&self, servers: &[&str], options: &str, resolver: &[&str]) -> Result<()> {
         let context = format!("{resolver:?}, {servers:?} {options}");
         let (udp, tcp) = self.agents_queries()?;
@@ -134,17 +134,17 @@ impl Stage {
         let expected: [IpAddr; 2] = [AGENTS.v4.into(), AGENTS.v6.into()];
         ensure!(found == expected, "{context}: found {found:?}");
         let now = self.agents_queries()?;
-        ensure!(now > (udp, tcp), "{context}: the agent was not asked");
+        ensure!(now > (udp, tcp), "{context}: the agent received no query");
         let received = self.servers_queries()?;
         ensure!(
             received == 0,
-            "{context}: the servers have heard {received} queries"
+            "{context}: the servers have received {received} queries"
         );
         Ok(())
     }
 }
 
-/// Has `actor` answer DNS queries at `address`, over UDP and TCP.
+/// Lets `actor` respond to DNS queries at `address`, over UDP and TCP.
 fn response(actor: &Actor, address: SocketAddr, zone: Zone) -> Result<()> {
     for protocol in [Protocol::Udp, Protocol::Tcp] {
         let socket = actor.socket(Family::of(address), protocol)?;
@@ -167,7 +167,7 @@ fn queries(actor: &Actor) -> Result<(usize, usize)> {
     }
 }
 
-/// The addresses at the beginnings of lines, IPv4 first.
+/// The addresses at the starts of lines, IPv4 first.
 fn addresses(text: &str) -> Result<Vec<IpAddr>> {
     let words = text
         .lines()
@@ -211,7 +211,7 @@ fn glibc_over_tcp() -> Result<()> {
     Ok(())
 }
 
-/// An answer that does not fit is asked for again over TCP.
+/// A response that does not fit is requested again over TCP.
 #[test]
 fn glibc_with_answers_that_are_too_long() -> Result<()> {
     let zone = Zone {
@@ -237,7 +237,7 @@ fn glibc_with_the_servers_of_resolv_conf() -> Result<()> {
     Ok(())
 }
 
-/// musl's resolver sends to all servers at once, from one socket that is not connected.
+/// musl's resolver sends to all servers at once, from one unconnected socket.
 #[test]
 fn musl() -> Result<()> {
     let stage = Stage::new(Dns::All, AGENTS)?;
@@ -253,7 +253,7 @@ fn musl() -> Result<()> {
     Ok(())
 }
 
-/// The proxy's own resolver asks the servers.
+/// The proxy's own resolver queries the servers.
 #[test]
 fn the_proxy_itself() -> Result<()> {
     let stage = Stage::new(Dns::All, AGENTS)?;
@@ -287,7 +287,7 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// A program that musl's `getaddrinfo` is in. Everybody may run it.
+/// A program with musl's `getaddrinfo`. Every user may run it.
 fn musl_program(dir: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
 

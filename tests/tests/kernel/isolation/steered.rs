@@ -1,8 +1,9 @@
-//! Sockets whose packets the app steers: by a source route, or by the interface that it binds the
-//! socket to. Routing does not go by the destination then, and a stand-in is only a destination.
+//! Sockets whose packets the app routes: by a source route, or by binding the socket to an
+//! interface. Then the destination does not determine the route, and a stand-in is only a
+//! destination.
 //!
-//! Behind iptables such a SYN leaves for localhost, or is dropped for its header: it hangs. Here it is
-//! refused.
+//! Behind iptables such a SYN leaves for localhost, or is dropped because of its header: it hangs.
+//! Here it is refused.
 
 use interceptor_testkit::{
     actor::{
@@ -46,7 +47,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// An app that the kernel lets set IPv4 source routes, which takes `NET_RAW`.
+/// An app that may set IPv4 source routes, which requires `NET_RAW`.
 fn root(lab: &Lab) -> Actor {
     let cgroup = lab.cgroup.child("pod/root").expect("a cgroup");
     Actor::start("root", ROOT, lab.pod.namespace(), Some(&cgroup)).expect("an actor")
@@ -59,13 +60,13 @@ fn socket(app: &Actor, to: &str) -> Handle {
 
 fn set(app: &Actor, socket: Handle, option: SocketOption) -> Reply {
     let request = Request::Set { socket, option };
-    app.call(&request).expect("an answer")
+    app.call(&request).expect("a response")
 }
 
 fn connect(app: &Actor, socket: Handle, to: &str) -> Reply {
     let address = to.parse().expect("an address");
     let request = Request::Connect { socket, address };
-    app.call(&request).expect("an answer")
+    app.call(&request).expect("a response")
 }
 
 fn error(name: &str) -> Reply {
@@ -87,19 +88,19 @@ fn a_captured_pod_sets_no_source_route() {
     for (to, option) in [
         (V4, source_route()),
         (V6, routing_header()),
-        // What speaks IPv4 on an IPv6 socket.
+        // IPv4 on an IPv6 socket.
         (MAPPED, source_route()),
     ] {
         let socket = socket(&app, to);
         assert_eq!(set(&app, socket, option), error("EPERM"), "{to}");
         assert_eq!(connect(&app, socket, to), Reply::Done, "{to}");
     }
-    // Options that lead nowhere else are left alone.
+    // Options without a source route are permitted.
     let socket = socket(&app, V4);
     assert_eq!(set(&app, socket, SocketOption::IpOptions), Reply::Done);
 }
 
-/// Sockets that had their source route before the pod was attached.
+/// Sockets with a source route from before the attach.
 #[test]
 fn a_source_routed_socket_does_not_connect() {
     let lab = Lab::new().expect("a lab");
@@ -171,7 +172,7 @@ fn a_captured_socket_bound_to_an_interface_is_refused() {
         assert_eq!(connect(&app, socket, to), error("ECONNREFUSED"), "{to}");
     }
     assert_eq!(wire.packets(), 0);
-    // What is not captured goes by the interface.
+    // Uncaptured connections use the interface.
     lab.attach(&[STOCK, &["-o", "80"]].concat())
         .expect("replaced");
     let socket = socket(&app, V6);
@@ -180,7 +181,7 @@ fn a_captured_socket_bound_to_an_interface_is_refused() {
     assert!(wire.packets() > 0);
 }
 
-/// What takes the stand-ins' routes away, such as `lo` that goes down, sends no SYN out of the pod.
+/// Deleting the stand-ins' routes, for example by setting `lo` down, sends no SYN out of the pod.
 #[test]
 fn without_the_routes_of_the_stand_ins_nothing_leaves_the_pod() {
     let lab = captured();

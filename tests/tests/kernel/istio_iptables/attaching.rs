@@ -1,4 +1,4 @@
-//! With the rights to attach.
+//! With the privileges to attach.
 
 use interceptor_testkit::lab::{Lab, NOTHING, all_captured, all_direct};
 
@@ -35,7 +35,7 @@ fn it_attaches_its_own_network_namespace_and_cleans_up() {
     );
 }
 
-/// What istio-init is given is all that it takes; the last of two counts.
+/// It accepts all arguments of istio-init; the last of two applies.
 #[test]
 fn the_original_arguments_are_taken() {
     let lab = Lab::new().expect("a lab");

@@ -1,4 +1,4 @@
-//! Dry runs print what would be in force.
+//! Dry runs print the rules and settings that they would apply.
 
 use interceptor_testkit::{
     command::{bounded, output},
@@ -8,7 +8,7 @@ use interceptor_testkit::{
 
 use crate::istio_iptables::{InPod, expect, output_text};
 
-/// Everything that makes rules.
+/// All flags that create rules.
 const ALL_SETTINGS: &[&str] = &[
     "-m",
     "TPROXY",
@@ -42,7 +42,7 @@ const NOBODY: &[&str] = &[
     "--clear-groups",
 ];
 
-/// The kernel takes the rules that are printed, and they are printed without any right.
+/// The kernel accepts the printed rules, and no privilege is required to print them.
 #[test]
 fn the_rules_are_such_as_iptables_takes() {
     let lab = Lab::new().expect("a lab");
@@ -89,7 +89,7 @@ fn a_dry_attach_tells_the_settings_and_the_rules_to_programs() {
     ]);
     command.args(["--resolv-conf", &resolv_conf]);
     let output = output(&mut command, "").expect("a run");
-    // That file names no server.
+    // That file has no server.
     expect(&output, 0, &["no DNS is captured", &resolv_conf]);
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(plan["settings"]["inbound_ports"]["listed"][0]["first"], 80);

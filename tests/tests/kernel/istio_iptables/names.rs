@@ -1,4 +1,4 @@
-//! What the binary is called.
+//! The names of the binary, and its exit codes.
 
 use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Output};
 
@@ -9,7 +9,7 @@ use interceptor_testkit::{
 
 use crate::istio_iptables::expect;
 
-/// A folder with a link to the binary, gone when dropped.
+/// A directory with a link to the binary; deleted when dropped.
 struct Link {
     dir: PathBuf,
     path: PathBuf,
@@ -18,7 +18,7 @@ struct Link {
 impl Link {
     fn new(name: &str) -> Self {
         let dir = env::temp_dir().join(format!("interceptor-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a folder");
+        fs::create_dir_all(&dir).expect("a directory");
         let path = dir.join(name);
         symlink(interceptor::binary(), &path).expect("a link");
         Self { dir, path }

@@ -1,4 +1,4 @@
-//! Proof of capture, with few rights or none.
+//! Verification of the capture, with few privileges or none.
 
 use std::{
     thread,
@@ -9,7 +9,7 @@ use interceptor_testkit::lab::{Lab, NOTHING, STOCK};
 
 use crate::istio_iptables::{InPod, NOT_PROVEN, expect, output_text};
 
-/// What istio-init has: root, with two capabilities, in a cgroup namespace of its own.
+/// istio-init's privileges: root, with two capabilities, in a cgroup namespace of its own.
 const ISTIO_INIT: &[&str] = &[
     "unshare",
     "--cgroup",
@@ -20,7 +20,7 @@ const ISTIO_INIT: &[&str] = &[
     "-all,+net_admin,+net_raw",
 ];
 
-/// What istio-validation has: nothing.
+/// istio-validation's privileges: none.
 const ISTIO_VALIDATION: &[&str] = &[
     "setpriv",
     "--reuid=1337",
@@ -33,7 +33,7 @@ const ISTIO_VALIDATION: &[&str] = &[
 const VALIDATE: &[&str] = &["--skip-rule-apply", "--run-validation"];
 const SHORTLY: &str = "--probe-timeout=300ms";
 
-/// Those who may run the proof.
+/// The privileges that suffice for the verification.
 const ALL_RIGHTS: [&[&str]; 3] = [&[], ISTIO_INIT, ISTIO_VALIDATION];
 
 #[test]
@@ -59,7 +59,7 @@ fn a_captured_pod_passes_and_another_does_not() {
     }
 }
 
-/// The proof asks nothing of whoever captures: the kernel's own rules pass as well.
+/// The verification works with any mechanism: the kernel's own rules pass as well.
 #[test]
 fn iptables_rules_pass() {
     let lab = Lab::new().expect("a lab");
@@ -112,7 +112,7 @@ fn a_pod_with_ipv6_only_is_proven_by_ipv6() {
     }
 }
 
-/// With istio-init's rights nothing can be attached: somebody on the node does it meanwhile.
+/// With istio-init's privileges nothing can be attached: the node agent attaches in the meantime.
 #[test]
 fn with_few_rights_it_waits_until_the_pod_is_captured() {
     let lab = Lab::new().expect("a lab");
@@ -144,7 +144,7 @@ fn with_few_rights_it_gives_up_when_nobody_captures_the_pod() {
         NOT_PROVEN,
         &["CAP_BPF", "could not verify that the pod is captured"],
     );
-    // Nothing that it may dial is captured by these settings.
+    // With these settings no connection that it could try is captured.
     expect(
         &pod.istio_iptables(&["-b", "*"]),
         NOT_PROVEN,

@@ -1,5 +1,6 @@
-//! What values of flags are taken: those that iptables takes in the rules that istio-iptables makes
-//! of them, and read alike. What is refused though iptables takes it is listed in docs/settings.md.
+//! The accepted values of flags: those that iptables accepts in istio-iptables' rules, with the
+//! same meaning. Values that iptables accepts and Interceptor refuses are listed in
+//! docs/settings.md.
 
 use clap::Parser;
 use interceptor::settings::{IstioFlags, Settings};
@@ -19,7 +20,8 @@ struct Line {
     flags: IstioFlags,
 }
 
-/// A flag whose value goes into rules: how istio-iptables writes them, and what we read.
+/// A flag whose value becomes part of rules: istio-iptables' rules, and Interceptor's parsed
+/// settings.
 struct Subject {
     flag: &'static str,
     rule: &'static str,
@@ -55,14 +57,14 @@ const INTERFACES: Subject = Subject {
 };
 
 impl Subject {
-    /// The items that we read, if we take the value.
+    /// Interceptor's parsed items, if it accepts the value.
     fn ours(&self, value: &str) -> Option<Vec<String>> {
         let line = Line::try_parse_from(["attach", &format!("{}={value}", self.flag)]).ok()?;
         let parsed = Settings::from_flags_and(&line.flags, &|_| None, None).ok()?;
         Some((self.items)(&parsed.settings))
     }
 
-    /// The rules that iptables makes of such items, if it takes them.
+    /// iptables' rules with such items, if it accepts them.
     fn rules(&self, netns: &Netns, items: &[impl AsRef<str>]) -> Option<String> {
         let rule = |item: &str| format!("-A OUTPUT {}\n", self.rule.replace("ITEM", item));
         let rules = items.iter().map(|item| rule(item.as_ref()));
@@ -86,7 +88,7 @@ impl Subject {
         self.rules(netns, &items.collect::<Vec<_>>())
     }
 
-    /// What is made of what we read.
+    /// The rules of the parsed items.
     fn made(&self, netns: &Netns, value: &str) -> Option<String> {
         self.rules(netns, &self.ours(value)?)
     }
@@ -195,7 +197,7 @@ fn stricter_is_only_what_is_listed() {
     }
 }
 
-/// Nothing is taken that iptables refuses or reads otherwise.
+/// No value is accepted that iptables refuses or parses otherwise.
 #[test]
 fn nothing_is_read_otherwise_than_by_iptables() {
     let _shared = machine::shared().expect("the machine");
@@ -214,7 +216,7 @@ fn nothing_is_read_otherwise_than_by_iptables() {
     };
     let mut runner = TestRunner::new(config);
     let result = runner.run(&(subjects, values), |(subject, value)| {
-        // Empty, it is the default.
+        // An empty value is the default.
         prop_assume!(!value.is_empty());
         let subject = [&PORTS, &LISTENER, &OWNERS, &INTERFACES][subject];
         if let Some(made) = subject.made(&netns, &value) {
@@ -222,5 +224,5 @@ fn nothing_is_read_otherwise_than_by_iptables() {
         }
         Ok(())
     });
-    result.expect("what iptables reads");
+    result.expect("iptables' rules");
 }

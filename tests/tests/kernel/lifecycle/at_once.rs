@@ -21,7 +21,7 @@ fn labs(count: usize) -> Vec<Lab> {
     labs
 }
 
-/// Does all of `work` at the same time; all of it must succeed.
+/// Runs all of `work` at the same time; all of it must succeed.
 fn at_once<T: Send>(work: impl IntoIterator<Item = impl FnOnce() -> Result<T> + Send>) -> Vec<T> {
     thread::scope(|scope| {
         let workers: Vec<_> = work.into_iter().map(|work| scope.spawn(work)).collect();
@@ -48,7 +48,7 @@ fn different_pods_are_attached_and_detached_at_once() {
     }
 }
 
-/// While the last pod goes, the next one comes: what both share is there for the one that stays.
+/// While the last pod is detached, another is attached: the shared objects exist for it.
 #[test]
 fn one_pod_is_attached_while_another_is_detached() {
     let labs = labs(2);
@@ -82,7 +82,7 @@ fn the_same_pod_is_attached_twice_at_once() {
     }
 }
 
-/// One of the two settings is in force, and nothing of the other.
+/// One of the two settings applies completely, the other not at all.
 #[test]
 fn the_same_pod_is_attached_with_two_settings_at_once() {
     let labs = labs(1);
@@ -103,7 +103,7 @@ fn the_same_pod_is_attached_with_two_settings_at_once() {
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
-/// Whichever comes last counts, wholly.
+/// The last command determines the state, completely.
 #[test]
 fn the_same_pod_is_attached_and_detached_at_once() {
     let labs = labs(1);
@@ -131,8 +131,8 @@ fn the_same_pod_is_attached_and_detached_at_once() {
     }
 }
 
-/// Our own commands go into the pod's namespace for a moment, from a cgroup that is not the pod's:
-/// that does not make them processes of the pod.
+/// The product's own commands enter the pod's namespace for a moment, from a cgroup that is not the
+/// pod's: that does not make them processes of the pod.
 #[test]
 fn an_attach_is_not_refused_because_somebody_looks() {
     let labs = labs(1);

@@ -1,4 +1,4 @@
-//! What an attach changes, and what the same attach again does not.
+//! The changes of an attach, and none by the same attach again.
 
 use std::{fs, path::Path};
 
@@ -24,7 +24,7 @@ fn an_attach_is_in_force_when_it_exits_and_needs_no_process() {
     lab.start_proxy().expect("a proxy");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
     let printed = lab.attach(STOCK).expect("attached");
-    // The first thing after it.
+    // The first connection after it.
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
     assert!(
         printed.contains(&lab.pod.path().display().to_string()),
@@ -42,7 +42,7 @@ fn the_same_attach_again_says_so_and_changes_nothing() {
     lab.dial_all().expect("dials");
     let before = lab.traces().expect("traces");
     assert!(before.policy.is_some() && !before.links.is_empty());
-    // Nothing that is spelled in another way is another setting.
+    // The same settings with other spellings.
     let other_spelling = ["-p", "15001", "-i", "*", "-b", "*", "-u", "1337"];
     let rest = ["-d", " 15090,15021,,15020,", "--dual-stack=1"];
     for flags in [STOCK, &[&other_spelling[..], &rest].concat()] {
@@ -56,7 +56,7 @@ fn the_same_attach_again_says_so_and_changes_nothing() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
 
-/// A netns named in another way, and by a process of it, is the same one.
+/// Another path of the same netns, and one of a process in it, is the same netns.
 #[test]
 fn a_pod_is_known_by_its_namespace_and_not_by_its_name() {
     let lab = Lab::new().expect("a lab");
@@ -76,7 +76,7 @@ fn a_pod_is_known_by_its_namespace_and_not_by_its_name() {
     assert_eq!(after.links.len(), before.links.len());
 }
 
-/// What the proxy is told of is the pod as it is now.
+/// The proxy's original destinations follow the pod's current addresses.
 #[test]
 fn an_attach_follows_the_pods_new_addresses() {
     let lab = Lab::new().expect("a lab");
@@ -103,7 +103,7 @@ fn an_attach_follows_the_pods_new_addresses() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
 
-/// Every source address that the attach has found is gone, and the capture holds without another.
+/// All source addresses that the attach found are deleted, and the capture works with another.
 #[test]
 fn a_pod_that_is_renumbered_stays_captured() {
     const RENUMBER: &str = "

@@ -1,4 +1,5 @@
-//! Output that nobody reads, as in `interceptor status | head -1`: no panic, and the same end.
+//! Output without a reader, as in `interceptor status | head -1`: no panic, and the same exit
+//! status.
 
 use std::{
     io::pipe,
@@ -18,14 +19,14 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// A pipe that has no reader any more.
+/// A pipe without a reader.
 fn closed() -> Stdio {
     let (reader, writer) = pipe().expect("a pipe");
     drop(reader);
     writer.into()
 }
 
-/// Which of its outputs a command writes to a closed pipe.
+/// The closed outputs of a command.
 #[derive(Clone, Copy, Debug)]
 enum Closed {
     Stdout,
@@ -33,7 +34,7 @@ enum Closed {
     Both,
 }
 
-/// Runs `command` so. Its end, and what it said on standard error where that was open.
+/// Runs `command` with closed outputs. Returns its exit status, and its stderr where that was open.
 fn run_closed(command: &mut Command, which: Closed) -> (ExitStatus, String) {
     let (stdout, stderr) = match which {
         Closed::Stdout => (closed(), Stdio::piped()),
@@ -42,14 +43,14 @@ fn run_closed(command: &mut Command, which: Closed) -> (ExitStatus, String) {
     };
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     let child = command.spawn().expect("a process");
-    let output = child.wait_with_output().expect("an end");
+    let output = child.wait_with_output().expect("an exit status");
     (
         output.status,
         String::from_utf8_lossy(&output.stderr).into_owned(),
     )
 }
 
-/// `interceptor ARGUMENTS`, with nothing that the test's own environment says.
+/// `interceptor ARGUMENTS`, without the test's environment variables.
 fn command(arguments: &[&str]) -> Command {
     let mut command = bounded(interceptor::binary());
     command.args(arguments).env_remove("CNI_COMMAND");
@@ -135,7 +136,7 @@ fn every_command_ends_as_with_a_reader() {
     }
 }
 
-/// What a command changes does not depend on who reads what it says.
+/// The changes of a command do not depend on a reader of its output.
 #[test]
 fn attach_and_detach_do_all_of_their_work() {
     let lab = Lab::new().expect("a lab");
@@ -149,7 +150,7 @@ fn attach_and_detach_do_all_of_their_work() {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// A log that nobody reads ends no capture: only a signal does.
+/// A log without a reader does not end a capture: only a signal does.
 #[test]
 fn run_goes_on_without_a_reader_of_its_log() {
     let lab = Lab::new().expect("a lab");
@@ -168,12 +169,12 @@ fn run_goes_on_without_a_reader_of_its_log() {
     }
     let id = Pid::from_raw(run.id().cast_signed());
     kill(id, Signal::SIGTERM).expect("a signal");
-    let end = run.wait().expect("an end");
+    let end = run.wait().expect("an exit status");
     assert!(end.success(), "{end}");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// A full disk is no reader that has gone: what was asked for is not there.
+/// A full disk is not a closed pipe: the requested output is missing.
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
     let _shared = machine::shared().expect("the machine");
@@ -189,7 +190,7 @@ fn output_that_cannot_be_written_is_an_error() {
     assert!(words.iter().all(|word| printed.contains(word)), "{printed}");
 }
 
-/// The runtime has to know that it has no answer.
+/// The runtime must be notified that there is no result.
 #[test]
 fn the_plugin_fails_if_its_answer_cannot_be_written() {
     let mut version = command(&["cni"]);
@@ -198,7 +199,7 @@ fn the_plugin_fails_if_its_answer_cannot_be_written() {
     assert_eq!(end.code(), Some(1), "{printed}");
     assert!(printed.contains("standard output"), "{printed}");
     assert!(!printed.contains("panicked"), "{printed}");
-    // DEL has nothing to say, and must not keep a pod from ending.
+    // DEL has no output, and must not prevent the deletion of a pod.
     let mut del = command(&["cni"]);
     del.env("CNI_COMMAND", "DEL");
     let (end, printed) = run_closed(&mut del, Closed::Both);

@@ -1,4 +1,4 @@
-//! Cgroups that end while a pod is attached there.
+//! Cgroups that are deleted while a pod is attached there.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use interceptor_testkit::{
 
 const NOTHING: &[String] = &[];
 
-/// A pod whose processes have moved to another cgroup, and whose own is gone.
+/// A pod whose processes were moved to another cgroup, and whose own was deleted.
 struct Moved {
     lab: Lab,
     listeners: Vec<Handle>,
@@ -53,8 +53,8 @@ impl Moved {
         pins::links_of_cgroup(self.old_id).expect("links")
     }
 
-    /// Who answers an app that is started in `cgroup`, as the proxy is: a socket stays in the
-    /// cgroup that it was made in.
+    /// The server that responds to an app that is started in `cgroup`, as the proxy is: a socket
+    /// stays in the cgroup that it was created in.
     fn dial_in(&mut self, cgroup: &Path) -> String {
         let lab = &self.lab;
         let start = |name, user| {
@@ -87,7 +87,7 @@ fn move_all(from: &Path, to: &Path) {
     }
 }
 
-/// What is captured is not what ought to be, and the status must not keep that to itself.
+/// Not everything is captured, and the status must report that.
 #[test]
 fn a_cgroup_that_is_gone_is_said() {
     let moved = Moved::new();
@@ -135,7 +135,7 @@ fn a_pod_whose_cgroup_is_gone_is_detached() {
     assert_eq!(moved.dial_in(&new), "remote:80");
 }
 
-/// Links to a cgroup go with the last pod that is attached there.
+/// Links to a cgroup are deleted with the last pod that is attached there.
 #[test]
 fn a_cgroup_that_two_pods_share_is_left_with_the_last() {
     let shared = Cgroup::new().expect("a cgroup");

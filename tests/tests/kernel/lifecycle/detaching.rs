@@ -1,4 +1,4 @@
-//! Detaching gives back what was there, and takes nothing away from connections that are open.
+//! Detaching restores the previous state, and does not affect open connections.
 
 use interceptor_testkit::{
     actor::protocol::{Handle, Reply, Request},
@@ -47,7 +47,7 @@ fn a_passthrough_address_that_was_there_stays() {
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
 
-/// IPv6 that is no longer captured needs nothing in the pod.
+/// Without capture of IPv6, nothing for IPv6 is left in the pod.
 #[test]
 fn detach_restores_everything_after_other_settings() {
     let (lab, before) = lab();
@@ -74,7 +74,7 @@ fn detaching_what_is_not_attached_changes_nothing() {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// A connection of each kind, open.
+/// An open connection of each kind.
 fn open(lab: &Lab) -> Vec<(Caller, &'static str, Handle)> {
     CAPTURED
         .iter()
@@ -93,7 +93,7 @@ fn actor(lab: &Lab, caller: Caller) -> &interceptor_testkit::actor::Actor {
     }
 }
 
-/// Who of them still gets an answer.
+/// The connections on which the server still responds.
 fn echoing(lab: &Lab, connections: &[(Caller, &'static str, Handle)]) -> Vec<(&'static str, bool)> {
     connections
         .iter()
@@ -116,7 +116,7 @@ fn open_connections_survive_detach_and_attach() {
     let new = [STOCK, &["-p", "16001", "-o", "99"]].concat();
     lab.attach(&new).expect("replaced");
     assert_eq!(echoing(&lab, &connections), all, "replaced");
-    // A connection of the time before is never taken for another's.
+    // A connection from before is never mistaken for another one.
     for (caller, to, socket) in connections
         .iter()
         .filter(|(caller, ..)| *caller == Caller::App)
@@ -134,7 +134,7 @@ fn open_connections_survive_detach_and_attach() {
     }
 }
 
-/// An app's connection that is older than the attach goes on too.
+/// An app's connection that is older than the attach survives too.
 #[test]
 fn connections_older_than_the_attach_survive() {
     let (lab, _) = lab();

@@ -1,4 +1,4 @@
-//! `interceptor explain`: what it says is what happens.
+//! `interceptor explain`: its output matches the real verdict.
 
 use interceptor_testkit::{
     interceptor,
@@ -6,7 +6,7 @@ use interceptor_testkit::{
     users::APP,
 };
 
-/// The port of the listener that gets a connection, as it is explained.
+/// The explained port of the listener that gets a connection.
 fn explained(lab: &Lab, caller: Caller, to: &str) -> String {
     let netns = lab.pod.path().display().to_string();
     let owner = format!("uid={},gid={}", APP.uid, APP.gid);

@@ -1,5 +1,5 @@
-//! Commands that are killed at any point: the pod is captured, or it is not, or what it dials is
-//! refused; and the next command makes all well.
+//! Commands that are killed at any point: the pod is captured, or not, or its connections are
+//! refused; and the next command restores a consistent state.
 
 use std::process::Command;
 
@@ -8,10 +8,10 @@ use interceptor_testkit::{
     lab::{Killing, Lab, NOTHING, STOCK, TPROXY, Traces, all_captured, all_direct},
 };
 
-/// How often a command is killed in one test.
+/// The number of killed commands in one test.
 const KILLS: u32 = 30;
 
-/// A command as it is, not below `timeout`, which would be what is killed.
+/// A command without the wrapper `timeout`, which would be killed instead.
 fn plain(verb: &str, lab: &Lab) -> Command {
     let mut command = Command::new(interceptor::binary());
     command.arg(verb).arg("--netns").arg(lab.pod.path());
@@ -31,7 +31,7 @@ fn lab() -> (Lab, Traces) {
     (lab, before)
 }
 
-/// Each connection is captured or refused, or each goes straight.
+/// All connections are captured or refused, or all bypass the proxy.
 fn expect_all_or_nothing(lab: &Lab, killing: &Killing) {
     let responses = lab.dial_all().expect("dials");
     if responses == all_direct() {
@@ -43,7 +43,8 @@ fn expect_all_or_nothing(lab: &Lab, killing: &Killing) {
     }
 }
 
-/// Some were killed at work: else nothing was tried. (How many is a matter of timing.)
+/// Some commands were killed while they ran: otherwise nothing was tested. (How many depends on
+/// timing.)
 fn expect_enough(killing: &Killing) {
     assert!(killing.at_work() >= KILLS / 10, "{killing:?}");
 }
@@ -53,7 +54,7 @@ fn an_attach_that_is_killed() {
     kill_attaches(STOCK);
 }
 
-/// Rules, routes and sysctls are in the pod before the policy is in force.
+/// Rules, routes and sysctls are in the pod before the policy is committed.
 #[test]
 fn an_attach_with_tproxy_that_is_killed() {
     kill_attaches(&[STOCK, TPROXY].concat());
@@ -84,7 +85,7 @@ fn kill_attaches(flags: &[&str]) {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// What was in force stays so, or the other settings are.
+/// Either the old or the new settings apply.
 #[test]
 fn a_replacement_that_is_killed() {
     let (lab, before) = lab();
@@ -114,7 +115,8 @@ fn a_replacement_that_is_killed() {
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
-/// The one mode or the other, which look alike from outside; and what only TPROXY takes goes with it.
+/// One mode or the other, which look the same from outside; TPROXY's state in the pod exists only
+/// with that mode.
 #[test]
 fn a_change_of_mode_that_is_killed() {
     let (lab, before) = lab();

@@ -1,4 +1,4 @@
-//! The routes by which a captured DNS query that names an interface reaches the agent.
+//! The routes for captured DNS queries that name an interface, to the agent.
 
 use std::{
     fs,
@@ -52,7 +52,7 @@ fn lab() -> Lab {
     lab
 }
 
-/// The queries that the agent has had.
+/// The number of queries that the agent has received.
 fn received(lab: &Lab) -> usize {
     match lab.proxy.must(&Request::Queries).expect("a number") {
         Reply::Queries { udp, .. } => udp,
@@ -60,7 +60,7 @@ fn received(lab: &Lab) -> usize {
     }
 }
 
-/// Sends a query with a socket that has `option`, and returns what comes of it.
+/// Sends a query with a socket that has `option`, and returns the outcome.
 fn query(actor: &Actor, server: &str, option: SocketOption) -> Result<String> {
     let (address, peek) = (address(server), false);
     let socket = actor.socket(Family::of(address), Protocol::Udp)?;
@@ -81,7 +81,7 @@ fn query(actor: &Actor, server: &str, option: SocketOption) -> Result<String> {
     }
 }
 
-/// The outcome of a query of the app's that names `interface`.
+/// The outcome of an app's query that names `interface`.
 fn query_via(lab: &Lab, interface: &str, server: &str) -> Result<String> {
     let interface = interface.to_owned();
     let option = match Family::of(address(server)) {
@@ -94,7 +94,7 @@ fn query_via(lab: &Lab, interface: &str, server: &str) -> Result<String> {
 fn assert_outcome(lab: &Lab, interface: &str) {
     for server in SERVERS {
         let outcome = query_via(lab, interface, server).expect("an outcome");
-        assert_eq!(outcome, server, "by way of {interface}");
+        assert_eq!(outcome, server, "via {interface}");
     }
 }
 
@@ -121,7 +121,7 @@ fn routes_to_localhost_follow_the_settings() {
         lab.attach(&flags).expect("attached");
         let now = lab.traces().expect("traces");
         assert_eq!(routes(&now), expected, "{flags:?}: {:#?}", now.network);
-        // The policy knows the tables as they are now: nothing is changed by doing it again.
+        // The policy has the current tables: another attach changes nothing.
         lab.attach(&flags).expect("attached again");
         assert_eq!(lab.changes_since(&now).expect("traces"), NOTHING);
     }
@@ -158,7 +158,7 @@ fn an_interface_is_new_since_the_attach() {
     }
 }
 
-/// Under `interceptor run` routes follow interfaces that come, and that go down and up again.
+/// Under `interceptor run` routes follow new interfaces, and those that are set down and up again.
 #[test]
 fn run_keeps_the_routes_to_localhost() {
     let lab = lab();
@@ -180,17 +180,17 @@ fn run_keeps_the_routes_to_localhost() {
 
 fn wait_for_responses(lab: &Lab, interface: &str) {
     for server in SERVERS {
-        wait_until("an answer by way of a new interface", || {
+        wait_until("a response via a new interface", || {
             Ok(query_via(lab, interface, server)? == server)
         })
-        .expect("an answer");
+        .expect("a response");
     }
 }
 
 /// The hardware address of the pod's `eth0`.
 const POD_LINK: &str = "02:00:00:00:01:02";
 
-/// The IPv6 packets that the pod has dropped for what is in their headers.
+/// The number of IPv6 packets that the pod has dropped because of their headers.
 fn dropped_v6(lab: &Lab) -> Result<u64> {
     let text = lab.pod.enter(|| {
         let path = "/proc/thread-self/net/snmp6";
@@ -201,8 +201,8 @@ fn dropped_v6(lab: &Lab) -> Result<u64> {
     Ok(number.context(text.clone())?.parse()?)
 }
 
-/// The kernel drops what comes from a link to localhost, whatever the routes are. (The address of a
-/// neighbour has to be forced on the kernel that sends, too.)
+/// The kernel drops packets from a link to localhost, whatever the routes are. (The neighbour's
+/// address must be set at the sending kernel, too.)
 #[test]
 fn nothing_from_outside_reaches_localhost() {
     let lab = lab();
@@ -222,7 +222,7 @@ fn nothing_from_outside_reaches_localhost() {
         assert_eq!(outcome, "EAGAIN", "{agent}");
     }
     assert_eq!(received(&lab), 0);
-    // The packets have come as far as they can.
+    // The packets have arrived at the point where they are dropped.
     assert!(dropped_v6(&lab).expect("a count") > before);
     lab.pod
         .sysctl("net/ipv4/conf/eth0/route_localnet", "1")

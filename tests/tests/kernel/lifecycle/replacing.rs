@@ -1,4 +1,4 @@
-//! Other settings replace those in force in one step.
+//! Other settings replace the current ones in one step.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use interceptor_testkit::{
     users::{APP, ROOT},
 };
 
-/// How often settings change in one test.
+/// The number of changes in one test.
 const CHANGES: usize = 50;
 
-/// The app and somebody outside, who dial all the while.
+/// The app and an outside client, which dial all the time.
 fn diallers(lab: &Lab, outbound: &str, inbound: &str) -> Result<[Dialler; 2]> {
     let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
     Ok([
@@ -22,7 +22,8 @@ fn diallers(lab: &Lab, outbound: &str, inbound: &str) -> Result<[Dialler; 2]> {
     ])
 }
 
-/// At `turn` of a change between two settings: the list in force is another one each time, and
+/// At `turn` of a change between two settings: the list is another one each time, and both capture
+/// the dialled destination.
 /// either captures what is dialled.
 fn lists(turn: usize) -> [&'static str; 10] {
     let [cidrs, ports, excluded] = match turn % 2 {
@@ -54,14 +55,14 @@ fn no_connection_is_missed_while_settings_change() {
         let printed = lab.attach(&flags(turn)).expect("replaced");
         assert!(printed.contains("settings updated"), "{printed}");
     }
-    let responses = diallers.map(|dialler| dialler.stop().expect("answers"));
+    let responses = diallers.map(|dialler| dialler.stop().expect("outcomes"));
     for (proxy, outcomes) in ["proxy:15001", "proxy:15006"].iter().zip(&responses) {
         assert_eq!(outcomes.names(), [*proxy], "{responses:#?}");
         assert!(outcomes.dials() as usize > CHANGES, "{responses:#?}");
     }
 }
 
-/// The proxy listens on the new ports before they are in force, as it has to.
+/// The proxy listens on the new ports before the policy has them, as it must.
 #[test]
 fn ports_change_there_and_back() {
     const NEW: [&str; 4] = ["-p", "16001", "-z", "16006"];
@@ -81,14 +82,14 @@ fn ports_change_there_and_back() {
         lab.attach(STOCK).expect("replaced");
         assert_eq!(lab.dial_all().expect("dials"), all_captured());
     }
-    let responses = diallers.map(|dialler| dialler.stop().expect("answers"));
+    let responses = diallers.map(|dialler| dialler.stop().expect("outcomes"));
     for (end, outcomes) in ["001", "006"].iter().zip(&responses) {
         let both = ["15", "16"].map(|prefix| format!("proxy:{prefix}{end}"));
         assert_eq!(outcomes.names(), both, "{responses:#?}");
     }
 }
 
-/// The proxy's old listeners mean nothing to new settings, and count again when the old come back.
+/// The proxy's old listeners do not count for new settings, and count again for the old ones.
 #[test]
 fn listeners_follow_the_ports() {
     let lab = Lab::new().expect("a lab");
@@ -102,7 +103,7 @@ fn listeners_follow_the_ports() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
 
-/// Only the policy in force decides: not one that was before, and nothing of both.
+/// Only the current policy decides: no earlier one, and no mix of both.
 #[test]
 fn a_narrower_setting_captures_less_at_once() {
     let lab = Lab::new().expect("a lab");
@@ -128,7 +129,7 @@ fn a_narrower_setting_captures_less_at_once() {
     }
 }
 
-/// Whoever asks meanwhile is told of one setting or the other.
+/// The status during a change has one setting or the other.
 #[test]
 fn status_sees_the_pod_while_settings_change() {
     let lab = Lab::new().expect("a lab");

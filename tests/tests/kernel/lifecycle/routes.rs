@@ -1,4 +1,4 @@
-//! Routing rules, many routes, and routes of ours that somebody else takes away.
+//! Routing rules, many routes, and our routes when another process deletes them.
 
 use std::{collections::HashSet, fmt::Write as _, path::Path, process::Output};
 
@@ -25,7 +25,7 @@ use interceptor_testkit::{
 
 use crate::lifecycle::running::Run;
 
-/// A destination of each family, and what the app is answered behind the proxy.
+/// A destination of each family, and the server that responds behind the proxy.
 const V4: (&str, &str) = ("10.2.0.9:80", "proxy:15001 for 10.2.0.9:80");
 const V6: (&str, &str) = ("[fd00:2::9]:80", "proxy:15001 for [fd00:2::9]:80");
 
@@ -53,7 +53,7 @@ fn status(lab: &Lab) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// What `explain` says of a connection of the app.
+/// The explanation of a connection of the app.
 fn explained(lab: &Lab, to: &str) -> serde_json::Value {
     let netns = lab.pod.path().display().to_string();
     let from = format!("uid={},gid={}", APP.uid, APP.gid);
@@ -63,7 +63,7 @@ fn explained(lab: &Lab, to: &str) -> serde_json::Value {
     serde_json::from_slice(&explained.stdout).expect("JSON")
 }
 
-/// The routes that `lab` has so many of.
+/// The many routes of `lab`.
 fn many_routes(count: u32, verb: &str) -> String {
     let mut commands = String::new();
     for number in 0..count {
@@ -77,8 +77,8 @@ fn many_routes(count: u32, verb: &str) -> String {
     commands
 }
 
-/// The allowed socket must not be refused, whichever socket the copy was asked for: a proxy that the
-/// rule concerns meets it.
+/// A permitted socket must not be refused because the copy was made for another socket: here a
+/// proxy that the rule affects.
 #[test]
 fn a_rule_on_more_than_the_destination_refuses_nothing() {
     let lab = lab();
@@ -156,7 +156,7 @@ fn a_rule_that_is_new_since_the_attach_makes_the_copy_stale() {
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), captured);
 }
 
-/// The rule of our own for TPROXY selects by a mark, and concerns nobody else.
+/// Our own rule for TPROXY selects by a mark, and affects no other process.
 #[test]
 fn our_own_rule_limits_nothing() {
     let lab = lab();
@@ -170,7 +170,7 @@ fn our_own_rule_limits_nothing() {
     assert_eq!(status(&lab).0, Some(0));
 }
 
-/// What takes away the routes to the stand-ins.
+/// Commands that delete the routes to the stand-ins.
 const SWEEPS: [&str; 3] = [
     "ip link set lo down; ip link set lo up",
     "for family in -4 -6; do ip $family route flush table local dev lo proto 153; done",
@@ -209,7 +209,7 @@ fn stand_in_routes_that_are_gone_are_reported() {
     }
 }
 
-/// IPv4 stand-ins are local in any case. What is lost is the source address.
+/// IPv4 stand-ins are local in any case. The source address is lost.
 #[test]
 fn a_source_address_that_is_lost_is_reported() {
     let lab = lab();
@@ -252,12 +252,12 @@ fn shell(lab: &Lab, script: &str) {
     lab.pod.enter(run).expect(script);
 }
 
-/// The IDs of the policies that have routes in the shared table, one for each route.
+/// The IDs of the policies with routes in the shared table, one for each route.
 fn owners_of_routes() -> Vec<[u8; 4]> {
     policies_in("icept_routes", 4)
 }
 
-/// What is at this place in the keys of a map: the policy.
+/// The policy ID at this offset in the keys of a map.
 fn policies_in(name: &str, offset: usize) -> Vec<[u8; 4]> {
     let map = Map::of_interceptor(name).expect("a map").expect(name);
     let keys = map.keys().expect("keys");
@@ -266,7 +266,7 @@ fn policies_in(name: &str, offset: usize) -> Vec<[u8; 4]> {
         .collect()
 }
 
-/// The ID of the policy that is in force in `lab`.
+/// The ID of the current policy of `lab`.
 fn policy(lab: &Lab) -> [u8; 4] {
     let map = Map::of_interceptor("icept_policies").expect("a map");
     let map = map.expect("icept_policies");
@@ -282,7 +282,7 @@ fn count(of: [u8; 4]) -> usize {
         .count()
 }
 
-/// A pod takes a bounded part of the table that all share, and none of its routes is relied on.
+/// A pod gets a bounded part of the shared table, and then none of its routes is used.
 #[test]
 fn a_pod_with_too_many_routes_is_captured_without_copies() {
     let (lab, neighbour) = (lab(), lab());
@@ -297,13 +297,13 @@ fn a_pod_with_too_many_routes_is_captured_without_copies() {
     let (code, text) = status(&lab);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("IPv4 routes are not copied"), "{text}");
-    // Captured, from the right address, and not refused by what is not known.
+    // Captured, with the right source address, and not refused because of unknown routes.
     assert_eq!(app_dials(&lab, V4.0), V4.1);
     assert_eq!(app_dials(&lab, V6.0), V6.1);
     let unknown = "proxy:15001 for 10.9.0.9:80";
     assert_eq!(app_dials(&lab, "10.9.0.9:80"), unknown);
     assert_eq!(explained(&lab, V4.0)["source"], "10.1.0.2");
-    // Nobody else is concerned.
+    // No other pod is affected.
     assert_eq!(count(policy(&neighbour)), of_neighbour);
     assert_eq!(app_dials(&neighbour, "10.9.0.9:80"), "EACCES");
     lab.pod.ip(&many_routes(TOO_MANY, "del")).expect("routes");
@@ -312,7 +312,7 @@ fn a_pod_with_too_many_routes_is_captured_without_copies() {
     assert_eq!(status(&lab).0, Some(0));
 }
 
-/// Lists go with the policy that they are of, and only those.
+/// Lists are deleted with their policy, and only those.
 #[test]
 fn lists_of_a_policy_that_was_replaced_are_taken_away() {
     let (lab, neighbour) = (lab(), lab());
@@ -346,8 +346,8 @@ fn lists_of_a_policy_that_was_replaced_are_taken_away() {
     assert_eq!(app_dials(&neighbour, V4.0), V4.1);
 }
 
-/// Counts for how many steps the dataplane is asked. Each takes the machine-wide lock and gives it
-/// back; a network that is large is read in between.
+/// Counts the steps of the dataplane. Each takes the machine-wide lock and releases it; a large
+/// network is read between two steps.
 struct Counting {
     dataplane: Dataplane,
     steps: u32,

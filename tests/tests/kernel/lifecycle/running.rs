@@ -1,4 +1,4 @@
-//! `interceptor run`: captured for as long as the command runs.
+//! `interceptor run`: captured while the command runs.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -40,7 +40,7 @@ impl Run {
         Self { child }
     }
 
-    /// Waits for the first thing it says.
+    /// Waits for the first line of its output.
     pub(super) fn first_line(&mut self) -> String {
         let mut line = String::new();
         let stderr = self.child.stderr.as_mut().expect("stderr");
@@ -54,18 +54,18 @@ impl Run {
 
     fn wait(&mut self) -> ExitStatus {
         let mut status = None;
-        wait_until("the end of interceptor run", || {
+        wait_until("the exit of interceptor run", || {
             status = self.child.try_wait()?;
             Ok(status.is_some())
         })
-        .expect("an end");
+        .expect("an exit status");
         status.expect("a status")
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
@@ -117,7 +117,7 @@ fn run_that_is_killed_leaves_the_pod_captured() {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// An interface of `-c` that comes while it runs is excluded then.
+/// An interface of `-c` that is created while it runs is excluded from then on.
 #[test]
 fn run_looks_interfaces_up_when_they_come() {
     let (lab, _) = lab();
@@ -135,7 +135,7 @@ fn run_looks_interfaces_up_when_they_come() {
     assert!(dial().expect("a dial").contains("proxy"));
 }
 
-/// Whenever the signal comes, the pod is detached in the end.
+/// Whenever the signal arrives, the pod is detached at the end.
 #[test]
 fn run_that_is_stopped_while_it_attaches_leaves_nothing() {
     const STEP: Duration = Duration::from_millis(30);
@@ -158,7 +158,7 @@ fn run_that_is_stopped_while_it_attaches_leaves_nothing() {
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
 }
 
-/// Detached by somebody else meanwhile: nothing is left to do, and that is no failure.
+/// The pod was detached by another command: nothing is left to do, and that is not an error.
 #[test]
 fn run_ends_well_when_the_pod_was_detached_meanwhile() {
     let (lab, before) = lab();
@@ -169,7 +169,7 @@ fn run_ends_well_when_the_pod_was_detached_meanwhile() {
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
 
-/// Whether `status` says that the pod's network is another than the one that was attached.
+/// Whether `status` reports that the pod's network differs from the attached one.
 fn has_changed(lab: &Lab) -> bool {
     let arguments = ["status", "-o", "json", "--netns"].map(str::to_owned);
     let netns = lab.pod.path().display().to_string();
@@ -193,9 +193,9 @@ fn run_follows_the_pods_addresses_and_routes() {
     assert_eq!(own, "server:8080");
 }
 
-/// iptables' rules are written once. So what a pod gets later (`docker0`, a tunnel) does not end the
-/// capture of its IPv6, nor does the loss of all its addresses, nor that of one that stand-ins came
-/// from.
+/// iptables' rules are written once. So a later interface of a pod (`docker0`, a tunnel) does not
+/// end the capture of its IPv6, nor does the loss of all its addresses, nor that of the source
+/// address of a stand-in.
 #[test]
 fn ipv6_stays_captured_whatever_addresses_come_and_go() {
     const ONLY_V6: &[&str] = &["-b", "*", "-d", "15090,15021,15020", "-i", "*"];
@@ -238,13 +238,13 @@ fn status_says_that_the_network_has_changed_since_an_attach() {
     assert!(!has_changed(&lab));
 }
 
-/// A bridge that is made inside the pod, and forwarding that begins.
+/// A bridge that is created inside the pod, and forwarding that is enabled.
 #[test]
 fn run_follows_what_the_pod_forwards() {
     let (lab, _) = lab();
     let _run = captured(&lab);
     let inner = Netns::new("inner", Some(lab.cgroup.path())).expect("a netns");
-    put_inside(&lab.pod, &lab.peer, &inner).expect("somebody inside");
+    put_inside(&lab.pod, &lab.peer, &inner).expect("a host inside");
     let dialler = Actor::start("inner", ROOT, inner.namespace(), None).expect("an actor");
     wait_until("its connections' capture", || {
         Ok(dial(&dialler, "10.2.0.9:80")? == "proxy:15006 for 10.2.0.9:80")

@@ -1,4 +1,5 @@
-//! What TPROXY takes in a pod comes and goes with it, and connections that need it keep it.
+//! TPROXY's routes, rules and sysctls in a pod are created and deleted with it, except while
+//! connections need them.
 
 use std::net::SocketAddr;
 
@@ -29,14 +30,14 @@ fn lab() -> Lab {
     lab
 }
 
-/// The proxy as TPROXY needs it.
+/// The proxy with TPROXY's capabilities.
 fn proxy(lab: &Lab) -> Actor {
     let cgroup = lab.cgroup.child("pod/transparent").expect("a cgroup");
     let user = TRANSPARENT_PROXY;
     Actor::start("proxy", user, lab.pod.namespace(), Some(&cgroup)).expect("an actor")
 }
 
-/// `proxy` calls the app in the client's name, and the app sees the client.
+/// `proxy` calls the app from the client's address, and the app gets that address.
 fn call_app(proxy: &Actor, (client, app): (&str, &str), mark: u32) -> Result<Handle> {
     let (from, to): (SocketAddr, SocketAddr) = (client.parse()?, app.parse()?);
     let socket = proxy.socket(Family::of(to), Protocol::Tcp)?;
@@ -95,7 +96,7 @@ fn detach_restores_everything() {
     }
 }
 
-/// In a container that is not privileged /proc/sys may not be written.
+/// In an unprivileged container /proc/sys may be read-only.
 #[test]
 fn a_container_attaches_too() {
     let lab = lab();
@@ -120,7 +121,7 @@ fn a_container_attaches_too() {
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
 
-/// Whatever of it was there before stays, and serves as well.
+/// Parts that existed before stay, and are used.
 #[test]
 fn what_was_there_stays() {
     let lab = lab();
@@ -183,7 +184,7 @@ fn modes_change_there_and_back() {
     assert_eq!(lab.changes_since(&before).expect("traces"), NOTHING);
 }
 
-/// Another mark, another table, and IPv6 that is no longer captured: what is not needed goes.
+/// Another mark, another table, and IPv6 no longer captured: unused parts are deleted.
 #[test]
 fn tproxy_settings_change() {
     let lab = lab();

@@ -7,14 +7,14 @@ use interceptor_testkit::{
     users::{APP, ROOT},
 };
 
-/// A pod that is attached all the while, so that what pods share need not be loaded each time.
+/// A pod that stays attached, so that shared objects need not be loaded each time.
 fn steady() -> Lab {
     let steady = Lab::new().expect("a lab");
     steady.attach(STOCK).expect("attached");
     steady
 }
 
-/// The app and somebody outside, who dial all the while.
+/// The app and an outside client, which dial all the time.
 fn diallers(lab: &Lab) -> Result<[Dialler; 2]> {
     let (app, peer) = (lab.cgroup.child("pod/app")?, lab.cgroup.child("peer")?);
     Ok([
@@ -24,10 +24,10 @@ fn diallers(lab: &Lab) -> Result<[Dialler; 2]> {
 }
 
 fn stop(diallers: [Dialler; 2]) -> [Outcomes; 2] {
-    diallers.map(|dialler| dialler.stop().expect("answers"))
+    diallers.map(|dialler| dialler.stop().expect("outcomes"))
 }
 
-/// Straight until a certain moment, and captured from then on.
+/// All connections up to a certain one bypass the proxy, and all later ones are captured.
 #[test]
 fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
     let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
@@ -43,7 +43,7 @@ fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
     }
 }
 
-/// What is dialled before the proxy listens is refused, and not remembered.
+/// Connections before the proxy listens are refused, without later effects.
 #[test]
 fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
     let lab = Lab::new().expect("a lab");
@@ -59,8 +59,8 @@ fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
     assert_eq!(into.turns, ["server:8080", refused, "proxy:15006"]);
 }
 
-/// Each connection is captured from end to end, the proxy's question for its original destination
-/// included, or it is direct: none is refused, reset or closed.
+/// Each connection is captured completely, including the proxy's lookup of its original
+/// destination, or it is direct: none is refused, reset or closed.
 #[test]
 fn a_connection_that_meets_a_detach_is_captured_or_direct() {
     let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
@@ -76,7 +76,7 @@ fn a_connection_that_meets_a_detach_is_captured_or_direct() {
     }
     let expected = [["proxy:15001", "remote:80"], ["proxy:15006", "server:8080"]];
     for (dialler, expected) in crowd.into_iter().zip(expected.into_iter().cycle()) {
-        let outcomes = dialler.stop().expect("answers");
+        let outcomes = dialler.stop().expect("outcomes");
         assert_eq!(outcomes.names(), expected, "{outcomes:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where pods are attached, and where in it their sockets are made.
+//! The attach points of pods, and the cgroups of their sockets.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ fn move_pod(lab: &Lab, to: &Path) {
     }
 }
 
-/// How many listeners `status` counts for the pod.
+/// The number of listeners that `status` reports for the pod.
 fn listeners(lab: &Lab) -> [u64; 2] {
     let netns = lab.pod.path().display().to_string();
     let output = interceptor::try_run(["status", "-o", "json", "--netns", &netns]);
@@ -31,7 +31,7 @@ fn listeners(lab: &Lab) -> [u64; 2] {
     ["outbound_listeners", "inbound_listeners"].map(|name| pods[0][name].as_u64().unwrap())
 }
 
-/// Everything that a hook has a hand in.
+/// Every observation that a hook affects.
 fn observed(lab: &Lab) -> Vec<String> {
     let mut observed = lab.dial_all().expect("dials");
     let (socket, _) = call(&lab.app, "10.2.0.9:80").expect("a call");
@@ -66,7 +66,7 @@ fn observed(lab: &Lab) -> Vec<String> {
 }
 
 trait ProxyClient {
-    /// The proxy as a client: its server answers while it waits.
+    /// The proxy as a client: its server responds while it waits.
     fn proxy_client(&self) -> Actor;
 }
 
@@ -78,7 +78,7 @@ impl ProxyClient for Lab {
     }
 }
 
-/// Another pod at a cgroup above: what runs for the first pod's sockets runs twice.
+/// Another pod at a cgroup above: the programs for the first pod's sockets run twice.
 #[test]
 fn running_twice_changes_nothing() {
     let (inner, outer) = (Lab::new().expect("a lab"), Lab::new().expect("a lab"));
@@ -96,17 +96,17 @@ fn running_twice_changes_nothing() {
     outer.start_proxy().expect("a proxy");
     assert_eq!(observed(&inner), once);
     assert_eq!(outer.dial_all().expect("dials"), all_captured());
-    // Listeners that were noted once, and those that are noted twice.
+    // Listeners that were recorded once, and those that are recorded twice.
     inner.close(listening).expect("closed");
     inner.start_proxy().expect("a proxy");
     assert_eq!(observed(&inner), once);
     assert_eq!(listeners(&inner), counted);
-    // The pod above goes, and the pod below is as it was.
+    // The pod above is detached, and the pod below is unchanged.
     outer.detach().expect("detached");
     assert_eq!(observed(&inner), once);
 }
 
-/// A pod that is itself moved to a cgroup above, and back: never without a hook.
+/// The pod itself is moved to a cgroup above, and back: always with hooks.
 #[test]
 fn a_pod_is_attached_at_another_cgroup() {
     let lab = Lab::new().expect("a lab");
@@ -124,8 +124,8 @@ fn a_pod_is_attached_at_another_cgroup() {
     assert_eq!(left, interceptor_testkit::lab::NOTHING);
 }
 
-/// A socket is captured wherever below the attach point it was made, also by somebody who came to
-/// the pod from elsewhere.
+/// A socket is captured wherever below the attach point it was created, also by a process that was
+/// moved to the pod.
 #[test]
 fn sockets_are_captured_wherever_they_are_made() {
     let lab = Lab::new().expect("a lab");
@@ -153,8 +153,8 @@ fn sockets_are_captured_wherever_they_are_made() {
     }
 }
 
-/// The socket's cgroup counts, not that of whoever uses it; nor does it matter that the process
-/// has moved since.
+/// The socket's cgroup counts, not that of the process which uses it; nor does it matter that the
+/// process was moved since.
 #[test]
 fn a_socket_that_moves_is_captured() {
     let lab = Lab::new().expect("a lab");

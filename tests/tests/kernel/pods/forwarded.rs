@@ -1,5 +1,5 @@
-//! Connections that are forwarded through a pod, over its life: old ones, long ones, those of other
-//! people's making, and what is left when it is detached.
+//! Connections that are forwarded through a pod: older than the attach, long, or unusual, and
+//! leftovers after the detach.
 
 use std::{
     fs,
@@ -30,14 +30,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Destinations beyond the pod, of both families.
 const BEYOND: [&str; 2] = ["10.2.0.9:80", "[fd00:2::9]:80"];
 
-/// How long something may take that comes, and how long is waited for what does not.
+/// Time limits of an expected and of an unexpected packet.
 const PACKET_TIMEOUT: Duration = Duration::from_secs(5);
 const LONG_ENOUGH: Duration = Duration::from_millis(500);
 
-/// A pod with somebody on a bridge inside it.
+/// A pod with a host on a bridge inside it.
 struct Forwarding {
     inner: Actor,
-    /// A server there, of port 8080.
+    /// A server there, on port 8080.
     _server: Actor,
     netns: Netns,
     lab: Lab,
@@ -47,7 +47,7 @@ impl Forwarding {
     fn new() -> Self {
         let lab = Lab::new().expect("a lab");
         lab.start_proxy().expect("a proxy");
-        Self::in_lab(lab).expect("somebody inside")
+        Self::in_lab(lab).expect("a host inside")
     }
 
     fn in_lab(lab: Lab) -> Result<Self> {
@@ -65,7 +65,7 @@ impl Forwarding {
         })
     }
 
-    /// Who answers whom: somebody inside who dials out, and a client who dials in.
+    /// The servers that respond: to a host inside that dials out, and to a client that dials in.
     fn dial_all(&self) -> Vec<String> {
         let out = BEYOND.map(|to| dial(&self.inner, to));
         let into = ["172.17.0.2:8080", "[fd00:17::2]:8080"].map(|to| dial(&self.lab.client, to));
@@ -85,7 +85,7 @@ impl Forwarding {
             .all(|(socket, _)| echoes(&self.inner, *socket).expect("an echo"))
     }
 
-    /// The stand-in of a connection that is open, which those beyond now have a route to.
+    /// The stand-in of an open connection, to which the outside hosts get a route.
     fn allotted_stand_in(&self) -> SocketAddr {
         self.call_all();
         let route = "route add 0.128.0.0/15 via 10.1.0.2";
@@ -95,7 +95,7 @@ impl Forwarding {
         found.expect("a stand-in among the proxy's sockets")
     }
 
-    /// Whether the peer gets a TCP segment when somebody inside sends these packets.
+    /// Whether the peer gets a TCP segment when the host inside sends these packets.
     fn arrives(&self, domain: Domain, packets: &[Vec<u8>]) -> bool {
         let open = |netns: &Netns, protocol: u8| {
             let protocol = Protocol::from(i32::from(protocol));
@@ -104,7 +104,7 @@ impl Forwarding {
         };
         let ear = open(&self.lab.peer, TCP);
         ear.set_read_timeout(Some(LONG_ENOUGH)).expect("a timeout");
-        // IPPROTO_RAW: the header is part of what is sent.
+        // IPPROTO_RAW: the sent data includes the header.
         let mouth = open(&self.netns, 255);
         let to: IpAddr = match domain {
             Domain::IPV4 => Ipv4Addr::new(10, 2, 0, 9).into(),
@@ -123,7 +123,7 @@ impl Forwarding {
         self.lab.pod.enter(run).expect("tc")
     }
 
-    /// The queues and filters of the pod's interfaces.
+    /// The qdiscs and filters of the pod's interfaces.
     fn filters(&self) -> [String; 3] {
         [
             "qdisc show",
@@ -168,7 +168,7 @@ fn detach_restores_everything() {
     assert_eq!(pod.dial_all(), direct());
 }
 
-/// Interfaces that need no watching any more lose the programs, those that come to need it get them.
+/// Interfaces that no longer need programs lose them, those that now do get them.
 #[test]
 fn programs_are_where_they_are_needed() {
     let pod = Forwarding::new();
@@ -193,8 +193,7 @@ fn programs_are_where_they_are_needed() {
     assert_eq!(watched(), 0);
 }
 
-/// `ip_forward` is inherited, and so are tunnels that are never up: neither makes a pod one that
-/// forwards.
+/// `ip_forward` is inherited, and so are tunnels that are never up: neither makes a pod forward.
 #[test]
 fn a_pod_with_one_interface_up_is_not_watched() {
     let lab = Lab::new().expect("a lab");
@@ -251,7 +250,8 @@ fn connections_go_on_under_other_settings() {
     assert!(pod.all_echo(&connections));
 }
 
-/// Detaching cuts them: what takes their packets to the proxy is gone. New ones go where they say.
+/// Detaching breaks them: their packets no longer reach the proxy. New ones reach their
+/// destination.
 #[test]
 fn captured_connections_end_when_the_pod_is_detached() {
     let pod = Forwarding::new();
@@ -264,21 +264,21 @@ fn captured_connections_end_when_the_pod_is_detached() {
     assert_eq!(pod.dial_all(), direct());
 }
 
-/// Sends as much as that and takes it back, in lines.
+/// Sends this much data and reads it back, in lines.
 fn bulk(actor: &Actor, socket: Handle) {
     let line = "x".repeat(65_535);
     for _ in 0..16 {
         let data = line.clone() + "\n";
         actor.must(&Request::Send { socket, data }).expect("sent");
         let reply = actor.must(&Request::ReceiveLine { socket });
-        let Reply::Data(back) = reply.expect("an answer") else {
+        let Reply::Data(back) = reply.expect("a response") else {
             panic!("no line");
         };
         assert_eq!(back.len(), line.len());
     }
 }
 
-/// Large packets that the kernel cuts up as they leave, and small ones.
+/// Large packets that the kernel segments as they leave, and small ones.
 #[test]
 fn a_megabyte_goes_both_ways() {
     let pod = Forwarding::new();
@@ -295,7 +295,7 @@ fn a_megabyte_goes_both_ways() {
     }
 }
 
-/// A listener that is flooded keeps nothing of a connection before it stands.
+/// A flooded listener stores nothing of a connection before it is established.
 #[test]
 fn handshakes_with_cookies() {
     let pod = Forwarding::new();
@@ -310,7 +310,8 @@ fn handshakes_with_cookies() {
     assert!(pod.all_echo(&old));
 }
 
-/// Who knows or guesses a stand-in, and has a route there, does not come to the proxy by it.
+/// A client that knows or guesses a stand-in, and has a route there, does not reach the proxy with
+/// it.
 #[test]
 fn stand_ins_cannot_be_dialled_from_beyond() {
     let pod = Forwarding::new();
@@ -325,7 +326,7 @@ fn stand_ins_cannot_be_dialled_from_beyond() {
     assert_eq!(pod.dial_all(), captured());
 }
 
-/// Nor by an interface that is not watched.
+/// Nor through an interface without our programs.
 #[test]
 fn stand_ins_are_refused_where_nothing_watches() {
     let pod = Forwarding::new();
@@ -336,25 +337,25 @@ fn stand_ins_are_refused_where_nothing_watches() {
     assert_eq!(kind, Some(ErrorKind::ConnectionRefused));
 }
 
-/// What becomes of dialling, if it fails.
+/// The errno of a failed dial.
 fn try_dial(netns: &Netns, to: SocketAddr) -> Option<ErrorKind> {
     let dial = || Ok(TcpStream::connect_timeout(&to, LONG_ENOUGH).err());
     let error = netns.enter(dial).expect("a network namespace");
     error.map(|error| error.kind())
 }
 
-/// The local end of a line of `/proc/net/tcp`, if it is a stand-in for what comes from beyond.
+/// The local end of a line of `/proc/net/tcp`, if it is a stand-in for a forwarded connection.
 fn stand_in(line: &str) -> Option<SocketAddr> {
     let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
-    // Printed as a number of this machine's byte order.
+    // Printed as a number in this machine's byte order.
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.to_ne_bytes());
     let port = u16::from_str_radix(port, 16).ok()?;
     let is_beyond = address.octets()[0] == 0 && address.octets()[1] & 0xfe == 128;
     is_beyond.then(|| (address, port).into())
 }
 
-/// TCP in fragments and behind IPv6's extension headers is not forwarded, whatever its port: it could
-/// not be told what it is.
+/// TCP in fragments and behind IPv6's extension headers is not forwarded, whatever its port: it
+/// could not be classified.
 #[test]
 fn tcp_in_disguise_is_not_forwarded() {
     let pod = Forwarding::new();
@@ -381,8 +382,8 @@ fn tcp_in_disguise_is_not_forwarded() {
     }
 }
 
-/// A tag of VLAN 0 only bears a priority: the kernel takes it off, and the packet is the interface's
-/// own. Behind two of them nobody could look.
+/// A tag of VLAN 0 has only a priority: the kernel removes it, and the packet is the interface's
+/// own. Behind two of them no hook could parse the packet.
 #[test]
 fn priority_tags_hide_nothing() {
     let pod = Forwarding::new();
@@ -409,7 +410,7 @@ fn priority_tags_hide_nothing() {
     let inner = tag();
     assert_eq!(arrive(), [false; 2], "two tags");
     drop(outer);
-    // The neighbours did not hear each other either, and ask again once a second.
+    // The neighbours did not receive each other's requests either, and retry once a second.
     wait_until("one tag again", || Ok(arrive() == [true; 2])).expect("an excluded port");
     assert_eq!(dial_out().as_slice(), &captured()[..2]);
     pod.lab.detach().expect("detached");
@@ -426,7 +427,7 @@ const SEGMENT: [u8; 32] = [
     0, 0, 0, 0, 0, 0, 0,
 ];
 
-/// A packet from 172.17.0.2 to 10.2.0.9, or a fragment of it: `fragment` is as in its header.
+/// A packet from 172.17.0.2 to 10.2.0.9, or a fragment of it: `fragment` is the header's field.
 fn v4_packet(fragment: u16, payload: &[u8]) -> Vec<u8> {
     // The kernel fills in the length and the checksum.
     let mut packet = vec![0x45, 0, 0, 0, 0, 7];
@@ -472,7 +473,7 @@ fn datagrams_pass() {
         let (length, from) = server_socket.recv_from(&mut buffer).expect("a datagram");
         assert_eq!(&buffer[..length], b"question");
         server_socket.send_to(b"answer", from).expect("sent");
-        let (length, from) = client.recv_from(&mut buffer).expect("an answer");
+        let (length, from) = client.recv_from(&mut buffer).expect("a response");
         assert_eq!(
             (&buffer[..length], from.to_string().as_str()),
             (&b"answer"[..], server)
@@ -480,12 +481,12 @@ fn datagrams_pass() {
     }
 }
 
-/// A proxy whose neighbour is not known asks for it in its own name.
+/// A proxy whose neighbour is unknown resolves it with its own address.
 #[test]
 fn neighbours_are_asked_in_the_interfaces_name() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
-    // A neighbour that is as strict as it can be.
+    // A neighbour with the strictest settings.
     for name in ["all", "eth0"] {
         let name = format!("net.ipv4.conf.{name}.rp_filter");
         pod.netns.sysctl(&name, "1").expect("a sysctl");
@@ -501,7 +502,7 @@ fn neighbours_are_asked_in_the_interfaces_name() {
     assert!(echoes(&pod.inner, socket).expect("an echo"));
 }
 
-/// What somebody else has on the same interfaces stays, and does not shut us out.
+/// Another program on the same interfaces stays, and does not exclude Interceptor.
 #[test]
 fn other_peoples_filters_stay() {
     let pod = Forwarding::new();
@@ -534,7 +535,7 @@ fn other_peoples_programs_go_on_running() {
     }
 }
 
-/// Docker's rules: connections that go out of the bridge's network get the pod's address.
+/// Docker's rules: outgoing connections of the bridge's network get the pod's address.
 #[test]
 fn beside_masquerading() {
     let pod = Forwarding::new();

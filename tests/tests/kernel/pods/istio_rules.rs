@@ -1,4 +1,4 @@
-//! Istio's rules in a pod are known, by whatever they were written.
+//! Istio's rules in a pod are recognized, whatever program wrote them.
 
 use ::interceptor::netns::istio_rules;
 use interceptor_testkit::{
@@ -10,7 +10,7 @@ use interceptor_testkit::{
     settings::{Mode, Settings},
 };
 
-/// As Istio's native rules begin.
+/// The start of Istio's native rules.
 const BY_NFT: &str = "
 table inet istio-proxy-nat {
     chain output {
@@ -23,7 +23,7 @@ table inet istio-proxy-nat {
 }
 ";
 
-/// What other people have, in tables and chains of the same kinds.
+/// Other programs' rules, in tables and chains of the same kinds.
 const OTHERS: &str = "
 * nat
 -N DOCKER
@@ -38,7 +38,7 @@ fn fed(netns: &Netns, program: &str, arguments: &[&str], input: &str) {
 }
 
 fn are_in(netns: &Netns) -> bool {
-    netns.enter(istio_rules::are_here).expect("an answer")
+    netns.enter(istio_rules::are_here).expect("a response")
 }
 
 fn script(mode: Mode, family: Family) -> String {
@@ -79,10 +79,10 @@ fn other_peoples_rules_are_not_taken_for_istios() {
 
 fn others_in(netns: &Netns) -> String {
     let others = netns.enter(istio_rules::others);
-    others.expect("an answer").join("\n")
+    others.expect("a response").join("\n")
 }
 
-/// `iptables-restore`'s input, and what is said of it, in the family's name (`FAMILY`).
+/// Input of `iptables-restore`, and its description, with the family's name (`FAMILY`).
 const MATTERS: [(&str, &str); 4] = [
     (
         "* filter\n:INPUT DROP\nCOMMIT\n",
@@ -102,7 +102,7 @@ const MATTERS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Tables that are there, and what acts alike beside Istio's rules.
+/// Existing tables, and rules that do not conflict with Istio's.
 const NO_MATTER: &str = "
 * filter
 :INPUT ACCEPT
@@ -144,7 +144,7 @@ fn rules_of_others_that_act_otherwise_are_found() {
     assert!(others.contains("policy drop of inet fw in)"), "{others}");
 }
 
-/// To ask iptables-legacy's part of the kernel for a table makes it.
+/// Querying a table of iptables-legacy creates it in the kernel.
 #[test]
 fn looking_changes_nothing() {
     let netns = Netns::new("pod", None).expect("a netns");
@@ -156,7 +156,7 @@ fn looking_changes_nothing() {
     ]
     .map(|(program, arguments)| {
         let output = netns.enter(|| run(bounded(program).args(arguments), ""));
-        output.expect("told")
+        output.expect("output")
     });
     assert_eq!((tables.as_str(), rules.as_str()), ("", ""));
 }

@@ -1,4 +1,4 @@
-//! A proxy that comes and goes.
+//! A proxy that starts and stops.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn without_a_proxy_everything_is_refused() {
     }
 }
 
-/// The proxy's process ends, by a signal, with connections open.
+/// The proxy's process exits, by a signal, with open connections.
 #[test]
 fn a_proxy_that_dies_is_refused_until_the_next_listens() {
     let lab = attached();
@@ -86,7 +86,7 @@ fn the_last_of_many_listeners_is_found() {
     }
 }
 
-/// Of more listeners than there are slots the oldest and the newest are known, and each of them alone
+/// Of more listeners than slots the oldest and the newest are found, and each of them alone
 /// receives connections.
 #[test]
 fn of_too_many_listeners_the_oldest_and_the_newest_are_found() {
@@ -108,8 +108,8 @@ fn of_too_many_listeners_the_oldest_and_the_newest_are_found() {
     assert_eq!(response(), "ECONNREFUSED");
 }
 
-/// What a pod listens on takes the room of no other pod, and not that of its own proxy: a listener on
-/// an address that no look-up asks for is not noted, and the others share the pod's slots.
+/// A pod's listeners use no slots of other pods, nor those of its own proxy: a listener on an
+/// address that no lookup requests is not recorded, and the others share the pod's slots.
 #[test]
 fn a_crowd_of_listeners_keeps_no_proxy_from_being_found() {
     const KINDS: usize = 5;
@@ -157,8 +157,8 @@ fn proxy_outside(lab: &Lab) -> Actor {
     proxy
 }
 
-/// A listener that opened while no hook saw it is found when the pod is attached at a cgroup that has
-/// it.
+/// A listener that opened without running a hook is found when the pod is attached at a cgroup that
+/// contains it.
 #[test]
 fn attaching_at_another_cgroup_finds_unseen_listeners() {
     let lab = Lab::new().expect("a lab");
@@ -170,8 +170,8 @@ fn attaching_at_another_cgroup_finds_unseen_listeners() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
 
-/// The same when nothing has changed but the process's cgroup. (Its sockets stay in the cgroup that
-/// they were made in: `SO_ORIGINAL_DST` has no answer.)
+/// The same when only the process's cgroup has changed. (Its sockets stay in the cgroup that they
+/// were created in: `SO_ORIGINAL_DST` is not available.)
 #[test]
 fn attaching_again_finds_listeners_that_no_hook_has_seen() {
     let lab = Lab::new().expect("a lab");
@@ -193,8 +193,8 @@ fn attaching_again_finds_listeners_that_no_hook_has_seen() {
     );
 }
 
-/// The new listeners open before the old ones close, over and over: more of them in all than there
-/// is room for at once.
+/// The new listeners open before the old ones close, repeatedly: more of them in total than the
+/// slots.
 #[test]
 fn hot_restarts_never_lose_the_proxy() {
     const WORKERS: usize = 50;
@@ -247,7 +247,7 @@ fn a_socket_that_listens_again_is_found_again() {
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
 }
 
-/// The new policy counts for the proxy that comes up under it.
+/// The new policy applies to the proxy that starts under it.
 #[test]
 fn a_policy_is_replaced_while_the_proxy_is_down() {
     let lab = attached();

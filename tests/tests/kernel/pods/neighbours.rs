@@ -11,7 +11,7 @@ use interceptor_testkit::{
     world::{Bind, serve},
 };
 
-/// A pod whose proxy has a name of its own.
+/// A pod whose proxy has its own name.
 fn pod(proxy: &str) -> (Lab, Actor) {
     let lab = Lab::new().expect("a lab");
     let proxy = start_proxy(&lab, proxy);
@@ -43,7 +43,7 @@ fn each_of_several_pods_has_its_own_proxy() {
     for (lab, _) in &pods {
         lab.attach(STOCK).expect("attached");
     }
-    // Each destination is known in every pod by now, when it is dialled for the second time.
+    // Each destination has a stand-in in every pod by now, when it is dialled for the second time.
     for _ in 0..2 {
         for (name, (lab, _)) in names.iter().zip(&pods) {
             assert_eq!(lab.dial_all().expect("dials"), all_captured_by(name));
@@ -61,7 +61,7 @@ fn each_of_several_pods_has_its_own_proxy() {
     assert_eq!(last.dial_all().expect("dials"), all_captured_by(names[2]));
 }
 
-/// Settings are each pod's own.
+/// Each pod has its own settings.
 #[test]
 fn pods_have_settings_of_their_own() {
     let (one, _proxy) = pod("proxy-a");
@@ -91,7 +91,7 @@ fn pods_have_settings_of_their_own() {
     assert_eq!(inbound, ["server:8080", "proxy-b:15006 for 10.1.0.2:8080"]);
 }
 
-/// What an outsider below the attached cgroup gets: who answers, names, options, protocols.
+/// The observations of an outsider below the attached cgroup: servers, names, options, protocols.
 fn observe_outsider(outsider: &Actor) -> Result<Vec<String>> {
     let mut observed = Vec::new();
     let dials = [
@@ -150,7 +150,7 @@ fn a_namespace_without_a_policy_is_as_if_we_were_not_there() {
     assert!(before[0][0].ends_with("remote:80"), "{before:#?}");
     lab.attach(&[]).expect("attached");
     assert_eq!(observe(), before);
-    // With what comes to the pod captured, one answer is another.
+    // With inbound capture of the pod, one observation changes.
     lab.attach(STOCK).expect("replaced");
     let captured = "10.1.0.2:8080: proxy:15006 for 10.1.0.2:8080";
     for (now, before) in observe().iter().zip(&before) {

@@ -1,4 +1,4 @@
-//! Other people's programs on the same cgroups and in the same network namespace.
+//! Other vendors' programs on the same cgroups and in the same network namespace.
 
 use std::fs::File;
 
@@ -8,8 +8,8 @@ use interceptor_testkit::{
     lab::{Lab, STOCK, all_captured, all_direct, call},
 };
 
-/// How often these run is up to who calls what. (Who asks a socket for its names depends on which
-/// of the servers answers, so those are not among them.)
+/// The number of their runs depends only on the calls. (The calls for a socket's names depend on
+/// the server that responds, so those are not among them.)
 const COUNTABLE: [AttachType; 4] = [
     AttachType::Connect4,
     AttachType::Connect6,
@@ -21,7 +21,7 @@ fn load(attach_type: AttachType) -> Program {
     Program::load("foreign", attach_type, Action::CountOnly).expect("a program")
 }
 
-/// Makes calls of every kind. They are the same each time.
+/// Makes calls of every kind, the same each time.
 fn make_calls(lab: &Lab) -> Vec<String> {
     let responses = lab.dial_all().expect("dials");
     let (socket, _) = call(&lab.app, "10.2.0.9:80").expect("a call");
@@ -40,7 +40,7 @@ fn make_calls(lab: &Lab) -> Vec<String> {
     responses
 }
 
-/// How often each program has run since it was last asked.
+/// The runs of each program since the last call.
 fn runs_of(programs: &[Program], work: impl FnOnce()) -> Vec<u64> {
     let runs = || programs.iter().map(|program| program.runs().unwrap());
     let before: Vec<_> = runs().collect();
@@ -51,7 +51,7 @@ fn runs_of(programs: &[Program], work: impl FnOnce()) -> Vec<u64> {
         .collect()
 }
 
-/// Each goes on running as often as without us, whoever was first.
+/// Each continues to run as often as without us, whichever was first.
 #[test]
 fn foreign_programs_on_our_cgroup_go_on_running() {
     let lab = Lab::new().expect("a lab");
@@ -85,7 +85,7 @@ fn foreign_programs_on_our_cgroup_go_on_running() {
     assert_eq!(after_us, without_us);
 }
 
-/// A program that is asked for names after us is asked for the originals.
+/// A program that runs after ours for names gets the originals.
 #[test]
 fn foreign_programs_that_are_asked_for_names_go_on_running() {
     let lab = Lab::new().expect("a lab");
@@ -103,7 +103,7 @@ fn foreign_programs_that_are_asked_for_names_go_on_running() {
     assert!(!runs.contains(&0), "{runs:?}");
 }
 
-/// In a cgroup below ours even one that is alone there runs beside us.
+/// In a cgroup below ours even an exclusive one runs together with ours.
 #[test]
 fn a_foreign_program_below_our_cgroup_runs_beside_us() {
     let lab = Lab::new().expect("a lab");
@@ -117,12 +117,12 @@ fn a_foreign_program_below_our_cgroup_runs_beside_us() {
             assert_eq!(lab.dial_all().expect("dials"), all_captured());
         });
         program[0].detach(&below).expect("detached");
-        // The app's one connection by IPv4; by a mapped address it is IPv6's.
+        // The app's only IPv4 connection; with a mapped address it is IPv6's.
         assert_eq!(runs, [1], "{mode:?}");
     }
 }
 
-/// Whoever sets or clears the callback flags of all sockets does not make us leak.
+/// A program that sets or clears the callback flags of all sockets does not cause leaks.
 #[test]
 fn a_foreign_sockops_program_may_set_and_clear_flags() {
     let lab = Lab::new().expect("a lab");
@@ -153,7 +153,7 @@ fn a_foreign_sockops_program_may_set_and_clear_flags() {
     }
 }
 
-/// A foreign program that lets everything go on does, before and after us.
+/// A foreign program that passes everything runs before and after ours.
 #[test]
 fn a_foreign_sk_lookup_program_goes_on_running() {
     let lab = Lab::new().expect("a lab");

@@ -1,4 +1,4 @@
-//! Pods attached where a node's are: at kubepods, at the root above it, and at their own cgroup.
+//! Pods attached as on a node: at kubepods, at the root above it, and at their own cgroup.
 
 use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -47,7 +47,8 @@ fn settings(flags: &[&str], loopback: &str) -> Settings {
     parsed.expect("settings").settings
 }
 
-/// The lab's cgroup is the root, its `pod` is kubepods, and what the pod is in as well.
+/// The lab's cgroup is the root, its `pod` is kubepods, and the cgroup of the pod's processes as
+/// well.
 fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
     let hierarchy = Hierarchy::find()?;
     let open = |path: &Path| Cgroup::open(&hierarchy, Some(path));
@@ -66,7 +67,7 @@ fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
     })
 }
 
-/// What Cilium and Calico do at the root: clients of a service connect to a backend of it.
+/// Cilium's and Calico's programs at the root: clients of a service connect to a backend of it.
 fn load_balancer() -> Program {
     let octets = |text: &str| match text.parse() {
         Ok(SocketAddr::V4(v4)) => v4.ip().octets(),
@@ -79,7 +80,7 @@ fn load_balancer() -> Program {
     Program::load("balancer", AttachType::Connect4, action).expect("a program")
 }
 
-/// A socket of the pod that was made elsewhere.
+/// A socket of the pod that was created elsewhere.
 fn stranger(lab: &Lab) -> Actor {
     let cgroup = lab.cgroup.child("elsewhere").expect("a cgroup");
     Actor::start("app", APP, lab.pod.namespace(), Some(&cgroup)).expect("an actor")
@@ -94,7 +95,7 @@ fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
         .attach(lab.cgroup.path(), Mode::Multiple)
         .expect("attached");
     assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), "remote:80");
-    // At the root alone, the balancer has been there before us.
+    // At the root, the balancer has run before ours.
     lab.attach(STOCK).expect("attached");
     let behind = format!("proxy:15001 for {BACKEND}");
     assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), behind);
@@ -104,17 +105,18 @@ fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let before = format!("proxy:15001 for {SERVICE}");
     assert_eq!(lab.dial(Caller::App, SERVICE).expect("a dial"), before);
     assert_eq!(lab.dial_all().expect("dials"), all_captured());
-    // The proxy's own connection goes where the balancer takes it.
+    // The proxy's own connection reaches the balancer's destination.
     assert_eq!(
         dial(&lab.proxy, SERVICE).expect("a dial"),
         "remote:80",
         "the proxy"
     );
-    // A socket that is not below kubepods is seen at the root.
+    // A socket that is not below kubepods is handled at the root.
     assert_eq!(dial(&stranger(&lab), SERVICE).expect("a dial"), behind);
 }
 
-/// What the first program has captured the second leaves as it is, whatever counts as loopback.
+/// A connection that the first program has captured is unchanged by the second, whatever counts as
+/// loopback.
 #[test]
 fn what_both_programs_see_is_captured_once() {
     let lab = Lab::new().expect("a lab");
@@ -134,7 +136,7 @@ fn what_both_programs_see_is_captured_once() {
     }
 }
 
-/// So it is with datagrams, of a socket that asks several servers too.
+/// The same for datagrams, also of a socket that queries several servers.
 #[test]
 fn a_query_that_both_programs_see_is_captured_once() {
     let lab = Lab::new().expect("a lab");
@@ -164,7 +166,7 @@ fn a_query_that_both_programs_see_is_captured_once() {
     }
 }
 
-/// Nobody else pays for a pod's proxy.
+/// Only the pod's own sockets pay for its proxy.
 #[test]
 fn the_proxy_is_served_in_the_pods_own_cgroup() {
     let lab = Lab::new().expect("a lab");
@@ -189,7 +191,7 @@ fn the_proxy_is_served_in_the_pods_own_cgroup() {
     assert_eq!(serving(&pod), 0);
 }
 
-/// A new sandbox of the same pod: kubelet has made its cgroup anew.
+/// A new sandbox of the same pod: kubelet has created its cgroup again.
 #[test]
 fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     let lab = Lab::new().expect("a lab");
@@ -206,7 +208,7 @@ fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
     let new = fs::metadata(&pod).expect("a cgroup").ino();
     assert!(pins::links_of_cgroup(old).expect("links").is_empty());
     assert!(!pins::links_of_cgroup(new).expect("links").is_empty());
-    // A socket made there is asked there.
+    // A socket created there is handled there.
     let user = interceptor_testkit::users::PROXY;
     let proxy = Actor::start("proxy", user, lab.pod.namespace(), Some(&pod)).expect("a proxy");
     serve(&proxy, Bind::V4_WILDCARD, 15001).expect("a listener");

@@ -1,4 +1,4 @@
-//! Stand-ins, dialled by somebody or running out.
+//! Stand-ins that are dialled directly, or used up.
 
 use interceptor_testkit::{
     actor::{
@@ -10,7 +10,7 @@ use interceptor_testkit::{
     users::{APP, PROXY},
 };
 
-/// How many a pod has at once.
+/// The number that a pod has at once.
 const STAND_INS: u32 = 16384;
 
 #[test]
@@ -34,7 +34,7 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
         }
         assert_eq!(dial(format!("127.255.255.254:{port}")), "ECONNREFUSED");
     }
-    // Somebody else's pod has not allotted it.
+    // Another pod has not allocated it.
     let other = Lab::new().expect("another lab");
     other.start_proxy().expect("a proxy");
     other.attach(STOCK).expect("attached");
@@ -43,8 +43,8 @@ fn a_stand_in_reaches_only_what_it_stands_for() {
     assert_eq!(elsewhere.expect("a dial"), "ECONNREFUSED");
 }
 
-/// The IPv6 range is local to the pod, so that a neighbour can send to it: not even what is
-/// allotted takes it to the proxy, while it does take the app there.
+/// The IPv6 range is local to the pod, so that a neighbour can send to it: not even an allocated
+/// one connects it to the proxy, while it does connect the app.
 #[test]
 fn a_neighbour_that_dials_a_stand_in_is_refused() {
     let lab = Lab::new().expect("a lab");
@@ -60,7 +60,8 @@ fn a_neighbour_that_dials_a_stand_in_is_refused() {
     assert_eq!(from_outside, "ECONNREFUSED");
 }
 
-/// Detached, the range is loopback like the rest; attached again, nothing of before is known.
+/// After a detach, the range is loopback like the rest; after another attach, no earlier stand-in
+/// is known.
 #[test]
 fn a_stand_in_means_nothing_after_detach() {
     let lab = Lab::new().expect("a lab");
@@ -93,7 +94,7 @@ fn original(proxy: &Actor, socket: Handle) -> Reply {
     proxy.call(&request).expect("a reply")
 }
 
-/// The oldest are forgotten, and say so; the newest are known.
+/// The oldest are evicted, and a lookup reports that; the newest are known.
 #[test]
 fn more_destinations_than_stand_ins() {
     const FIRST: &str = "10.64.0.0:80";
@@ -126,7 +127,7 @@ fn more_destinations_than_stand_ins() {
             rounds: 1,
         };
         let dialler = Dialler::start(APP, &lab.pod, &cgroup, &plan).expect("a dialler");
-        let responses = dialler.finish().expect("answers");
+        let responses = dialler.finish().expect("outcomes");
         assert_eq!(responses.names(), ["proxy:15001"], "{responses:?}");
         assert_eq!(responses.dials(), destinations);
     };
@@ -135,7 +136,7 @@ fn more_destinations_than_stand_ins() {
     dial_new("10.65.0.0:80", 1);
     let forgotten = Reply::Error("ENOENT".to_owned());
     assert_eq!(original(&lab.proxy, oldest), forgotten);
-    // Both ends of it go on, and its destination is allotted anew.
+    // Both ends of it survive, and its destination is allocated again.
     assert_eq!(
         lab.dial(Caller::App, "10.63.0.1:80").expect("a dial"),
         "proxy:15001 for 10.63.0.1:80"
@@ -149,5 +150,5 @@ fn more_destinations_than_stand_ins() {
         })
         .expect("sent");
     let received = lab.proxy.must(&Request::ReceiveLine { socket: oldest });
-    assert_eq!(received.expect("heard"), Reply::Data("hello".to_owned()));
+    assert_eq!(received.expect("a line"), Reply::Data("hello".to_owned()));
 }

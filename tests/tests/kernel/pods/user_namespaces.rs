@@ -1,4 +1,4 @@
-//! A pod with a user namespace of its own (`hostUsers: false`), beside iptables.
+//! A pod with a user namespace (`hostUsers: false`), compared with iptables.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use interceptor_testkit::{
     world::{Bind, serve},
 };
 
-/// Where the pod's IDs begin, as the machine names them.
+/// The first of the pod's IDs on the machine.
 const FIRST: u32 = 100_000;
 
 const RULES: [&str; 2] = [
@@ -49,7 +49,7 @@ impl Drop for Pod {
 /// A process that holds a user and a network namespace, for a while.
 fn hold() -> Result<Child> {
     let mut command = bounded("unshare");
-    // Foreground: the process is the one that is killed.
+    // Foreground: so that the process itself is killed.
     let command = command.args(["--user", "--net", "sleep", "60"]);
     let child = command.stdin(Stdio::null()).spawn()?;
     Ok(child)
@@ -118,7 +118,7 @@ impl Pod {
         let proxy = start("proxy", FIRST + 1337)?;
         serve(&proxy, Bind::V4_WILDCARD, 15001)?;
         Ok(Self {
-            // The app, the proxy, and somebody from outside who has the proxy's number there.
+            // The app, the proxy, and an outside process with the proxy's ID there.
             actors: [
                 start("app", FIRST + 1000)?,
                 start("proxy", FIRST + 1337)?,
@@ -146,7 +146,7 @@ impl Pod {
         command
     }
 
-    /// Root of the pod, who alone may name owners there (`owner_check`).
+    /// Root of the pod, the only user that may name owners there (`owner_check`).
     fn iptables(&self, arguments: &str) -> Result<()> {
         let inside = self.path.iter().nth(2).context("a process")?;
         let namespace = |kind: &str| {
@@ -173,8 +173,8 @@ impl Pod {
     }
 }
 
-/// `xt_owner` takes the numbers of its rules for those of the user namespace that the network
-/// namespace belongs to: so do we.
+/// `xt_owner` interprets the IDs of its rules in the user namespace that owns the network
+/// namespace: Interceptor does the same.
 #[test]
 fn owners_are_those_of_the_pods_user_namespace() {
     let pod = Pod::new().expect("a pod");
@@ -193,7 +193,7 @@ fn owners_are_those_of_the_pods_user_namespace() {
     let _proxy = &pod.proxy;
 }
 
-/// iptables refuses such a rule (`owner_check`); so do we, and change nothing.
+/// iptables refuses such a rule (`owner_check`); Interceptor does so too, and changes nothing.
 #[test]
 fn an_owner_without_a_mapping_in_the_user_namespace_is_refused() {
     let pod = Pod::new().expect("a pod");

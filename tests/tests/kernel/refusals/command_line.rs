@@ -1,10 +1,10 @@
-//! Values that cannot be.
+//! Invalid values.
 
 use interceptor_testkit::{command::bounded, interceptor};
 
 use crate::refusals::{FAILED, GRAMMAR, Subjects};
 
-/// Flags with a value that is refused, and what must be said: the flag, the value, what is allowed.
+/// Flags with an invalid value, and the words of the error: the flag, the value, what is allowed.
 const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
     ("-p", "0", &["--envoy-port", "\"0\"", "1 to 65535"]),
     ("-p", "65536", &["--envoy-port", "65536", "1 to 65535"]),
@@ -138,7 +138,7 @@ const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
         "xtables",
         &["--force-iptables-binary", "xtables", "legacy and nft"],
     ),
-    // What older releases had.
+    // Flags of older releases.
     (
         "--restore-format=true",
         "",
@@ -175,7 +175,7 @@ fn a_setting_that_cannot_be_is_named_with_what_is_allowed() {
         let glued = format!("{flag}={value}");
         let arguments: Vec<&str> = match (flag.contains('='), flag.starts_with("--")) {
             (true, _) => vec![flag],
-            // A value that begins with a dash is only a value where it is glued on.
+            // A value that starts with a dash is a value only in `--flag=value`.
             (false, _) if value.starts_with('-') => vec![&glued],
             (false, _) => vec![flag, value],
         };
@@ -183,7 +183,7 @@ fn a_setting_that_cannot_be_is_named_with_what_is_allowed() {
     }
 }
 
-/// One wrong item spoils a list, and the good ones around it are not blamed.
+/// One wrong item of a list is named, and the good ones around it are not.
 #[test]
 fn the_wrong_item_of_a_list_is_named() {
     let subjects = Subjects::new();
@@ -205,7 +205,7 @@ fn too_many_owners_are_refused() {
     }
 }
 
-/// A path does not tell whose resolv.conf it is.
+/// A path does not identify the process whose resolv.conf applies.
 #[test]
 fn dns_of_a_namespace_without_a_process_needs_a_resolv_conf() {
     let subjects = Subjects::new();

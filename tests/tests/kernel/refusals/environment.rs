@@ -1,4 +1,4 @@
-//! Values that cannot be, from the environment: the variable is named.
+//! Invalid values in the environment: the variable is named.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
@@ -6,7 +6,7 @@ use interceptor_testkit::lab::Lab;
 
 use crate::refusals::{FAILED, Subjects};
 
-/// Each variable with a bad value, and the flag that it stands for or what is allowed.
+/// Each variable with a bad value, and its flag or what is allowed.
 const BAD_VARIABLES: [(&str, &str, &str); 17] = [
     ("INBOUND_CAPTURE_PORT", "99999", "--inbound-capture-port"),
     ("PROXY_UID", "nobody-has-this", "--proxy-uid"),
@@ -57,7 +57,7 @@ const BAD_VARIABLES: [(&str, &str, &str); 17] = [
 ];
 
 fn attach_with(lab: &Lab, variable: &str, value: impl AsRef<OsStr>) -> std::process::Command {
-    // The inbound exclusions are looked at only where all ports are captured.
+    // The inbound exclusions are checked only where all ports are captured.
     let flags: &[&str] = match variable {
         "ISTIO_LOCAL_EXCLUDE_PORTS" => &["-b", "*"],
         _ => &[],
@@ -77,7 +77,7 @@ fn a_bad_variable_is_named() {
     }
 }
 
-/// What is not even text is not the same as nothing.
+/// A value that is not UTF-8 is not the same as none.
 #[test]
 fn a_variable_that_is_not_text_is_named() {
     let subjects = Subjects::new();
@@ -88,7 +88,7 @@ fn a_variable_that_is_not_text_is_named() {
     }
 }
 
-/// A flag wins over its variable, whose value then does not matter.
+/// A flag precedes its variable, whose value then does not matter.
 #[test]
 fn a_bad_variable_behind_a_flag_does_not_matter() {
     let subjects = Subjects::new();

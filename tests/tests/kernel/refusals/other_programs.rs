@@ -1,4 +1,4 @@
-//! Programs of other people that shut us out, or that we would shut out, are named.
+//! Other vendors' programs that exclude ours, or that ours would exclude, are named.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use interceptor_testkit::{
 use crate::refusals::{FAILED, Subjects, expect_refusal};
 
 /// A foreign program at `foreign`, attached as `mode`: an attach at `cgroup` is refused and names
-/// it; when it is gone, the attach succeeds.
+/// it; after it is detached, the attach succeeds.
 #[track_caller]
 fn expect_named(lab: &Lab, attach_type: AttachType, mode: Mode, foreign: &Path, cgroup: &Path) {
     let program = Program::load("foreign_one", attach_type, Action::CountOnly).expect("a program");
@@ -44,7 +44,7 @@ fn a_program_that_is_alone_on_a_cgroup_above_is_named() {
     let subjects = Subjects::new();
     for attach_type in AttachType::IN_CGROUPS {
         for lab in subjects.both() {
-            // Where the captured pod is attached, nobody else can be alone.
+            // Where the captured pod is attached, no other program can be exclusive.
             let above = lab.cgroup.child("above").expect("a cgroup");
             let below = lab.cgroup.child("above/below/further").expect("a cgroup");
             if lab.cookie() == subjects.captured.cookie() {
@@ -67,7 +67,7 @@ fn move_pod(lab: &Lab, to: &Path) {
     }
 }
 
-/// The kernel would let us in, and switch the other program off for all that is below us.
+/// The kernel would permit ours, and disable the other program for everything below.
 #[test]
 fn a_program_above_that_we_would_override_is_named() {
     let lab = Lab::new().expect("a lab");

@@ -1,4 +1,4 @@
-//! Network namespaces and cgroups that cannot be.
+//! Invalid network namespaces and cgroups.
 
 use std::{
     fs,
@@ -17,13 +17,13 @@ use interceptor_testkit::{
 
 use crate::refusals::{FAILED, GRAMMAR, Subjects, expect_refusal};
 
-/// The biggest process ID that Linux gives is below it.
+/// Above Linux's maximum process ID.
 const NO_PROCESS: &str = "4194305";
 
 /// Commands that need a network namespace.
 const VERBS: [&str; 4] = ["attach", "run", "detach", "status"];
 
-/// The subjects are not concerned; and yet nothing of theirs may change.
+/// The subjects are not named; nothing of theirs may change either.
 #[track_caller]
 fn refuse_netns(subjects: &Subjects, netns: &str, code: i32, words: &[&str]) {
     for verb in VERBS {
@@ -89,7 +89,7 @@ fn the_hosts_namespace_is_refused() {
     }
 }
 
-/// istio-iptables looks for an address too.
+/// istio-iptables requires an address too.
 #[test]
 fn a_pod_without_addresses_is_refused() {
     let lab = Lab::new().expect("a lab");
@@ -145,7 +145,7 @@ fn a_cgroup_that_is_none_is_named() {
     }
 }
 
-/// Where cgroups of version 1 are mounted, on machines that have both.
+/// The mount point of cgroup version 1, on machines that have both.
 fn version1_cgroups() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     mounts
@@ -156,7 +156,7 @@ fn version1_cgroups() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The captured pod stays captured where it was.
+/// The captured pod stays captured at its attach point.
 #[test]
 fn a_cgroup_missing_a_process_is_refused_and_names_it() {
     let subjects = Subjects::new();
@@ -176,7 +176,7 @@ fn a_cgroup_missing_a_process_is_refused_and_names_it() {
     subjects.expect_unchanged();
 }
 
-/// A cgroup whose name only begins like the pod's is another one.
+/// A cgroup whose name only starts like the pod's is another one.
 #[test]
 fn a_cgroup_with_a_longer_name_is_another_one() {
     let subjects = Subjects::new();
@@ -193,7 +193,7 @@ fn a_cgroup_with_a_longer_name_is_another_one() {
     }
 }
 
-/// Many are left out: some are named, the others counted.
+/// Many processes are left out: some are named, the others counted.
 #[test]
 fn of_many_processes_left_out_some_are_named() {
     let lab = Lab::new().expect("a lab");

@@ -1,4 +1,4 @@
-//! Surroundings in which an attach would not last, or capture nothing.
+//! Environments in which an attach would not last, or capture nothing.
 
 use std::process::Command;
 
@@ -11,8 +11,8 @@ use interceptor_testkit::{
 
 use crate::refusals::{FAILED, Subjects};
 
-/// `interceptor attach` for `lab`, after `prelude` in a shell that `wrapper` starts: it finds the
-/// pod at `$POD`, its cgroup at `$CGROUP`.
+/// `interceptor attach` for `lab`, after `prelude` in a shell that `wrapper` starts: the pod is at
+/// `$POD`, its cgroup at `$CGROUP`.
 fn attach_in(lab: &Lab, wrapper: &[&str], prelude: &str, flags: &str) -> Command {
     let mut command = bounded(wrapper[0]);
     command.args(&wrapper[1..]);
@@ -58,7 +58,7 @@ fn root_of_a_user_namespace_is_refused() {
     });
 }
 
-/// What istio-init has is not enough, and what is missing is said.
+/// istio-init's capabilities are not sufficient, and the missing ones are named.
 #[test]
 fn root_without_the_capabilities_is_refused() {
     let subjects = Subjects::new();
@@ -100,7 +100,7 @@ fn no_cgroup2_is_refused() {
     });
 }
 
-/// The host's own bpffs is as good in a mount namespace of one's own.
+/// The host's own bpffs in another mount namespace is sufficient.
 #[test]
 fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
     let lab = Lab::new().expect("a lab");
@@ -109,13 +109,13 @@ fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
     assert!(!lab.traces().expect("traces").links.is_empty());
 }
 
-/// What is pinned in a container goes with the container.
+/// Pins in a container are deleted with the container.
 #[test]
 fn a_nested_pid_namespace_is_refused() {
     let subjects = Subjects::new();
     let nested = ["unshare", "--pid", "--fork", "--mount-proc"];
     subjects.refuse(FAILED, &["/sys/fs/bpf", "private"], |lab| {
-        // The pod's processes have no numbers in there; a descriptor has.
+        // The pod's processes have no PIDs in there; a descriptor works.
         let mut command = bounded("sh");
         command.args(["-c", "exec 9<\"$POD\"; exec \"$@\"", "sh"]);
         command.args(nested).arg(interceptor::binary());
@@ -127,7 +127,7 @@ fn a_nested_pid_namespace_is_refused() {
     });
 }
 
-/// A cgroup namespace whose root is the pod's cgroup, with a mount that shows no more.
+/// A cgroup namespace whose root is the pod's cgroup, with a mount of that root.
 const CGROUP_NAMESPACE: &str = "echo $$ > \"$CGROUP/cgroup.procs\"
     exec unshare --cgroup --mount --propagation private sh -c 'set -e
         umount \"$MOUNT\" || true
@@ -136,7 +136,7 @@ const CGROUP_NAMESPACE: &str = "echo $$ > \"$CGROUP/cgroup.procs\"
 
 fn attach_in_cgroup_namespace(lab: &Lab, flags: &[&str]) -> Command {
     let mut command = attach_in(lab, &["env"], "", "");
-    // The prelude ends in an exec of what follows it.
+    // The prelude ends with an exec of the rest.
     let flags = flags.join(" ");
     let script = format!("{CGROUP_NAMESPACE} \"$INTERCEPTOR\" attach --netns \"$POD\" {flags}");
     command = {
@@ -159,7 +159,7 @@ fn the_root_of_a_cgroup_namespace_is_refused() {
     subjects.refuse(FAILED, &words, |lab| attach_in_cgroup_namespace(lab, &[]));
 }
 
-/// Named, it is a cgroup like others: one that must not leave out a process of the pod.
+/// If named, it is a cgroup like others, which must contain all processes of the pod.
 #[test]
 fn a_cgroup_namespace_root_missing_a_process_is_refused() {
     let subjects = Subjects::new();

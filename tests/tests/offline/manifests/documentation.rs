@@ -1,4 +1,4 @@
-//! Each right and mount says why it is there, beside it and in `docs/deploy.md`.
+//! Each privilege and mount has its reason in a comment and in `docs/deploy.md`.
 
 use interceptor_ebpf::{Reason, Refusal};
 
@@ -15,7 +15,7 @@ fn line_before(line: &str) -> String {
     lines[at.unwrap_or_else(|| panic!("no `{line}` in {DAEMONSET}")) - 1].to_owned()
 }
 
-/// The row of a table in the document that is about `name`.
+/// The table row of the document about `name`.
 fn row(name: &str) -> Option<String> {
     let document = source(DOCUMENT);
     let start = format!("| `{name}` |");

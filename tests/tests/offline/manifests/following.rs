@@ -1,5 +1,5 @@
-//! Who follows the documents literally ends with pods that can start: the files that they have one
-//! write are written, and what they have one apply is rendered.
+//! Following the documents literally results in pods that can start: their files can be written,
+//! and their directories can be rendered and applied.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -15,7 +15,7 @@ use super::source;
 
 const DOCUMENTS: [&str; 2] = ["docs/deploy.md", "README.md"];
 
-/// The fenced blocks of a document: what stands behind the first fence, and the lines.
+/// The fenced blocks of a document: the info string, and the lines.
 fn blocks(document: &str) -> Vec<(String, Vec<String>)> {
     let text = source(document);
     let mut blocks = Vec::new();
@@ -48,7 +48,7 @@ fn commands(document: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// A copy of the repository's `deploy/` with the files that docs/deploy.md has one write.
+/// A copy of the repository's `deploy/` with the files of docs/deploy.md.
 fn followed() -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     let mut copying = Command::new("cp");
@@ -71,7 +71,7 @@ fn followed() -> TempDir {
     copy
 }
 
-/// The directories that a document has one give to `kubectl VERB -k`.
+/// The directories of a document's commands `kubectl VERB -k`.
 fn directories(document: &str, verb: &str) -> BTreeSet<String> {
     let given = commands(document).into_iter().filter_map(|command| {
         let words: Vec<_> = command.iter().map(String::as_str).collect();
@@ -83,7 +83,7 @@ fn directories(document: &str, verb: &str) -> BTreeSet<String> {
     given.collect()
 }
 
-/// The image that a document has one push.
+/// The image of a document's push command.
 fn pushed(document: &str) -> String {
     let to = commands(document).into_iter().find_map(|command| {
         let last = command.last()?.strip_prefix("docker://")?.to_owned();
@@ -96,7 +96,7 @@ fn rendered(at: &Path, directory: &str) -> Vec<Value> {
     render_at(&at.join(directory)).unwrap_or_else(|error| panic!("{directory}: {error:#}"))
 }
 
-/// The pods that the objects make.
+/// The pods of the objects.
 fn pods(objects: &[Value]) -> Vec<PodSpec> {
     let made = objects.iter().filter_map(|object| {
         let kind = object["kind"].as_str()?;
@@ -114,7 +114,10 @@ fn what_is_applied_runs_the_image_that_was_pushed() {
     for document in DOCUMENTS {
         let image = pushed(document);
         let applied = directories(document, "apply");
-        assert!(!applied.is_empty(), "{document} applies nothing");
+        assert!(
+            !applied.is_empty(),
+            "{document} has no command that applies anything"
+        );
         for directory in applied {
             let pods = pods(&rendered(copy.path(), &directory));
             assert!(!pods.is_empty(), "{document}: {directory}");
@@ -134,7 +137,8 @@ fn what_is_deleted_is_what_was_applied() {
         let directories = directories("docs/deploy.md", verb);
         assert_eq!(directories, BTreeSet::from(expected), "{verb}");
     }
-    // Without it, kubectl ends with an error when the DaemonSet is gone already, and does not wait.
+    // Without it, kubectl exits with an error when the DaemonSet is deleted already, and does not
+    // wait.
     for command in commands("docs/deploy.md") {
         if command.starts_with(&["kubectl".to_owned(), "delete".to_owned()]) {
             assert!(
@@ -145,7 +149,7 @@ fn what_is_deleted_is_what_was_applied() {
     }
 }
 
-/// What else the commands name.
+/// The other objects of the commands.
 #[test]
 fn the_commands_name_what_is_rendered() {
     let copy = followed();
@@ -171,7 +175,7 @@ fn the_commands_name_what_is_rendered() {
     assert_eq!(pod.node_name.as_deref(), Some("name-of-the-node"));
 }
 
-/// The values that an overlay of one's own sets reach the agent, and stay immutable.
+/// The values of a custom overlay reach the agent, and stay immutable.
 #[test]
 fn an_overlay_of_ones_own_sets_values() {
     let copy = followed();

@@ -1,4 +1,4 @@
-//! What names what: labels, accounts, volumes, the image.
+//! References between objects: labels, accounts, volumes, the image.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ fn everything_is_in_the_namespace_that_is_made() {
         assert_eq!(namespaces[0]["metadata"]["name"], NAMESPACE);
         for object in &rendered.objects {
             let kind = object["kind"].as_str().unwrap();
-            // Istio's definition of a network is in that namespace too, for the pods of all.
+            // Istio's network definition is in that namespace too, for all pods.
             if kind == "NetworkAttachmentDefinition" {
                 assert_eq!(object["metadata"]["namespace"], "default");
             } else if kind != "Namespace" && !kind.starts_with("Cluster") {
@@ -44,7 +44,7 @@ fn everything_is_in_the_namespace_that_is_made() {
     }
 }
 
-/// The agent's namespace may be being deleted, and admits nothing then.
+/// The agent's namespace may be terminating, and then accepts nothing.
 #[test]
 fn the_uninstalling_jobs_have_a_namespace_of_their_own() {
     for example in ["examples/uninstall", "examples/uninstall-now"] {
@@ -59,7 +59,7 @@ fn the_uninstalling_jobs_have_a_namespace_of_their_own() {
     }
 }
 
-/// Who a role is given to.
+/// The subjects of a role.
 fn subjects(rendered: &Rendered) -> Vec<Subject> {
     let cluster = rendered.typed::<ClusterRoleBinding>("ClusterRoleBinding");
     let own = rendered.typed::<RoleBinding>("RoleBinding");
@@ -82,8 +82,8 @@ fn roles_are_given_to_the_agents_account_and_to_nobody_else() {
     }
 }
 
-/// A volume that nothing mounts is a right that nothing needs, and two mounts at one place are what
-/// a patch makes that replaces none.
+/// A volume without a mount is an unneeded privilege, and two mounts at one path result from a
+/// patch that replaces none.
 #[test]
 fn every_volume_is_mounted_once() {
     for rendered in Rendered::platforms() {
@@ -101,7 +101,7 @@ fn every_volume_is_mounted_once() {
     }
 }
 
-/// Its name has the hash of the values, so that new values are taken up.
+/// Its name has the hash of the values, so that new values restart the pods.
 #[test]
 fn the_agent_reads_the_values_that_are_rendered_with_it() {
     for rendered in Rendered::platforms() {

@@ -1,4 +1,4 @@
-//! The rights: enough, and no more.
+//! The privileges: sufficient, and minimal.
 
 use std::{
     fs::{self, Permissions},
@@ -25,7 +25,7 @@ fn security_context(rendered: &Rendered) -> SecurityContext {
     rendered.agent().security_context.unwrap()
 }
 
-/// What is added to none.
+/// The capabilities that are added to none.
 pub(super) fn capabilities(context: &SecurityContext) -> Vec<String> {
     let capabilities = context.capabilities.clone().unwrap();
     assert_eq!(capabilities.drop.unwrap(), ["ALL"]);
@@ -43,7 +43,7 @@ fn no_platform_adds_privileges_or_capabilities() {
     }
 }
 
-/// `setpriv` leaves a program these and no others, as a runtime does.
+/// `setpriv` leaves a program exactly these, as a runtime does.
 fn with_capabilities(capabilities: &[String], command: &Command) -> Command {
     let added = capabilities
         .iter()
@@ -82,7 +82,7 @@ fn the_daemonsets_capabilities_are_enough_to_capture_a_pod() {
     assert_eq!(lab.dial_all().unwrap(), lab::all_direct());
 }
 
-/// `DAC_OVERRIDE` is for the host's folders, which are root's here.
+/// `DAC_OVERRIDE` is for the host's directories, which are root's here.
 #[test]
 fn without_any_one_of_them_attaching_is_refused_by_its_name() {
     let capabilities = capabilities(&security_context(Rendered::base()));
@@ -101,7 +101,7 @@ fn uninstalling(example: &str) -> SecurityContext {
     containers.remove(0).security_context.unwrap()
 }
 
-/// A node's folders of CNI, with our plugin in them, which only their owner may write.
+/// The CNI directories of a node, with our plugin in them, writable only by their owner.
 fn installed_for(owner: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -120,7 +120,7 @@ fn installed_for(owner: u32) -> tempfile::TempDir {
         fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
         chown(at(name), Some(owner), Some(owner)).unwrap();
     }
-    // Through which the way leads.
+    // The directories on the path.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     dir
 }
@@ -173,8 +173,8 @@ fn rules(rendered: &Rendered) -> Vec<String> {
     rules
 }
 
-/// kustomize appends a hash to the name of a generated `ConfigMap`, and replaces that name wherever a
-/// role has it in `resourceNames`, whatever resource the role means.
+/// kustomize appends a hash to the name of a generated `ConfigMap`, and replaces that name in every
+/// role's `resourceNames`, whatever resource the role refers to.
 #[test]
 fn every_object_that_a_role_names_is_rendered_under_that_name() {
     for rendered in Rendered::platforms() {
@@ -221,7 +221,7 @@ fn the_agent_may_ask_and_tell_but_change_nothing() {
     }
 }
 
-/// What it may do more where a component is used.
+/// The additional permissions of a component.
 fn added_by(example: &str) -> Vec<String> {
     let base = rules(Rendered::base());
     let mut added = rules(&Rendered::of(example));

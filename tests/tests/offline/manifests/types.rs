@@ -1,4 +1,4 @@
-//! Every object is what Kubernetes takes, and has no field that it does not know.
+//! Every object is valid for Kubernetes, and has no unknown field.
 
 use k8s_openapi::{
     api::{
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Rendered;
 
-/// Multus' own; the specification is left out where the network is a file on the node.
+/// Multus' own type; the specification is omitted where the network is a file on the node.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct NetworkAttachmentDefinition {
@@ -23,7 +23,7 @@ struct NetworkAttachmentDefinition {
     metadata: ObjectMeta,
 }
 
-/// What is left of an object when its type has read and written it.
+/// An object after parsing and serializing with its type.
 fn through<T: Serialize + DeserializeOwned>(object: &Value) -> Value {
     let typed: T = serde_json::from_value(object.clone())
         .unwrap_or_else(|error| panic!("{}: {error}", object["metadata"]["name"]));
@@ -59,7 +59,7 @@ fn check(rendered: &Rendered) {
         assert_eq!(
             &through_its_type(object),
             object,
-            "{}: {name}: left, what Kubernetes understands; right, what is written",
+            "{}: {name}: left, as Kubernetes parses it; right, as written",
             rendered.dir
         );
     }

@@ -11,7 +11,7 @@ fn values(rendered: &Rendered) -> BTreeMap<String, String> {
     rendered.only::<ConfigMap>("ConfigMap").data.unwrap()
 }
 
-/// The values that the agent's container reads, and whether it starts without one.
+/// The values that the agent's container reads, and whether each is optional.
 fn read(rendered: &Rendered) -> BTreeMap<String, bool> {
     let references = rendered.agent().env.unwrap().into_iter();
     references
@@ -42,8 +42,8 @@ fn every_value_that_the_agent_must_have_is_there() {
     }
 }
 
-/// kubelet asks the API server for a mutable `ConfigMap` each time that a container starts, and an agent
-/// that restarts during an outage would wait for its end (`CreateContainerConfigError`).
+/// kubelet requests a mutable `ConfigMap` from the API server at each start of a container, and an
+/// agent that restarts during an outage would wait for its end (`CreateContainerConfigError`).
 #[test]
 fn an_agent_starts_without_the_api_server() {
     let examples = ["examples/taint", "examples/live-annotations"].map(Rendered::of);
@@ -86,7 +86,7 @@ fn uninstall_knows_every_variable_that_it_is_given() {
     }
 }
 
-/// And no other: a value that takes a right is set where the right is given.
+/// And no other: a value that requires a privilege is set where the privilege is granted.
 #[test]
 fn a_component_sets_its_value() {
     for (example, value) in [
@@ -99,8 +99,8 @@ fn a_component_sets_its_value() {
     }
 }
 
-/// Where each platform has plugins and their configuration: those of Istio's profiles, and k3s' new
-/// place for plugins.
+/// The directories of plugins and their configuration on each platform: those of Istio's profiles,
+/// and k3s' new directory of plugins.
 #[test]
 fn the_platforms_folders_are_theirs() {
     let mut found = BTreeMap::new();
@@ -151,7 +151,7 @@ fn the_platforms_folders_are_theirs() {
     assert_eq!(found, BTreeMap::from(expected));
 }
 
-/// What only some nodes need, and the base does not set.
+/// Values that only some nodes need, and the base does not set.
 #[test]
 fn overlays_set_what_their_nodes_need() {
     for rendered in Rendered::platforms() {

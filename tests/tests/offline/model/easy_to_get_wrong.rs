@@ -1,4 +1,5 @@
-//! What is easy to get wrong about istio-iptables, each with the verdict that both must give.
+//! Properties of istio-iptables that are easy to get wrong, each with the verdict that both must
+//! have.
 
 use interceptor_ebpf::Transport;
 use interceptor_testkit::settings::{Dns, Mode, Settings};
@@ -9,7 +10,7 @@ const REMOTE: &str = "10.2.0.9";
 const OWN: &str = "10.1.0.2";
 const APP: Option<(u32, u32)> = Some((1000, 1000));
 
-/// A connection that the pod sends over TCP: by `lo` if it is to the pod itself.
+/// A connection that the pod sends over TCP: on `lo` if its destination is the pod itself.
 fn sent(owner: Option<(u32, u32)>, to: &str, port: u16) -> Connection {
     let is_own = to == OWN || to.starts_with("127.");
     Connection {
@@ -211,7 +212,7 @@ fn localhost_is_one_address() {
     assert_captured(&Settings::default(), &rows);
 }
 
-/// What leaves the pod's traffic to itself alone goes if *any* loopback CIDR is included.
+/// The rules that pass the pod's traffic to itself are omitted if *any* loopback CIDR is included.
 #[test]
 fn a_loopback_cidr_captures_the_apps_calls_to_localhost() {
     let settings = Settings {

@@ -1,4 +1,4 @@
-//! Connections at random, as the facts that a verdict can hang on.
+//! Random connections, as the facts that determine a verdict.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use proptest::{
     strategy::{Just, Strategy},
 };
 
-/// The interfaces there are.
+/// The interfaces.
 pub(crate) const INTERFACES: [&str; 4] = [LOOPBACK, "eth0", "eth1", "net7"];
 
 /// A connection's first packet.
@@ -24,7 +24,7 @@ pub(crate) struct Connection {
     pub(crate) port: u16,
     pub(crate) interface: &'static str,
     pub(crate) owner: Option<(u32, u32)>,
-    /// Whether it has the mark of the settings, which nothing has that comes from outside.
+    /// Whether it has the mark of the settings, which no packet from outside has.
     pub(crate) is_marked: bool,
 }
 
@@ -80,7 +80,8 @@ pub(crate) fn connections() -> impl Strategy<Value = Connection> {
     )
         .prop_map(
             |(is_inbound, transport, (source, destination), port, interface, owner, is_marked)| {
-                // Only TCP that comes in is ever looked at, and what comes in by `lo` was sent.
+                // Only inbound TCP is ever evaluated, and packets that arrive on `lo` were sent by
+                // the pod.
                 let (transport, interface) = match (is_inbound, interface) {
                     (true, LOOPBACK) => (Transport::Tcp, "eth0"),
                     (true, interface) => (Transport::Tcp, interface),
@@ -112,7 +113,7 @@ fn v4() -> impl Strategy<Value = IpAddr> {
 
 fn v6() -> impl Strategy<Value = IpAddr> {
     let known = select(&V6[..]).prop_map(parse);
-    // No packet of IPv6 has a mapped address.
+    // No IPv6 packet has a mapped address.
     let any = any::<[u16; 8]>().prop_map(|mut words| {
         words[0] |= 1;
         IpAddr::from(words)
@@ -125,7 +126,7 @@ fn parse(text: &str) -> IpAddr {
 }
 
 impl Connection {
-    /// It as rules see it.
+    /// The packet in the form of the rules' model.
     pub(crate) fn packet(&self, tproxy_mark: u32) -> Packet<'_> {
         Packet {
             protocol: match self.transport {

@@ -1,4 +1,4 @@
-//! The product's side: flags parsed, compiled, and looked up in memory.
+//! The product's side: flags are parsed, compiled, and looked up in memory.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +24,7 @@ use crate::model::flow::{Connection, INTERFACES};
 
 const POLICY: u32 = 7;
 
-/// Settings as the product has them in force.
+/// The product's compiled settings.
 pub(crate) struct Product {
     policy: Policy,
     lists: InMemory,
@@ -144,10 +144,10 @@ fn network(settings: &Settings) -> PodNetwork {
     }
 }
 
-/// What the maps hold.
+/// The maps' contents.
 struct InMemory {
     ports: Vec<(PortPageKey, PortPage)>,
-    /// The longest first.
+    /// The longest prefix first.
     prefixes: Vec<(u128, u32, PrefixFlags)>,
     groups: HashSet<u32>,
 }

@@ -1,4 +1,4 @@
-//! Sockets that go around `connect(2)`, options that name the destination, and what others have in
+//! Sockets that bypass `connect(2)`, options that name the destination, and other rules in
 //! iptables.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -18,7 +18,7 @@ use super::dial;
 
 const FAR: &str = "10.2.0.9:80";
 
-/// What is seen in each world.
+/// Compares an observation with the expected text in each world.
 #[track_caller]
 fn expect(setup: &Setup, record: impl Fn(&World) -> String, iptables: &str, interceptor: &str) {
     for (mechanism, expected) in [
@@ -47,14 +47,15 @@ fn dial_with(world: &World, option: SocketOption, to: &str) -> String {
         .must(&Request::Set { socket, option })
         .expect("the option");
     let connected = actor.call(&Request::Connect { socket, address });
-    if let Reply::Error(errno) = connected.expect("an answer") {
+    if let Reply::Error(errno) = connected.expect("a response") {
         return errno;
     }
     format!("{:?}", actor.call(&Request::ReceiveLine { socket }))
 }
 
-/// Behind iptables a captured connection of a socket that is bound to an interface has nowhere to go:
-/// localhost is not there. Here the SYN would leave for the stand-in by that interface.
+/// Behind iptables a captured connection of a socket that is bound to an interface has no route:
+/// localhost is not on that interface. Here the SYN would leave for the stand-in through that
+/// interface.
 #[test]
 fn a_socket_bound_to_an_interface_is_refused_only_here() {
     let destinations = [
@@ -92,7 +93,7 @@ fn send_syn(from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
     Ok(())
 }
 
-/// How many packets a rule of the chain INPUT has seen, its only one.
+/// The number of packets that the only rule of the chain INPUT has counted.
 fn observed(netns: &Netns) -> Result<u64> {
     let table = iptables(netns, "-nvxL INPUT");
     let rule = table.lines().nth(2).context("a rule")?;
@@ -108,7 +109,7 @@ fn raw_ip_packets_are_redirected_only_by_iptables() {
         iptables(world.peer(), "-A INPUT -p tcp --sport 40404");
         let sent = world.pod().enter(|| send_syn(from, to));
         sent.expect("a packet");
-        // Whatever was sent before that has arrived.
+        // All packets sent before have arrived.
         let dialled = dial(world, Role::Proxy, FAR);
         assert!(dialled.contains("remote:80"), "{dialled}");
         let observed = observed(world.peer()).expect("a count");
@@ -127,7 +128,7 @@ fn a_nat_rule_before_istios_wins_only_behind_iptables() {
     expect(&Setup::default(), dialled, "remote:443", "proxy:15001");
 }
 
-/// What comes in is 15006 by the time that the chain INPUT sees it.
+/// An inbound connection has the port 15006 when the chain INPUT gets it.
 #[test]
 fn filter_rules_see_the_apps_port_here_and_not_15006() {
     let dropped = |world: &World| {
@@ -143,7 +144,7 @@ fn filter_rules_see_the_apps_port_here_and_not_15006() {
     expect(&Setup::default(), only_15006, "proxy:15006", "EINPROGRESS");
 }
 
-/// What goes out is 127.0.0.1:15001 by the time that the chain OUTPUT sees it.
+/// An outbound connection has the destination 127.0.0.1:15001 when the chain OUTPUT gets it.
 #[test]
 fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
     let only_15001 = |world: &World| {
@@ -158,7 +159,7 @@ fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
     expect(&Setup::default(), only_15001, "proxy:15001", "EINPROGRESS");
 }
 
-/// An interface that comes after the attach.
+/// An interface that is created after the attach.
 #[test]
 fn interface_names_are_resolved_at_the_next_attach_here() {
     let setup = Setup::with(Settings {
@@ -175,7 +176,7 @@ fn interface_names_are_resolved_at_the_next_attach_here() {
         dial(world, Role::App, "10.7.0.1:80")
     };
     expect(&setup, dialled, "remote:80", "proxy:15001");
-    // The next attach is that of other settings, too.
+    // The next attach has other settings, too.
     let mut world = World::new(Mechanism::Interceptor, &setup).expect("a world");
     assert!(dialled(&world).contains("proxy:15001"));
     world.set(&setup.settings).expect("attached again");
@@ -183,8 +184,8 @@ fn interface_names_are_resolved_at_the_next_attach_here() {
     assert!(response.contains("remote:80"), "{response}");
 }
 
-/// The key is the destination's: behind iptables the proxy is sent signed segments, which it has no
-/// key for.
+/// The key is the destination's: behind iptables the proxy gets signed segments, for which it has
+/// no key.
 #[test]
 fn a_tcp_md5_key_for_the_destination_is_not_used_here() {
     let dialled = |world: &World| dial_with(world, SocketOption::Md5Key(address(FAR)), FAR);
@@ -197,8 +198,8 @@ fn with_dontroute_a_stand_in_is_reachable_only_here() {
     expect(&Setup::default(), dialled, "ENETUNREACH", "proxy:15001");
 }
 
-/// The kernel leaves the length what the caller gave. A BPF program is shown one page of the buffer, and
-/// cannot set a length beyond that.
+/// The kernel does not change the length of the caller. A BPF program gets one page of the buffer,
+/// and cannot set a length beyond that.
 #[test]
 fn original_destination_length_in_a_buffer_above_a_page() {
     const LENGTH: usize = 8192;
@@ -219,7 +220,7 @@ fn original_destination_length_in_a_buffer_above_a_page() {
     expect(&Setup::default(), record, "length: 8192", "length: 16");
 }
 
-/// The passthrough address is on `lo`, and IPv6 delivers what comes from outside for it.
+/// The passthrough address is on `lo`, and IPv6 delivers packets from outside for it.
 #[test]
 fn a_neighbour_reaches_the_passthrough_address_only_here() {
     let record = |world: &World| {

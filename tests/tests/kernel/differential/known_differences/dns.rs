@@ -1,4 +1,4 @@
-//! What is not equal about DNS.
+//! Known differences of DNS.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use interceptor_testkit::{
     world::{Mechanism, Role, Setup, World},
 };
 
-/// Behind iptables, then here.
+/// The world behind iptables, then Interceptor's.
 fn both() -> [World; 2] {
     let setup = Setup {
         dns: true,
@@ -31,7 +31,7 @@ fn app(world: &World) -> &Actor {
     world.actor(Role::App).expect("an actor")
 }
 
-/// A UDP socket of the app, bound if `from` says so.
+/// A UDP socket of the app, bound to `from` if given.
 fn socket(world: &World, family: Family, from: Option<&str>) -> Handle {
     let socket = app(world).socket(family, Protocol::Udp).expect("a socket");
     if let Some(from) = from {
@@ -66,7 +66,7 @@ fn connect(world: &World, socket: Handle, to: &str) -> Result<(), String> {
     call(world, &Request::Connect { socket, address }).map(drop)
 }
 
-/// What somebody answers, and from where.
+/// A server's reply, and its source.
 fn receive(world: &World, socket: Handle) -> Result<(IdentityReply, SocketAddr), String> {
     let peek = false;
     let Reply::Datagrams(datagrams) = call(world, &Request::ReceiveFrom { socket, peek })? else {
@@ -75,11 +75,11 @@ fn receive(world: &World, socket: Handle) -> Result<(IdentityReply, SocketAddr),
     let [Datagram { data, sender }] = datagrams.as_slice() else {
         return Err(format!("{datagrams:?}"));
     };
-    let response = serde_json::from_str(data).expect("an answer");
+    let response = serde_json::from_str(data).expect("a response");
     Ok((response, *sender))
 }
 
-/// Asks over a connected socket.
+/// Queries with a connected socket.
 fn query_connected(
     world: &World,
     socket: Handle,
@@ -91,7 +91,7 @@ fn query_connected(
     receive(world, socket)
 }
 
-/// Asks over a socket that is not connected.
+/// Queries with an unconnected socket.
 fn query_unconnected(
     world: &World,
     socket: Handle,
@@ -115,8 +115,8 @@ fn local_name(world: &World, socket: Handle) -> SocketAddr {
     }
 }
 
-/// The kernel's word that nobody listens has no place in conntrack's zones: behind iptables it is
-/// lost, and a resolver waits until it gives up.
+/// The kernel's ICMP error of a port without a listener has no place in conntrack's zones: behind
+/// iptables it is lost, and a resolver waits until its timeout.
 #[test]
 fn without_a_dns_agent_a_connected_socket_is_refused() {
     for (world, expected) in both().iter().zip(["silence", "ECONNREFUSED"]) {
@@ -127,7 +127,7 @@ fn without_a_dns_agent_a_connected_socket_is_refused() {
     }
 }
 
-/// The agent's answer goes to port 53, and the rules take it for a query of the proxy's.
+/// The agent's response is sent to port 53, and the rules treat it as a query of the proxy's.
 #[test]
 fn a_query_from_port_53_gets_a_reply_only_here() {
     const SERVER: &str = "10.96.0.10:53";
@@ -135,7 +135,7 @@ fn a_query_from_port_53_gets_a_reply_only_here() {
     let [behind_iptables, captured] = both();
     let from = Some("10.1.0.3:53");
     let bound = socket(&behind_iptables, Family::V4, from);
-    let (_, sender) = query_unconnected(&behind_iptables, bound, SERVER).expect("an answer");
+    let (_, sender) = query_unconnected(&behind_iptables, bound, SERVER).expect("a response");
     assert_eq!(sender, address("127.0.0.1:15053"));
     let bound = socket(&captured, Family::V4, from);
     let received = query_unconnected(&captured, bound, SERVER);
@@ -147,19 +147,20 @@ fn a_query_from_port_53_gets_a_reply_only_here() {
 fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
     for (world, observed) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
         let socket = socket(world, Family::V4, Some("0.0.0.0:4053"));
-        let (response, _) = query_connected(world, socket, "10.96.0.10:53").expect("an answer");
+        let (response, _) = query_connected(world, socket, "10.96.0.10:53").expect("a response");
         assert_eq!(response.peer, observed);
         assert_eq!(local_name(world, socket), address("10.1.0.2:4053"));
     }
 }
 
-/// Both tell one server's queries from another's: conntrack by the port, Interceptor by the address.
+/// Both distinguish one server's queries from another's: conntrack by the port, Interceptor by the
+/// address.
 #[test]
 fn the_dns_agent_sees_another_address_per_server() {
     let observed = both().map(|world| {
         let socket = socket(&world, Family::V4, Some("0.0.0.0:4053"));
-        query_unconnected(&world, socket, "10.96.0.10:53").expect("an answer");
-        let (response, _) = query_unconnected(&world, socket, "10.2.0.9:53").expect("an answer");
+        query_unconnected(&world, socket, "10.96.0.10:53").expect("a response");
+        let (response, _) = query_unconnected(&world, socket, "10.2.0.9:53").expect("a response");
         address(&response.peer)
     });
     let [behind_iptables, here] = observed;
@@ -169,7 +170,7 @@ fn the_dns_agent_sees_another_address_per_server() {
     assert_eq!(here.port(), 4053);
 }
 
-/// Nothing that comes to another address than its own reaches it.
+/// No packet to another address than its own reaches the socket.
 #[test]
 fn a_bound_sockets_replies_all_name_its_last_server() {
     let [behind_iptables, captured] = both();
@@ -178,7 +179,7 @@ fn a_bound_sockets_replies_all_name_its_last_server() {
         for server in ["10.96.0.10:53", "10.2.0.9:53"] {
             send_to(world, socket, server).expect("sent");
         }
-        let mut received = [0; 2].map(|_| receive(world, socket).expect("an answer").1);
+        let mut received = [0; 2].map(|_| receive(world, socket).expect("a response").1);
         received.sort();
         received.map(|sender| sender.to_string())
     };
@@ -186,7 +187,7 @@ fn a_bound_sockets_replies_all_name_its_last_server() {
     assert_eq!(senders(&captured), ["10.2.0.9:53", "10.2.0.9:53"]);
 }
 
-/// For connect to choose a port comes before routing, and our refusal before both.
+/// connect(2) selects a port before it routes, and Interceptor refuses before both.
 #[test]
 fn a_connect_without_a_route_binds_no_port_here() {
     for (world, has_port) in both().iter().zip([true, false]) {
@@ -197,26 +198,26 @@ fn a_connect_without_a_route_binds_no_port_here() {
     }
 }
 
-/// What we have bound, the dissolution of a connection leaves bound, until the socket connects
-/// again; and a socket that was once bound to IPv6 speaks no IPv4 any more.
+/// After Interceptor has bound a socket, disconnecting leaves it bound until it connects again; and
+/// a socket that was once bound to IPv6 cannot use IPv4 any more.
 #[test]
 fn a_dissolved_socket_keeps_the_address_that_it_was_given() {
     for (world, is_here) in both().iter().zip([false, true]) {
         let v4 = socket(world, Family::V4, None);
-        query_connected(world, v4, "10.96.0.10:53").expect("an answer");
+        query_connected(world, v4, "10.96.0.10:53").expect("a response");
         call(world, &Request::Disconnect { socket: v4 }).expect("dissolved");
         let name = local_name(world, v4).ip();
         assert_eq!(name.is_unspecified(), !is_here, "{name}");
 
         let v6 = socket(world, Family::V6, None);
-        query_connected(world, v6, "[fd00:96::10]:53").expect("an answer");
+        query_connected(world, v6, "[fd00:96::10]:53").expect("a response");
         call(world, &Request::Disconnect { socket: v6 }).expect("dissolved");
         let mapped = query_connected(world, v6, "[::ffff:10.96.0.10]:53");
         assert_eq!(mapped.is_err(), is_here, "{mapped:?}");
     }
 }
 
-/// Queries to many at once, which DNS has no use for.
+/// Queries to many servers at once, which DNS does not use.
 #[test]
 fn multicast_and_broadcast_to_port_53() {
     let [behind_iptables, captured] = both();
@@ -225,14 +226,14 @@ fn multicast_and_broadcast_to_port_53() {
         query_connected(world, socket, to).map(|(response, _)| response)
     };
     let multicast = [&behind_iptables, &captured].map(|world| {
-        let response = query(world, "224.0.0.1:53").expect("an answer");
+        let response = query(world, "224.0.0.1:53").expect("a response");
         address(&response.peer).ip().to_string()
     });
     assert_eq!(multicast, ["10.1.0.2", "127.0.0.1"]);
     let all = "255.255.255.255:53";
     assert_eq!(query(&behind_iptables, all).unwrap_err(), "EACCES");
     assert_eq!(
-        query(&captured, all).expect("an answer").server,
+        query(&captured, all).expect("a response").server,
         "agent:15053"
     );
     let subnet = "10.1.0.255:53";
@@ -253,7 +254,7 @@ fn link_local_servers_get_a_reply_only_here() {
     }
 }
 
-/// iptables' REDIRECT looks for localhost by way of the interface, where it has no route.
+/// iptables' REDIRECT looks for localhost on the interface, where it has no route.
 #[test]
 fn a_socket_bound_to_an_interface_gets_a_reply_only_here() {
     for (world, is_here) in both().iter().zip([false, true]) {
@@ -272,7 +273,7 @@ fn a_socket_bound_to_an_interface_gets_a_reply_only_here() {
     }
 }
 
-/// IPv6 has no route to the server by way of the interface. Whether there is one no hook can ask.
+/// IPv6 has no route to the server through the interface. No hook can check whether there is one.
 #[test]
 fn an_interface_without_a_route_to_the_server() {
     const SERVER: &str = "[fd00:96::10]:53";
@@ -315,8 +316,8 @@ fn connected_sockets_that_share_a_port_hear_each_others_answers() {
     }
 }
 
-/// Conntrack tells the queries apart by the agent's answers' own ports; here the address tells, which a
-/// socket that is bound to one cannot change.
+/// Conntrack distinguishes the queries by the ports of the agent's responses; Interceptor by the
+/// address, which a socket that is bound to one cannot change.
 #[test]
 fn bound_sockets_with_one_port_share_replies_from_localhost() {
     const SERVER: &str = "10.96.0.10:53";
@@ -336,7 +337,7 @@ fn bound_sockets_with_one_port_share_replies_from_localhost() {
             received
                 .into_iter()
                 .find_map(Result::ok)
-                .expect("an answer")
+                .expect("a response")
                 .1
         };
         (4060..4070).map(of_port).collect()
@@ -348,7 +349,7 @@ fn bound_sockets_with_one_port_share_replies_from_localhost() {
             .iter()
             .all(|sender| *sender == server)
     );
-    // Which of the two gets the answer is the kernel's choice.
+    // The kernel chooses which of the two gets the response.
     let localhost = address("127.0.0.1:15053");
     let received = senders(&captured);
     assert!(received.contains(&localhost), "{received:?}");

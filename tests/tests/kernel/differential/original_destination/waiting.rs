@@ -1,4 +1,4 @@
-//! Clients that wait to be accepted by a proxy that does only what it is told.
+//! Clients that wait to be accepted by a proxy that follows the test's requests only.
 
 use anyhow::Result;
 use interceptor_testkit::{
@@ -10,7 +10,7 @@ use interceptor_testkit::{
     world::{Role, Setup},
 };
 
-/// No proxy but the one that the scenarios make themselves.
+/// No proxy but the one that the scenarios create themselves.
 pub(super) fn manual() -> Setup {
     Setup {
         proxy: &[],
@@ -18,7 +18,7 @@ pub(super) fn manual() -> Setup {
     }
 }
 
-/// Who dials where, and where the proxy listens for it.
+/// A client's role, its destination, and the proxy's listener for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitingDial {
     pub(super) role: Role,
@@ -42,7 +42,7 @@ const fn dial(role: Role, to: &'static str, listener: &'static str) -> WaitingDi
     WaitingDial { role, to, listener }
 }
 
-/// A client that has connected, and a proxy's listener that has not accepted it.
+/// A connected client, and the proxy's listener that has not accepted it.
 pub(super) struct Waiting<'a> {
     pub(super) client: &'a Actor,
     pub(super) socket: Handle,
@@ -71,7 +71,7 @@ impl Waiting<'_> {
         })
     }
 
-    /// One more client of the same listener.
+    /// Another client of the same listener.
     pub(super) fn new_on<'a>(
         run: &mut Run<'a>,
         dial: WaitingDial,
@@ -98,7 +98,7 @@ impl Waiting<'_> {
         self.close()
     }
 
-    /// Accepts and notes everything.
+    /// Accepts and records all observations.
     pub(super) fn accept(&self, run: &mut Run<'_>) -> Result<Option<Handle>> {
         let socket = self.listener;
         let reply = run.perform("accept", self.proxy, &Request::Accept { socket })?;
@@ -109,7 +109,7 @@ impl Waiting<'_> {
         Ok(Some(accepted))
     }
 
-    /// Notes what the proxy sees of an accepted socket; of an inbound one the local name may
+    /// Records the proxy's observations of an accepted socket; the local name of an inbound one may
     /// differ (and is compared where that is done exactly, with the identity servers).
     pub(super) fn record(&self, run: &mut Run<'_>, socket: Handle) -> Result<()> {
         if self.from_outside {
