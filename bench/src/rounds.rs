@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_is_first_as_often() {
+    fn every_subject_is_first_equally_often() {
         let order = RefCell::new(String::new());
         let subjects = ["a", "b", "c"].map(|name| (name.to_owned(), name));
         let rounds = take_turns(3, &subjects, |name| {

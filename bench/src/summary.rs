@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_between_two_numbers_is_on_the_line_between_them() {
+    fn a_quantile_between_two_numbers_is_interpolated() {
         assert!((quantile(&[1.0, 2.0], 0.5) - 1.5).abs() < 1e-9);
         assert!((quantile(&[7.0], 0.99) - 7.0).abs() < 1e-9);
         assert!(quantile(&[], 0.5).abs() < 1e-9);

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_as_many_digits_as_say_something() {
+    fn numbers_have_three_significant_digits() {
         let numbers = [1_234_567.8, 123.4, 12.34, 1.234, 0.012_34, 0.0].map(number);
         assert_eq!(
             numbers,

@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_met() {
+    fn an_unmeasured_target_is_not_met() {
         let targets = judge(&[section(10.0)]);
         assert_eq!(targets[1].verdict, Verdict::NotMeasured);
         assert_eq!(targets.len(), TARGETS.len());

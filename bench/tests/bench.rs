@@ -21,7 +21,7 @@ fn every_contestant_does_what_it_claims() {
 
 /// Interceptor detached, rules flushed: no numbers may result.
 #[test]
-fn a_contestant_that_does_not_capture_is_found_out() {
+fn a_contestant_that_does_not_capture_fails() {
     let _shared = machine::shared().expect("the machine");
     let mut pod = Pod::new(Contestant::Interceptor, &stock()).expect("a pod");
     pod.stop_intercepting();
@@ -34,7 +34,7 @@ fn a_contestant_that_does_not_capture_is_found_out() {
 }
 
 #[test]
-fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
+fn a_run_writes_a_page_with_a_verdict_per_target() {
     let workloads = [Workload::Setup, Workload::Hooks];
     let options = Options {
         scale: Scale::smallest(),
@@ -57,7 +57,7 @@ fn a_run_ends_in_a_page_with_a_verdict_for_every_target() {
 
 /// One destination, 500 ports: an interception has 500 for each destination.
 #[test]
-fn only_the_direct_way_is_short_of_ports_to_many_destinations() {
+fn only_direct_connections_run_out_of_ports() {
     let options = Options {
         scale: Scale::smallest(),
         workloads: vec![Workload::Crowd],

@@ -146,14 +146,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_tells_who_made_it() {
+    fn the_name_contains_the_creators_pid() {
         assert_eq!(creator("interceptor-test-12-3"), Some(12));
         assert_eq!(creator("interceptor-test-x-3"), None);
         assert_eq!(creator("kubepods"), None);
     }
 
     #[test]
-    fn this_process_is_not_gone() {
+    fn this_process_has_not_exited() {
         assert!(!has_exited(process::id()));
         assert!(has_exited(u32::MAX));
     }

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_not_the_default_is_said() {
+    fn only_values_other_than_the_default_are_written() {
         let flags = Settings::default().flags().join(" ");
         let stock = "-u 1337 -g 1337 -b * -d 15090,15021,15020 -i * --dual-stack";
         assert_eq!(flags, stock);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_shown_as_they_are_written() {
+    fn settings_are_displayed_as_source() {
         let settings = Settings {
             proxy_port: 16001,
             mode: Mode::Tproxy,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn dns_servers_are_in_a_file_of_their_own() {
+    fn dns_servers_are_written_to_a_resolv_conf() {
         let settings = Settings {
             dns: Dns::Servers("10.96.0.10,fd00:96::10"),
             ..Settings::default()

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wrk_says_is_understood() {
+    fn the_output_of_wrk_is_parsed() {
         let text = "  Latency Distribution\n     50%  410.00us\n     99%    1.20ms\n\
                     Requests/sec:  36841.11\nTransfer/sec:  1.37MB\n";
         let turn = parse(text).expect("numbers");

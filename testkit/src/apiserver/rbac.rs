@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_rule_names_is_allowed() {
+    fn only_requests_named_by_a_rule_are_allowed() {
         assert!(allowed("list", "/api/v1/pods", ""));
         assert!(allowed("watch", "/api/v1/namespaces/shop/pods", ""));
         assert!(!allowed("get", "/api/v1/namespaces/shop/pods/web", ""));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_holds_for_its_namespace_and_object() {
+    fn a_role_applies_to_its_namespace_and_object() {
         let (own, other) = (
             "/api/v1/namespaces/mesh/serviceaccounts",
             "/api/v1/namespaces/shop/serviceaccounts",

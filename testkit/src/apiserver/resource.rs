@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_kubernetes_own() {
+    fn paths_are_those_of_kubernetes() {
         assert_eq!(parsed("/api/v1/pods"), Some(("Pod", None, None, None)));
         assert_eq!(
             parsed("/api/v1/namespaces/shop/pods/web"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_not_found() {
+    fn an_unsupported_resource_is_not_found() {
         for path in [
             "/",
             "/version",

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_matches_is_selected() {
+    fn only_matching_objects_are_selected() {
         let selector = Selector::parse("spec.nodeName=one,status.phase!=Failed").unwrap();
         let pod = |node, phase| json!({"spec": {"nodeName": node}, "status": {"phase": phase}});
         assert!(selector.matches(&pod("one", "Running")));

@@ -87,7 +87,7 @@ async fn until_watched(server: &ApiServer) {
 }
 
 #[test]
-fn a_watcher_is_told_what_happens_on_its_node() {
+fn a_watcher_gets_the_events_of_its_node() {
     run(async {
         let server = ApiServer::start()?;
         server.put(pod("a", "one"))?;
@@ -107,7 +107,7 @@ fn a_watcher_is_told_what_happens_on_its_node() {
 }
 
 #[test]
-fn what_happens_between_list_and_watch_is_told() {
+fn events_between_list_and_watch_are_delivered() {
     run(async {
         let server = ApiServer::start()?;
         let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));
@@ -121,7 +121,7 @@ fn what_happens_between_list_and_watch_is_told() {
 }
 
 #[test]
-fn a_watch_that_is_cut_off_goes_on_where_it_was() {
+fn a_closed_watch_resumes_at_its_version() {
     run(async {
         let server = ApiServer::start()?;
         let events = watcher(Api::<Pod>::all(client(&server)), config());
@@ -143,7 +143,7 @@ fn a_watch_that_is_cut_off_goes_on_where_it_was() {
 }
 
 #[test]
-fn who_is_told_410_lists_again() {
+fn a_watcher_lists_again_after_410() {
     run(async {
         let server = ApiServer::start()?;
         server.put(pod("a", "one"))?;
@@ -163,7 +163,7 @@ fn who_is_told_410_lists_again() {
 }
 
 #[test]
-fn a_bookmark_is_a_version_to_go_on_from() {
+fn a_watch_can_resume_from_a_bookmark() {
     run(async {
         let server = ApiServer::start()?;
         let pods = Api::<Pod>::all(client(&server));
@@ -198,7 +198,7 @@ fn a_bookmark_is_a_version_to_go_on_from() {
 }
 
 #[test]
-fn lists_come_in_parts_of_one_moment() {
+fn the_parts_of_a_list_have_one_version() {
     run(async {
         let server = ApiServer::start()?;
         for name in ["a", "b", "c"] {
@@ -246,7 +246,7 @@ fn the_token_of_a_list_expires() {
 }
 
 #[test]
-fn lists_can_be_streamed_where_the_server_knows_how() {
+fn lists_can_be_streamed_if_the_server_supports_it() {
     run(async {
         let server = ApiServer::start()?;
         server.put(pod("a", "one"))?;
@@ -304,7 +304,7 @@ fn grant(server: &ApiServer, verbs: &[&str]) -> Result<()> {
 
 /// The real one authorizes a request once, when it starts.
 #[test]
-fn a_watch_goes_on_when_its_rights_are_deleted() {
+fn a_watch_continues_when_its_permissions_are_deleted() {
     run(async {
         let server = ApiServer::start()?;
         grant(&server, &["list", "watch"])?;
@@ -327,7 +327,7 @@ fn a_watch_goes_on_when_its_rights_are_deleted() {
 }
 
 #[test]
-fn what_no_rule_allows_is_forbidden_and_recorded() {
+fn a_request_without_a_rule_is_forbidden_and_recorded() {
     run(async {
         let server = ApiServer::start()?;
         server.put(pod("a", "one"))?;
@@ -348,7 +348,7 @@ fn what_no_rule_allows_is_forbidden_and_recorded() {
 }
 
 #[test]
-fn objects_are_made_and_changed_by_one_at_a_time() {
+fn conflicting_creates_and_patches_fail() {
     run(async { until_changed(&ApiServer::start()?).await });
 }
 
@@ -373,7 +373,7 @@ async fn until_changed(server: &ApiServer) -> Result<()> {
 }
 
 #[test]
-fn a_watch_ends_with_the_server() {
+fn a_watch_is_closed_with_the_server() {
     run(async {
         let server = ApiServer::start()?;
         let mut events = pin!(watcher(Api::<Pod>::all(client(&server)), config()));

@@ -236,7 +236,7 @@ fn transparent_capture() {
 }
 
 #[test]
-fn only_the_first_of_two_uids_is_captured_on_its_way_to_itself() {
+fn only_the_first_of_two_uids_is_captured_to_itself() {
     let settings = Settings {
         uids: "3,4",
         gids: "1,2",
@@ -426,7 +426,7 @@ fn packets_over_lo_meet_both_hooks() {
 }
 
 #[test]
-fn names_and_ranges_are_as_iptables_writes_them() {
+fn names_and_ranges_have_iptables_notation() {
     let settings = Settings {
         uids: "2000-3000",
         excluded_interfaces: "cali+",
@@ -447,7 +447,7 @@ fn names_and_ranges_are_as_iptables_writes_them() {
 
 #[test]
 #[should_panic(expected = "unknown match --suppl-groups")]
-fn what_is_unknown_is_not_skipped() {
+fn an_unknown_match_or_target_panics() {
     let _firewall =
         Firewall::load("* nat\n-A OUTPUT -m owner --suppl-groups x -j RETURN\nCOMMIT\n");
 }

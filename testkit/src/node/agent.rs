@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_how_long_a_pod_took() {
+    fn a_log_line_has_the_duration_of_a_capture() {
         let line = |took| format!("INFO agent: captured pod=shop/web uid=1 netns=/x took={took}");
         assert_eq!(
             captured_in(&line("1.5ms")),

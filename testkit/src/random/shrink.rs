@@ -32,7 +32,7 @@ mod tests {
     use crate::random::runner;
 
     #[test]
-    fn what_fails_is_made_as_simple_as_it_can_be() {
+    fn a_failing_case_is_simplified() {
         let strategy = (0_u32..1000, 0_u32..1000);
         let mut tree = (0..100)
             .filter_map(|index| strategy.new_tree(&mut runner(1, index)).ok())

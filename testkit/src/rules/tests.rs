@@ -63,7 +63,7 @@ fn without_inbound_ports_the_jump_and_later_rules_are_missing() {
 }
 
 #[test]
-fn a_list_of_inbound_ports_makes_the_excluded_ones_moot() {
+fn a_list_of_inbound_ports_disables_the_exclusions() {
     let settings = Settings {
         inbound_ports: "8080,15020",
         ..Settings::default()
@@ -196,7 +196,7 @@ fn tproxy() -> Settings {
 }
 
 #[test]
-fn tproxy_captures_in_mangle_and_knows_no_tunnel_there() {
+fn tproxy_captures_in_mangle_without_a_tunnel_rule() {
     assert_eq!(table(&tproxy(), Family::V4), TPROXY);
 }
 
@@ -232,7 +232,7 @@ fn tproxy_with_a_list_of_ports() {
 }
 
 #[test]
-fn tproxy_without_inbound_ports_has_marks_and_no_way_to_them() {
+fn tproxy_without_inbound_ports_has_marks_but_no_jump() {
     let settings = Settings {
         inbound_ports: "",
         ..tproxy()

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_understood() {
+    fn headers_are_parsed() {
         let report = ProxyReport {
             listener: "15001".to_owned(),
             original: "[fd00:2::9]:80".to_owned(),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn http_is_told_from_the_rest() {
+    fn http_is_recognized() {
         assert!(is_http("GET / HTTP/1.1\r\n"));
         assert!(!is_http("hello\n"));
     }

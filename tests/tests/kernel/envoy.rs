@@ -114,7 +114,7 @@ const TRANSPARENT_CASES: [Case; 6] = [
 const MANY: u32 = 60;
 
 #[test]
-fn http_goes_through_it() -> Result<()> {
+fn http_is_proxied() -> Result<()> {
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
         expect_http(scene)
@@ -122,7 +122,7 @@ fn http_goes_through_it() -> Result<()> {
 }
 
 #[test]
-fn other_protocols_go_through_it() -> Result<()> {
+fn other_protocols_are_proxied() -> Result<()> {
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
         expect(|case| {
@@ -168,7 +168,7 @@ fn a_dead_envoy_refuses_and_its_successor_accepts() -> Result<()> {
 }
 
 #[test]
-fn it_may_run_before_the_interception() -> Result<()> {
+fn envoy_may_start_before_the_interception() -> Result<()> {
     for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
         let mut scene = Scene::new()?;
         scene.start_proxy(&envoy(2)?)?;
@@ -186,7 +186,7 @@ fn it_may_run_before_the_interception() -> Result<()> {
 }
 
 #[test]
-fn with_tproxy_the_app_sees_the_client() -> Result<()> {
+fn with_tproxy_the_app_gets_the_clients_address() -> Result<()> {
     for mechanism in [Mechanism::Iptables, Mechanism::Interceptor] {
         let mut scene = Scene::with(Settings {
             mode: Mode::Tproxy,

@@ -37,7 +37,7 @@ fn dial(world: &World, role: Role, to: &str) -> Result<String> {
 /// The IPv6 range is local to the pod, so a neighbour can send to it: not even an allocated
 /// stand-in may connect it to the proxy.
 #[test]
-fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
+fn a_neighbour_that_dials_stand_ins_is_refused() {
     let world = captured(&Setup::default());
     for to in ["[fd00:2::9]:80", "[fd00:2::10]:80", "[fd00:2::9]:443"] {
         let response = dial(&world, Role::App, to).expect("a dial");
@@ -58,7 +58,7 @@ fn a_neighbour_that_dials_stand_ins_reaches_nobody() {
 /// An app that dials an unallocated stand-in is refused; it reaches neither the proxy nor a server
 /// that listens on all addresses.
 #[test]
-fn an_app_that_dials_a_stand_in_that_is_none_is_refused() {
+fn an_app_that_dials_an_unknown_stand_in_is_refused() {
     let world = captured(&Setup::default());
     for to in [
         "127.200.0.1:80",
@@ -88,7 +88,7 @@ fn another_namespace_in_the_same_cgroup_is_not_affected() {
 /// Two pods with the same addresses: each one's connections reach its own proxy, and its stand-ins
 /// are unknown in the other.
 #[test]
-fn pods_with_overlapping_addresses_do_not_see_one_another() {
+fn pods_with_overlapping_addresses_are_isolated() {
     let (one, other) = (captured(&Setup::default()), captured(&Setup::default()));
     other.stop_proxy().expect("no proxy");
     for to in ["10.2.0.9:80", "[fd00:2::9]:80"] {
@@ -105,7 +105,7 @@ fn pods_with_overlapping_addresses_do_not_see_one_another() {
 
 /// After a detach, open connections stay open, and new ones bypass the proxy.
 #[test]
-fn after_detach_connections_go_straight() {
+fn connections_are_direct_after_a_detach() {
     let mut world = captured(&Setup::default());
     let app = world.actor(Role::App).expect("an app");
     let socket = app.socket(Family::V4, Protocol::Tcp).expect("a socket");
@@ -144,7 +144,7 @@ const OLD: &[(Role, &str)] = &[
 /// Connections that are open when the pod is attached survive. (Not compared with iptables: a
 /// connection that conntrack first tracks in its middle is new to the rules, and breaks.)
 #[test]
-fn connections_older_than_the_interception_go_on() {
+fn connections_older_than_the_interception_survive() {
     let setup = Setup {
         old_connections: OLD,
         ..Setup::default()

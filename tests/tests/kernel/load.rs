@@ -55,7 +55,7 @@ fn connect_and_close(actor: &Actor, to: SocketAddr) -> Result<()> {
 /// Processes that dial the same new destinations at the same time, and some of their own: no proxy
 /// gets another client's destination.
 #[test]
-fn many_at_once_are_not_mixed_up() {
+fn concurrent_connections_are_not_mixed_up() {
     const DIALS: u32 = 300;
 
     let world = captured(&Setup::default());

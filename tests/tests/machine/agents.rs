@@ -112,7 +112,7 @@ fn expect_all_captured(diallers: Vec<(&'static str, Dialler)>) {
 }
 
 #[test]
-fn an_agent_of_another_build_takes_over_from_a_killed_one() {
+fn an_agent_of_another_build_replaces_a_killed_one() {
     let alone = alone();
     let mut scene = Scene::new(&alone);
     let open = scene.open();
@@ -138,7 +138,7 @@ fn an_agent_of_another_build_takes_over_from_a_killed_one() {
 
 /// Killed at any point until it is ready; the next agent of either build recovers.
 #[test]
-fn an_agent_killed_while_it_takes_over_from_another_build() {
+fn an_agent_killed_during_an_upgrade() {
     let alone = alone();
     let mut scene = Scene::new(&alone);
     let open = scene.open();

@@ -114,7 +114,7 @@ fn expected() -> Vec<Count> {
 }
 
 #[test]
-fn connections_are_counted_by_what_became_of_them() {
+fn connections_are_counted_by_verdict() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     let listeners = lab.start_proxy().expect("a proxy");
@@ -124,7 +124,7 @@ fn connections_are_counted_by_what_became_of_them() {
 
 /// Connections that kubepods' program has captured, passed or refused are not counted at the root.
 #[test]
-fn connections_that_are_seen_at_two_places_are_counted_once() {
+fn connections_at_two_attach_points_are_counted_once() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     let listeners = lab.start_proxy().expect("a proxy");
@@ -160,7 +160,7 @@ fn connections_outside_the_mesh_are_not_counted() {
 
 /// And the counts outlive the agent.
 #[test]
-fn the_agent_tells_how_many_connections_there_were() {
+fn the_agent_reports_the_number_of_connections() {
     let alone = alone();
     let node = Node::alone(Driver::Systemd, &alone).expect("a node");
     let mut agent = node.start_ready_agent(&[]).expect("an agent");

@@ -38,7 +38,7 @@ const CAPTURED: [&str; 2] = [
 const REFUSED: [&str; 2] = ["ECONNREFUSED"; 2];
 
 #[test]
-fn a_look_up_that_another_comes_between_is_refused() {
+fn an_interrupted_lookup_is_refused() {
     let alone = alone();
     let labs = labs(&alone);
     let other = labs[1].cookie();
@@ -58,7 +58,7 @@ fn a_look_up_that_another_comes_between_is_refused() {
 }
 
 #[test]
-fn as_many_as_a_node_has_pods_are_loaded_at_once() {
+fn dispatchers_of_a_full_node_are_loaded_at_once() {
     let _alone = alone();
     let pins = Pins::named("interceptor-test-dispatchers");
     pins.create().expect("folders");

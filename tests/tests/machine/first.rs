@@ -33,7 +33,7 @@ fn attach(lab: &Lab) -> Command {
 /// Killed where directories, maps and programs are created; another attach and another detach
 /// recover.
 #[test]
-fn the_first_attach_is_killed() {
+fn a_killed_first_attach() {
     let alone = alone();
     let lab = lab(&alone);
     let before = lab.traces().expect("traces");
@@ -169,7 +169,7 @@ const WRECKS: [Wreck; 5] = [
 
 /// Whatever is missing: the next attach captures, and the next detach leaves nothing.
 #[test]
-fn what_is_half_there_is_made_whole_or_removed() {
+fn partial_state_is_completed_or_removed() {
     let alone = alone();
     let lab = lab(&alone);
     let before = lab.traces().expect("traces");

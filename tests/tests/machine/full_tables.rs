@@ -64,7 +64,7 @@ const NEW: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn without_room_for_stand_ins_connections_are_refused() {
+fn with_a_full_stand_in_table_connections_are_refused() {
     let alone = alone();
     let lab = lab(&alone);
     fill("icept_stand_ins");
@@ -84,7 +84,7 @@ fn without_room_for_stand_ins_connections_are_refused() {
 
 /// That table only saves stand-ins.
 #[test]
-fn without_room_for_destinations_connections_are_captured() {
+fn with_full_destinations_connections_are_captured() {
     let alone = alone();
     let lab = lab(&alone);
     fill("icept_forward");
@@ -96,7 +96,7 @@ fn without_room_for_destinations_connections_are_captured() {
 
 /// But the packets of a forwarded connection need it: without it no handshake completes.
 #[test]
-fn without_room_for_destinations_nothing_is_forwarded() {
+fn with_full_destinations_nothing_is_forwarded() {
     const TO: &str = "10.2.0.9:80";
 
     let alone = alone();
@@ -118,7 +118,7 @@ fn without_room_for_destinations_nothing_is_forwarded() {
 /// No more pods than the table has space for: the next attach reports that, and the attached ones
 /// are unaffected.
 #[test]
-fn without_room_for_another_pod_the_attach_is_refused() {
+fn with_a_full_pod_table_an_attach_is_refused() {
     let alone = alone();
     let lab = lab(&alone);
     let other = Lab::alone(&alone).expect("another lab");
@@ -146,7 +146,7 @@ fn without_room_for_another_pod_the_attach_is_refused() {
 /// A pod without space for its routes is captured all the same, and nothing is refused because of
 /// them.
 #[test]
-fn without_room_for_routes_a_pod_is_captured_without_a_copy() {
+fn with_full_routes_a_pod_is_captured_without_copies() {
     /// The length of a key in bits: the policy's ID, and an address.
     const WHOLE: u32 = 32 + 128;
 

@@ -11,7 +11,7 @@ use interceptor_testkit::{
 use crate::{alone, expect_nothing_left, interceptor, objects};
 
 #[test]
-fn with_the_last_pod_everything_goes() {
+fn everything_is_removed_with_the_last_pod() {
     let alone = alone();
     expect_nothing_left();
     let labs = [(), ()].map(|()| Lab::alone(&alone).expect("a lab"));
@@ -52,7 +52,7 @@ fn all_pods_are_detached_at_once() {
 
 /// The effect of `uninstall --now`, while connections are made in each pod and to it.
 #[test]
-fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
+fn during_uninstall_connections_are_captured_or_direct() {
     let alone = alone();
     let labs = [(), ()].map(|()| Lab::alone(&alone).expect("a lab"));
     let mut crowd = Vec::new();
@@ -82,7 +82,7 @@ fn a_connection_that_meets_the_end_of_all_is_captured_or_direct() {
 /// The path that a pod was attached by may be deleted while the pod exists: it is found all the
 /// same.
 #[test]
-fn a_pod_is_detached_with_all_after_its_name_is_gone() {
+fn a_pod_is_detached_with_all_after_its_path_is_deleted() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.start_proxy().expect("a proxy");
@@ -101,7 +101,7 @@ fn a_pod_is_detached_with_all_after_its_name_is_gone() {
 }
 
 #[test]
-fn where_nothing_is_attached_nothing_is_made() {
+fn commands_without_attached_pods_create_nothing() {
     let _alone = alone();
     let again = stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
     assert!(again.contains('0'), "{again}");

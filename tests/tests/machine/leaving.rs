@@ -54,7 +54,7 @@ fn expect_clean(node: &Node) {
 }
 
 #[test]
-fn the_last_captured_pod_takes_everything_along() {
+fn the_last_captured_pod_removes_everything() {
     let alone = alone();
     let (node, pod) = uninstalled(&alone);
     let new = run(&node, "new");
@@ -69,7 +69,7 @@ fn the_last_captured_pod_takes_everything_along() {
 
 /// One after the other, each removes its own parts.
 #[test]
-fn a_pod_that_ends_takes_nothing_from_others() {
+fn a_deleted_pod_does_not_affect_others() {
     let alone = alone();
     let node = Node::alone(Driver::Systemd, &alone).expect("a node");
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
@@ -88,7 +88,7 @@ fn a_pod_that_ends_takes_nothing_from_others() {
 
 /// As after a reboot: nothing is pinned, and the next pod that starts removes the plugin.
 #[test]
-fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
+fn the_next_pod_removes_the_plugin_if_none_is_captured() {
     let alone = alone();
     let (node, pod) = uninstalled(&alone);
     stderr_of(&mut interceptor(&["detach", "--all"])).expect("detached");
@@ -99,7 +99,7 @@ fn the_next_pod_takes_the_plugin_along_when_nothing_is_captured() {
 
 /// After a reinstallation of the agent the plugin captures pods again.
 #[test]
-fn an_agent_that_comes_back_takes_over() {
+fn a_reinstalled_agent_adopts_the_pods() {
     let alone = alone();
     let (node, pod) = uninstalled(&alone);
     let agent = node.start_ready_agent(&[]).expect("another agent");

@@ -85,7 +85,7 @@ fn dial_many(lab: &Lab, first: &str, destinations: u32) {
 /// A pod that needs more than its share evicts its own oldest stand-ins, and returns its surplus
 /// when more pods are attached.
 #[test]
-fn a_greedy_pod_takes_no_stand_in_from_others() {
+fn a_greedy_pod_evicts_no_stand_in_of_others() {
     const PODS: usize = 65;
     const MORE: u32 = 300;
 

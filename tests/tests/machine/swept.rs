@@ -66,7 +66,7 @@ fn is_kept(cookie: u64) -> bool {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_swept_by_the_next_attach() {
+fn a_deleted_namespace_is_swept_by_the_next_attach() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.start_proxy().expect("a proxy");
@@ -83,7 +83,7 @@ fn a_namespace_that_is_gone_is_swept_by_the_next_attach() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_swept_by_the_next_detach() {
+fn a_deleted_namespace_is_swept_by_the_next_detach() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.attach(STOCK).expect("attached");
@@ -96,7 +96,7 @@ fn a_namespace_that_is_gone_is_swept_by_the_next_detach() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_was_the_last() {
+fn nothing_is_left_of_a_deleted_last_namespace() {
     let alone = alone();
     let cgroup = Cgroup::new().expect("a cgroup");
     Mortal::attached_at(cgroup.path()).end();
@@ -106,7 +106,7 @@ fn a_namespace_that_is_gone_was_the_last() {
 }
 
 #[test]
-fn all_that_are_gone_are_detached_with_all() {
+fn all_deleted_namespaces_are_detached_with_all() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.attach(STOCK).expect("attached");

@@ -119,7 +119,7 @@ fn expect_captured(lab: &Lab) {
 }
 
 #[test]
-fn no_connection_is_missed_while_builds_change_places() {
+fn no_connection_is_missed_during_upgrades() {
     let alone = alone();
     let labs = [attached(&alone), attached(&alone)];
     let lab = &labs[0];
@@ -140,7 +140,7 @@ fn no_connection_is_missed_while_builds_change_places() {
 
 /// Programs at a pod's interfaces handle its forwarded connections; they are replaced too.
 #[test]
-fn what_is_forwarded_stays_captured_while_builds_change_places() {
+fn forwarded_connections_stay_captured_during_upgrades() {
     const TO: &str = "10.2.0.9:80";
     const CAPTURED: &str = "proxy:15006 for 10.2.0.9:80";
 
@@ -167,7 +167,7 @@ fn what_is_forwarded_stays_captured_while_builds_change_places() {
 /// Killed at any point, the next command of either build recovers; the pods stay captured
 /// throughout.
 #[test]
-fn an_upgrade_that_is_killed() {
+fn a_killed_upgrade() {
     let alone = alone();
     let labs = [attached(&alone), attached(&alone)];
     let lab = &labs[0];
@@ -199,7 +199,7 @@ fn an_upgrade_that_is_killed() {
 
 /// The path that it was attached by does not exist any more.
 #[test]
-fn a_pod_whose_path_is_gone_is_taken_over() {
+fn a_pod_whose_path_is_deleted_is_upgraded() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.start_proxy().expect("a proxy");
@@ -251,7 +251,7 @@ fn a_missing_pod_does_not_block_detaching_others() {
 }
 
 #[test]
-fn what_another_build_has_attached_is_said_and_detached() {
+fn pods_of_another_build_are_reported_and_detached() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.start_proxy().expect("a proxy");

@@ -82,7 +82,7 @@ impl Drop for VerdictLog {
 }
 
 #[test]
-fn every_verdict_is_told_with_its_reason() {
+fn every_verdict_is_logged_with_its_reason() {
     const OUT: &str = "CAPTURED to 15001, the destination is included (-i)";
 
     let exclusive = alone();

@@ -63,7 +63,7 @@ impl Drop for Demo {
 }
 
 #[test]
-fn all_is_as_behind_iptables() -> Result<()> {
+fn everything_is_as_behind_iptables() -> Result<()> {
     let mut demo = Demo::start()?;
     let mut table = String::new();
     let mut output = demo.child.stdout.take().context("stdout")?;

@@ -30,12 +30,12 @@ const MIN_PERCENT: u64 = 5;
 
 /// `INTERCEPTOR_MODEL_FLOWS` is the number of flows; `INTERCEPTOR_SEED` replays a run.
 #[test]
-fn decide_is_what_the_rules_do() -> Result<()> {
+fn decide_matches_the_rules() -> Result<()> {
     run(fixed_seed()?, 1_000_000)
 }
 
 #[test]
-fn decide_is_what_the_rules_do_from_a_fresh_seed() -> Result<()> {
+fn decide_matches_the_rules_from_a_fresh_seed() -> Result<()> {
     run(fresh_seed()?, 250_000)
 }
 

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_repeats_the_question_and_tells_the_address() {
+    fn a_response_has_the_question_and_the_address() {
         let expected =
             b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01\
             \xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_answer_says_so_and_tells_nothing() {
+    fn a_truncated_response_has_the_flag_and_no_address() {
         let expected =
             b"\x12\x34\x83\x80\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01";
         assert_eq!(reply(QUERY, zone(), true).unwrap(), expected);
     }
 
     #[test]
-    fn nonsense_has_no_answer() {
+    fn an_invalid_query_has_no_response() {
         for length in 0..QUERY.len() - 3 {
             assert_eq!(reply(&QUERY[..length], zone(), false), None);
         }

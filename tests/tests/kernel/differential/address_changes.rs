@@ -63,7 +63,7 @@ fn an_address_that_the_pod_lost_is_captured_outbound() {
 }
 
 #[test]
-fn a_client_that_took_over_the_pods_address_is_captured_inbound() {
+fn a_client_with_a_former_pod_address_is_inbound() {
     let scenarios = [
         pod(LOSE),
         peer(TAKE),
@@ -82,7 +82,7 @@ fn a_client_that_took_over_the_pods_address_is_captured_inbound() {
 }
 
 #[test]
-fn an_address_that_the_pod_got_is_its_own() {
+fn a_new_address_of_the_pod_is_its_own() {
     let scenarios = [
         pod(GAIN),
         dial("app:80", Role::App, "10.1.0.7:80"),
@@ -116,7 +116,7 @@ fn an_address_that_the_pod_got_is_its_own() {
 
 /// IPv4 addresses stay the pod's own while their device is down; IPv6 addresses are deleted.
 #[test]
-fn a_device_that_goes_down_takes_its_ipv6_addresses_along() {
+fn ipv6_addresses_are_lost_when_their_device_is_down() {
     let scenarios = [
         pod("link set eth1 down"),
         dial("app:80", Role::App, "10.3.0.2:80"),
@@ -151,7 +151,7 @@ fn an_ipv6_address_of_a_down_device_is_not_the_pods_own() {
 
 /// Until the kernel knows that no other host has an IPv6 address, it is not the pod's own.
 #[test]
-fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
+fn a_tentative_ipv6_address_is_not_the_pods_own() {
     let setup = Setup {
         sysctls: &[
             ("net.ipv6.conf.eth0.accept_dad", "1"),
@@ -170,7 +170,7 @@ fn an_ipv6_address_that_may_be_a_duplicate_is_not_the_pods_own() {
 /// The outgoing interface of a destination also depends on the current routes: `-c` excludes the
 /// interface, not the destinations that were routed to it.
 #[test]
-fn what_has_left_an_excluded_interface_is_captured() {
+fn a_destination_off_an_excluded_interface_is_captured() {
     let setup = Setup::with(Settings {
         excluded_interfaces: "eth1",
         ..Settings::default()

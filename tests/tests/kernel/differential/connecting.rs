@@ -52,7 +52,7 @@ fn compare(setup: &Setup, times: u32, form: impl Fn(Dial) -> Dial) {
 }
 
 #[test]
-fn without_waiting() {
+fn non_blocking() {
     compare(&Setup::default(), 1, |dial| {
         dial.mode(ConnectMode::NonBlocking)
     });
@@ -119,7 +119,7 @@ fn multipath_if_possible(run: &Run<'_>, role: Role, family: Family) -> Result<u3
 }
 
 #[test]
-fn a_proxy_that_would_like_multipath_tcp() {
+fn a_proxy_that_prefers_multipath_tcp() {
     let clients = KINDS
         .into_iter()
         .filter(|(role, _, outcome)| *role == Role::Proxy && outcome.starts_with("remote"))
@@ -161,7 +161,7 @@ fn a_proxy_that_would_like_multipath_tcp() {
 }
 
 #[test]
-fn a_socket_used_again() {
+fn a_reused_socket() {
     let scenarios = [
         Scenario::new("after a refused connect, when the proxy is back", |run| {
             after_refusal(run, "10.2.0.9:80", "10.2.0.9:80")

@@ -254,7 +254,7 @@ fn bound_sockets() {
 
 /// A query through another interface is a known difference.
 #[test]
-fn sockets_that_are_bound_to_the_loopback_interface() {
+fn sockets_bound_to_the_loopback_interface() {
     let scenarios = Sending::BOTH.map(|sending| {
         let option = SocketOption::BindToDevice("lo".to_owned());
         let query = Query::new(Role::Root, "127.0.0.53:53", sending).with(option);
@@ -325,7 +325,7 @@ fn query_several(
 }
 
 #[test]
-fn one_socket_that_asks_several_servers() {
+fn one_socket_that_queries_several_servers() {
     const SEVERAL: [&[&str]; 5] = [
         &["10.96.0.10:53", "10.2.0.9:53", "198.51.100.53:53"],
         &["127.0.0.53:53", "10.96.0.10:53", "10.1.0.2:53"],
@@ -357,7 +357,7 @@ fn one_socket_that_asks_several_servers() {
 
 /// Some servers are captured, others are not.
 #[test]
-fn one_socket_that_asks_servers_and_others() {
+fn one_socket_with_captured_and_other_servers() {
     let several: &[&str] = &["10.96.0.10:53", "10.2.0.9:53", "127.0.0.1:53"];
     let scenario = Scenario::new("one of them is captured", move |run| {
         let actor = run.actor(Role::App)?;
@@ -415,7 +415,7 @@ impl Step {
 
 /// Sockets that are reused, for another server or for something else.
 #[test]
-fn sockets_that_are_used_again() {
+fn sockets_that_are_reused() {
     use Step::{Connected, Dissolve, Unconnected};
 
     const SERVER: &str = "10.96.0.10:53";
@@ -503,7 +503,7 @@ fn sockets_that_are_used_again() {
 
 /// A response can be peeked at before it is read.
 #[test]
-fn a_peek_at_the_answer() {
+fn a_peek_at_the_response() {
     let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.1:53"].map(|to| {
         Scenario::new(format!("peek ({to})"), move |run| {
             let actor = run.actor(Role::App)?;
@@ -605,7 +605,7 @@ fn with_tproxy() {
 }
 
 #[test]
-fn servers_that_cannot_be_reached() {
+fn unreachable_servers() {
     let rows: Rows = &[
         (Role::App, "10.66.1.1:53", "EHOSTUNREACH"),
         (Role::App, "10.66.2.1:53", "EACCES"),
@@ -655,7 +655,7 @@ fn a_pod_of_one_family() {
 
 /// Excluded ports, prefixes, interfaces and owner groups.
 #[test]
-fn what_other_settings_exclude() {
+fn dns_excluded_by_other_settings() {
     let port = Settings {
         outbound_excluded_ports: "53",
         ..all()

@@ -129,7 +129,7 @@ fn queries_that_name_an_interface() {
 
 /// A route's error applies to queries without an interface.
 #[test]
-fn servers_that_only_a_named_interface_reaches() {
+fn servers_reachable_only_through_a_named_interface() {
     let rows = [
         row("eth0", "10.66.1.1:53", AGENT).after_connect("EHOSTUNREACH"),
         row("eth1", "198.51.100.9:53", AGENT).after_connect("ENETUNREACH"),
@@ -224,7 +224,7 @@ fn a_source_address_that_the_pod_has_lost() {
 /// Two sockets share a port. Which of them gets the response is the kernel's choice, by a hash of
 /// the addresses: for at least one of several ports it is the socket that did not query.
 #[test]
-fn a_socket_that_gets_the_answer_of_another_one() {
+fn a_socket_that_gets_the_response_of_another_one() {
     let scenarios = ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.53:53"].map(|server| {
         Scenario::new(format!("{server}, from shared ports"), move |run| {
             (4060..4070).try_for_each(|port| share_port(run, server, port))

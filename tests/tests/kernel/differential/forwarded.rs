@@ -45,7 +45,7 @@ fn compare(settings: Settings, rows: Rows<'_>) {
 }
 
 #[test]
-fn it_is_inbound_without_rerouted_interfaces() {
+fn forwarded_is_inbound_without_rerouted_interfaces() {
     compare(
         Settings::default(),
         &[
@@ -71,7 +71,7 @@ fn it_is_inbound_without_rerouted_interfaces() {
 }
 
 #[test]
-fn ip_options_and_other_ways_to_connect() {
+fn ip_options_and_other_modes_of_connecting() {
     let forms: [fn(Dial) -> Dial; 4] = [
         |dial| dial.with(SocketOption::IpOptions),
         |dial| dial.mode(ConnectMode::NonBlocking),
@@ -95,7 +95,7 @@ fn ip_options_and_other_ways_to_connect() {
 }
 
 #[test]
-fn lists_of_inbound_ports_are_looked_at() {
+fn lists_of_inbound_ports_apply() {
     let settings = Settings {
         inbound_ports: "80,15020",
         ..Settings::default()
@@ -113,7 +113,7 @@ fn lists_of_inbound_ports_are_looked_at() {
 }
 
 #[test]
-fn nothing_is_captured_where_nothing_inbound_is() {
+fn nothing_is_captured_without_inbound_ports() {
     let settings = Settings {
         inbound_ports: "",
         ..Settings::default()
@@ -128,7 +128,7 @@ fn nothing_is_captured_where_nothing_inbound_is() {
 }
 
 #[test]
-fn what_comes_by_an_excluded_interface_passes() {
+fn connections_from_an_excluded_interface_pass() {
     let settings = Settings {
         excluded_interfaces: "br0",
         ..Settings::default()
@@ -145,7 +145,7 @@ fn what_comes_by_an_excluded_interface_passes() {
 }
 
 #[test]
-fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
+fn in_tproxy_mode_the_proxy_has_the_destination_address() {
     let settings = Settings {
         mode: Mode::Tproxy,
         ..Settings::default()
@@ -171,7 +171,7 @@ fn in_tproxy_mode_the_proxy_has_the_destinations_name() {
 
 /// Whatever the destination: inbound ports and outbound exclusions do not matter.
 #[test]
-fn it_is_outbound_from_a_rerouted_interface() {
+fn forwarded_is_outbound_from_a_rerouted_interface() {
     let settings = Settings {
         rerouted_interfaces: "br0",
         excluded_interfaces: "br0",
@@ -200,7 +200,7 @@ fn it_is_outbound_from_a_rerouted_interface() {
 }
 
 #[test]
-fn a_list_of_cidrs_picks_what_is_rerouted_and_the_rest_passes() {
+fn only_destinations_in_a_list_of_cidrs_are_rerouted() {
     let settings = Settings {
         rerouted_interfaces: "br0,eth1",
         outbound_cidrs: "10.96.0.0/16,fd00:96::/32,172.17.0.2/32",
@@ -248,7 +248,7 @@ fn rerouted_interfaces_need_no_forwarding() {
 }
 
 #[test]
-fn while_the_proxy_is_down_it_is_refused() {
+fn forwarded_is_refused_while_the_proxy_is_down() {
     let rows = [
         (Role::Inner, "10.2.0.9:80"),
         (Role::Inner, "[fd00:2::9]:80"),

@@ -49,7 +49,7 @@ fn from_the_link() {
 }
 
 #[test]
-fn without_waiting() {
+fn non_blocking() {
     compare(|dial| dial.mode(ConnectMode::NonBlocking));
 }
 

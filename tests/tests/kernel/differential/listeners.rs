@@ -138,7 +138,7 @@ fn on_everything_at_once() {
 }
 
 #[test]
-fn nowhere_and_then_again() {
+fn after_a_restart() {
     let scenarios = CAPTURED.map(|(role, to)| {
         Scenario::new(format!("{role:?} dials {to}"), move |run| {
             for turn in 0..2 {
@@ -159,7 +159,7 @@ fn nowhere_and_then_again() {
 
 /// Two workers on one port. Which of them responds is random; that one does is not.
 #[test]
-fn by_several_workers_of_which_one_ends() {
+fn by_two_workers_until_one_closes() {
     let setup = Setup {
         proxy: &[],
         ..Setup::default()

@@ -92,7 +92,7 @@ fn of_the_client_when_the_proxy_has_closed_or_reset() {
 }
 
 #[test]
-fn of_the_client_after_the_listener_is_gone() {
+fn of_the_client_after_the_listener_is_closed() {
     compare("listener closed", |run, dial| {
         let waiting = Waiting::new(run, dial)?;
         let accepted = waiting.accept(run)?;
@@ -228,7 +228,7 @@ fn of_connections_that_are_not_captured() {
 
 /// While a connection is being established, and after it failed.
 #[test]
-fn of_a_client_that_is_not_connected_yet_or_was_refused() {
+fn of_a_client_that_is_connecting_or_was_refused() {
     let silent = ["10.1.0.77:80", "[fd00:1::77]:80"].map(|to| {
         Scenario::new(
             format!("the proxy dials {to}, without a host"),

@@ -164,7 +164,7 @@ fn opened_before_the_interception() {
 
 /// The socket's cgroup may be at any depth below the attach point.
 #[test]
-fn in_whatever_cgroup() {
+fn in_any_cgroup() {
     let mut scenarios = Vec::new();
     for cgroup in ["deep/down/below", "peer"] {
         for to in DESTINATIONS {

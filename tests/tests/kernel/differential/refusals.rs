@@ -94,12 +94,12 @@ fn compare(layout: Layout, rows: Rows) {
 }
 
 #[test]
-fn destinations_that_cannot_be_reached() {
+fn unreachable_destinations() {
     compare(Layout::default(), UNREACHABLE);
 }
 
 #[test]
-fn destinations_that_are_odd() {
+fn odd_destinations() {
     compare(Layout::default(), ODD);
 }
 
@@ -132,7 +132,7 @@ fn a_pod_without_ipv4() {
 
 /// A bound socket keeps its source, but routing decides as if it were unbound.
 #[test]
-fn destinations_that_cannot_be_reached_from_a_bound_socket() {
+fn unreachable_destinations_from_a_bound_socket() {
     let rows = [
         ("10.1.0.3:0", "10.66.1.1:80", "EHOSTUNREACH"),
         ("10.1.0.3:0", "10.66.2.1:80", "EACCES"),

@@ -127,7 +127,7 @@ fn one_port_twice() {
 
 /// Bound to one port, one connection after the other, while conntrack still has the first.
 #[test]
-fn one_port_again_and_again() {
+fn one_port_repeatedly() {
     let scenarios = ["10.2.0.9:80", "10.1.0.2:80"].map(|to| {
         Scenario::new(format!("to {to}"), move |run| {
             let app = run.actor(Role::App)?;

@@ -20,7 +20,7 @@ fn device(name: &str) -> SocketOption {
 }
 
 #[test]
-fn what_routing_picks() {
+fn the_source_selected_by_routing() {
     let scenarios = [
         ("default route", "10.2.0.9:80"),
         ("route with a secondary address as src", "10.9.0.1:80"),
@@ -51,7 +51,7 @@ fn what_routing_picks() {
 }
 
 #[test]
-fn what_a_socket_is_bound_to() {
+fn the_source_a_socket_is_bound_to() {
     let scenarios = [
         ("10.1.0.2:0", "10.2.0.9:80"),
         ("10.1.0.3:0", "10.2.0.9:80"),
@@ -93,7 +93,7 @@ fn a_bound_address_whose_port_is_still_open() {
 }
 
 #[test]
-fn families_that_do_not_fit() {
+fn mismatched_families() {
     let scenarios = [
         (
             "an IPv6 bind, an IPv4 destination",

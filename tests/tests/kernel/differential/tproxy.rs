@@ -38,7 +38,7 @@ fn compare(settings: Settings, rows: &[(Role, &str, &'static str)]) {
 }
 
 #[test]
-fn what_comes_in() {
+fn inbound_connections() {
     compare(
         settings(),
         &[
@@ -61,7 +61,7 @@ fn what_comes_in() {
 }
 
 #[test]
-fn what_goes_out_is_redirected_as_ever() {
+fn outbound_connections_are_redirected() {
     compare(
         settings(),
         &[
@@ -79,7 +79,7 @@ fn what_goes_out_is_redirected_as_ever() {
 /// The proxy runs as root here, in its own group. nat redirects to localhost; mangle alone keeps
 /// the destination address.
 #[test]
-fn what_the_pod_sends_to_itself() {
+fn connections_of_the_pod_to_itself() {
     compare(
         settings(),
         &[
@@ -344,7 +344,7 @@ fn through(from: &'static str, to: &'static str, upstream: &'static str) -> Scen
 }
 
 #[test]
-fn the_app_sees_the_client() {
+fn the_app_gets_the_clients_address() {
     let scenarios = [
         through("10.1.0.1:0", "10.1.0.2:8080", "10.1.0.1:0"),
         through("10.1.0.1:25000", "10.1.0.2:8080", "10.1.0.1:25001"),
@@ -404,7 +404,7 @@ fn several_clients_at_once() {
 }
 
 #[test]
-fn in_every_way_to_connect() {
+fn in_every_mode_of_connecting() {
     let mut scenarios = Vec::new();
     for (from, to) in [
         ("10.1.0.1:0", "10.1.0.2:8080"),
@@ -447,7 +447,7 @@ fn with_fast_open_always() {
 
 /// From the pod's own address, after the proxy has called its own pod.
 #[test]
-fn in_the_pods_own_name() {
+fn from_the_pods_own_address() {
     let scenarios = [
         ("10.1.0.2:0", "10.1.0.2:8080"),
         ("10.1.0.3:0", "10.1.0.2:8080"),
@@ -472,7 +472,7 @@ fn an_app_that_does_not_listen_refuses() {
 
 /// An app that stops and starts listening.
 #[test]
-fn an_app_that_listens_again_is_reached_again() {
+fn an_app_is_reached_when_it_listens_again() {
     let scenarios = [
         (81, "10.1.0.1:0", "10.1.0.2:81"),
         (82, "[fd00:1::1]:0", "[fd00:1::2]:82"),
@@ -499,7 +499,7 @@ fn an_app_that_listens_again_is_reached_again() {
 /// After the proxy's attempt from a client's address, the client's own connection is captured all
 /// the same.
 #[test]
-fn a_client_whose_name_was_used_is_captured_all_the_same() {
+fn a_client_is_captured_after_a_call_from_its_address() {
     let scenarios = [
         ("10.1.0.1:25010", "10.1.0.2:81"),
         ("[fd00:1::1]:25010", "[fd00:1::2]:81"),
@@ -519,7 +519,7 @@ fn a_client_whose_name_was_used_is_captured_all_the_same() {
 }
 
 #[test]
-fn a_client_that_is_gone_before_it_is_accepted() {
+fn a_client_that_closes_before_the_accept() {
     let scenarios = [
         ("10.1.0.1:0", "10.1.0.2:8080"),
         ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
@@ -571,7 +571,7 @@ fn world() -> World {
 /// While the app accepts nothing, the proxy's connection from a client's address stays in its
 /// handshake. In the meantime, that client's own connection is captured.
 #[test]
-fn a_client_is_captured_while_the_app_keeps_the_proxy_waiting() {
+fn a_client_is_captured_while_the_app_does_not_accept() {
     let world = world();
     for (at, from, to) in [
         ("0.0.0.0:81", "10.1.0.1:25020", "10.1.0.2:81"),
@@ -637,7 +637,7 @@ fn worlds() -> [World; 2] {
 /// Known difference: TPROXY drops packets without a listener; here they are refused, as in the
 /// other mode.
 #[test]
-fn without_a_listener_iptables_is_silent_and_we_refuse() {
+fn without_a_listener_iptables_drops_and_we_refuse() {
     for (world, expected) in worlds().iter().zip(["EINPROGRESS", "ECONNREFUSED"]) {
         world.stop_proxy().expect("stopped");
         for to in ["10.1.0.2:8080", "[fd00:1::2]:8080"] {
@@ -699,7 +699,7 @@ fn with_syn_cookies_iptables_does_not_reach_the_proxy() {
 /// Known difference: to the kernel the app's and the client's connection would be the same. Behind
 /// iptables the replies to the second break the first, here the second is never established.
 #[test]
-fn with_the_clients_own_port_nobody_is_served() {
+fn with_the_clients_own_port_no_connection_works() {
     for (world, gets_through) in worlds().iter().zip([true, false]) {
         let mut run = Run::new(world);
         for (from, to) in [

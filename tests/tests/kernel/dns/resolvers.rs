@@ -213,7 +213,7 @@ fn glibc_over_tcp() -> Result<()> {
 
 /// A response that does not fit is requested again over TCP.
 #[test]
-fn glibc_with_answers_that_are_too_long() -> Result<()> {
+fn glibc_with_truncated_responses() -> Result<()> {
     let zone = Zone {
         is_long: true,
         ..AGENTS

@@ -129,7 +129,7 @@ fn a_source_routed_socket_does_not_connect() {
 }
 
 #[test]
-fn a_captured_connection_is_not_steered_afterwards() {
+fn a_captured_connection_gets_no_source_route_later() {
     let lab = captured();
     let app = root(&lab);
     let wire = Wire::tap(&lab);

@@ -5,7 +5,7 @@ use interceptor_testkit::lab::{Lab, NOTHING, all_captured, all_direct};
 use crate::istio_iptables::{InPod, expect};
 
 #[test]
-fn it_attaches_its_own_network_namespace_and_cleans_up() {
+fn istio_iptables_attaches_its_netns_and_cleans_up() {
     let lab = Lab::new().expect("a lab");
     let pod = InPod::privileged(&lab);
     lab.start_proxy().expect("a proxy");
@@ -37,7 +37,7 @@ fn it_attaches_its_own_network_namespace_and_cleans_up() {
 
 /// It accepts all arguments of istio-init; the last of two applies.
 #[test]
-fn the_original_arguments_are_taken() {
+fn istio_inits_arguments_are_accepted() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let arguments = "-p 15001 -z 15006 -u 1337 -m REDIRECT -i 10.0.0.0/8 -i * -x , -b * \
@@ -55,7 +55,7 @@ fn the_original_arguments_are_taken() {
 }
 
 #[test]
-fn an_attach_that_is_to_be_proven_is() {
+fn an_attach_is_verified_on_request() {
     let lab = Lab::new().expect("a lab");
     let output = InPod::privileged(&lab).stock(&["--run-validation"]);
     expect(&output, 0, &["is captured", "verified"]);

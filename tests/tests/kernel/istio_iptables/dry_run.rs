@@ -35,7 +35,7 @@ const ALL_SETTINGS: &[&str] = &[
     "--capture-all-dns",
 ];
 
-const NOBODY: &[&str] = &[
+const UNPRIVILEGED: &[&str] = &[
     "setpriv",
     "--reuid=65534",
     "--regid=65534",
@@ -44,12 +44,12 @@ const NOBODY: &[&str] = &[
 
 /// The kernel accepts the printed rules, and no privilege is required to print them.
 #[test]
-fn the_rules_are_such_as_iptables_takes() {
+fn iptables_accepts_the_printed_rules() {
     let lab = Lab::new().expect("a lab");
     let before = lab.traces().expect("traces");
     let printed = InPod {
         lab: &lab,
-        wrapper: NOBODY,
+        wrapper: UNPRIVILEGED,
     }
     .istio_iptables(&[ALL_SETTINGS, &["-n"]].concat());
     expect(&printed, 0, &["--drop-invalid"]);
@@ -72,12 +72,12 @@ fn the_rules_are_such_as_iptables_takes() {
 }
 
 #[test]
-fn a_dry_attach_tells_the_settings_and_the_rules_to_programs() {
+fn a_dry_attach_prints_settings_and_rules_as_json() {
     let lab = Lab::new().expect("a lab");
     let before = lab.traces().expect("traces");
     let resolv_conf = format!("/proc/{}/net/../status", lab.server.pid());
-    let mut command = bounded(NOBODY[0]);
-    command.args(&NOBODY[1..]).arg(interceptor::binary());
+    let mut command = bounded(UNPRIVILEGED[0]);
+    command.args(&UNPRIVILEGED[1..]).arg(interceptor::binary());
     command.arg("attach").arg("--netns").arg(lab.pod.path());
     command.args([
         "-b",

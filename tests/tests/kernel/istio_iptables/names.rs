@@ -37,7 +37,7 @@ impl Drop for Link {
 }
 
 #[test]
-fn called_istio_iptables_it_is_that_command() {
+fn named_istio_iptables_the_binary_is_that_command() {
     let expected = "-A ISTIO_INBOUND -p tcp --dport 8080 -j ISTIO_IN_REDIRECT";
     let called: [(&str, &[&str]); 3] = [
         ("istio-iptables", &["-n", "-b", "8080"]),
@@ -53,7 +53,7 @@ fn called_istio_iptables_it_is_that_command() {
 }
 
 #[test]
-fn what_older_releases_had_is_refused_with_what_replaced_it() {
+fn a_removed_flag_is_refused_with_its_replacement() {
     let clean = Link::new("istio-clean-iptables").run(&["--dry-run"]);
     expect(&clean, 1, &["istio-clean-iptables", "--cleanup-only"]);
     let istio_iptables = Link::new("istio-iptables");
@@ -70,7 +70,7 @@ fn what_older_releases_had_is_refused_with_what_replaced_it() {
 
 /// Its exit codes are in its help.
 #[test]
-fn the_help_tells_the_exit_codes() {
+fn the_help_lists_the_exit_codes() {
     let help = Link::new("istio-iptables").run(&["--help"]);
     expect(&help, 0, &[]);
     let help = String::from_utf8_lossy(&help.stdout).into_owned();

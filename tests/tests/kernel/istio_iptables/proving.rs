@@ -80,7 +80,7 @@ fn iptables_rules_pass() {
 
 /// The ports are those of the settings, and so is the user.
 #[test]
-fn other_ports_and_users_are_proven_alike() {
+fn other_ports_and_users_are_verified() {
     let lab = Lab::new().expect("a lab");
     let other = [
         "-p", "15101", "-z", "15106", "-u", "77,1000", "-b", "", "-i", "",
@@ -95,7 +95,7 @@ fn other_ports_and_users_are_proven_alike() {
 }
 
 #[test]
-fn a_pod_with_ipv6_only_is_proven_by_ipv6() {
+fn a_pod_with_ipv6_only_is_verified_over_ipv6() {
     let lab = Lab::new().expect("a lab");
     lab.pod
         .ip("addr del 10.1.0.2/24 dev eth0")
@@ -114,7 +114,7 @@ fn a_pod_with_ipv6_only_is_proven_by_ipv6() {
 
 /// With istio-init's privileges nothing can be attached: the node agent attaches in the meantime.
 #[test]
-fn with_few_rights_it_waits_until_the_pod_is_captured() {
+fn with_few_privileges_it_waits_for_the_capture() {
     let lab = Lab::new().expect("a lab");
     let pod = InPod {
         lab: &lab,
@@ -133,7 +133,7 @@ fn with_few_rights_it_waits_until_the_pod_is_captured() {
 }
 
 #[test]
-fn with_few_rights_it_gives_up_when_nobody_captures_the_pod() {
+fn with_few_privileges_it_times_out_without_a_capture() {
     let lab = Lab::new().expect("a lab");
     let pod = InPod {
         lab: &lab,

@@ -95,7 +95,7 @@ impl Subject {
 }
 
 #[test]
-fn values_are_taken_as_by_iptables() {
+fn values_are_accepted_as_by_iptables() {
     let _shared = machine::shared().expect("the machine");
     let netns = Netns::new("strict", None).expect("a network namespace");
     let cases: [(&Subject, &[&str]); 4] = [
@@ -162,7 +162,7 @@ fn values_are_taken_as_by_iptables() {
 
 /// The list of docs/settings.md, "Where it is stricter".
 #[test]
-fn stricter_is_only_what_is_listed() {
+fn only_the_listed_values_are_stricter() {
     let _shared = machine::shared().expect("the machine");
     let netns = Netns::new("strict", None).expect("a network namespace");
     let cases: [(&Subject, &[&str]); 4] = [
@@ -199,7 +199,7 @@ fn stricter_is_only_what_is_listed() {
 
 /// No value is accepted that iptables refuses or parses otherwise.
 #[test]
-fn nothing_is_read_otherwise_than_by_iptables() {
+fn no_value_is_parsed_otherwise_than_by_iptables() {
     let _shared = machine::shared().expect("the machine");
     let netns = Netns::new("strict", None).expect("a network namespace");
     let items = prop_oneof![

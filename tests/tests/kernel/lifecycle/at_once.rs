@@ -134,7 +134,7 @@ fn the_same_pod_is_attached_and_detached_at_once() {
 /// The product's own commands enter the pod's namespace for a moment, from a cgroup that is not the
 /// pod's: that does not make them processes of the pod.
 #[test]
-fn an_attach_is_not_refused_because_somebody_looks() {
+fn an_attach_is_not_refused_during_a_status() {
     let labs = labs(1);
     let lab = &labs[0];
     let done = AtomicBool::new(false);

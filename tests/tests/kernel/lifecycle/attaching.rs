@@ -19,7 +19,7 @@ fn processes_for(netns: &Path) -> Vec<String> {
 }
 
 #[test]
-fn an_attach_is_in_force_when_it_exits_and_needs_no_process() {
+fn an_attach_is_effective_when_it_exits() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     assert_eq!(lab.dial_all().expect("dials"), all_direct());
@@ -35,7 +35,7 @@ fn an_attach_is_in_force_when_it_exits_and_needs_no_process() {
 }
 
 #[test]
-fn the_same_attach_again_says_so_and_changes_nothing() {
+fn the_same_attach_again_reports_that_and_changes_nothing() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
@@ -58,7 +58,7 @@ fn the_same_attach_again_says_so_and_changes_nothing() {
 
 /// Another path of the same netns, and one of a process in it, is the same netns.
 #[test]
-fn a_pod_is_known_by_its_namespace_and_not_by_its_name() {
+fn a_pod_is_identified_by_its_namespace_not_its_path() {
     let lab = Lab::new().expect("a lab");
     lab.attach(STOCK).expect("attached");
     let before = lab.traces().expect("traces");
@@ -105,7 +105,7 @@ fn an_attach_follows_the_pods_new_addresses() {
 
 /// All source addresses that the attach found are deleted, and the capture works with another.
 #[test]
-fn a_pod_that_is_renumbered_stays_captured() {
+fn a_renumbered_pod_stays_captured() {
     const RENUMBER: &str = "
         addr del 10.1.0.2/24 dev eth0
         addr del fd00:1::2/64 dev eth0

@@ -72,7 +72,7 @@ fn listed() -> Vec<String> {
 }
 
 #[test]
-fn every_command_ends_as_with_a_reader() {
+fn every_command_exits_as_with_a_reader() {
     let lab = Lab::new().expect("a lab");
     lab.attach(STOCK).expect("attached");
     let netns = lab.pod.path().display().to_string();
@@ -138,7 +138,7 @@ fn every_command_ends_as_with_a_reader() {
 
 /// The changes of a command do not depend on a reader of its output.
 #[test]
-fn attach_and_detach_do_all_of_their_work() {
+fn attach_and_detach_complete_without_a_reader() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let noted = [STOCK, &["--force-apply", "-t", "5"]].concat();
@@ -152,7 +152,7 @@ fn attach_and_detach_do_all_of_their_work() {
 
 /// A log without a reader does not end a capture: only a signal does.
 #[test]
-fn run_goes_on_without_a_reader_of_its_log() {
+fn run_continues_without_a_reader_of_its_log() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let mut run = Command::new(interceptor::binary());
@@ -192,7 +192,7 @@ fn output_that_cannot_be_written_is_an_error() {
 
 /// The runtime must be notified that there is no result.
 #[test]
-fn the_plugin_fails_if_its_answer_cannot_be_written() {
+fn the_plugin_fails_if_its_result_cannot_be_written() {
     let mut version = command(&["cni"]);
     version.env("CNI_COMMAND", "VERSION");
     let (end, printed) = run_closed(&mut version, Closed::Stdout);

@@ -89,7 +89,7 @@ fn move_all(from: &Path, to: &Path) {
 
 /// Not everything is captured, and the status must report that.
 #[test]
-fn a_cgroup_that_is_gone_is_said() {
+fn a_deleted_cgroup_is_reported() {
     let moved = Moved::new();
     let status = output(&mut moved.lab.command("status"), "").expect("status");
     let printed = String::from_utf8_lossy(&status.stdout);
@@ -102,7 +102,7 @@ fn a_cgroup_that_is_gone_is_said() {
 }
 
 #[test]
-fn a_cgroup_that_is_gone_is_replaced() {
+fn a_deleted_cgroup_is_replaced() {
     let mut moved = Moved::new();
     let new = moved.new.clone();
     let printed = moved.lab.attach_at(&new, STOCK).expect("attached");
@@ -115,7 +115,7 @@ fn a_cgroup_that_is_gone_is_replaced() {
 
 /// A cgroup of the same name is another one.
 #[test]
-fn a_cgroup_that_was_made_anew_is_attached_anew() {
+fn a_recreated_cgroup_is_attached_again() {
     let mut moved = Moved::new();
     let again = moved.old.clone();
     fs::create_dir(&again).expect("a cgroup");
@@ -127,7 +127,7 @@ fn a_cgroup_that_was_made_anew_is_attached_anew() {
 }
 
 #[test]
-fn a_pod_whose_cgroup_is_gone_is_detached() {
+fn a_pod_whose_cgroup_is_deleted_is_detached() {
     let mut moved = Moved::new();
     moved.lab.detach().expect("detached");
     assert_eq!(moved.old_links(), NOTHING);

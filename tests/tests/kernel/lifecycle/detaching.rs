@@ -33,7 +33,7 @@ fn detach_restores_everything() {
 }
 
 #[test]
-fn a_passthrough_address_that_was_there_stays() {
+fn an_existing_passthrough_address_stays() {
     let (lab, _) = lab();
     lab.pod.ip(PASSTHROUGH).expect("::6");
     let before = lab.traces().expect("traces");
@@ -61,7 +61,7 @@ fn detach_restores_everything_after_other_settings() {
 }
 
 #[test]
-fn detaching_what_is_not_attached_changes_nothing() {
+fn detaching_an_uncaptured_pod_changes_nothing() {
     let (lab, before) = lab();
     let never = lab.detach().expect("never attached");
     assert!(never.contains("not captured"), "{never}");

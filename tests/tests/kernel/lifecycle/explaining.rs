@@ -25,7 +25,7 @@ fn explained(lab: &Lab, caller: Caller, to: &str) -> String {
 }
 
 #[test]
-fn what_is_explained_is_what_happens() {
+fn the_explanation_matches_the_verdict() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
@@ -41,7 +41,7 @@ fn what_is_explained_is_what_happens() {
 }
 
 #[test]
-fn a_pod_that_is_not_captured_is_said() {
+fn explain_reports_an_uncaptured_pod() {
     let lab = Lab::new().expect("a lab");
     let netns = lab.pod.path().display().to_string();
     let arguments = ["explain", "--netns", &netns, "tcp", "10.2.0.9:80"];

@@ -50,13 +50,13 @@ fn expect_enough(killing: &Killing) {
 }
 
 #[test]
-fn an_attach_that_is_killed() {
+fn a_killed_attach() {
     kill_attaches(STOCK);
 }
 
 /// Rules, routes and sysctls are in the pod before the policy is committed.
 #[test]
-fn an_attach_with_tproxy_that_is_killed() {
+fn a_killed_attach_with_tproxy() {
     kill_attaches(&[STOCK, TPROXY].concat());
 }
 
@@ -87,7 +87,7 @@ fn kill_attaches(flags: &[&str]) {
 
 /// Either the old or the new settings apply.
 #[test]
-fn a_replacement_that_is_killed() {
+fn a_killed_replacement() {
     let (lab, before) = lab();
     lab.listen([16001]).expect("another port");
     let flags = [STOCK, &["-p", "16001"]].concat();
@@ -118,7 +118,7 @@ fn a_replacement_that_is_killed() {
 /// One mode or the other, which look the same from outside; TPROXY's state in the pod exists only
 /// with that mode.
 #[test]
-fn a_change_of_mode_that_is_killed() {
+fn a_killed_change_of_mode() {
     let (lab, before) = lab();
     let tproxy = [STOCK, TPROXY].concat();
     lab.attach(STOCK).expect("attached");
@@ -142,12 +142,12 @@ fn a_change_of_mode_that_is_killed() {
 }
 
 #[test]
-fn a_detach_that_is_killed() {
+fn a_killed_detach() {
     kill_detaches(STOCK);
 }
 
 #[test]
-fn a_detach_of_tproxy_that_is_killed() {
+fn a_killed_detach_of_tproxy() {
     kill_detaches(&[STOCK, TPROXY].concat());
 }
 

@@ -139,7 +139,7 @@ const NEW_INTERFACE: &str = "link add eth9 type veth peer name eth8\n\
 
 /// A query that would leave the pod is refused.
 #[test]
-fn an_interface_is_new_since_the_attach() {
+fn a_new_interface_since_the_attach() {
     let lab = lab();
     let flags = [STOCK, DNS].concat();
     lab.attach(&flags).expect("attached");

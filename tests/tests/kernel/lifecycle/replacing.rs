@@ -64,7 +64,7 @@ fn no_connection_is_missed_while_settings_change() {
 
 /// The proxy listens on the new ports before the policy has them, as it must.
 #[test]
-fn ports_change_there_and_back() {
+fn ports_change_and_change_back() {
     const NEW: [&str; 4] = ["-p", "16001", "-z", "16006"];
 
     let lab = Lab::new().expect("a lab");
@@ -131,7 +131,7 @@ fn a_narrower_setting_captures_less_at_once() {
 
 /// The status during a change has one setting or the other.
 #[test]
-fn status_sees_the_pod_while_settings_change() {
+fn status_lists_the_pod_while_settings_change() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");

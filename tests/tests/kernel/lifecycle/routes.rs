@@ -116,7 +116,7 @@ fn a_rule_on_more_than_the_destination_refuses_nothing() {
 
 /// IPv6 has rules of its own, and they limit IPv6 only.
 #[test]
-fn a_rule_of_ipv6_concerns_ipv6() {
+fn a_rule_of_ipv6_limits_ipv6_only() {
     let lab = lab();
     ip(
         &lab,
@@ -130,7 +130,7 @@ fn a_rule_of_ipv6_concerns_ipv6() {
 }
 
 #[test]
-fn rules_that_concern_every_socket_refuse_as_before() {
+fn rules_for_every_socket_refuse_as_before() {
     let lab = lab();
     ip(&lab, "rule add to 10.2.0.0/16 prohibit");
     ip(&lab, "rule add iif lo to 10.9.0.0/16 unreachable");
@@ -145,7 +145,7 @@ fn rules_that_concern_every_socket_refuse_as_before() {
 
 /// A rule is a change of routing like any other, although no route changes with it.
 #[test]
-fn a_rule_that_is_new_since_the_attach_makes_the_copy_stale() {
+fn a_new_rule_makes_the_copied_routes_stale() {
     let lab = lab();
     ip(&lab, "route add prohibit 10.9.0.0/16");
     ip(&lab, "route add 10.9.0.0/16 via 10.1.0.1 table 100");
@@ -178,7 +178,7 @@ const SWEEPS: [&str; 3] = [
 ];
 
 #[test]
-fn stand_in_routes_that_are_gone_are_reported() {
+fn deleted_stand_in_routes_are_reported() {
     let lab = lab();
     for sweep in SWEEPS {
         lab.attach(STOCK).expect("attached");
@@ -211,7 +211,7 @@ fn stand_in_routes_that_are_gone_are_reported() {
 
 /// IPv4 stand-ins are local in any case. The source address is lost.
 #[test]
-fn a_source_address_that_is_lost_is_reported() {
+fn a_lost_source_address_is_reported() {
     let lab = lab();
     lab.attach(STOCK).expect("attached");
     assert_eq!(explained(&lab, V4.0)["source"], "10.1.0.2");
@@ -227,7 +227,7 @@ fn a_source_address_that_is_lost_is_reported() {
 }
 
 #[test]
-fn run_puts_stand_in_routes_back() {
+fn run_restores_stand_in_routes() {
     let lab = lab();
     let mut running = Run::start(&lab);
     assert!(running.first_line().contains("is captured"));
@@ -239,7 +239,7 @@ fn run_puts_stand_in_routes_back() {
 }
 
 #[test]
-fn a_detach_takes_every_route_away() {
+fn a_detach_deletes_every_route() {
     let lab = lab();
     let before = lab.traces().expect("traces");
     lab.attach(STOCK).expect("attached");
@@ -314,7 +314,7 @@ fn a_pod_with_too_many_routes_is_captured_without_copies() {
 
 /// Lists are deleted with their policy, and only those.
 #[test]
-fn lists_of_a_policy_that_was_replaced_are_taken_away() {
+fn lists_of_a_replaced_policy_are_deleted() {
     let (lab, neighbour) = (lab(), lab());
     neighbour.attach(STOCK).expect("attached");
     let of_neighbour = count(policy(&neighbour));
@@ -389,7 +389,7 @@ impl Counting {
 }
 
 #[test]
-fn a_large_network_is_read_while_others_may_have_the_lock() {
+fn a_large_network_is_read_without_the_lock() {
     let lab = lab();
     let dataplane = Dataplane::new();
     let mut counting = Counting {

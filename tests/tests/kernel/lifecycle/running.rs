@@ -87,7 +87,7 @@ fn captured(lab: &Lab) -> Run {
 }
 
 #[test]
-fn run_detaches_when_it_is_told_to_stop() {
+fn run_detaches_on_a_signal() {
     let (lab, before) = lab();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut run = captured(&lab);
@@ -105,7 +105,7 @@ fn run_detaches_when_it_is_told_to_stop() {
 }
 
 #[test]
-fn run_that_is_killed_leaves_the_pod_captured() {
+fn a_killed_run_leaves_the_pod_captured() {
     let (lab, before) = lab();
     let mut run = captured(&lab);
     run.signal(Signal::SIGKILL);
@@ -119,7 +119,7 @@ fn run_that_is_killed_leaves_the_pod_captured() {
 
 /// An interface of `-c` that is created while it runs is excluded from then on.
 #[test]
-fn run_looks_interfaces_up_when_they_come() {
+fn run_resolves_new_interfaces() {
     let (lab, _) = lab();
     let _run = Run::start_with(&lab, &[STOCK, &["-c", "net1"]].concat());
     let dial = || lab.dial(Caller::App, "10.2.0.9:80");
@@ -137,7 +137,7 @@ fn run_looks_interfaces_up_when_they_come() {
 
 /// Whenever the signal arrives, the pod is detached at the end.
 #[test]
-fn run_that_is_stopped_while_it_attaches_leaves_nothing() {
+fn run_stopped_while_it_attaches_leaves_nothing() {
     const STEP: Duration = Duration::from_millis(30);
 
     let (lab, before) = lab();
@@ -160,7 +160,7 @@ fn run_that_is_stopped_while_it_attaches_leaves_nothing() {
 
 /// The pod was detached by another command: nothing is left to do, and that is not an error.
 #[test]
-fn run_ends_well_when_the_pod_was_detached_meanwhile() {
+fn run_succeeds_if_the_pod_is_detached_already() {
     let (lab, before) = lab();
     let mut run = captured(&lab);
     lab.detach().expect("detached");
@@ -197,7 +197,7 @@ fn run_follows_the_pods_addresses_and_routes() {
 /// end the capture of its IPv6, nor does the loss of all its addresses, nor that of the source
 /// address of a stand-in.
 #[test]
-fn ipv6_stays_captured_whatever_addresses_come_and_go() {
+fn ipv6_stays_captured_whatever_addresses_change() {
     const ONLY_V6: &[&str] = &["-b", "*", "-d", "15090,15021,15020", "-i", "*"];
 
     let (lab, _) = lab();
@@ -228,7 +228,7 @@ fn ipv6_stays_captured_whatever_addresses_come_and_go() {
 }
 
 #[test]
-fn status_says_that_the_network_has_changed_since_an_attach() {
+fn status_reports_network_changes_since_the_attach() {
     let (lab, _) = lab();
     lab.attach(STOCK).expect("attached");
     assert!(!has_changed(&lab));
@@ -240,7 +240,7 @@ fn status_says_that_the_network_has_changed_since_an_attach() {
 
 /// A bridge that is created inside the pod, and forwarding that is enabled.
 #[test]
-fn run_follows_what_the_pod_forwards() {
+fn run_follows_forwarded_interfaces() {
     let (lab, _) = lab();
     let _run = captured(&lab);
     let inner = Netns::new("inner", Some(lab.cgroup.path())).expect("a netns");

@@ -98,7 +98,7 @@ fn detach_restores_everything() {
 
 /// In an unprivileged container /proc/sys may be read-only.
 #[test]
-fn a_container_attaches_too() {
+fn an_unprivileged_container_attaches() {
     let lab = lab();
     let proxy = proxy(&lab);
     let attach = lab.attach_command(&tproxy());
@@ -123,7 +123,7 @@ fn a_container_attaches_too() {
 
 /// Parts that existed before stay, and are used.
 #[test]
-fn what_was_there_stays() {
+fn existing_tproxy_state_stays() {
     let lab = lab();
     let proxy = proxy(&lab);
     let sysctls = [
@@ -166,7 +166,7 @@ fn restores(lab: &Lab, proxy: &Actor) {
 }
 
 #[test]
-fn modes_change_there_and_back() {
+fn modes_change_and_change_back() {
     let lab = lab();
     let (before, proxy) = (lab.traces().expect("traces"), proxy(&lab));
     lab.attach(STOCK).expect("attached");

@@ -29,7 +29,7 @@ fn stop(diallers: [Dialler; 2]) -> [Outcomes; 2] {
 
 /// All connections up to a certain one bypass the proxy, and all later ones are captured.
 #[test]
-fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
+fn with_a_proxy_an_attach_is_atomic() {
     let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
     lab.start_proxy().expect("a proxy");
     for _ in 0..3 {
@@ -45,7 +45,7 @@ fn with_a_proxy_an_attach_comes_into_force_in_one_moment() {
 
 /// Connections before the proxy listens are refused, without later effects.
 #[test]
-fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
+fn without_a_proxy_an_attach_refuses_atomically() {
     let lab = Lab::new().expect("a lab");
     let diallers = diallers(&lab).expect("diallers");
     lab.attach(STOCK).expect("attached");
@@ -62,7 +62,7 @@ fn without_a_proxy_an_attach_refuses_from_one_moment_on() {
 /// Each connection is captured completely, including the proxy's lookup of its original
 /// destination, or it is direct: none is refused, reset or closed.
 #[test]
-fn a_connection_that_meets_a_detach_is_captured_or_direct() {
+fn a_connection_during_a_detach_is_captured_or_direct() {
     let (_steady, lab) = (steady(), Lab::new().expect("a lab"));
     lab.start_proxy().expect("a proxy");
     let crowd: Vec<_> = (0..3)

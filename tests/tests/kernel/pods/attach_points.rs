@@ -127,7 +127,7 @@ fn a_pod_is_attached_at_another_cgroup() {
 /// A socket is captured wherever below the attach point it was created, also by a process that was
 /// moved to the pod.
 #[test]
-fn sockets_are_captured_wherever_they_are_made() {
+fn sockets_are_captured_wherever_they_are_created() {
     let lab = Lab::new().expect("a lab");
     lab.attach(STOCK).expect("attached");
     lab.start_proxy().expect("a proxy");

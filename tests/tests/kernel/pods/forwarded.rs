@@ -170,7 +170,7 @@ fn detach_restores_everything() {
 
 /// Interfaces that no longer need programs lose them, those that now do get them.
 #[test]
-fn programs_are_where_they_are_needed() {
+fn programs_are_attached_where_needed() {
     let pod = Forwarding::new();
     let watched = || {
         let traces = pod.lab.traces().expect("traces");
@@ -195,7 +195,7 @@ fn programs_are_where_they_are_needed() {
 
 /// `ip_forward` is inherited, and so are tunnels that are never up: neither makes a pod forward.
 #[test]
-fn a_pod_with_one_interface_up_is_not_watched() {
+fn a_pod_with_one_interface_up_gets_no_programs() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     forward(&lab.pod, true).expect("a sysctl");
@@ -214,7 +214,7 @@ fn a_pod_with_one_interface_up_is_not_watched() {
 }
 
 #[test]
-fn connections_older_than_the_attach_go_on() {
+fn connections_older_than_the_attach_continue() {
     let pod = Forwarding::new();
     let old = pod.call_all();
     pod.lab.attach(STOCK).expect("attached");
@@ -226,7 +226,7 @@ fn connections_older_than_the_attach_go_on() {
 }
 
 #[test]
-fn connections_go_on_under_other_settings() {
+fn connections_survive_other_settings() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
     let connections = pod.call_all();
@@ -253,7 +253,7 @@ fn connections_go_on_under_other_settings() {
 /// Detaching breaks them: their packets no longer reach the proxy. New ones reach their
 /// destination.
 #[test]
-fn captured_connections_end_when_the_pod_is_detached() {
+fn captured_connections_break_at_a_detach() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
     let connections = pod.call_all();
@@ -280,7 +280,7 @@ fn bulk(actor: &Actor, socket: Handle) {
 
 /// Large packets that the kernel segments as they leave, and small ones.
 #[test]
-fn a_megabyte_goes_both_ways() {
+fn a_megabyte_in_each_direction() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
     for (mtu, segments) in [(1500, 65535), (1500, 1), (1300, 65535), (9000, 65535)] {
@@ -313,7 +313,7 @@ fn handshakes_with_cookies() {
 /// A client that knows or guesses a stand-in, and has a route there, does not reach the proxy with
 /// it.
 #[test]
-fn stand_ins_cannot_be_dialled_from_beyond() {
+fn stand_ins_cannot_be_dialled_from_outside() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
     let allotted = pod.allotted_stand_in();
@@ -328,7 +328,7 @@ fn stand_ins_cannot_be_dialled_from_beyond() {
 
 /// Nor through an interface without our programs.
 #[test]
-fn stand_ins_are_refused_where_nothing_watches() {
+fn stand_ins_are_refused_at_other_interfaces() {
     let pod = Forwarding::new();
     forward(&pod.lab.pod, false).expect("a sysctl");
     let only_bridge = ["-i", "*", "-k", "br0", "--dual-stack"];
@@ -385,7 +385,7 @@ fn tcp_in_disguise_is_not_forwarded() {
 /// A tag of VLAN 0 has only a priority: the kernel removes it, and the packet is the interface's
 /// own. Behind two of them no hook could parse the packet.
 #[test]
-fn priority_tags_hide_nothing() {
+fn priority_tags_do_not_hide_packets() {
     let pod = Forwarding::new();
     let (v4, v6) = (Domain::IPV4, Domain::IPV6);
     let plain = [(v4, v4_packet(0, &SEGMENT)), (v6, v6_packet(TCP, &SEGMENT))];
@@ -483,7 +483,7 @@ fn datagrams_pass() {
 
 /// A proxy whose neighbour is unknown resolves it with its own address.
 #[test]
-fn neighbours_are_asked_in_the_interfaces_name() {
+fn neighbours_are_resolved_from_the_interfaces_address() {
     let pod = Forwarding::new();
     pod.lab.attach(STOCK).expect("attached");
     // A neighbour with the strictest settings.
@@ -504,7 +504,7 @@ fn neighbours_are_asked_in_the_interfaces_name() {
 
 /// Another program on the same interfaces stays, and does not exclude Interceptor.
 #[test]
-fn other_peoples_filters_stay() {
+fn other_programs_filters_stay() {
     let pod = Forwarding::new();
     pod.tc("qdisc add dev br0 clsact");
     pod.tc("filter add dev br0 ingress prio 7 u32 match u32 0 0 flowid 1:1");
@@ -517,7 +517,7 @@ fn other_peoples_filters_stay() {
 }
 
 #[test]
-fn other_peoples_programs_go_on_running() {
+fn other_interface_programs_continue_to_run() {
     let pod = Forwarding::new();
     let load =
         || Program::load("foreign", AttachType::Ingress, Action::CountOnly).expect("a program");
@@ -537,7 +537,7 @@ fn other_peoples_programs_go_on_running() {
 
 /// Docker's rules: outgoing connections of the bridge's network get the pod's address.
 #[test]
-fn beside_masquerading() {
+fn together_with_masquerading() {
     let pod = Forwarding::new();
     for (program, network) in [("iptables", "172.17.0.0/16"), ("ip6tables", "fd00:17::/64")] {
         let rule = [
@@ -571,7 +571,7 @@ fn beside_masquerading() {
 }
 
 #[test]
-fn status_says_what_is_forwarded_unseen() {
+fn status_reports_unobserved_forwarding() {
     let pod = Forwarding::new();
     forward(&pod.lab.pod, false).expect("a sysctl");
     pod.lab.attach(STOCK).expect("attached");

@@ -50,7 +50,7 @@ fn script(mode: Mode, family: Family) -> String {
 }
 
 #[test]
-fn istios_rules_are_found_by_whatever_they_were_written() {
+fn istios_rules_are_found_whatever_wrote_them() {
     for (program, family) in [
         ("iptables-nft-restore", Family::V4),
         ("ip6tables-nft-restore", Family::V6),
@@ -69,7 +69,7 @@ fn istios_rules_are_found_by_whatever_they_were_written() {
 }
 
 #[test]
-fn other_peoples_rules_are_not_taken_for_istios() {
+fn other_rules_are_not_mistaken_for_istios() {
     for program in ["iptables-nft-restore", "iptables-legacy-restore"] {
         let netns = Netns::new("pod", None).expect("a netns");
         fed(&netns, program, &[], OTHERS);
@@ -118,7 +118,7 @@ COMMIT
 ";
 
 #[test]
-fn rules_of_others_that_act_otherwise_are_found() {
+fn conflicting_rules_of_others_are_found() {
     for (program, family) in [
         ("iptables-nft-restore", "ip"),
         ("ip6tables-nft-restore", "ip6"),
@@ -146,7 +146,7 @@ fn rules_of_others_that_act_otherwise_are_found() {
 
 /// Querying a table of iptables-legacy creates it in the kernel.
 #[test]
-fn looking_changes_nothing() {
+fn the_check_changes_nothing() {
     let netns = Netns::new("pod", None).expect("a netns");
     assert!(!are_in(&netns));
     assert_eq!(others_in(&netns), "");
@@ -162,7 +162,7 @@ fn looking_changes_nothing() {
 }
 
 #[test]
-fn who_attaches_where_others_rules_act_otherwise_is_warned() {
+fn attaching_with_conflicting_rules_warns() {
     let lab = Lab::new().expect("a lab");
     let attach = || lab.attach(STOCK).expect("attached");
     let printed = attach();
@@ -182,7 +182,7 @@ fn who_attaches_where_others_rules_act_otherwise_is_warned() {
 }
 
 #[test]
-fn who_attaches_beside_istios_rules_by_hand_is_told() {
+fn attaching_with_istios_rules_warns() {
     let lab = Lab::new().expect("a lab");
     let attach = || {
         let output = lab.attach_command(STOCK).output().expect("it runs");

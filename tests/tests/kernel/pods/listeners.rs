@@ -37,7 +37,7 @@ fn without_a_proxy_everything_is_refused() {
 
 /// The proxy's process exits, by a signal, with open connections.
 #[test]
-fn a_proxy_that_dies_is_refused_until_the_next_listens() {
+fn after_a_proxys_exit_connections_are_refused() {
     let lab = attached();
     let cgroup = lab.cgroup.child("pod/proxy").expect("a cgroup");
     for _ in 0..3 {
@@ -111,7 +111,7 @@ fn of_too_many_listeners_the_oldest_and_the_newest_are_found() {
 /// A pod's listeners use no slots of other pods, nor those of its own proxy: a listener on an
 /// address that no lookup requests is not recorded, and the others share the pod's slots.
 #[test]
-fn a_crowd_of_listeners_keeps_no_proxy_from_being_found() {
+fn many_listeners_do_not_hide_a_proxy() {
     const KINDS: usize = 5;
     const PORTS: usize = 2;
     const CLOSED: u32 = 33_000;
@@ -160,7 +160,7 @@ fn proxy_outside(lab: &Lab) -> Actor {
 /// A listener that opened without running a hook is found when the pod is attached at a cgroup that
 /// contains it.
 #[test]
-fn attaching_at_another_cgroup_finds_unseen_listeners() {
+fn attaching_at_another_cgroup_finds_listeners() {
     let lab = Lab::new().expect("a lab");
     let inside = lab.cgroup.child("pod").expect("a cgroup");
     lab.attach_at(&inside, STOCK).expect("attached");
@@ -173,7 +173,7 @@ fn attaching_at_another_cgroup_finds_unseen_listeners() {
 /// The same when only the process's cgroup has changed. (Its sockets stay in the cgroup that they
 /// were created in: `SO_ORIGINAL_DST` is not available.)
 #[test]
-fn attaching_again_finds_listeners_that_no_hook_has_seen() {
+fn attaching_again_finds_unrecorded_listeners() {
     let lab = Lab::new().expect("a lab");
     let inside = lab.cgroup.child("pod").expect("a cgroup");
     lab.attach_at(&inside, STOCK).expect("attached");

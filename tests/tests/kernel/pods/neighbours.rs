@@ -63,7 +63,7 @@ fn each_of_several_pods_has_its_own_proxy() {
 
 /// Each pod has its own settings.
 #[test]
-fn pods_have_settings_of_their_own() {
+fn each_pod_has_its_own_settings() {
     let (one, _proxy) = pod("proxy-a");
     let (other, _other_proxy) = pod("proxy-b");
     one.attach(&["-i", "10.2.0.0/16", "-o", "443"])
@@ -132,7 +132,7 @@ fn observe_outsider(outsider: &Actor) -> Result<Vec<String>> {
 
 /// The peer's processes are below the attached cgroup too.
 #[test]
-fn a_namespace_without_a_policy_is_as_if_we_were_not_there() {
+fn a_namespace_without_a_policy_is_unaffected() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     serve(&lab.remote, Bind::DUAL_WILDCARD, 15006).expect("a listener");

@@ -53,7 +53,7 @@ fn runs_of(programs: &[Program], work: impl FnOnce()) -> Vec<u64> {
 
 /// Each continues to run as often as without us, whichever was first.
 #[test]
-fn foreign_programs_on_our_cgroup_go_on_running() {
+fn foreign_programs_on_our_cgroup_continue_to_run() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let (older, newer) = (COUNTABLE.map(load), COUNTABLE.map(load));
@@ -87,7 +87,7 @@ fn foreign_programs_on_our_cgroup_go_on_running() {
 
 /// A program that runs after ours for names gets the originals.
 #[test]
-fn foreign_programs_that_are_asked_for_names_go_on_running() {
+fn foreign_programs_for_names_continue_to_run() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let programs = [AttachType::PeerName4, AttachType::SocketName4].map(load);
@@ -105,7 +105,7 @@ fn foreign_programs_that_are_asked_for_names_go_on_running() {
 
 /// In a cgroup below ours even an exclusive one runs together with ours.
 #[test]
-fn a_foreign_program_below_our_cgroup_runs_beside_us() {
+fn a_foreign_program_below_our_cgroup_runs_too() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
@@ -155,7 +155,7 @@ fn a_foreign_sockops_program_may_set_and_clear_flags() {
 
 /// A foreign program that passes everything runs before and after ours.
 #[test]
-fn a_foreign_sk_lookup_program_goes_on_running() {
+fn a_foreign_sk_lookup_program_continues_to_run() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let netns = File::open(lab.pod.path()).expect("a namespace");

@@ -87,7 +87,7 @@ fn stranger(lab: &Lab) -> Actor {
 }
 
 #[test]
-fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
+fn a_root_load_balancer_does_not_affect_the_proxy() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let balancer = load_balancer();
@@ -118,7 +118,7 @@ fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
 /// A connection that the first program has captured is unchanged by the second, whatever counts as
 /// loopback.
 #[test]
-fn what_both_programs_see_is_captured_once() {
+fn a_connection_is_captured_once_by_two_programs() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     let pod = lab.cgroup.child("pod").expect("a cgroup");
@@ -138,7 +138,7 @@ fn what_both_programs_see_is_captured_once() {
 
 /// The same for datagrams, also of a socket that queries several servers.
 #[test]
-fn a_query_that_both_programs_see_is_captured_once() {
+fn a_query_is_captured_once_by_two_programs() {
     let lab = Lab::new().expect("a lab");
     let agent = "127.0.0.1:15053".parse().expect("an address");
     serve_udp(&lab.proxy, agent).expect("an agent");
@@ -193,7 +193,7 @@ fn the_proxy_is_served_in_the_pods_own_cgroup() {
 
 /// A new sandbox of the same pod: kubelet has created its cgroup again.
 #[test]
-fn a_pods_cgroup_that_was_made_anew_is_attached_anew() {
+fn a_pods_recreated_cgroup_is_attached_again() {
     let lab = Lab::new().expect("a lab");
     let settings = settings(STOCK, "");
     let pod = lab.cgroup.child("pod/uid").expect("a cgroup");

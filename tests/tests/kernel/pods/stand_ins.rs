@@ -14,7 +14,7 @@ use interceptor_testkit::{
 const STAND_INS: u32 = 16384;
 
 #[test]
-fn a_stand_in_reaches_only_what_it_stands_for() {
+fn a_stand_in_reaches_only_its_destination() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");
@@ -63,7 +63,7 @@ fn a_neighbour_that_dials_a_stand_in_is_refused() {
 /// After a detach, the range is loopback like the rest; after another attach, no earlier stand-in
 /// is known.
 #[test]
-fn a_stand_in_means_nothing_after_detach() {
+fn a_stand_in_is_unknown_after_a_detach() {
     let lab = Lab::new().expect("a lab");
     lab.start_proxy().expect("a proxy");
     lab.attach(STOCK).expect("attached");

@@ -195,7 +195,7 @@ fn owners_are_those_of_the_pods_user_namespace() {
 
 /// iptables refuses such a rule (`owner_check`); Interceptor does so too, and changes nothing.
 #[test]
-fn an_owner_without_a_mapping_in_the_user_namespace_is_refused() {
+fn an_owner_without_a_mapping_is_refused() {
     let pod = Pod::new().expect("a pod");
     pod.iptables("-A OUTPUT -p tcp -m owner --uid-owner 70000 -j RETURN")
         .expect_err("no such user");

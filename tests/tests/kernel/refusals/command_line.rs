@@ -169,7 +169,7 @@ const BAD_SETTINGS: &[(&str, &str, &[&str])] = &[
 ];
 
 #[test]
-fn a_setting_that_cannot_be_is_named_with_what_is_allowed() {
+fn an_invalid_setting_is_named_with_the_allowed_values() {
     let subjects = Subjects::new();
     for (flag, value, words) in BAD_SETTINGS {
         let glued = format!("{flag}={value}");
@@ -225,7 +225,7 @@ fn dns_of_a_namespace_without_a_process_needs_a_resolv_conf() {
 }
 
 #[test]
-fn a_command_line_of_another_grammar_is_refused() {
+fn a_command_line_with_another_grammar_is_refused() {
     let subjects = Subjects::new();
     let wrong: &[(&[&str], &[&str])] = &[
         (&["--no-such-flag"], &["--no-such-flag"]),

@@ -26,7 +26,7 @@ fn expect_named(lab: &Lab, attach_type: AttachType, mode: Mode, foreign: &Path, 
 
 /// Attaching there would be refused by the kernel.
 #[test]
-fn a_program_that_is_alone_on_the_cgroup_is_named() {
+fn an_exclusive_program_on_the_cgroup_is_named() {
     let subjects = Subjects::new();
     for attach_type in AttachType::IN_CGROUPS {
         for mode in [Mode::Exclusive, Mode::Overridable] {
@@ -40,7 +40,7 @@ fn a_program_that_is_alone_on_the_cgroup_is_named() {
 }
 
 #[test]
-fn a_program_that_is_alone_on_a_cgroup_above_is_named() {
+fn an_exclusive_program_on_a_cgroup_above_is_named() {
     let subjects = Subjects::new();
     for attach_type in AttachType::IN_CGROUPS {
         for lab in subjects.both() {

@@ -39,7 +39,7 @@ fn refuse_netns(subjects: &Subjects, netns: &str, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn a_namespace_that_is_none_is_named() {
+fn a_path_that_is_not_a_namespace_is_named() {
     let subjects = Subjects::new();
     let own = |kind: &str| format!("/proc/self/ns/{kind}");
     let missing = format!("/proc/{NO_PROCESS}/ns/net");
@@ -122,7 +122,7 @@ fn attach_at(lab: &Lab, cgroup: impl AsRef<Path>) -> Command {
 }
 
 #[test]
-fn a_cgroup_that_is_none_is_named() {
+fn a_path_that_is_not_a_cgroup_is_named() {
     let subjects = Subjects::new();
     let missing = |lab: &Lab| lab.cgroup.path().join("no-such-cgroup");
     subjects.refuse(FAILED, &["--cgroup", "no-such-cgroup"], |lab| {
@@ -178,7 +178,7 @@ fn a_cgroup_missing_a_process_is_refused_and_names_it() {
 
 /// A cgroup whose name only starts like the pod's is another one.
 #[test]
-fn a_cgroup_with_a_longer_name_is_another_one() {
+fn a_cgroup_with_the_pods_name_as_prefix_is_refused() {
     let subjects = Subjects::new();
     for lab in subjects.both() {
         lab.cgroup.child("pod/app").expect("a cgroup");

@@ -102,7 +102,7 @@ fn no_cgroup2_is_refused() {
 
 /// The host's own bpffs in another mount namespace is sufficient.
 #[test]
-fn the_hosts_bpffs_in_a_private_mount_namespace_is_taken() {
+fn the_hosts_bpffs_in_a_private_mount_namespace_works() {
     let lab = Lab::new().expect("a lab");
     let mut command = attach_in(&lab, &PRIVATE_MOUNTS, "", AT_CGROUP);
     interceptor_testkit::lab::stderr_of(&mut command).expect("attached");

@@ -109,7 +109,7 @@ fn pods(objects: &[Value]) -> Vec<PodSpec> {
 }
 
 #[test]
-fn what_is_applied_runs_the_image_that_was_pushed() {
+fn the_applied_manifests_run_the_pushed_image() {
     let copy = followed();
     for document in DOCUMENTS {
         let image = pushed(document);
@@ -131,7 +131,7 @@ fn what_is_applied_runs_the_image_that_was_pushed() {
 }
 
 #[test]
-fn what_is_deleted_is_what_was_applied() {
+fn the_deleted_objects_are_the_applied_ones() {
     for verb in ["apply", "delete"] {
         let expected = ["deploy/own", "deploy/own-uninstall"].map(str::to_owned);
         let directories = directories("docs/deploy.md", verb);
@@ -151,7 +151,7 @@ fn what_is_deleted_is_what_was_applied() {
 
 /// The other objects of the commands.
 #[test]
-fn the_commands_name_what_is_rendered() {
+fn the_commands_name_rendered_objects() {
     let copy = followed();
     let own = rendered(copy.path(), "deploy/own");
     let set: DaemonSet = serde_json::from_value(only(&own, "DaemonSet").unwrap().clone()).unwrap();
@@ -177,7 +177,7 @@ fn the_commands_name_what_is_rendered() {
 
 /// The values of a custom overlay reach the agent, and stay immutable.
 #[test]
-fn an_overlay_of_ones_own_sets_values() {
+fn a_custom_overlay_sets_values() {
     let copy = followed();
     let own = rendered(copy.path(), "deploy/own");
     let values = only(&own, "ConfigMap").unwrap();

@@ -27,7 +27,7 @@ fn the_daemonset_selects_its_own_pods() {
 }
 
 #[test]
-fn everything_is_in_the_namespace_that_is_made() {
+fn everything_is_in_the_created_namespace() {
     for rendered in Rendered::platforms() {
         let namespaces: Vec<_> = rendered.kind("Namespace").collect();
         assert_eq!(namespaces.len(), 1);
@@ -46,7 +46,7 @@ fn everything_is_in_the_namespace_that_is_made() {
 
 /// The agent's namespace may be terminating, and then accepts nothing.
 #[test]
-fn the_uninstalling_jobs_have_a_namespace_of_their_own() {
+fn the_uninstall_jobs_have_their_own_namespace() {
     for example in ["examples/uninstall", "examples/uninstall-now"] {
         let rendered = Rendered::of(example);
         let namespace = rendered.only::<Namespace>("Namespace").metadata;
@@ -69,7 +69,7 @@ fn subjects(rendered: &Rendered) -> Vec<Subject> {
 }
 
 #[test]
-fn roles_are_given_to_the_agents_account_and_to_nobody_else() {
+fn roles_are_bound_to_the_agents_account_only() {
     for rendered in Rendered::platforms() {
         let account = rendered.pod().service_account_name.unwrap();
         let subjects = subjects(rendered);
@@ -103,7 +103,7 @@ fn every_volume_is_mounted_once() {
 
 /// Its name has the hash of the values, so that new values restart the pods.
 #[test]
-fn the_agent_reads_the_values_that_are_rendered_with_it() {
+fn the_agent_reads_the_rendered_values() {
     for rendered in Rendered::platforms() {
         let values: ConfigMap = rendered.only("ConfigMap");
         let name = values.metadata.name.unwrap();
@@ -118,7 +118,7 @@ fn the_agent_reads_the_values_that_are_rendered_with_it() {
 }
 
 #[test]
-fn the_image_is_the_one_that_this_version_makes() {
+fn the_image_is_that_of_this_version() {
     let image = format!("interceptor:{}", env!("CARGO_PKG_VERSION"));
     for rendered in Rendered::platforms() {
         assert_eq!(rendered.agent().image.as_ref(), Some(&image));

@@ -84,7 +84,7 @@ fn the_daemonsets_capabilities_are_enough_to_capture_a_pod() {
 
 /// `DAC_OVERRIDE` is for the host's directories, which are root's here.
 #[test]
-fn without_any_one_of_them_attaching_is_refused_by_its_name() {
+fn an_attach_names_each_missing_capability() {
     let capabilities = capabilities(&security_context(Rendered::base()));
     let lab = Lab::new().unwrap();
     for left_out in capabilities.iter().filter(|name| *name != "DAC_OVERRIDE") {
@@ -148,7 +148,7 @@ fn the_uninstall_jobs_one_capability_is_enough_and_needed() {
 }
 
 #[test]
-fn to_uninstall_and_detach_takes_what_the_agent_has() {
+fn uninstalling_requires_the_agents_capabilities() {
     let now = uninstalling("examples/uninstall-now");
     let agent = security_context(Rendered::base());
     assert_eq!(capabilities(&now), capabilities(&agent));
@@ -203,7 +203,7 @@ fn shown(rule: &PolicyRule) -> String {
 }
 
 #[test]
-fn the_agent_may_ask_and_tell_but_change_nothing() {
+fn the_agent_may_read_and_create_events_only() {
     for rendered in Rendered::platforms() {
         assert_eq!(
             rules(rendered),
@@ -230,17 +230,17 @@ fn added_by(example: &str) -> Vec<String> {
 }
 
 #[test]
-fn nodes_may_be_changed_only_where_taints_are_used() {
+fn nodes_may_be_patched_only_with_the_taint_component() {
     assert_eq!(added_by("examples/taint"), ["/nodes: get,patch"]);
 }
 
 #[test]
-fn namespaces_may_be_read_only_where_annotations_are_followed() {
+fn namespaces_may_be_read_only_with_live_annotations() {
     assert_eq!(added_by("examples/live-annotations"), ["/namespaces: get"]);
 }
 
 #[test]
-fn only_what_is_written_is_mounted_for_writing() {
+fn only_written_directories_are_mounted_writable() {
     for rendered in Rendered::platforms() {
         let volumes = rendered.pod().volumes.unwrap();
         let mounts = rendered.agent().volume_mounts.unwrap();

@@ -66,28 +66,28 @@ fn check(rendered: &Rendered) {
 }
 
 #[test]
-fn base_and_overlays_are_understood_to_the_last_field() {
+fn base_and_overlays_have_known_fields_only() {
     for rendered in Rendered::platforms() {
         check(rendered);
     }
 }
 
 #[test]
-fn components_are_understood_to_the_last_field() {
+fn components_have_known_fields_only() {
     for example in ["examples/taint", "examples/live-annotations"] {
         check(&Rendered::of(example));
     }
 }
 
 #[test]
-fn the_uninstall_jobs_are_understood_to_the_last_field() {
+fn the_uninstall_jobs_have_known_fields_only() {
     for example in ["examples/uninstall", "examples/uninstall-now"] {
         check(&Rendered::of(example));
     }
 }
 
 #[test]
-fn a_field_that_kubernetes_does_not_know_is_found() {
+fn an_unknown_field_is_found() {
     let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",

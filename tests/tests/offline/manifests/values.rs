@@ -32,7 +32,7 @@ fn every_value_reaches_the_agent() {
 }
 
 #[test]
-fn every_value_that_the_agent_must_have_is_there() {
+fn every_required_value_exists() {
     for rendered in Rendered::platforms() {
         let values = values(rendered);
         for (value, optional) in read(rendered) {
@@ -65,7 +65,7 @@ fn known_variables(command: &[&str]) -> String {
 }
 
 #[test]
-fn the_agent_knows_every_variable_that_it_is_given() {
+fn the_agent_reads_every_variable() {
     let help = known_variables(&["agent"]);
     for rendered in Rendered::platforms() {
         for variable in rendered.agent().env.unwrap() {
@@ -76,7 +76,7 @@ fn the_agent_knows_every_variable_that_it_is_given() {
 }
 
 #[test]
-fn uninstall_knows_every_variable_that_it_is_given() {
+fn uninstall_reads_every_variable() {
     let help = known_variables(&["uninstall"]);
     let job: Job = Rendered::of("examples/uninstall").only("Job");
     let pod = job.spec.unwrap().template.spec.unwrap();
@@ -102,7 +102,7 @@ fn a_component_sets_its_value() {
 /// The directories of plugins and their configuration on each platform: those of Istio's profiles,
 /// and k3s' new directory of plugins.
 #[test]
-fn the_platforms_folders_are_theirs() {
+fn every_platform_sets_its_directories() {
     let mut found = BTreeMap::new();
     for rendered in Rendered::platforms() {
         let volumes = rendered.pod().volumes.unwrap();
@@ -153,7 +153,7 @@ fn the_platforms_folders_are_theirs() {
 
 /// Values that only some nodes need, and the base does not set.
 #[test]
-fn overlays_set_what_their_nodes_need() {
+fn overlays_set_the_values_of_their_nodes() {
     for rendered in Rendered::platforms() {
         let set: DaemonSet = rendered.only("DaemonSet");
         let pod = set.spec.unwrap().template.spec.unwrap();

@@ -96,7 +96,7 @@ fn only_the_first_uid_reaches_its_own_pod_through_the_proxy() {
 }
 
 #[test]
-fn packets_without_a_socket_match_what_is_inverted() {
+fn packets_without_a_socket_match_inverted_owners() {
     let rows = [
         (sent(None, OWN, 80), None),
         (sent(None, REMOTE, 80), Some(15001)),
@@ -192,7 +192,7 @@ fn outbound_connections_are_redirected_in_either_mode() {
 }
 
 #[test]
-fn only_tcp_is_redirected_but_for_dns() {
+fn only_tcp_is_redirected_except_dns() {
     let rows = [
         (over_udp(sent(APP, REMOTE, 80)), None),
         (over_udp(sent(APP, REMOTE, 53)), None),

@@ -130,7 +130,7 @@ fn a_nat_rule_before_istios_wins_only_behind_iptables() {
 
 /// An inbound connection has the port 15006 when the chain INPUT gets it.
 #[test]
-fn filter_rules_see_the_apps_port_here_and_not_15006() {
+fn filter_rules_match_the_apps_port_here_and_not_15006() {
     let dropped = |world: &World| {
         iptables(world.pod(), "-A INPUT -p tcp --dport 8080 -j DROP");
         dial(world, Role::Client, "10.1.0.2:8080")
@@ -146,7 +146,7 @@ fn filter_rules_see_the_apps_port_here_and_not_15006() {
 
 /// An outbound connection has the destination 127.0.0.1:15001 when the chain OUTPUT gets it.
 #[test]
-fn filter_rules_see_15001_behind_iptables_and_the_stand_in_here() {
+fn filter_rules_match_the_stand_in_here_and_not_15001() {
     let only_15001 = |world: &World| {
         let others = "-A OUTPUT -p tcp --syn -j DROP";
         iptables(

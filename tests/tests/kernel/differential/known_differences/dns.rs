@@ -144,7 +144,7 @@ fn a_query_from_port_53_gets_a_reply_only_here() {
 
 /// A socket that has a port, but no address, cannot be bound to one when it connects.
 #[test]
-fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
+fn the_dns_agent_gets_localhost_from_a_socket_bound_early() {
     for (world, observed) in both().iter().zip(["10.1.0.2:4053", "127.0.0.1:4053"]) {
         let socket = socket(world, Family::V4, Some("0.0.0.0:4053"));
         let (response, _) = query_connected(world, socket, "10.96.0.10:53").expect("a response");
@@ -156,7 +156,7 @@ fn the_dns_agent_sees_localhost_from_a_socket_bound_early() {
 /// Both distinguish one server's queries from another's: conntrack by the port, Interceptor by the
 /// address.
 #[test]
-fn the_dns_agent_sees_another_address_per_server() {
+fn the_dns_agent_gets_another_source_per_server() {
     let observed = both().map(|world| {
         let socket = socket(&world, Family::V4, Some("0.0.0.0:4053"));
         query_unconnected(&world, socket, "10.96.0.10:53").expect("a response");
@@ -201,7 +201,7 @@ fn a_connect_without_a_route_binds_no_port_here() {
 /// After Interceptor has bound a socket, disconnecting leaves it bound until it connects again; and
 /// a socket that was once bound to IPv6 cannot use IPv4 any more.
 #[test]
-fn a_dissolved_socket_keeps_the_address_that_it_was_given() {
+fn a_disconnected_socket_keeps_its_assigned_address() {
     for (world, is_here) in both().iter().zip([false, true]) {
         let v4 = socket(world, Family::V4, None);
         query_connected(world, v4, "10.96.0.10:53").expect("a response");
@@ -290,7 +290,7 @@ fn an_interface_without_a_route_to_the_server() {
 
 /// To the kernel both are connected to the same address from the same one.
 #[test]
-fn connected_sockets_that_share_a_port_hear_each_others_answers() {
+fn connected_sockets_that_share_a_port_share_responses() {
     const SERVERS: [&str; 2] = ["10.96.0.10:53", "10.2.0.9:53"];
 
     for (world, are_told_apart) in both().iter().zip([true, false]) {
