@@ -234,13 +234,13 @@ impl Lab {
         let name = actor.call(&Request::LocalName { socket })?;
         actor.must(&Request::Close { socket })?;
         if let Reply::Name(name) = name {
-            self.wait_for_end(name.port())?;
+            self.wait_for_close(name.port())?;
         }
         Ok(outcome)
     }
 
     /// Waits until both ends in the pod are closed or in TIME_WAIT.
-    fn wait_for_end(&self, port: u16) -> Result<()> {
+    fn wait_for_close(&self, port: u16) -> Result<()> {
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
         wait_until("a closed connection", || {
             for table in &tables {

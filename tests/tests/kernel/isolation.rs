@@ -1,7 +1,7 @@
 //! Connections that must never reach the proxy or an app, whatever iptables does.
 
+mod source_routes;
 mod spoofed;
-mod steered;
 
 use std::net::Ipv6Addr;
 

@@ -53,13 +53,13 @@ struct Holder {
 
 impl Holder {
     fn start(commands: String) -> Result<Self> {
-        let (end, ended) = mpsc::channel::<()>();
+        let (end, stop) = mpsc::channel::<()>();
         let (ready, is_ready) = mpsc::channel();
         thread::spawn(move || {
             let made = make(&commands);
             ready.send(made).expect("the receiver exists");
             // Until the sender is dropped.
-            let _ended = ended.recv();
+            let _stopped = stop.recv();
         });
         Ok(Self {
             path: is_ready.recv().map_err(|_| anyhow!("it panicked"))??,

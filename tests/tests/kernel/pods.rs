@@ -3,9 +3,9 @@
 mod attach_points;
 mod forwarded;
 mod istio_rules;
+mod kubepods;
 mod listeners;
 mod neighbours;
 mod other_programs;
-mod places;
 mod stand_ins;
 mod user_namespaces;

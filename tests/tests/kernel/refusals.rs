@@ -3,9 +3,9 @@
 
 mod command_line;
 mod environment;
+mod host;
 mod other_programs;
-mod places;
-mod surroundings;
+mod targets;
 
 use std::process::{Command, Output};
 

@@ -41,7 +41,7 @@ impl Scene {
         let agent = node.start_ready_agent(&[]).expect("an agent");
         let pods = vec![there, run("by-cni")];
         let scene = Self { agent, pods, node };
-        scene.until_taken_over();
+        scene.until_upgraded();
         scene
     }
 
@@ -53,11 +53,11 @@ impl Scene {
 
     fn until_ready(&mut self) {
         self.agent.wait_until_ready().expect("ready");
-        self.until_taken_over();
+        self.until_upgraded();
     }
 
     #[track_caller]
-    fn until_taken_over(&self) {
+    fn until_upgraded(&self) {
         let captured = || self.agent.metric(r#"interceptor_pods{state="captured"}"#);
         let all = wait_until("all pods", || Ok(captured()? == Some(2.0)));
         all.unwrap_or_else(|error| panic!("{error}\n{}", self.agent.log()));

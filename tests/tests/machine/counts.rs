@@ -35,7 +35,7 @@ struct Flags {
 }
 
 /// The lab's cgroup is the root, and its `pod` is kubepods.
-fn attach_at_two_places(lab: &Lab) -> Result<Attached> {
+fn attach_at_two_points(lab: &Lab) -> Result<Attached> {
     let hierarchy = Hierarchy::find()?;
     let kubepods = lab.cgroup.child("pod")?;
     let places = AttachPoints {
@@ -128,7 +128,7 @@ fn connections_at_two_attach_points_are_counted_once() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     let listeners = lab.start_proxy().expect("a proxy");
-    attach_at_two_places(&lab).expect("attached");
+    attach_at_two_points(&lab).expect("attached");
     let elsewhere = lab.cgroup.child("elsewhere").expect("a cgroup");
     let stranger = Actor::start("app", APP, lab.pod.namespace(), Some(&elsewhere));
     let stranger = stranger.expect("an actor");

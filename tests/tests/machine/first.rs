@@ -118,7 +118,7 @@ fn lists_of_killed_attaches_are_swept() {
 }
 
 /// A state that a killed command can leave behind.
-struct Wreck {
+struct PartialState {
     name: &'static str,
     make: fn(&Path),
 }
@@ -133,8 +133,8 @@ fn remove(paths: &[PathBuf]) {
     }
 }
 
-const WRECKS: [Wreck; 5] = [
-    Wreck {
+const PARTIAL_STATES: [PartialState; 5] = [
+    PartialState {
         name: "empty directories",
         make: |layout| {
             remove(&[layout.to_owned()]);
@@ -143,25 +143,25 @@ const WRECKS: [Wreck; 5] = [
             }
         },
     },
-    Wreck {
+    PartialState {
         name: "nothing below the layout",
         make: |layout| {
             remove(&[layout.to_owned()]);
             fs::create_dir_all(layout).expect("a directory");
         },
     },
-    Wreck {
+    PartialState {
         name: "some maps",
         make: |_| {
             let maps = ["icept_policies", "icept_stand_ins", "icept_listeners"];
             remove(&maps.map(pins::map));
         },
     },
-    Wreck {
+    PartialState {
         name: "no maps",
         make: |layout| remove(&[layout.join("maps")]),
     },
-    Wreck {
+    PartialState {
         name: "no programs",
         make: |layout| remove(&[layout.join("programs")]),
     },
@@ -173,7 +173,7 @@ fn partial_state_is_completed_or_removed() {
     let alone = alone();
     let lab = lab(&alone);
     let before = lab.traces().expect("traces");
-    for Wreck { name, make } in WRECKS {
+    for PartialState { name, make } in PARTIAL_STATES {
         for attach_first in [true, false] {
             lab.attach(STOCK).expect("attached");
             make(&pins::dir());

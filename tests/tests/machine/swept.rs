@@ -14,12 +14,12 @@ use interceptor_testkit::{
 use crate::{alone, expect_nothing_left};
 
 /// A network namespace that only its process keeps.
-struct Mortal {
+struct DoomedNetns {
     netns: Netns,
     cookie: u64,
 }
 
-impl Mortal {
+impl DoomedNetns {
     /// Creates one, attached at `cgroup`.
     fn attached_at(cgroup: &Path) -> Self {
         let netns = Netns::new("mortal", Some(cgroup)).expect("a namespace");
@@ -73,7 +73,7 @@ fn a_deleted_namespace_is_swept_by_the_next_attach() {
     lab.attach(STOCK).expect("attached");
     let cgroup = lab.cgroup.child("pod/mortal").expect("a cgroup");
     let id = std::os::unix::fs::MetadataExt::ino(&cgroup.metadata().expect("a cgroup"));
-    let cookie = Mortal::attached_at(&cgroup).end();
+    let cookie = DoomedNetns::attached_at(&cgroup).end();
     // An attach that changes nothing for its own pod sweeps as well.
     let unchanged = lab.attach(STOCK).expect("attached again");
     assert!(unchanged.contains("same settings"), "{unchanged}");
@@ -87,7 +87,7 @@ fn a_deleted_namespace_is_swept_by_the_next_detach() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.attach(STOCK).expect("attached");
-    let cookie = Mortal::attached_at(lab.cgroup.path()).end();
+    let cookie = DoomedNetns::attached_at(lab.cgroup.path()).end();
     // Not even of a pod that was attached.
     let other = Lab::alone(&alone).expect("another lab");
     other.detach().expect("detached");
@@ -99,7 +99,7 @@ fn a_deleted_namespace_is_swept_by_the_next_detach() {
 fn nothing_is_left_of_a_deleted_last_namespace() {
     let alone = alone();
     let cgroup = Cgroup::new().expect("a cgroup");
-    Mortal::attached_at(cgroup.path()).end();
+    DoomedNetns::attached_at(cgroup.path()).end();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.detach().expect("detached");
     expect_nothing_left();
@@ -110,7 +110,7 @@ fn all_deleted_namespaces_are_detached_with_all() {
     let alone = alone();
     let lab = Lab::alone(&alone).expect("a lab");
     lab.attach(STOCK).expect("attached");
-    Mortal::attached_at(lab.cgroup.path()).end();
+    DoomedNetns::attached_at(lab.cgroup.path()).end();
     stderr_of(bounded(interceptor::binary()).args(["detach", "--all"])).expect("detached");
     expect_nothing_left();
 }

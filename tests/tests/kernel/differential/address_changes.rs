@@ -10,7 +10,7 @@ use interceptor_testkit::{
 /// The pod loses an address of each family; routing selects neither as a source.
 const LOSE: &str = "addr del 10.1.0.3/24 dev eth0\naddr del fd00:1::2/64 dev eth0";
 /// The peer gets them.
-const TAKE: &str = "addr add 10.1.0.3/24 dev eth0\naddr add fd00:1::2/64 dev eth0 nodad";
+const ASSIGN_TO_PEER: &str = "addr add 10.1.0.3/24 dev eth0\naddr add fd00:1::2/64 dev eth0 nodad";
 /// The pod gets an address of each family.
 const GAIN: &str = "addr add 10.1.0.7/24 dev eth0\naddr add fd00:1::7/64 dev eth0 nodad";
 
@@ -43,7 +43,7 @@ fn an_address_that_the_pod_lost_is_captured_outbound() {
         dial("proxy:15001", Role::App, "10.1.0.3:80"),
         dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
         dial("proxy:15001", Role::App, "[::ffff:10.1.0.3]:80"),
-        peer(TAKE),
+        peer(ASSIGN_TO_PEER),
         dial("proxy:15001", Role::App, "10.1.0.3:80"),
         dial("proxy:15001", Role::App, "[fd00:1::2]:80"),
         dial("remote:80", Role::Proxy, "10.1.0.3:80"),
@@ -66,7 +66,7 @@ fn an_address_that_the_pod_lost_is_captured_outbound() {
 fn a_client_with_a_former_pod_address_is_inbound() {
     let scenarios = [
         pod(LOSE),
-        peer(TAKE),
+        peer(ASSIGN_TO_PEER),
         dial_from("proxy:15006", Role::Client, "10.1.0.3:0", "10.1.0.2:8080"),
         dial_from(
             "proxy:15006",

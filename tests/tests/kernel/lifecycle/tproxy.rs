@@ -15,7 +15,7 @@ use interceptor_testkit::{
 };
 
 /// The client and the app, in each family.
-const WAYS: [(&str, &str); 2] = [
+const CONNECTIONS: [(&str, &str); 2] = [
     ("10.1.0.1:0", "10.1.0.2:8080"),
     ("[fd00:1::1]:0", "[fd00:1::2]:8080"),
 ];
@@ -63,7 +63,8 @@ fn call_app(proxy: &Actor, (client, app): (&str, &str), mark: u32) -> Result<Han
 
 /// A connection of each family.
 fn call_app_by_all(proxy: &Actor, mark: u32) -> Vec<Handle> {
-    WAYS.iter()
+    CONNECTIONS
+        .iter()
         .map(|way| call_app(proxy, *way, mark).expect("the app"))
         .collect()
 }
@@ -198,7 +199,7 @@ fn tproxy_settings_change() {
     ] {
         let flags = [&["-b", "*", "-i", "*"], TPROXY, flags].concat();
         lab.attach(&flags).expect("attached");
-        for way in &WAYS[..families] {
+        for way in &CONNECTIONS[..families] {
             call_app(&proxy, *way, mark).expect("the app");
         }
         hang_up(&proxy);
