@@ -239,7 +239,7 @@ impl Lab {
         Ok(outcome)
     }
 
-    /// Waits until both ends in the pod are closed or in TIME_WAIT.
+    /// Waits until both ends in the pod are closed or in `TIME_WAIT`.
     fn wait_for_close(&self, port: u16) -> Result<()> {
         let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
         wait_until("a closed connection", || {

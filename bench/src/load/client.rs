@@ -92,7 +92,7 @@ impl Client {
     }
 }
 
-/// A socket whose close resets the connection, so that none is left in TIME_WAIT.
+/// A socket whose close resets the connection, so that none is left in `TIME_WAIT`.
 fn open(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;

@@ -1,4 +1,4 @@
-//! Setting up connections for longer than closed ones stay in TIME_WAIT.
+//! Setting up connections for longer than closed ones stay in `TIME_WAIT`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     results::Numbers,
 };
 
-/// After this many seconds the first of the closed connections have left TIME_WAIT.
+/// After this many seconds the first of the closed connections have left `TIME_WAIT`.
 const TIME_WAIT: usize = 60;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {

@@ -79,7 +79,7 @@ const COMPONENTS: [(&str, &str); 2] = [
     ("--live-annotations", "examples/live-annotations"),
 ];
 
-/// The agent's container in the DaemonSet.
+/// The agent's container in the `DaemonSet`.
 pub fn container() -> Result<Container> {
     let set = manifests::only(manifests::base()?, "DaemonSet")?;
     let set: DaemonSet = serde_json::from_value(set.clone())?;

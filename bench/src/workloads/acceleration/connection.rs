@@ -102,23 +102,23 @@ impl Connection {
         let send = || -> Result<u64> {
             let message = vec![1; size];
             let limit = Duration::from_millis(milliseconds);
-            let mut sent = 0;
+            let mut bytes = 0;
             loop {
                 let is_last = start.elapsed() > limit;
-                sent += u64::try_from(size)?;
+                bytes += u64::try_from(size)?;
                 if is_last {
-                    all.store(sent, Ordering::SeqCst);
+                    all.store(bytes, Ordering::SeqCst);
                 }
                 (&self.client).write_all(&message)?;
                 if is_last {
-                    return Ok(sent);
+                    return Ok(bytes);
                 }
             }
         };
-        let sent = together(receive, send)?;
+        let bytes = together(receive, send)?;
         #[expect(clippy::cast_precision_loss, reason = "some gigabytes")]
-        let sent = sent as f64;
-        Ok(sent / start.elapsed().as_secs_f64())
+        let bytes = bytes as f64;
+        Ok(bytes / start.elapsed().as_secs_f64())
     }
 }
 
