@@ -29,7 +29,7 @@ unsafe trait Attributes {}
 /// Calls `bpf(2)`.
 fn bpf(command: u32, attributes: &mut impl Attributes) -> io::Result<RawFd> {
     let size = size_of_val(attributes);
-    // SAFETY: what `Attributes` promises.
+    // SAFETY: the contract of `Attributes`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -89,7 +89,7 @@ struct InfoByFd {
     info: u64,
 }
 
-// SAFETY: made by `info` only, of a buffer of this length.
+// SAFETY: created by `info` only, with a buffer of this length.
 unsafe impl Attributes for InfoByFd {}
 
 const OBJ_GET_INFO_BY_FD: u32 = 15;

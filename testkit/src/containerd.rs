@@ -52,7 +52,7 @@ mount --bind "$dir" "$own"
 mount --rbind "$dir/run" /run
 echo $$ > /sys/fs/cgroup/system.slice/containerd/cgroup.procs
 exec env --default-signal=INT,TERM setpriv --pdeathsig=KILL \
-    containerd --config "$folder/containerd.toml"
+    containerd --config "$dir/containerd.toml"
 "#;
 
 /// Runs runc without the CPU share that containerd gives each sandbox.

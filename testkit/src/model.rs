@@ -1,4 +1,4 @@
-//! A model of what the kernel does with a packet under `iptables-restore` rules.
+//! A model of the kernel's handling of a packet under `iptables-restore` rules.
 //!
 //! It parses the text that the real iptables gets, and evaluates it as netfilter does, as far as
 //! Istio's rules require; it panics at an unknown match or target.

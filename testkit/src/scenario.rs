@@ -18,7 +18,7 @@ pub use run::Run;
 
 use crate::world::{Mechanism, Setup, World};
 
-/// Names and values of what was observed.
+/// Names and values of observations.
 pub type Observations = Vec<(String, String)>;
 
 /// All observations of one connection or query.

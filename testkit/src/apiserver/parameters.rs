@@ -68,7 +68,7 @@ impl Parameters {
             .map_err(Failure::bad_request)
     }
 
-    /// What the real one refuses (`validation.ValidateListOptions`).
+    /// The validation of the real one (`validation.ValidateListOptions`).
     pub(super) fn validate(&self, has_streaming_lists: bool) -> Result<(), Failure> {
         let has_match = self.resource_version_match.is_some();
         if self.send_initial_events.is_some() && !(self.is_watch() && has_streaming_lists) {

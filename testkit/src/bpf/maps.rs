@@ -234,7 +234,7 @@ struct Element {
     flags: u64,
 }
 
-// SAFETY: made in this file only, of buffers of the map's own sizes.
+// SAFETY: created in this file only, with buffers of the map's sizes.
 unsafe impl Attributes for Element {}
 
 #[repr(C)]
@@ -249,5 +249,5 @@ struct Batch {
     flags: u64,
 }
 
-// SAFETY: made in this file only, of as many keys and values as it says.
+// SAFETY: created in this file only, with the true number of keys and values.
 unsafe impl Attributes for Batch {}

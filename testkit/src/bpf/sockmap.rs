@@ -1,4 +1,4 @@
-//! Socket acceleration, as other dataplanes have it: what one end of a connection sends is put into
+//! Socket acceleration, as other dataplanes have it: the bytes of one end of a connection are put into
 //! the receive queue of the other, bypassing TCP.
 
 use std::{

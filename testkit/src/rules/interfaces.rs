@@ -28,7 +28,6 @@ impl Rules<'_> {
 
     /// Like [`Rules::return_from_rerouted_interfaces`], and so before those. `destination` is a
     /// match or nothing.
-    /// or nothing.
     pub(super) fn capture_rerouted_interfaces(&mut self, destination: &str) {
         for interface in items(self.settings.rerouted_interfaces) {
             self.nat(format!(

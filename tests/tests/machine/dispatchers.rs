@@ -61,7 +61,7 @@ fn an_interrupted_lookup_is_refused() {
 fn dispatchers_of_a_full_node_are_loaded_at_once() {
     let _alone = alone();
     let pins = Pins::named("interceptor-test-dispatchers");
-    pins.create().expect("folders");
+    pins.create().expect("directories");
     let loaded = Object::new(pins.clone()).read().and_then(|_maps_made| {
         let maps = Maps::open(&pins.maps())?;
         let start = Instant::now();

@@ -32,7 +32,7 @@ const ZONE: Zone = Zone {
 /// A DNS query for the address of `a.`.
 const QUERY: &str = "\0\u{1}\u{1}\0\0\u{1}\0\0\0\0\0\0\u{1}a\0\0\u{1}\0\u{1}";
 
-/// A pod whose agent answers DNS queries.
+/// A pod whose agent responds to DNS queries.
 fn lab() -> Lab {
     let lab = Lab::new().expect("a lab");
     for ip in LOCALHOSTS {

@@ -24,7 +24,6 @@ fn diallers(lab: &Lab, outbound: &str, inbound: &str) -> Result<[Dialler; 2]> {
 
 /// At `turn` of a change between two settings: the list is another one each time, and both capture
 /// the dialled destination.
-/// either captures what is dialled.
 fn lists(turn: usize) -> [&'static str; 10] {
     let [cidrs, ports, excluded] = match turn % 2 {
         0 => ["10.2.0.0/16,fd00:2::/64", "8080,9090", "9999"],

@@ -203,7 +203,7 @@ fn a_pods_recreated_cgroup_is_attached_again() {
     let old = fs::metadata(&pod).expect("a cgroup").ino();
     fs::remove_dir(&pod).expect("removed");
     let pod = lab.cgroup.child("pod/uid").expect("a cgroup");
-    let replaced = attach(&lab, &settings, &pod).expect("anew");
+    let replaced = attach(&lab, &settings, &pod).expect("attached again");
     assert_eq!(replaced, Attached::Replaced);
     let new = fs::metadata(&pod).expect("a cgroup").ino();
     assert!(pins::links_of_cgroup(old).expect("links").is_empty());

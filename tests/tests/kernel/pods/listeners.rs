@@ -37,7 +37,7 @@ fn without_a_proxy_everything_is_refused() {
 
 /// The proxy's process exits, by a signal, with open connections.
 #[test]
-fn after_a_proxys_exit_connections_are_refused() {
+fn connections_are_refused_after_the_exit_of_a_proxy() {
     let lab = attached();
     let cgroup = lab.cgroup.child("pod/proxy").expect("a cgroup");
     for _ in 0..3 {
