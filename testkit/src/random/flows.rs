@@ -224,11 +224,15 @@ fn flow(
         3 => Just(Notation::V6),
         1 => Just(Notation::Mapped),
     ];
-    (role, kind, from, to, port, notation).prop_map(|(role, kind, from, to, port, notation)| Flow {
-        role,
-        kind,
-        from: from.map(|from| notation.write(from, 0)),
-        to: notation.write(to, port),
+    (role, kind, from, to, port, notation).prop_map(|(role, kind, from, to, port, notation)| {
+        let from = from.map(|from| notation.write(from, 0));
+        let port = open_port(port, notation, from.as_deref(), to);
+        Flow {
+            role,
+            kind,
+            from,
+            to: notation.write(to, port),
+        }
     })
 }
 

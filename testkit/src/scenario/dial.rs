@@ -132,22 +132,12 @@ impl Dial {
     ) -> Result<Option<Handle>> {
         if let Err(errno) = self.connect(run, actor, socket)? {
             run.set_outcome(&errno);
-            run.record_local_and_peer(actor, socket)?;
-            if !self.may_miss_a_reset(&errno) {
-                run.record_original(actor, socket)?;
-            }
+            run.record_names(actor, socket)?;
             return Ok(None);
         }
         run.record_names(actor, socket)?;
         let responded = self.receive_introduction(run, actor, socket)?;
         Ok(responded.then_some(socket))
-    }
-
-    /// Whether a reset may have deleted conntrack's entry without reaching the socket (known
-    /// difference `a_reset_that_does_not_reach_its_client`).
-    fn may_miss_a_reset(&self, errno: &str) -> bool {
-        let is_loopback = |address: &SocketAddr| address.is_ipv6() && address.ip().is_loopback();
-        errno == "silence" && self.from.as_ref().is_some_and(is_loopback) && !is_loopback(&self.to)
     }
 
     /// Opens and binds a socket.

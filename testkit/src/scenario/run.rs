@@ -95,15 +95,9 @@ impl<'w> Run<'w> {
 
     /// Records both names of a socket and both its original destinations.
     pub fn record_names(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
-        self.record_local_and_peer(actor, socket)?;
-        self.record_original(actor, socket)
-    }
-
-    /// Records both names of a socket.
-    pub(super) fn record_local_and_peer(&mut self, actor: &Actor, socket: Handle) -> Result<()> {
         self.perform("local", actor, &Request::LocalName { socket })?;
         self.perform("peer", actor, &Request::PeerName { socket })?;
-        Ok(())
+        self.record_original(actor, socket)
     }
 
     /// Records `SO_ORIGINAL_DST` at both levels.

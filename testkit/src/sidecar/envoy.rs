@@ -16,20 +16,9 @@ use serde_json::{Value, json};
 use super::exchange::{CLIENT, LISTENER, ORIGINAL};
 use crate::settings::{Mode, Settings};
 
-/// The port of its admin interface, on localhost.
-const ADMIN_PORT: u16 = 15000;
-
 /// Time limit of a response of the admin interface.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE: &str = "connection: close";
-
-/// Connects to the original destination of an outbound connection.
-const OUTBOUND: &str = "PassthroughCluster";
-/// The same for inbound ones, from a source address that is not captured.
-const INBOUND_V4: &str = "InboundPassthroughClusterIpv4";
-const INBOUND_V6: &str = "InboundPassthroughClusterIpv6";
-/// Has no endpoint.
-const NOWHERE: &str = "BlackHoleCluster";
 
 /// An Envoy to start.
 #[derive(Clone, Debug)]
@@ -108,57 +97,14 @@ fn configuration(mode: Mode) -> Value {
     configuration
 }
 
-/// Lets a listener's connections continue from the client's address.
-fn transparent(mut listener: Value) -> Value {
-    listener["transparent"] = json!(true);
-    let mut filter = listener_filter("original_src", "original_src.v3.OriginalSrc");
-    filter["typed_config"]["mark"] = json!(Settings::default().tproxy_mark);
-    if let Some(filters) = listener["listener_filters"].as_array_mut() {
-        filters.insert(1, filter);
-    }
-    listener
-}
-
-fn listener(name: &str, direction: &str, port: u16, chains: &[Value]) -> Value {
-    let any_v6 = Ipv6Addr::UNSPECIFIED.to_string();
-    json!({
-        "name": name,
-        "traffic_direction": direction,
-        "address": address("0.0.0.0", port),
-        "additional_addresses": [{"address": address(&any_v6, port)}],
-        "listener_filters": [
-            listener_filter("original_dst", "original_dst.v3.OriginalDst"),
-            listener_filter("http_inspector", "http_inspector.v3.HttpInspector"),
-        ],
-        // For a client of a protocol in which the server speaks first.
-        "listener_filters_timeout": "0.2s",
-        "continue_on_listener_filters_timeout": true,
-        "filter_chains": chains,
-    })
-}
-
-fn listener_filter(name: &str, kind: &str) -> Value {
-    json!({
-        "name": format!("envoy.filters.listener.{name}"),
-        "typed_config": {"@type": kind_of(&format!("filters.listener.{kind}"))},
-    })
-}
-
-fn chain(name: &str, matches: &Value, filter: &Value) -> Value {
-    json!({"name": name, "filter_chain_match": matches, "filters": [filter]})
-}
-
-fn http_match(destinations: Option<&Value>) -> Value {
-    let mut matches = json!({"application_protocols": ["http/1.1"]});
-    if let Some(ranges) = destinations {
-        matches["prefix_ranges"] = ranges.clone();
-    }
-    matches
-}
-
-/// Forwards requests, and adds headers with the properties of their connection.
-fn http(port: u16, cluster: &str) -> Value {
-    let header = |(key, value): (&str, &str)| {
+fn report_connections(listener: &mut Value) {
+    let port = listener["address"]["socket_address"]["port_value"].to_string();
+    let headers = [
+        (LISTENER, port.as_str()),
+        (ORIGINAL, "%DOWNSTREAM_LOCAL_ADDRESS%"),
+        (CLIENT, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%"),
+    ]
+    .map(|(key, value)| {
         json!({
             "header": {"key": key, "value": value},
             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",

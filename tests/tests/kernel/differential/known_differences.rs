@@ -6,7 +6,7 @@ mod dns;
 use interceptor_testkit::{
     actor::protocol::{Family, Level, Protocol, Reply, Request},
     scenario::address,
-    settings::{Mode, Settings},
+    settings::{Dns, Mode, Settings},
     world::{Mechanism, Role, Setup, World},
 };
 
@@ -48,7 +48,8 @@ fn link_local_destinations_are_proxied_only_here() {
 
 /// The reset of a closed port is routed by the interface of the address that the client dialed
 /// (`tcp_v6_send_response`, `rt6_need_strict`), where `::1` is not local: it leaves the pod, and
-/// the client waits. Conntrack receives the reset and deletes its entry; no hook does.
+/// the client waits. Conntrack receives the reset and deletes its entry; no hook sees it.
+/// With DNS capture, our routes make `::1` local there.
 #[test]
 fn a_reset_that_does_not_reach_its_client() {
     let closed = address("[fd00:1::2]:81");
@@ -63,7 +64,11 @@ fn a_reset_that_does_not_reach_its_client() {
         (Mechanism::Iptables, Dns::All, waits, &enoent),
         (Mechanism::Interceptor, Dns::All, "ECONNREFUSED", &enoent),
     ] {
-        let world = World::new(mechanism, &Setup::default()).expect("a world");
+        let setup = Setup::with(Settings {
+            dns,
+            ..Settings::default()
+        });
+        let world = World::new(mechanism, &setup).expect("a world");
         let actor = world.actor(Role::App).expect("an actor");
         let socket = actor.socket(Family::V6, Protocol::Tcp).expect("a socket");
         let call = |request| actor.call(&request).expect("a reply");
