@@ -8,6 +8,7 @@ pub mod attach_points;
 pub mod coverage;
 pub mod detach;
 mod listeners;
+mod policy_entries;
 pub mod record;
 pub mod registry;
 pub(crate) mod shared;

@@ -18,7 +18,6 @@ pub mod dataplane;
 pub mod digest;
 pub mod explain;
 pub mod host;
-mod lists;
 pub mod netns;
 pub mod policy;
 pub mod rules;

@@ -13,14 +13,14 @@ use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
 
 use super::{
-    attach_points::AttachPoints, listeners, record::Record, registry::Existing, shared::SharedState,
+    attach_points::AttachPoints, listeners, policy_entries, record::Record, registry::Existing,
+    shared::SharedState,
 };
 use crate::{
     bpf::{
         dispatcher, grace, hooks, interface_hooks, link,
         pins::{self, Pins},
     },
-    lists,
     netns::{
         Netns, NetnsId, NetnsSpec,
         addresses::{self, add_passthrough_v6},
@@ -400,8 +400,8 @@ impl AttachTxn<'_> {
     fn commit(&mut self, mut compiled: CompiledPolicy, mut record: Record) -> Result<Record> {
         let netns = self.cookie();
         let maps = &mut self.shared.maps;
-        lists::insert(maps, &compiled)?;
-        let limits = lists::insert_routes(maps, &compiled)?;
+        policy_entries::insert(maps, &compiled)?;
+        let limits = policy_entries::insert_routes(maps, &compiled)?;
         if !limits.is_empty() {
             compiled.disable_routes();
             record.limits = limits;
@@ -438,7 +438,7 @@ impl AttachTxn<'_> {
         };
         grace::wait_for_running_programs();
         let maps = &mut self.shared.maps;
-        lists::remove(maps, existing.policy.id)?;
+        policy_entries::remove(maps, existing.policy.id)?;
         let ports = listeners::proxy_ports(self.settings);
         for port in listeners::proxy_ports(&existing.record.settings) {
             if !ports.contains(&port) {

@@ -7,14 +7,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, Policy};
 
-use super::registry::policy_of;
+use super::{policy_entries, registry::policy_of};
 use crate::{
     bpf::{
         grace, interface_hooks,
         maps::Maps,
         pins::{self, Pins},
     },
-    lists,
     netns::{
         Netns,
         addresses::remove_passthrough_v6,
@@ -93,7 +92,7 @@ fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
             .remove(&netns)
             .context("cannot remove the policy")?;
         grace::wait_for_running_programs();
-        lists::remove(maps, id)?;
+        policy_entries::remove(maps, id)?;
     }
     Ok(())
 }

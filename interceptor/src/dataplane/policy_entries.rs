@@ -1,21 +1,21 @@
-//! Inserts and removes the lists of a policy in the maps.
+//! Inserts and removes the map entries of a policy: its ports, prefixes, groups, interfaces and routes.
 //!
-//! The cost of removal depends on the pod's lists, not on all pods': the keys are compiled from the
-//! settings again, or follow one another in the map.
+//! The cost of a removal depends on the entries of one pod, not of all pods: the keys are compiled from
+//! the settings again, or are consecutive in the map.
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
 use interceptor_ebpf::{Address, PolicyId};
 
+use super::record::Record;
 use crate::{
     bpf::maps::{Maps, prefix_key},
-    dataplane::record::Record,
     netns::route_limits::{Cause, Limit},
     policy::{self, CompiledPolicy},
 };
 
-/// Inserts the lists of a policy, without its routes.
-pub(crate) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
+/// Inserts the entries of a policy, without its routes.
+pub(super) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
     let full = "the policy does not fit into the maps";
     for (key, page) in &compiled.ports {
         maps.ports.insert(key, page, 0).context(full)?;
@@ -33,9 +33,9 @@ pub(crate) fn insert(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<()> {
     Ok(())
 }
 
-/// Inserts the routes of a policy. If the map is full the policy gets none and the pod is captured all
-/// the same: returns the resulting limits.
-pub(crate) fn insert_routes(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<Vec<Limit>> {
+/// Inserts the routes of a policy. If the map is full, the policy gets none, and the pod is captured
+/// nevertheless: returns the resulting limits.
+pub(super) fn insert_routes(maps: &mut Maps, compiled: &CompiledPolicy) -> Result<Vec<Limit>> {
     for (done, (key, length, route)) in compiled.routes.iter().enumerate() {
         match maps.routes.insert(&prefix_key(*key, *length), route, 0) {
             Ok(()) => {}
@@ -58,8 +58,8 @@ fn is_full(error: &MapError) -> bool {
         if error.io_error.raw_os_error() == Some(libc::ENOSPC))
 }
 
-/// Removes the lists and settings of a policy that no program can be reading.
-pub(crate) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
+/// Removes the entries and the record of a policy that no program can be reading.
+pub(super) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     let Ok(record) = Record::load(maps, policy) else {
         return maps.remove_policy_lists(|other| other == policy);
     };
@@ -67,11 +67,11 @@ pub(crate) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     maps.remove_prefixes(&policy::prefix_keys(policy, &record.settings))?;
     maps.remove_groups_and_interfaces(policy)?;
     remove_routes(maps, policy)?;
-    // Last: the record leads to the rest.
+    // Last: the record identifies the other entries.
     Record::remove(maps, policy)
 }
 
-/// Removes the routes of a policy, family by family from its first address.
+/// Removes the routes of a policy, one family after the other.
 fn remove_routes(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     for first in [Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V4] {
         maps.remove_routes_from(policy, first)?;
