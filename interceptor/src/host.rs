@@ -22,7 +22,8 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::bpf::pins::BPFFS;
+/// Where the host mounts its bpffs.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The capabilities that attaching requires, with the bits of `capabilities(7)`.
 const CAPABILITIES: [(&str, u32); 5] = [

@@ -19,8 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::NetnsCookie;
 
-/// Where the host mounts its bpffs.
-pub const BPFFS: &str = "/sys/fs/bpf";
+use crate::host::BPFFS;
 
 /// Ours on it.
 const ROOT: &str = "interceptor";

@@ -4,7 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{routes::MAX_PIECES, tables::MAX_RULES};
+use super::tables::MAX_RULES;
+
+/// The maximum number of pieces of one family that are copied for one pod. All pods share a table of
+/// 2^20: 256 pods of this size fit, with both families.
+pub(super) const MAX_PIECES: usize = 2048;
 
 /// Why the copied routes of one family refuse no connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

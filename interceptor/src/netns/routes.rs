@@ -33,13 +33,9 @@ use rtnetlink::{
 use super::{
     addresses::{LOOPBACK_INDEX, PodAddress},
     policy_rules,
-    route_limits::{Cause, Limit},
+    route_limits::{Cause, Limit, MAX_PIECES},
     tables::{self, ip_address},
 };
-
-/// How many pieces of one family are copied for one pod. All pods share a table of 2^20: 256 pods of
-/// this size fit, with both families.
-pub const MAX_PIECES: usize = 2048;
 
 /// The route of one piece. Its `Debug` text is part of the digest in records: a rename here makes the
 /// networks of pods that an older build attached look changed.
