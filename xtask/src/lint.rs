@@ -22,7 +22,7 @@ pub(crate) enum Step {
     Words,
     /// Spelling (typos.toml)
     Spelling,
-    /// Import cycles between modules; runs only by its name, as long as there are some
+    /// Import cycles between modules
     Cycles,
     /// Build of the BPF object, which the interceptor crate embeds
     Ebpf,
@@ -52,14 +52,13 @@ impl Step {
     }
 }
 
-/// Runs these checks; all of them but the import cycles, the cheap ones first, if none is given.
+/// Runs these checks; all of them, the cheap ones first, if none is given.
 pub(crate) fn run(steps: &[Step]) -> Result<()> {
-    let default: Vec<_> = Step::value_variants()
-        .iter()
-        .copied()
-        .filter(|step| *step != Step::Cycles)
-        .collect();
-    let steps = if steps.is_empty() { &default } else { steps };
+    let steps = if steps.is_empty() {
+        Step::value_variants()
+    } else {
+        steps
+    };
     for step in steps {
         let name = step.to_possible_value();
         let name = name.as_ref().map_or("", PossibleValue::get_name);
