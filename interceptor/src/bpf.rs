@@ -1,4 +1,4 @@
-//! Everything that talks to the kernel's BPF: the object and its programs, links, pins and maps.
+//! The kernel's BPF interface: the object and its programs, links, pins and maps.
 
 mod btf;
 pub mod counts;

@@ -1,4 +1,4 @@
-//! The cgroups that pods are attached at.
+//! The cgroups that pods are attached to.
 
 use std::{
     fs::{self, File},
@@ -49,7 +49,7 @@ impl Hierarchy {
         })
     }
 
-    /// Where a cgroup as `/proc/PID/cgroup` names it is mounted.
+    /// The mounted path of a cgroup in `/proc/PID/cgroup`.
     fn path_of(&self, cgroup: &Path) -> PathBuf {
         let below_mount = cgroup.strip_prefix(&self.root).unwrap_or(cgroup);
         self.mount
@@ -105,7 +105,8 @@ impl Cgroup {
             .filesystem_type();
         if kind != CGROUP2_SUPER_MAGIC || !file.metadata()?.is_dir() {
             bail!(
-                "--cgroup {}: not a cgroup of the cgroup2 hierarchy: give a directory below its mount",
+                "--cgroup {}: not a cgroup of the cgroup2 hierarchy: expected a directory below its \
+                 mount",
                 path.display()
             );
         }
@@ -173,15 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_placed_below_the_mount() {
+    fn the_cgroup_of_a_process_is_below_the_mount() {
         let hierarchy = Hierarchy::in_mounts(MOUNTS).unwrap();
-        let place = |text| hierarchy.cgroup_of_process(text).unwrap();
+        let cgroup = |text| hierarchy.cgroup_of_process(text).unwrap();
         let mount = Path::new("/sys/fs/cgroup/unified");
         assert_eq!(
-            place("3:cpu:/x\n0::/kubepods/pod1\n"),
+            cgroup("3:cpu:/x\n0::/kubepods/pod1\n"),
             mount.join("kubepods/pod1")
         );
-        assert_eq!(place("0::/\n"), mount.join(""));
+        assert_eq!(cgroup("0::/\n"), mount.join(""));
     }
 
     #[test]

@@ -63,15 +63,12 @@ fn shorten(problem: &str) -> String {
     let Some((head, log)) = problem.split_once("Verifier output:") else {
         return problem.to_owned();
     };
-    let objection = log
+    let error = log
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .rfind(|line| !STATISTICS.iter().any(|start| line.starts_with(start)));
-    format!(
-        "{head}the verifier reports: {}",
-        objection.unwrap_or_default()
-    )
+    format!("{head}the verifier reports: {}", error.unwrap_or_default())
 }
 
 /// The prefixes of the statistics at the end of the verifier's log.
@@ -94,7 +91,7 @@ pub fn run() -> Vec<Probe> {
     });
     probes.push(Probe::new(
         "the host's cgroup2 root",
-        "mount cgroup2, run in the host's cgroup namespace, or name a cgroup with --cgroup",
+        "mount cgroup2, run in the host's cgroup namespace, or set --cgroup",
         &hierarchy.as_ref().map(drop).map_err(copy),
     ));
     let bpffs = host::ensure_bpffs();
@@ -146,7 +143,7 @@ fn probe_programs(hierarchy: Option<&Hierarchy>) -> Vec<Probe> {
     probes.push(Probe::new(
         "programs at interfaces (tcx or clsact)",
         remedy,
-        &scratch.watch(&mut object),
+        &scratch.hook_interfaces(&mut object),
     ));
     probes
 }
@@ -201,7 +198,7 @@ impl Scratch {
     }
 
     /// Attaches to the only interface of a new network namespace, and detaches.
-    fn watch(&self, object: &mut Object) -> Result<()> {
+    fn hook_interfaces(&self, object: &mut Object) -> Result<()> {
         let dir = self.pins.netns(0);
         pins::create_dir(&dir)?;
         own_netns()?.run(|| {
@@ -219,11 +216,11 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let pins_gone = self.pins.remove_all();
-        let cgroup_gone = Hierarchy::find()
+        let pins_removed = self.pins.remove_all();
+        let cgroup_removed = Hierarchy::find()
             .map(|hierarchy| self.cgroup(&hierarchy))
             .is_ok_and(|dir| !dir.exists() || fs::remove_dir(dir).is_ok());
-        if pins_gone.is_err() || !cgroup_gone {
+        if pins_removed.is_err() || !cgroup_removed {
             message!(
                 "interceptor: cannot remove the pins and the cgroup {} of the check",
                 self.name

@@ -61,7 +61,7 @@ enum Command {
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
 
-/// Names of the binary that select a command. (As `pilot-agent`, it gets the command's name as an
+/// Names of the binary that select a command. (Called as `pilot-agent`, it has the command's name as an
 /// argument.)
 const NAMES: [&str; 3] = ["istio-iptables", "istio-clean-iptables", PLUGIN];
 

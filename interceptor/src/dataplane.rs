@@ -1,7 +1,7 @@
-//! What is attached on this machine, and changing it: for one pod, or for many from one process.
+//! Attaches and detaches pods, one or many from one process, and reads which ones are attached.
 //!
-//! What all pods share is opened once, and used for as long as it is what is pinned: other commands
-//! may be at work meanwhile. Each change holds the machine-wide lock.
+//! What all pods share is opened once and reused while it is still pinned, because other commands may
+//! replace it in between. Each change holds the machine-wide lock.
 
 pub mod attach;
 pub mod attach_points;
@@ -38,7 +38,7 @@ use crate::{
     netns::{Netns, route_limits::Limit},
 };
 
-/// How long a sandbox's end waits for another command: the runtime waits for it.
+/// How long the cleanup of a sandbox waits for another command: the container runtime waits for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interception on this machine.
@@ -55,24 +55,23 @@ impl Dataplane {
         Self::default()
     }
 
-    /// Keeps other commands out, and takes over what another build has pinned.
+    /// Locks out other commands, and upgrades what another build has pinned.
     fn lock(&mut self) -> Result<Lock> {
         let lock = host::lock()?;
-        self.take_over()?;
+        self.upgrade()?;
         Ok(lock)
     }
 
-    /// Takes over what another build has pinned, pod by pod. Every change begins with it, and it is
-    /// done at once if there is nothing.
-    fn take_over(&mut self) -> Result<()> {
-        if upgrade::take_over(&self.pins)? {
+    /// Upgrades what another build has pinned, pod by pod, before every change.
+    fn upgrade(&mut self) -> Result<()> {
+        if upgrade::run(&self.pins)? {
             self.shared = None;
             self.finish(true)?;
         }
         Ok(())
     }
 
-    /// What the copied routes of `netns` cannot be relied on for, if it is attached.
+    /// Why the copied routes of `netns` are incomplete, if it is attached and they are.
     pub fn limits(&self, netns: &Netns) -> Result<Vec<Limit>> {
         let existing = self.existing(netns.cookie())?;
         Ok(existing
@@ -80,7 +79,7 @@ impl Dataplane {
             .unwrap_or_default())
     }
 
-    /// Goes from what was before to what is to be, under the lock.
+    /// Runs one step of an attach. Requires the lock.
     fn change(&mut self, wanted: &AttachSpec<'_>, source: NetworkSource) -> Result<Progress> {
         self.begin()?;
         let result = wanted.netns.enter(|| {
@@ -91,7 +90,7 @@ impl Dataplane {
             Ok(Progress::Done(Attached::Replaced)) => self.finish(false)?,
             Ok(_) => self.pins.finish_change()?,
             Err(_) => {
-                // The first error is the one that tells.
+                // The first error is returned.
                 if let Err(error) = self.undo_change(wanted.netns) {
                     warn!("cannot undo a failed change: {error:#}");
                 }
@@ -100,12 +99,12 @@ impl Dataplane {
         result
     }
 
-    /// Ends a change: takes away what nothing needs any more.
+    /// Completes a change: removes what is no longer needed.
     fn finish(&mut self, unfinished: bool) -> Result<()> {
         sweep::sweep(&self.pins, &mut self.shared, unfinished)
     }
 
-    /// Takes away what a change that has failed has made: nothing half-done stays.
+    /// Removes what a failed change has added.
     fn undo_change(&mut self, netns: &Netns) -> Result<()> {
         if self.existing(netns.cookie())?.is_none() {
             detach::undo(&self.pins, netns)?;
@@ -113,10 +112,10 @@ impl Dataplane {
         self.finish(true)
     }
 
-    /// Begins a change, after what a command has left that was killed.
+    /// Starts a change, after removing what a killed command has left behind.
     fn begin(&mut self) -> Result<()> {
         if self.pins.exist() && !Maps::are_complete(&self.pins.maps()) {
-            // Programs with maps that nobody can reach.
+            // Without all pins, no command can open the maps of the programs.
             self.pins.remove_all()?;
         }
         if self.pins.begin_change()? {
@@ -143,7 +142,7 @@ impl Dataplane {
         }
     }
 
-    /// Detaches `netns`: each connection is captured from end to end, or not at all.
+    /// Detaches `netns`: each connection is captured for all of its life, or not at all.
     pub fn detach(&mut self, netns: &Netns) -> Result<Detached> {
         let draining = self.drain(netns)?;
         draining::wait(draining.as_slice());
@@ -158,7 +157,7 @@ impl Dataplane {
         }
     }
 
-    /// Detaches `netns` at once, for whoever knows that nobody in it makes connections any more.
+    /// Detaches `netns` at once, for callers that know that no process in it connects any more.
     pub fn remove(&mut self, netns: &Netns) -> Result<Detached> {
         let _lock = self.lock()?;
         if !self.pins.exist() {
@@ -170,9 +169,9 @@ impl Dataplane {
         Ok(detached)
     }
 
-    /// Does the agent's work where there is none, when the sandbox that has `netns` ends: detaches it,
-    /// unless processes are left in it, and tidies up. What another build has pinned is left alone: to
-    /// take it over is not for whoever only cleans up.
+    /// Cleans up without an agent when the sandbox with `netns` is deleted: detaches it, unless processes
+    /// are left in it, and sweeps. Does nothing if another build has pinned anything: a cleanup does not
+    /// upgrade.
     pub fn end_sandbox(&mut self, netns: Option<&Netns>) -> Result<()> {
         if !self.pins.exist() {
             return Ok(());
@@ -182,18 +181,18 @@ impl Dataplane {
             return Ok(());
         }
         let unfinished = self.pins.begin_change()?;
-        let kept_for = |netns: &&Netns| self.pins.netns(netns.cookie()).exists();
-        if let Some(netns) = netns.filter(kept_for)
-            && coverage::are_gone(netns)?
+        let is_pinned = |netns: &&Netns| self.pins.netns(netns.cookie()).exists();
+        if let Some(netns) = netns.filter(is_pinned)
+            && coverage::is_empty(netns)?
         {
             detach::undo(&self.pins, netns)?;
         }
         self.finish(unfinished)
     }
 
-    /// Detaches every network namespace and removes everything of ours. Answers how many there were.
+    /// Detaches every network namespace and removes all pins. Returns how many namespaces there were.
     pub fn detach_all(&mut self) -> Result<usize> {
-        // All pods in one go, however many.
+        // All pods drain at the same time.
         let pods = self.find_current()?;
         let mut draining = Vec::new();
         for netns in &pods {
@@ -203,12 +202,12 @@ impl Dataplane {
         self.remove_all()
     }
 
-    /// Opens every network namespace that is attached, and that can be found. None where another
-    /// build's cannot be taken over.
+    /// Opens every attached network namespace that can be found. Returns none if the upgrade from
+    /// another build fails.
     fn find_current(&mut self) -> Result<Vec<Netns>> {
         let _lock = host::lock()?;
-        if self.take_over().is_err() {
-            // Told when they are removed.
+        if self.upgrade().is_err() {
+            // `remove_all` logs the error.
             return Ok(Vec::new());
         }
         let Some(maps) = Maps::open_if_complete(&self.pins.maps())? else {
@@ -221,7 +220,7 @@ impl Dataplane {
 
     fn remove_all(&mut self) -> Result<usize> {
         let _lock = host::lock()?;
-        if let Err(error) = self.take_over() {
+        if let Err(error) = self.upgrade() {
             warn!("{error:#}");
             return self.force_remove();
         }
@@ -240,8 +239,8 @@ impl Dataplane {
         Ok(count)
     }
 
-    /// The same where another build's pods cannot be taken over: detaches those that can be found
-    /// without reading its maps.
+    /// The same if the upgrade from another build fails: detaches the pods that can be found without
+    /// reading its maps.
     fn force_remove(&mut self) -> Result<usize> {
         let mut count = 0;
         for netns in self.find_attached()? {
@@ -255,8 +254,8 @@ impl Dataplane {
         Ok(count)
     }
 
-    /// Opens every network namespace that any build has attached, and that can be found: by its
-    /// record, if the maps can be opened, or by a process that is in it.
+    /// Opens every network namespace that any build has attached and that can be found: by its record,
+    /// if the maps can be opened, or by a process in it.
     fn find_attached(&self) -> Result<Vec<Netns>> {
         let maps = Maps::open(&self.pins.maps()).ok();
         let other_builds = OtherBuilds::find(&self.pins)?.attached(&self.pins);
@@ -268,16 +267,16 @@ impl Dataplane {
             .flatten()
             .collect();
         let open = |cookie: NetnsCookie| {
-            let named = policies.iter().filter(|(netns, _)| *netns == cookie);
+            let own = policies.iter().filter(|(netns, _)| *netns == cookie);
             let by_record = |(_, policy): &(_, _)| open_by_record(maps.as_ref()?, cookie, *policy);
-            let by_record = named.rev().find_map(by_record);
+            let by_record = own.rev().find_map(by_record);
             by_record.or_else(|| open_by_process(&self.pins, cookie))
         };
         let cookies = self.pins.netns_cookies()?;
         Ok(cookies.into_iter().filter_map(open).collect())
     }
 
-    /// What is attached. Network namespaces that are gone are among it until it is tidied up.
+    /// Every attached pod. Includes deleted network namespaces until the next sweep.
     pub fn attached(&mut self) -> Result<Vec<AttachedPod>> {
         let _lock = self.lock()?;
         let Some(maps) = Maps::open_if_complete(&self.pins.maps())? else {
@@ -292,8 +291,8 @@ impl Dataplane {
             .collect()
     }
 
-    /// Takes away what nothing needs any more: what is kept for network namespaces that are gone,
-    /// links to cgroups that no pod is attached at, and with the last pod everything.
+    /// Removes what is no longer needed: the state of deleted network namespaces, links to cgroups that
+    /// no pod is attached to, and everything if no pod is left.
     pub fn sweep(&mut self) -> Result<()> {
         let _lock = self.lock()?;
         self.sweep_locked()

@@ -1,6 +1,6 @@
-//! A short name for a long text.
+//! A digest that is the same in every build.
 
-/// FNV-1a, 64 bits: the same in every build.
+/// FNV-1a with 64 bits.
 #[must_use]
 pub fn of(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -10,9 +10,9 @@ pub fn of(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    /// From the reference's test vectors.
+    /// Test vectors of the FNV reference.
     #[test]
-    fn it_is_fnv_1a() {
+    fn the_digest_is_fnv_1a() {
         assert_eq!(super::of(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(super::of(b"foobar"), 0x8594_4171_f739_67e8);
     }

@@ -1,4 +1,4 @@
-//! How a connection of an attached pod is handled, and why.
+//! Explains how a connection of an attached pod is handled, and why.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -30,7 +30,7 @@ use crate::{
 
 /// A connection to explain.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct Query {
     /// TCP or UDP.
     pub transport: Transport,
     /// The destination, before any redirection.
@@ -74,7 +74,7 @@ pub enum Outcome {
 /// The result and the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
-    /// The result for a connection.
+    /// The result.
     pub outcome: Outcome,
     /// The reason as text.
     pub reason: String,
@@ -89,25 +89,26 @@ pub struct Explanation {
     pub note: Option<String>,
 }
 
-/// Explains with the settings in force and the pod's current network.
-pub fn explain(netns: &Netns, question: &Question) -> Result<Explanation> {
-    let settings = settings_in_force(netns)?;
+/// Explains with the settings that the pod is attached with, and its current network.
+pub fn explain(netns: &Netns, query: &Query) -> Result<Explanation> {
+    let Record { settings, ipv6, .. } = record_of(netns)?;
     netns.run(|| {
         netlink::run(async |handle| {
-            let network = PodNetwork::read(&handle, settings.ipv6, NetnsState::default()).await?;
-            let destination = question.destination.ip();
-            let way = routes::look_up(&handle, destination).await?;
-            let stand_in = stand_in_routes::route_from(&handle, way.source(), destination).await?;
+            let network = PodNetwork::read(&handle, ipv6, NetnsState::default()).await?;
+            let destination = query.destination.ip();
+            let route = routes::look_up(&handle, destination).await?;
+            let stand_in =
+                stand_in_routes::route_from(&handle, route.source(), destination).await?;
             let pod = Pod {
                 stand_in: Some(stand_in),
-                ..Pod::new(settings.settings, network)
+                ..Pod::new(settings, network)
             };
-            pod.explain(question, way)
+            pod.explain(query, route)
         })
     })
 }
 
-fn settings_in_force(netns: &Netns) -> Result<Record> {
+fn record_of(netns: &Netns) -> Result<Record> {
     let _lock = host::lock()?;
     let policy = match Maps::open_if_complete(&Pins::new().maps())? {
         Some(maps) => policy_of(&maps, netns.cookie())?
@@ -144,65 +145,63 @@ impl Pod {
         }
     }
 
-    fn explain(&self, question: &Question, way: RouteLookup) -> Result<Explanation> {
-        match &question.direction {
+    fn explain(&self, query: &Query, route: RouteLookup) -> Result<Explanation> {
+        match &query.direction {
             Direction::Outbound { owner, source } => {
-                Ok(self.explain_outbound(question, way, *owner, *source))
+                Ok(self.explain_outbound(query, route, *owner, *source))
             }
-            Direction::Inbound { interface } => {
-                self.explain_inbound(question, interface.as_deref())
-            }
+            Direction::Inbound { interface } => self.explain_inbound(query, interface.as_deref()),
         }
     }
 
     fn explain_outbound(
         &self,
-        question: &Question,
-        way: RouteLookup,
+        query: &Query,
+        route: RouteLookup,
         owner: Owner,
         bound: Option<IpAddr>,
     ) -> Explanation {
-        let source = bound.or_else(|| way.source());
-        let interface = way.interface().and_then(|index| self.interface(index));
-        let limit = self.limit(question.destination.ip());
+        let source = bound.or_else(|| route.source());
+        let interface = route.interface().and_then(|index| self.interface(index));
+        let limit = self.limit(query.destination.ip());
         let flow = Flow::Outbound(Outbound {
-            destination: question.destination.ip().into(),
-            port: question.destination.port(),
-            transport: question.transport,
+            destination: query.destination.ip().into(),
+            port: query.destination.port(),
+            transport: query.transport,
             source: source.map_or(Address::UNSPECIFIED_V6, Address::from),
-            via_loopback: matches!(way, RouteLookup::Loopback { .. }),
+            via_loopback: matches!(route, RouteLookup::Loopback { .. }),
             by_excluded_interface: limit.is_none()
                 && self.is_in(interface, InterfaceFlags::EXCLUDED),
             is_marked: false,
             owner,
         });
         let packet = Packet {
-            transport: question.transport,
+            transport: query.transport,
             source,
-            destination: question.destination.ip(),
-            port: question.destination.port(),
-            came_by: None,
-            leaves_by: interface.map(|interface| interface.name.clone()),
+            destination: query.destination.ip(),
+            port: query.destination.port(),
+            in_interface: None,
+            out_interface: interface.map(|interface| interface.name.clone()),
             owner: (owner != Owner::NONE).then_some(owner),
         };
-        let mut explanation = self.judge(&flow, &packet, "OUTPUT");
+        let mut explanation = self.evaluate(&flow, &packet, "OUTPUT");
         explanation.note = limit.map(ToString::to_string);
         if let (Outcome::Captured { .. }, RouteLookup::Nowhere(errno), None) =
-            (explanation.outcome, way, limit)
+            (explanation.outcome, route, limit)
         {
             explanation.outcome = Outcome::Unroutable;
             explanation.reason = format!(
                 "the pod has no route to the destination: {}",
                 Errno::desc(errno)
             );
-        } else if question.transport == Transport::Tcp {
-            self.note_stand_in(&mut explanation, bound);
+        } else if query.transport == Transport::Tcp {
+            self.apply_stand_in_route(&mut explanation, bound);
         }
         explanation
     }
 
     /// A captured connection goes to the destination's stand-in, by the pod's routes to it.
-    fn note_stand_in(&self, explanation: &mut Explanation, bound: Option<IpAddr>) {
+    fn apply_stand_in_route(&self, explanation: &mut Explanation, bound: Option<IpAddr>) {
         match (explanation.outcome, self.stand_in) {
             (Outcome::Captured { .. }, Some(RouteLookup::Loopback { source }))
                 if bound.is_none() =>
@@ -217,40 +216,40 @@ impl Pod {
         }
     }
 
-    fn explain_inbound(&self, question: &Question, name: Option<&str>) -> Result<Explanation> {
+    fn explain_inbound(&self, query: &Query, name: Option<&str>) -> Result<Explanation> {
         let interface = match name {
-            Some(name) => Some(self.interface_called(name)?),
-            None => self.interface_of(question.destination.ip()),
+            Some(name) => Some(self.interface_named(name)?),
+            None => self.interface_of(query.destination.ip()),
         };
         let flow = Flow::Inbound(Inbound {
-            destination: question.destination.ip().into(),
-            port: question.destination.port(),
+            destination: query.destination.ip().into(),
+            port: query.destination.port(),
             by_excluded_interface: self.is_in(interface, InterfaceFlags::EXCLUDED),
             by_rerouted_interface: self.is_in(interface, InterfaceFlags::REROUTED),
         });
         let packet = Packet {
-            transport: question.transport,
+            transport: query.transport,
             source: None,
-            destination: question.destination.ip(),
-            port: question.destination.port(),
-            came_by: interface.map(|interface| interface.name.clone()),
-            leaves_by: None,
+            destination: query.destination.ip(),
+            port: query.destination.port(),
+            in_interface: interface.map(|interface| interface.name.clone()),
+            out_interface: None,
             owner: None,
         };
-        if question.transport == Transport::Udp {
+        if query.transport == Transport::Udp {
             return Ok(Explanation {
                 outcome: Outcome::Passed,
                 reason: Reason::NotTcp.words().to_owned(),
                 rule: None,
-                interface: packet.came_by,
+                interface: packet.in_interface,
                 source: None,
                 note: None,
             });
         }
-        Ok(self.judge(&flow, &packet, "PREROUTING"))
+        Ok(self.evaluate(&flow, &packet, "PREROUTING"))
     }
 
-    fn judge(&self, flow: &Flow, packet: &Packet, chain: &str) -> Explanation {
+    fn evaluate(&self, flow: &Flow, packet: &Packet, chain: &str) -> Explanation {
         let verdict = decide(&self.compiled.policy, &self.compiled, flow);
         let (outcome, reason) = match verdict {
             Verdict::Pass(reason) => (Outcome::Passed, reason),
@@ -263,7 +262,10 @@ impl Pod {
             outcome,
             reason: reason.words().to_owned(),
             rule: self.rule(packet, chain, reason),
-            interface: packet.came_by.clone().or_else(|| packet.leaves_by.clone()),
+            interface: packet
+                .in_interface
+                .clone()
+                .or_else(|| packet.out_interface.clone()),
             source: packet.source,
             note: None,
         }
@@ -275,7 +277,7 @@ impl Pod {
         limits.find(|limit| limit.ipv6 == destination.is_ipv6())
     }
 
-    /// The first rule that decides: of `mangle` for TPROXY, else of `nat`.
+    /// The first rule that decides: of `mangle` for TPROXY, otherwise of `nat`.
     fn rule(&self, packet: &Packet, chain: &str, reason: Reason) -> Option<Rule> {
         if reason == Reason::Ipv6Disabled {
             return None;
@@ -300,7 +302,7 @@ impl Pod {
         interfaces.find(|interface| interface.index == index)
     }
 
-    fn interface_called(&self, name: &str) -> Result<&PodInterface> {
+    fn interface_named(&self, name: &str) -> Result<&PodInterface> {
         let interfaces = &self.network.interfaces;
         interfaces
             .iter()
@@ -314,7 +316,7 @@ impl Pod {
             })
     }
 
-    /// The interface that has `address`, else the first that is not `lo`.
+    /// The interface with `address`, or the first that is not `lo`.
     fn interface_of(&self, address: IpAddr) -> Option<&PodInterface> {
         let mut addresses = self.network.addresses.iter();
         let owner = addresses.find(|own| own.net.addr() == address);
@@ -374,17 +376,17 @@ mod tests {
         Pod::new(settings(flags, &[]).unwrap(), network)
     }
 
-    fn question(destination: &str, direction: Direction) -> Question {
-        Question {
+    fn query(destination: &str, direction: Direction) -> Query {
+        Query {
             transport: Transport::Tcp,
             destination: destination.parse().unwrap(),
             direction,
         }
     }
 
-    /// The outcome, and the rule that says so.
-    fn explained(pod: &Pod, question: &Question, way: RouteLookup) -> (Outcome, String) {
-        let explanation = pod.explain(question, way).unwrap();
+    /// The outcome and the equivalent rule.
+    fn explained(pod: &Pod, query: &Query, route: RouteLookup) -> (Outcome, String) {
+        let explanation = pod.explain(query, route).unwrap();
         let rule = explanation.rule.map(|rule| rule.to_string());
         (explanation.outcome, rule.unwrap_or_default())
     }
@@ -392,7 +394,7 @@ mod tests {
     fn outbound(pod: &Pod, id: u32, destination: &str) -> (Outcome, String) {
         let own = ["127.0.0.1:80", "10.1.0.2:80"].contains(&destination);
         let source = Some([10, 1, 0, 2].into());
-        let way = if own {
+        let route = if own {
             RouteLookup::Loopback { source }
         } else {
             RouteLookup::Out {
@@ -404,82 +406,82 @@ mod tests {
         let owner = Owner { uid: id, gid: id };
         let source = None;
         let direction = Direction::Outbound { owner, source };
-        explained(pod, &question(destination, direction), way)
+        explained(pod, &query(destination, direction), route)
     }
 
     fn inbound(pod: &Pod, destination: &str) -> (Outcome, String) {
         let interface = None;
-        let question = question(destination, Direction::Inbound { interface });
-        explained(pod, &question, RouteLookup::Nowhere(Errno::ENETUNREACH))
+        let query = query(destination, Direction::Inbound { interface });
+        explained(pod, &query, RouteLookup::Nowhere(Errno::ENETUNREACH))
     }
 
     #[track_caller]
-    fn assert_told((outcome, rule): &(Outcome, String), port: Option<u16>, expected: &str) {
+    fn assert_explained((outcome, rule): &(Outcome, String), port: Option<u16>, expected: &str) {
         let expected_outcome = port.map_or(Outcome::Passed, |port| Outcome::Captured { port });
         assert_eq!((*outcome, rule.as_str()), (expected_outcome, expected));
     }
 
     #[test]
-    fn outbound_connections_are_explained_by_the_first_rule_that_matches() {
+    fn the_first_matching_rule_explains_an_outbound_connection() {
         let pod = pod(&STOCK);
         let app = |to| outbound(&pod, 1000, to);
         let proxy = |to| outbound(&pod, 1337, to);
         let to_self = "-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m owner \
                        --uid-owner 1337 -j ISTIO_IN_REDIRECT";
-        assert_told(
+        assert_explained(
             &app("10.2.0.9:80"),
             Some(15001),
             "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
         );
-        assert_told(
+        assert_explained(
             &app("10.1.0.2:80"),
             None,
             "-A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN",
         );
-        assert_told(
+        assert_explained(
             &proxy("10.2.0.9:80"),
             None,
             "-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN",
         );
-        assert_told(&proxy("10.1.0.2:80"), Some(15006), to_self);
+        assert_explained(&proxy("10.1.0.2:80"), Some(15006), to_self);
     }
 
     #[test]
-    fn inbound_connections_are_explained_alike() {
+    fn the_first_matching_rule_explains_an_inbound_connection() {
         let stock = pod(&STOCK);
-        assert_told(
+        assert_explained(
             &inbound(&stock, "10.1.0.2:8080"),
             Some(15006),
             "-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT",
         );
-        assert_told(
+        assert_explained(
             &inbound(&stock, "10.1.0.2:15020"),
             None,
             "-A ISTIO_INBOUND -p tcp --dport 15020 -j RETURN",
         );
         let excluded = pod(&["-b", "*", "-c", "eth+"]);
-        assert_told(
+        assert_explained(
             &inbound(&excluded, "10.1.0.2:80"),
             None,
             "-A PREROUTING -i eth+ -j RETURN",
         );
         let tproxy = pod(&["-b", "*", "-m", "TPROXY"]);
-        assert_told(
+        assert_explained(
             &inbound(&tproxy, "10.1.0.2:15008"),
             Some(15006),
             "-A ISTIO_INBOUND -p tcp -j ISTIO_TPROXY",
         );
-        assert_told(&inbound(&pod(&["-i", "*"]), "10.1.0.2:80"), None, "");
+        assert_explained(&inbound(&pod(&["-i", "*"]), "10.1.0.2:80"), None, "");
     }
 
     #[test]
-    fn what_has_no_route_is_refused() {
+    fn a_connection_without_a_route_is_refused() {
         let owner = Owner { uid: 0, gid: 0 };
         let source = None;
-        let question = question("10.2.0.9:80", Direction::Outbound { owner, source });
-        let way = RouteLookup::Nowhere(Errno::ENETUNREACH);
+        let query = query("10.2.0.9:80", Direction::Outbound { owner, source });
+        let route = RouteLookup::Nowhere(Errno::ENETUNREACH);
         assert_eq!(
-            explained(&pod(&STOCK), &question, way).0,
+            explained(&pod(&STOCK), &query, route).0,
             Outcome::Unroutable
         );
     }

@@ -38,7 +38,7 @@ const CAPABILITIES: [(&str, u32); 5] = [
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Raises the soft limit of open files to the hard one: each pod needs several, and the default is low
-/// only for the sake of `select(2)`.
+/// only because of `select(2)`.
 pub fn raise_open_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise RLIMIT_NOFILE")
@@ -73,17 +73,17 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// Makes sure that the host's bpffs is mounted at its usual place. Every mount is a
-/// separate file system, and pins in a private one end with the mount namespace.
+/// Makes sure that the host's bpffs is mounted at [`BPFFS`]. Every mount is a separate file system, and
+/// pins in a private one are deleted with the mount namespace.
 pub fn ensure_bpffs() -> Result<()> {
     let path = Path::new(BPFFS);
     let mounted = is_bpffs(path);
     let host = HostProcess::find()?;
     let in_hosts_mounts = identity("/proc/self/ns/mnt")? == identity(&host.file("ns/mnt"))?;
     match (mounted, in_hosts_mounts) {
-        (true, true) => check_lasts(),
+        (true, true) => check_not_private(),
         (false, true) => {
-            check_lasts()?;
+            check_not_private()?;
             mount_bpffs(path)
         }
         (true, false) if identity(BPFFS)? == identity(&host.file(&format!("root{BPFFS}")))? => {
@@ -91,7 +91,7 @@ pub fn ensure_bpffs() -> Result<()> {
         }
         (true, false) => bail!(
             "the bpffs at {BPFFS} is private to this mount namespace: pins there, and with them \
-             the capture of pods, would end with the namespace. Mount the host's bpffs at {BPFFS} \
+             the capture of pods, would be deleted with the namespace. Mount the host's bpffs at {BPFFS} \
              (in a container, a hostPath volume), or run in the host's mount namespace (`nsenter \
              --mount --target 1`)"
         ),
@@ -106,8 +106,8 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Two concurrent commands would mount two file systems, one hiding the pins in the other. So they lock
-/// the directory below.
+/// Two concurrent commands would mount two file systems, and one would hide the pins in the other. So
+/// they lock the directory that the mount covers.
 fn mount_bpffs(path: &Path) -> Result<()> {
     let _lock = lock_directory(path)?;
     if is_bpffs(path) {
@@ -118,14 +118,14 @@ fn mount_bpffs(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot mount a bpffs at {BPFFS}"))
 }
 
-/// A process that stays in the host's namespaces until shutdown.
+/// A process that is in the host's namespaces until shutdown.
 struct HostProcess {
     pid: u32,
 }
 
 impl HostProcess {
-    /// Init; or, where a security module hides it even from root, kthreadd, which is in the same
-    /// namespaces and has the ID 2 on every machine (in a container, 2 may be anything).
+    /// Init; or, if a security module hides it even from root, kthreadd, which is in the same
+    /// namespaces and has the ID 2 on every machine (in a container, 2 may be any process).
     fn find() -> Result<Self> {
         let candidates: &[u32] = if is_initial_pid_namespace()? {
             &[1, 2]
@@ -147,15 +147,15 @@ impl HostProcess {
     }
 }
 
-/// In a container's own PID namespace process 1 is the container's, and what is pinned in its mount
-/// namespace ends with it.
-fn check_lasts() -> Result<()> {
+/// Fails in a container's own PID namespace: process 1 is the container's, and pins in its mount
+/// namespace are deleted with the container.
+fn check_not_private() -> Result<()> {
     if is_initial_pid_namespace()? {
         return Ok(());
     }
     bail!(
         "the bpffs at {BPFFS} is private to this container: pins there, and with them the capture \
-         of pods, would end with the container. Run in the host's PID namespace (hostPID: true) \
+         of pods, would be deleted with it. Run in the host's PID namespace (hostPID: true) \
          with the host's bpffs mounted at {BPFFS} (a hostPath volume)"
     )
 }
@@ -189,8 +189,8 @@ pub struct Lock {
     _lock: Flock<File>,
 }
 
-/// Acquires the machine-wide lock: one command changes the pins at a time. The lock is on the bpffs
-/// itself, so it leaves nothing behind.
+/// Acquires the machine-wide lock: one command at a time changes the pins. The lock is on the bpffs
+/// itself, so it creates no file.
 pub fn lock() -> Result<Lock> {
     let lock = lock_directory(Path::new(BPFFS))?;
     Ok(Lock { _lock: lock })
@@ -204,13 +204,13 @@ fn lock_directory(path: &Path) -> Result<Flock<File>> {
 }
 
 /// The same with a timeout.
-pub fn lock_within(wait: Duration) -> Result<Lock> {
-    let end = Instant::now() + wait;
+pub fn lock_within(timeout: Duration) -> Result<Lock> {
+    let deadline = Instant::now() + timeout;
     loop {
         let directory = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Lock { _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => {
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
                 thread::sleep(LOCK_RETRY_INTERVAL);
             }
             Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {BPFFS}")),

@@ -1,4 +1,4 @@
-//! Network namespaces: how users name them, how to enter them, and what attaching adds to them.
+//! Network namespaces: how users specify them, how to enter them, and what an attach adds to them.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ pub mod tcp_sockets;
 pub mod tproxy;
 pub mod userns;
 
-/// How a user names a network namespace.
+/// How a user specifies a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsSpec {
     /// The namespace of a process.
@@ -63,8 +63,8 @@ impl FromStr for NetnsSpec {
             Ok(pid) if pid > 0 => Ok(Self::Process(pid)),
             _ if text.contains('/') => Ok(Self::File(text.into())),
             _ => Err(
-                "give the path of a network namespace, such as /run/netns/NAME or \
-                      /proc/PID/ns/net, or a process ID"
+                "expected the path of a network namespace, such as /run/netns/NAME or \
+                 /proc/PID/ns/net, or a process ID"
                     .to_owned(),
             ),
         }
@@ -81,7 +81,7 @@ impl NetnsSpec {
         }
     }
 
-    /// The process, if the namespace is given by one.
+    /// The process, if the namespace is specified by one.
     #[must_use]
     pub fn process(&self) -> Option<u32> {
         let path = match self {
@@ -109,7 +109,7 @@ pub struct Netns {
     cookie: NetnsCookie,
 }
 
-/// The identity of a namespace file.
+/// The identity of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetnsId {
     device: u64,
@@ -162,7 +162,7 @@ impl Netns {
         })?;
         check_is_netns(&file).with_context(|| {
             format!(
-                "{what}: {} is not a network namespace: give a path such as /run/netns/NAME or \
+                "{what}: {} is not a network namespace: expected a path such as /run/netns/NAME or \
                  /proc/PID/ns/net, or a process ID",
                 path.display()
             )
@@ -212,7 +212,7 @@ impl Netns {
             NetnsId::of_host().is_ok_and(|hosts| self.id().is_ok_and(|own| own == hosts));
         if is_hosts {
             bail!(
-                "--netns {} is the host's network namespace: give a pod's own",
+                "--netns {} is the host's network namespace: specify a pod's network namespace",
                 self.path.display()
             );
         }
@@ -245,7 +245,7 @@ impl AsFd for Netns {
 fn check_is_netns(file: &File) -> Result<()> {
     let kind = sys::namespace_kind(file).context("not a namespace")?;
     if kind != libc::CLONE_NEWNET {
-        bail!("a namespace of another type");
+        bail!("a namespace of another kind");
     }
     Ok(())
 }
@@ -271,7 +271,8 @@ fn cookie_of_calling_thread() -> Result<NetnsCookie> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    sys::netns_cookie(&socket).context("SO_NETNS_COOKIE (Linux 5.14) is missing")
+    sys::netns_cookie(&socket)
+        .context("the kernel does not support SO_NETNS_COOKIE: Linux 5.14 or later is required")
 }
 
 #[cfg(test)]
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn some_paths_are_those_of_processes() {
+    fn the_process_in_a_path_is_recognized() {
         let process = |text: &str| text.parse::<NetnsSpec>().unwrap().process();
         assert_eq!(process("17"), Some(17));
         assert_eq!(process("/proc/17/ns/net"), Some(17));

@@ -17,7 +17,7 @@ use crate::{
     netns::{
         interfaces::{self, PodInterface},
         network::PodNetwork,
-        routes::{Answer, RouteLookup},
+        routes::{CopiedRoute, RouteLookup},
         stand_in_routes::Sources,
     },
     settings::{
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A policy and its lists, ready to be inserted into the maps.
+/// A policy and its map entries.
 pub struct CompiledPolicy {
     /// The policy itself.
     pub policy: Policy,
@@ -95,7 +95,7 @@ impl CompiledPolicy {
     }
 }
 
-/// The look-ups of the programs, without maps.
+/// The lookups of the programs, without maps.
 impl PolicyLookups for CompiledPolicy {
     fn port_flags(&self, port: u16) -> PortFlags {
         let key = PortPageKey::of(self.policy.id, port);
@@ -146,7 +146,7 @@ fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
             matches!(settings.inbound_ports, PortSelection::Listed(_)),
         )
         .with(PolicyFlags::OUTBOUND_ALL, outbound_all)
-        // HasLoopBackIP looks at the address, not at what the prefix covers.
+        // HasLoopBackIP checks the address, not what the prefix covers.
         .with(
             PolicyFlags::LOOPBACK_INCLUDED,
             included.iter().any(|prefix| prefix.addr().is_loopback()),
@@ -185,7 +185,7 @@ pub(crate) fn prefix_keys(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, 
 }
 
 impl CompiledPolicy {
-    /// Marks the routes as not copied, since the map is full.
+    /// Marks the routes as not copied, because the map is full.
     pub(crate) const fn disable_routes(&mut self) {
         self.policy.fib = self.policy.fib.without_v4().without_v6();
     }
@@ -197,8 +197,8 @@ fn compile_groups(policy: PolicyId, settings: &Settings) -> Vec<GroupKey> {
     groups.as_slice().iter().map(key).collect()
 }
 
-/// The interfaces that any of `patterns` matches. iptables compares names for every packet, this once
-/// for the existing interfaces.
+/// The interfaces that any of `patterns` matches. iptables compares the names for every packet, this
+/// function once for the existing interfaces.
 fn indices(interfaces: &[PodInterface], patterns: &[InterfacePattern]) -> Vec<u32> {
     interfaces
         .iter()
@@ -257,8 +257,8 @@ fn compile_prefixes(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, u8, Pr
     if flags.is_empty() {
         return Vec::new();
     }
-    // IPv4 lies inside IPv6 as addresses are held: without an entry of its own for all of IPv4, an
-    // IPv6 prefix that covers ::ffff:0:0/96 would count for it.
+    // IPv4 addresses are stored as IPv4-mapped ones: without an entry for all of IPv4, an IPv6 prefix
+    // that covers ::ffff:0:0/96 would match them.
     flags
         .entry((IpAddr::from([0, 0, 0, 0]), 0))
         .or_insert(PrefixFlags::NONE);
@@ -271,7 +271,7 @@ fn compile_prefixes(id: PolicyId, settings: &Settings) -> Vec<(PrefixKey, u8, Pr
         .collect()
 }
 
-/// Gives each prefix the flags of all that cover it, because a look-up finds only the longest.
+/// Adds to each prefix the flags of all that cover it, because a lookup finds only the longest.
 fn inherit(flags: BTreeMap<(IpAddr, u8), PrefixFlags>) -> Vec<(IpNet, PrefixFlags)> {
     let mut covering: Vec<(IpNet, PrefixFlags)> = Vec::new();
     let mut inherited = Vec::with_capacity(flags.len());
@@ -298,7 +298,7 @@ fn is_mapped(prefix: IpNet) -> bool {
     matches!(prefix, IpNet::V6(prefix) if mapped.is_ok_and(|mapped| mapped.contains(&prefix)))
 }
 
-/// A prefix as the tries hold it: its address and how many of the address's 128 bits count.
+/// A prefix as a key of the tries, with its length in the address's 128 bits.
 fn trie_key(policy: PolicyId, prefix: IpNet) -> (PrefixKey, u8) {
     let length = match prefix {
         IpNet::V4(prefix) => 96 + prefix.prefix_len(),
@@ -310,13 +310,13 @@ fn trie_key(policy: PolicyId, prefix: IpNet) -> (PrefixKey, u8) {
 
 fn compile_routes(
     id: PolicyId,
-    routes: &[Answer],
+    routes: &[CopiedRoute],
     sources: &Sources,
     excluded: &[u32],
 ) -> Vec<(PrefixKey, u8, Route)> {
     routes
         .iter()
-        // These are IPv4's as addresses are held.
+        // These are stored as IPv4.
         .filter(|route| !is_mapped(route.prefix))
         .map(|route| {
             let (key, length) = trie_key(id, route.prefix);
@@ -325,14 +325,14 @@ fn compile_routes(
         .collect()
 }
 
-fn compile_route(route: &Answer, sources: &Sources, excluded: &[u32]) -> Route {
+fn compile_route(route: &CopiedRoute, sources: &Sources, excluded: &[u32]) -> Route {
     let unspecified = if route.prefix.addr().is_ipv4() {
         Address::UNSPECIFIED_V4
     } else {
         Address::UNSPECIFIED_V6
     };
-    let source = route.way.source();
-    let (error, loopback_error) = match route.way {
+    let source = route.lookup.source();
+    let (error, loopback_error) = match route.lookup {
         RouteLookup::Nowhere(errno) => (Some(errno), Some(errno)),
         RouteLookup::Out { loopback_error, .. } => (None, loopback_error),
         RouteLookup::Loopback { .. } => (None, None),
@@ -344,16 +344,16 @@ fn compile_route(route: &Answer, sources: &Sources, excluded: &[u32]) -> Route {
         source_index: source
             .and_then(|source| sources.index(source))
             .map_or(0, u16::from),
-        interface: route.way.interface().unwrap_or(0),
+        interface: route.lookup.interface().unwrap_or(0),
         flags: RouteFlags::NONE
             .with(
                 RouteFlags::VIA_LOOPBACK,
-                matches!(route.way, RouteLookup::Loopback { .. }),
+                matches!(route.lookup, RouteLookup::Loopback { .. }),
             )
             .with(
                 RouteFlags::BY_EXCLUDED_INTERFACE,
                 route
-                    .way
+                    .lookup
                     .interface()
                     .is_some_and(|interface| excluded.contains(&interface)),
             ),
@@ -382,15 +382,15 @@ fn has_one_address(network: &PodNetwork, sources: &Sources, like: Address) -> bo
             || address.is_v6_link_local()
             || (!address.is_v4() && StandInRange::contains(address))
     };
-    let ways_in = network.interfaces.iter();
-    let ways_in = ways_in.filter(|interface| interface.is_up && interface.name != "lo");
+    let external = network.interfaces.iter();
+    let external = external.filter(|interface| interface.is_up && interface.name != "lo");
     let addresses = network.addresses.iter().map(|address| address.net.addr());
     let mut addresses = addresses.filter(|address| is_like(*address) && !is_special(*address));
     let mut own = network.routes.iter().filter_map(|route| {
-        let is_own = matches!(route.way, RouteLookup::Loopback { .. });
+        let is_own = matches!(route.lookup, RouteLookup::Loopback { .. });
         is_own.then_some(route.prefix)
     });
-    ways_in.count() == 1
+    external.count() == 1
         && addresses.next() == Some(only)
         && addresses.next().is_none()
         && own.all(|prefix| {
@@ -432,7 +432,7 @@ fn compile_interfaces(
             (index, interface)
         })
         .collect();
-    // The first of each kind stays.
+    // In reverse, so that the first address of each kind is kept.
     for address in network.addresses.iter().rev() {
         let entry = interfaces
             .entry(address.interface)
@@ -491,7 +491,7 @@ mod tests {
         assert_eq!(flags, [excluded, both, both, included]);
     }
 
-    /// What a pod has whose `eth0` has `addresses`, and to which `own` is routed, besides localhost.
+    /// Whether a pod has one address, if its `eth0` has `addresses` and `own` is local besides localhost.
     fn has_one(addresses: &[&str], own: &[&str]) -> bool {
         let interface = |index, name: &str| PodInterface {
             index,
@@ -503,9 +503,9 @@ mod tests {
         let net = |text: &&str| text.parse::<IpNet>().unwrap();
         let at = |interface| move |net| PodAddress { net, interface };
         let localhost = ["127.0.0.1/8"].iter().map(net).map(at(1));
-        let answer = |prefix| Answer {
+        let route = |prefix| CopiedRoute {
             prefix,
-            way: RouteLookup::Loopback { source: None },
+            lookup: RouteLookup::Loopback { source: None },
         };
         let always = ["0.0.0.0/32", "127.0.0.0/8", "127.128.0.0/15"];
         let network = PodNetwork {
@@ -514,7 +514,7 @@ mod tests {
             addresses: localhost
                 .chain(addresses.iter().map(net).map(at(2)))
                 .collect(),
-            routes: always.iter().chain(own).map(net).map(answer).collect(),
+            routes: always.iter().chain(own).map(net).map(route).collect(),
             limits: Vec::new(),
             state: NetnsState::default(),
             localhost: LocalhostRoutes::default(),
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_up_where_a_pod_has_one_address() {
+    fn a_pod_with_one_address_needs_no_lookup() {
         assert!(has_one(&["10.1.0.2/24"], &["10.1.0.2/32"]));
         let two = ["10.1.0.2/24", "10.1.0.3/24"];
         assert!(!has_one(&two, &["10.1.0.2/32", "10.1.0.3/32"]));

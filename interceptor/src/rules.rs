@@ -41,7 +41,7 @@ pub enum Table {
     Mangle,
     /// Redirects.
     Nat,
-    /// Connection tracking's zones.
+    /// Sets connection tracking zones.
     Raw,
 }
 
@@ -62,7 +62,7 @@ pub struct Rule {
     pub table: Table,
     /// The rule's chain.
     pub chain: &'static str,
-    /// The position in the chain, counted from 1; nothing for the end.
+    /// The position in the chain, counted from 1; `None` for the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
     /// The matches and the target.
@@ -70,7 +70,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The chain of our own that it jumps to, if it ends in such a jump.
+    /// The chain `ISTIO_...` that it jumps to, if any.
     fn jumps_to(&self) -> Option<&str> {
         let (_, target) = self.specification.rsplit_once("-j ")?;
         is_own(target).then_some(target)
@@ -95,7 +95,7 @@ fn is_own(chain: &str) -> bool {
     chain.starts_with("ISTIO_")
 }
 
-/// All rules of one family, in the order in which they are made.
+/// All rules of one family, in the order in which istio-iptables adds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Rules(Vec<Rule>);
@@ -116,8 +116,8 @@ impl Rules {
         self.0.iter().filter(move |rule| rule.table == table)
     }
 
-    /// The table's own chains: those that rules are in as they come, then those that are only
-    /// jumped to.
+    /// The chains `ISTIO_...` of a table: first those that contain rules, in the order of the rules, then
+    /// those that are only jumped to.
     fn chains(&self, table: Table) -> Vec<&str> {
         let filled = self.in_table(table).map(|rule| rule.chain);
         let targets = self.in_table(table).filter_map(Rule::jumps_to);

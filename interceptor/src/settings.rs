@@ -1,4 +1,4 @@
-//! istio-iptables' settings: its flags and environment, parsed by its rules.
+//! istio-iptables' settings: its flags and environment, parsed as istio-iptables does.
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
@@ -35,19 +35,19 @@ use self::{
 pub enum Mode {
     /// The proxy's socket has the address of the proxy's listener.
     Redirect,
-    /// The proxy's socket has the address that the client dialled, and the proxy may dial on from
-    /// the client's.
+    /// The proxy's socket has the address that the client dialed, and the proxy may connect to the app
+    /// from the client's address.
     Tproxy,
 }
 
 /// Which traffic of a pod is captured, and where it is redirected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where captured outbound connections go.
+    /// The proxy's port for captured outbound connections.
     pub outbound_port: u16,
-    /// Where captured inbound connections go.
+    /// The proxy's port for captured inbound connections.
     pub inbound_port: u16,
-    /// The port of tunnels to the proxy, where nothing is captured.
+    /// The port of the mesh's tunnels, which is not captured.
     pub tunnel_port: u16,
     /// How inbound connections are redirected to the proxy.
     pub mode: Mode,
@@ -61,11 +61,11 @@ pub struct Settings {
     pub proxy_gids: Ids,
     /// The inbound ports that are captured.
     pub inbound_ports: PortSelection,
-    /// The inbound ports that are not, if all are.
+    /// The inbound ports that are not captured, if all others are.
     pub inbound_ports_exclude: Vec<PortRange>,
     /// The outbound destinations that are captured.
     pub outbound_prefixes: PrefixSelection,
-    /// The outbound destinations that are not.
+    /// The outbound destinations that are not captured.
     pub outbound_prefixes_exclude: Vec<IpNet>,
     /// The outbound ports that are captured whatever the destination.
     pub outbound_ports: Vec<PortRange>,
@@ -77,13 +77,13 @@ pub struct Settings {
     pub rerouted_interfaces: Vec<InterfacePattern>,
     /// The groups whose outbound connections are captured.
     pub owner_groups: OwnerGroups,
-    /// What counts as localhost in IPv4.
+    /// The IPv4 addresses that count as localhost.
     pub loopback: Ipv4Net,
     /// Which DNS is captured.
     pub dns: DnsCapture,
-    /// Whether packets that conntrack calls invalid are to be dropped.
+    /// Whether iptables would drop packets that conntrack calls invalid.
     pub drop_invalid: bool,
-    /// Whether any IPv6 address makes a pod an IPv6 one.
+    /// Whether IPv6 is captured if any address of the pod is IPv6, not only if its first one is.
     pub dual_stack: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct Parsed {
 pub struct SettingError {
     /// The flag, and the variable if it came from there.
     pub setting: String,
-    /// The value as given; nothing if none was.
+    /// The value, if there is one.
     pub value: Option<String>,
     /// What is wrong and what is allowed.
     pub problem: String,
@@ -112,14 +112,14 @@ fn quoted(value: Option<&str>) -> String {
     value.map_or_else(String::new, |value| format!(" {value:?}"))
 }
 
-/// The process's environment. A value that is not UTF-8 is invalid anyway, and is shown lossily.
+/// The process's environment. A value that is not UTF-8 is invalid anyway, so it is converted lossily.
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 impl Settings {
-    /// Parses the flags, with the process's environment behind them. DNS servers are read from
-    /// `resolv_conf` if they are needed.
+    /// Parses the flags, and for those that are not set the process's environment. DNS servers are read
+    /// from `resolv_conf` if they are needed.
     pub fn from_flags(
         flags: &IstioFlags,
         resolv_conf: Option<&ResolvConf>,
@@ -127,7 +127,7 @@ impl Settings {
         Self::from_flags_and(flags, &environment, resolv_conf)
     }
 
-    /// As [`Settings::from_flags`], with another environment behind them.
+    /// The same as [`Settings::from_flags`] with another environment.
     pub fn from_flags_and(
         flags: &IstioFlags,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -179,7 +179,7 @@ impl Settings {
     }
 }
 
-/// Any mode but TPROXY is REDIRECT, as in istio-iptables.
+/// Any mode except TPROXY is REDIRECT, as in istio-iptables.
 fn mode(source: &Source<'_>) -> Mode {
     match source.get(&flags::MODE).value.as_str() {
         "TPROXY" => Mode::Tproxy,
@@ -192,8 +192,8 @@ fn split(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|item| !item.is_empty())
 }
 
-/// The items of a list that istio-iptables passes on to iptables-restore, which drops blanks around
-/// a word. An item of blanks alone is no word there, but the end of the rule's options: an error.
+/// The items of a list that istio-iptables passes to iptables-restore, which drops blanks around a word.
+/// An item that consists of blanks is not a word: there it ends the rule's options, here it is an error.
 fn words(list: &str) -> impl Iterator<Item = &str> {
     split(list).map(|item| item.trim_matches(BLANKS))
 }

@@ -1,4 +1,4 @@
-//! The captured pods, and what is wrong with them.
+//! The captured pods and their problems.
 
 use std::{net::IpAddr, path::Path};
 
@@ -135,13 +135,13 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
             }
         }
     }
-    warnings.extend(unwatched(pins, netns, attached)?);
+    warnings.extend(unhooked(pins, netns, attached)?);
     warnings.extend(cgroup_problem(netns, attached));
     Ok(warnings)
 }
 
 impl PodStatus {
-    /// Compares the pod's network with the last attach, and with what capturing requires.
+    /// Compares the pod's network with the last attach, and checks the routes that capture requires.
     fn check_network(&mut self, policy: &Policy) -> Result<()> {
         let Some(netns) = open(self.netns_cookie, &self.attached) else {
             return Ok(());
@@ -171,9 +171,9 @@ async fn lost_routes(
             continue;
         }
         let source = IpAddr::from(source);
-        let is_there = now.addresses.iter().any(|own| own.net.addr() == source);
+        let exists = now.addresses.iter().any(|own| own.net.addr() == source);
         match stand_in_routes::first_route(netlink, source).await? {
-            RouteLookup::Loopback { source: Some(now) } if now != source && is_there => {
+            RouteLookup::Loopback { source: Some(now) } if now != source && exists => {
                 return Ok(Some(format!(
                     "captured connections have the source address {now} instead of {source}: the \
                      pod's routes of protocol 153 were removed. Attach the pod again, or use \
@@ -191,54 +191,55 @@ async fn lost_routes(
 
 /// Lists the interfaces through which TCP is forwarded without a program: new ones, and those that
 /// did not forward at the last attach.
-fn unwatched(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Option<String>> {
+fn unhooked(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Option<String>> {
     let Some(netns) = open(cookie, attached) else {
         return Ok(None);
     };
     let dir = pins.netns(cookie);
-    let unseen = netns.run(|| unwatched_interfaces(&dir, attached))?;
-    Ok((!unseen.is_empty()).then(|| {
+    let unhooked = netns.run(|| unhooked_interfaces(&dir, attached))?;
+    Ok((!unhooked.is_empty()).then(|| {
         format!(
             "TCP that enters through {} and is forwarded by the pod is not captured: attach the \
              pod again, or use `interceptor run`, which follows changes",
-            unseen.join(", ")
+            unhooked.join(", ")
         )
     }))
 }
 
-/// Those of the calling thread's network namespace, whose pins are in `dir`.
-fn unwatched_interfaces(dir: &Path, attached: &Record) -> Result<Vec<String>> {
+/// Those of the calling thread's network namespace, with its pins in `dir`.
+fn unhooked_interfaces(dir: &Path, attached: &Record) -> Result<Vec<String>> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-    let mut unseen = Vec::new();
+    let mut unhooked = Vec::new();
     for interface in interfaces::watched(&interfaces, &attached.settings) {
         if !interface_hooks::are_attached(&interface, dir)? {
-            unseen.push(interface.name);
+            unhooked.push(interface.name);
         }
     }
-    Ok(unseen)
+    Ok(unhooked)
 }
 
-/// Nothing if the path no longer leads to the namespace.
+/// `None` if the path no longer refers to the namespace.
 fn open(netns: NetnsCookie, attached: &Record) -> Option<Netns> {
     let open = Netns::open(&NetnsSpec::File(attached.netns.clone())).ok()?;
     (open.cookie() == netns).then_some(open)
 }
 
-/// Why programs do not run for the pod's sockets: the cgroup was removed, or processes joined the pod
-/// that are not below it.
+/// Why programs do not run for the pod's sockets: a cgroup was deleted, or processes outside of it have
+/// joined the pod.
 fn cgroup_problem(netns: NetnsCookie, attached: &Record) -> Option<String> {
     let hierarchy = Hierarchy::find().ok()?;
-    let open_place = |place: &CgroupName| match Cgroup::open(&hierarchy, Some(&place.path)) {
-        Ok(cgroup) if cgroup.id() == place.id => Ok(cgroup),
+    let open_cgroup = |name: &CgroupName| match Cgroup::open(&hierarchy, Some(&name.path)) {
+        Ok(cgroup) if cgroup.id() == name.id => Ok(cgroup),
         _ => Err(format!(
             "the cgroup {} no longer exists, so new sockets are not captured: attach the pod again",
-            place.path.display()
+            name.path.display()
         )),
     };
-    let places = match attached.attach_points().try_map(open_place) {
-        Ok(places) => places,
+    let attach_points = match attached.attach_points().try_map(open_cgroup) {
+        Ok(attach_points) => attach_points,
         Err(problem) => return Some(problem),
     };
-    let problem = coverage::check_covered(&open(netns, attached)?, &places, &hierarchy).err()?;
+    let netns = open(netns, attached)?;
+    let problem = coverage::check_covered(&netns, &attach_points, &hierarchy).err()?;
     Some(format!("{problem:#}"))
 }

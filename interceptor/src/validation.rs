@@ -22,7 +22,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    settings::{Settings, control::Proof, ports::PortRange, prefixes::PrefixSelection},
+    settings::{Settings, control::Validation, ports::PortRange, prefixes::PrefixSelection},
     stdio::message,
 };
 
@@ -37,24 +37,24 @@ const UNASSIGNED: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
-impl Proof {
+impl Validation {
     /// Waits until a captured connection arrives. `local` is the pod's first address.
     pub fn wait(&self, settings: &Settings, local: IpAddr) -> Result<()> {
         let ipv6 = local.is_ipv6();
         let listeners = Listeners::open(settings, ipv6)?;
-        let probe = Probe::choose(settings, self.port, ipv6)?;
+        let connection = TestConnection::choose(settings, self.port, ipv6)?;
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
         while Instant::now() < deadline {
             let next = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
-            let client = probe.dial();
+            let client = connection.dial();
             if listeners.wait_for(self.port, next)? {
                 return Ok(());
             }
-            last = Some(outcome(client));
+            last = Some(problem(client));
         }
         bail!(
-            "no test connection {probe} has arrived at {} within {:?}{}",
+            "no test connection {connection} has arrived at {} within {:?}{}",
             listeners.names(),
             self.timeout,
             last.map(|last| format!(" (the last attempt: {last})"))
@@ -64,18 +64,18 @@ impl Proof {
 }
 
 /// Why a connection did not arrive.
-fn outcome(client: io::Result<Socket>) -> String {
+fn problem(client: io::Result<Socket>) -> String {
     match client.and_then(|socket| socket.take_error()) {
         Ok(None) => "not captured, or no response".to_owned(),
         Ok(Some(error)) | Err(error) => error.to_string(),
     }
 }
 
-/// Where captured connections arrive.
+/// The sockets at which captured connections arrive.
 struct Listeners(Vec<(SocketAddr, Socket)>);
 
 impl Listeners {
-    /// One is enough, as in istio-validation: the proxy may have the other.
+    /// One is enough, as in istio-validation: the proxy may listen on the other port.
     fn open(settings: &Settings, ipv6: bool) -> Result<Self> {
         let ports = [settings.outbound_port, settings.inbound_port];
         let addresses = ports.map(|port| SocketAddr::new(localhost(ipv6), port));
@@ -102,7 +102,7 @@ impl Listeners {
         names.join(" or ")
     }
 
-    /// Whether a connection that was going to `port` arrives before `deadline`.
+    /// Whether a connection with the original destination port `port` arrives before `deadline`.
     fn wait_for(&self, port: u16, deadline: Instant) -> Result<bool> {
         loop {
             for (_, listener) in &self.0 {
@@ -118,7 +118,7 @@ impl Listeners {
         }
     }
 
-    /// Until a connection arrives, or `left` has passed.
+    /// Sleeps until a connection arrives, or `left` has passed.
     fn sleep(&self, left: Duration) -> Result<()> {
         let mut waited: Vec<_> = self
             .0
@@ -147,7 +147,7 @@ fn tcp(address: SocketAddr) -> io::Result<Socket> {
     Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
 }
 
-/// The ports that the connections which have arrived were going to.
+/// The original destination ports of the connections that have arrived.
 fn arrivals(listener: &Socket) -> impl Iterator<Item = Option<u16>> {
     iter::from_fn(|| listener.accept().ok()).map(|(connection, _)| original_port(&connection).ok())
 }
@@ -183,7 +183,7 @@ const fn passthrough(ipv6: bool) -> IpAddr {
 
 /// A connection that must be captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
+enum TestConnection {
     /// From the proxy to the pod itself, which is redirected to the proxy as inbound.
     OfProxy {
         proxy: Proxy,
@@ -195,7 +195,7 @@ enum Probe {
     OfApp { to: SocketAddr },
 }
 
-impl fmt::Display for Probe {
+impl fmt::Display for TestConnection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OfProxy { proxy, to, .. } => {
@@ -206,7 +206,7 @@ impl fmt::Display for Probe {
     }
 }
 
-impl Probe {
+impl TestConnection {
     fn choose(settings: &Settings, port: u16, ipv6: bool) -> Result<Self> {
         if let Some(proxy) = Proxy::of(settings)
             && proxy.can_switch_to()
@@ -243,8 +243,8 @@ impl Probe {
     }
 }
 
-/// The IDs that the rules know the proxy by. The first UID is the one whose rules come before all
-/// others'.
+/// The IDs by which the rules recognize the proxy: the first UID, whose rules precede all others, and the
+/// first GID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Proxy {
     uid: Option<u32>,
@@ -262,7 +262,7 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// Nothing, if the proxy has no IDs.
+    /// `None` if the proxy has no IDs.
     fn of(settings: &Settings) -> Option<Self> {
         let first = |ids: &[u32]| ids.first().copied();
         let uid = first(settings.proxy_uids.as_slice());
@@ -270,12 +270,12 @@ impl Proxy {
         (uid.is_some() || gid.is_some()).then_some(Self { uid, gid })
     }
 
-    /// Runs `work` in a thread with the proxy's file system IDs, which the sockets that it opens get.
-    /// Without permission the thread keeps its IDs.
+    /// Runs `work` in a thread with the proxy's file system IDs, which become the owner of its sockets.
+    /// Without permission, the thread keeps its IDs.
     fn run<T: Send>(self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
-                // The group first: without the user it may no longer be allowed.
+                // The group first: after the change of the user it may not be permitted.
                 if let Some(gid) = self.gid {
                     setfsgid(Gid::from_raw(gid));
                 }
@@ -290,8 +290,8 @@ impl Proxy {
         })
     }
 
-    /// Whether [`Self::run`] makes the thread the proxy. A GID does not help without its UID: the
-    /// rules of UIDs come first.
+    /// Whether [`Self::run`] can switch to the proxy's IDs. A GID is not enough without the UID: the rules
+    /// of UIDs come first.
     fn can_switch_to(self) -> bool {
         // An invalid ID changes nothing, and the current ID is returned.
         const NO_ID: u32 = u32::MAX;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn an_apps_connection_goes_where_outbound_is_captured() {
+    fn the_destination_of_an_app_is_captured_outbound() {
         let some = |address: &str| Some(address.to_owned());
         assert_eq!(destination(&["-i", "*"], false), some("192.0.2.1"));
         assert_eq!(destination(&["-i", "*"], true), some("2001:db8::1"));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn without_outbound_capture_there_is_no_such_place() {
+    fn without_outbound_capture_there_is_no_destination() {
         assert_eq!(destination(&[], false), None);
         assert_eq!(destination(&["-i", "fd00::/8"], false), None);
         assert_eq!(destination(&["-i", "*", "-o", "15002"], false), None);
@@ -374,15 +374,15 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_arrive_is_not_proven() {
-        // Ports that no proxy of this machine has.
+    fn a_connection_that_does_not_arrive_is_an_error() {
+        // Ports on which no proxy of this machine listens.
         let arguments = ["-p", "39471", "-z", "39472", "-i", "*", "-u", "1337"];
         let settings = settings(&arguments, &[]).unwrap();
-        let proof = Proof {
+        let validation = Validation {
             port: 39473,
             timeout: Duration::from_millis(50),
         };
-        let error = proof.wait(&settings, localhost(false)).unwrap_err();
+        let error = validation.wait(&settings, localhost(false)).unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("127.0.0.1:39471 or 127.0.0.1:39472"),

@@ -1,8 +1,7 @@
-//! Where members of the kernel's structures are, out of its BTF.
+//! Finds the offsets of members of the kernel's structures in its BTF.
 //!
-//! One pass over the file, and nothing kept of it but where each type begins: the libraries make an
-//! object of each of its 150,000 types, which takes the better part of a second and more memory
-//! than the node agent is to have.
+//! One pass over the file stores only where each type starts: the libraries create an object for each
+//! of its 150,000 types, which takes most of a second and more memory than the node agent may use.
 //!
 //! # Source
 //!
@@ -13,7 +12,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, bail, ensure};
 
 const MAGIC: u16 = 0xeb9f;
-/// The size of `struct btf_type`, without what follows it.
+/// The size of `struct btf_type`, without the data that follows it.
 const TYPE: usize = 12;
 /// The size of `struct btf_member`.
 const MEMBER: usize = 12;
@@ -41,7 +40,7 @@ mod kind {
 pub(super) struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins. The first has the ID 1.
+    /// Where each type starts. The first has the ID 1.
     starts: Vec<usize>,
     structs: HashMap<&'a [u8], usize>,
 }
@@ -70,7 +69,7 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// Finds where each type begins.
+    /// Finds where each type starts.
     fn index(&mut self) -> Result<()> {
         let mut at = 0;
         while at < self.types.len() {
@@ -84,39 +83,39 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// The offset in bytes of the member that `path` leads to in `struct owner`. (Members of
-    /// anonymous structures and unions are members of what these are in, as in C.)
+    /// The offset in bytes of the member `path` in `struct owner`. (Members of anonymous structures
+    /// and unions are members of the enclosing type, as in C.)
     pub(super) fn offset_of(&self, owner: &str, path: &str) -> Result<u32> {
         let start = self.structs.get(owner.as_bytes());
         let start = *start.with_context(|| format!("the kernel's BTF has no struct {owner}"))?;
-        let mut place = MemberLocation { start, bits: 0 };
+        let mut location = MemberLocation { start, bits: 0 };
         for member in path.split('.') {
-            place = self
-                .member(place, member.as_bytes())?
+            location = self
+                .member(location, member.as_bytes())?
                 .with_context(|| format!("the kernel's BTF has no struct {owner}.{path}"))?;
         }
         ensure!(
-            place.bits.is_multiple_of(8),
+            location.bits.is_multiple_of(8),
             "struct {owner}.{path} is a bit field in the kernel's BTF"
         );
-        Ok(place.bits / 8)
+        Ok(location.bits / 8)
     }
 
-    /// Finds the member called `name` in the structure or union at `place`.
-    fn member(&self, place: MemberLocation, name: &[u8]) -> Result<Option<MemberLocation>> {
-        let owner = Type::at(self.types, place.start)?;
+    /// Finds the member `name` in the structure or union at `location`.
+    fn member(&self, location: MemberLocation, name: &[u8]) -> Result<Option<MemberLocation>> {
+        let owner = Type::at(self.types, location.start)?;
         if !matches!(owner.kind, kind::STRUCT | kind::UNION) {
             return Ok(None);
         }
         for index in 0..owner.members {
-            let at = place.start + TYPE + index * MEMBER;
+            let at = location.start + TYPE + index * MEMBER;
             let found = self.name(number(self.types, at)?)?;
             if found != name && !found.is_empty() {
                 continue;
             }
             let inner = MemberLocation {
                 start: self.resolve(number(self.types, at + 4)?)?,
-                bits: place.bits + owner.bits(read(self.types, at + 8)?),
+                bits: location.bits + owner.bits(read(self.types, at + 8)?),
             };
             if found == name {
                 return Ok(Some(inner));
@@ -128,9 +127,9 @@ impl<'a> Btf<'a> {
         Ok(None)
     }
 
-    /// Where the type begins that `id` stands for, whatever it is qualified with.
+    /// Where the type `id` starts, without typedefs and qualifiers.
     fn resolve(&self, mut id: usize) -> Result<usize> {
-        // A chain of names and qualifiers ends; a file that says otherwise is broken.
+        // A chain of typedefs and qualifiers is finite in a valid file.
         for _ in 0..self.starts.len() {
             let start = id.checked_sub(1).and_then(|index| self.starts.get(index));
             let start = *start.with_context(|| format!("the kernel's BTF has no type {id}"))?;
@@ -140,20 +139,20 @@ impl<'a> Btf<'a> {
             }
             id = number(self.types, start + 8)?;
         }
-        bail!("the kernel's BTF has a type that is a name of itself")
+        bail!("the kernel's BTF has a typedef or qualifier that refers to itself")
     }
 
     fn name(&self, offset: usize) -> Result<&'a [u8]> {
         let rest = self.strings.get(offset..).unwrap_or_default();
         let name = rest.split(|byte| *byte == 0).next();
-        name.context("the kernel's BTF has a name without an end")
+        name.context("the kernel's BTF has a name without a terminating NUL")
     }
 }
 
 /// A type within a structure.
 #[derive(Clone, Copy)]
 struct MemberLocation {
-    /// Where the type is told.
+    /// Where the type starts in the section of types.
     start: usize,
     /// Its offset in the structure.
     bits: u32,
@@ -165,7 +164,7 @@ struct Type {
     kind: u32,
     /// `vlen`.
     members: usize,
-    /// `kind_flag`: offsets of members tell the sizes of bit fields, too.
+    /// `kind_flag`: offsets of members contain the sizes of bit fields, too.
     has_bit_fields: bool,
 }
 
@@ -180,7 +179,7 @@ impl Type {
         })
     }
 
-    /// How many bytes follow the type that belong to it.
+    /// The size of the data that follows the type.
     fn size_of_rest(&self) -> Result<usize> {
         Ok(match self.kind {
             kind::INT | kind::VAR | kind::DECL_TAG => 4,
@@ -204,7 +203,7 @@ impl Type {
 
 fn read(bytes: &[u8], at: usize) -> Result<u32> {
     let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
-    let found = found.context("the kernel's BTF ends in the middle of a type")?;
+    let found = found.context("the kernel's BTF is truncated")?;
     Ok(u32::from_ne_bytes(*found))
 }
 

@@ -1,4 +1,4 @@
-//! What the programs have counted.
+//! The connection counters of the programs.
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -6,8 +6,8 @@ use interceptor_ebpf::{Counted, Counts};
 
 use super::{layout, pins::Pins};
 
-/// How many connections of each kind there were on all processors, those that there were none of left
-/// out. Nothing while nothing is attached.
+/// The number of connections of each kind on all processors, without kinds that have none. Empty if no
+/// pod is attached.
 pub fn read() -> Result<Vec<(Counted, u64)>> {
     let pin = Pins::new().maps().join(layout::pin(layout::COUNTS));
     if !pin.exists() {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_each_processor_has_counted_is_added_up() {
+    fn the_counts_of_all_processors_are_summed() {
         let refused = Counted::refusal(Direction::Inbound, Refusal::TableFull);
         let mut processors = [Counts {
             passed: 7,

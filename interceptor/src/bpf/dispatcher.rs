@@ -1,10 +1,10 @@
-//! The small program that each network namespace has at its `sk_lookup` hook, which has no helper
-//! that tells the namespace.
+//! The small program at the `sk_lookup` hook of each network namespace. The hook has no helper that
+//! returns the namespace's cookie, so the program contains it.
 //!
-//! It knows the cookie, and calls the program that all namespaces share (`icept_lookup`), the
-//! greater part by far: the verifier takes 30 ms for that one and 0.1 ms for this. So it is written
-//! out here instead of being an instance of a program of the object; and another build's program
-//! takes the place of the shared one for all namespaces at once.
+//! It calls the program that all namespaces share (`icept_lookup`), which is much larger: the verifier
+//! needs 30 ms for that one and 0.1 ms for this. So the instructions are generated here, instead of
+//! loading another instance of a program of the object; and an upgrade replaces the shared program for
+//! all namespaces at once.
 
 use std::{
     io,
@@ -26,10 +26,10 @@ use interceptor_ebpf::{CALLER_SHIFT, Call, NetnsCookie};
 
 use super::{maps::Maps, sys};
 
-/// What `bpftool` shows.
+/// The name in `bpftool`.
 const NAME: &str = "icept_dispatch";
 
-/// The place of `icept_lookup` in the map of shared programs.
+/// The index of `icept_lookup` in the map of shared programs.
 const LOOKUP_INDEX: u32 = 0;
 
 /// The offset of `protocol` in `struct bpf_sk_lookup`.
@@ -38,7 +38,7 @@ const PROTOCOL: i16 = 12;
 const SK_DROP: i32 = 0;
 const SK_PASS: i32 = 1;
 
-/// Has the programs of all network namespaces call `lookup` from now on.
+/// Makes the programs of all network namespaces call `lookup`.
 pub fn share(maps: &Maps, lookup: &impl AsFd) -> Result<()> {
     sys::prog_array_set(maps.shared.fd(), LOOKUP_INDEX, lookup)
         .context("cannot share the sk_lookup program")
@@ -65,7 +65,7 @@ fn load_with(
     sys::prog_load(NAME, kind, attach_type, &code)
 }
 
-/// See [`Call`] for what is written into the slot, and why.
+/// [`Call`] describes what is written into the slot, and why.
 fn code(calls: BorrowedFd<'_>, shared: BorrowedFd<'_>, netns: NetnsCookie) -> Vec<bpf_insn> {
     let [r0, r1, r2, r3, context, caller, word, stack] = [0, 1, 2, 3, 6, 7, 8, 10];
     let mut code = vec![
@@ -99,7 +99,7 @@ fn code(calls: BorrowedFd<'_>, shared: BorrowedFd<'_>, netns: NetnsCookie) -> Ve
     code.extend([
         set(r3, LOOKUP_INDEX.cast_signed()),
         call(BPF_FUNC_tail_call),
-        // It has not been called: nothing goes past unseen.
+        // The tail call has failed: no connection passes without a verdict.
         set(r0, SK_DROP),
         exit(),
     ]);
@@ -107,7 +107,7 @@ fn code(calls: BorrowedFd<'_>, shared: BorrowedFd<'_>, netns: NetnsCookie) -> Ve
     code
 }
 
-/// Has all conditional jumps go to the end: with r0 as it is, which is 0 where there is no slot.
+/// Sets the targets of all conditional jumps to the end, with r0 as it is: 0 if there is no slot.
 fn aim_skips(code: &mut [bpf_insn]) {
     let end = code.len() - 1;
     for (at, instruction) in code.iter_mut().enumerate() {
@@ -165,7 +165,7 @@ fn store(base: u8, offset: i16, from: u8) -> bpf_insn {
     instruction(BPF_STX | BPF_MEM | BPF_DW, [base, from], offset, 0)
 }
 
-/// A map's address takes two instructions.
+/// A map's address requires two instructions.
 fn load_map(to: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
     let pseudo = u8::try_from(BPF_PSEUDO_MAP_FD).expect("a register's number");
     [

@@ -1,13 +1,13 @@
-//! The BPF object that is part of this binary, and what it declares.
+//! The BPF object that is part of this binary, and the maps that it declares.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use crate::digest;
 
-/// The object, made by `cargo xtask build-ebpf`.
+/// Built by `cargo xtask build-ebpf`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_EBPF_OBJECT"));
 
-/// The map of the kernel offsets, which are slow to find and are kept while any pod is attached.
+/// The map that caches the kernel offsets while any pod is attached: finding them is slow.
 pub(super) const OFFSETS: &str = "icept_offsets";
 
 /// The ring buffer that aya-log writes its records to.
@@ -21,12 +21,12 @@ static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
 /// Distinguishes the programs of this build from those of another.
 #[must_use]
 pub fn build_id() -> &'static str {
-    // Every change needs the ID, and the object is long.
+    // Every change needs the ID, and the object is large.
     static BUILD: LazyLock<String> = LazyLock::new(|| format!("{:016x}", digest::of(OBJECT)));
     &BUILD
 }
 
-/// The definition of the map called `name`: its type, key size, value size, capacity and flags.
+/// The definition of the map `name`: its type, key size, value size, capacity and flags.
 pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
     let map = MAPS.get(name)?;
     Some([
@@ -38,7 +38,7 @@ pub(super) fn map_definition(name: &str) -> Option<[u32; 5]> {
     ])
 }
 
-/// The maps that are pinned: all but those that the compiler adds, which begin with a dot.
+/// The maps that are pinned: all except those that the compiler adds, which start with a dot.
 #[cfg(test)]
 pub(super) fn pinned_maps() -> Vec<&'static str> {
     let names = MAPS.keys().map(String::as_str);

@@ -1,4 +1,4 @@
-//! Where the kernel keeps a network namespace, and the state of its routing tables.
+//! The kernel's address of a network namespace, and the state of its routing tables.
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -9,10 +9,10 @@ use interceptor_ebpf::NetnsState;
 
 use super::{hooks::FIB_PROGRAM, layout, object::Object, pins::Pins};
 
-/// The program that tells, and the map that it tells by: for whoever holds the machine-wide lock.
+/// The program that reads the state, and the map of its result. Callers hold the machine-wide lock.
 pub struct Fib {
     program: RawTracePoint,
-    told: Array<MapData, NetnsState>,
+    result: Array<MapData, NetnsState>,
 }
 
 impl Fib {
@@ -21,8 +21,8 @@ impl Fib {
         let program = RawTracePoint::from_pin(object.program(FIB_PROGRAM)?)
             .with_context(|| format!("cannot open {FIB_PROGRAM}"))?;
         let map = pins.maps().join(layout::pin(layout::NETNS_STATE));
-        let told = Map::Array(MapData::from_pin(map)?).try_into()?;
-        Ok(Self { program, told })
+        let result = Map::Array(MapData::from_pin(map)?).try_into()?;
+        Ok(Self { program, result })
     }
 
     /// The state of the network namespace that the calling thread is in.
@@ -31,15 +31,15 @@ impl Fib {
     ///
     /// 5.10: raw tracepoints in `BPF_PROG_TEST_RUN`.
     pub fn state(&self) -> Result<NetnsState> {
-        let result = self
+        let run = self
             .program
             .test_run(RawTracePointRunOptions::default())
             .with_context(|| format!("cannot run {FIB_PROGRAM}"))?;
         ensure!(
-            result.return_value != 0,
+            run.return_value != 0,
             "{FIB_PROGRAM} cannot write its result"
         );
-        let state = self.told.get(&0, 0)?;
+        let state = self.result.get(&0, 0)?;
         ensure!(
             state.net != 0,
             "{FIB_PROGRAM} cannot find the calling task's network namespace"

@@ -1,4 +1,4 @@
-//! Waiting for programs that still run with what was just replaced.
+//! Waits for programs that still run with data that was just replaced.
 
 use std::{io, thread, time::Duration};
 
@@ -8,16 +8,20 @@ use tracing::debug;
 const GLOBAL: libc::c_long = 1;
 
 /// Longer than any program runs.
+
 const FALLBACK_WAIT: Duration = Duration::from_millis(100);
 
-/// Returns when every program that runs now has ended: programs run in RCU read-side sections, and
-/// `membarrier(2)` waits for those (`synchronize_rcu` in `kernel/sched/membarrier.c`). Where the
-/// kernel offers no such wait (`nohz_full`), time has to do.
+/// Returns when every program that runs now has finished: programs run in RCU read-side sections, and
+/// `membarrier(2)` waits for those (`synchronize_rcu` in `kernel/sched/membarrier.c`). If the kernel
+/// does not support that (`nohz_full`), sleeps instead.
 pub fn wait_for_running_programs() {
     // SAFETY: the command takes two zeros and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
     if result != 0 {
-        debug!("no membarrier: {}", io::Error::last_os_error());
+        debug!(
+            "membarrier(2) is not available, sleeping instead: {}",
+            io::Error::last_os_error()
+        );
         thread::sleep(FALLBACK_WAIT);
     }
 }

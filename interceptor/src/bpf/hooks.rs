@@ -1,4 +1,4 @@
-//! The hooks, and what the kernel calls them.
+//! The hooks, with the kernel's attach types.
 
 use aya_obj::generated::bpf_attach_type::{
     self, BPF_CGROUP_GETSOCKOPT, BPF_CGROUP_INET_SOCK_CREATE, BPF_CGROUP_INET4_CONNECT,
@@ -13,12 +13,12 @@ use aya_obj::generated::bpf_attach_type::{
 pub struct Hook {
     /// The program's name in the object, in `bpftool` and as a pin.
     pub program: &'static str,
-    /// Where it attaches.
+    /// The kernel's attach type.
     pub attach_type: bpf_attach_type,
 }
 
-/// The hooks that every cgroup gets, in the order in which they are attached: listeners are noted
-/// and questions answered before the first connection is captured.
+/// The hooks of cgroups, in the order in which they are attached: listeners are registered and original
+/// destinations returned before the first connection is captured.
 pub const CGROUP_HOOKS: [Hook; 14] = [
     hook("icept_sockops", BPF_CGROUP_SOCK_OPS),
     hook("icept_create", BPF_CGROUP_INET_SOCK_CREATE),
@@ -36,17 +36,17 @@ pub const CGROUP_HOOKS: [Hook; 14] = [
     hook("icept_connect6", BPF_CGROUP_INET6_CONNECT),
 ];
 
-/// The hook that every captured network namespace gets.
+/// The hook of every captured network namespace.
 pub const LOOKUP: Hook = hook("icept_lookup", BPF_SK_LOOKUP);
 
-/// The hooks that an interface gets by which connections may come in that would be forwarded:
-/// answers are seen to before the first connection is captured.
+/// The hooks of interfaces that may receive connections to forward: replies are rewritten before the
+/// first connection is captured.
 pub const INTERFACE_HOOKS: [Hook; 2] = [
     hook("icept_egress", BPF_TCX_EGRESS),
     hook("icept_ingress", BPF_TCX_INGRESS),
 ];
 
-/// The `iter/tcp` program that finds the listeners which are open already.
+/// The `iter/tcp` program that finds listeners that are open already.
 pub const ITER_PROGRAM: &str = "icept_iter";
 
 /// The program that reads the state of a network namespace's routing tables.

@@ -1,7 +1,8 @@
-//! The programs at a pod's interfaces, which see what would be forwarded through it.
+//! The programs at a pod's interfaces, which evaluate forwarded connections.
 //!
-//! Where the kernel has links for them (`tcx`, Linux 6.6) they are pinned like all others. Else they
-//! are filters of the `clsact` qdisc, which stay without a pin; a mark among the pins tells where.
+//! If the kernel has links for them (`tcx`, Linux 6.6), these are pinned like all others. Otherwise they
+//! are filters of the `clsact` qdisc, which exist without a pin; an empty directory among the pins
+//! marks the interface.
 
 use std::{io, mem::ManuallyDrop, path::Path};
 
@@ -25,17 +26,17 @@ use crate::netns::{
     netlink,
 };
 
-/// Where our filters are among those of an interface: before all others.
+/// Before all other filters of an interface.
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x1ce);
 
 /// Marks an interface that has our filters.
 const FILTERS: &str = "filters";
-/// Marks one whose qdisc is ours.
+/// Marks an interface whose qdisc is ours.
 const QDISC: &str = "clsact";
 
-/// Has the programs see the packets of an interface of the calling thread's network namespace, whose
-/// pins are in `folder`.
+/// Attaches the programs to an interface of the calling thread's network namespace, unless they are.
+/// The pins are in `dir`.
 pub fn ensure(object: &mut Object, interface: &PodInterface, dir: &Path) -> Result<()> {
     INTERFACE_HOOKS.into_iter().try_for_each(|hook| {
         ensure_hook(object, hook, interface, dir)
@@ -76,14 +77,14 @@ pub fn are_attached(interface: &PodInterface, dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes the programs away from all interfaces of the calling thread's network namespace but those
-/// in `watched`.
+/// Detaches the programs from all interfaces of the calling thread's network namespace except those in
+/// `watched`.
 pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], dir: &Path) -> Result<()> {
     for (name, index) in marked(dir)? {
         if watched.iter().any(|interface| interface.index == index) {
             continue;
         }
-        // One that is gone has taken its filters with it.
+        // The filters of a deleted interface are deleted too.
         let interface = interfaces.iter().find(|interface| interface.index == index);
         match (name.as_str(), interface) {
             (FILTERS, Some(interface)) => remove_filters(interface)?,
@@ -100,7 +101,7 @@ pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], dir: &Path)
     Ok(())
 }
 
-/// Puts the program of `hook` in the place of another build's, wherever a link runs that.
+/// Replaces the programs of all pinned links by this build's.
 pub fn replace(object: &mut Object, dir: &Path) -> Result<()> {
     for (name, index) in marked(dir)? {
         if let Some(hook) = INTERFACE_HOOKS
@@ -119,7 +120,7 @@ pub fn has_filters(dir: &Path) -> Result<bool> {
     Ok(marked(dir)?.iter().any(|(name, _)| name == FILTERS))
 }
 
-/// The same where they are filters, of interfaces of the calling thread's network namespace.
+/// Replaces the programs of all filters, at interfaces of the calling thread's network namespace.
 pub fn replace_filters(object: &mut Object, dir: &Path) -> Result<()> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
     for (name, index) in marked(dir)? {
@@ -136,12 +137,12 @@ pub fn replace_filters(object: &mut Object, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The name of what is pinned, or marked, for an interface.
+/// The name of a pin or mark of an interface.
 fn pin(name: &str, index: u32) -> String {
     format!("{name}-{index}")
 }
 
-/// Everything that is pinned and marked for interfaces, filters before their qdiscs.
+/// All pins and marks of interfaces, filters before their qdiscs.
 fn marked(dir: &Path) -> Result<Vec<(String, u32)>> {
     let names = pins::names_in(dir)?;
     let mut marked: Vec<_> = names
@@ -155,8 +156,7 @@ fn marked(dir: &Path) -> Result<Vec<(String, u32)>> {
     Ok(marked)
 }
 
-/// Adds the program as a filter, or puts it in the place of the one that is there, which may be of
-/// another build.
+/// Adds the program as a filter, or replaces the existing one, which may be another build's.
 fn ensure_filter(
     object: &mut Object,
     hook: Hook,
@@ -167,18 +167,18 @@ fn ensure_filter(
     pins::create_dir(&dir.join(pin(FILTERS, interface.index)))?;
     let mut program = SchedClassifier::from_pin(object.program(hook.program)?)?;
     let (name, direction) = (interface.name.as_str(), direction(hook));
-    let there = SchedClassifierLink::attached(name, direction, PRIORITY, HANDLE, None)?;
+    let existing = SchedClassifierLink::attached(name, direction, PRIORITY, HANDLE, None)?;
     let options = NlOptions {
         priority: PRIORITY,
         handle: HANDLE,
         classid: None,
     };
-    let id = program.attach_to_link(there).or_else(|_| {
+    let id = program.attach_to_link(existing).or_else(|_| {
         let options = TcAttachOptions::Netlink(options);
         program.attach_with_options(name, direction, options)
     })?;
-    // It would detach when dropped.
-    let _stays = ManuallyDrop::new(program.take_link(id)?);
+    // The filter would be detached when its link is dropped.
+    let _attached = ManuallyDrop::new(program.take_link(id)?);
     Ok(())
 }
 

@@ -1,45 +1,45 @@
-//! Under which names the maps are pinned, and so which of them two builds have in common.
+//! The names of the maps' pins, which determine the maps that two builds share.
 //!
-//! A map's pin bears a digest of its definition: a build whose map is another one finds none by that
-//! name and makes its own, and what is defined alike is shared. Maps that mean something only
-//! together bear one digest of all their definitions. So while builds change places
-//! (`crate::dataplane::upgrade`),
+//! A pin's name contains a digest of the map's definition: a build with another definition finds no map
+//! of that name and creates its own, and maps with the same definition are shared. Maps that are valid
+//! only together have one digest of all their definitions. During an upgrade
+//! (`crate::dataplane::upgrade`), a group with another digest has these effects:
 //!
-//! - **policies** are compiled anew, from their records, where that group is another;
-//! - **stand-ins**: with another group, what is open stays connected, but questions for original
-//!   destinations of connections that are open are answered with ENOENT (`getpeername`: with the
-//!   stand-in), and a connection that is being made as the programs change is refused;
-//! - **listeners** are found anew by walking the sockets, where that group is another, before the
-//!   programs that ask for them change; connections to one that begins to listen between this and
-//!   that are refused for that long;
-//! - **asked**: with another map, UDP sockets that are connected to a DNS server are answered in the
-//!   agent's name until they connect again;
-//! - **calls**: with another group, each network namespace's own program is replaced by itself;
-//! - **counts** begin at 0, with another map.
+//! - **policies** are compiled again, from their records;
+//! - **stand-ins**: open connections stay connected, but queries of their original destinations return
+//!   ENOENT (`getpeername`: the stand-in), and a connection whose handshake meets the replacement of
+//!   the programs is refused;
+//! - **listeners** are registered again by iterating over the sockets, before the programs that look
+//!   them up are replaced; if one starts to listen in between, connections to it are refused until the
+//!   programs are replaced;
+//! - **asked**: UDP sockets that are connected to a DNS server see the DNS proxy as the sender of
+//!   responses until they connect again;
+//! - **calls**: the own program of each network namespace is replaced one by one;
+//! - **counts** start at 0.
 //!
-//! The records are what all builds have in common: their map's definition never changes, and a
-//! policy's value begins with its [`interceptor_ebpf::PolicyId`], by which its record is found.
+//! The records are common to all builds: their map's definition never changes, and a policy's value
+//! starts with its [`interceptor_ebpf::PolicyId`], which is the key of its record.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use super::embedded::{self, AYA_LOGS, OFFSETS};
 use crate::digest;
 
-/// Maps that mean something only together, the one first that makes the others matter: it goes first
-/// when they are taken away, so that nobody who comes back finds it without the others.
+/// Maps that are valid only together. The first one makes the others effective: it is removed first, so
+/// that no command finds it without the others.
 struct Group {
-    /// Counts up when the same bytes come to mean something else.
+    /// Incremented when the meaning of the same bytes changes.
     revision: u8,
     maps: &'static [&'static str],
 }
 
 /// The policies, by the cookies of their network namespaces.
 pub const POLICIES: &str = "icept_policies";
-/// The ports whose listeners are noted.
+/// The ports whose listeners are registered.
 pub const LISTENER_PORTS: &str = "icept_lports";
-/// What the program that looks at a network namespace has found.
+/// The result of the program that reads the state of a network namespace.
 pub const NETNS_STATE: &str = "icept_fib_gen";
-/// How many connections there were of each kind.
+/// The number of connections of each kind.
 pub const COUNTS: &str = "icept_counts";
 
 const GROUPS: [Group; 12] = [
@@ -100,10 +100,10 @@ const GROUPS: [Group; 12] = [
     },
 ];
 
-/// The records, pinned under their plain name by every build.
+/// The records. Every build pins them under this name, without a digest.
 pub const RECORDS: &str = "icept_settings";
 
-/// The name that each map is pinned under.
+/// The name of each map's pin.
 static PINS: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
     let groups = GROUPS.iter().flat_map(|group| {
         let digest = group.digest();
@@ -124,19 +124,19 @@ impl Group {
         let digest = digest::of(&text);
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "half of it tells a handful of definitions apart"
+            reason = "half of it distinguishes a handful of definitions"
         )]
         let half = digest as u32;
         half
     }
 }
 
-/// Every map that is pinned, with its pin's name.
+/// Every map that is pinned, with the name of its pin.
 pub fn pins() -> impl Iterator<Item = (&'static str, &'static str)> {
     PINS.iter().map(|(name, pin)| (*name, pin.as_str()))
 }
 
-/// The name of the pin of the map called `name`. (One that is not pinned has its own.)
+/// The name of the pin of the map `name`. (A map that is not pinned: its own name.)
 #[must_use]
 pub fn pin(name: &'static str) -> &'static str {
     PINS.get(name).map_or(name, String::as_str)
@@ -148,13 +148,13 @@ pub fn is_own(pin: &str) -> bool {
     PINS.values().any(|own| own == pin)
 }
 
-/// The name of the map that a pin of any layout is of.
+/// The name of the map of a pin, whatever the layout.
 #[must_use]
 pub fn map_of(pin: &str) -> &str {
     pin.split_once('-').map_or(pin, |(name, _)| name)
 }
 
-/// Whether the map called `name` is the first of its group.
+/// Whether the map `name` is the first of its group.
 #[must_use]
 pub fn is_first(name: &str) -> bool {
     GROUPS.iter().any(|group| group.maps.first() == Some(&name))
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pinned_map_of_the_object_has_its_place() {
+    fn every_pinned_map_of_the_object_is_in_a_group() {
         let mut known: Vec<_> = pins().map(|(name, _)| name).collect();
         let mut pinned = embedded::pinned_maps();
         known.sort_unstable();
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(known, pinned);
     }
 
-    /// By which any build finds what another has attached.
+    /// Any build finds by them what another has attached.
     #[test]
-    fn the_records_are_what_they_have_always_been() {
+    fn the_layout_of_the_records_has_not_changed() {
         assert_eq!(pin(RECORDS), RECORDS);
         let definition = embedded::map_definition(RECORDS).expect("records");
         let [kind, key, value, entries, flags] = definition;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_tells_its_map_and_its_layout() {
+    fn a_pin_identifies_its_map_and_its_layout() {
         let pin = pin(POLICIES);
         assert!(is_own(pin) && is_own(RECORDS));
         assert_eq!(map_of(pin), POLICIES);

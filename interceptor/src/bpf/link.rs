@@ -1,4 +1,4 @@
-//! Links: programs in force, for as long as they are pinned.
+//! Links, which keep programs attached while they are pinned.
 
 use std::{
     fs::{self, File},
@@ -13,8 +13,8 @@ use aya_obj::generated::bpf_attach_type;
 
 use super::{hooks::Hook, sys};
 
-/// Attaches `program` at `target` and pins the link in `folder`, unless it is there already. A link
-/// whose target is gone is replaced. Returns whether the link is new.
+/// Attaches `program` to `target` and pins the link in `dir`, unless it exists. A link whose target was
+/// deleted is replaced. Returns whether the link is new.
 pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, dir: &Path) -> Result<bool> {
     let pin = dir.join(hook.program);
     if is_alive(hook, &pin)? {
@@ -23,22 +23,28 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, dir: &Path) -
     remove_pin(&pin)?;
     let link = sys::link_create(program, target, hook.attach_type as u32)
         .with_context(|| format!("cannot attach {}", hook.program))?;
-    sys::obj_pin(&link, &pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+    sys::obj_pin(&link, &pin).with_context(|| {
+        format!(
+            "cannot pin the link of {} at {}",
+            hook.program,
+            pin.display()
+        )
+    })?;
     Ok(true)
 }
 
-/// Puts `program` in the place of the one that the link pinned in `folder` runs, if there is one.
+/// Replaces the program of the link that is pinned in `dir`, if there is one.
 pub fn replace(hook: Hook, program: &impl AsFd, dir: &Path) -> Result<()> {
     replace_at(hook, program, &dir.join(hook.program))
 }
 
-/// The same, of the link that is pinned at `pin`.
+/// Replaces the program of the link that is pinned at `pin`, if there is one.
 pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
     if !is_alive(hook, pin)? {
         return Ok(());
     }
     match sys::link_update(&open(pin)?, program) {
-        // What it was attached to has gone since.
+        // Its target was deleted in the meantime.
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         result => {
             result.with_context(|| format!("cannot replace the program of {}", pin.display()))
@@ -46,7 +52,7 @@ pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
     }
 }
 
-/// Whether a link is pinned, and attached to something that still exists.
+/// Whether a link is pinned and its target exists.
 pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     if !pin.exists() {
         return Ok(false);
@@ -64,7 +70,7 @@ pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     Ok(target != 0)
 }
 
-/// Takes a pin away, if it is there, and the link with it.
+/// Removes a pin, if it exists, and with it the link.
 pub fn remove_pin(pin: &Path) -> Result<()> {
     if pin.exists() {
         fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
@@ -76,7 +82,8 @@ fn open(pin: &Path) -> Result<OwnedFd> {
     sys::obj_get(pin).with_context(|| format!("cannot open the pin {}", pin.display()))
 }
 
-/// The inode of the network namespace that the link pinned at `pin` is attached to; 0 if it is gone.
+/// The inode of the network namespace that the link pinned at `pin` is attached to; 0 if the namespace
+/// was deleted.
 pub fn netns_inode(pin: &Path) -> Result<u64> {
     sys::link_netns_inode(&open(pin)?)
         .map(u64::from)
@@ -90,13 +97,14 @@ pub fn open_program(pin: &Path) -> io::Result<OwnedFd> {
 
 /// Pins a program.
 pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
-    sys::obj_pin(program, pin).with_context(|| format!("cannot pin {}", pin.display()))
+    sys::obj_pin(program, pin)
+        .with_context(|| format!("cannot pin the program at {}", pin.display()))
 }
 
-/// Names whoever shuts us out, or would be shut out by us: programs on `cgroup` and the cgroups above
-/// it, up to `root`, that were attached to the place of `hook` without `BPF_F_ALLOW_MULTI`. With no
-/// flag at all they let nobody in below them; with `BPF_F_ALLOW_OVERRIDE` they would silently stop
-/// to run for the sockets that we see (`compute_effective_progs`).
+/// Fails if programs of other owners conflict with ours: programs at `cgroup` and its ancestors up to
+/// `root` that are attached to `hook` without `BPF_F_ALLOW_MULTI`. Without any flag, the kernel refuses
+/// programs below them; with `BPF_F_ALLOW_OVERRIDE`, they would silently stop to run for the sockets
+/// that ours handle (`compute_effective_progs`).
 pub fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
     let exclusive: Vec<_> = cgroup
         .ancestors()

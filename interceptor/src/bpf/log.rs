@@ -1,4 +1,4 @@
-//! The verdicts that the programs tell of, through aya-log.
+//! Prints the verdicts that the programs log through aya-log.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -11,8 +11,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{object::Object, pins::Pins};
 use crate::stdio::message;
 
-/// Prints every verdict to standard error, for as long as it is polled. The records of all pods are
-/// in one buffer, so one reader at a time sees them.
+/// Prints every verdict to standard error while it is polled. The records of all pods are in one
+/// buffer, so only one reader at a time receives them.
 pub async fn print(pins: &Pins) -> Result<()> {
     let mut object = Object::new(pins.clone());
     let logger = EbpfLogger::init_with_logger(object.read()?, Printer)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_become_lines() {
+    fn a_record_is_formatted_as_a_line() {
         let (included, excluded) = (Reason::PrefixIncluded, Reason::InboundPortExcluded);
         let outbound = format!(
             "out ::ffff:10.9.0.1 80 uid 1000 to 15001 reason {}",

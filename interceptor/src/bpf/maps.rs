@@ -1,4 +1,4 @@
-//! The shared maps, opened where they are pinned.
+//! The shared maps, opened by their pins.
 
 use std::path::Path;
 
@@ -23,44 +23,44 @@ pub struct Maps {
     pub ports: HashMap<MapData, PortPageKey, PortPage>,
     /// The included and excluded prefixes of the policies.
     pub prefixes: LpmTrie<MapData, PrefixKey, PrefixFlags>,
-    /// The routing of the pods.
+    /// The routes of the pods.
     pub routes: LpmTrie<MapData, PrefixKey, Route>,
-    /// The same, for what aya does not ask of it: the keys behind a key.
+    /// The same map, for a query that aya does not have: the keys after a key.
     routes_by_key: MapData,
     /// The owner groups that the policies list.
     pub groups: HashMap<MapData, GroupKey, u8>,
     /// The interfaces of the pods.
     pub interfaces: HashMap<MapData, InterfaceKey, Interface>,
-    /// What the policies were made from.
+    /// The records.
     pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
     /// The next stand-in number of each pod.
     pub next_stand_in: HashMap<MapData, NetnsCookie, StandInNumber>,
-    /// What each pod has used of its stand-ins.
+    /// The stand-ins that each pod has used.
     pub stand_in_usage: HashMap<MapData, NetnsCookie, StandInUsage>,
-    /// What each pod may use of the tables that all share.
+    /// The share of the node-wide tables that one pod may use.
     pub share: Array<MapData, Share>,
-    /// The stand-in that a destination has.
+    /// The stand-in of a destination.
     pub forward: HashMap<MapData, ForwardKey, StandInNumber>,
-    /// What each stand-in stands for.
+    /// The destination of a stand-in.
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
-    /// The ports whose listeners are noted, and where to look first among them.
+    /// The ports whose listeners are registered, with the slots to look at first.
     pub listener_ports: HashMap<MapData, ListenerPortKey, ListenerPort>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
-    /// What the program of a network namespace tells the one that all share.
+    /// The arguments of the program of a network namespace to the shared program.
     pub calls: MapData,
-    /// Which one that is.
+    /// The shared program.
     pub shared: MapData,
 }
 
 impl Maps {
-    /// Opens the maps if all of them are pinned in `folder`. If not, nothing is attached: they are
-    /// there before the first pod and go after the last.
+    /// Opens the maps if all of them are pinned in `dir`. If not, no pod is attached: they are created
+    /// before the first pod and removed after the last.
     pub fn open_if_complete(dir: &Path) -> Result<Option<Self>> {
         if other_builds::has_policies(dir)? {
             bail!(
-                "pods are attached by another build, or one of two builds was stopped while it took \
-                 over: `interceptor agent`, or any attach, of this build takes over all of them"
+                "pods are attached by another build, or an upgrade was interrupted: run `interceptor \
+                 agent` or `interceptor attach` of this build, which upgrades all attached pods"
             );
         }
         if Self::are_complete(dir) {
@@ -70,13 +70,13 @@ impl Maps {
         }
     }
 
-    /// Whether all maps are pinned in `folder`.
+    /// Whether all maps are pinned in `dir`.
     #[must_use]
     pub fn are_complete(dir: &Path) -> bool {
         layout::pins().all(|(_, pin)| dir.join(pin).exists())
     }
 
-    /// Opens the maps that are pinned in `folder`.
+    /// Opens the maps that are pinned in `dir`.
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
             policies: hash_map(dir, "icept_policies")?,
@@ -99,8 +99,8 @@ impl Maps {
         })
     }
 
-    /// Takes away the lists and settings of the policies that `matches` picks.
-    pub fn remove_policy_lists(&mut self, matches: impl Fn(PolicyId) -> bool) -> Result<()> {
+    /// Removes the entries and records of all policies that match.
+    pub fn remove_policy_entries(&mut self, matches: impl Fn(PolicyId) -> bool) -> Result<()> {
         remove_matching(&mut self.ports, |key| matches(key.policy))?;
         remove_matching(&mut self.groups, |key| matches(key.policy))?;
         remove_matching(&mut self.interfaces, |key| matches(key.policy))?;
@@ -109,20 +109,20 @@ impl Maps {
         remove_prefixes(&mut self.routes, &matches)
     }
 
-    /// Takes away pages of ports.
+    /// Removes pages of ports.
     pub fn remove_ports(&mut self, keys: &[PortPageKey]) -> Result<()> {
         keys.iter()
             .try_for_each(|key| ignore_missing(self.ports.remove(key)))
     }
 
-    /// Takes away prefixes, each with its length in the address's 128 bits.
+    /// Removes prefixes, each with its length in the address's 128 bits.
     pub fn remove_prefixes(&mut self, keys: &[(PrefixKey, u8)]) -> Result<()> {
         keys.iter()
             .map(|(key, length)| prefix_key(*key, *length))
             .try_for_each(|key| ignore_missing(self.prefixes.remove(&key)))
     }
 
-    /// Takes away routes, each with its length in the address's 128 bits.
+    /// Removes routes, each with its length in the address's 128 bits.
     pub fn remove_routes(&mut self, routes: &[(PrefixKey, u8, Route)]) -> Result<()> {
         routes
             .iter()
@@ -130,17 +130,17 @@ impl Maps {
             .try_for_each(|key| ignore_missing(self.routes.remove(&key)))
     }
 
-    /// Takes away the owner groups and interfaces of a policy. These tables are small.
+    /// Removes the owner groups and interfaces of a policy. These tables are small.
     pub fn remove_groups_and_interfaces(&mut self, policy: PolicyId) -> Result<()> {
         remove_matching(&mut self.groups, |key| key.policy == policy)?;
         remove_matching(&mut self.interfaces, |key| key.policy == policy)
     }
 
-    /// Takes away the routes of a policy from that of the address `first` on, if it has one.
+    /// Removes the routes of a policy, starting with that of the address `first`, if it has one.
     ///
-    /// The kernel lists a trie in postorder (`trie_get_next_key`): all prefixes with the same leading
-    /// bits, as those of one policy, follow one another, and the address of nothing but zeros comes
-    /// first. A key that is not there is followed by the first of the whole table.
+    /// The kernel lists a trie in postorder (`trie_get_next_key`): prefixes with the same leading bits,
+    /// such as those of one policy, are consecutive, and the all-zero address comes first. After a key
+    /// that does not exist, the kernel returns the first key of the whole table.
     pub fn remove_routes_from(&mut self, policy: PolicyId, first: Address) -> Result<()> {
         let address = first;
         let first = Key::new(PrefixKey::BITS, PrefixKey { policy, address });
@@ -154,7 +154,7 @@ impl Maps {
             keys.push(key);
             last = next;
         }
-        // The first goes last: without it the others would not be found again.
+        // The first is removed last: without it the others would not be found again.
         keys.push(first);
         keys.iter()
             .try_for_each(|key| ignore_missing(self.routes.remove(key)))
@@ -169,13 +169,13 @@ fn open(dir: &Path, name: &'static str) -> Result<MapData> {
 fn hash_map<K: Pod, V: Pod>(dir: &Path, name: &'static str) -> Result<HashMap<MapData, K, V>> {
     Map::HashMap(open(dir, name)?)
         .try_into()
-        .with_context(|| format!("the map {name} has another layout"))
+        .with_context(|| format!("the map {name} has a different layout: another build created it"))
 }
 
 fn lpm_trie<K: Pod, V: Pod>(dir: &Path, name: &'static str) -> Result<LpmTrie<MapData, K, V>> {
     Map::LpmTrie(open(dir, name)?)
         .try_into()
-        .with_context(|| format!("the map {name} has another layout"))
+        .with_context(|| format!("the map {name} has a different layout: another build created it"))
 }
 
 fn remove_matching<K: Pod, V: Pod>(
@@ -204,7 +204,7 @@ fn remove_prefixes<V: Pod>(
         .try_for_each(|key| ignore_missing(trie.remove(key)))
 }
 
-/// A key as the kernel has it.
+/// A key in the kernel's representation.
 fn bytes_of(key: &Key<PrefixKey>) -> Vec<u8> {
     let PrefixKey { policy, address } = key.data();
     [key.prefix_len(), policy]
@@ -226,7 +226,7 @@ fn key_of(bytes: &[u8]) -> Option<Key<PrefixKey>> {
     Some(Key::new(length, PrefixKey { policy, address }))
 }
 
-/// Treats an entry that is already gone as taken away: others may be at work as well.
+/// Ignores that an entry does not exist: another command may have removed it.
 pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<()> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),

@@ -1,4 +1,4 @@
-//! The BPF object that is part of this binary, and the programs in it.
+//! Loads the programs of the embedded BPF object.
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
@@ -20,22 +20,21 @@ use super::{
     pins::{self, Pins},
 };
 
-/// The object: its programs are loaded and pinned on demand, each once. It serves any number of
-/// network namespaces.
+/// The object. Its programs are loaded and pinned on demand, once for all network namespaces.
 pub struct Object {
     pins: Pins,
-    /// Read when something of it is to be made, which takes longer than all the rest of an attach.
+    /// Parsed only when a map or program must be created: that takes longer than the rest of an attach.
     ebpf: Option<Ebpf>,
 }
 
 impl Object {
-    /// Makes nothing yet.
+    /// Creates no maps or programs yet.
     #[must_use]
     pub const fn new(pins: Pins) -> Self {
         Self { pins, ebpf: None }
     }
 
-    /// The object's maps and programs, as aya has them. Makes the maps that are not pinned.
+    /// Parses the object, and creates the maps that are not pinned.
     ///
     /// # Minimum kernel version
     ///
@@ -48,7 +47,7 @@ impl Object {
         Ok(self.ebpf.insert(ebpf))
     }
 
-    /// Where the program called `name` is pinned: loaded now, if it has not been.
+    /// The pin of the program `name`, which is loaded if it does not exist.
     pub fn program(&mut self, name: &str) -> Result<PathBuf> {
         let pin = self.dir().join(name);
         if !pin.exists() {
@@ -57,14 +56,14 @@ impl Object {
         Ok(pin)
     }
 
-    /// A descriptor of the program called `name`, loaded.
+    /// A descriptor of the program `name`, which is loaded if it is not pinned.
     pub fn program_fd(&mut self, name: &str) -> Result<OwnedFd> {
         let pin = self.program(name)?;
         link::open_program(&pin).with_context(|| format!("cannot open the pin {}", pin.display()))
     }
 
-    /// Loads and pins those of the programs called `names` that are not, side by side: the verifier
-    /// takes a quarter of a second for some of them, and one processor each.
+    /// Loads and pins those of the programs `names` that are not, in parallel: the verifier needs a
+    /// quarter of a second for some of them, and uses one processor each.
     pub fn load(&mut self, names: &[&str]) -> Result<()> {
         let dir = self.dir();
         let is_missing = |name: &&str| !dir.join(name).exists();
@@ -79,7 +78,7 @@ impl Object {
             .collect();
         ensure!(
             wanted.len() == missing.len(),
-            "the BPF object does not have all of the programs {missing:?}"
+            "the BPF object lacks one of the programs {missing:?}"
         );
         thread::scope(|scope| {
             let load = |(name, program)| {
@@ -100,8 +99,8 @@ impl Object {
 }
 
 fn read(pins: &Pins) -> Result<Ebpf> {
-    let known = known_offsets(pins);
-    let offsets = match known {
+    let stored = stored_offsets(pins);
+    let offsets = match stored {
         Some(offsets) => offsets,
         None => offsets::read()?,
     };
@@ -111,18 +110,18 @@ fn read(pins: &Pins) -> Result<Ebpf> {
         loader.map_pin_path(map, dir.join(pin));
     }
     let mut ebpf = loader
-        // There are no CO-RE relocations to make, and parsing the kernel's BTF takes its time.
+        // The object has no CO-RE relocations, and parsing the kernel's BTF is slow.
         .btf(None)
         .override_global("OFFSETS", &offsets, true)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    if known.is_none() {
-        remember(&offsets, &mut ebpf)?;
+    if stored.is_none() {
+        store_offsets(&offsets, &mut ebpf)?;
     }
     Ok(ebpf)
 }
 
-fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
+fn store_offsets(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
     let map = ebpf
         .map_mut(OFFSETS)
         .context("the BPF object has no map of kernel offsets")?;
@@ -131,11 +130,11 @@ fn remember(offsets: &KernelOffsets, ebpf: &mut Ebpf) -> Result<()> {
         .context("cannot store the kernel offsets")
 }
 
-fn known_offsets(pins: &Pins) -> Option<KernelOffsets> {
+fn stored_offsets(pins: &Pins) -> Option<KernelOffsets> {
     let map = MapData::from_pin(pins.maps().join(layout::pin(OFFSETS))).ok()?;
     let map: Array<_, KernelOffsets> = Map::Array(map).try_into().ok()?;
     let offsets = map.get(&0, 0).ok()?;
-    // Zeros: made by a command that was killed before it wrote them.
+    // Zeros if the command that created the map was killed before it wrote them.
     (offsets.sock_socket != 0).then_some(offsets)
 }
 
@@ -144,7 +143,7 @@ fn load_and_pin(name: &str, program: &mut Program, pin: &Path) -> Result<()> {
     link::pin_program(&program.fd()?.as_fd(), pin)
 }
 
-/// Loads a program, whatever its type. aya has no common call for that.
+/// Loads a program of any type. aya has no common call for that.
 fn load(name: &str, program: &mut Program) -> Result<()> {
     let loaded = match program {
         Program::CgroupSock(program) => program.load(),

@@ -1,4 +1,4 @@
-//! Where the running kernel keeps what the programs read of it, from its own BTF.
+//! The offsets of the kernel's fields that the programs read, from the running kernel's BTF.
 
 use std::fs;
 
@@ -10,16 +10,16 @@ use super::btf::Btf;
 /// The kernel's description of its own types (`CONFIG_DEBUG_INFO_BTF`).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The contexts that the programs take a socket out of. Each must begin with it.
+/// The contexts from which the programs read a socket. It must be their first member.
 const CONTEXTS: [&str; 2] = ["bpf_sock_addr_kern", "bpf_sockopt_kern"];
 
-/// Where `bpf_sock_addr_kern` has the pointer to what a datagram is sent with.
+/// The offset in `bpf_sock_addr_kern` of the pointer to the options with which a datagram is sent.
 const FOURTH_POINTER: u32 = 24;
 
 /// Reads the offsets from the kernel's BTF.
 ///
-/// An offset that only makes an answer more faithful may be missing ([`UNKNOWN_OFFSET`]); one that
-/// a verdict hangs on may not.
+/// An offset that only improves a result may be missing ([`UNKNOWN_OFFSET`]); one that a verdict
+/// requires may not.
 pub fn read() -> Result<KernelOffsets> {
     let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
@@ -27,12 +27,12 @@ pub fn read() -> Result<KernelOffsets> {
     let types = Btf::parse(&bytes).context(VMLINUX)?;
     for context in CONTEXTS {
         if types.offset_of(context, "sk")? != 0 {
-            bail!("this kernel's struct {context} does not begin with its socket");
+            bail!("the first member of this kernel's struct {context} is not the socket pointer");
         }
     }
     if types.offset_of(CONTEXTS[0], "t_ctx")? != FOURTH_POINTER {
         bail!(
-            "this kernel's struct {} is laid out differently: t_ctx is not its fourth member",
+            "t_ctx is not the fourth member of this kernel's struct {}",
             CONTEXTS[0]
         );
     }
@@ -84,7 +84,7 @@ fn from_types(needed: impl Fn(&str, &str) -> Result<u32>) -> Result<KernelOffset
         route_v6_node: needed("fib6_info", "fib6_node")?,
         task_nsproxy: needed("task_struct", "nsproxy")?,
         nsproxy_net: needed("nsproxy", "net_ns")?,
-        // What cannot be read here would let a query that names an interface leave the pod.
+        // Without these, a query that names an interface could leave the pod.
         inet_uc_index: needed("inet_sock", "uc_index")?,
         pinet6_ucast_oif: needed("ipv6_pinfo", "ucast_oif")?,
         pinet6_sticky_interface: needed("ipv6_pinfo", "sticky_pktinfo.ipi6_ifindex")?,
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_running_kernel_tells_every_offset() {
+    fn the_running_kernel_has_every_offset() {
         let offsets = read().unwrap();
         assert_ne!(offsets.net_rt_genid, UNKNOWN_OFFSET);
         assert_ne!(offsets.inet_sport, UNKNOWN_OFFSET);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_reads_the_same_out_of_it() {
+    fn a_library_reads_the_same_offsets() {
         let bytes = fs::read(VMLINUX).unwrap();
         let types = TypeInformation::new(&File(bytes)).unwrap();
         let structs = |(id, variant): (&u32, &TypeVariant)| match variant {

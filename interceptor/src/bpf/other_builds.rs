@@ -1,7 +1,7 @@
-//! What another build has pinned.
+//! The pins of other builds.
 //!
-//! Its programs are known by their folder, its maps by their names ([`layout`]). Of what is in them,
-//! only what all builds agree on is read: a policy's value begins with its ID.
+//! Their programs are recognized by the directory, their maps by the names ([`layout`]). Only what all
+//! builds have in common is read from the maps: a policy's value starts with its ID.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use interceptor_ebpf::{NetnsCookie, PolicyId};
 
 use super::{embedded, layout, link, pins, pins::Pins, sys};
 
-/// The pins of all builds but this.
+/// The pins of all builds except this.
 #[derive(Debug, Default)]
 pub struct OtherBuilds {
     maps: Vec<String>,
@@ -19,11 +19,11 @@ pub struct OtherBuilds {
 }
 
 impl OtherBuilds {
-    /// Looks for them.
+    /// Lists them.
     pub fn find(pins: &Pins) -> Result<Self> {
         let mut maps = pins::names_in(&pins.maps())?;
         maps.retain(|pin| !layout::is_own(pin));
-        // As they are taken away.
+        // In the order of their removal.
         maps.sort_by_key(|pin| !layout::is_first(layout::map_of(pin)));
         let mut programs = pins::names_in(&pins.programs())?;
         programs.retain(|build| build != embedded::build_id());
@@ -36,13 +36,13 @@ impl OtherBuilds {
         self.maps.is_empty() && self.programs.is_empty()
     }
 
-    /// Whether the map called `name` is another one there.
+    /// Whether another build has a map `name` of its own.
     #[must_use]
     pub fn has_own(&self, name: &str) -> bool {
         self.maps.iter().any(|pin| layout::map_of(pin) == name)
     }
 
-    /// The network namespaces that are attached there, with what their records are kept under.
+    /// The network namespaces that other builds have attached, with the keys of their records.
     pub fn attached(&self, pins: &Pins) -> Result<Vec<(NetnsCookie, PolicyId)>> {
         let mut attached = Vec::new();
         for pin in &self.maps {
@@ -56,7 +56,7 @@ impl OtherBuilds {
         Ok(attached)
     }
 
-    /// Takes them away, programs first: those that are pinned are taken to be with the maps that are.
+    /// Removes them, programs first: if programs are pinned, their maps must be, too.
     pub fn remove(&self, pins: &Pins) -> Result<()> {
         for build in &self.programs {
             pins::remove_tree(&pins.programs().join(build))?;
@@ -68,13 +68,13 @@ impl OtherBuilds {
     }
 }
 
-/// Whether another build has policies in `folder`.
+/// Whether another build has policies in `dir`.
 pub(super) fn has_policies(dir: &Path) -> Result<bool> {
     let is_foreign = |pin: &String| layout::map_of(pin) == layout::POLICIES && !layout::is_own(pin);
     Ok(pins::names_in(dir)?.iter().any(is_foreign))
 }
 
-/// Every entry of a map of policies, whatever else is in its values.
+/// Every entry of a map of policies, whatever follows the ID in its values.
 fn policies(pin: &Path) -> Result<Vec<(NetnsCookie, PolicyId)>> {
     let map = MapData::from_pin(pin)?;
     let info = map.info()?;
@@ -85,7 +85,7 @@ fn policies(pin: &Path) -> Result<Vec<(NetnsCookie, PolicyId)>> {
     );
     let mut policies = Vec::new();
     let mut last = None;
-    // Nobody else changes it: we hold the lock.
+    // The caller holds the lock, so no other command changes the map.
     while let Some(key) = sys::map_next_key(map.fd(), last.as_deref(), key_size)? {
         if let Some(value) = sys::map_lookup(map.fd(), &key, value_size)?
             && let (Some(cookie), Some(id)) = (key.first_chunk(), value.first_chunk())

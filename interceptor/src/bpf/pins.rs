@@ -1,12 +1,12 @@
-//! What keeps the interception in force when no process of ours runs: pins on the host's bpffs.
+//! The pins on the host's bpffs, which keep pods captured while no process of ours runs.
 //!
 //! ```text
 //! /sys/fs/bpf/interceptor/v1/
-//!   maps/icept_policies-1a2b3c4d …        shared by all pods, and by builds that define them alike
+//!   maps/icept_policies-1a2b3c4d …        shared by all pods, and by builds with equal definitions
 //!   programs/<build>/icept_connect4 …     shared by all pods
-//!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached at
+//!   cgroups/<cgroup ID>/icept_connect4 …  links, one set per cgroup that pods are attached to
 //!   netns/<netns cookie>/icept_lookup     the link of each captured network namespace
-//!                       /icept_ingress-2 … and those of its interfaces that are watched
+//!                       /icept_ingress-2 … and those of its interfaces
 //! ```
 
 use std::{
@@ -21,10 +21,10 @@ use interceptor_ebpf::NetnsCookie;
 
 use crate::host::BPFFS;
 
-/// Ours on it.
+/// Our directory on the bpffs.
 const ROOT: &str = "interceptor";
 
-/// Counts up with every incompatible change of what is pinned.
+/// Incremented with every incompatible change of the pins.
 const LAYOUT: &str = "v1";
 
 /// The layout of the pins below one bpffs.
@@ -40,7 +40,7 @@ impl Pins {
         Self::named(ROOT)
     }
 
-    /// Pins of the same layout in another folder, to try things out in.
+    /// Pins of the same layout in another directory, for probes and tests.
     #[must_use]
     pub fn named(dir: &str) -> Self {
         Self {
@@ -52,13 +52,13 @@ impl Pins {
         self.root.join(LAYOUT)
     }
 
-    /// The folder of the shared maps.
+    /// The directory of the shared maps.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
         self.layout().join("maps")
     }
 
-    /// The folder of the shared programs.
+    /// The directory of the shared programs, with one directory per build.
     #[must_use]
     pub fn programs(&self) -> PathBuf {
         self.layout().join("programs")
@@ -68,7 +68,7 @@ impl Pins {
         self.layout().join("cgroups")
     }
 
-    /// The folder of the links to the cgroup with this ID.
+    /// The directory of the links to the cgroup with this ID.
     #[must_use]
     pub fn cgroup(&self, id: u64) -> PathBuf {
         self.cgroups().join(id.to_string())
@@ -78,7 +78,7 @@ impl Pins {
         self.layout().join("netns")
     }
 
-    /// The folder of the link to this network namespace.
+    /// The directory of the links to this network namespace and its interfaces.
     #[must_use]
     pub fn netns(&self, cookie: NetnsCookie) -> PathBuf {
         self.namespaces().join(cookie.to_string())
@@ -90,25 +90,25 @@ impl Pins {
         self.root.exists()
     }
 
-    /// Exists while an attach or a detach is at work; what is left of one that was killed is then
-    /// looked for.
+    /// Exists while an attach or a detach runs. If a killed one has left it, the next command removes
+    /// what that one has added.
     fn unfinished(&self) -> PathBuf {
         self.layout().join("unfinished")
     }
 
-    /// Notes that a change begins. Answers whether one before it was not finished.
+    /// Marks the start of a change. Returns whether the previous one was not finished.
     pub fn begin_change(&self) -> Result<bool> {
         let unfinished = self.unfinished().exists();
         create_dir(&self.unfinished())?;
         Ok(unfinished)
     }
 
-    /// Notes that a change is complete.
+    /// Marks the end of a change.
     pub fn finish_change(&self) -> Result<()> {
         remove_tree(&self.unfinished())
     }
 
-    /// Makes the folders that everything shared is pinned in.
+    /// Creates the directories of all pins.
     pub fn create(&self) -> Result<()> {
         [
             self.maps(),
@@ -130,7 +130,7 @@ impl Pins {
         numbers_in(&self.namespaces())
     }
 
-    /// Takes everything away: what uses something before what it uses.
+    /// Removes everything, users before what they use.
     pub fn remove_all(&self) -> Result<()> {
         [
             self.namespaces(),
@@ -149,7 +149,7 @@ impl Default for Pins {
     }
 }
 
-/// Makes a folder, and those above it, that only root can look into.
+/// Creates a directory, and those above it, that only root can read.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -158,7 +158,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
-/// Takes away a folder and all pins in it; it may be gone already.
+/// Removes a directory and all pins in it, if it exists.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -168,7 +168,7 @@ pub fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// The names of what is in a folder, which may not be there.
+/// The names of the entries of a directory; none if it does not exist.
 pub fn names_in(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -181,7 +181,7 @@ pub fn names_in(dir: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Those that are numbers.
+/// The names that are numbers.
 fn numbers_in(dir: &Path) -> Result<Vec<u64>> {
     let names = names_in(dir)?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())

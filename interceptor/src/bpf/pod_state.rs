@@ -1,6 +1,6 @@
-//! What is kept for a pod beside its policy: its stand-ins, its proxy's listeners, and its share of
-//! the tables of both. What is done for one pod takes as long as that pod has entries, however full
-//! the tables are.
+//! The state of a pod beside its policy: its stand-ins, its proxy's listeners, and its share of both
+//! tables. An operation on one pod takes time in proportion to the pod's entries, however full the
+//! tables are.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -20,23 +20,23 @@ use super::{
 };
 
 impl Maps {
-    /// Divides the tables among `pods` pods, and evicts what pods have that is more than their share.
-    /// To be called before the last of those pods is attached.
+    /// Divides the tables among `pods` pods, and evicts entries of pods that exceed their share. Must be
+    /// called before the last of those pods is attached.
     pub fn divide_among(&mut self, pods: usize) -> Result<()> {
         let share = Share::of(u32::try_from(pods).unwrap_or(u32::MAX));
         let previous = self
             .share
             .get(&0, 0)
-            .context("cannot read the pods' share")?;
+            .context("cannot read the share of one pod from the map icept_share")?;
         if share == previous {
             return Ok(());
         }
         self.share
             .set(0, share, 0)
-            .context("cannot set the pods' share")?;
+            .context("cannot write the share of one pod to the map icept_share")?;
         let shrinks = share.stand_ins < previous.stand_ins;
         if shrinks || share.listener_slots < previous.listener_slots {
-            // Those that run now may know the share before.
+            // Programs that run now may have read the previous share.
             grace::wait_for_running_programs();
             self.shrink_to(share)?;
         }
@@ -60,20 +60,20 @@ impl Maps {
         // Far from 0, which is not a valid number.
         let random = getrandom::u64().context("getrandom failed")?;
         let number: StandInNumber = (random >> 1) | (1 << 32);
-        let room = "cannot create the stand-in counter of the pod: the map icept_next is full or unavailable";
-        insert_new(&mut self.next_stand_in, netns, number).context(room)?;
-        let next = self.next_stand_in.get(&netns, 0).context(room)?;
-        // Another build may have counted before.
+        let failed = "cannot create the stand-in counter of the pod: the map icept_next is full or unavailable";
+        insert_new(&mut self.next_stand_in, netns, number).context(failed)?;
+        let next = self.next_stand_in.get(&netns, 0).context(failed)?;
+        // Another build may have started the counter.
         let first = if next == number {
             number
         } else {
             next.wrapping_sub(MAX_STAND_INS.into())
         };
         let usage = StandInUsage { first, evicted: 0 };
-        insert_new(&mut self.stand_in_usage, netns, usage).context(room)
+        insert_new(&mut self.stand_in_usage, netns, usage).context(failed)
     }
 
-    /// How many of a pod's stand-ins were evicted because it needed more than its share.
+    /// The number of a pod's stand-ins that were evicted because it needed more than its share.
     #[must_use]
     pub fn evicted_stand_ins(&self, netns: NetnsCookie) -> u64 {
         self.stand_in_usage
@@ -81,15 +81,15 @@ impl Maps {
             .map_or(0, |usage| usage.evicted)
     }
 
-    /// From now on, listeners on `port` are noted.
-    pub fn note_port(&mut self, netns: NetnsCookie, port: u16) -> Result<()> {
+    /// From now on, the programs register listeners on `port`.
+    pub fn register_port(&mut self, netns: NetnsCookie, port: u16) -> Result<()> {
         let key = ListenerPortKey::new(netns, port);
-        // What is known of a port that is noted already stays: without it no listener is found.
+        // An existing entry is kept: without it no listener would be found.
         insert_new(&mut self.listener_ports, key, ListenerPort::default())
             .context("cannot add a port of the proxy: the listener port map is full or unavailable")
     }
 
-    /// Whether a listener on `port` was ever noted.
+    /// Whether a listener on `port` was ever registered.
     #[must_use]
     pub fn has_listeners(&self, netns: NetnsCookie, port: u16) -> bool {
         let known = self
@@ -98,7 +98,7 @@ impl Maps {
         known.is_ok_and(|port| port.found.iter().any(|slot| *slot != 0))
     }
 
-    /// Removes everything that is kept for a network namespace but its policy.
+    /// Removes the state of a network namespace except its policy.
     pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
         self.remove_listeners(|key| key.netns == netns)?;
         self.evict_stand_ins(netns, 0)?;
@@ -106,11 +106,11 @@ impl Maps {
         ignore_missing(self.next_stand_in.remove(&netns))
     }
 
-    /// Removes the ports that `matches` picks, and their listeners.
+    /// Removes the ports that match, and their listeners.
     pub fn remove_listeners(&mut self, matches: impl Fn(&ListenerPortKey) -> bool) -> Result<()> {
         for (key, port) in self.ports_with_listeners(matches)? {
-            // Nothing is noted for the port from here on. (A socket that is being noted right now
-            // may stay, in a slot of its own, until it closes.)
+            // From here on, no listener of the port is registered. (A socket that is registered right
+            // now may stay, in a slot of its own, until it closes.)
             ignore_missing(self.listener_ports.remove(&key))?;
             self.remove_sockets(key, &port, 0)?;
         }
@@ -131,7 +131,7 @@ impl Maps {
         .context("cannot list the ports of the listeners")
     }
 
-    /// Removes the sockets on a port from slot `first` on.
+    /// Removes the sockets on a port, starting with the slot `first`.
     fn remove_sockets(
         &mut self,
         key: ListenerPortKey,
@@ -150,7 +150,7 @@ impl Maps {
         Ok(())
     }
 
-    /// Evicts a pod's stand-ins but for the newest `kept`.
+    /// Evicts a pod's stand-ins except the newest `kept`.
     fn evict_stand_ins(&mut self, netns: NetnsCookie, kept: u64) -> Result<()> {
         let (Some(next), Some(usage)) = (
             found(self.next_stand_in.get(&netns, 0))?,
@@ -158,8 +158,8 @@ impl Maps {
         ) else {
             return Ok(());
         };
-        let allotted = next.wrapping_sub(usage.first).min(MAX_STAND_INS.into());
-        for age in kept + 1..=allotted {
+        let allocated = next.wrapping_sub(usage.first).min(MAX_STAND_INS.into());
+        for age in kept + 1..=allocated {
             self.evict_stand_in(netns, next.wrapping_sub(age))?;
         }
         Ok(())
@@ -181,8 +181,7 @@ impl Maps {
     }
 }
 
-/// How many stand-ins each pod has lost because it needed more than its share. Nothing while nothing
-/// is attached.
+/// The number of evicted stand-ins of each pod. Empty if no pod is attached.
 pub fn evicted_stand_ins() -> Result<Vec<(NetnsCookie, u64)>> {
     let Some(maps) = Maps::open_if_complete(&Pins::new().maps())? else {
         return Ok(Vec::new());
@@ -191,10 +190,10 @@ pub fn evicted_stand_ins() -> Result<Vec<(NetnsCookie, u64)>> {
     usage
         .map(|entry| entry.map(|(netns, usage)| (netns, usage.evicted)))
         .collect::<Result<_, _>>()
-        .context("cannot list what pods have used of their stand-ins")
+        .context("cannot read the number of stand-ins per pod")
 }
 
-/// An entry that may not be there.
+/// An entry that may not exist.
 fn found<T>(result: Result<T, MapError>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

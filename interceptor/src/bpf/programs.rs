@@ -1,4 +1,4 @@
-//! The programs that all pods share, and their replacement by those of another build.
+//! The programs that all pods share, which also replace those of another build.
 
 use std::os::fd::OwnedFd;
 
@@ -24,7 +24,7 @@ pub struct SharedPrograms {
 }
 
 impl SharedPrograms {
-    /// Opens them where they are pinned, or loads them. That puts none in force.
+    /// Opens those that are pinned, and loads the others. Attaches none.
     pub fn open(object: &mut Object) -> Result<Self> {
         let hooks = CGROUP_HOOKS.iter().chain([&LOOKUP]);
         let names: Vec<_> = hooks.map(|hook| hook.program).collect();
@@ -37,27 +37,27 @@ impl SharedPrograms {
         Ok(Self { cgroup, lookup })
     }
 
-    /// Those that attach to cgroups.
+    /// The programs for cgroups.
     #[must_use]
     pub fn at_cgroups(&self) -> &[(Hook, OwnedFd)] {
         &self.cgroup
     }
 
-    /// Has the programs of network namespaces call this build's from now on.
+    /// Makes the programs of all network namespaces call this build's shared program.
     pub fn share(&self, maps: &Maps) -> Result<()> {
         dispatcher::share(maps, &self.lookup)
     }
 
-    /// Puts those that note listeners in the place of another build's, wherever that is attached.
+    /// Replaces another build's programs that register listeners, wherever they are attached.
     pub fn replace_listener_programs(&self, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| {
-            UpgradeStage::of(hook) == UpgradeStage::RecordListeners
+            UpgradeStage::of(hook) == UpgradeStage::RegisterListeners
         })
     }
 
-    /// The same for all others. What answers for connections goes before what makes them, as when a
-    /// pod is attached: a stand-in that the new programs allot is known to whoever meets it. Those
-    /// that the old ones allot until then are known, too, because their tables are the same.
+    /// Replaces all others. As in an attach, programs that serve connections come before those that
+    /// capture them: a stand-in that the new programs allocate is known to every program that receives
+    /// it. Those that the old ones still allocate are known, too, because the tables are the same.
     pub fn replace_others(&self, object: &mut Object, maps: &Maps, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| {
             UpgradeStage::of(hook) == UpgradeStage::ServeExisting
@@ -74,7 +74,7 @@ impl SharedPrograms {
         remove_unknown(pins)
     }
 
-    /// Each by one update of a link: every connection meets the one or the other.
+    /// Replaces each program by one update of a link: every connection meets the old or the new one.
     fn replace_at_cgroups(&self, pins: &Pins, picks: impl Fn(Hook) -> bool) -> Result<()> {
         for (hook, program) in self.cgroup.iter().filter(|(hook, _)| picks(*hook)) {
             for cgroup in pins.cgroup_ids()? {
@@ -85,7 +85,7 @@ impl SharedPrograms {
     }
 }
 
-/// Takes away links of programs that this build does not have.
+/// Removes links of programs that this build does not have.
 fn remove_unknown(pins: &Pins) -> Result<()> {
     for cgroup in pins.cgroup_ids()? {
         let dir = pins.cgroup(cgroup);
@@ -101,9 +101,9 @@ fn remove_unknown(pins: &Pins) -> Result<()> {
 /// What a program at a cgroup does for captured connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UpgradeStage {
-    /// Notes the listeners that they are to reach.
-    RecordListeners,
-    /// Answers for those that there are.
+    /// Registers the listeners that they must reach.
+    RegisterListeners,
+    /// Serves existing ones.
     ServeExisting,
     /// Captures new ones.
     CaptureNew,
@@ -112,7 +112,7 @@ enum UpgradeStage {
 impl UpgradeStage {
     const fn of(hook: Hook) -> Self {
         match hook.attach_type {
-            BPF_CGROUP_SOCK_OPS => Self::RecordListeners,
+            BPF_CGROUP_SOCK_OPS => Self::RegisterListeners,
             BPF_CGROUP_INET4_CONNECT
             | BPF_CGROUP_INET6_CONNECT
             | BPF_CGROUP_UDP4_SENDMSG

@@ -1,6 +1,6 @@
-//! The few `bpf(2)` commands that aya 0.14 does not offer: links that can be pinned and updated
-//! for every program type alike, loading a program that is made as we run, maps whose layout another
-//! build knows, and the query that names other people's programs.
+//! The few `bpf(2)` commands that aya 0.14 does not have: links of every program type that can be
+//! pinned and updated, loading a program that is generated at runtime, maps of another build's layout,
+//! and the query of programs that other owners have attached.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,15 +14,15 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_link_info};
 
-/// `BPF_F_ALLOW_MULTI`: how links are attached, and others should be.
+/// `BPF_F_ALLOW_MULTI`: the mode of links, which other programs should use, too.
 const ALLOW_MULTI: u32 = 1 << 1;
-/// `BPF_F_BEFORE`, with nothing named: before all others.
+/// `BPF_F_BEFORE`, without a relative program: before all others.
 const BEFORE: u32 = 1 << 3;
-/// How many programs a query can name.
+/// The maximum number of programs that a query returns.
 const QUERY_SIZE: usize = 64;
 
-/// Calls `bpf(2)`. Every command here takes plain numbers and pointers to memory that outlives the
-/// call.
+/// Calls `bpf(2)`. The arguments of every command here are plain numbers and pointers to memory that
+/// outlives the call.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<RawFd> {
     // SAFETY: the attributes are fully initialized, and the kernel reads no more than their size.
     let result = unsafe {
@@ -42,13 +42,13 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<RawFd> {
 /// The same, for commands that return a new file descriptor.
 fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn no_attributes() -> bpf_attr {
-    // SAFETY: the union is plain numbers, for which zero is valid; the kernel asks that everything
-    // a command does not use be zero.
+    // SAFETY: the union is plain numbers, for which zero is valid; the kernel requires zeros in
+    // everything that a command does not use.
     unsafe { mem::zeroed() }
 }
 
@@ -56,7 +56,7 @@ fn as_u32(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
 }
 
-/// The licence that the programs of the object name, too.
+/// The same licence as of the programs in the object.
 const LICENCE: &CStr = c"Dual MIT/GPL";
 
 /// The size of the buffer for the verifier's log.
@@ -120,7 +120,7 @@ fn prog_load_with_log(
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 
-/// Puts `program` into a map of programs, in the place of the one that is there.
+/// Puts `program` into a map of programs, and replaces an existing one.
 pub(super) fn prog_array_set(map: &impl AsFd, index: u32, program: &impl AsFd) -> io::Result<()> {
     let value = as_u32(program);
     let mut attributes = no_attributes();
@@ -164,7 +164,7 @@ pub(super) fn map_lookup(
     }
 }
 
-/// Attaches a program to a cgroup or network namespace. Links to cgroups never shut others out.
+/// Attaches a program to a cgroup or network namespace. Links to cgroups never exclude other programs.
 pub(super) fn link_create(
     program: &impl AsFd,
     target: &impl AsFd,
@@ -227,29 +227,29 @@ fn link_info(link: &impl AsFd) -> io::Result<bpf_link_info> {
     Ok(info)
 }
 
-/// The inode of the network namespace that a link is attached to; 0 when it is gone.
+/// The inode of the network namespace that a link is attached to; 0 if that was deleted.
 pub(super) fn link_netns_inode(link: &impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: the kernel has filled in the variant of a netns link, all of it numbers.
     Ok(unsafe { info.__bindgen_anon_1.netns.netns_ino })
 }
 
-/// The index of the interface that a link is attached to; 0 when it is gone.
+/// The index of the interface that a link is attached to; 0 if that was deleted.
 pub(super) fn link_interface(link: &impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: the kernel has filled in the variant of an interface's link, all of it numbers.
     Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
 }
 
-/// The ID of the cgroup that a link is attached to; 0 when it is gone.
+/// The ID of the cgroup that a link is attached to; 0 if that was deleted.
 pub(super) fn link_cgroup_id(link: &impl AsFd) -> io::Result<u64> {
     let info = link_info(link)?;
     // SAFETY: the kernel has filled in the variant of a cgroup link, all of it numbers.
     Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
 }
 
-/// The IDs of the programs that are attached to a cgroup itself in a way that shuts out others, at
-/// the cgroup and below it: without `BPF_F_ALLOW_MULTI`.
+/// The IDs of the programs that are attached to a cgroup itself without `BPF_F_ALLOW_MULTI`, which
+/// excludes other programs at the cgroup and below it.
 pub(super) fn exclusive_programs(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; QUERY_SIZE];
     let mut attributes = no_attributes();

@@ -1,4 +1,4 @@
-//! How full the shared maps are.
+//! The number of entries in the shared maps.
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapError, MapInfo};
@@ -8,16 +8,16 @@ use super::{layout, maps::Maps, pins::Pins};
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapUsage {
-    /// The name that the map is pinned by.
+    /// The map's name.
     pub name: &'static str,
-    /// How many entries are in it.
+    /// The number of its entries.
     pub entries: u32,
-    /// How many there is room for.
+    /// The maximum number of entries.
     pub capacity: u32,
 }
 
-/// Counts the entries of every map whose entries come and go: one system call for each entry.
-/// Nothing while nothing is attached.
+/// Counts the entries of every map with a varying number of entries: one system call for each entry.
+/// Empty if no pod is attached.
 pub fn read() -> Result<Vec<MapUsage>> {
     let pins = Pins::new();
     let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
@@ -29,7 +29,7 @@ pub fn read() -> Result<Vec<MapUsage>> {
         let capacity =
             info.with_context(|| format!("cannot read the map info of {}", pin.display()))?;
         let capacity = capacity.max_entries();
-        // Entries that come and go meanwhile may have the kernel begin anew, again and again.
+        // Concurrent changes may make the kernel restart the iteration repeatedly, so it is limited.
         let entries = keys.zip(0..capacity).filter(|(key, _)| key.is_ok()).count();
         let entries = u32::try_from(entries).unwrap_or(capacity);
         Ok(MapUsage {

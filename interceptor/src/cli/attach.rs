@@ -21,8 +21,8 @@ use crate::{
 
 /// Capture a pod's traffic until it is detached
 ///
-/// The pod is captured when the command exits with 0, and stays captured without any process. To
-/// attach again with the same settings changes nothing. Other settings replace the previous ones
+/// The pod is captured when the command exits with 0, and stays captured without any process.
+/// Attaching again with the same settings changes nothing. Other settings replace the previous ones
 /// atomically, so that no connection is missed.
 #[derive(Args)]
 #[command(after_help = "\
@@ -33,9 +33,10 @@ Examples:
     interceptor attach --netns /run/netns/pod -i 10.96.0.0/12,10.244.0.0/16")]
 pub(super) struct Attach {
     #[command(flatten)]
-    pub(super) target: Target,
+    pod: PodArgs,
 
-    /// Print the settings and the equivalent iptables rules, and change nothing; needs no privileges
+    /// Print the settings and the equivalent iptables rules, and change nothing; requires no
+    /// privileges
     #[arg(short = 'n', long)]
     dry_run: bool,
 
@@ -44,19 +45,19 @@ pub(super) struct Attach {
     output: Format,
 
     #[command(flatten)]
-    pub(super) settings: IstioFlags,
+    settings: IstioFlags,
 }
 
 /// The pod, and the cgroup to attach to.
 #[derive(Args)]
-pub(super) struct Target {
+pub(super) struct PodArgs {
     /// The pod's network namespace: a path such as /run/netns/NAME or /proc/PID/ns/net, or the ID
     /// of a process in it
     #[arg(long, value_name = "PATH|PID")]
     netns: NetnsSpec,
 
     #[command(flatten)]
-    place: Place,
+    cgroup: CgroupArgs,
 
     /// The pod's resolv.conf with the DNS servers for --redirect-dns [default:
     /// /proc/PID/root/etc/resolv.conf of the process in --netns]
@@ -70,7 +71,7 @@ const TWICE: &str = "Istio's iptables rules are also present, so connections are
 
 /// The cgroup to attach to.
 #[derive(Args)]
-pub(super) struct Place {
+pub(super) struct CgroupArgs {
     /// The cgroup to attach to: the pod's, or an ancestor [default: the root of the host's cgroup2
     /// hierarchy]
     #[arg(long, value_name = "PATH")]
@@ -79,18 +80,18 @@ pub(super) struct Place {
 
 impl Attach {
     pub(super) fn run(&self) -> Result<()> {
-        let settings = self.target.settings(&self.settings)?;
+        let settings = self.pod.settings(&self.settings)?;
         if self.dry_run {
             return dry_run::print(&settings, self.output);
         }
-        let (netns, attached) = self.target.attach(&settings, false)?;
-        tell(netns.path(), attached);
+        let (netns, attached) = self.pod.attach(&settings, false)?;
+        report(netns.path(), attached);
         Ok(())
     }
 }
 
 /// Prints the result of an attach.
-pub(super) fn tell(netns: &Path, attached: Attached) {
+pub(super) fn report(netns: &Path, attached: Attached) {
     let message = match attached {
         Attached::New => "captured",
         Attached::Replaced => "captured (settings updated)",
@@ -100,7 +101,7 @@ pub(super) fn tell(netns: &Path, attached: Attached) {
     message!("interceptor: {} is {message}", netns.display());
 }
 
-/// Prints what the copied routes of an attached pod do not cover.
+/// Prints why the copied routes of an attached pod are incomplete, if they are.
 pub(super) fn print_limits(dataplane: &Dataplane, netns: &Netns) -> Result<()> {
     for limit in dataplane.limits(netns)? {
         message!("interceptor: {}: {limit}", netns.path().display());
@@ -115,7 +116,7 @@ pub(super) fn print_notes(notes: &[String]) {
     }
 }
 
-impl Target {
+impl PodArgs {
     /// The pod's settings. Prints which of them have no effect.
     pub(super) fn settings(&self, flags: &IstioFlags) -> Result<Settings> {
         let parsed = Settings::from_flags(flags, self.resolv_conf().as_ref())?;
@@ -132,28 +133,30 @@ impl Target {
 
     /// Attaches the pod; `log` turns the log of verdicts on.
     pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
-        let ground = self.place.find()?;
+        let context = self.cgroup.open()?;
         let netns = Netns::open(&self.netns)?;
-        let attached = ground.attach(&netns, settings, log)?;
+        let attached = context.attach(&netns, settings, log)?;
         Ok((netns, attached))
     }
 }
 
-impl Place {
-    /// Fails if this process cannot attach anything.
-    pub(super) fn find(&self) -> Result<Ground> {
+impl CgroupArgs {
+    /// Fails if this process cannot attach pods.
+    pub(super) fn open(&self) -> Result<AttachContext> {
         host::check_root()?;
         host::ensure_bpffs()?;
         let hierarchy = Hierarchy::find()?;
         let cgroup = Cgroup::open(&hierarchy, self.cgroup.as_deref())?;
-        let places = AttachPoints::single(cgroup);
-        Ok(Ground { hierarchy, places })
+        Ok(AttachContext {
+            hierarchy,
+            attach_points: AttachPoints::single(cgroup),
+        })
     }
 }
 
-/// Prints which rules of other programs act differently on captured connections than with Istio's
+/// Prints which rules of other programs affect captured connections in another way than beside Istio's
 /// rules.
-fn warn_of_others(netns: &Netns) {
+fn warn_of_other_rules(netns: &Netns) {
     let name = netns.path().display();
     match netns.run(istio_rules::others) {
         Ok(warnings) => {
@@ -169,17 +172,17 @@ fn warn_of_others(netns: &Netns) {
     }
 }
 
-/// What an attach needs: a machine and privileges that allow it.
-pub(super) struct Ground {
+/// The cgroups to attach to, on a machine and with privileges that permit it.
+pub(super) struct AttachContext {
     hierarchy: Hierarchy,
-    places: AttachPoints,
+    attach_points: AttachPoints,
 }
 
-impl Ground {
+impl AttachContext {
     pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
         netns.check_not_hosts()?;
-        match netns.run(istio_rules::are_here) {
-            Ok(false) => warn_of_others(netns),
+        match netns.run(istio_rules::are_present) {
+            Ok(false) => warn_of_other_rules(netns),
             Ok(true) => message!("interceptor: {}: {TWICE}", netns.path().display()),
             Err(error) => message!(
                 "interceptor: cannot determine whether Istio's iptables rules are present: {error:#}"
@@ -187,7 +190,7 @@ impl Ground {
         }
         let wanted = AttachSpec {
             netns,
-            places: &self.places,
+            attach_points: &self.attach_points,
             settings,
             log,
             scan_listeners: true,

@@ -13,8 +13,8 @@ use crate::{
 
 /// Check whether interception works on this machine, and what to do if not
 ///
-/// Tries every kernel feature and privilege that attach needs, in a cgroup and a network namespace
-/// of its own. Exits with 0 if everything is available, with 1 if not.
+/// Tests every kernel feature and privilege that attach requires, in a temporary cgroup and network
+/// namespace. Exits with 0 if everything is available, with 1 if not.
 #[derive(Args)]
 pub(super) struct Check {
     /// Output format

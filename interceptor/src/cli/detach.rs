@@ -38,13 +38,13 @@ impl Detach {
             return Ok(());
         };
         let netns = Netns::open(spec)?;
-        tell(netns.path(), Dataplane::new().detach(&netns)?);
+        report(netns.path(), Dataplane::new().detach(&netns)?);
         Ok(())
     }
 }
 
 /// Prints the result of a detach.
-pub(super) fn tell(netns: &Path, detached: Detached) {
+pub(super) fn report(netns: &Path, detached: Detached) {
     let state = if detached.was_attached {
         "no longer captured"
     } else {

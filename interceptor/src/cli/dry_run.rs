@@ -1,4 +1,4 @@
-//! What an attach would apply.
+//! `--dry-run`: the settings and the equivalent iptables rules.
 
 use std::fmt::Write as _;
 

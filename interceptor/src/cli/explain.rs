@@ -12,7 +12,7 @@ use interceptor_ebpf::{Owner, Transport};
 
 use super::output::{Format, json};
 use crate::{
-    explain::{self, Direction, Explanation, Outcome, Question},
+    explain::{self, Direction, Explanation, Outcome, Query},
     host,
     netns::{Netns, NetnsSpec},
     stdio,
@@ -37,7 +37,7 @@ pub(super) struct Explain {
     /// Owner of the socket and the address that it is bound to: uid=N, gid=N, source=ADDRESS
     /// [default: neither the proxy's UID nor its GID; not bound]
     #[arg(long, value_name = "LIST", default_value_t)]
-    from: From,
+    from: Client,
 
     /// An inbound connection, from outside the pod
     #[arg(long, conflicts_with = "from")]
@@ -67,12 +67,12 @@ enum Protocol {
 
 /// The socket that connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct From {
+struct Client {
     owner: Owner,
     source: Option<IpAddr>,
 }
 
-impl Default for From {
+impl Default for Client {
     fn default() -> Self {
         Self {
             owner: Owner::NONE,
@@ -81,21 +81,21 @@ impl Default for From {
     }
 }
 
-impl FromStr for From {
+impl FromStr for Client {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut from = Self::default();
+        let mut client = Self::default();
         for item in text.split(',').filter(|item| !item.is_empty()) {
             let (name, value) = item.split_once('=').unwrap_or((item, ""));
             let wrong = |allowed| format!("{item:?}: {allowed}");
             let id = || value.parse().map_err(|_| wrong("expected a number"));
             match name {
-                "uid" => from.owner.uid = id()?,
-                "gid" => from.owner.gid = id()?,
+                "uid" => client.owner.uid = id()?,
+                "gid" => client.owner.gid = id()?,
                 "source" => {
                     let address = value.parse().map_err(|_| wrong("expected an IP address"))?;
-                    from.source = Some(address);
+                    client.source = Some(address);
                 }
                 _ => {
                     return Err(wrong(
@@ -104,11 +104,11 @@ impl FromStr for From {
                 }
             }
         }
-        Ok(from)
+        Ok(client)
     }
 }
 
-impl fmt::Display for From {
+impl fmt::Display for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids = [("uid", self.owner.uid), ("gid", self.owner.gid)];
         let known = ids.into_iter().filter(|(_, id)| *id != u32::MAX);
@@ -122,15 +122,15 @@ impl Explain {
     pub(super) fn run(&self) -> Result<()> {
         host::check_root()?;
         host::ensure_bpffs()?;
-        let question = self.question();
-        let explanation = explain::explain(&Netns::open(&self.netns)?, &question)?;
+        let query = self.query();
+        let explanation = explain::explain(&Netns::open(&self.netns)?, &query)?;
         stdio::print(&match self.output {
             Format::Json => json(&explanation)?,
             Format::Text => text(&explanation)?,
         })
     }
 
-    fn question(&self) -> Question {
+    fn query(&self) -> Query {
         let direction = if self.inbound {
             Direction::Inbound {
                 interface: self.interface.clone(),
@@ -141,7 +141,7 @@ impl Explain {
                 source: self.from.source,
             }
         };
-        Question {
+        Query {
             transport: match self.protocol {
                 Protocol::Tcp => Transport::Tcp,
                 Protocol::Udp => Transport::Udp,
@@ -180,14 +180,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_connects_is_a_list() {
-        let from: From = "uid=1000,gid=7,source=10.1.0.2".parse().unwrap();
-        assert_eq!((from.owner.uid, from.owner.gid), (1000, 7));
-        assert_eq!(from.source, Some([10, 1, 0, 2].into()));
-        assert_eq!(from.to_string().parse(), Ok(from));
-        assert_eq!("".parse(), Ok(From::default()));
+    fn a_client_is_a_comma_separated_list() {
+        let client: Client = "uid=1000,gid=7,source=10.1.0.2".parse().unwrap();
+        assert_eq!((client.owner.uid, client.owner.gid), (1000, 7));
+        assert_eq!(client.source, Some([10, 1, 0, 2].into()));
+        assert_eq!(client.to_string().parse(), Ok(client));
+        assert_eq!("".parse(), Ok(Client::default()));
         for bad in ["uid", "uid=x", "user=1", "source=10.0.0.0/8"] {
-            assert!(bad.parse::<From>().is_err(), "{bad}");
+            assert!(bad.parse::<Client>().is_err(), "{bad}");
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
-    attach::{self, Place, print_notes},
+    attach::{self, CgroupArgs, print_notes},
     detach, dry_run,
     output::Format,
 };
@@ -21,8 +21,8 @@ use crate::{
     stdio::message,
 };
 
-/// Exit code for a pod that is not captured, as istio-iptables has it.
-const NOT_PROVEN: u8 = 126;
+/// Exit code if capture could not be verified, as of istio-iptables.
+const NOT_VERIFIED: u8 = 126;
 
 /// Replace istio-iptables: same arguments and environment, for the network namespace of this process
 ///
@@ -39,7 +39,7 @@ const NOT_PROVEN: u8 = 126;
 )]
 pub(super) struct IstioIptables {
     #[command(flatten)]
-    place: Place,
+    cgroup: CgroupArgs,
 
     #[command(flatten)]
     control: ControlFlags,
@@ -59,7 +59,7 @@ impl IstioIptables {
             Task::Print => dry_run::print(settings, Format::Text).map(|()| ExitCode::SUCCESS),
             Task::CleanUp => clean_up().map(|()| ExitCode::SUCCESS),
             Task::Apply { validate } => self.apply(settings, control, validate),
-            Task::Validate => prove(settings, control),
+            Task::Validate => verify(settings, control),
             Task::Nothing => {
                 message!(
                     "interceptor: nothing to do: --skip-rule-apply is set, and --run-validation is not"
@@ -70,27 +70,27 @@ impl IstioIptables {
     }
 
     fn apply(&self, settings: &Settings, control: Control, validate: bool) -> Result<ExitCode> {
-        let ground = match self.place.find() {
-            Ok(ground) => ground,
+        let context = match self.cgroup.open() {
+            Ok(context) => context,
             Err(error) => {
                 message!(
                     "interceptor: this process cannot attach the pod; waiting for the node agent to \
                      capture it: {error:#}"
                 );
-                return prove(settings, control);
+                return verify(settings, control);
             }
         };
         let netns = own_netns()?;
-        let attached = ground.attach(&netns, settings, false)?;
-        attach::tell(netns.path(), attached);
+        let attached = context.attach(&netns, settings, false)?;
+        attach::report(netns.path(), attached);
         if validate {
-            return prove(settings, control);
+            return verify(settings, control);
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The same name in every process, so that a second attach with the same settings changes nothing.
+/// The path is the same in every process, so that a second attach with the same settings changes nothing.
 fn own_netns() -> Result<Netns> {
     Netns::open(&NetnsSpec::File("/proc/self/ns/net".into()))
 }
@@ -99,22 +99,22 @@ fn clean_up() -> Result<()> {
     host::check_root()?;
     host::ensure_bpffs()?;
     let netns = own_netns()?;
-    detach::tell(netns.path(), Dataplane::new().detach(&netns)?);
+    detach::report(netns.path(), Dataplane::new().detach(&netns)?);
     Ok(())
 }
 
 /// Verifies that the pod is captured, and returns the exit code.
-fn prove(settings: &Settings, control: Control) -> Result<ExitCode> {
+fn verify(settings: &Settings, control: Control) -> Result<ExitCode> {
     let addresses = netlink::run(async |handle| addresses::list(&handle).await)?;
     let local = addresses::first(&addresses)?;
-    match control.proof.wait(settings, local) {
+    match control.validation.wait(settings, local) {
         Ok(()) => {
             message!("interceptor: the pod is captured: verified by a connection");
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
             message!("interceptor: could not verify that the pod is captured: {error:#}");
-            Ok(ExitCode::from(NOT_PROVEN))
+            Ok(ExitCode::from(NOT_VERIFIED))
         }
     }
 }
@@ -127,7 +127,7 @@ pub(super) struct IstioCleanIptables {
     _arguments: Vec<String>,
 }
 
-/// Names the replacement.
+/// Fails, with the replacement.
 pub(super) fn refuse_clean() -> Result<ExitCode> {
     bail!(
         "istio-clean-iptables is no longer part of Istio (since 1.25): use `istio-iptables \

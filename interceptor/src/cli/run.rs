@@ -9,14 +9,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::attach::{Target, print_limits};
+use super::attach::{PodArgs, print_limits};
 use crate::{
     bpf::{log, pins::Pins},
     cgroup::Hierarchy,
     dataplane::{Dataplane, attach::Attached, steps},
     netns::{
         Netns,
-        changes::{Changes, Pause},
+        changes::{Changes, WatchBackoff},
     },
     settings::IstioFlags,
     stdio::message,
@@ -29,9 +29,9 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Run {
     #[command(flatten)]
-    target: Target,
+    pod: PodArgs,
 
-    /// Log every verdict to standard error. There is one log for all pods, with one reader at a time
+    /// Log every verdict to standard error. All pods share one log, which has one reader at a time
     #[arg(long)]
     log: bool,
 
@@ -41,7 +41,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(&self) -> Result<()> {
-        let settings = self.target.settings(&self.settings)?;
+        let settings = self.pod.settings(&self.settings)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -50,7 +50,7 @@ impl Run {
             // From here on a signal is pending until the pod is attached, and then detaches it.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
-            let (netns, _) = self.target.attach(&settings, self.log)?;
+            let (netns, _) = self.pod.attach(&settings, self.log)?;
             let name = netns.path().display().to_string();
             message!("interceptor: {name} is captured; press Ctrl-C to detach");
             let log = async {
@@ -60,37 +60,37 @@ impl Run {
                     future::pending().await
                 }
             };
-            let followed = tokio::select! {
+            let result = tokio::select! {
                 _ = interrupt.recv() => Ok(()),
                 _ = terminate.recv() => Ok(()),
                 result = log => result,
                 result = follow(&netns) => result,
             };
             Dataplane::new().detach(&netns)?;
-            followed?;
+            result?;
             message!("interceptor: {name} is no longer captured");
             Ok(())
         })
     }
 }
 
-/// Follows the pod's addresses and routes for as long as it is attached.
+/// Updates the pod's addresses and routes while it is attached.
 async fn follow(netns: &Netns) -> Result<()> {
     let hierarchy = Hierarchy::find()?;
     let mut dataplane = Dataplane::new();
-    let mut pause = Pause::default();
+    let mut backoff = WatchBackoff::default();
     #[expect(clippy::infinite_loop, reason = "until a signal ends the command")]
     loop {
-        let begun = Instant::now();
+        let start = Instant::now();
         let Err(error) = watch(&mut dataplane, netns, &hierarchy).await;
         // A flood of changes is no reason to detach the pod.
         let name = netns.path().display();
         message!("interceptor: {name}: cannot watch its network; retrying: {error:#}");
-        sleep(pause.after(begun.elapsed())).await;
+        sleep(backoff.after(start.elapsed())).await;
     }
 }
 
-/// Follows until the watch fails.
+/// The same until the watch fails.
 async fn watch(
     dataplane: &mut Dataplane,
     netns: &Netns,
@@ -100,7 +100,7 @@ async fn watch(
     let mut changes = Changes::watch(netns)?;
     loop {
         // First, what has changed between the attach and the watch.
-        let begun = Instant::now();
+        let start = Instant::now();
         let took = match steps::refresh(dataplane, netns, hierarchy) {
             Ok((Some(attached), took)) => {
                 if attached == Attached::Refreshed {
@@ -116,7 +116,7 @@ async fn watch(
                     "interceptor: {name}: addresses or routes changed; cannot refresh them yet: \
                      {error:#}"
                 );
-                begun.elapsed()
+                start.elapsed()
             }
         };
         changes.next(took).await?;

@@ -42,17 +42,17 @@ impl Uninstall {
         if done.is_empty() {
             message!("interceptor: the CNI plugin is not installed on this node");
         }
-        tell(done);
+        report(done);
         if self.now {
             detach()?;
-            // It stayed for the captured pods.
-            tell(install::uninstall(&self.folders)?);
+            // The plugin was kept for the captured pods.
+            report(install::uninstall(&self.folders)?);
         }
         Ok(())
     }
 }
 
-fn tell(done: Vec<String>) {
+fn report(done: Vec<String>) {
     for line in done {
         message!("interceptor: {line}");
     }
@@ -75,8 +75,8 @@ fn detach() -> Result<()> {
     Ok(())
 }
 
-/// The pod's UID if the agent has attached it, which people know it by. The path of its network
-/// namespace may name a process that has exited.
+/// The pod's UID if the agent has attached it: the path of its network namespace may name a process that
+/// has exited.
 fn name(record: &Record) -> String {
     let netns = record.netns.display();
     let cgroup = record.pod_cgroup.as_ref();

@@ -1,8 +1,8 @@
-//! Attaching a network namespace, and replacing what it is attached with.
+//! Attaches a network namespace, or replaces its policy.
 //!
-//! Everything is put in place before the policy, and the policy comes into force by one update of
-//! one map: a connection is either before it or after it. Every step may be repeated, so that an
-//! attach that was killed is completed by the next.
+//! Everything else is prepared before the policy, and one update of one map makes the policy
+//! effective: each connection meets either the old or the new one. Every step may be repeated, so the
+//! next attach completes one that was killed.
 
 use std::{
     borrow::Cow,
@@ -36,29 +36,29 @@ use crate::{
     settings::Settings,
 };
 
-/// How often the routes are asked for again because they changed meanwhile, as they do for a moment
-/// after an address was added: the kernel adds an IPv6 address's routes later, by itself.
+/// How often the routes are read again because they have changed during the read, as they do for a
+/// moment after an address was added: the kernel adds an IPv6 address's routes later, by itself.
 const MAX_UNSTABLE_READS: u32 = 5;
 
-/// What became of an attach.
+/// The result of an attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
     /// The network namespace was not attached before.
     New,
-    /// Its settings or its cgroup were others before.
+    /// It was attached with other settings or at another cgroup.
     Replaced,
-    /// It was attached alike; the pod's addresses or routes have changed since.
+    /// It was attached with the same settings; the pod's addresses or routes have changed since.
     Refreshed,
-    /// It was attached with the same settings.
+    /// It was attached with the same settings, and nothing has changed.
     Unchanged,
 }
 
-/// What comes of a step of an attach, for which the machine-wide lock is held.
+/// The result of one step of an attach, which holds the machine-wide lock.
 pub(crate) enum Progress<T = Attached> {
-    /// It is over.
+    /// The attach is complete.
     Done(T),
-    /// Nothing is in force yet: the pod's network is to be read first, which takes longer than other
-    /// commands should wait.
+    /// Nothing is effective yet: the pod's network must be read first, without the lock, because that
+    /// takes longer than other commands should wait.
     Unread(Unread),
 }
 
@@ -71,46 +71,42 @@ impl<T> Progress<T> {
     }
 }
 
-/// Where an attach has the pod's network from.
+/// Where a step gets the pod's network from.
 pub(crate) enum NetworkSource {
-    /// It reads it itself, if it is small.
-    Small,
-    /// It reads it itself.
-    Whole,
-    /// It was read. What has changed since makes it stale, which is in order the last time only.
-    Done {
-        /// As it was.
-        network: PodNetwork,
-        /// Whether it is not read again.
-        is_last: bool,
-    },
+    /// It reads a small network itself, and returns [`Progress::Unread`] for a large one.
+    ReadIfSmall,
+    /// It reads the network itself.
+    Read,
+    /// It was read before. If it has changed since, it is read again, except after the last attempt.
+    AlreadyRead { network: PodNetwork, is_last: bool },
 }
 
 /// What to attach, where, and how.
 #[derive(Debug)]
 pub struct AttachSpec<'a> {
-    /// The pod.
+    /// The pod's network namespace.
     pub netns: &'a Netns,
-    /// Where its sockets are seen.
-    pub places: &'a AttachPoints,
+    /// The cgroups to attach to.
+    pub attach_points: &'a AttachPoints,
     /// What is captured.
     pub settings: &'a Settings,
-    /// Whether every verdict is told to [`crate::bpf::log`].
+    /// Whether every verdict is logged ([`crate::bpf::log`]).
     pub log: bool,
-    /// Whether to look for listeners that opened while no hook saw them, although others are known.
-    /// That walks every TCP socket of the machine.
+    /// Whether to search for listeners that opened while no hook was attached, even if others are
+    /// registered. This iterates over every TCP socket of the machine.
     pub scan_listeners: bool,
 }
 
 impl AttachSpec<'_> {
-    /// Attaches the pod, whose network namespace the calling thread is in.
+    /// Attaches the pod. The calling thread is in its network namespace.
     pub(crate) fn apply(
         &self,
         pins: &Pins,
         shared: &mut SharedState,
         source: NetworkSource,
     ) -> Result<Progress> {
-        // First of all: what has no name there is refused before anything is changed.
+        // First: users and groups that the pod's user namespace does not map are refused before
+        // anything is changed.
         let in_kernel = settings_in_kernel(self.netns, self.settings)?;
         let netlink = Session::open()?;
         let existing = Existing::read(&shared.maps, self.netns.cookie())?;
@@ -132,10 +128,10 @@ impl AttachSpec<'_> {
             return txn.unread().map(Progress::Unread);
         };
         if txn.remove_unused_tproxy(ipv6)? {
-            // The policy is to know the state of the routing tables. (That of a large network does
-            // with the next refresh.)
+            // The policy must have the current state of the routing tables. (Of a large network, it
+            // gets that with the next refresh.)
             txn.existing = Existing::read(&txn.shared.maps, self.netns.cookie())?;
-            txn.run(self, NetworkSource::Small)?;
+            txn.run(self, NetworkSource::ReadIfSmall)?;
         }
         Ok(Progress::Done(attached))
     }
@@ -145,7 +141,7 @@ impl AttachSpec<'_> {
             root,
             kubepods,
             pod,
-        } = self.places.names();
+        } = self.attach_points.names();
         Record {
             settings: self.settings.clone(),
             netns: self.netns.path().to_owned(),
@@ -161,8 +157,8 @@ impl AttachSpec<'_> {
     }
 }
 
-/// The settings, with users and groups as the kernel knows them: those of a pod with a user
-/// namespace of its own have other numbers there.
+/// The settings with the kernel's user and group IDs, which differ from those in a pod's own user
+/// namespace.
 fn settings_in_kernel<'a>(netns: &Netns, settings: &'a Settings) -> Result<Cow<'a, Settings>> {
     match netns.ids()? {
         Some(ids) => ids.translate(settings).map(Cow::Owned),
@@ -170,15 +166,15 @@ fn settings_in_kernel<'a>(netns: &Netns, settings: &'a Settings) -> Result<Cow<'
     }
 }
 
-/// Going from what was before to what is to be.
+/// The change from the existing policy, if there is one, to the wanted one.
 struct AttachTxn<'a> {
     netns: &'a Netns,
     settings: &'a Settings,
-    /// The settings, with users and groups as the kernel knows them.
+    /// The settings with the kernel's user and group IDs.
     in_kernel: &'a Settings,
     log: bool,
     scan_listeners: bool,
-    /// Whether IPv6 is captured, if that is settled.
+    /// Whether IPv6 is captured, if that is decided already.
     ipv6: Option<bool>,
     pins: &'a Pins,
     shared: &'a mut SharedState,
@@ -187,7 +183,7 @@ struct AttachTxn<'a> {
 }
 
 impl AttachTxn<'_> {
-    /// Answers whether IPv6 is captured, too. Nothing if the network is to be read first.
+    /// Also returns whether IPv6 is captured. `None` if the network must be read first.
     fn run(
         &mut self,
         wanted: &AttachSpec<'_>,
@@ -200,21 +196,22 @@ impl AttachTxn<'_> {
         let Some(PreparedNetwork { network, sources }) = prepared else {
             return Ok(None);
         };
-        self.note_listeners()?;
-        let hook_was_missing = self.link(wanted.places)?;
-        let looks_again = hook_was_missing || self.scan_listeners;
-        listeners::note_open(self.cookie(), self.settings, self.shared, looks_again)?;
+        self.register_listener_ports()?;
+        let hook_was_missing = self.link(wanted.attach_points)?;
+        let rescan = hook_was_missing || self.scan_listeners;
+        listeners::register_open(self.cookie(), self.settings, self.shared, rescan)?;
         let watched = self.hook_interfaces(&network)?;
         let record = Record {
             netns: self.path(),
             ..wanted.record(&network)
         };
-        let compiled = self.compile(&network, &sources, wanted.places.kubepods.is_some())?;
+        let is_seen_twice = wanted.attach_points.kubepods.is_some();
+        let compiled = self.compile(&network, &sources, is_seen_twice)?;
         let attached = if self.refresh_in_place(&record, &compiled.policy)? {
             Attached::Unchanged
         } else {
             let record = self.commit(compiled, record)?;
-            self.outcome(&record)
+            self.compare(&record)
         };
         self.unhook_interfaces(&network, &watched)?;
         if attached != Attached::Unchanged {
@@ -223,7 +220,7 @@ impl AttachTxn<'_> {
         Ok(Some((attached, network.ipv6)))
     }
 
-    /// The network, to be read while other commands are at work.
+    /// What is needed to read the network without the lock.
     fn unread(&self) -> Result<Unread> {
         Ok(Unread {
             ipv6: self.ipv6,
@@ -232,22 +229,22 @@ impl AttachTxn<'_> {
         })
     }
 
-    /// The path that it is known by: the first, as long as that leads there, unless that is by a
-    /// process, which may end, and the one that it is named by now is not.
+    /// The path for the record: the recorded one while it refers to this namespace, unless it names
+    /// a process, which may exit, and the current one does not.
     fn path(&self) -> PathBuf {
         let now = self.netns.path();
         let by_process = |path: &Path| NetnsSpec::File(path.to_owned()).process().is_some();
-        let is_as_good = |first: &&PathBuf| by_process(now) || !by_process(first);
-        let leads_here = |first: &&PathBuf| {
-            NetnsId::of(first)
+        let is_as_good = |recorded: &&PathBuf| by_process(now) || !by_process(recorded);
+        let is_current = |recorded: &&PathBuf| {
+            NetnsId::of(recorded)
                 .ok()
                 .is_some_and(|id| self.netns.id().ok() == Some(id))
         };
-        let first = self
+        let recorded = self
             .existing
             .as_ref()
             .map(|existing| &existing.record.netns);
-        let kept = first.filter(is_as_good).filter(leads_here);
+        let kept = recorded.filter(is_as_good).filter(is_current);
         kept.map_or_else(|| now.to_owned(), Clone::clone)
     }
 
@@ -255,24 +252,24 @@ impl AttachTxn<'_> {
         self.netns.cookie()
     }
 
-    /// From now on, who listens on the proxy's ports is noted.
-    fn note_listeners(&mut self) -> Result<()> {
+    /// From now on, the programs register new listeners on the proxy's ports.
+    fn register_listener_ports(&mut self) -> Result<()> {
         let (netns, is_new) = (self.cookie(), self.existing.is_none());
-        // First of all: by its folder the namespace is known to whoever finds this unfinished.
+        // First: if this command is killed, the next one finds the namespace by its directory.
         pins::create_dir(&self.pins.netns(netns))?;
         let maps = &mut self.shared.maps;
         if is_new {
             maps.divide_among(self.pins.netns_cookies()?.len())?;
             maps.init_stand_in_counter(netns)?;
         }
-        listeners::note_ports(netns, self.settings, maps)
+        listeners::register_ports(netns, self.settings, maps)
     }
 
     /// Attaches the programs at the cgroups and at the network namespace. Returns whether one was
     /// missing at a cgroup.
-    fn link(&mut self, places: &AttachPoints) -> Result<bool> {
+    fn link(&mut self, attach_points: &AttachPoints) -> Result<bool> {
         let mut is_new = false;
-        for (cgroup, hooks) in places.with_hooks() {
+        for (cgroup, hooks) in attach_points.with_hooks() {
             is_new |= self.shared.link(self.pins, cgroup, &hooks)?;
         }
         self.link_lookup()?;
@@ -288,19 +285,19 @@ impl AttachTxn<'_> {
         link::ensure(hooks::LOOKUP, &dispatcher, self.netns, &dir).map(drop)
     }
 
-    /// Asks for the pod's network, unless that is done, and puts into it what capturing takes. Nothing
-    /// if it is to be read first, or again.
+    /// Reads the pod's network, unless `source` has it, and adds the addresses, routes and rules that
+    /// capture requires. `None` if the network must be read first, or again.
     fn prepare_network(&mut self, source: NetworkSource) -> Result<Option<PreparedNetwork>> {
         let (mut read, is_last) = match source {
-            NetworkSource::Small if !network::is_small()? => return Ok(None),
-            NetworkSource::Small | NetworkSource::Whole => (None, false),
-            NetworkSource::Done { network, is_last } => (Some(network), is_last),
+            NetworkSource::ReadIfSmall if !network::is_small()? => return Ok(None),
+            NetworkSource::ReadIfSmall | NetworkSource::Read => (None, false),
+            NetworkSource::AlreadyRead { network, is_last } => (Some(network), is_last),
         };
         let settings = self.settings;
-        let settled = self.ipv6.or_else(|| read.as_ref().map(|read| read.ipv6));
+        let decided = self.ipv6.or_else(|| read.as_ref().map(|read| read.ipv6));
         let (ipv6, mut sources) = self.netlink.run(async |handle| {
-            let ipv6 = if let Some(settled) = settled {
-                settled
+            let ipv6 = if let Some(decided) = decided {
+                decided
             } else {
                 let addresses = addresses::list(&handle).await?;
                 addresses::captures_ipv6(&addresses, settings.dual_stack)?
@@ -319,9 +316,9 @@ impl AttachTxn<'_> {
             }
             Ok((ipv6, stand_in_routes::read()?))
         })?;
-        let mut tries = 0..MAX_UNSTABLE_READS;
+        let mut attempts = 0..MAX_UNSTABLE_READS;
         loop {
-            // Before the routes are asked: what changes meanwhile makes the copy stale, not wrong.
+            // Before the routes are read: a change during the read makes the copy stale, not wrong.
             let state = self.shared.fib.state()?;
             let was_read = read.is_some();
             let network = match read.take() {
@@ -331,13 +328,13 @@ impl AttachTxn<'_> {
                     .run(async |handle| PodNetwork::read(&handle, ipv6, state).await)?,
             };
             let watches = !interfaces::watched(&network.interfaces, settings).is_empty();
-            let answers = network.routes.iter();
-            let new_source = sources.add_all(answers.filter_map(|answer| answer.way.source()));
+            let routes = network.routes.iter();
+            let new_source = sources.add_all(routes.filter_map(|route| route.lookup.source()));
             if (watches && sources.add_forwarded()) || new_source {
-                // Which changes the tables: ask once more.
+                // This changes the tables: read them again.
                 let install = async |handle| stand_in_routes::install(&handle, &sources).await;
                 self.netlink.run(install)?;
-            } else if tries.next().is_none() || self.shared.fib.state()? == network.state {
+            } else if attempts.next().is_none() || self.shared.fib.state()? == network.state {
                 return Ok(Some(PreparedNetwork { network, sources }));
             }
             if was_read {
@@ -346,7 +343,7 @@ impl AttachTxn<'_> {
         }
     }
 
-    /// Has our programs see what would be forwarded through the pod.
+    /// Attaches the programs that evaluate forwarded connections.
     fn hook_interfaces(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
         let watched = interfaces::watched(&network.interfaces, self.settings);
         let dir = self.pins.netns(self.cookie());
@@ -356,7 +353,7 @@ impl AttachTxn<'_> {
         Ok(watched)
     }
 
-    /// Takes the programs away from where the policy in force does not need them.
+    /// Detaches them from all other interfaces.
     fn unhook_interfaces(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
         let dir = self.pins.netns(self.cookie());
         interface_hooks::retain(&network.interfaces, watched, &dir)
@@ -376,27 +373,28 @@ impl AttachTxn<'_> {
         Ok(compiled)
     }
 
-    /// Renews the policy in force, if it says the same. Answers whether it does.
+    /// If only the generation of the routing tables has changed, updates that in the existing policy.
+    /// Returns `false` if the policy must be replaced.
     fn refresh_in_place(&mut self, record: &Record, policy: &Policy) -> Result<bool> {
         let existing = self.existing.as_ref();
-        let alike = existing.filter(|existing| existing.record == *record);
-        let Some(refreshed) = alike.and_then(|existing| existing.refreshed(policy)) else {
+        let same = existing.filter(|existing| existing.record == *record);
+        let Some(refreshed) = same.and_then(|existing| existing.refreshed(policy)) else {
             return Ok(false);
         };
-        if alike.is_some_and(|existing| existing.policy == refreshed) {
+        if same.is_some_and(|existing| existing.policy == refreshed) {
             return Ok(true);
         }
         let netns = self.cookie();
         let policies = &mut self.shared.maps.policies;
         policies
             .insert(netns, refreshed, 0)
-            .context("cannot renew the policy")?;
-        // The one before may be a new element's memory at once.
+            .context("cannot update the policy")?;
+        // The kernel may reuse the memory of the old map entry at once.
         grace::wait_for_running_programs();
         Ok(true)
     }
 
-    /// The last step is the one that counts.
+    /// The last step makes the policy effective.
     fn commit(&mut self, mut compiled: CompiledPolicy, mut record: Record) -> Result<Record> {
         let netns = self.cookie();
         let maps = &mut self.shared.maps;
@@ -413,24 +411,24 @@ impl AttachTxn<'_> {
         Ok(record)
     }
 
-    fn outcome(&self, record: &Record) -> Attached {
+    fn compare(&self, record: &Record) -> Attached {
         let Some(existing) = &self.existing else {
             return Attached::New;
         };
-        let alike = Record {
+        let refreshed = Record {
             log: existing.record.log,
             network: existing.record.network,
             limits: existing.record.limits.clone(),
             ..record.clone()
         };
-        if existing.record == alike {
+        if existing.record == refreshed {
             Attached::Refreshed
         } else {
             Attached::Replaced
         }
     }
 
-    /// Takes away what only the policy before needed.
+    /// Removes the previous policy and what only it needed.
     fn drop_previous(&mut self) -> Result<()> {
         let netns = self.cookie();
         let Some(existing) = &self.existing else {
@@ -449,20 +447,21 @@ impl AttachTxn<'_> {
         Ok(())
     }
 
-    /// Removes what only other TPROXY or DNS settings needed. Returns whether there was any.
+    /// Removes the rules and routes that only other TPROXY or DNS settings needed. Returns whether
+    /// there were any.
     fn remove_unused_tproxy(&self, ipv6: bool) -> Result<bool> {
         let needed = Delivery::of(self.settings, ipv6);
         let localhosts = localhost_routes::needed(self.settings, ipv6);
         self.netlink.run(async |handle| {
             let retired = tproxy::retire(&handle, needed).await?;
-            let is_any = localhost_routes::retire(&handle, localhosts).await?;
-            Ok(is_any || retired == Retired::Removed)
+            let has_removed = localhost_routes::retire(&handle, localhosts).await?;
+            Ok(has_removed || retired == Retired::Removed)
         })
     }
 }
 
-/// Puts into force in this build's maps what a pod is attached with in another's. Changes nothing
-/// else but the pod's routes, as a refresh does.
+/// Commits the policy of a pod, which another build's maps have, in this build's. Otherwise changes
+/// only the pod's routes, as a refresh does.
 pub(crate) fn migrate_pod(
     netns: &Netns,
     record: &Record,
@@ -484,15 +483,16 @@ pub(crate) fn migrate_pod(
             netlink: &Session::open()?,
             existing: None,
         };
-        let prepared = txn.prepare_network(NetworkSource::Whole)?;
-        let PreparedNetwork { network, sources } = prepared.context("the network is not read")?;
+        let prepared = txn.prepare_network(NetworkSource::Read)?;
+        let PreparedNetwork { network, sources } =
+            prepared.context("cannot read the pod's addresses and routes")?;
         let compiled = txn.compile(&network, &sources, record.kubepods_cgroup.is_some())?;
-        let adopted = Record {
+        let migrated = Record {
             network: network.digest(),
             limits: network.limits.clone(),
             ..record.clone()
         };
-        txn.commit(compiled, adopted).map(drop)
+        txn.commit(compiled, migrated).map(drop)
     })
 }
 

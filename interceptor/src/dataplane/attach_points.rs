@@ -1,4 +1,4 @@
-//! Where a pod's sockets are seen: the cgroups that its programs are attached at.
+//! The cgroups that a pod's programs are attached to.
 
 use std::path::PathBuf;
 
@@ -13,30 +13,30 @@ use crate::{
     cgroup::Cgroup,
 };
 
-/// The cgroups that a pod is attached at.
+/// The cgroups that a pod is attached to.
 ///
-/// On a node `root` is the root of the host's hierarchy, below which every socket of the pod's
-/// network namespace is, wherever it was made. `kubepods` is the kubepods cgroup: programs of a cgroup
-/// run before those of the cgroups above it (`compute_effective_progs`), so that there the
-/// destination is seen which the app has named, before a root-level load balancer (Cilium's,
-/// Calico's) rewrites it. What was captured there meets a stand-in at the root, and stays as it is.
+/// On a node, `root` is the root of the host's hierarchy: every socket of the pod's network namespace
+/// is below it, whichever process created it. `kubepods` is the kubepods cgroup: programs of a cgroup
+/// run before those of the cgroups above it (`compute_effective_progs`), so programs there see the
+/// destination that the app has dialed, before a load balancer at the root (Cilium's, Calico's)
+/// rewrites it. The programs at the root leave a stand-in as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachPoints<T = Cgroup> {
     /// Every socket of the pod is below it.
     pub root: T,
-    /// Where destinations are looked at first.
+    /// Where destinations are evaluated first.
     pub kubepods: Option<T>,
-    /// The pod's own, which every one of its containers is below: for the hooks that only its sockets
+    /// The pod's own, which contains all of its containers: for the hooks that only its sockets
     /// need, so that no other socket pays for them.
     pub pod: Option<T>,
 }
 
-/// A cgroup as a record names it.
+/// A cgroup in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupName {
-    /// Where it is, or was.
+    /// Its path, even after it was deleted.
     pub path: PathBuf,
-    /// As the kernel names it: not used again while the machine is up.
+    /// The kernel's ID of it, not reused until reboot.
     pub id: u64,
 }
 
@@ -51,8 +51,8 @@ impl<T> AttachPoints<T> {
         }
     }
 
-    /// Each cgroup with the hooks that it gets: first the pod's own, last where connections are
-    /// captured.
+    /// Each cgroup with its hooks. The pod's own comes first, the one where connections are captured
+    /// last.
     pub fn with_hooks(&self) -> impl Iterator<Item = (&T, Vec<Hook>)> {
         let at_root = |hook: &Hook| self.pod.is_none() || !is_for_pod(*hook);
         let pod = self.pod.as_ref().map(|pod| (pod, hooks(is_for_pod)));
@@ -64,18 +64,21 @@ impl<T> AttachPoints<T> {
         pod.into_iter().chain([root]).chain(kubepods)
     }
 
-    /// The same places, named otherwise.
-    pub fn try_map<U, E>(&self, name: impl Fn(&T) -> Result<U, E>) -> Result<AttachPoints<U>, E> {
+    /// Converts each cgroup.
+    pub fn try_map<U, E>(
+        &self,
+        convert: impl Fn(&T) -> Result<U, E>,
+    ) -> Result<AttachPoints<U>, E> {
         Ok(AttachPoints {
-            root: name(&self.root)?,
-            kubepods: self.kubepods.as_ref().map(&name).transpose()?,
-            pod: self.pod.as_ref().map(&name).transpose()?,
+            root: convert(&self.root)?,
+            kubepods: self.kubepods.as_ref().map(&convert).transpose()?,
+            pod: self.pod.as_ref().map(&convert).transpose()?,
         })
     }
 }
 
 impl AttachPoints {
-    /// Their names.
+    /// Their paths and IDs.
     #[must_use]
     pub fn names(&self) -> AttachPoints<CgroupName> {
         let name = |cgroup: &Cgroup| CgroupName {
@@ -95,10 +98,9 @@ fn hooks(belongs: impl Fn(Hook) -> bool) -> Vec<Hook> {
     all.filter(|hook| belongs(*hook)).collect()
 }
 
-/// Whether a hook is for the sockets of the pod's containers alone: it notes where the proxy listens,
-/// returns the original destination, and refuses options that lead past the proxy. Those are the
-/// hooks that are called most: for every state of a connection, in every `getsockopt` and
-/// `setsockopt`.
+/// Whether only the sockets of the pod's containers need a hook: it registers the proxy's listeners,
+/// returns the original destination, or refuses socket options that bypass the proxy. These hooks are
+/// called most: for every state of a connection, in every `getsockopt` and `setsockopt`.
 fn is_for_pod(hook: Hook) -> bool {
     matches!(
         hook.attach_type,
@@ -106,7 +108,7 @@ fn is_for_pod(hook: Hook) -> bool {
     )
 }
 
-/// Whether a hook sees where a socket wants to go.
+/// Whether a hook evaluates the destination of a socket.
 fn is_destination(hook: Hook) -> bool {
     matches!(
         hook.attach_type,
@@ -121,32 +123,32 @@ fn is_destination(hook: Hook) -> bool {
 mod tests {
     use super::*;
 
-    fn programs(places: &AttachPoints<&str>, place: &str) -> Vec<&'static str> {
-        let mut each = places.with_hooks();
-        let (_, hooks) = each.find(|(at, _)| **at == place).unwrap();
+    fn programs(attach_points: &AttachPoints<&str>, cgroup: &str) -> Vec<&'static str> {
+        let mut each = attach_points.with_hooks();
+        let (_, hooks) = each.find(|(at, _)| **at == cgroup).unwrap();
         hooks.iter().map(|hook| hook.program).collect()
     }
 
     #[test]
     fn one_cgroup_gets_every_hook() {
-        let places = AttachPoints::single("root");
-        assert_eq!(programs(&places, "root").len(), CGROUP_HOOKS.len());
-        assert_eq!(places.with_hooks().count(), 1);
+        let attach_points = AttachPoints::single("root");
+        assert_eq!(programs(&attach_points, "root").len(), CGROUP_HOOKS.len());
+        assert_eq!(attach_points.with_hooks().count(), 1);
     }
 
     #[test]
     fn only_the_pod_pays_for_its_proxy() {
-        let places = AttachPoints {
+        let attach_points = AttachPoints {
             root: "root",
             kubepods: Some("kubepods"),
             pod: Some("pod"),
         };
-        let for_pod = programs(&places, "pod");
+        let for_pod = programs(&attach_points, "pod");
         assert_eq!(for_pod, ["icept_sockops", "icept_origdst", "icept_setopt"]);
-        let at_root = programs(&places, "root");
+        let at_root = programs(&attach_points, "root");
         assert!(!at_root.iter().any(|program| for_pod.contains(program)));
         assert_eq!(
-            programs(&places, "kubepods"),
+            programs(&attach_points, "kubepods"),
             [
                 "icept_send4",
                 "icept_send6",

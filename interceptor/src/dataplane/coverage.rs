@@ -1,4 +1,4 @@
-//! The processes of a network namespace.
+//! The processes of a network namespace, and whether an attach point contains all of them.
 
 use std::{
     fs, io,
@@ -15,28 +15,32 @@ use crate::{
     netns::{Netns, NetnsId},
 };
 
-/// How many processes an error names.
+/// The maximum number of processes in an error.
 const MAX_NAMED_PROCESSES: usize = 5;
 
-/// How long somebody may take who only looks into a network namespace.
+/// How long a process may stay in a network namespace only to inspect it.
 const RECHECK_DELAY: Duration = Duration::from_millis(50);
 
-/// A process and the cgroup that it makes its sockets in.
+/// A process and the cgroup that it creates its sockets in.
 struct Process {
     pid: u32,
     name: String,
     cgroup: PathBuf,
 }
 
-/// Makes sure that programs attached at `places` see every process that is in `netns` now: attached
-/// and capturing nothing must be impossible.
-pub fn check_covered(netns: &Netns, places: &AttachPoints, hierarchy: &Hierarchy) -> Result<()> {
-    let cgroup = &places.root;
+/// Fails if a process in `netns` is outside of `attach_points`: a pod must not be attached without
+/// being captured.
+pub fn check_covered(
+    netns: &Netns,
+    attach_points: &AttachPoints,
+    hierarchy: &Hierarchy,
+) -> Result<()> {
+    let cgroup = &attach_points.root;
     if outside(netns, cgroup, hierarchy)?.is_empty() {
         return Ok(());
     }
-    // Others come by for a moment, to look (CNI plugins, another command of ours): they do not
-    // count if they are gone when looked for again.
+    // CNI plugins and other commands of ours enter the namespace for a moment: they do not count if
+    // they have left it at the second look.
     thread::sleep(RECHECK_DELAY);
     let outside = outside(netns, cgroup, hierarchy)?;
     if outside.is_empty() {
@@ -55,17 +59,17 @@ pub fn check_covered(netns: &Netns, places: &AttachPoints, hierarchy: &Hierarchy
         more => format!(" and {more} more"),
     };
     bail!(
-        "the cgroup {} leaves out processes of the network namespace {}, whose connections would \
-         not be captured: {}{more}. Give a cgroup with --cgroup that all of them are below, or \
-         none for the hierarchy's root",
+        "the cgroup {} does not contain all processes of the network namespace {}, so their \
+         connections would not be captured: {}{more}. Set --cgroup to a cgroup that contains all \
+         of them, or omit it to use the hierarchy's root",
         cgroup.path().display(),
         netns.path().display(),
         named.join(", ")
     )
 }
 
-/// Whether no process is in `netns` but this one.
-pub fn are_gone(netns: &Netns) -> Result<bool> {
+/// Whether no process except this one is in `netns`.
+pub fn is_empty(netns: &Netns) -> Result<bool> {
     let wanted = netns.id()?;
     let own = process::id();
     let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;
@@ -73,7 +77,7 @@ pub fn are_gone(netns: &Netns) -> Result<bool> {
     Ok(!others.any(|pid| thread_in(pid, wanted).is_some()))
 }
 
-/// The processes of `netns` that `cgroup` leaves out.
+/// The processes of `netns` outside of `cgroup`.
 fn outside(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
     let mut processes = in_netns(netns, hierarchy)?;
     processes.retain(|process| !cgroup.covers(&process.cgroup));
@@ -91,8 +95,8 @@ fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
         .collect())
 }
 
-/// The process `pid`, if a thread of it is in the network namespace `wanted`. (Threads may be in
-/// others than their leader.) Processes that end meanwhile do not count.
+/// The process `pid`, if one of its threads is in the network namespace `wanted`. (A thread may be in
+/// another than its leader.) Processes that exit in the meantime do not count.
 fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
     let thread = thread_in(pid, wanted)?;
     let cgroup = fs::read_to_string(thread.join("cgroup")).ok()?;
@@ -113,7 +117,7 @@ fn thread_in(pid: u32, wanted: NetnsId) -> Option<PathBuf> {
         .find(|thread| NetnsId::of(&thread.join("ns/net")).is_ok_and(|found| found == wanted))
 }
 
-/// The entries of a folder whose names are numbers.
+/// The entries of a directory whose names are numbers.
 fn numbers_in(dir: &Path) -> io::Result<Vec<u32>> {
     let names = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.file_name()));
     Ok(names

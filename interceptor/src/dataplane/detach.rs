@@ -1,4 +1,4 @@
-//! Detaching a network namespace: what is taken away. `draining` is what comes before.
+//! The second half of a detach: removes what an attach has added. [`draining`] is the first half.
 
 pub(crate) mod draining;
 
@@ -22,23 +22,23 @@ use crate::{
     },
 };
 
-/// What became of a detach.
+/// The result of a detach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detached {
     /// Whether the network namespace was attached.
     pub was_attached: bool,
-    /// Whether routes stay for open connections; the next attach or detach takes them away.
+    /// Whether routes are kept for open connections; the next attach or detach removes them.
     pub keeps_routes: bool,
 }
 
-/// Takes away all that an attach makes. The policy goes first: from then on nothing is captured,
-/// and the rest is not looked at.
+/// Removes everything that an attach has added. The policy is removed first: from then on nothing is
+/// captured, and the rest has no effect.
 pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     let mut was_attached = false;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
         was_attached = policy_of(&maps, netns.cookie())?.is_some();
         remove_policy(&mut maps, netns.cookie())?;
-        unwatch_all(netns, &pins.netns(netns.cookie()))?;
+        unhook_interfaces(netns, &pins.netns(netns.cookie()))?;
         remove_netns(pins, &mut maps, netns.cookie())?;
     }
     let keeps_routes = restore_network(netns)?;
@@ -48,14 +48,14 @@ pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     })
 }
 
-/// Takes away what is kept inside a network namespace, whichever build has attached it: what is kept
-/// outside can be removed without knowing it.
+/// Removes what any build has added inside a network namespace. What exists outside of it can be
+/// removed without opening it.
 pub(crate) fn clear(pins: &Pins, netns: &Netns) -> Result<()> {
-    unwatch_all(netns, &pins.netns(netns.cookie()))?;
+    unhook_interfaces(netns, &pins.netns(netns.cookie()))?;
     restore_network(netns).map(drop)
 }
 
-/// Takes away the addresses, routes, rules and sysctls of ours. Answers whether routes stay.
+/// Removes our addresses, routes and rules and resets our sysctls. Returns whether routes are kept.
 fn restore_network(netns: &Netns) -> Result<bool> {
     netns.run(|| {
         netlink::run(async |handle| {
@@ -69,22 +69,22 @@ fn restore_network(netns: &Netns) -> Result<bool> {
     })
 }
 
-/// Takes our programs away from the interfaces of a network namespace, whose pins are in `folder`.
-fn unwatch_all(netns: &Netns, dir: &Path) -> Result<()> {
+/// Detaches our programs from the interfaces of a network namespace with the pins in `dir`.
+fn unhook_interfaces(netns: &Netns, dir: &Path) -> Result<()> {
     netns.run(|| {
         let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
         interface_hooks::retain(&interfaces, &[], dir)
     })
 }
 
-/// Takes away what is kept outside the network namespace, which may be gone.
+/// Removes what exists outside of the network namespace, which may be deleted already.
 pub(crate) fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
     remove_policy(maps, netns)?;
     pins::remove_tree(&pins.netns(netns))?;
     maps.remove_netns_state(netns)
 }
 
-/// From here on nothing is captured.
+/// From then on nothing is captured.
 fn remove_policy(maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
     let policy = policy_of(maps, netns)?;
     if let Some(Policy { id, .. }) = policy {

@@ -61,7 +61,7 @@ fn is_full(error: &MapError) -> bool {
 /// Removes the entries and the record of a policy that no program can be reading.
 pub(super) fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
     let Ok(record) = Record::load(maps, policy) else {
-        return maps.remove_policy_lists(|other| other == policy);
+        return maps.remove_policy_entries(|other| other == policy);
     };
     maps.remove_ports(&policy::port_keys(policy, &record.settings))?;
     maps.remove_prefixes(&policy::prefix_keys(policy, &record.settings))?;

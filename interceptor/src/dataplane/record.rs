@@ -1,4 +1,4 @@
-//! What an attached network namespace was attached with, kept in a map beside its policy.
+//! The record of an attached network namespace, stored in a map beside its policy.
 
 use std::path::PathBuf;
 
@@ -9,42 +9,42 @@ use serde::{Deserialize, Serialize};
 use super::attach_points::{AttachPoints, CgroupName};
 use crate::{bpf::maps::Maps, netns::route_limits::Limit, settings::Settings};
 
-/// What a policy was made from.
+/// What a policy was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The settings.
     pub settings: Settings,
-    /// The path that the network namespace was named by.
+    /// The path by which the network namespace was attached.
     pub netns: PathBuf,
-    /// The cgroup that it is attached at.
+    /// The cgroup that it is attached to.
     pub cgroup: PathBuf,
-    /// The same cgroup, as the kernel names it.
+    /// The kernel's ID of that cgroup.
     pub cgroup_id: u64,
-    /// The cgroup below it where destinations are looked at first.
+    /// The cgroup below it where destinations are evaluated first.
     #[serde(
         default,
         alias = "first_cgroup",
         skip_serializing_if = "Option::is_none"
     )]
     pub kubepods_cgroup: Option<CgroupName>,
-    /// The pod's own cgroup, where questions for the original destination are answered.
+    /// The pod's own cgroup, where the program that returns original destinations is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_cgroup: Option<CgroupName>,
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
-    /// Whether every verdict is told.
+    /// Whether every verdict is logged.
     #[serde(default, skip_serializing_if = "is_false")]
     pub log: bool,
     /// Digest of the pod's addresses and routes.
     #[serde(default)]
     pub network: u64,
-    /// What its copied routes cannot be relied on for.
+    /// Why its copied routes are incomplete, if they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
 }
 
 impl Record {
-    /// The cgroups that it is attached at.
+    /// The cgroups that it is attached to.
     #[must_use]
     pub fn attach_points(&self) -> AttachPoints<CgroupName> {
         AttachPoints {
@@ -71,7 +71,7 @@ impl Record {
         Ok(())
     }
 
-    /// Takes the record under `policy` away.
+    /// Deletes the record under `policy`.
     pub fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
         for number in 0.. {
             if maps.settings.remove(&key(policy, number)?).is_err() {
@@ -90,7 +90,7 @@ impl Record {
             };
             text.extend_from_slice(&chunk);
         }
-        // JSON has no zero byte; the rest of the last chunk is nothing but.
+        // JSON has no zero byte; the rest of the last chunk is zeros.
         let length = text
             .iter()
             .position(|byte| *byte == 0)
@@ -113,7 +113,7 @@ fn key(policy: PolicyId, number: usize) -> Result<SettingsKey> {
 mod tests {
     use super::*;
 
-    /// Written before `first_cgroup` became `kubepods_cgroup`.
+    /// Written before `first_cgroup` was renamed to `kubepods_cgroup`.
     const OLD_RECORD: &str = r#"{
     "settings": {
         "outbound_port": 15001,

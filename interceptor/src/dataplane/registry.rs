@@ -1,4 +1,4 @@
-//! Which pods are attached, and with what: the read side.
+//! Reads which pods are attached, and with which policy and record.
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
@@ -14,13 +14,13 @@ use crate::{
 /// A network namespace that is attached.
 #[derive(Clone, Debug)]
 pub struct AttachedPod {
-    /// The kernel's name for the network namespace.
+    /// The cookie of the network namespace.
     pub netns: NetnsCookie,
-    /// What it is attached with.
+    /// What its policy was compiled from.
     pub record: Record,
 }
 
-/// What a network namespace is attached with already.
+/// The effective policy of a network namespace, and its record.
 pub(crate) struct Existing {
     pub(crate) policy: Policy,
     pub(crate) record: Record,
@@ -35,22 +35,22 @@ impl Existing {
         Ok(Some(Self { policy, record }))
     }
 
-    /// The policy in force, if it differs from `now` in nothing but its name and the generation of
-    /// the routing tables, which it takes over. (Equal settings make equal lists.)
-    pub(crate) fn refreshed(&self, now: &Policy) -> Option<Policy> {
+    /// The policy with the routing tables' generation of `new`, if the two differ in nothing else but
+    /// their IDs. (Equal settings result in equal entries.)
+    pub(crate) fn refreshed(&self, new: &Policy) -> Option<Policy> {
         let refreshed = Policy {
-            fib: now.fib,
+            fib: new.fib,
             ..self.policy
         };
-        let named_alike = Policy {
+        let with_same_id = Policy {
             id: self.policy.id,
-            ..*now
+            ..*new
         };
-        (refreshed == named_alike).then_some(refreshed)
+        (refreshed == with_same_id).then_some(refreshed)
     }
 
-    /// Whether IPv6 is captured under the same settings, if it is: iptables' rules are written once,
-    /// and stay whatever addresses the pod gets and loses.
+    /// `Some(true)` if IPv6 is captured with the same settings: it stays captured, as iptables' rules
+    /// do, which are written once, whatever addresses the pod has later.
     pub(crate) fn captured_ipv6(&self, settings: &Settings) -> Option<bool> {
         (self.record.ipv6 && self.record.settings == *settings).then_some(true)
     }
@@ -65,8 +65,8 @@ pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
     }
 }
 
-/// Opens an attached network namespace: by the path that it had, if that still leads there, else by
-/// way of a process that is in it.
+/// Opens an attached network namespace: by its recorded path, if that still refers to it, or by a
+/// process in it.
 pub(crate) fn open_attached(
     pins: &Pins,
     maps: &Maps,

@@ -1,4 +1,4 @@
-//! What all pods share, opened once.
+//! The object, maps and programs that all pods share, opened once.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -18,21 +18,21 @@ use crate::{
     cgroup::Cgroup,
 };
 
-/// The object, the maps and the shared programs, and what is known of the cgroups.
+/// The object, the maps and the shared programs, and a cache of links to cgroups.
 pub(crate) struct SharedState {
     pub(crate) object: Object,
     pub(crate) maps: Maps,
     pub(crate) programs: SharedPrograms,
     pub(crate) fib: Fib,
-    /// What tells this build's programs from another's.
+    /// Distinguishes this build's programs from another's.
     build: &'static str,
-    /// Which folders these are pinned in. Another command may have put others in their place.
+    /// The directories in which these are pinned. Another command may have replaced them.
     pinned: [FileId; 2],
-    /// The folders of the links to cgroups that are known to have all of them.
+    /// By cgroup ID: the directory of links to the cgroup, and the hooks that are linked there.
     linked: HashMap<u64, (FileId, Vec<Hook>)>,
 }
 
-/// What tells one folder from another that comes to bear its name.
+/// Distinguishes a directory from a later one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -50,7 +50,7 @@ impl FileId {
 }
 
 impl SharedState {
-    /// What is in `loaded`, if it is still what is pinned; else it is opened, or made.
+    /// Returns what is in `shared` if that is still pinned; otherwise opens or creates it.
     pub(super) fn current<'a>(shared: &'a mut Option<Self>, pins: &Pins) -> Result<&'a mut Self> {
         let kept = shared.take().filter(|shared| shared.is_current(pins));
         let current = match kept {
@@ -66,7 +66,7 @@ impl SharedState {
         Ok(shared)
     }
 
-    /// Opens or makes it, beside what another build may have in force.
+    /// Opens or creates it, beside what another build may have attached.
     pub(crate) fn prepare(pins: &Pins) -> Result<Self> {
         pins.create()?;
         let mut object = Object::new(pins.clone());
@@ -89,14 +89,13 @@ impl SharedState {
         })
     }
 
-    /// Whether nobody has removed it, or put another build's programs in its place.
+    /// Whether no other command has removed it or replaced its programs by another build's.
     pub(super) fn is_current(&self, pins: &Pins) -> bool {
         pinned(pins, self.build).is_ok_and(|now| now == self.pinned)
             && fs::read_dir(pins.programs()).is_ok_and(|builds| builds.count() == 1)
     }
 
-    /// Makes sure that the programs of `hooks` are attached at `cgroup`. Returns whether one was
-    /// missing.
+    /// Attaches those programs of `hooks` to `cgroup` that are not. Returns whether there were any.
     pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<bool> {
         let dir = pins.cgroup(cgroup.id());
         let is_known = |(known, linked): &(FileId, Vec<Hook>)| {
@@ -108,7 +107,7 @@ impl SharedState {
         }
         let programs = self.programs.at_cgroups().iter();
         let wanted: Vec<_> = programs.filter(|(hook, _)| hooks.contains(hook)).collect();
-        // Whoever is in the way of any is named before the first is attached.
+        // Conflicts of all programs are reported before the first one is attached.
         for (hook, _) in &wanted {
             link::check_no_exclusive_programs(*hook, cgroup.path(), cgroup.mount())?;
         }
@@ -123,8 +122,8 @@ impl SharedState {
         Ok(is_new)
     }
 
-    /// Forgets what is known of the cgroups, some of whose links have been taken away.
-    pub(super) fn forget_links(&mut self) {
+    /// Clears the cache, because links to cgroups were removed.
+    pub(super) fn clear_links(&mut self) {
         self.linked.clear();
     }
 }

@@ -1,5 +1,5 @@
-//! Attaching a pod in steps. The machine-wide lock is held for each of them, but not while a large
-//! network is read: a pod with many routes keeps no other waiting.
+//! Attaches a pod in steps. Each holds the machine-wide lock, but the lock is released while a large
+//! network is read: a pod with many routes does not delay others.
 
 use std::{
     mem,
@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{
     Dataplane,
     attach::{AttachSpec, Attached, NetworkSource, Progress},
+    attach_points::CgroupName,
     coverage,
 };
 use crate::{
@@ -20,13 +21,13 @@ use crate::{
     netns::Netns,
 };
 
-/// How often a large network is read because it has changed meanwhile. Attaching a pod anew changes it
-/// twice.
+/// How often a large network is read because it has changed in the meantime. The first attach of a pod
+/// changes it twice.
 const MAX_NETWORK_READS: u32 = 6;
 
 /// Access to the dataplane for one step at a time.
 pub trait DataplaneAccess {
-    /// Has `work` done while nobody else of this process is at it.
+    /// Runs `work` with exclusive access within this process.
     fn access<T>(&mut self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T>;
 }
 
@@ -37,38 +38,38 @@ impl DataplaneAccess for Dataplane {
 }
 
 impl Dataplane {
-    /// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod.
+    /// Attaches a pod. It is captured when this returns; if this fails, nothing has changed for the
+    /// pod.
     pub fn attach(&mut self, wanted: &AttachSpec<'_>) -> Result<Attached> {
         attach(self, wanted).map(|(attached, _)| attached)
     }
 
-    /// Attaches `netns` as it is attached, which follows what has changed of its addresses and
-    /// routes. `None` if it is not attached.
+    /// Attaches `netns` again with the same settings, which updates its addresses and routes. `None`
+    /// if it is not attached.
     pub fn refresh(&mut self, netns: &Netns, hierarchy: &Hierarchy) -> Result<Option<Attached>> {
         refresh(self, netns, hierarchy).map(|(attached, _)| attached)
     }
 
-    /// The same as [`Self::attach`] for one pod of which nothing is known: first makes sure that no
-    /// process of it is left out, and in the end tidies up.
+    /// The same as [`Self::attach`], for a command: checks first that the attach points contain all
+    /// processes of the pod, and sweeps at the end.
     pub fn attach_checked(
         &mut self,
         wanted: &AttachSpec<'_>,
         hierarchy: &Hierarchy,
     ) -> Result<Attached> {
         let step = |dataplane: &mut Self, source| {
-            coverage::check_covered(wanted.netns, wanted.places, hierarchy)?;
-            let established = dataplane.change(wanted, source)?;
-            if matches!(established, Progress::Done(_)) {
+            coverage::check_covered(wanted.netns, wanted.attach_points, hierarchy)?;
+            let progress = dataplane.change(wanted, source)?;
+            if matches!(progress, Progress::Done(_)) {
                 dataplane.sweep_locked()?;
             }
-            Ok(established)
+            Ok(progress)
         };
         in_steps(self, wanted.netns, step).map(|(attached, _)| attached)
     }
 }
 
-/// Attaches a pod. In force when this returns; if it fails, nothing has changed for the pod. Answers
-/// how long it took, without the wait for other commands, too.
+/// See [`Dataplane::attach`]. Also returns how long it took, without the wait for other commands.
 pub fn attach(
     access: &mut impl DataplaneAccess,
     wanted: &AttachSpec<'_>,
@@ -78,8 +79,7 @@ pub fn attach(
     })
 }
 
-/// Attaches `netns` as it is attached, which follows what has changed of its addresses and routes.
-/// `None` if it is not attached. Answers how long it took, too.
+/// See [`Dataplane::refresh`]. Also returns how long it took, without the wait for other commands.
 pub fn refresh(
     access: &mut impl DataplaneAccess,
     netns: &Netns,
@@ -91,11 +91,12 @@ pub fn refresh(
         let Some(existing) = existing.filter(|existing| !existing.policy.is_draining()) else {
             return Ok(Progress::Done(None));
         };
-        let places = existing.record.attach_points();
-        let places = places.try_map(|place| Cgroup::open(hierarchy, Some(&place.path)))?;
+        let recorded = existing.record.attach_points();
+        let open = |cgroup: &CgroupName| Cgroup::open(hierarchy, Some(&cgroup.path));
+        let attach_points = recorded.try_map(open)?;
         let wanted = AttachSpec {
             netns,
-            places: &places,
+            attach_points: &attach_points,
             settings: &existing.record.settings,
             log: existing.policy.flags.contains(PolicyFlags::LOG),
             scan_listeners: false,
@@ -104,45 +105,45 @@ pub fn refresh(
     })
 }
 
-/// Repeats `step` until it is done, and reads the network in between where it is to be read.
+/// Repeats `step` until it is done, and reads the network in between if the step requires that.
 fn in_steps<T>(
     access: &mut impl DataplaneAccess,
     netns: &Netns,
     mut step: impl FnMut(&mut Dataplane, NetworkSource) -> Result<Progress<T>>,
 ) -> Result<(T, Duration)> {
     let mut took = Duration::ZERO;
-    let mut source = NetworkSource::Small;
+    let mut source = NetworkSource::ReadIfSmall;
     let mut left = MAX_NETWORK_READS;
     loop {
-        let now = mem::replace(&mut source, NetworkSource::Small);
-        let established = access.access(|dataplane| {
+        let current = mem::replace(&mut source, NetworkSource::ReadIfSmall);
+        let progress = access.access(|dataplane| {
             let _lock = dataplane.lock()?;
-            let begun = Instant::now();
-            let established = step(dataplane, now);
-            took += begun.elapsed();
-            established
+            let start = Instant::now();
+            let progress = step(dataplane, current);
+            took += start.elapsed();
+            progress
         })?;
-        let unread = match established {
+        let unread = match progress {
             Progress::Unread(unread) => unread,
             Progress::Done(done) => return Ok((done, took)),
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         let network = match netns.run(|| unread.read()) {
             Ok(network) => network,
             Err(error) => {
-                give_up(access, netns);
+                undo(access, netns);
                 return Err(error);
             }
         };
-        took += begun.elapsed();
+        took += start.elapsed();
         left = left.saturating_sub(1);
         let is_last = left == 0;
-        source = NetworkSource::Done { network, is_last };
+        source = NetworkSource::AlreadyRead { network, is_last };
     }
 }
 
-/// Takes away what the steps before have made. The first error is the one that tells.
-fn give_up(access: &mut impl DataplaneAccess, netns: &Netns) {
+/// Undoes the previous steps. Only logs an error, because the caller returns the first one.
+fn undo(access: &mut impl DataplaneAccess, netns: &Netns) {
     let undone = access.access(|dataplane| {
         let _lock = dataplane.lock()?;
         dataplane.undo_change(netns)

@@ -1,4 +1,4 @@
-//! Ends changes: takes away what nothing needs any more.
+//! Completes changes: removes what is no longer needed.
 
 use std::collections::HashSet;
 
@@ -17,22 +17,22 @@ use crate::bpf::{
     pins::{self, Pins},
 };
 
-/// Takes away network namespaces that are gone, links to cgroups that no pod is attached at,
-/// with the last pod everything, and if `unfinished` lists of policies that never came into
-/// force or were not taken away.
+/// Removes the state of deleted network namespaces, links to cgroups that no pod is attached to,
+/// everything if no pod is left, and if `unfinished` the entries of policies that were not committed
+/// or not completely removed.
 pub(super) fn sweep(pins: &Pins, shared: &mut Option<SharedState>, unfinished: bool) -> Result<()> {
     let Some(mut maps) = Maps::open_if_complete(&pins.maps())? else {
         return remove_everything(pins, shared);
     };
-    remove_gone(pins, &mut maps)?;
+    remove_deleted(pins, &mut maps)?;
     let policies = attached(&maps)?;
     if policies.is_empty() {
         return remove_everything(pins, shared);
     }
     maps.divide_among(policies.len())?;
     if unfinished {
-        let in_force: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
-        maps.remove_policy_lists(|policy| !in_force.contains(&policy))?;
+        let effective: HashSet<_> = policies.iter().map(|(_, policy)| *policy).collect();
+        maps.remove_policy_entries(|policy| !effective.contains(&policy))?;
     }
     let records = policies
         .iter()
@@ -40,7 +40,7 @@ pub(super) fn sweep(pins: &Pins, shared: &mut Option<SharedState>, unfinished: b
         .collect::<Result<Vec<_>>>()?;
     remove_unused_links(pins, &records)?;
     if let Some(shared) = shared {
-        shared.forget_links();
+        shared.clear_links();
     }
     pins.finish_change()
 }
@@ -50,7 +50,7 @@ fn remove_everything(pins: &Pins, shared: &mut Option<SharedState>) -> Result<()
     pins.remove_all()
 }
 
-fn remove_gone(pins: &Pins, maps: &mut Maps) -> Result<()> {
+fn remove_deleted(pins: &Pins, maps: &mut Maps) -> Result<()> {
     for cookie in pins.netns_cookies()? {
         let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
         // A draining pod whose detach was killed is detached now.
@@ -66,8 +66,8 @@ fn remove_gone(pins: &Pins, maps: &mut Maps) -> Result<()> {
 fn remove_unused_links(pins: &Pins, records: &[Record]) -> Result<()> {
     let mut used = HashSet::new();
     for record in records {
-        for (place, hooks) in record.attach_points().with_hooks() {
-            used.extend(hooks.iter().map(|hook| (place.id, hook.program)));
+        for (cgroup, hooks) in record.attach_points().with_hooks() {
+            used.extend(hooks.iter().map(|hook| (cgroup.id, hook.program)));
         }
     }
     for id in pins.cgroup_ids()? {

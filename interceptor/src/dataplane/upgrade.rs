@@ -1,28 +1,28 @@
-//! Taking over what another build has pinned: a newer one, an older one, or one that was killed while
-//! it took over from this.
+//! Upgrades what another build has pinned: a newer one, an older one, or one that was killed while it
+//! upgraded from this build.
 //!
-//! What both lay out alike they share ([`crate::bpf::layout`]): stand-ins, listeners, the state of
-//! every connection. Policies that are laid out in another way are compiled anew, from their records,
-//! beside those in force. Then the programs change places, each by one update of a link, in an order
-//! in which every connection meets one that knows it. Only then goes what nothing uses any more.
+//! Maps with the same definition are shared ([`crate::bpf::layout`]): stand-ins, listeners, the state
+//! of every connection. Policies with another layout are compiled again, from their records, beside
+//! the effective ones. Then the programs are replaced, each by one update of a link, in an order in
+//! which every connection meets a program that can handle it. What is no longer used is removed last.
 //!
 //! ```text
-//!  1  maps that are missing            nobody looks at them yet
-//!  2  programs, loaded and pinned      in force nowhere
-//!  3  policies, pod by pod             the other build's are still what counts
-//!  4  sockops                          listeners are noted in this build's maps for the ports there
-//!  5  ports and open listeners         where needed: from here on these maps know all of them
-//!  6  names, answers, sk_lookup, interfaces
-//!  7  connect, sendmsg                 from here on, this build's policies are what counts
+//!  1  missing maps                     no program uses them yet
+//!  2  programs, loaded and pinned      not attached
+//!  3  policies, pod by pod             the other build's are still effective
+//!  4  sockops                          registers listeners in this build's maps, for the ports there
+//!  5  ports and open listeners         if needed: from here on these maps contain all of them
+//!  6  names, replies, sk_lookup, interfaces
+//!  7  connect, sendmsg                 from here on, this build's policies are effective
 //!     interfaces, where the programs there are filters (before Linux 6.6)
-//!  8  the other build's programs and maps are removed, its policies first of those
+//!  8  the other build's programs and maps are removed, of these its policies first
 //! ```
 //!
-//! Killed after any step, the next command of either build does the same: it completes this, or goes
-//! back. Until step 7 all of the other build's policies are there, after it all of this one's.
+//! If this is killed after any step, the next command of either build completes or reverts it by the
+//! same steps. Until step 7 all of the other build's policies exist, after it all of this one's.
 //!
-//! A pod whose network namespace cannot be entered, by its path or by a process in it, stops all of
-//! it before step 4: its traffic, and that of all others, stays with the other build's programs.
+//! If a pod's network namespace cannot be opened by its path or by a process in it, all of this fails
+//! before step 4: the other build's programs continue to handle the traffic of all pods.
 
 use std::{thread, time::Duration};
 
@@ -41,26 +41,26 @@ use crate::{
     netns::Netns,
 };
 
-/// How long a network namespace that is going is waited for.
+/// How often, and at which interval, a network namespace that the kernel is deleting is opened.
 const MAX_OPEN_ATTEMPTS: u32 = 40;
 const OPEN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Takes over from other builds, if there is anything of theirs. Answers whether there was. Called
-/// under the lock, and followed by what ends every change.
-pub(crate) fn take_over(pins: &Pins) -> Result<bool> {
+/// Upgrades from other builds if anything of theirs is pinned, and returns whether it was. Requires the
+/// lock, and is followed by a sweep.
+pub(super) fn run(pins: &Pins) -> Result<bool> {
     let other_builds = OtherBuilds::find(pins)?;
     if other_builds.is_empty() {
         return Ok(false);
     }
-    info!("taking over from another build");
+    info!("upgrading from another build");
     pins.begin_change()?;
     let mut upgrade = Upgrade {
         pins,
         shared: SharedState::prepare(pins)?,
     };
     upgrade.run(&other_builds).context(
-        "cannot take over from another build, whose programs stay in force, or are partly \
-             replaced",
+        "cannot upgrade from another build: its programs stay attached, some may already be \
+         replaced",
     )?;
     Ok(true)
 }
@@ -83,7 +83,7 @@ impl Upgrade<'_> {
         }
         self.shared.programs.replace_listener_programs(self.pins)?;
         if other_builds.has_own(layout::LISTENER_PORTS) {
-            self.note_listeners()?;
+            self.register_listeners()?;
         }
         let SharedState {
             object,
@@ -96,8 +96,8 @@ impl Upgrade<'_> {
         other_builds.remove(self.pins)
     }
 
-    /// Puts this build's programs in the place of filters, which only who is in the network namespace
-    /// can.
+    /// Replaces filters by this build's programs, which is possible only inside of the network
+    /// namespace.
     fn replace_filters(&mut self) -> Result<()> {
         for (cookie, policy) in attached(&self.shared.maps)? {
             let dir = self.pins.netns(cookie);
@@ -112,7 +112,7 @@ impl Upgrade<'_> {
         Ok(())
     }
 
-    /// Makes a pod's policy in this build's maps, unless one that was killed has made it.
+    /// Creates a pod's policy in this build's maps, unless a killed upgrade has created it.
     fn migrate_pod(&mut self, cookie: NetnsCookie, policy: PolicyId) -> Result<()> {
         if policy_of(&self.shared.maps, cookie)?.is_some() {
             return Ok(());
@@ -125,8 +125,8 @@ impl Upgrade<'_> {
             .with_context(|| format!("{}", netns.path().display()))
     }
 
-    /// Opens an attached network namespace; `None` if it is gone. One that is going, which nothing
-    /// leads to any more, is waited for.
+    /// Opens an attached network namespace; `None` if it is deleted. Waits for one that has no path
+    /// and no process, because the kernel is probably deleting it.
     fn open(&self, cookie: NetnsCookie, policy: PolicyId) -> Result<Option<Netns>> {
         let pin = self.pins.netns(cookie).join(hooks::LOOKUP.program);
         let maps = &self.shared.maps;
@@ -141,22 +141,22 @@ impl Upgrade<'_> {
         }
         let record = Record::load(maps, policy)?;
         bail!(
-            "the network namespace with the cookie {cookie}, attached as {}, is not there any more, \
-             and no process is in it: wait until the kernel has let go of it, or detach everything \
-             with `interceptor detach --all`",
+            "the network namespace with the cookie {cookie}, attached as {}, has no path and no \
+             process any more: wait until the kernel has deleted it, or detach all pods with \
+             `interceptor detach --all`",
             record.netns.display()
         )
     }
 
-    /// Notes the listeners of all pods in this build's maps. If a killed upgrade has noted them
-    /// already, they take another slot: one more is known, and none less.
-    fn note_listeners(&mut self) -> Result<()> {
+    /// Registers the listeners of all pods in this build's maps. Those that a killed upgrade has
+    /// registered get a second slot, which does no harm.
+    fn register_listeners(&mut self) -> Result<()> {
         for (cookie, policy) in attached(&self.shared.maps)? {
             let Some(netns) = self.open(cookie, policy)? else {
                 continue;
             };
             let record = Record::load(&self.shared.maps, policy)?;
-            listeners::note_all(&netns, &record.settings, &mut self.shared)?;
+            listeners::register_all(&netns, &record.settings, &mut self.shared)?;
         }
         Ok(())
     }

@@ -45,11 +45,11 @@ pub fn on_host(path: &Path) -> Option<PathBuf> {
     candidates(&path, &own, &hosts).into_iter().find(is_same)
 }
 
-/// The possible paths in the mounts of `hosts`, first those that show most of the file system.
+/// The possible paths in the mounts of `hosts`, first those that show more of the file system.
 fn candidates(path: &Path, own: &str, hosts: &str) -> Vec<PathBuf> {
     let mounts = own.lines().filter_map(Mount::read);
     let above = mounts.filter(|mount| path.starts_with(mount.point));
-    // Of two at one place the later hides the other.
+    // Of two at one mount point, the later hides the other.
     let Some(mount) = above.max_by_key(|mount| mount.point.as_os_str().len()) else {
         return Vec::new();
     };
@@ -60,8 +60,8 @@ fn candidates(path: &Path, own: &str, hosts: &str) -> Vec<PathBuf> {
     let same = hosts.lines().filter_map(Mount::read);
     let mut same: Vec<_> = same.filter(|other| other.device == mount.device).collect();
     same.sort_by_key(|mount| mount.root.as_os_str().len());
-    let place = |mount: Mount<'_>| Some(mount.point.join(file.strip_prefix(mount.root).ok()?));
-    same.into_iter().filter_map(place).collect()
+    let path = |mount: Mount<'_>| Some(mount.point.join(file.strip_prefix(mount.root).ok()?));
+    same.into_iter().filter_map(path).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
         fs::create_dir(&there).unwrap();
         fs::create_dir(&here).unwrap();
         let nothing: Option<&str> = None;
-        let look = || {
+        let in_container = || {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
             mount(
                 nothing,
@@ -116,19 +116,19 @@ mod tests {
             mount(Some(&there), &here, nothing, MsFlags::MS_BIND, nothing).unwrap();
             on_host(&here)
         };
-        let found = thread::scope(|scope| scope.spawn(look).join().unwrap());
+        let found = thread::scope(|scope| scope.spawn(in_container).join().unwrap());
         assert_eq!(found, Some(there.canonicalize().unwrap()));
     }
 
     #[test]
-    fn on_the_host_itself_a_path_stays_what_it_is() {
+    fn a_path_on_the_host_itself_is_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap();
         assert_eq!(
             candidates(Path::new("/etc/cni/net.d"), HOST, HOST),
             [Path::new("/etc/cni/net.d")]
         );
-        // As where process 1 cannot be looked at.
+        // None if process 1 is not visible.
         assert!(on_host(&path).is_none_or(|found| found == path));
         assert_eq!(on_host(Path::new("/nowhere")), None);
     }

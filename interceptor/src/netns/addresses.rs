@@ -94,14 +94,14 @@ const PROTOCOL: AddressProtocol = AddressProtocol::Other(153);
 const MAX_POLLS: u32 = 5_000;
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Adds `::6/128` to `lo`, as istio-iptables does: Envoy's inbound passthrough binds it. It may be
-/// there already.
+/// Adds `::6/128` to `lo`, unless it exists, as istio-iptables does: Envoy's inbound passthrough binds
+/// to it.
 pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     let ours = IpAddr::from(Address::PASSTHROUGH_V6);
     let mut request = netlink.address().add(LOOPBACK_INDEX, ours, 128);
     let attributes = &mut request.message_mut().attributes;
     attributes.push(AddressAttribute::Protocol(PROTOCOL));
-    // Usable at once: the route lookups that follow depend on it.
+    // Usable at once: the route lookups that follow require it.
     attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     match request.execute().await {
         Err(error) if errno(&error) == Some(Errno::EEXIST as i32) => Ok(()),
@@ -112,10 +112,10 @@ pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
 
 /// Waits until an address that was added is local. The kernel adds the route of an IPv6 address from
 /// a work queue (`addrconf_dad_work`): one that is added after the route lookups would make their
-/// results look outdated for good.
+/// results outdated permanently.
 async fn wait_for_route(address: IpAddr) -> Result<()> {
     for _ in 0..MAX_POLLS {
-        // A route through `lo` alone is no sign: the address's prefix has one already.
+        // A route through `lo` does not prove it: the address's prefix has one already.
         if tables::is_local(address)? {
             return Ok(());
         }

@@ -41,13 +41,13 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// The longest delay after failures.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// How long to wait between attempts to watch.
+/// The delay between attempts to watch.
 #[derive(Debug, Default)]
-pub struct Pause {
+pub struct WatchBackoff {
     last: Duration,
 }
 
-impl Pause {
+impl WatchBackoff {
     /// The next delay, after a subscription that has lasted this long.
     pub fn after(&mut self, lasted: Duration) -> Duration {
         self.last = if lasted > MAX_RETRY_DELAY {
@@ -63,12 +63,12 @@ impl Pause {
 /// Watches a network namespace.
 pub struct Changes {
     messages: BoxStream<'static, ()>,
-    // The connection ends with its last handle.
+    // The connection closes with its last handle.
     _handle: Handle,
 }
 
 impl Changes {
-    /// Begins to watch: what changes from now on is not missed. Must be called in a runtime.
+    /// Starts to watch: no change from now on is missed. Must be called in a runtime.
     pub fn watch(netns: &Netns) -> Result<Self> {
         let runtime = runtime::Handle::current();
         let (connection, handle, messages) = netns.run(|| {
@@ -83,22 +83,26 @@ impl Changes {
         })
     }
 
-    /// Waits until something has changed and it is quiet again, for a moment; and longer where following
-    /// the last change took long.
+    /// Waits for a change, then until no more follow for a moment. Waits longer if applying the last
+    /// change took long.
     pub async fn next(&mut self, took: Duration) -> Result<()> {
         wait(&mut self.messages, took).await
     }
 }
 
 async fn wait(messages: &mut BoxStream<'static, ()>, took: Duration) -> Result<()> {
-    let rested = time::Instant::now() + (took * DELAY_FACTOR).min(MAX_DELAY);
+    let earliest = time::Instant::now() + (took * DELAY_FACTOR).min(MAX_DELAY);
     message(messages).await?;
-    let last = (time::Instant::now() + MAX_DEBOUNCE).max(rested);
+    let latest = (time::Instant::now() + MAX_DEBOUNCE).max(earliest);
     loop {
         let now = time::Instant::now();
         // Keep reading while waiting: the socket's buffer is bounded.
-        let quiet = (now + DEBOUNCE).max(rested);
-        if now >= last || time::timeout_at(quiet, message(messages)).await.is_err() {
+        let debounced = (now + DEBOUNCE).max(earliest);
+        if now >= latest
+            || time::timeout_at(debounced, message(messages))
+                .await
+                .is_err()
+        {
             return Ok(());
         }
     }
@@ -115,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// What changes every few milliseconds.
+    /// A change every few milliseconds.
     fn flapping() -> BoxStream<'static, ()> {
         stream::unfold((), |()| async {
             time::sleep(DEBOUNCE / 4).await;
@@ -125,33 +129,33 @@ mod tests {
     }
 
     async fn waited(took: Duration) -> Duration {
-        let begun = time::Instant::now();
+        let start = time::Instant::now();
         wait(&mut flapping(), took).await.unwrap();
-        begun.elapsed()
+        start.elapsed()
     }
 
     #[tokio::test]
-    async fn what_takes_long_to_follow_is_followed_more_seldom() {
+    async fn changes_that_take_long_to_apply_are_delayed() {
         let took = Duration::from_millis(80);
         assert!(waited(took).await >= DELAY_FACTOR * took);
     }
 
     #[tokio::test]
-    async fn a_change_that_is_followed_at_once_waits_for_quiet_only() {
-        let begun = time::Instant::now();
+    async fn a_change_that_applies_at_once_is_only_debounced() {
+        let start = time::Instant::now();
         let mut one = stream::iter([()]).chain(stream::pending()).boxed();
         wait(&mut one, Duration::ZERO).await.unwrap();
-        assert!(begun.elapsed() < MAX_DEBOUNCE);
+        assert!(start.elapsed() < MAX_DEBOUNCE);
     }
 
     #[test]
-    fn what_cannot_be_watched_is_tried_more_and_more_seldom() {
-        let mut pause = Pause::default();
-        assert_eq!(pause.after(Duration::ZERO), MIN_RETRY_DELAY);
-        assert_eq!(pause.after(Duration::ZERO), 2 * MIN_RETRY_DELAY);
-        let last = (0..100).map(|_| pause.after(Duration::ZERO)).last();
+    fn failures_to_watch_are_retried_with_backoff() {
+        let mut backoff = WatchBackoff::default();
+        assert_eq!(backoff.after(Duration::ZERO), MIN_RETRY_DELAY);
+        assert_eq!(backoff.after(Duration::ZERO), 2 * MIN_RETRY_DELAY);
+        let last = (0..100).map(|_| backoff.after(Duration::ZERO)).last();
         assert_eq!(last, Some(MAX_RETRY_DELAY));
-        assert_eq!(pause.after(2 * MAX_RETRY_DELAY), Duration::ZERO);
-        assert_eq!(pause.after(Duration::ZERO), MIN_RETRY_DELAY);
+        assert_eq!(backoff.after(2 * MAX_RETRY_DELAY), Duration::ZERO);
+        assert_eq!(backoff.after(Duration::ZERO), MIN_RETRY_DELAY);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     netlink::{self, errno},
 };
 
-/// The handle that the kernel gives it.
+/// The qdisc's handle, which the kernel sets.
 const HANDLE: u32 = 0xffff_0000;
 
 /// Removes the qdisc from an interface of the calling thread's network namespace, unless another program
@@ -35,20 +35,19 @@ pub fn remove(interface: &PodInterface) -> Result<()> {
     })
 }
 
-/// Whether an interface of the calling thread's network namespace has a filter at this place in both
-/// directions.
+/// Whether an interface of the calling thread's network namespace has this filter in both directions.
 pub fn has_filters(interface: &PodInterface, priority: u16, filter: u32) -> Result<bool> {
     let filters = netlink::run(async |handle| filters(&handle, interface).await)?;
-    let is_there = |message: &TcMessage| {
-        // The priority is above the protocol.
+    let is_wanted = |message: &TcMessage| {
+        // The priority is in the upper half, the protocol in the lower.
         message.header.handle == filter.into() && message.header.info >> 16 == u32::from(priority)
     };
     Ok(filters
         .iter()
-        .all(|direction| direction.iter().any(is_there)))
+        .all(|direction| direction.iter().any(is_wanted)))
 }
 
-/// The filters of what comes in and of what leaves.
+/// The ingress and the egress filters.
 async fn filters(handle: &Handle, interface: &PodInterface) -> Result<[Vec<TcMessage>; 2]> {
     let index = i32::try_from(interface.index)?;
     let list = async |request: TrafficFilterGetRequest| {

@@ -19,10 +19,10 @@ pub struct PodInterface {
     pub name: String,
     /// Whether it is a port of another interface, such as a bridge, which receives its packets.
     pub is_port: bool,
-    /// Whether it is up: nothing comes in by one that is not, such as the tunnels that every network
-    /// namespace gets with a kernel module (`tunl0`, `sit0`).
+    /// Whether it is up: one that is not receives nothing, such as the tunnels that a kernel module
+    /// creates in every network namespace (`tunl0`, `sit0`).
     pub is_up: bool,
-    /// Whether what comes in by it for others is forwarded, if there is another to forward to.
+    /// Whether packets that it receives for others are forwarded, if there is another interface.
     pub forwards: bool,
 }
 
@@ -31,7 +31,7 @@ impl PodInterface {
         self.index == LOOPBACK_INDEX
     }
 
-    /// Whether any of `patterns` is its name.
+    /// Whether any of `patterns` matches its name.
     #[must_use]
     pub fn is_in(&self, patterns: &[InterfacePattern]) -> bool {
         patterns.iter().any(|pattern| pattern.matches(&self.name))
@@ -48,7 +48,7 @@ pub async fn list(netlink: &Handle) -> Result<Vec<PodInterface>> {
         .await
         .context("cannot list the interfaces")?;
     let mut interfaces: Vec<_> = messages.iter().filter_map(interface).collect();
-    note_forwarding(&mut interfaces);
+    read_forwarding(&mut interfaces);
     Ok(interfaces)
 }
 
@@ -76,9 +76,9 @@ fn interface(message: &LinkMessage) -> Option<PodInterface> {
 /// Sets `forwards` for each interface of the calling thread's network namespace: IPv4 checks the
 /// incoming interface (`IN_DEV_FORWARD`), IPv6 the setting for all, and since 6.17 also the interface's.
 ///
-/// Skipped for pods with one interface, as most: the kernel looks for these files among those of
+/// Skipped for pods with one interface, as most have: the kernel searches for these files among those of
 /// the same name in all network namespaces (`proc_sys_compare`).
-fn note_forwarding(interfaces: &mut [PodInterface]) {
+fn read_forwarding(interfaces: &mut [PodInterface]) {
     let is_up = |interface: &&mut PodInterface| interface.is_up && !interface.is_loopback();
     let up: Vec<_> = interfaces.iter_mut().filter(is_up).collect();
     if up.len() < 2 {
@@ -93,14 +93,14 @@ fn note_forwarding(interfaces: &mut [PodInterface]) {
     }
 }
 
-/// One that cannot be read is not there: a kernel without IPv6, or an older one.
+/// `false` if the sysctl does not exist: the kernel has no IPv6, or is older.
 fn is_on(sysctl: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/{sysctl}")).is_ok_and(|value| value.trim() != "0")
 }
 
-/// The interfaces by which connections may come in that no socket of the pod would meet, and that
-/// the rules of `settings` look at: those of `-k`, and where inbound connections are captured all
-/// interfaces that are up of a pod that forwards from one to another.
+/// The interfaces that may receive connections which the pod forwards, and to which the rules of
+/// `settings` apply: those of `-k`, and, if inbound connections are captured, all interfaces that are
+/// up of a pod that forwards from one to another.
 #[must_use]
 pub fn watched(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInterface> {
     let candidates = interfaces

@@ -1,6 +1,6 @@
 //! Netfilter rules in a network namespace, created by iptables-legacy, iptables-nft or nft: whether
-//! istio-init or istio-cni created some, known by the names of their chains; and other rules that act
-//! on other packets than they would beside Istio's rules.
+//! istio-init or istio-cni created some, which is detected by the names of their chains; and rules of
+//! other programs that have another effect than beside Istio's rules.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -15,7 +15,7 @@ const ISTIO_IPTABLES: &[u8] = b"ISTIO_";
 const ISTIO_NFTABLES: &[u8] = b"istio-";
 
 /// Whether the calling thread's network namespace has Istio's rules.
-pub fn are_here() -> Result<bool> {
+pub fn are_present() -> Result<bool> {
     let by_nft = nft::has_chains().context("cannot list the chains of nf_tables")?;
     Ok(by_nft || legacy::has_chains().context("cannot read the rules of ip_tables")?)
 }
@@ -26,7 +26,7 @@ struct Chain {
     family: &'static str,
     table: String,
     name: String,
-    matters: Matters,
+    effect: Effect,
 }
 
 impl fmt::Display for Chain {
@@ -35,27 +35,27 @@ impl fmt::Display for Chain {
     }
 }
 
-/// Why a chain matters.
+/// The effect of a chain on captured connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Matters {
+enum Effect {
     /// The chain's policy is drop.
     Drops,
     /// The chain rewrites outgoing packets.
     Rewrites,
 }
 
-/// Warnings about rules in the calling thread's network namespace that act differently than beside
-/// Istio's rules.
+/// Warnings about rules of other programs in the calling thread's network namespace that have another
+/// effect than beside Istio's rules.
 pub fn others() -> Result<Vec<String>> {
     let mut chains = BTreeSet::new();
-    nft::chains_that_matter(&mut chains).context("cannot list the chains of nf_tables")?;
-    legacy::chains_that_matter(&mut chains).context("cannot read the rules of ip_tables")?;
-    let named = |matters| {
-        let chains = chains.iter().filter(|chain| chain.matters == matters);
+    nft::add_chains(&mut chains).context("cannot list the chains of nf_tables")?;
+    legacy::add_chains(&mut chains).context("cannot read the rules of ip_tables")?;
+    let named = |effect| {
+        let chains = chains.iter().filter(|chain| chain.effect == effect);
         let names: Vec<_> = chains.map(ToString::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let drops = named(Matters::Drops).map(|chains| {
+    let drops = named(Effect::Drops).map(|chains| {
         format!(
             "packets that no rule accepts are dropped (policy drop of {chains}): rules there see the \
              app's port instead of the proxy's inbound port, and a stand-in (127.128.0.0/9, \
@@ -63,7 +63,7 @@ pub fn others() -> Result<Vec<String>> {
              connections hang"
         )
     });
-    let rewrites = named(Matters::Rewrites).map(|chains| {
+    let rewrites = named(Effect::Rewrites).map(|chains| {
         format!(
             "nat rules ({chains}) do not apply to outbound connections that are captured: exclude \
              their destinations (-x, -o), or remove them"

@@ -1,8 +1,8 @@
 //! The TCP ports with a listening socket in a network namespace.
 //!
-//! Only `NETLINK_SOCK_DIAG` (`sock_diag(7)`) can list listening sockets alone. `/proc/net/tcp` and
-//! `iter/tcp` also walk the machine's table of connections, which takes milliseconds even if it is
-//! empty.
+//! Only `NETLINK_SOCK_DIAG` (`sock_diag(7)`) can list only listening sockets. `/proc/net/tcp` and
+//! `iter/tcp` also iterate over the machine's table of connections, which takes milliseconds even if
+//! it is empty.
 
 use anyhow::{Context as _, Result};
 use netlink_packet_sock_diag::inet::StateFlags;

@@ -1,15 +1,15 @@
-//! The routes that make localhost reachable by way of every interface of the pod.
+//! The routes that make localhost reachable through every interface of the pod.
 //!
-//! A captured DNS query goes to the agent at 127.0.0.1 or `::1`. It may name an interface
+//! A captured DNS query goes to the proxy's DNS server at 127.0.0.1 or `::1`. It may name an interface
 //! (`IP_UNICAST_IF`, `IPV6_UNICAST_IF`, an index in `IP_PKTINFO` or `IPV6_PKTINFO`), as every query of
-//! systemd-resolved does. The kernel then considers the routes by that interface only
-//! (`fib_lookup_good_nhc`, `rt6_score_route`). Localhost's own route is by `lo`, so the query would
+//! systemd-resolved does. The kernel then considers only the routes through that interface
+//! (`fib_lookup_good_nhc`, `rt6_score_route`). Localhost's own route is through `lo`, so the query would
 //! leave the pod by the default route. (iptables' REDIRECT looks the route up again, without the
-//! interface.) A local route by way of the interface delivers the query to the pod itself.
+//! interface.) A local route through the interface delivers the query to the pod itself.
 //!
-//! No packet from outside gets by such a route: the kernel drops what comes from a link to or from
-//! localhost before it looks for a route (`ip_route_input_slow`, unless `route_localnet` is on, and
-//! `ip6_rcv_core`). Other look-ups find the routes of `lo` first: their metric is 0.
+//! No packet from outside uses such a route: the kernel drops packets that a link receives to or from
+//! localhost before it looks up a route (`ip_route_input_slow`, unless `route_localnet` is on, and
+//! `ip6_rcv_core`). Other lookups find the routes of `lo` first: their metric is 0.
 
 use std::{
     collections::BTreeSet,
@@ -34,21 +34,21 @@ use crate::settings::{DnsCapture, Settings};
 /// Marks our routes (`ip route show table local proto 152`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(152);
 
-/// The number of interfaces that get routes, the first in the kernel's order. A captured query that
-/// names another one is refused.
-const INTERFACES: usize = 64;
+/// The maximum number of interfaces that get routes, the first in the kernel's order. A captured query
+/// that names another one is refused.
+const MAX_INTERFACES: usize = 64;
 
 const LOCALHOST: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
 
-/// The localhost addresses that are local by way of an interface, with that interface's index.
+/// The localhost addresses that are local through an interface, with that interface's index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalhostRoutes(BTreeSet<(u32, IpAddr)>);
 
 impl LocalhostRoutes {
-    /// Whether `localhost` is local by way of `interface`.
+    /// Whether `localhost` is local through `interface`.
     #[must_use]
     pub fn contains(&self, interface: u32, localhost: IpAddr) -> bool {
         self.0.contains(&(interface, localhost))
@@ -98,7 +98,7 @@ pub fn needed(settings: &Settings, ipv6: bool) -> &'static [IpAddr] {
     }
 }
 
-/// Adds the routes to the `needed` addresses that are missing by way of the `interfaces` that are up.
+/// Adds the missing routes to the `needed` addresses through those of `interfaces` that are up.
 pub async fn install(
     netlink: &Handle,
     interfaces: &[PodInterface],
@@ -108,7 +108,7 @@ pub async fn install(
     let up = interfaces
         .iter()
         .filter(|interface| interface.is_up && interface.index != LOOPBACK_INDEX);
-    for interface in up.take(INTERFACES) {
+    for interface in up.take(MAX_INTERFACES) {
         for localhost in needed {
             if !installed.contains(interface.index, *localhost) {
                 add(netlink, *localhost, interface).await?;
@@ -125,7 +125,7 @@ async fn add(netlink: &Handle, localhost: IpAddr, interface: &PodInterface) -> R
         Err(error) if is_without_family(&error) => Ok(()),
         result => result.with_context(|| {
             let name = &interface.name;
-            format!("cannot add a local route to {localhost} by way of {name}")
+            format!("cannot add a local route to {localhost} through the interface {name}")
         }),
     }
 }
@@ -168,13 +168,13 @@ pub async fn retire(netlink: &Handle, needed: &[IpAddr]) -> Result<bool> {
     };
     let mut routes = tables::routes_of(PROTOCOL)?;
     routes.retain(|route| !is_needed(route));
-    let any = !routes.is_empty();
+    let has_removed = !routes.is_empty();
     for route in routes {
         let request = netlink.route().del(route);
         request
             .execute()
             .await
-            .context("cannot remove a local route to localhost by way of an interface")?;
+            .context("cannot delete a local route to localhost through an interface")?;
     }
-    Ok(any)
+    Ok(has_removed)
 }

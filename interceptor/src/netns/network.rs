@@ -10,13 +10,13 @@ use super::{
     localhost_routes::{self, LocalhostRoutes},
     netlink,
     route_limits::Limit,
-    routes::{self, Answer, CopiedRoutes},
+    routes::{self, CopiedRoute, CopiedRoutes},
     tables,
 };
 use crate::digest;
 
-/// The most routes of a family, and interfaces, that are read under the lock: reading them takes a few
-/// milliseconds.
+/// The maximum number of routes of a family, and of interfaces, that are read under the lock: reading
+/// them takes a few milliseconds.
 const MAX_UNDER_LOCK: usize = 256;
 
 /// Whether the calling thread's network namespace is small enough to be read under the lock.
@@ -27,9 +27,9 @@ pub fn is_small() -> Result<bool> {
 /// A network that is read without the lock, because reading it takes long.
 #[derive(Clone, Copy, Debug)]
 pub struct Unread {
-    /// Whether the pod's IPv6 is captured, if that is settled.
+    /// Whether the pod's IPv6 is captured, if that is decided already.
     pub ipv6: Option<bool>,
-    /// Otherwise: whether any IPv6 address makes the pod an IPv6 one.
+    /// Otherwise: whether any IPv6 address decides, not only the first address.
     pub dual_stack: bool,
     /// The state of the network namespace before.
     pub state: NetnsState,
@@ -39,8 +39,8 @@ impl Unread {
     /// Reads the calling thread's network namespace.
     pub fn read(self) -> Result<PodNetwork> {
         netlink::run(async |handle| {
-            let ipv6 = if let Some(settled) = self.ipv6 {
-                settled
+            let ipv6 = if let Some(decided) = self.ipv6 {
+                decided
             } else {
                 let addresses = addresses::list(&handle).await?;
                 addresses::captures_ipv6(&addresses, self.dual_stack)?
@@ -59,13 +59,13 @@ pub struct PodNetwork {
     pub interfaces: Vec<PodInterface>,
     /// The pod's addresses.
     pub addresses: Vec<PodAddress>,
-    /// The pod's routing.
-    pub routes: Vec<Answer>,
+    /// The pod's routes.
+    pub routes: Vec<CopiedRoute>,
     /// Why the copied routes are incomplete, if they are.
     pub limits: Vec<Limit>,
     /// The state of the network namespace before the routes were read.
     pub state: NetnsState,
-    /// The interfaces by way of which localhost is local too.
+    /// The interfaces through which localhost is local too.
     pub localhost: LocalhostRoutes,
 }
 
@@ -75,20 +75,20 @@ impl PodNetwork {
     pub async fn read(netlink: &Handle, ipv6: bool, state: NetnsState) -> Result<Self> {
         let interfaces = interfaces::list(netlink).await?;
         let addresses = addresses::list(netlink).await?;
-        let CopiedRoutes { answers, limits } = routes::copy(netlink, &addresses, ipv6).await?;
+        let CopiedRoutes { routes, limits } = routes::copy(netlink, &addresses, ipv6).await?;
         Ok(Self {
             ipv6,
             interfaces,
             addresses,
-            routes: answers,
+            routes,
             limits,
             state,
             localhost: localhost_routes::read()?,
         })
     }
 
-    /// The state of the routing tables that lets the programs check whether the routes are still what
-    /// they were: none for a family whose routes cannot be relied on, which refuse nothing then.
+    /// The state of the routing tables, by which the programs check whether the routes are unchanged.
+    /// None for a family with incomplete routes, which therefore refuse no connection.
     #[must_use]
     pub fn fib(&self) -> FibGeneration {
         let is_limited = |ipv6| self.limits.iter().any(|limit| limit.ipv6 == ipv6);
@@ -102,7 +102,7 @@ impl PodNetwork {
         fib
     }
 
-    /// A digest of the interfaces, addresses and routes, whatever their tables' generation.
+    /// A digest of the interfaces, addresses and routes, without the generation of the routing tables.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let text = format!(

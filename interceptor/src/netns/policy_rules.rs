@@ -1,4 +1,4 @@
-//! Routing rules (`ip rule`), and what they select by.
+//! Routing rules (`ip rule`) and their selectors.
 
 use ipnet::IpNet;
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
@@ -18,8 +18,8 @@ pub(super) fn destination(rule: &RuleMessage) -> Option<IpNet> {
     IpNet::new(destination, rule.header.dst_len).ok()
 }
 
-/// Why the route of a socket depends on more than the destination, if it does because of `rule`. Ours
-/// concern what is marked by the proxy, or on its behalf, and nothing else.
+/// Why the route of a socket depends on more than the destination, if `rule` makes it so. Our own rules
+/// apply only to packets with the proxy's mark.
 pub(super) fn selects_more(rule: &RuleMessage) -> Option<Cause> {
     if tproxy::is_ours(rule) {
         return None;
@@ -42,8 +42,8 @@ pub(super) fn selects_more(rule: &RuleMessage) -> Option<Cause> {
     })
 }
 
-/// What an attribute selects by, in the words of `ip rule`. Those that are not known select by
-/// something: a newer kernel's.
+/// The selector that an attribute sets, by its name in `ip rule`. An unknown attribute, of a newer
+/// kernel, counts as a selector.
 fn selector(attribute: &RuleAttribute) -> Option<String> {
     let name = match attribute {
         RuleAttribute::Source(_) => "from",
@@ -55,8 +55,8 @@ fn selector(attribute: &RuleAttribute) -> Option<String> {
         RuleAttribute::IpProtocol(_) => "ipproto",
         RuleAttribute::SourcePortRange(_) => "sport",
         RuleAttribute::DestinationPortRange(_) => "dport",
-        // What they do, not what they select by; and `iif`: to a rule every socket's packets come by
-        // `lo` (`ip_route_output_key_hash_rcu`, `ip6_route_output_flags`).
+        // Actions, not selectors; and `iif`: for rules, the packets of every socket enter through `lo`
+        // (`ip_route_output_key_hash_rcu`, `ip6_route_output_flags`).
         RuleAttribute::L3MDev(false)
         | RuleAttribute::Destination(_)
         | RuleAttribute::Iifname(_)
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_by_destination_selects_by_nothing_else() {
+    fn a_destination_is_no_other_selector() {
         let to = RuleAttribute::Destination(IpAddr::from([10, 5, 0, 0]));
         let by_lo = RuleAttribute::Iifname("lo".to_owned());
         let table = RuleAttribute::Table(100);

@@ -1,6 +1,6 @@
 //! A blocking netlink socket (`netlink(7)`) for what `rtnetlink` cannot do: requests of other
 //! families, and dumps that stop early. `rtnetlink` decodes every message of a dump, and a pod can
-//! create as many routes as it likes.
+//! create any number of routes.
 
 use std::{io, ops::ControlFlow};
 
@@ -96,7 +96,7 @@ fn request(flags: u16, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Reads one datagram. Breaks at the end of the response, or where `each` breaks.
+/// Reads one datagram. Breaks at the end of the response, or if `each` breaks.
 fn read(
     mut messages: &[u8],
     each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,

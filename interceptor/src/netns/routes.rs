@@ -6,7 +6,7 @@
 //! starts or ends. So one address of each piece is looked up (`ip route get`), and the results make a
 //! longest-prefix map.
 //!
-//! So the kernel itself decides everything that a copy of the tables would have to imitate: `src`
+//! Therefore the kernel itself decides everything that a copy of the tables would have to imitate: `src`
 //! hints, the choice of an IPv6 source address, unreachable routes, rules. Only the hash that selects
 //! among multipath routes is not copied.
 //!
@@ -15,7 +15,10 @@
 //! only: `xdp_func_proto`, `tc_cls_act_func_proto`). Such a copy, and one that would be too large, is
 //! used with a [`Limit`]: it refuses no connection.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -37,25 +40,35 @@ use super::{
     tables::{self, ip_address},
 };
 
-/// The route of one piece. Its `Debug` text is part of the digest in records: a rename here makes the
-/// networks of pods that an older build attached look changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+/// The route of one piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CopiedRoute {
     /// The start of the piece; a longer prefix inside it has its own entry.
     pub prefix: IpNet,
     /// The result of the lookup.
-    pub way: RouteLookup,
+    pub lookup: RouteLookup,
 }
 
-/// The result of a route lookup for a destination.
+/// The text is part of the digest in records: with another one, the networks of pods that an older build
+/// attached would look changed.
+impl fmt::Debug for CopiedRoute {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = formatter.debug_struct("Answer");
+        text.field("prefix", &self.prefix)
+            .field("way", &self.lookup)
+            .finish()
+    }
+}
+
+/// The result of a route lookup for a destination. Its `Debug` text is part of the digest, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteLookup {
-    /// Out through `lo`: the destination is the pod's own.
+    /// Through `lo`: the destination is the pod's own.
     Loopback {
         /// The source address that an unbound socket gets.
         source: Option<IpAddr>,
     },
-    /// Out through another interface.
+    /// Through another interface.
     Out {
         /// The source address that an unbound socket gets.
         source: Option<IpAddr>,
@@ -64,7 +77,7 @@ pub enum RouteLookup {
         /// The index of that interface.
         interface: u32,
     },
-    /// Nowhere: `connect` fails with this errno.
+    /// No route: `connect` fails with this errno.
     Nowhere(Errno),
 }
 
@@ -93,7 +106,7 @@ impl RouteLookup {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopiedRoutes {
     /// The route of each piece.
-    pub answers: Vec<Answer>,
+    pub routes: Vec<CopiedRoute>,
     /// Why the copy is incomplete, if it is.
     pub limits: Vec<Limit>,
 }
@@ -109,22 +122,22 @@ pub async fn copy(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Res
             cause,
         }));
         copied
-            .answers
+            .routes
             .extend(look_up_all(netlink, &boundaries).await?);
     }
     Ok(copied)
 }
 
 /// Looks up one address of each piece.
-async fn look_up_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<Answer>> {
+async fn look_up_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<CopiedRoute>> {
     let lookups = boundaries.iter().enumerate().filter_map(|(index, prefix)| {
         let destination = representative(*prefix, &boundaries[index + 1..])?;
         Some((*prefix, destination))
     });
     stream::iter(lookups)
         .map(async |(prefix, destination)| {
-            let way = look_up(netlink, destination).await?;
-            Ok(Answer { prefix, way })
+            let lookup = look_up(netlink, destination).await?;
+            Ok(CopiedRoute { prefix, lookup })
         })
         .buffered(MAX_CONCURRENT_LOOKUPS)
         .try_collect()
@@ -132,7 +145,7 @@ async fn look_up_all(netlink: &Handle, boundaries: &[IpNet]) -> Result<Vec<Answe
 }
 
 /// The boundaries of one family, and what limits the copy. If there are too many pieces, only the
-/// kernel's own boundaries: their source addresses serve any destination.
+/// kernel's own boundaries: the source addresses of their routes are valid for any destination.
 fn boundaries(
     version: &IpVersion,
     addresses: &[PodAddress],
@@ -163,7 +176,7 @@ fn boundaries(
     Ok((all, rules.items.iter().find_map(policy_rules::selects_more)))
 }
 
-/// The socket's buffer holds some hundreds of responses.
+/// The socket's buffer holds several hundred responses.
 const MAX_CONCURRENT_LOOKUPS: usize = 32;
 
 /// Puts prefixes into the order in which each comes right before those inside it.
@@ -176,8 +189,7 @@ fn sorted(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
     prefixes
 }
 
-/// An address of `prefix` that lies in none of the prefixes inside it, which come right behind it
-/// in `rest`.
+/// An address of `prefix` that is in none of its inner prefixes, which follow it in `rest`.
 fn representative(prefix: IpNet, rest: &[IpNet]) -> Option<IpAddr> {
     let mut candidate = prefix.network();
     for inner in rest.iter().take_while(|inner| prefix.contains(*inner)) {
@@ -234,8 +246,9 @@ fn fixed_boundaries() -> Vec<IpNet> {
     .collect()
 }
 
-/// Where the choice among the pod's own IPv6 addresses may change: rule 8 of RFC 6724 prefers the
-/// one that shares the most leading bits with the destination, so wherever two of them part.
+/// The prefixes at which the choice among the pod's own IPv6 addresses may change: rule 8 of RFC 6724
+/// prefers the address that shares most leading bits with the destination, so wherever two of them
+/// differ.
 fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
     let mut v6: Vec<_> = addresses
         .iter()
@@ -245,7 +258,7 @@ fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
         })
         .collect();
     let mut boundaries: Vec<IpNet> = addresses.iter().map(|a| IpNet::from(a.addr())).collect();
-    // Wherever two of them part, two neighbours in their order part too.
+    // Wherever two of them differ, two neighbours in their order differ too.
     v6.sort_unstable();
     for pair in v6.windows(2) {
         let shared = (pair[0].to_bits() ^ pair[1].to_bits()).leading_zeros();
@@ -357,6 +370,23 @@ fn lookup_of(route: &RouteMessage) -> RouteLookup {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_debug_text_for_the_digest_has_not_changed() {
+        let route = CopiedRoute {
+            prefix: "10.0.0.0/8".parse().unwrap(),
+            lookup: RouteLookup::Out {
+                source: Some([10, 1, 0, 2].into()),
+                loopback_error: Some(Errno::EINVAL),
+                interface: 2,
+            },
+        };
+        assert_eq!(
+            format!("{route:?}"),
+            "Answer { prefix: 10.0.0.0/8, way: Out { source: Some(10.1.0.2), loopback_error: \
+             Some(EINVAL), interface: 2 } }"
+        );
+    }
+
     fn prefixes(texts: &[&str]) -> Vec<IpNet> {
         sorted(texts.iter().map(|text| text.parse().unwrap()).collect())
     }
@@ -391,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_families_do_not_contain_one_another() {
+    fn the_families_do_not_contain_each_other() {
         assert_eq!(
             representative_of_first(&["0.0.0.0/0", "::/0"]).as_deref(),
             Some("0.0.0.0")
@@ -399,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ipv6_addresses_make_boundaries_where_they_part() {
+    fn two_ipv6_addresses_make_boundaries_where_they_differ() {
         let addresses = ["fd00:1::2/64", "fd00:3::2/64"].map(|text| text.parse().unwrap());
         let boundaries = sorted(address_boundaries(&addresses));
         let expected = prefixes(&["fd00:1::2/128", "fd00:3::2/128", "fd00::/31", "fd00:2::/31"]);
@@ -407,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_part_wherever_any_two_addresses_part() {
+    fn neighbours_have_the_boundaries_of_all_pairs() {
         let texts = [
             "fd00:1::2",
             "fd00:3::2",

@@ -17,7 +17,7 @@ use super::raw_netlink::RawNetlink;
 /// A TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocket {
-    /// The local address, IPv4 also where the socket is an IPv6 one.
+    /// The local address; an IPv4-mapped one as IPv4.
     pub local: SocketAddr,
     /// The peer's address.
     pub remote: SocketAddr,
@@ -27,7 +27,7 @@ pub struct TcpSocket {
     pub listens: bool,
     /// For a listening socket: connections waiting to be accepted; otherwise: bytes to be read.
     pub queued: u32,
-    /// One of `TCP_LISTEN` and so on.
+    /// `TCP_LISTEN` or another state.
     pub(super) state: u8,
     family: u8,
     id: SocketId,
@@ -66,7 +66,7 @@ impl SockDiag {
         ] {
             let request = request(family, states.clone(), any);
             let mut malformed = None;
-            // The attributes behind the header are not read.
+            // The attributes after the header are not read.
             self.0.dump(SOCK_DIAG_BY_FAMILY, &request, &mut |message| {
                 match InetResponseHeader::parse(message) {
                     Ok(socket) => each(socket),
@@ -84,7 +84,7 @@ impl SockDiag {
     pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
         let request = request(socket.family, StateFlags::all(), socket.id.clone());
         match self.0.change(SOCK_DESTROY, &request) {
-            // It has been closed since it was listed.
+            // It was closed in the meantime.
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
                 Err(io::Error::other(
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destroyed_connection_is_gone_and_may_be_destroyed_again() {
+    fn destroying_a_connection_twice_is_no_error() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let local = stream.local_addr().unwrap();

@@ -38,7 +38,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The part of `source`. A connection whose source has none gets the first part's address.
+    /// The part of `source`. A connection whose source has no part gets the first part's address.
     #[must_use]
     pub fn index(&self, source: IpAddr) -> Option<u8> {
         self.iter()
@@ -53,8 +53,8 @@ impl Sources {
         parts.get(&0).copied()
     }
 
-    /// Gives each source without a part a free one, if any. Returns whether anything changed. (A
-    /// link-local address cannot be the source of a route through `lo`.)
+    /// Assigns a free part, if any, to each source without one. Returns whether this changed anything.
+    /// (A link-local address cannot be the source of a route through `lo`.)
     pub fn add_all(&mut self, sources: impl Iterator<Item = IpAddr>) -> bool {
         let before = self.clone();
         for source in sources {
@@ -69,7 +69,7 @@ impl Sources {
         *self != before
     }
 
-    /// Gives forwarded connections their part. Returns whether they had none.
+    /// Assigns a part to forwarded connections. Returns whether they had none.
     pub const fn add_forwarded(&mut self) -> bool {
         !mem::replace(&mut self.forwarded, true)
     }
@@ -140,8 +140,8 @@ pub async fn first_route(netlink: &Handle, like: IpAddr) -> Result<RouteLookup> 
     routes::look_up(netlink, stand_in.into()).await
 }
 
-/// Installs every missing part, first the one without a source. (IPv4's lies in 127.0.0.0/8, which is
-/// always local.) Existing parts stay as they are: the kernel refuses to replace a route whose source the
+/// Installs every missing part, first the one without a source. (IPv4's is in 127.0.0.0/8, which is
+/// always local.) Existing parts are kept: the kernel refuses to replace a route whose source address the
 /// pod has lost.
 pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
     let installed = read()?;
@@ -152,7 +152,7 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .replace()
             .execute()
             .await
-            .context("cannot route the stand-ins without a source to lo")?;
+            .context("cannot add the route of the stand-ins without a source address (to lo)")?;
     }
     for (index, source) in sources.iter() {
         if installed.index(source) == Some(index) {
@@ -164,7 +164,9 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .replace()
             .execute()
             .await
-            .with_context(|| format!("cannot route the stand-ins that come from {source} to lo"))?;
+            .with_context(|| {
+                format!("cannot add the route of the stand-ins with the source {source} (to lo)")
+            })?;
     }
     if sources.forwarded {
         let range = forwarded_range();
@@ -176,7 +178,7 @@ pub async fn install(netlink: &Handle, sources: &Sources) -> Result<()> {
             .replace()
             .execute()
             .await
-            .with_context(|| format!("cannot route the stand-ins of {range} to lo"))?;
+            .with_context(|| format!("cannot add the route of the stand-ins in {range} (to lo)"))?;
     }
     Ok(())
 }
@@ -188,9 +190,9 @@ fn forwarded_range() -> Ipv4Net {
         .expect("a constant prefix")
 }
 
-/// Removes every part, except IPv6's while connections are open through it: without a route they would
-/// hang. (IPv4's lies in 127.0.0.0/8, which is always local; forwarded connections end, since no program
-/// redirects their packets any more.) Returns whether IPv6's is kept.
+/// Removes every part, except IPv6's while open connections use it: without a route they would hang.
+/// (IPv4's is in 127.0.0.0/8, which is always local; forwarded connections break, because no program
+/// rewrites their packets any more.) Returns whether IPv6's is kept.
 pub async fn remove(netlink: &Handle) -> Result<bool> {
     let keep_v6 = has_open_v6_connections()?;
     for route in tables::routes_of(PROTOCOL)? {
@@ -202,7 +204,7 @@ pub async fn remove(netlink: &Handle) -> Result<bool> {
             .del(route)
             .execute()
             .await
-            .context("cannot remove a route of ours")?;
+            .context("cannot delete a route of the stand-ins")?;
     }
     Ok(keep_v6)
 }
@@ -276,18 +278,18 @@ mod tests {
     }
 
     #[test]
-    fn more_sources_than_parts_are_turned_down() {
+    fn sources_beyond_the_number_of_parts_get_none() {
         let mut sources = Sources::default();
         let all = (0..100).map(|host| Ipv4Addr::new(10, 0, 0, host).into());
         sources.add_all(all.clone());
-        let served = all
+        let assigned = all
             .filter(|source| sources.index(*source).is_some())
             .count();
-        assert_eq!(served, usize::from(SOURCES));
+        assert_eq!(assigned, usize::from(SOURCES));
     }
 
     #[test]
-    fn a_part_is_known_by_its_first_address() {
+    fn a_part_is_found_by_its_first_address() {
         for text in ["127.128.0.0", "fd69:6365:7074::"] {
             assert_eq!(part_at(text.parse().unwrap()), Some(0));
         }

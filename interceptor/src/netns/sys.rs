@@ -17,18 +17,17 @@ use nix::{
     unistd::{ForkResult, Pid, fork, getpid, getppid, pause, pipe2, read, write},
 };
 
-/// `NS_GET_NSTYPE` (`ioctl_nsfs(2)`): which kind of namespace a file stands for, as its
-/// `CLONE_NEW…` flag.
+/// `NS_GET_NSTYPE` (`ioctl_nsfs(2)`): the kind of a namespace, as its `CLONE_NEW…` flag.
 pub(super) fn namespace_kind(file: &impl AsFd) -> nix::Result<i32> {
     nix::ioctl_none_bad!(get_nstype, nix::request_code_none!(0xb7, 3));
-    // SAFETY: the request takes no argument.
+    // SAFETY: the request has no argument.
     unsafe { get_nstype(file.as_fd().as_raw_fd()) }
 }
 
 /// `NS_GET_USERNS` (`ioctl_nsfs(2)`): the user namespace that a namespace belongs to.
 pub(super) fn owning_user_namespace(file: &impl AsFd) -> nix::Result<OwnedFd> {
     nix::ioctl_none_bad!(get_userns, nix::request_code_none!(0xb7, 1));
-    // SAFETY: the request takes no argument, and what it returns is a new descriptor of ours.
+    // SAFETY: the request has no argument, and returns a new descriptor that nothing else owns.
     unsafe {
         let fd = get_userns(file.as_fd().as_raw_fd())?;
         Ok(OwnedFd::from_raw_fd(fd))
@@ -53,8 +52,8 @@ impl Drop for Resident {
     }
 }
 
-/// Starts a process in a user namespace: only a process with one thread can enter one, and this process
-/// may have more.
+/// Starts a process in a user namespace: only a process with one thread can enter a user namespace, and
+/// this process may have more.
 pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Resident> {
     let (mut entered_read, entered_write) = pipe2(OFlag::O_CLOEXEC)?;
     let parent = getpid();
@@ -76,7 +75,7 @@ pub(super) fn process_in_user_namespace(namespace: &impl AsFd) -> Result<Residen
 fn reside(namespace: &impl AsFd, entered_write: &OwnedFd, parent: Pid) -> ! {
     let dies_with_parent = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
-    // Changing credentials has undone it (`commit_creds`).
+    // Again, because the change of credentials has reset it (`commit_creds`).
     let dies_with_parent = dies_with_parent.and(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL));
     // A parent that exited before sends no signal: the child then has another parent.
     let has_parent = getppid() == parent;
@@ -106,7 +105,7 @@ pub(super) fn option(
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
-    // SAFETY: the kernel reads and writes at most `length` bytes, which is what `buffer` has.
+    // SAFETY: the kernel reads and writes at most `length` bytes, the length of `buffer`.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

@@ -19,7 +19,7 @@ use rtnetlink::{
 
 use super::raw_netlink::RawNetlink;
 
-/// `struct rtmsg`, `struct fib_rule_hdr` and `struct ifinfomsg`: their sizes.
+/// The sizes of `struct rtmsg`, `struct fib_rule_hdr` and `struct ifinfomsg`.
 const ROUTE_HEADER: usize = 12;
 const RULE_HEADER: usize = 12;
 const LINK_HEADER: usize = 16;
@@ -27,13 +27,13 @@ const LINK_HEADER: usize = 16;
 /// `RT_TABLE_LOCAL`
 pub const LOCAL_TABLE: u32 = 255;
 
-/// The most routes of one protocol that are read: many more than attaching adds.
+/// The maximum number of routes of one protocol that are read: many more than an attach adds.
 const MAX_OWN_ROUTES: usize = 1024;
 
-/// The most routing rules that are read.
+/// The maximum number of routing rules that are read.
 pub const MAX_RULES: usize = 1024;
 
-/// A list that may be cut.
+/// A list that may be truncated.
 #[derive(Clone, Debug)]
 pub struct Listed<T> {
     /// The first items.
@@ -48,7 +48,7 @@ impl<T> Listed<T> {
         is_complete: true,
     };
 
-    /// Appends an item, and breaks if `limit` items are there already.
+    /// Appends an item, and breaks if there are `limit` items already.
     fn push(&mut self, item: Option<T>, limit: usize) -> ControlFlow<()> {
         if item.is_some() && self.items.len() == limit {
             self.is_complete = false;
@@ -59,9 +59,8 @@ impl<T> Listed<T> {
     }
 }
 
-/// The destinations of the routes of one family in the calling thread's network namespace, whatever
-/// their table, as far as there are not more routes than `limit`. A default route counts, and has
-/// none.
+/// The destinations of the first `limit` routes of one family in the calling thread's network namespace,
+/// in all tables. A default route counts, and has none.
 pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
     let mut listed = Listed::EMPTY;
     let request = route_header(version);
@@ -75,7 +74,7 @@ pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<I
     Ok(listed)
 }
 
-/// What a route message says of its destination, read without the rest of it.
+/// The destination in a route message, without parsing the rest.
 fn destination(message: &[u8]) -> Option<IpNet> {
     let length = *message.get(1)?;
     let mut attributes = NlasIterator::new(message.get(ROUTE_HEADER..)?);
@@ -94,8 +93,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The routes of both families that bear the mark of `protocol`, in the calling thread's network
-/// namespace.
+/// The routes of both families with this protocol, in the calling thread's network namespace.
 pub fn routes_of(protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
     let mut all = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
@@ -109,8 +107,8 @@ pub fn routes_of(protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
     Ok(all)
 }
 
-/// The routes of one family that the kernel picks by what `filter` names: what it leaves out costs a
-/// look at each, but no message.
+/// The routes of one family that match `filter`. The kernel filters them, so the others cause no
+/// messages.
 fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessage>> {
     let mut listed = Listed::EMPTY;
     let filter = RouteHeader {
@@ -129,7 +127,7 @@ fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessag
     Ok(listed.items)
 }
 
-/// Whether the table `local` of one family has a route to `address` alone.
+/// Whether the table `local` has a route to this single address.
 pub fn is_local(address: IpAddr) -> Result<bool> {
     let version = match address {
         IpAddr::V4(_) => IpVersion::V4,
@@ -137,7 +135,7 @@ pub fn is_local(address: IpAddr) -> Result<bool> {
     };
     let wanted = Some(IpNet::from(address));
     let mut request = route_header(&version);
-    // `rtm_table`, which an open socket has the kernel filter by.
+    // `rtm_table`, by which the kernel filters for a strict socket.
     request[4] = libc::RT_TABLE_LOCAL;
     let mut found = false;
     RawNetlink::open_strict(NETLINK_ROUTE)
@@ -170,8 +168,8 @@ pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
     Ok(listed)
 }
 
-/// Whether the calling thread's network namespace has at most `limit` interfaces, and as many routes
-/// in each family: each of its addresses brings a route.
+/// Whether the calling thread's network namespace has at most `limit` interfaces, and at most `limit`
+/// routes in each family. (Each address has a route.)
 pub fn are_at_most(limit: usize) -> Result<bool> {
     for version in [IpVersion::V4, IpVersion::V6] {
         if !destinations(&version, limit)?.is_complete {
@@ -203,7 +201,7 @@ const fn family(version: &IpVersion) -> AddressFamily {
     }
 }
 
-/// An address as routes hold it.
+/// The IP address in a route's attribute.
 #[must_use]
 pub const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
     match address {

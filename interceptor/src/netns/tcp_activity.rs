@@ -7,7 +7,7 @@ use netlink_packet_sock_diag::{TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT};
 
 use super::sock_diag::{SockDiag, TcpSocket};
 
-/// The activity, the least first.
+/// The activity, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Activity {
     /// No connection is open.

@@ -51,7 +51,7 @@ fn open_connection(line: &str) -> Option<Connection> {
     })
 }
 
-/// Each word of an address is printed as a number of this machine's byte order.
+/// Each word of an address is printed as a number in this machine's byte order.
 fn address(end: &str) -> Option<IpAddr> {
     let (words, _port) = end.split_once(':')?;
     let word = |index: usize| {

@@ -32,20 +32,19 @@ use crate::{
     settings::{Mode, Settings, ports::PortSelection},
 };
 
-/// Marks our routes. Our rules are marked by this number plus that of the [`SysctlSet`] which is to
-/// be turned off with them: what is to be undone is written where it is undone, and no crash comes
-/// between.
+/// Marks our routes. Our rules are marked with this number plus the [`SysctlSet`] that must be reset
+/// when they are removed: so a crash cannot lose which sysctls to reset.
 const PROTOCOL: u8 = 154;
 
-/// Responses get the mark of the packet that they respond to: those of accepted sockets, and those that
-/// the kernel sends without a socket.
+/// With these, replies get the mark of the packet that they reply to: those of accepted sockets, and
+/// those that the kernel sends without a socket.
 const SYSCTLS: [&str; 3] = [
     "net/ipv4/tcp_fwmark_accept",
     "net/ipv4/fwmark_reflect",
     "net/ipv6/fwmark_reflect",
 ];
 
-/// Which packets are delivered to the pod itself, and by which table.
+/// Which packets are delivered to the pod itself, and by which routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     mark: u32,
@@ -54,7 +53,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// What `settings` require; nothing unless they capture inbound connections by TPROXY.
+    /// The delivery that `settings` require; none unless they capture inbound connections by TPROXY.
     #[must_use]
     pub fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
         let is_on = settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
@@ -88,10 +87,10 @@ impl Delivery {
 
 /// Makes the calling thread's network namespace deliver marked packets locally.
 pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
-    let before = our_rules()?;
-    let set = match before.first().and_then(SysctlSet::of_rule) {
+    let existing = our_rules()?;
+    let set = match existing.first().and_then(SysctlSet::of_rule) {
         Some(set) => set,
-        None => SysctlSet::that_is_off()?,
+        None => SysctlSet::read_disabled()?,
     };
     let both = [
         (AddressFamily::Inet, IpVersion::V4),
@@ -100,29 +99,29 @@ pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
     for (family, version) in both.iter().filter(|(family, _)| delivery.has(*family)) {
         add_route(netlink, delivery.table, version).await?;
         // The kernel would accept a duplicate.
-        let is_there = before
+        let exists = existing
             .iter()
             .any(|rule| rule.header.family == *family && delivery.needs_rule(rule));
-        if !is_there {
+        if !exists {
             add_rule(netlink, delivery, version, set).await?;
         }
     }
     set.write("1")
 }
 
-/// The result for rules and routes that are no longer needed.
+/// The result of removing rules and routes that are no longer needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retired {
     /// None existed.
     Nothing,
     /// Deleted.
     Removed,
-    /// Kept, since open connections use them.
+    /// Kept, because open connections use them.
     Kept,
 }
 
 /// Deletes what [`install`] has added to the calling thread's network namespace, except what `needed`
-/// requires, and unless connections would break.
+/// requires. Keeps everything if connections would break.
 pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
     let mut rules = our_rules()?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
@@ -144,15 +143,15 @@ pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retire
         request
             .execute()
             .await
-            .context("cannot remove a route of TPROXY's table")?;
+            .context("cannot delete a route of TPROXY's table")?;
     }
-    // The rules go last: they record which sysctls to reset.
+    // The rules are deleted last: they record which sysctls to reset.
     for rule in rules {
         let request = netlink.rule().del(rule);
         request
             .execute()
             .await
-            .context("cannot remove a routing rule of TPROXY")?;
+            .context("cannot delete a routing rule of TPROXY")?;
     }
     Ok(Retired::Removed)
 }
@@ -176,8 +175,8 @@ struct SysctlSet(u8);
 impl SysctlSet {
     const ALL: Self = Self((1 << SYSCTLS.len()) - 1);
 
-    /// Those that are off.
-    fn that_is_off() -> Result<Self> {
+    /// Those that are disabled.
+    fn read_disabled() -> Result<Self> {
         let mut set = 0;
         for (bit, name) in SYSCTLS.iter().enumerate() {
             set |= u8::from(read_sysctl(name)?.is_some_and(|value| value == "0")) << bit;
@@ -185,7 +184,7 @@ impl SysctlSet {
         Ok(Self(set))
     }
 
-    /// Those that are to be turned off with one of our rules. None of another's.
+    /// Those to reset when this rule is removed; `None` if it is not our rule.
     fn of_rule(rule: &RuleMessage) -> Option<Self> {
         rule.attributes.iter().find_map(|attribute| {
             let RuleAttribute::Protocol(protocol) = attribute else {
@@ -196,7 +195,7 @@ impl SysctlSet {
         })
     }
 
-    /// What marks the rules that are to turn these off.
+    /// The mark of our rules that record these.
     fn protocol(self) -> RouteProtocol {
         RouteProtocol::from(PROTOCOL + self.0)
     }
@@ -204,7 +203,7 @@ impl SysctlSet {
     fn write(self, value: &str) -> Result<()> {
         let names = SYSCTLS.iter().enumerate();
         for (_, name) in names.filter(|(bit, _)| self.0 & (1 << bit) != 0) {
-            // Where nothing may be written, nothing has been that would have to be undone.
+            // Writes only what changes: if /proc/sys is read-only, no sysctl was set that must be reset.
             if read_sysctl(name)?.is_some_and(|now| now != value) {
                 write_sysctl(name, value)?;
             }
@@ -213,8 +212,8 @@ impl SysctlSet {
     }
 }
 
-/// Sets a sysctl of the calling thread's network namespace. In a container /proc/sys is read-only;
-/// the host's shows the same network namespace.
+/// Sets a sysctl of the calling thread's network namespace. In a container /proc/sys is read-only; then
+/// uses the host's, which has the same network namespace's values.
 fn write_sysctl(name: &str, value: &str) -> Result<()> {
     let path = sysctl_path(name);
     let result = match fs::write(&path, value) {
@@ -227,12 +226,13 @@ fn write_sysctl(name: &str, value: &str) -> Result<()> {
     result.with_context(|| {
         let path = path.display();
         format!(
-            "cannot set {path}, which TPROXY requires: is it read-only both here and on the host?"
+            "cannot write {path}, which TPROXY requires: /proc/sys may be read-only both here and \
+             on the host"
         )
     })
 }
 
-/// The value of a sysctl, if there is one of that name: without IPv6 there is not.
+/// The value of a sysctl, if it exists: IPv6's do not on a kernel without IPv6.
 fn read_sysctl(name: &str) -> Result<Option<String>> {
     let path = sysctl_path(name);
     match fs::read_to_string(&path) {
@@ -281,12 +281,13 @@ async fn add_route(netlink: &Handle, table: u32, version: &IpVersion) -> Result<
     }
 }
 
-/// Whether a routing rule is one that we have added.
+/// Whether [`install`] has added a routing rule.
 pub(super) fn is_ours(rule: &RuleMessage) -> bool {
     SysctlSet::of_rule(rule).is_some()
 }
 
-/// The kernel puts rules without a priority, as ours are, before all others but the first.
+/// The kernel inserts rules without a priority, such as ours, right after the first rule, so they are
+/// among the listed ones.
 fn our_rules() -> Result<Vec<RuleMessage>> {
     let mut rules = tables::rules(&IpVersion::V4)?.items;
     rules.extend(tables::rules(&IpVersion::V6)?.items);
@@ -320,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_says_what_is_to_be_turned_off() {
+    fn a_rule_records_which_sysctls_to_reset() {
         for bits in 0..=SysctlSet::ALL.0 {
             let set = SysctlSet(bits);
             let mut rule = RuleMessage::default();

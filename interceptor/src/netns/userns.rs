@@ -1,9 +1,9 @@
 //! The users and groups of a pod that has a user namespace of its own (`hostUsers: false`).
 //!
-//! The programs compare what the kernel keeps: IDs as the initial user namespace names them.
-//! `xt_owner` translates those of its rules the same way, by the user namespace that the network namespace
-//! belongs to (`owner_mt`: `make_kuid(net->user_ns, …)`), and refuses those that it has no mapping
-//! for (`owner_check`).
+//! The programs compare the kernel's IDs, which are those in the initial user namespace. `xt_owner`
+//! translates the IDs of its rules the same way, by the user namespace that the network namespace
+//! belongs to (`owner_mt`: `make_kuid(net->user_ns, …)`), and refuses IDs without a mapping
+//! (`owner_check`).
 
 use std::{fs, fs::File, os::unix::fs::MetadataExt as _};
 
@@ -33,8 +33,8 @@ struct Extent {
 }
 
 impl IdMaps {
-    /// Those of the user namespace that a network namespace belongs to; nothing if that is the
-    /// initial one.
+    /// The maps of the user namespace that a network namespace belongs to; `None` if that is the initial
+    /// one.
     pub(super) fn of(netns: &File) -> Result<Option<Self>> {
         let owner = sys::owning_user_namespace(netns)
             .context("cannot open the user namespace that owns the network namespace")?;
@@ -56,7 +56,7 @@ impl IdMaps {
         }))
     }
 
-    /// The settings with every ID as the initial user namespace names it.
+    /// The settings with every ID translated to the initial user namespace.
     pub fn translate(&self, settings: &Settings) -> Result<Settings> {
         let uid = |id| self.uids.outside(id, "UID");
         let gid = |id| self.gids.outside(id, "GID");
@@ -90,8 +90,8 @@ impl IdMap {
         });
         let Some(outside) = found else {
             bail!(
-                "the pod's user namespace (hostUsers: false) does not map {what} {id}: give IDs \
-                 that it maps"
+                "the pod's user namespace (hostUsers: false) does not map {what} {id}: use IDs that \
+                 it maps"
             );
         };
         Ok(outside)
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_is_none() {
+    fn an_invalid_map_is_none() {
         assert_eq!(IdMap::parse("0 1"), None);
         assert_eq!(IdMap::parse("a b c"), None);
         assert_eq!(IdMap::parse(""), Some(IdMap(Vec::new())));

@@ -1,7 +1,8 @@
-//! Settings, written down as rules, in the order of istio-iptables.
+//! Builds the rules of settings, in the order of istio-iptables.
 
 use std::net::IpAddr;
 
+use interceptor_ebpf::DNS_CAPTURE_PORT;
 use ipnet::IpNet;
 
 use super::{Family, Rule, Table};
@@ -15,11 +16,8 @@ const OUTPUT_DNS: &str = "ISTIO_OUTPUT_DNS";
 const TO_OUTBOUND_PORT: &str = "ISTIO_REDIRECT";
 const TO_INBOUND_PORT: &str = "ISTIO_IN_REDIRECT";
 
-/// The mark of what the proxy sends to the pod itself.
+/// The mark of packets that the proxy sends to the pod itself.
 const OUTBOUND_MARK: u32 = 1338;
-
-/// The port of the proxy's DNS server.
-const AGENT_PORT: u16 = 15053;
 
 pub(super) fn rules(settings: &Settings, family: Family) -> Vec<Rule> {
     let mut builder = Builder {
@@ -40,7 +38,7 @@ pub(super) fn rules(settings: &Settings, family: Family) -> Vec<Rule> {
     builder.rules
 }
 
-/// An option of `-m owner` with the ID that it takes.
+/// An option of `-m owner` with its ID.
 struct Owner {
     option: &'static str,
     id: u32,
@@ -92,7 +90,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where the proxy dials on from to the app.
+    /// The source of the proxy's connections to the app.
     const fn passthrough(&self) -> &'static str {
         match self.family {
             Family::V4 => "127.0.0.6/32",
@@ -173,11 +171,11 @@ impl<'a> Builder<'a> {
                 for port in &self.settings.inbound_ports_exclude {
                     self.add(table, INBOUND, format!("-p tcp --dport {port} -j RETURN"));
                 }
-                self.take_inbound("-p tcp");
+                self.capture_inbound("-p tcp");
             }
             PortSelection::Listed(ports) => {
                 for port in ports {
-                    self.take_inbound(&format!("-p tcp --dport {port}"));
+                    self.capture_inbound(&format!("-p tcp --dport {port}"));
                 }
             }
         }
@@ -199,7 +197,7 @@ impl<'a> Builder<'a> {
         );
     }
 
-    fn take_inbound(&mut self, matched: &str) {
+    fn capture_inbound(&mut self, matched: &str) {
         if self.is_tproxy() {
             let known = "-m conntrack --ctstate RELATED,ESTABLISHED -j ISTIO_DIVERT";
             self.mangle(INBOUND, format!("{matched} {known}"));
@@ -224,23 +222,24 @@ impl<'a> Builder<'a> {
         let not_tunnel = format!("! --dport {tunnel}");
         let neither_dns = format!("-m multiport ! --dports 53,{tunnel}");
         let with_dns = self.settings.dns != DnsCapture::Off;
-        let spared = if with_dns { &neither_dns } else { &not_tunnel };
+        let ports = if with_dns { &neither_dns } else { &not_tunnel };
         for uid in self.uids() {
-            self.owner(&uid, spared);
+            self.owner(&uid, ports);
         }
-        // With DNS, too: that is how istio-iptables has it.
+        // Also with DNS, as in istio-iptables.
         for gid in self.gids() {
             self.owner(&gid, &not_tunnel);
         }
     }
 
-    /// The rules for the proxy's own connections; those to the ports `spared` of the pod pass.
-    fn owner(&mut self, Owner { option, id }: &Owner, spared: &str) {
+    /// The rules for the proxy's own connections. Only those that match `ports` are captured when they go
+    /// to the pod itself.
+    fn owner(&mut self, Owner { option, id }: &Owner, ports: &str) {
         let localhost = self.localhost();
         self.nat(
             OUTPUT,
             format!(
-                "-o lo ! -d {localhost} -p tcp {spared} -m owner {option} {id} -j {TO_INBOUND_PORT}"
+                "-o lo ! -d {localhost} -p tcp {ports} -m owner {option} {id} -j {TO_INBOUND_PORT}"
             ),
         );
         if !includes_loopback(self.settings) {
@@ -275,7 +274,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Without servers of this family, the proxy's own DNS has its zones all the same.
+    /// Without servers of this family, the proxy's own DNS queries still get their zones.
     fn dns(&mut self) {
         let servers = match &self.settings.dns {
             DnsCapture::Off => return,
@@ -294,7 +293,7 @@ impl<'a> Builder<'a> {
         for (protocol, option) in [("tcp", "--to-ports"), ("udp", "--to-port")] {
             for server in &servers {
                 let to = server.matched("-d");
-                let target = format!("REDIRECT {option} {AGENT_PORT}");
+                let target = format!("REDIRECT {option} {DNS_CAPTURE_PORT}");
                 self.nat(
                     OUTPUT_DNS,
                     format!("-p {protocol} --dport 53 {to}-j {target}"),
@@ -304,24 +303,24 @@ impl<'a> Builder<'a> {
         self.dns_zones(&servers);
     }
 
-    /// The agent's queries are in zone 1, the app's in zone 2.
+    /// The proxy's queries are in zone 1, the app's in zone 2.
     fn dns_zones(&mut self, servers: &[Server]) {
         for Owner { option, id } in self.uids().chain(self.gids()) {
             let owner = format!("-m owner {option} {id}");
-            let question = format!("-p udp --dport 53 {owner} -j CT --zone 1");
-            self.add(Table::Raw, OUTPUT_DNS, question);
-            let answer = format!("-p udp --sport {AGENT_PORT} {owner} -j CT --zone 2");
-            self.add(Table::Raw, OUTPUT_DNS, answer);
+            let query = format!("-p udp --dport 53 {owner} -j CT --zone 1");
+            self.add(Table::Raw, OUTPUT_DNS, query);
+            let response = format!("-p udp --sport {DNS_CAPTURE_PORT} {owner} -j CT --zone 2");
+            self.add(Table::Raw, OUTPUT_DNS, response);
         }
         if !servers.is_empty() {
             self.add(Table::Raw, "PREROUTING", format!("-j {INBOUND}"));
         }
         for server in servers {
             let (to, from) = (server.matched("-d"), server.matched("-s"));
-            let question = format!("-p udp --dport 53 {to}-j CT --zone 2");
-            self.add(Table::Raw, OUTPUT_DNS, question);
-            let answer = format!("-p udp --sport 53 {from}-j CT --zone 1");
-            self.add(Table::Raw, INBOUND, answer);
+            let query = format!("-p udp --dport 53 {to}-j CT --zone 2");
+            self.add(Table::Raw, OUTPUT_DNS, query);
+            let response = format!("-p udp --sport 53 {from}-j CT --zone 1");
+            self.add(Table::Raw, INBOUND, response);
         }
     }
 
@@ -359,7 +358,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Also where no inbound port is captured, and no jump leads to the chain.
+    /// Added even if no inbound port is captured, so that no rule jumps to the chain.
     fn tproxy(&mut self) {
         if !self.is_tproxy() {
             return;
@@ -400,14 +399,14 @@ fn owners(option: &'static str, ids: &[u32]) -> impl Iterator<Item = Owner> {
     ids.iter().map(move |id| Owner { option, id: *id })
 }
 
-/// Whose DNS is captured.
+/// The servers whose DNS is captured.
 enum Server {
     Any,
     One(IpAddr),
 }
 
 impl Server {
-    /// The match for it, with a space behind.
+    /// The match, followed by a space.
     fn matched(&self, option: &str) -> String {
         match self {
             Self::Any => String::new(),
@@ -416,7 +415,7 @@ impl Server {
     }
 }
 
-/// Whether the address of an included CIDR of any family is a loopback one, whatever it covers.
+/// Whether the address of an included CIDR of any family is a loopback address, whatever the CIDR covers.
 fn includes_loopback(settings: &Settings) -> bool {
     match &settings.outbound_prefixes {
         PrefixSelection::All => false,

@@ -19,15 +19,15 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The destination port.
     pub port: u16,
-    /// The interface that it came in by; none for one that the pod sends.
-    pub came_by: Option<String>,
-    /// The interface that it leaves by; none for one that comes in.
-    pub leaves_by: Option<String>,
+    /// The interface that receives it; `None` for a packet that the pod sends.
+    pub in_interface: Option<String>,
+    /// The interface that sends it; `None` for a packet that the pod receives.
+    pub out_interface: Option<String>,
     /// The owner of the sending socket.
     pub owner: Option<Owner>,
 }
 
-/// Chains with nothing but a target: the jump to them is reported instead.
+/// Chains that contain only a target: the jump to them is reported instead.
 const OUTCOMES: [&str; 4] = [
     "ISTIO_REDIRECT",
     "ISTIO_IN_REDIRECT",
@@ -36,7 +36,7 @@ const OUTCOMES: [&str; 4] = [
 ];
 
 impl Rules {
-    /// The first rule of a table that decides about `packet`, from `chain` on. `None` if the packet
+    /// The first rule of a table that decides about `packet`, starting in `chain`. `None` if the packet
     /// reaches the end of the chain.
     #[must_use]
     pub fn first_match(&self, table: Table, chain: &str, packet: &Packet) -> Option<&Rule> {
@@ -52,7 +52,7 @@ impl Rules {
             })
     }
 
-    /// The rules of a chain in the order in which packets meet them.
+    /// The rules of a chain in the order of their evaluation.
     fn chain(&self, table: Table, chain: &str) -> Vec<&Rule> {
         let mut rules = Vec::new();
         for rule in self.in_table(table).filter(|rule| rule.chain == chain) {
@@ -89,7 +89,7 @@ impl Packet {
     fn has(&self, option: &str, value: &str) -> bool {
         let id = |pick: fn(Owner) -> u32| self.owner.map(pick).map(|id| id.to_string());
         match option {
-            // The name of a module, whose options follow.
+            // The name of a match extension, whose options follow.
             "-m" => true,
             "-p" => {
                 value
@@ -102,11 +102,11 @@ impl Packet {
             "--dport" | "--dports" => value.split(',').any(|range| is_in(self.port, range)),
             "-d" => is_inside(Some(self.destination), value),
             "-s" => is_inside(self.source, value),
-            "-i" => is_interface(self.came_by.as_deref(), value),
-            "-o" => is_interface(self.leaves_by.as_deref(), value),
+            "-i" => is_interface(self.in_interface.as_deref(), value),
+            "-o" => is_interface(self.out_interface.as_deref(), value),
             "--uid-owner" => id(|owner| owner.uid).as_deref() == Some(value),
             "--gid-owner" => id(|owner| owner.gid).as_deref() == Some(value),
-            // Marks, and the states of connections that have begun: not a first packet's.
+            // Marks, and states of established connections: a first packet has none.
             _ => false,
         }
     }

@@ -1,4 +1,4 @@
-//! istio-iptables' flags that control a run rather than what is captured.
+//! istio-iptables' flags that control a run, not what is captured.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     source::Source,
 };
 
-const HEADING: &str = "What to do";
+const HEADING: &str = "Runtime options";
 
 /// The flags as given.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +43,10 @@ impl FromArgMatches for ControlFlags {
 
 /// How capture is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// The port that test connections go to.
+pub struct Validation {
+    /// The destination port of test connections.
     pub port: u16,
-    /// When verification fails.
+    /// The time after which the validation fails.
     pub timeout: Duration,
 }
 
@@ -74,11 +74,11 @@ pub struct Control {
     /// The task.
     pub task: Task,
     /// How capture is verified.
-    pub proof: Proof,
+    pub validation: Validation,
 }
 
 impl Control {
-    /// Parses the flags, with the process's environment behind them.
+    /// Parses the flags, and for those that are not set the process's environment.
     pub fn from_flags(flags: &ControlFlags) -> Result<Self, SettingError> {
         Self::parse(&Source {
             flags: &flags.given,
@@ -89,7 +89,7 @@ impl Control {
     fn parse(source: &Source<'_>) -> Result<Self, SettingError> {
         Ok(Self {
             task: task(source)?,
-            proof: Proof {
+            validation: Validation {
                 port: source.typed(&flags::PROBE_PORT, parse_port)?,
                 timeout: source.typed(&flags::PROBE_TIMEOUT, duration::parse)?,
             },
@@ -112,7 +112,7 @@ fn task(source: &Source<'_>) -> Result<Task, SettingError> {
     })
 }
 
-/// Go's `uint16` without 0, to which no connection is possible.
+/// Go's `uint16`, without 0, to which no connection is possible.
 fn parse_port(text: &str) -> Result<u16, String> {
     let number = numbers::parse_u32(text).ok();
     number
@@ -152,8 +152,8 @@ mod tests {
     fn the_defaults_are_those_of_istio_iptables() {
         let control = control(&[], &[]).unwrap();
         assert_eq!(control.task, Task::Apply { validate: false });
-        assert_eq!(control.proof.port, 15002);
-        assert_eq!(control.proof.timeout, Duration::from_secs(5));
+        assert_eq!(control.validation.port, 15002);
+        assert_eq!(control.validation.timeout, Duration::from_secs(5));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_cannot_be_read_count_as_not_set_and_flags_do_not() {
+    fn invalid_variables_are_ignored_and_invalid_flags_are_errors() {
         let bad = [
             ("PROBE_TIMEOUT", "soon"),
             ("IPTABLES_PROBE_PORT", "99999"),
@@ -181,11 +181,13 @@ mod tests {
         ];
         assert_eq!(control(&[], &bad), control(&[], &[]));
         let good = [("PROBE_TIMEOUT", "2m"), ("IPTABLES_PROBE_PORT", "7")];
-        let proof = control(&[], &good).unwrap().proof;
-        assert_eq!((proof.port, proof.timeout), (7, Duration::from_mins(2)));
-        // Its own dash does not make a value a flag.
-        let over = control(&["--probe-timeout", "-1s"], &good).unwrap().proof;
-        assert_eq!(over.timeout, Duration::ZERO);
+        let validation = control(&[], &good).unwrap().validation;
+        assert_eq!(validation.port, 7);
+        assert_eq!(validation.timeout, Duration::from_mins(2));
+        // A value that starts with a dash is not a flag.
+        let control_with = |arguments: &[&str]| control(arguments, &good).unwrap();
+        let negative = control_with(&["--probe-timeout", "-1s"]).validation;
+        assert_eq!(negative.timeout, Duration::ZERO);
         let cases = [
             ("--probe-timeout=soon", "--probe-timeout"),
             ("--iptables-probe-port=0", "1 to 65535"),

@@ -19,7 +19,7 @@ use super::{
     source::Source,
 };
 
-/// More than any resolv.conf has. A pod controls the file.
+/// More than the size of any resolv.conf. A pod controls the file, so its size is limited.
 const MAX_SIZE: u64 = 1 << 20;
 
 /// Which DNS over UDP and TCP is redirected to the proxy's port 15053.
@@ -62,8 +62,8 @@ impl ResolvConf {
     }
 }
 
-/// Follows the pod's symbolic links as the pod does: an absolute one must not lead into our own
-/// files, and a pipe must not keep us waiting.
+/// Follows the pod's symbolic links as the pod does: an absolute link must not lead to our own files,
+/// and a pipe must not block.
 fn open_in_root_of(pid: u32) -> io::Result<File> {
     let root = File::open(format!("/proc/{pid}/root"))?;
     let how = OpenHow::new()
@@ -82,7 +82,7 @@ pub(super) fn capture(
     let redirect = source.switch(&REDIRECT_DNS)?;
     let all = source.switch(&CAPTURE_ALL_DNS)?;
     if all && !redirect {
-        notes.push("--capture-all-dns: has no effect without --redirect-dns".to_owned());
+        notes.push("--capture-all-dns: no effect: it requires --redirect-dns".to_owned());
     }
     match (redirect, all) {
         (false, _) => Ok(DnsCapture::Off),
@@ -95,17 +95,17 @@ pub(super) fn capture(
 }
 
 fn of_resolv_conf(
-    place: Option<&ResolvConf>,
+    resolv_conf: Option<&ResolvConf>,
     notes: &mut Vec<String>,
 ) -> Result<DnsCapture, String> {
-    let place = place.ok_or(
-        "needs the pod's resolv.conf, which cannot be derived from the path of a network \
-         namespace: give it with --resolv-conf PATH",
+    let resolv_conf = resolv_conf.ok_or(
+        "requires the pod's resolv.conf, which cannot be derived from the path of a network \
+         namespace: set --resolv-conf PATH",
     )?;
-    let path = place.path();
+    let path = resolv_conf.path();
     let path = path.display();
-    let text = place.read().map_err(|error| {
-        format!("cannot read {path} ({error}): give a file that lists the DNS servers")
+    let text = resolv_conf.read().map_err(|error| {
+        format!("cannot read {path} ({error}): specify a file that lists the DNS servers")
     })?;
     let mut servers = Vec::new();
     for name in nameservers(&text) {
@@ -120,7 +120,7 @@ fn of_resolv_conf(
     if servers.is_empty() {
         notes.push(format!(
             "--redirect-dns: no DNS is captured, because {path} lists no server; \
-             --capture-all-dns needs none"
+             --capture-all-dns requires none"
         ));
         return Ok(DnsCapture::Off);
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_left_out_and_named() {
+    fn an_invalid_address_is_skipped_and_reported() {
         let (dns, notes) = capture_of("nameserver fe80::1%eth0\nnameserver 010.0.0.1\n");
         assert_eq!(dns, DnsCapture::Off);
         assert!(notes[0].contains("fe80::1%eth0") && notes[1].contains("010.0.0.1"));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn that_of_a_process_is_below_its_root() {
+    fn the_resolv_conf_of_a_process_is_below_its_root() {
         let own = ResolvConf::OfProcess(process::id());
         let direct = ResolvConf::File("/etc/resolv.conf".into());
         assert_eq!(own.read().ok(), direct.read().ok());

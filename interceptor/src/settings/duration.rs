@@ -13,7 +13,8 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// What `time.ParseDuration` reads. A negative duration is over before it begins, and so is zero.
+/// Parses what `time.ParseDuration` accepts. A negative duration becomes zero: as a timeout, both expire
+/// at once.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let nanoseconds = match unsigned {
@@ -24,7 +25,9 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         // Go counts them in an i64.
         .and_then(|count| i64::try_from(count).ok())
         .and_then(|count| u64::try_from(count).ok())
-        .ok_or("is not a duration: give numbers with units (h, m, s, ms, us, ns), such as 1m30s")?;
+        .ok_or(
+            "is not a duration: expected numbers with units (h, m, s, ms, us, ns), such as 1m30s",
+        )?;
     if text.starts_with('-') {
         return Ok(Duration::ZERO);
     }
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_go_reads_is_read() {
+    fn durations_of_go_are_accepted() {
         let cases = [
             ("5s", 5_000_000_000),
             ("0", 0),
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_does_not_read_is_refused() {
+    fn texts_that_go_refuses_are_refused() {
         let bad = [
             "",
             "5",

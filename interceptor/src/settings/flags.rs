@@ -1,6 +1,6 @@
-//! The table of istio-iptables' flags and variables: what each is called, and what it is by default.
+//! The table of istio-iptables' flags and variables: names, defaults and help.
 //!
-//! The command line, its help and the look-ups are made from it.
+//! The command line, its help and the lookups are built from this table.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ pub struct Setting {
     short: Option<char>,
     /// Empty if it has no flag.
     long: &'static str,
-    /// What the value is called; nothing if it is a switch.
+    /// The value's name in help; `None` if it is a switch.
     value: Option<&'static str>,
     variables: &'static [&'static str],
     default: &'static str,
     help: &'static str,
-    /// Whether its value may begin with a dash, as a negative duration does.
-    takes_hyphen: bool,
+    /// Whether its value may start with a dash, as a negative duration does.
+    allows_hyphen: bool,
 }
 
 impl Setting {
@@ -33,7 +33,7 @@ impl Setting {
             variables: &[],
             default,
             help: "",
-            takes_hyphen: false,
+            allows_hyphen: false,
         }
     }
 
@@ -54,7 +54,7 @@ impl Setting {
         self
     }
 
-    /// Later ones win over earlier ones.
+    /// Later variables override earlier ones.
     const fn variables(mut self, variables: &'static [&'static str]) -> Self {
         self.variables = variables;
         self
@@ -70,12 +70,12 @@ impl Setting {
         self
     }
 
-    const fn takes_hyphen(mut self) -> Self {
-        self.takes_hyphen = true;
+    const fn allows_hyphen(mut self) -> Self {
+        self.allows_hyphen = true;
         self
     }
 
-    /// What it is called without its dashes; empty if it is a variable only.
+    /// Its flag without dashes; empty if it has only a variable.
     #[must_use]
     pub const fn long_name(&self) -> &'static str {
         self.long
@@ -87,25 +87,25 @@ impl Setting {
         self.short
     }
 
-    /// The variables that stand for it; the last that is set counts.
+    /// Its variables; the last that is set takes effect.
     #[must_use]
     pub const fn variable_names(&self) -> &'static [&'static str] {
         self.variables
     }
 
-    /// What it is if nothing is given.
+    /// Its value if it is not set.
     #[must_use]
     pub const fn default_value(&self) -> &'static str {
         self.default
     }
 
-    /// Whether it is true or false.
+    /// Whether it is a boolean.
     #[must_use]
     pub const fn is_switch(&self) -> bool {
         self.value.is_none()
     }
 
-    /// The flag as it is typed, or the variable.
+    /// The flag with its dashes, or the variables.
     pub(super) fn name(&self) -> String {
         match self.long {
             "" => self.variables.join(", "),
@@ -125,7 +125,7 @@ impl Setting {
         match self.value {
             Some(name) => argument
                 .value_name(name)
-                .allow_hyphen_values(self.takes_hyphen),
+                .allow_hyphen_values(self.allows_hyphen),
             None => argument
                 .value_name("BOOL")
                 .num_args(0..=1)
@@ -139,7 +139,7 @@ impl Setting {
         if !self.variables.is_empty() {
             help = format!("{help} [env: {}]", self.variables.join(", "));
         }
-        // Those that depend on others say so themselves.
+        // A default that depends on other settings is part of the help.
         if help.contains("[default") {
             return help;
         }
@@ -279,7 +279,7 @@ pub(super) const OWNER_GROUPS_EXCLUDE: Setting =
 pub(super) const LOOPBACK_CIDR: Setting =
     Setting::variable_only(&["ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"]).default("127.0.0.1/32");
 
-/// What decides what is captured.
+/// The settings that determine what is captured.
 pub const SETTINGS: [Setting; 24] = [
     ENVOY_PORT,
     INBOUND_CAPTURE_PORT,
@@ -313,7 +313,7 @@ pub(super) const FORCE_IPTABLES_BINARY: Setting =
 const NO_RULES: &str = "Interceptor writes no iptables rules";
 const OTHER_LOG: &str = "errors and warnings go to standard error; set RUST_LOG for more";
 
-/// What is accepted and has no meaning, and why.
+/// The settings that are accepted and ignored, with the reason.
 pub const IGNORED: [(Setting, &str); 18] = [
     (FORCE_IPTABLES_BINARY, NO_RULES),
     (
@@ -330,7 +330,7 @@ pub const IGNORED: [(Setting, &str); 18] = [
     ),
     (
         Setting::value("network-namespace", "PATH").variables(&["NETWORK_NAMESPACE"]),
-        "Interceptor uses no xtables lock; name the network namespace with --netns",
+        "Interceptor uses no xtables lock; set --netns to the network namespace",
     ),
     (
         Setting::switch("cni-mode").variables(&["CNI_MODE"]),
@@ -362,7 +362,7 @@ pub const IGNORED: [(Setting, &str); 18] = [
     ),
 ];
 
-/// What older releases had and today's has not, and what to do instead.
+/// The settings that current Istio releases no longer have, with what to do instead.
 pub const REMOVED: [(Setting, &str); 6] = [
     (
         Setting::switch("restore-format").short('f'),
@@ -374,11 +374,11 @@ pub const REMOVED: [(Setting, &str); 6] = [
     ),
     (
         Setting::value("output-paths", "PATHS"),
-        "use --dry-run, which prints what would be done",
+        "use --dry-run, which prints the equivalent rules",
     ),
     (
         Setting::switch("host-nsenter-exec"),
-        "name the network namespace with `interceptor attach --netns`",
+        "use `interceptor attach --netns PATH|PID`",
     ),
     (
         Setting::value("iptables-version", "VERSION"),
@@ -410,7 +410,7 @@ pub(super) const PROBE_PORT: Setting = Setting::value("iptables-probe-port", "PO
 
 pub(super) const PROBE_TIMEOUT: Setting = Setting::value("probe-timeout", "DURATION")
     .variables(&["PROBE_TIMEOUT"])
-    .takes_hyphen()
+    .allows_hyphen()
     .default("5s")
     .help("Timeout of the validation, such as 5s or 500ms");
 
@@ -418,7 +418,7 @@ pub(super) const CLEANUP_ONLY: Setting = Setting::switch("cleanup-only")
     .variables(&["CLEANUP_ONLY"])
     .help("Detach the pod, and do nothing else");
 
-/// What decides what a run does.
+/// The settings that control a run.
 pub const CONTROLS: [Setting; 6] = [
     DRY_RUN,
     SKIP_RULE_APPLY,
@@ -466,8 +466,8 @@ pub(super) fn augment(
     command.args(with_flags(settings).map(|setting| setting.argument().help_heading(heading)))
 }
 
-/// istio-iptables' flags, as it spells them. What is not given is taken from the environment, then
-/// from the default; a variable that is set but empty counts.
+/// istio-iptables' flags, with its spelling. The value of a flag that is not set is read from the
+/// environment, otherwise it is the default; a variable that is set but empty counts.
 #[derive(Clone, Debug, Default)]
 pub struct IstioFlags {
     pub(super) given: Values,
@@ -481,10 +481,13 @@ fn all() -> impl Iterator<Item = &'static Setting> {
 impl Args for IstioFlags {
     fn augment_args(command: Command) -> Command {
         let command = augment(command, &SETTINGS, HEADING);
-        let ignored = with_flags(IGNORED.iter().map(|(setting, _)| setting)).map(|setting| {
+        let with_flag = IGNORED
+            .iter()
+            .filter(|(setting, _)| !setting.long.is_empty());
+        let ignored = with_flag.map(|(setting, why)| {
             let help = match setting.variables {
-                [] => String::new(),
-                variables => format!("[env: {}]", variables.join(", ")),
+                [] => (*why).to_owned(),
+                variables => format!("{why} [env: {}]", variables.join(", ")),
             };
             setting
                 .argument()
@@ -494,7 +497,7 @@ impl Args for IstioFlags {
         });
         let removed = REMOVED.iter().map(|(setting, _)| {
             let argument = setting.argument().hide(true);
-            // Whatever the value was: it is the flag that is removed.
+            // With or without a value: the error is about the flag.
             argument.num_args(0..=1).default_missing_value("")
         });
         command.args(ignored).args(removed)
@@ -535,7 +538,7 @@ mod tests {
         IstioFlags::augment_args(Command::new("attach")).debug_assert();
     }
 
-    /// The row of a table whose first cells are these, `| a | b |`.
+    /// Whether a table has a row that starts with these cells, `| a | b |`.
     fn has_row(document: &str, cells: &[String]) -> bool {
         let cells = cells.iter().map(|cell| match cell.as_str() {
             "" => " |".to_owned(),
@@ -566,7 +569,7 @@ mod tests {
         };
         for setting in SETTINGS.iter().chain(&CONTROLS) {
             let mut cells = vec![flag(setting), short(setting), variables(setting)];
-            // These depend on others.
+            // The defaults of these depend on other settings.
             if !["proxy-uid", "proxy-gid"].contains(&setting.long) {
                 cells.push(default(setting));
             }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::words;
 
-/// Linux's limit.
+/// The kernel's limit.
 const MAX_NAME: usize = 15;
 
-/// The name of an interface, or with a `+` at its end the beginning of the names of several.
+/// The name of an interface, or, with a `+` at its end, a prefix of names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InterfacePattern(String);
@@ -19,7 +19,7 @@ impl InterfacePattern {
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('+') {
-            Some(beginning) => name.starts_with(beginning),
+            Some(prefix) => name.starts_with(prefix),
             None => self.0 == name,
         }
     }
@@ -54,9 +54,8 @@ impl TryFrom<String> for InterfacePattern {
             return Ok(Self(name));
         }
         Err(format!(
-            "{name:?} is not the name of an interface: give names such as eth0, of up to \
-             {MAX_NAME} characters, separated by commas; eth+ is every interface whose name begins \
-             with eth"
+            "{name:?} is not the name of an interface: expected names such as eth0, of up to \
+             {MAX_NAME} characters, separated by commas; eth+ matches all names that start with eth"
         ))
     }
 }
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plus_at_the_end_stands_for_any_end() {
+    fn a_plus_at_the_end_matches_any_suffix() {
         assert!(pattern("eth0").matches("eth0"));
         assert!(!pattern("eth0").matches("eth01"));
         assert!(pattern("eth+").matches("eth"));
@@ -101,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_can_be_shown_and_taken_again(text in ".*") {
+        fn an_accepted_pattern_can_be_printed_and_parsed_again(text in ".*") {
             if let Ok(patterns) = parse_list(&text) {
                 for pattern in patterns {
                     prop_assert_eq!(parse_list(&pattern.to_string()), Ok(vec![pattern]));

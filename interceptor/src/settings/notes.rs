@@ -1,4 +1,4 @@
-//! What is told of settings that have no effect: none is ignored without a word.
+//! Notes about settings without effect: every ignored setting is reported.
 
 use super::{
     Mode, OwnerGroups, SettingError, Settings,
@@ -10,12 +10,12 @@ use super::{
     source::Source,
 };
 
-/// Flags that older releases had are refused, with what has taken their place.
+/// Refuses flags of older Istio releases, with their replacement.
 pub(super) fn refuse_removed(source: &Source<'_>) -> Result<(), SettingError> {
     for (setting, instead) in &REMOVED {
         if let Some(given) = source.find(setting) {
             let error = given.error(format!("istio-iptables no longer has this flag: {instead}"));
-            // It had a value only if one was given.
+            // A flag without a value has the empty default.
             let value = error.value.filter(|value| !value.is_empty());
             return Err(SettingError { value, ..error });
         }
@@ -23,7 +23,7 @@ pub(super) fn refuse_removed(source: &Source<'_>) -> Result<(), SettingError> {
     Ok(())
 }
 
-/// What was given that means something to iptables only.
+/// Notes about settings that have a meaning for iptables only.
 pub(super) fn ignored(source: &Source<'_>) -> Result<Vec<String>, SettingError> {
     source.parse(&FORCE_IPTABLES_BINARY, |binary| match binary {
         "" | "legacy" | "nft" => Ok(()),
@@ -31,7 +31,7 @@ pub(super) fn ignored(source: &Source<'_>) -> Result<Vec<String>, SettingError> 
     })?;
     let mut notes = Vec::new();
     for (setting, why) in &IGNORED {
-        if is_asked_for(source, setting)?
+        if is_set(source, setting)?
             && let Some(given) = source.find(setting)
         {
             notes.push(format!("{given}: ignored: {why}"));
@@ -40,8 +40,8 @@ pub(super) fn ignored(source: &Source<'_>) -> Result<Vec<String>, SettingError> 
     Ok(notes)
 }
 
-/// Whether a setting is given and is not what it would be otherwise.
-fn is_asked_for(source: &Source<'_>, setting: &Setting) -> Result<bool, SettingError> {
+/// Whether a setting is set to another value than its default.
+fn is_set(source: &Source<'_>, setting: &Setting) -> Result<bool, SettingError> {
     if setting.is_switch() {
         return source.switch(setting);
     }
@@ -49,7 +49,7 @@ fn is_asked_for(source: &Source<'_>, setting: &Setting) -> Result<bool, SettingE
     Ok(given.is_some_and(|given| given.value != setting.default_value()))
 }
 
-/// What was given that the other settings leave without effect.
+/// Notes about settings that other settings leave without effect.
 pub(super) fn unused(source: &Source<'_>, settings: &Settings) -> Vec<String> {
     let redirect = settings.mode == Mode::Redirect;
     let not_all_inbound = settings.inbound_ports != PortSelection::All;
@@ -78,7 +78,7 @@ pub(super) fn unused(source: &Source<'_>, settings: &Settings) -> Vec<String> {
         (
             &DROP_INVALID,
             settings.drop_invalid,
-            "no effect: without conntrack no packet is invalid",
+            "no effect: without conntrack, no packet is invalid",
         ),
         (
             &MODE,

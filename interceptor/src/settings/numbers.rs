@@ -1,4 +1,4 @@
-//! Numbers, of which a leading zero means octal to iptables and nothing to Go. So it is refused.
+//! Numbers. A leading zero means octal to iptables and nothing to Go, so it is refused.
 
 use std::str::FromStr;
 
@@ -20,8 +20,7 @@ pub(super) fn parse_u32(text: &str) -> Result<u32, String> {
         Some(_) => None,
     };
     number.filter(|number| *number > 0).ok_or_else(|| {
-        "is not a number from 1 to 4294967295: give it in decimal, or in hexadecimal after 0x"
-            .to_owned()
+        "is not a number from 1 to 4294967295, in decimal, or in hexadecimal after 0x".to_owned()
     })
 }
 
@@ -32,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_all_readers_agree_on_is_a_number() {
+    fn only_unambiguous_numbers_are_accepted() {
         assert_eq!(parse_u32("1337"), Ok(1337));
         assert_eq!(parse_u32("0x539"), Ok(1337));
         assert_eq!(parse_u32("0xffffffff"), Ok(u32::MAX));
@@ -65,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_can_be_written_in_both_ways(number in 1..=u32::MAX) {
+        fn every_number_can_be_decimal_or_hexadecimal(number in 1..=u32::MAX) {
             prop_assert_eq!(parse_u32(&number.to_string()), Ok(number));
             prop_assert_eq!(parse_u32(&format!("{number:#x}")), Ok(number));
         }

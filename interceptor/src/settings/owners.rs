@@ -15,7 +15,7 @@ use super::{
 /// istio-iptables' default.
 const DEFAULT_UID: &str = "1337";
 
-/// istio-iptables' own limit: it makes one rule of them.
+/// istio-iptables' own limit: it puts all of them into one rule.
 pub const MAX_OWNER_GROUPS: usize = 64;
 
 /// A list of UIDs or GIDs that fits into a policy.
@@ -30,9 +30,9 @@ impl Ids {
         &self.0
     }
 
-    /// The same list with other IDs.
-    pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
-        let ids = self.0.iter().copied().map(name);
+    /// Converts each ID.
+    pub fn try_map<E>(&self, convert: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
+        let ids = self.0.iter().copied().map(convert);
         ids.collect::<Result<_, _>>().map(Self)
     }
 }
@@ -47,23 +47,23 @@ impl From<&Ids> for OwnerIds {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerGroups {
-    /// All but these are captured.
+    /// All groups except these are captured.
     AllBut(Ids),
-    /// Only these are; none, if the list is empty.
+    /// Only these groups are captured; none, if the list is empty.
     Only(Ids),
 }
 
 impl OwnerGroups {
-    /// The same groups with other IDs.
-    pub fn try_map<E>(&self, name: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
+    /// Converts each ID.
+    pub fn try_map<E>(&self, convert: impl Fn(u32) -> Result<u32, E>) -> Result<Self, E> {
         match self {
-            Self::AllBut(ids) => ids.try_map(name).map(Self::AllBut),
-            Self::Only(ids) => ids.try_map(name).map(Self::Only),
+            Self::AllBut(ids) => ids.try_map(convert).map(Self::AllBut),
+            Self::Only(ids) => ids.try_map(convert).map(Self::Only),
         }
     }
 }
 
-/// The proxy's UIDs as given; if empty, the UID of the user `$ENVOY_USER`, else 1337.
+/// The proxy's UIDs as set; if empty, the UID of the user `$ENVOY_USER`, or 1337.
 fn given_uids(source: &Source<'_>) -> Given {
     let given = source.get(&PROXY_UID);
     if !given.value.is_empty() {
@@ -82,7 +82,7 @@ pub(super) fn proxy_uids(source: &Source<'_>) -> Result<Ids, SettingError> {
     given_uids(source).parse(|list| parse(list, &USERS, MAX_OWNERS))
 }
 
-/// The proxy's GIDs: what the UIDs are, unless they are given.
+/// The proxy's GIDs: the UIDs, unless they are set.
 pub(super) fn proxy_gids(source: &Source<'_>) -> Result<Ids, SettingError> {
     let mut given = source.get(&PROXY_GID);
     // Set but empty means the default here, too.
@@ -92,7 +92,7 @@ pub(super) fn proxy_gids(source: &Source<'_>) -> Result<Ids, SettingError> {
     given.parse(|list| parse(list, &GROUPS, MAX_OWNERS))
 }
 
-/// The groups whose connections are captured; the exclusions count only where all groups are.
+/// The groups whose connections are captured. Exclusions have an effect only if all groups are included.
 pub(super) fn groups(source: &Source<'_>) -> Result<OwnerGroups, SettingError> {
     let list = |given: Given| given.parse(|list| parse(list, &GROUPS, MAX_OWNER_GROUPS));
     let included = source.get(&OWNER_GROUPS);
@@ -103,7 +103,7 @@ pub(super) fn groups(source: &Source<'_>) -> Result<OwnerGroups, SettingError> {
     }
 }
 
-/// A kind of ID.
+/// The names of users or groups.
 struct Names {
     what: &'static str,
     id: fn(&str) -> Option<u32>,
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_names_are_taken_in_order() {
+    fn ids_and_names_keep_their_order() {
         assert_eq!(uids("1337,root, 3").unwrap().as_slice(), [1337, 0, 3]);
         let groups = parse("root", &GROUPS, MAX_OWNERS).unwrap();
         assert_eq!(groups.as_slice(), [0]);
     }
 
     #[test]
-    fn what_cannot_be_an_id_is_an_error() {
+    fn an_invalid_id_is_an_error() {
         for bad in [
             "-1",
             "4294967295",

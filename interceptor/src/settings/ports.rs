@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{numbers::parse_decimal, words};
 
-const ALLOWED: &str = "give port numbers from 0 to 65535, without leading zeros, or ranges such as \
-                       8000:8010, separated by commas";
+const ALLOWED: &str = "expected port numbers from 0 to 65535, without leading zeros, or ranges such \
+                       as 8000:8010, separated by commas";
 
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub enum PortSelection {
     None,
     /// `'*'`
     All,
-    /// A list, which may be empty (`','`): then the chain is there and nothing in it.
+    /// A list. If it is empty (`','`), iptables has the chain without rules.
     Listed(Vec<PortRange>),
 }
 
@@ -69,18 +69,18 @@ pub(super) fn parse_selection(text: &str) -> Result<PortSelection, String> {
         "" => Ok(PortSelection::None),
         "*" => Ok(PortSelection::All),
         list if words(list).any(|item| item == "*") => {
-            Err("mixes '*' with ports: give either '*' or a list".to_owned())
+            Err("mixes '*' with ports: expected either '*' or a list".to_owned())
         }
         list => parse_list(list).map(PortSelection::Listed),
     }
 }
 
-/// Whether it is one port.
+/// Whether the text is one port.
 pub(crate) fn is_port(text: &str) -> bool {
     parse_decimal::<u16>(text).is_some()
 }
 
-/// Parses a list of what iptables' `--dport` takes.
+/// Parses a list of values of iptables' `--dport`.
 pub(super) fn parse_list(text: &str) -> Result<Vec<PortRange>, String> {
     words(text).map(parse_range).collect()
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_what_iptables_takes() {
+    fn lists_contain_what_iptables_accepts() {
         let ranges = parse_list("80, 8000:8010,,:3,65535:").unwrap();
         let text: Vec<_> = ranges.iter().map(PortRange::to_string).collect();
         assert_eq!(text, ["80", "8000:8010", "0:3", "65535"]);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_has_a_port_of_its_own() {
+    fn a_listener_has_a_port_from_1_to_65535() {
         assert_eq!(parse_listener("15001"), Ok(15001));
         for bad in ["", "0", "65536", "http", "015001", "+1", " 1"] {
             assert!(parse_listener(bad).is_err(), "{bad}");
@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_can_be_read(first: u16, length in 0_u16..1000) {
+        fn a_printed_range_can_be_parsed(first: u16, length in 0_u16..1000) {
             let range = PortRange { first, last: first.saturating_add(length) };
             prop_assert_eq!(parse_list(&range.to_string()), Ok(vec![range]));
         }

@@ -13,7 +13,7 @@ use super::{numbers::parse_decimal, split};
 pub enum PrefixSelection {
     /// `'*'`, of both families.
     All,
-    /// A list; `''` is the empty one.
+    /// A list; `''` is the empty list.
     Listed(Vec<IpNet>),
 }
 
@@ -22,7 +22,7 @@ pub(super) fn parse_selection(text: &str) -> Result<PrefixSelection, String> {
     match text {
         "*" => Ok(PrefixSelection::All),
         list if split(list).any(|item| item == "*") => {
-            Err("mixes '*' with CIDRs: give either '*' or a list".to_owned())
+            Err("mixes '*' with CIDRs: expected either '*' or a list".to_owned())
         }
         list => parse_items(list).map(PrefixSelection::Listed),
     }
@@ -36,9 +36,9 @@ pub(super) fn parse_list(text: &str) -> Result<Vec<IpNet>, String> {
     parse_items(text)
 }
 
-/// Go's `netip.ParsePrefix`: an address with its number of bits. Neither `010.0.0.0/8`, which others
-/// read as octal, nor `/08`, nor blanks. Bits behind the prefix are kept as given and have no
-/// meaning.
+/// Parses what Go's `netip.ParsePrefix` accepts: an address with its number of bits. Refuses
+/// `010.0.0.0/8`, which others parse as octal, `/08`, and blanks. Bits after the prefix are kept and have
+/// no meaning.
 pub(crate) fn parse_prefix(text: &str) -> Option<IpNet> {
     let (address, bits) = text.split_once('/')?;
     IpNet::new(IpAddr::from_str(address).ok()?, parse_decimal(bits)?).ok()
@@ -49,7 +49,7 @@ fn parse_items(text: &str) -> Result<Vec<IpNet>, String> {
         .map(|item| {
             parse_prefix(item).ok_or_else(|| {
                 format!(
-                    "{item:?} is not a CIDR: give an address and its prefix length, such as \
+                    "{item:?} is not a CIDR: expected an address and its prefix length, such as \
                      10.0.0.0/16 or fd00::/8, separated by commas without spaces, and numbers \
                      without leading zeros"
                 )
@@ -58,7 +58,7 @@ fn parse_items(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
-/// Parses what the rules call localhost.
+/// Parses the prefix of localhost.
 pub(super) fn parse_loopback(text: &str) -> Result<Ipv4Net, String> {
     let net = match parse_prefix(text) {
         Some(IpNet::V4(net)) => Some(net),
@@ -66,7 +66,7 @@ pub(super) fn parse_loopback(text: &str) -> Result<Ipv4Net, String> {
     };
     net.filter(|net| net.addr().is_loopback() && net.prefix_len() >= 8)
         .ok_or_else(|| {
-            "is not a part of 127.0.0.0/8: give an address that begins with 127 and a prefix \
+            "is not a subnet of 127.0.0.0/8: expected an address that starts with 127 and a prefix \
              length from 8 to 32, such as 127.0.0.1/32"
                 .to_owned()
         })

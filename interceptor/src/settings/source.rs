@@ -1,4 +1,4 @@
-//! Looks values up: the flag, else the environment, else the default.
+//! Looks up values: the flag, otherwise the environment, otherwise the default.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{
     flags::{Setting, Values},
 };
 
-/// A value and where it came from.
+/// A value, with its flag or variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) setting: String,
@@ -44,26 +44,26 @@ impl fmt::Display for Given {
     }
 }
 
-/// Looks values up.
+/// The flags and the environment.
 pub(super) struct Source<'a> {
     pub(super) flags: &'a Values,
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl Source<'_> {
-    /// What was given, the flag before the variables.
+    /// The value that is set; a flag takes precedence over variables.
     pub(super) fn find(&self, setting: &Setting) -> Option<Given> {
         self.flag(setting)
             .or_else(|| self.variables(setting).next())
     }
 
-    /// What was given, else the default.
+    /// The value that is set, or the default.
     pub(super) fn get(&self, setting: &Setting) -> Given {
         self.find(setting)
             .unwrap_or_else(|| Given::default_of(setting))
     }
 
-    /// A parsed text: an invalid one is an error wherever it came from.
+    /// Parses a value: an invalid one is an error, whether from a flag or a variable.
     pub(super) fn parse<T>(
         &self,
         setting: &Setting,
@@ -72,7 +72,7 @@ impl Source<'_> {
         self.get(setting).parse(parse)
     }
 
-    /// A value of one of Go's own types: Go ignores an invalid variable of such a type.
+    /// Parses a value of one of Go's own types: Go ignores an invalid variable of such a type.
     pub(super) fn typed<T>(
         &self,
         setting: &Setting,
@@ -100,7 +100,7 @@ impl Source<'_> {
         })
     }
 
-    /// The variables that are set, the one that takes precedence first: the last that was bound.
+    /// The variables that are set, by precedence: the last that istio-iptables binds comes first.
     fn variables(&self, setting: &Setting) -> impl Iterator<Item = Given> {
         let names = setting.variable_names().iter().rev();
         let flag = setting.name();
@@ -121,6 +121,6 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("is not a boolean: give true or false".to_owned()),
+        _ => Err("is not a boolean: expected true or false".to_owned()),
     }
 }

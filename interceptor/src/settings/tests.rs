@@ -1,4 +1,4 @@
-//! Every setting as istio-iptables reads it.
+//! Every setting is parsed as in istio-iptables.
 
 use clap::Parser;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn parsed(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Parsed, Sett
     Settings::parse(&source, None)
 }
 
-/// Settings as these arguments and variables give them.
+/// The settings of these arguments and variables.
 pub(crate) fn settings(
     arguments: &[&str],
     variables: &[(&str, &str)],
@@ -54,7 +54,7 @@ fn the_defaults_are_those_of_istio_iptables() {
 }
 
 #[test]
-fn a_flag_wins_over_its_variable_and_an_empty_variable_counts() {
+fn a_flag_overrides_its_variable_and_empty_variables_count() {
     let variables = [("ISTIO_INBOUND_PORTS", "80"), ("ISTIO_SERVICE_CIDR", "")];
     let from_variable = settings(&[], &variables).unwrap();
     assert_eq!(
@@ -73,7 +73,7 @@ fn the_outbound_port_has_no_variable() {
 }
 
 #[test]
-fn gids_are_the_uids_unless_given() {
+fn gids_are_the_uids_unless_set() {
     let same = settings(&["-u", "3,4"], &[]).unwrap();
     assert_eq!(same.proxy_gids.as_slice(), [3, 4]);
     let other = settings(&["-u", "3,4", "-g", "1"], &[]).unwrap();
@@ -81,7 +81,7 @@ fn gids_are_the_uids_unless_given() {
 }
 
 #[test]
-fn the_later_of_two_variables_wins_and_bad_ones_are_ignored() {
+fn the_later_variable_wins_and_invalid_ones_are_ignored() {
     let both = [("DUAL_STACK", "true"), ("ISTIO_DUAL_STACK", "false")];
     assert!(!settings(&[], &both).unwrap().dual_stack);
     let bad = [("DUAL_STACK", "true"), ("ISTIO_DUAL_STACK", "perhaps")];
@@ -92,7 +92,7 @@ fn the_later_of_two_variables_wins_and_bad_ones_are_ignored() {
 }
 
 #[test]
-fn any_mode_but_tproxy_is_redirect() {
+fn any_mode_except_tproxy_is_redirect() {
     for mode in ["", "REDIRECT", "NONE", "tproxy"] {
         let settings = settings(&["-m", mode], &[]).unwrap();
         assert_eq!(settings.mode, Mode::Redirect, "{mode}");
@@ -104,7 +104,7 @@ fn any_mode_but_tproxy_is_redirect() {
 }
 
 #[test]
-fn owner_groups_are_excluded_only_where_all_are_included() {
+fn owner_groups_are_excluded_only_if_all_are_included() {
     let include = "ISTIO_OUTBOUND_OWNER_GROUPS";
     let exclude = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE";
     let groups = |variables: &[_]| settings(&[], variables).unwrap().owner_groups;
@@ -125,7 +125,7 @@ fn owner_groups_are_excluded_only_where_all_are_included() {
 }
 
 #[test]
-fn dns_is_captured_whatever_the_server_or_not_at_all() {
+fn without_a_resolv_conf_dns_is_captured_for_all_servers() {
     let dns = |arguments: &[&str], variables: &[_]| settings(arguments, variables).unwrap().dns;
     assert_eq!(dns(&["--capture-all-dns"], &[]), DnsCapture::Off);
     let both = ["--redirect-dns", "--capture-all-dns=true"];
@@ -143,7 +143,7 @@ fn dns_is_captured_whatever_the_server_or_not_at_all() {
 }
 
 #[test]
-fn what_has_no_effect_is_told() {
+fn settings_without_effect_are_reported() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--native-nftables"],
@@ -195,7 +195,7 @@ fn what_has_no_effect_is_told() {
 }
 
 #[test]
-fn the_kind_of_iptables_is_checked_though_it_has_no_meaning() {
+fn the_ignored_kind_of_iptables_is_validated() {
     for good in ["", "legacy", "nft"] {
         assert!(settings(&["--force-iptables-binary", good], &[]).is_ok());
     }
@@ -204,7 +204,7 @@ fn the_kind_of_iptables_is_checked_though_it_has_no_meaning() {
 }
 
 #[test]
-fn flags_of_older_releases_are_refused_with_what_replaced_them() {
+fn flags_of_older_releases_are_refused_with_their_replacement() {
     let cases: &[(&[&str], &str)] = &[
         (&["-f"], "atomically"),
         (&["--restore-format=false"], "atomically"),
@@ -230,7 +230,7 @@ fn an_error_names_the_setting_the_value_and_what_is_allowed() {
     assert_eq!(error.setting, "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR");
 }
 
-/// A setting and whether it is a switch, and values that some settings take and others do not.
+/// A setting, and a value that some settings accept and others do not.
 fn any_given() -> impl Strategy<Value = (&'static flags::Setting, String)> {
     let values = prop_oneof![
         Just(String::new()),
@@ -253,7 +253,7 @@ fn by_name(name: &str) -> &'static flags::Setting {
 }
 
 proptest! {
-    /// Whatever is given, the answer is all settings or one error, which names what was given.
+    /// The result is all settings, or one error with the name of a setting.
     #[test]
     fn all_or_nothing(given in prop::collection::vec(any_given(), 0..6)) {
         let variables: Vec<(&str, &str)> = given
@@ -277,7 +277,7 @@ proptest! {
         }
     }
 
-    /// A flag wins over its variables, and it does not matter what is in those.
+    /// A flag overrides its variables, whatever their values.
     #[test]
     fn a_flag_wins((setting, value) in any_given(), junk in "\\PC{0,8}") {
         if setting.long_name().is_empty() {
@@ -289,7 +289,7 @@ proptest! {
             .iter()
             .map(|name| (*name, junk.as_str()))
             .collect();
-        // (A GID that is not given is the UID.)
+        // (A GID that is not set is the UID.)
         prop_assert_eq!(parsed(&[&argument], &variables), parsed(&[&argument], &[]));
     }
 }

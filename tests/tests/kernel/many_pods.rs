@@ -120,7 +120,7 @@ impl Attaching {
         let netns = Netns::open(&NetnsSpec::File(path.to_owned()))?;
         let attached = self.dataplane.attach(&AttachSpec {
             netns: &netns,
-            places,
+            attach_points: places,
             settings,
             log: false,
             scan_listeners: false,

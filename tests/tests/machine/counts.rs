@@ -48,7 +48,7 @@ fn attach_at_two_points(lab: &Lab) -> Result<Attached> {
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
     Dataplane::new().attach(&AttachSpec {
         netns: &netns,
-        places: &places,
+        attach_points: &places,
         settings: &settings,
         log: false,
         scan_listeners: false,

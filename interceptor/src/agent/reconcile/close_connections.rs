@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use interceptor_ebpf::{Owner, Transport};
 
 use crate::{
-    explain::{Direction, Outcome, Question, explain},
+    explain::{Direction, Outcome, Query, explain},
     netns::{
         Netns,
         sock_diag::{SockDiag, TcpSocket},
@@ -47,7 +47,7 @@ pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> 
 }
 
 /// A connection at a port that somebody listens on has come in.
-fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Question {
+fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Query {
     let (destination, direction) = if listening.contains(&socket.local.port()) {
         (socket.local, Direction::Inbound { interface: None })
     } else {
@@ -59,7 +59,7 @@ fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Question {
         let source = None;
         (socket.remote, Direction::Outbound { owner, source })
     };
-    Question {
+    Query {
         transport: Transport::Tcp,
         destination,
         direction,

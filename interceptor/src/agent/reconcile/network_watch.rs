@@ -12,7 +12,7 @@ use crate::{
     dataplane::attach::Attached,
     netns::{
         Netns,
-        changes::{Changes, Pause},
+        changes::{Changes, WatchBackoff},
     },
 };
 
@@ -26,7 +26,7 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 ///
 /// One socket in the pod's network namespace, and no wake-up while nothing changes.
 pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
-    let mut pause = Pause::default();
+    let mut backoff = WatchBackoff::default();
     loop {
         let begun = Instant::now();
         let Err(error) = watch(capture, metrics, netns).await else {
@@ -34,7 +34,7 @@ pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
         };
         let netns = netns.path().display();
         debug!(%netns, "network watch ended, restarting it: {error:#}");
-        sleep(pause.after(begun.elapsed())).await;
+        sleep(backoff.after(begun.elapsed())).await;
     }
 }
 

@@ -144,7 +144,7 @@ impl Capture {
     fn commit(&self, ready: PreparedAttach) -> Result<Captured> {
         let wanted = AttachSpec {
             netns: &ready.netns,
-            places: &ready.places,
+            attach_points: &ready.places,
             settings: &ready.settings,
             log: false,
             scan_listeners: false,
@@ -176,7 +176,7 @@ impl Capture {
     }
 
     fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
-        let has_rules = netns.run(istio_rules::are_here).unwrap_or_else(|error| {
+        let has_rules = netns.run(istio_rules::are_present).unwrap_or_else(|error| {
             // A kernel that cannot be asked is no reason not to start a pod.
             warn!(
                 "cannot determine whether Istio's iptables rules are present, assuming they are \

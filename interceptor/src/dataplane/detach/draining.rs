@@ -1,12 +1,12 @@
-//! The first half of a detach: new connections pass, and those under way still reach the proxy, which
-//! learns where they were going.
+//! The first half of a detach: new connections pass, while those in their handshake still reach the
+//! proxy, with their original destination.
 //!
-//! Without it a connection could meet the detach half-way: its destination is a stand-in already, and
-//! nothing hands it to the proxy any more; or the proxy has accepted it, asks for the original
+//! Without it, a detach could break a connection: its destination is already a stand-in, and no
+//! program delivers it to the proxy any more; or the proxy has accepted it, queries the original
 //! destination, gets ENOENT, and closes it.
 //!
-//! The machine-wide lock is not held meanwhile. A lock on the pod's own pins says that a detach is at
-//! work; the kernel drops it with the process, and the next command that tidies up ends the detach.
+//! The machine-wide lock is not held in between. A lock on the pod's own pins marks a running detach;
+//! the kernel releases it when the process exits, and the next sweep completes the detach.
 
 use std::{
     fs::File,
@@ -31,29 +31,29 @@ use crate::{
     },
 };
 
-/// A `connect(2)` whose destination was replaced before has sent its SYN after this.
+/// A `connect(2)` whose destination was already replaced sends its SYN within this time.
 const SYN_DELAY: Duration = Duration::from_millis(20);
 
-/// How often connections that are being made are looked at again.
+/// How often connections in their handshake are checked again.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a proxy may take between accepting a connection and asking where it was going.
+/// How long a proxy may take from accepting a connection to querying its original destination.
 const LOOKUP_GRACE: Duration = Duration::from_millis(200);
 
-/// Connections that are not made by then are refused, as where the proxy does not accept any.
+/// Connections that are not established by then are refused, as if the proxy accepted none.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A pod whose new connections pass.
 pub(crate) struct Draining<'a> {
     netns: &'a Netns,
-    /// The ports whose listeners are the proxy's.
+    /// The ports on which the proxy listens.
     ports: Vec<u16>,
-    /// `None` if another detach of this pod is at work as well.
+    /// `None` if another detach of this pod is running as well.
     _lock: Option<Flock<File>>,
 }
 
 impl<'a> Draining<'a> {
-    /// Begins to drain `netns`. `None` if it is not attached. Called under the machine-wide lock.
+    /// Starts to drain `netns`. `None` if it is not attached. Requires the machine-wide lock.
     pub(crate) fn begin(pins: &Pins, maps: &mut Maps, netns: &'a Netns) -> Result<Option<Self>> {
         let Some(policy) = policy_of(maps, netns.cookie())? else {
             return Ok(None);
@@ -82,12 +82,12 @@ impl<'a> Draining<'a> {
     }
 }
 
-/// Waits until no connection is under way that was captured when it began, but not for ever.
+/// Waits until no captured connection is in its handshake, or for [`DRAIN_TIMEOUT`].
 pub(crate) fn wait(pods: &[Draining<'_>]) {
     if pods.is_empty() {
         return;
     }
-    // Programs that still run with the policies before.
+    // Programs that still run with the previous policies.
     grace::wait_for_running_programs();
     thread::sleep(SYN_DELAY);
     let end = Instant::now() + DRAIN_TIMEOUT;
@@ -105,12 +105,12 @@ pub(crate) fn wait(pods: &[Draining<'_>]) {
     }
 }
 
-/// Whether a detach of the network namespace is at work, in this process or in another.
+/// Whether a detach of the network namespace is running, in this process or in another.
 pub(crate) fn is_running(pins: &Pins, netns: NetnsCookie) -> bool {
     matches!(try_lock(pins, netns), Ok(None))
 }
 
-/// `None` if another has it.
+/// `None` if another holds it.
 fn try_lock(pins: &Pins, netns: NetnsCookie) -> io::Result<Option<Flock<File>>> {
     let dir = File::open(pins.netns(netns))?;
     match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {

@@ -7,22 +7,22 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use super::{super::sys, Chain, ISTIO_IPTABLES, Matters};
+use super::{super::sys, Chain, Effect, ISTIO_IPTABLES};
 
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; IPv6's have the same numbers.
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
-/// `struct ipt_getinfo`, and where in it are the chains' first entries and last ones (their
-/// policies), by their hooks, and the entries' size.
+/// The size of `struct ipt_getinfo`, and the offsets in it of the chains' first and last entries (their
+/// policies), by hook, and of the entries' size.
 const INFO: usize = 84;
 const INFO_FIRST: usize = 36;
 const INFO_LAST: usize = 56;
 const INFO_SIZE: usize = 80;
-/// `struct ipt_get_entries` before the entries, and where in it their size is.
+/// The size of `struct ipt_get_entries` before the entries, and the offset in it of their size.
 const ENTRIES: usize = 40;
 const ENTRIES_SIZE: usize = 32;
 
-/// Where in the last entry's target its verdict is (`struct xt_standard_target`), and the verdict
+/// The offset of the verdict in the last entry's target (`struct xt_standard_target`), and the verdict
 /// of the policy DROP: `-NF_DROP - 1`.
 const VERDICT: usize = 32;
 const DROP: i32 = -1;
@@ -36,9 +36,9 @@ struct Tables {
     level: i32,
     /// Lists the existing tables: reading another would create it.
     names: &'static str,
-    /// The family, by nft's name for it.
+    /// nft's name of the family.
     family_name: &'static str,
-    /// Where in `struct ipt_entry` or `ip6t_entry` it says where its target is.
+    /// The offset in `struct ipt_entry` or `ip6t_entry` of the offset of its target.
     target_offset: usize,
 }
 
@@ -61,13 +61,13 @@ pub(super) fn has_chains() -> io::Result<bool> {
     Ok(V4.have_chains()? || V6.have_chains()?)
 }
 
-/// Adds them to `chains`.
-pub(super) fn chains_that_matter(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
-    V4.chains_that_matter(chains)?;
-    V6.chains_that_matter(chains)
+/// Adds the chains that affect captured connections.
+pub(super) fn add_chains(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
+    V4.add_chains(chains)?;
+    V6.add_chains(chains)
 }
 
-/// A table as the kernel lays it out.
+/// A table in the kernel's layout.
 struct Table {
     info: Vec<u8>,
     /// With a header.
@@ -93,17 +93,17 @@ impl Table {
 }
 
 impl Tables {
-    fn chains_that_matter(&self, chains: &mut BTreeSet<Chain>) -> io::Result<()> {
+    fn add_chains(&self, chains: &mut BTreeSet<Chain>) -> io::Result<()> {
         const HOOKS: [(usize, &str); 2] = [
             (libc::NF_INET_LOCAL_IN as usize, "INPUT"),
             (libc::NF_INET_LOCAL_OUT as usize, "OUTPUT"),
         ];
         for table in self.names()?.lines() {
-            let chain = |name: &str, matters| Chain {
+            let chain = |name: &str, effect| Chain {
                 family: self.family_name,
                 table: table.to_owned(),
                 name: name.to_owned(),
-                matters,
+                effect,
             };
             let read = self.table(table.as_bytes())?;
             match table {
@@ -111,10 +111,10 @@ impl Tables {
                     HOOKS
                         .iter()
                         .filter(|(hook, _)| read.drops(*hook, self.target_offset))
-                        .map(|(_, name)| chain(name, Matters::Drops)),
+                        .map(|(_, name)| chain(name, Effect::Drops)),
                 ),
                 "nat" if read.has_rules(libc::NF_INET_LOCAL_OUT as usize) => {
-                    chains.insert(chain("OUTPUT", Matters::Rewrites));
+                    chains.insert(chain("OUTPUT", Effect::Rewrites));
                 }
                 _ => {}
             }
@@ -125,7 +125,7 @@ impl Tables {
     /// One per line.
     fn names(&self) -> io::Result<String> {
         match fs::read_to_string(self.names) {
-            // A kernel without them.
+            // A kernel without ip_tables.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             names => names,
         }
@@ -170,7 +170,7 @@ impl Tables {
     }
 }
 
-/// Between the two calls (`get_entries`).
+/// Whether the table has changed between the two calls (`get_entries`).
 fn has_changed(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAGAIN as i32)
 }

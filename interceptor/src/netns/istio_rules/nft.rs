@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, io};
 use nix::errno::Errno;
 use rtnetlink::{packet_core::NlasIterator, sys::protocols::NETLINK_NETFILTER};
 
-use super::{super::raw_netlink::RawNetlink, Chain, ISTIO_IPTABLES, ISTIO_NFTABLES, Matters};
+use super::{super::raw_netlink::RawNetlink, Chain, Effect, ISTIO_IPTABLES, ISTIO_NFTABLES};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
 const GET_CHAIN: u16 = 10 << 8 | 4;
@@ -43,18 +43,18 @@ pub(super) fn has_chains() -> io::Result<bool> {
     Ok(found)
 }
 
-/// Adds them to `chains`.
-pub(super) fn chains_that_matter(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
+/// Adds the chains that affect captured connections.
+pub(super) fn add_chains(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
     let mut rewriting = BTreeSet::new();
     dump(GET_CHAIN, &mut |message| match read_chain(message) {
-        Some(chain) if chain.matters == Matters::Drops => drop(chains.insert(chain)),
+        Some(chain) if chain.effect == Effect::Drops => drop(chains.insert(chain)),
         Some(chain) => drop(rewriting.insert(chain)),
         None => {}
     })?;
     if rewriting.is_empty() {
         return Ok(());
     }
-    // Without a rule it rewrites nothing: iptables-nft makes it with its table.
+    // A chain without a rule rewrites nothing: iptables-nft creates it with its table.
     dump(GET_RULE, &mut |message| {
         let rule = (
             family(message),
@@ -75,9 +75,9 @@ fn read_chain(message: &[u8]) -> Option<Chain> {
     let hook = attribute(&attribute(attributes, HOOK)?, HOOK_NUMBER)?;
     let hook = i32::from_be_bytes(hook.try_into().ok()?);
     let drops = attribute(attributes, POLICY).as_deref() == Some(&DROP.to_be_bytes());
-    let matters = match (name(message, TYPE)?.as_slice(), hook) {
-        (b"filter", libc::NF_INET_LOCAL_IN | libc::NF_INET_LOCAL_OUT) if drops => Matters::Drops,
-        (b"nat", libc::NF_INET_LOCAL_OUT) => Matters::Rewrites,
+    let effect = match (name(message, TYPE)?.as_slice(), hook) {
+        (b"filter", libc::NF_INET_LOCAL_IN | libc::NF_INET_LOCAL_OUT) if drops => Effect::Drops,
+        (b"nat", libc::NF_INET_LOCAL_OUT) => Effect::Rewrites,
         _ => return None,
     };
     let text = |kind| Some(String::from_utf8_lossy(&name(message, kind)?).into_owned());
@@ -85,11 +85,11 @@ fn read_chain(message: &[u8]) -> Option<Chain> {
         family: family(message)?,
         table: text(TABLE)?,
         name: text(NAME)?,
-        matters,
+        effect,
     })
 }
 
-/// A family in which there is TCP, by nft's name for it.
+/// nft's name of a family that includes TCP.
 fn family(message: &[u8]) -> Option<&'static str> {
     match i32::from(*message.first()?) {
         libc::NFPROTO_INET => Some("inet"),

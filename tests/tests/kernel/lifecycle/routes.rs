@@ -378,7 +378,7 @@ impl Counting {
         let settings = settings(STOCK);
         let wanted = AttachSpec {
             netns: &netns,
-            places: &AttachPoints::single(offset(lab.cgroup.path())),
+            attach_points: &AttachPoints::single(place(lab.cgroup.path())),
             settings: &settings,
             log: false,
             scan_listeners: false,

@@ -38,7 +38,7 @@ fn fed(netns: &Netns, program: &str, arguments: &[&str], input: &str) {
 }
 
 fn are_in(netns: &Netns) -> bool {
-    netns.enter(istio_rules::are_here).expect("a response")
+    netns.enter(istio_rules::are_present).expect("an answer")
 }
 
 fn script(mode: Mode, family: Family) -> String {

@@ -60,7 +60,7 @@ fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
     Dataplane::new().attach(&AttachSpec {
         netns: &netns,
-        places: &places,
+        attach_points: &places,
         settings,
         log: false,
         scan_listeners: false,

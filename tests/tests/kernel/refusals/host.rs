@@ -176,7 +176,7 @@ fn a_cgroup_namespace_root_missing_a_process_is_refused() {
         let mut command = attach_in_cgroup_namespace(lab, &named);
         let output = interceptor_testkit::command::output(&mut command, "").expect("a run");
         let pid = guest.pid().to_string();
-        crate::refusals::expect_refusal(&command, &output, FAILED, &["leaves out", &pid]);
+        crate::refusals::expect_refusal(&command, &output, FAILED, &["does not contain", &pid]);
     }
     subjects.expect_unchanged();
 }

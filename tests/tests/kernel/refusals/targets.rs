@@ -206,6 +206,6 @@ fn of_many_processes_left_out_some_are_named() {
     let output = output(&mut command, "").expect("a run");
     // The holder, the app, its server, the proxy, and the guests.
     let more = format!("{} more", 4 + guests.len() - 5);
-    expect_refusal(&command, &output, FAILED, &["leaves out", &more]);
+    expect_refusal(&command, &output, FAILED, &["does not contain", &more]);
     assert_eq!(lab.leftovers().expect("leftovers"), NOTHING);
 }
