@@ -1,13 +1,13 @@
-//! Points the crate at the BPF object of `cargo xtask build-ebpf`, which it embeds.
+//! Sets the path of the BPF object that the crate embeds, built by `cargo xtask build-ebpf`.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// Names another object: one for the machines that this is cross-compiled for.
+/// The path of another object, for cross-compiling.
 const VARIABLE: &str = "INTERCEPTOR_EBPF";
-/// Where `cargo xtask build-ebpf` leaves the objects, from this crate's directory.
+/// The directory of the objects, relative to this crate's directory.
 const DIR: &str = "../target/ebpf";
 
 fn main() {
@@ -16,7 +16,7 @@ fn main() {
     } else {
         "interceptor.o"
     };
-    // Read now, not when this script was compiled: a copied target directory has it compiled elsewhere.
+    // Read at run time, because a copied target directory has this script compiled in another place.
     let crate_directory = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let directory = Path::new(&crate_directory).join(DIR);
     let object = env::var_os(VARIABLE).map_or_else(|| directory.join(object), PathBuf::from);

@@ -11,8 +11,8 @@ use crate::layout::map_type;
 const MAPPED: u32 = 0xffff_u32.to_be();
 
 map_type! {
-    /// An IP address in network byte order; an IPv4 address is held IPv4-mapped
-    /// (`::ffff:a.b.c.d`), so that one code path serves both families, and IPv6 sockets with
+    /// An IP address in network byte order; an IPv4 address is stored IPv4-mapped
+    /// (`::ffff:a.b.c.d`), so that both families share one code path, and IPv6 sockets with
     /// IPv4-mapped addresses are IPv4, as for iptables.
     #[derive(Eq)]
     pub struct Address: 16 {
@@ -20,7 +20,7 @@ map_type! {
     }
 }
 
-/// Compares all words without branches: the BPF verifier would walk a path for each branch of every
+/// Compares all words without branches: the BPF verifier would follow a path for each branch of every
 /// comparison.
 impl PartialEq for Address {
     #[inline(always)]
@@ -176,7 +176,7 @@ impl From<Ipv6Addr> for Address {
     }
 }
 
-/// The 32 bits of `bits` that begin at `shift`, in network byte order.
+/// The 32 bits of `bits` that start at `shift`, in network byte order.
 fn word(bits: u128, shift: u32) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_held_mapped_in_network_byte_order() {
+    fn an_ipv4_address_is_stored_mapped_in_network_byte_order() {
         assert_eq!(address("10.1.2.3"), address("::ffff:10.1.2.3"));
         assert_eq!(
             address("10.1.2.3").v4(),

@@ -14,16 +14,17 @@ map_type! {
     /// A call of the shared program, in a per-CPU slot.
     ///
     /// A program cannot pass an argument to a tail call, and the context of `sk_lookup` has no
-    /// scratch space. In softirq, where connections come in, nothing runs between the two programs.
-    /// But other look-ups (`inet_diag`, `bpf_sk_lookup_tcp` in programs of system calls) run in
+    /// scratch space. In softirq, which handles received packets, nothing runs between the two
+    /// programs.
+    /// But other lookups (`inet_diag`, `bpf_sk_lookup_tcp` in programs of system calls) run in
     /// process context: a softirq, or with `CONFIG_PREEMPT` another task, may interrupt them at any
     /// instruction and use the same slot.
     ///
     /// So every word identifies its caller: it has a quarter of the cookie below 48 bits of the
     /// caller's number, which is the address of its context minus an address that is the same for
-    /// all calls on this CPU. Contexts are on kernel stacks, so concurrent look-ups have different
+    /// all calls on this CPU. Contexts are on kernel stacks, so concurrent lookups have different
     /// numbers. Each word is written and read by one instruction, and the reader has written all of
-    /// them before: each word that it reads is its own or that of an interrupting look-up, which it
+    /// them before: each word that it reads is its own or that of an interrupting lookup, which it
     /// detects. The order of the words does not matter.
     #[derive(Default, PartialEq, Eq)]
     pub struct Call: 32 {
@@ -67,7 +68,7 @@ impl Call {
 mod tests {
     use super::*;
 
-    /// Contexts of two look-ups on the same CPU, minus the slot's address.
+    /// Contexts of two lookups on the same CPU, minus the slot's address.
     const CALLERS: [u64; 2] = [0xffff_9a3c_0012_3e48, 0xffff_9a3c_0012_7e48];
     const COOKIES: [NetnsCookie; 2] = [0x4001, u64::MAX - 1];
 

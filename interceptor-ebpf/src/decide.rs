@@ -14,8 +14,8 @@ pub enum Verdict {
     Capture(Listener, Reason),
 }
 
-/// Look-ups in the lists of a policy, which are too long for [`Policy`] itself. Called only when a
-/// rule needs them.
+/// Lookups in the lists of a policy, which are too long for [`Policy`] itself. Called only if a rule
+/// requires them.
 pub trait PolicyLookups {
     /// The lists that contain `port`.
     fn port_flags(&self, port: u16) -> PortFlags;
@@ -109,7 +109,7 @@ fn redirect_outbound(policy: &Policy, lookups: &impl PolicyLookups, flow: &Outbo
     }
 }
 
-/// The three rules of each UID or GID, in order, for a socket whose owner has `id`. `spares_dns`:
+/// The three rules of each UID or GID, in order, for a socket whose owner has `id`. With `spares_dns`,
 /// the first rule has `! --dports 53,15008` instead of `! --dport 15008`.
 #[inline(always)]
 fn decide_by_owner(
@@ -128,7 +128,7 @@ fn decide_by_owner(
     let leaves_to_self = flow.via_loopback
         && !policy.flags.contains(PolicyFlags::LOOPBACK_INCLUDED)
         && (!policy.flags.contains(PolicyFlags::DNS) || (is_tcp && flow.port != DNS_PORT));
-    // The third rule of the first owner matches all others: the rules behind it are not reached.
+    // The third rule of the first owner matches all others: the rules after it are not reached.
     let is_owner = if leaves_to_self {
         ids.get(0) == Some(id)
     } else {

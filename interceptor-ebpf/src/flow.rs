@@ -20,7 +20,7 @@ pub struct Outbound {
     pub port: u16,
     /// TCP or UDP.
     pub transport: Transport,
-    /// The address that the socket is bound to, else the one that routing selects.
+    /// The address that the socket is bound to, otherwise the one that routing selects.
     pub source: Address,
     /// Whether the outgoing interface is `lo` (`-o lo`), as for every address of the pod.
     pub via_loopback: bool,

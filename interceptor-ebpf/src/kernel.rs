@@ -1,4 +1,4 @@
-//! Where the programs find members of the kernel's structures.
+//! The offsets of the kernel's structures that the programs read.
 
 use crate::layout::map_type;
 
@@ -6,8 +6,8 @@ use crate::layout::map_type;
 pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 
 map_type! {
-    /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, taken from
-    /// the running kernel's BTF at load.
+    /// Byte offsets of the members that the programs read with `bpf_probe_read_kernel`, from the
+    /// running kernel's BTF.
     pub struct KernelOffsets: 200 {
         /// `struct sock.sk_socket`
         pub sock_socket: u32,

@@ -167,7 +167,7 @@ map_type! {
 impl PrefixKey {
     /// The bits before the address.
     pub const POLICY_BITS: u32 = 32;
-    /// All bits, for a look-up.
+    /// All bits, for a lookup.
     pub const BITS: u32 = Self::POLICY_BITS + 128;
 }
 

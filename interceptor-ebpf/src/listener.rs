@@ -1,6 +1,6 @@
 //! The map keys of the proxy's listening sockets.
 //!
-//! Look-ups need few addresses only: the wildcards, localhost, and the pod's own addresses. So a
+//! Lookups need few addresses only: the wildcards, localhost, and the pod's own addresses. So a
 //! key has the kind of the address, not the address. This bounds the entries of a pod by kinds,
 //! ports and slots, whatever its processes listen on.
 

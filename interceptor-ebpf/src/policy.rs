@@ -12,10 +12,11 @@ pub const MAX_OWNERS: usize = 16;
 /// The number in most policies. More make each connection more expensive.
 const USUAL_OWNERS: usize = 2;
 
-/// Where DNS servers listen.
+/// The port of DNS servers.
 pub const DNS_PORT: u16 = 53;
 
-/// Where captured DNS queries go: istio-agent's DNS proxy. istio-iptables has no setting for it.
+/// The port of istio-agent's DNS proxy, which receives captured queries. istio-iptables has no setting
+/// for it.
 pub const DNS_CAPTURE_PORT: u16 = 15053;
 
 const POLICY_SIZE: usize = 216 + OTHER * size_of::<u32>();
@@ -26,8 +27,8 @@ pub const OTHER: usize = if cfg!(feature = "other-layout") { 8 } else { 0 };
 map_type! {
     /// The settings of one network namespace. Ports, prefixes and routes are in maps of their own
     /// under this policy's `id`: one map update activates a policy with all its lists. The `id`
-    /// comes first in every build, so that another build finds the settings that the policy was
-    /// made from.
+    /// comes first in every build, so that another build finds the settings from which the policy was
+    /// compiled.
     #[derive(PartialEq, Eq)]
     pub struct Policy: POLICY_SIZE {
         /// The key of this policy's ports, prefixes, routes and settings.
@@ -96,7 +97,7 @@ impl Policy {
     }
 
     /// A copy of `word` whose value is unknown to the BPF verifier (cf. `core::hint::black_box`),
-    /// which otherwise would walk all following code once for each known value.
+    /// which otherwise would verify all following code once for each known value.
     #[inline(always)]
     #[must_use]
     pub const fn opaque(&self, word: u32) -> u32 {
@@ -149,8 +150,8 @@ impl V4Prefix {
 }
 
 impl Policy {
-    /// Whether `address` is what the rules call localhost: the loopback CIDR (127.0.0.1 alone,
-    /// unless set), or `::1`.
+    /// Whether `address` is localhost for the rules: in the loopback CIDR (only 127.0.0.1, unless
+    /// set), or `::1`.
     #[inline(always)]
     #[must_use]
     pub fn is_localhost(&self, address: Address) -> bool {
@@ -177,7 +178,7 @@ impl OwnerIds {
         ids: [0; MAX_OWNERS],
     };
 
-    /// The list that holds `ids`, or nothing if they are more than [`MAX_OWNERS`].
+    /// The list of `ids`; `None` if they are more than [`MAX_OWNERS`].
     #[must_use]
     pub fn new(list: &[u32]) -> Option<Self> {
         // Unused entries repeat the first, which matches nothing else.
@@ -187,8 +188,8 @@ impl OwnerIds {
         Some(Self { len, ids })
     }
 
-    /// The `index`th ID, or nothing past the end. (Written for the BPF verifier: the caller's loop
-    /// has a constant bound, and no slice can panic.)
+    /// The `index`th ID; `None` past the end. (Written for the BPF verifier: the caller's loop has a
+    /// constant bound, and no slice can panic.)
     #[inline(always)]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<u32> {
@@ -221,7 +222,7 @@ impl OwnerIds {
 }
 
 /// A number whose highest bit is set if `id` is one of `ids`: only 0 minus 1 sets it. (The BPF
-/// verifier would walk a path for each branch of a comparison.)
+/// verifier would follow a path for each branch of a comparison.)
 #[inline(always)]
 fn differences(ids: &[u32], id: u32) -> u64 {
     let mut all = 0;
@@ -234,7 +235,7 @@ fn differences(ids: &[u32], id: u32) -> u64 {
 flags! {
     /// The features of a [`Policy`].
     PolicyFlags(u32): 4 {
-        /// IPv6 is captured too; without it IPv6 passes, as where istio-iptables writes no
+        /// IPv6 is captured too; without this flag IPv6 passes, as if istio-iptables writes no
         /// ip6tables rules.
         IPV6 = 1 << 0,
         /// `-b '*'`: every inbound port except the excluded ones.
@@ -252,9 +253,9 @@ flags! {
         HAS_PREFIXES = 1 << 6,
         /// Log every verdict by aya-log.
         LOG = 1 << 7,
-        /// Inbound connections keep the client's address all the way to the app.
+        /// Inbound connections have the client's address also between the proxy and the app.
         TPROXY = 1 << 8,
-        /// DNS queries to some servers at least are captured.
+        /// DNS queries to at least some servers are captured.
         DNS = 1 << 9,
         /// DNS queries to every server are captured.
         DNS_ALL = 1 << 10,
@@ -311,7 +312,7 @@ flags! {
         EXCLUDED = 1 << 0,
         /// `-k`: connections from this interface count as outbound.
         REROUTED = 1 << 1,
-        /// Our tc programs see its packets, and capture connections that would be forwarded.
+        /// Our tc programs are attached to it, and capture forwarded connections.
         WATCHED = 1 << 2,
         /// 127.0.0.1 is local on this interface too, for a query that selects it.
         LOCALHOST_V4 = 1 << 3,

@@ -1,4 +1,4 @@
-//! Stand-ins: the loopback addresses that captured connections go to.
+//! Stand-ins: the loopback addresses and ports that replace captured destinations.
 //!
 //! A stand-in is an address *and* a port. Together they encode a number that a pod increments and
 //! does not reuse within 2³³ allocations, so that a query about an old connection returns its own

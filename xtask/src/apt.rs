@@ -1,4 +1,4 @@
-//! Installs Debian packages, with a message, where the user is permitted to.
+//! Installs Debian packages, with a message, if the user is permitted to.
 
 use std::{
     collections::BTreeMap,
@@ -70,13 +70,13 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     }
     say(&format!("installing Debian packages: {packages}"));
     for mut command in [update(), installation(&packages)] {
-        // It says what happens to each package; what goes wrong is on standard error.
+        // Its output lists every package; errors are on standard error.
         exec(command.stdout(Stdio::null()))?;
     }
     Ok(())
 }
 
-/// Versions of those of the packages that are installed.
+/// The versions of those packages that are installed.
 pub(crate) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
     let mut query = Command::new("dpkg-query");
     query.args([
@@ -84,7 +84,7 @@ pub(crate) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
         "--showformat",
         "${db:Status-Status} ${Package} ${Version}\n",
     ]);
-    // It fails, and reports the others all the same, when it knows one of them not at all.
+    // If a package is unknown, dpkg-query fails, but still prints the others.
     let listing = query
         .args(packages)
         .output()
@@ -123,7 +123,7 @@ fn apt_get() -> Command {
     command
 }
 
-/// Whether we are root.
+/// Whether this process is root.
 pub(crate) fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self")?.uid() == 0)
 }

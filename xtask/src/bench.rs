@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what interception costs, against none and against iptables.
+//! `cargo xtask bench`: measures the cost of interception, compared with none and with iptables.
 
 use std::path::PathBuf;
 
@@ -12,16 +12,16 @@ use crate::{
     envoy, kubectl, paths, test,
 };
 
-/// The benchmark, who holds network namespaces for it, and who cleans up after it.
+/// The benchmark, the actor that holds its network namespaces, and the cleanup after it.
 const PROGRAMS: [&str; 3] = ["bench", "interceptor-test-actor", "interceptor-test-sweep"];
 
-/// What to measure, and where the results go.
+/// Options of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Short and rough, for CI; goes into target/bench
+    /// Short and imprecise, for CI; writes to target/bench
     #[arg(long)]
     quick: bool,
-    /// Only these workloads, separated by commas; goes into target/bench
+    /// Only these workloads, separated by commas; writes to target/bench
     #[arg(long)]
     only: Option<String>,
     /// Directory for the results instead of docs/bench
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     output: Option<PathBuf>,
 }
 
-/// Builds all and measures.
+/// Builds and runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
         apt::is_root()?,
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bench
         .args(["--quiet", "--release", "--package", "interceptor-bench"])
         .args(["--bin", "bench", "--", "--output"])
-        .arg(options.folder())
+        .arg(options.results_dir())
         .env("INTERCEPTOR_BIN", interceptor)
         .env("KUBECTL_BIN", kubectl::ensure()?)
         .env("ENVOY_BIN", envoy);
@@ -63,10 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 impl Options {
-    /// The docs hold whole runs only.
-    fn folder(&self) -> PathBuf {
+    /// The docs contain the results of complete runs only.
+    fn results_dir(&self) -> PathBuf {
         match &self.output {
-            Some(folder) => folder.clone(),
+            Some(dir) => dir.clone(),
             None if self.quick || self.only.is_some() => paths::target().join("bench"),
             None => paths::root().join("docs/bench"),
         }

@@ -1,7 +1,7 @@
 //! bpf-linker, which turns LLVM bitcode into a BPF object.
 //!
-//! Ours, rather than what may be on the `PATH`: it must read the bitcode of the BPF compiler's
-//! LLVM, and does not report which LLVM it was built with.
+//! The one on the `PATH`, if any, is not used: it must read the bitcode of the BPF compiler's LLVM, and
+//! does not report its own LLVM version.
 
 use std::{
     env,
@@ -20,7 +20,7 @@ use crate::{
 
 const VERSION: &str = "0.13.0";
 
-/// The directory of a bpf-linker for that LLVM, built if there is none.
+/// The directory of a bpf-linker for this LLVM, which is built if it is missing.
 pub(crate) fn ensure(llvm_major: &str) -> Result<PathBuf> {
     let root = paths::tool(&format!("bpf-linker-{VERSION}-llvm-{llvm_major}"));
     let bin = root.join("bin");
@@ -31,7 +31,7 @@ pub(crate) fn ensure(llvm_major: &str) -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// Where Debian's packages of that LLVM are.
+/// The directory of Debian's packages of this LLVM.
 pub(crate) fn llvm_prefix(llvm_major: &str) -> PathBuf {
     Path::new("/usr/lib").join(format!("llvm-{llvm_major}"))
 }
@@ -56,7 +56,9 @@ fn install(llvm_major: &str, root: &Path) -> Result<()> {
             format!("libpolly-{llvm_major}-dev"),
         ),
     ])
-    .with_context(|| format!("it is built with LLVM {llvm_major}'s development files"))?;
+    .with_context(|| {
+        format!("bpf-linker is built with the development files of LLVM {llvm_major}")
+    })?;
 
     say(&format!(
         "installing bpf-linker {VERSION} for LLVM {llvm_major} into {}",
@@ -66,7 +68,7 @@ fn install(llvm_major: &str, root: &Path) -> Result<()> {
         cargo("install")
             .env("PATH", path_with(&prefix.join("bin"))?)
             .env("LLVM_PREFIX", prefix)
-            // A target directory that another process builds in may be locked.
+            // Another cargo process may have locked the target directory.
             .env_remove("CARGO_TARGET_DIR")
             .args([
                 "bpf-linker",

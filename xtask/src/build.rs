@@ -20,13 +20,13 @@ pub(crate) fn run() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the binary with another layout of policies and listeners, which tests of upgrades meet;
-/// returns its path. (To cargo it is the same binary, so it is put aside before that is built.)
+/// Builds the binary with another layout of policies and listeners, for tests of upgrades; returns its
+/// path. (For cargo it is the same binary, so it is copied before that is built.)
 pub(crate) fn other_layout() -> Result<PathBuf> {
     let binary = build(Variant::OtherLayout)?;
-    let aside = binary.with_file_name("interceptor-other-layout");
-    fs::copy(&binary, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
-    Ok(aside)
+    let copy = binary.with_file_name("interceptor-other-layout");
+    fs::copy(&binary, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    Ok(copy)
 }
 
 /// Builds the BPF object and a development binary around it; returns the binary's path.

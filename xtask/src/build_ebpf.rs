@@ -17,9 +17,9 @@ use crate::{
 
 /// The package and its binary.
 const PACKAGE: &str = "interceptor-ebpf";
-/// Where the objects go in the target directory; `interceptor/build.rs` reads them there.
+/// The objects' directory in the target directory; `interceptor/build.rs` reads them there.
 const DIR: &str = "ebpf";
-/// The architecture of this machine, by Rust's name.
+/// Rust's name of this machine's architecture.
 pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
@@ -30,14 +30,14 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 /// Which object is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant<'a> {
-    /// What is shipped, for machines of this architecture, by Rust's name.
+    /// The product's, for machines of this architecture, by Rust's name.
     For(&'a str),
     /// For this machine and with another layout of policies and listeners, for the tests of upgrades.
     OtherLayout,
 }
 
 impl<'a> Variant<'a> {
-    /// The feature that makes it.
+    /// The cargo features that it is built with.
     pub(crate) const fn features(self) -> &'static [&'static str] {
         match self {
             Self::For(_) => &[],
@@ -62,7 +62,7 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// Builds the object that is shipped, for this machine.
+/// Builds the product's object for this machine.
 pub(crate) fn run() -> Result<()> {
     run_variant(Variant::For(THIS_MACHINES)).map(drop)
 }
@@ -97,9 +97,9 @@ fn cargo_for(architecture: &str, toolchain: Toolchain, subcommand: &str) -> Comm
     // The workspace's release profile is the host's.
     for (setting, value) in [
         ("CODEGEN_UNITS", "1"),
-        // BTF is made of it.
+        // BTF is generated from it.
         ("DEBUG", "2"),
-        // bpf-linker's business.
+        // bpf-linker does it.
         ("LTO", "off"),
         ("PANIC", "abort"),
         ("STRIP", "none"),
@@ -113,7 +113,7 @@ fn cargo_for(architecture: &str, toolchain: Toolchain, subcommand: &str) -> Comm
 
 fn rustflags(architecture: &str) -> String {
     [
-        // By which aya-ebpf selects the registers and kernel types of a probe.
+        // aya-ebpf selects the registers and kernel types of a probe by this.
         &format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Clink-arg=--btf",
         // The default has no atomics that return the old value. Kernel 5.12.
@@ -122,12 +122,12 @@ fn rustflags(architecture: &str) -> String {
     .join("\x1f")
 }
 
-/// Apart from the host's, which other flags would invalidate.
+/// Separate from the host's, which other flags would invalidate.
 fn target_dir() -> PathBuf {
     paths::target().join("ebpf-build")
 }
 
-/// The object with its BTF and without the debug information for debuggers, four fifths of it.
+/// The object with its BTF, without DWARF, which is four fifths of its size.
 fn without_dwarf(object: &Path, llvm_major: &str) -> Result<Vec<u8>> {
     let stripped = object.with_extension("stripped");
     exec(
@@ -140,7 +140,8 @@ fn without_dwarf(object: &Path, llvm_major: &str) -> Result<Vec<u8>> {
     fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
 }
 
-/// Writes the object only if it differs: its modification time makes cargo rebuild what embeds it.
+/// Writes the object only if it differs: a new modification time makes cargo rebuild the crate that
+/// embeds it.
 fn install(object: &Path, new: &[u8]) -> Result<()> {
     if fs::read(object).is_ok_and(|old| old == new) {
         return Ok(());

@@ -22,8 +22,8 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// A command that does not see which toolchain the cargo that started us uses, nor flags that
-/// were meant for the host: for running *another* toolchain.
+/// A command without the environment of the cargo that started this task: its toolchain, and flags for
+/// the host. For running *another* toolchain.
 pub(crate) fn without_cargo_env(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(paths::root());
@@ -60,7 +60,7 @@ fn is_cargo_env(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Runs to the end, with our input and output.
+/// Runs a command with our input and output; fails if it does.
 pub(crate) fn exec(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -68,7 +68,7 @@ pub(crate) fn exec(command: &mut Command) -> Result<()> {
     check(command, status)
 }
 
-/// Runs to the end and returns what was written to standard output.
+/// Runs a command and returns its standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
@@ -79,7 +79,7 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
         .with_context(|| format!("`{}` printed text that is not UTF-8", display(command)))
 }
 
-/// Whether it can be run and succeeds; prints nothing.
+/// Whether a command succeeds; prints nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command
         .stdin(Stdio::null())
@@ -95,7 +95,7 @@ fn check(command: &Command, status: ExitStatus) -> Result<()> {
     Ok(())
 }
 
-/// The command as one would type it.
+/// The command as typed in a shell.
 pub(crate) fn display(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words

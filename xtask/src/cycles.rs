@@ -1,9 +1,9 @@
 //! Import cycles between modules.
 //!
-//! Modules of one parent must not import each other in a circle, whether directly or through files
+//! Modules of one parent must not import each other in a cycle, whether directly or through files
 //! below them. A module and its own ancestors are one unit: a parent may use its children, and they
-//! may use what it declares. Seen are `use` declarations and paths with `crate::` or `super::`, not
-//! what a macro or a re-export hides.
+//! may use what it declares. Checked are `use` declarations and paths with `crate::` or `super::`;
+//! imports inside a macro or through a re-export are not detected.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,7 +19,7 @@ use crate::{
     source::{self, File, imports},
 };
 
-/// Fails if any crate of the workspace has a cycle.
+/// Fails if a crate of the workspace has a cycle.
 pub(crate) fn check() -> Result<()> {
     let mut count = 0;
     for dir in crates()? {
@@ -73,7 +73,7 @@ type Module = Vec<String>;
 /// Imports between the children of one module.
 #[derive(Default)]
 struct Graph {
-    /// Importing child, imported child, and one place that imports.
+    /// Importing child, imported child, and the file and line of one import.
     edges: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -94,9 +94,9 @@ fn graphs(files: &[File]) -> BTreeMap<Module, Graph> {
                 continue;
             };
             let graph = graphs.entry(file.module[..common].to_vec()).or_default();
-            let place = format!("{}:{}", file.path.display(), import.line);
+            let location = format!("{}:{}", file.path.display(), import.line);
             let imports = graph.edges.entry(from.clone()).or_default();
-            imports.entry(to.clone()).or_insert(place);
+            imports.entry(to.clone()).or_insert(location);
         }
     }
     graphs
@@ -135,7 +135,7 @@ impl Graph {
         cycles
     }
 
-    /// A shortest way from `start` back to it, breadth first: all modules on it, `start` first.
+    /// The modules on a shortest path from `start` back to itself, `start` first (breadth-first search).
     fn cycle(&self, start: &String) -> Option<Vec<String>> {
         let mut paths = VecDeque::from([vec![start.clone()]]);
         let mut seen = BTreeSet::new();
@@ -162,8 +162,8 @@ impl Graph {
         let mut steps = vec![cycle.first().cloned().unwrap_or_default()];
         let next = cycle.iter().skip(1).chain(cycle.first());
         for (from, to) in cycle.iter().zip(next) {
-            let place = &self.edges[from][to];
-            steps.push(format!("{to} ({place})"));
+            let location = &self.edges[from][to];
+            steps.push(format!("{to} ({location})"));
         }
         steps.join(" -> ")
     }

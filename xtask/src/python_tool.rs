@@ -1,4 +1,4 @@
-//! Checkers that are packaged for Python as ready-made programs, in versions that do not change.
+//! Checkers that are packaged for Python as programs, in fixed versions.
 
 use std::{path::PathBuf, process::Command};
 

@@ -15,7 +15,7 @@ pub(crate) mod strings;
 
 /// One source file.
 pub(crate) struct File {
-    /// From the workspace's root.
+    /// The path from the workspace's root.
     pub path: PathBuf,
     /// The file's module, from its crate's root.
     pub module: Vec<String>,

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, those on the machine's own kernel among them.
+//! `cargo xtask test`: all tests, including those on the machine's own kernel.
 
 use anyhow::{Result, ensure};
 
@@ -9,7 +9,7 @@ use crate::{
     envoy, kubectl,
 };
 
-/// Prepares the machine and runs the tests; `arguments` are cargo's.
+/// Prepares the machine and runs `cargo test` with these arguments.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     ensure!(
         apt::is_root()?,
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What the tests call.
+/// Installs the programs that the tests call.
 pub(crate) fn prepare() -> Result<()> {
     apt::ensure(&[
         Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),

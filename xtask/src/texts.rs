@@ -1,8 +1,8 @@
-//! `cargo xtask texts`: every text of the product in one place, to be read as a user reads it.
+//! `cargo xtask texts`: prints every text of the product, for review.
 //!
-//! The help comes from the binary; everything else is found in the source: string literals, sorted
-//! by the call, macro or attribute that they are passed to. Not seen: texts of dependencies (clap's
-//! errors, kube's warnings), of the kernel (errno), and what a text is composed of at run time.
+//! The help is the binary's output; everything else is found in the source: string literals, sorted
+//! by the call, macro or attribute that contains them. Not included: texts of dependencies (clap's
+//! errors, kube's warnings), of the kernel (errno), and the values of placeholders.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 const SOURCES: [&str; 2] = ["interceptor/src", "interceptor-ebpf/src"];
-/// As wide as a terminal of today.
+/// The width of a usual terminal.
 const COLUMNS: &str = "100";
 
-/// What a text is for.
+/// The purpose of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// The reason of a Kubernetes Event.
@@ -28,9 +28,9 @@ enum Kind {
     /// Printed to standard output or standard error.
     Output,
     Metric,
-    /// Several words, and none of the above: notes, reasons, parts of other texts.
+    /// Any other text of several words: notes, reasons, parts of other texts.
     Other,
-    /// A panic's, which is a bug if a user sees it.
+    /// The message of a panic, which is a bug if a user sees it.
     Panic,
 }
 
@@ -96,7 +96,7 @@ impl Kind {
         ),
     ];
 
-    /// None if no user reads it.
+    /// `None` if no user reads the text.
     fn of(text: &Text, path: &Path) -> Option<Self> {
         let has_letters = text.content.contains(char::is_alphabetic);
         if !has_letters || text.is_doc() || text.is_in(&["#"]) && !text.is_in(&["error"]) {
@@ -115,13 +115,14 @@ impl Kind {
     }
 }
 
-/// Two words at least; not a path, a format or a flag.
+/// Whether a text has at least two words; a path, a format or a flag has not.
 fn has_words(text: &str) -> bool {
     let is_word = |word: &&str| word.len() > 1 && word.chars().all(char::is_alphabetic);
     text.split_whitespace().filter(is_word).count() > 1
 }
 
-/// A word in CamelCase, as Kubernetes writes reasons, that is passed to what publishes an Event.
+/// Whether a text is a CamelCase word, like the reasons of Kubernetes, that is passed to a function
+/// which publishes an Event.
 fn is_event_reason(text: &Text) -> bool {
     const PUBLISH: [&str; 4] = ["event", "notify", "publish", "tell"];
     let is_published = text
@@ -138,7 +139,7 @@ fn is_event_reason(text: &Text) -> bool {
             .is_some_and(|char| char.is_ascii_lowercase())
 }
 
-/// Prints all texts; those of the binary's help only if `help`, because they require a build.
+/// Prints all texts. The help pages, which require a build, only if `help`.
 pub(crate) fn run(help: bool) -> Result<()> {
     if help {
         print_help()?;
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_sorted_by_what_they_are_passed_to() {
+    fn texts_are_sorted_by_the_call_that_contains_them() {
         let source = r#"
             /// A doc comment.
             #[error("no {0}")] struct A;

@@ -1,6 +1,6 @@
 //! The compiler for BPF.
 //!
-//! No toolchain ships `core` for BPF, so it is built from source, which takes a compiler that
+//! No toolchain ships `core` for BPF, so it is built from source, which requires a compiler that
 //! permits unstable options and the standard library's source of *the same version*.
 
 use std::{path::Path, process::Command};
@@ -13,7 +13,7 @@ use crate::{
     paths,
 };
 
-/// Debian's packages of a compiler, kept recent for building browsers, and its source.
+/// Debian's packages of a compiler, which are kept recent for building browsers, and its source.
 const DEBIAN_PACKAGES: [&str; 3] = ["cargo-web", "rust-web-src", "rustc-web"];
 /// The same compiler's clippy.
 const DEBIAN_CLIPPY: &str = "rust-web-clippy";
@@ -28,22 +28,22 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The toolchain that is there, or Debian's, installed if we may.
+    /// The installed toolchain, or Debian's, which is installed if permitted.
     pub(crate) fn find() -> Result<Self> {
         if nightly_has_source() {
             return Ok(Self::Nightly);
         }
-        if !debian_is_whole(&DEBIAN_PACKAGES) {
+        if !debian_is_complete(&DEBIAN_PACKAGES) {
             install_debian(&DEBIAN_PACKAGES)?;
         }
         Ok(Self::Debian)
     }
 
-    /// Sees to it that `cargo("clippy")` works.
+    /// Installs clippy, if it is missing.
     pub(crate) fn ensure_clippy(self) -> Result<()> {
         let packages = [&DEBIAN_PACKAGES[..], &[DEBIAN_CLIPPY]].concat();
         match self {
-            Self::Debian if !debian_is_whole(&packages) => install_debian(&packages),
+            Self::Debian if !debian_is_complete(&packages) => install_debian(&packages),
             Self::Debian | Self::Nightly => Ok(()),
         }
     }
@@ -83,7 +83,7 @@ impl Toolchain {
 fn nightly(program: &str, argument: &str) -> Command {
     let mut command = without_cargo_env("rustup");
     command
-        // What is not there is not wanted: Debian's packages do as well.
+        // A missing nightly is not installed: Debian's packages are used instead.
         .env("RUSTUP_AUTO_INSTALL", "0")
         .args(["run", "nightly", program, argument]);
     command
@@ -103,7 +103,7 @@ fn has_source(sysroot: &str) -> bool {
 }
 
 /// Whether all the packages are installed, in one version.
-fn debian_is_whole(packages: &[&str]) -> bool {
+fn debian_is_complete(packages: &[&str]) -> bool {
     let installed = apt::installed(packages);
     let mut versions: Vec<_> = installed.values().collect();
     versions.dedup();

@@ -1,4 +1,4 @@
-//! `cargo xtask test-vm`: the binary on other kernels, emulated.
+//! `cargo xtask test-vm`: tests the binary on other kernels, in virtual machines.
 
 use std::{env, path::Path};
 
@@ -17,7 +17,7 @@ mod qemu;
 
 use initramfs::Guest;
 
-/// What is to happen on a kernel.
+/// The expected result on a kernel.
 enum Expectation {
     /// `interceptor check` finds nothing missing, and the smoke test passes.
     Works,
@@ -27,9 +27,9 @@ enum Expectation {
 
 /// A kernel to test on.
 pub(crate) struct Kernel {
-    /// The version's beginning.
+    /// The prefix of the version.
     name: &'static str,
-    /// Debian's suite that has it as its default kernel.
+    /// The Debian suite with this default kernel.
     suite: &'static str,
     expectation: Expectation,
 }
@@ -52,27 +52,27 @@ const KERNELS: [Kernel; 3] = [
     },
 ];
 
-/// Modules that the smoke test needs and the kernels do not have built in. (The last two are loaded
-/// by the kernel itself where there is a `modprobe`.)
+/// Modules that the smoke test requires and that are not built into the kernels. (With `modprobe`, the
+/// kernel itself would load the last two.)
 const MODULES: [&str; 4] = ["dummy", "veth", "sch_ingress", "cls_bpf"];
 
-/// What the smoke test's binary is called, on the host and in the guest.
+/// The name of the smoke test's binary, on the host and in the guest.
 const SMOKE: &str = "vm-smoke";
 
-/// The kernel that the command line names.
+/// Parses the name of a kernel.
 pub(crate) fn parse_kernel(name: &str) -> Result<&'static Kernel, String> {
     let names = || KERNELS.map(|kernel| kernel.name).join(", ");
     KERNELS
         .iter()
         .find(|kernel| kernel.name == name)
-        .ok_or_else(|| format!("the kernels to choose from are {}", names()))
+        .ok_or_else(|| format!("expected one of the kernels {}", names()))
 }
 
-/// Tests on those kernels, or on all. A command, if there is one, is run in place of the test.
+/// Tests on these kernels, or on all. Runs `command` instead of the test, if there is one.
 pub(crate) fn run(kernels: Vec<&'static Kernel>, command: &[String]) -> Result<()> {
     ensure!(
         env::consts::ARCH == "x86_64",
-        "the kernels to test on are x86-64's"
+        "the kernels are built for x86-64: run this on an x86-64 machine"
     );
     prepare()?;
     let interceptor = build::run()?;
@@ -137,7 +137,7 @@ impl Kernel {
         })?;
         if outcome.exit_code == 0 || !outcome.output.contains(what) {
             bail!(
-                "kernel {}: `interceptor check` does not say that it lacks {what}",
+                "kernel {}: `interceptor check` does not report that {what} is missing",
                 self.name
             );
         }
@@ -148,7 +148,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// For people: runs one command, with the interceptor at hand.
+    /// Runs one command, with the interceptor binary in `/bin`.
     fn run(&self, interceptor: &Path, command: &[String]) -> Result<()> {
         let guest = Guest {
             programs: vec![interceptor],

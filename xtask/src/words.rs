@@ -1,4 +1,4 @@
-//! Words that the product's texts and documents must not contain: the list is `xtask/words.txt`.
+//! Words that the product's texts and documents must not contain, listed in `xtask/words.txt`.
 
 use std::{
     fs,
@@ -57,7 +57,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Strings, and the doc comments that clap makes help of.
+/// Strings, and the doc comments that clap prints as help.
 fn texts(file: &File) -> Vec<(usize, String)> {
     let has_help = derives_help(&file.tokens.to_string());
     let mut texts = strings::of(&file.tokens);
@@ -98,7 +98,7 @@ fn documents() -> Result<Vec<PathBuf>> {
     Ok(documents)
 }
 
-/// A line of Markdown without `code`, which names things as they are or were.
+/// A line of Markdown without `code`, which may quote old names.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join(" ")
 }

@@ -96,8 +96,8 @@ pub(crate) enum HookResult {
     Refuse = 0,
 }
 
-/// Fails the system call with `errno`. Programs at outer cgroups run afterwards, and see the call
-/// as refused ([`is_refused`]).
+/// Fails the system call with `errno`. Programs at outer cgroups run afterwards, and observe that the
+/// call is refused ([`is_refused`]).
 #[inline(always)]
 pub(crate) fn refuse(errno: u32) -> HookResult {
     set_return_value(errno);

@@ -1,4 +1,4 @@
-//! Counters of verdicts, for the agent's metrics: one look-up in a per-CPU map for each connection
+//! Counters of verdicts, for the agent's metrics: one lookup in a per-CPU map for each connection
 //! of a pod.
 //!
 //! If the programs run for a socket at kubepods and again at the root, the first one counts the
@@ -96,7 +96,7 @@ fn add(counts: *mut Counts, counted: Counted) {
 }
 
 /// Makes the value of `index` unknown to the verifier, as is the return value of every global
-/// function (cf. `core::hint::black_box`). Otherwise it would walk all following code once for each
+/// function (cf. `core::hint::black_box`). Otherwise it would verify all following code once for each
 /// verdict.
 #[unsafe(no_mangle)]
 #[inline(never)]

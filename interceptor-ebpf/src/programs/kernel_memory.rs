@@ -109,7 +109,7 @@ impl SocketPointer {
     ///
     /// # Safety
     ///
-    /// The kernel's structure of the context must begin with the `struct sock *`.
+    /// The first member of the kernel's structure of the context must be the `struct sock *`.
     #[inline(always)]
     pub(crate) unsafe fn from_context(context: *const c_void) -> Self {
         // SAFETY: required of the caller.
@@ -202,8 +202,7 @@ impl SocketPointer {
     }
 
     /// Whether conntrack would have no entry for a connecting TCP socket: its SYN is not sent yet
-    /// (`TCP_FASTOPEN_CONNECT` waits for data), or was answered by a reset, which deletes the
-    /// entry.
+    /// (`TCP_FASTOPEN_CONNECT` waits for data), or the reply was a reset, which deletes the entry.
     #[inline(always)]
     pub(crate) fn is_untracked(self, state: u32) -> bool {
         match state {

@@ -1,5 +1,5 @@
-//! Registers the proxy's listening sockets when they begin to listen, and those that already listen
-//! when a pod is attached, by iterating over its sockets.
+//! Registers the proxy's listening sockets when they start to listen, and, when a pod is attached,
+//! those that already listen, by iterating over its sockets.
 //!
 //! The sockets of one port and one kind of address share a ring of slots, whose size is the pod's
 //! share of the table. When all slots are in use, a new socket replaces one in the newer half: of a
@@ -23,7 +23,7 @@ use super::{
     uapi::{EEXIST, TCP_LISTEN},
 };
 
-/// A socket has begun to listen.
+/// A socket has started to listen.
 #[inline(always)]
 pub(crate) fn register_new_listener(socket: SockOps) {
     let netns = socket.netns();
@@ -62,7 +62,7 @@ fn register_existing_listener(iterated: IteratedTcp) {
     };
     listener.register(socket.local_port(), |key, flags| {
         let map = (&raw const LISTENERS).cast_mut().cast();
-        // SAFETY: map, key and value are of the types that the map was made with.
+        // SAFETY: map, key and value have the map's types.
         unsafe { bpf_map_update_elem(map, ptr::from_ref(key).cast(), pointer, flags) }
     });
 }
@@ -76,7 +76,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Puts the socket into a slot, if listeners on its port are registered and a look-up can
+    /// Puts the socket into a slot, if listeners on its port are registered and a lookup can
     /// search for its address. `insert` returns a negative errno or 0.
     #[inline(always)]
     fn register(self, port: u16, insert: impl Fn(&mut ListenerKey, u64) -> i64) {
@@ -89,7 +89,7 @@ impl Listener {
         }
         let mut key = ListenerKey::new(self.key.netns, kind, port);
         // SAFETY: the entry lives as long as the program runs; a racing update changes only where
-        // searches begin.
+        // searches start.
         let known = unsafe { &mut *known };
         if self.cookie != 0 && known.last == self.cookie {
             // Either the hook runs again, at an outer cgroup, and the slot is in use; or the socket

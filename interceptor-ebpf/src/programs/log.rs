@@ -1,5 +1,5 @@
-//! Logs verdicts by aya-log, for `interceptor run --log`. Off unless a policy enables it: the cost
-//! then is the test of one flag.
+//! Logs verdicts by aya-log, for `interceptor run --log`. If the policy does not enable it, the cost is
+//! the test of one flag.
 
 use aya_log_ebpf::info;
 use interceptor_ebpf::{Address, Flow, Policy, PolicyFlags, Verdict};
@@ -27,9 +27,8 @@ pub(crate) fn verdict(policy: &Policy, flow: &Flow, verdict: &Verdict) {
     };
 }
 
-// The verifier walks a global function once; static functions it would walk again for every
-// verdict, and these were most of what it walked. Global functions have at most five numbers as
-// arguments, and must return one.
+// The verifier verifies a global function once, but a static one again for every verdict, and these
+// were most of its work. Global functions have at most five numbers as arguments, and must return one.
 //
 // (aya-log-ebpf 0.2 does not use the first argument of the macro.)
 

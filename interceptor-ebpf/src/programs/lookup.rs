@@ -84,8 +84,8 @@ fn lookup_stand_in(
     from_pod: bool,
     interface: u32,
 ) -> Result<(), Refusal> {
-    // Neighbours on a link whose packets our programs do not see can send there, too.
-    if !from_pod && !pod.watches(interface) {
+    // Neighbours on a link without our tc programs can send there, too.
+    if incoming != 0 && !pod.watches(incoming) {
         return Err(Refusal::UnknownStandIn);
     }
     let incoming = if from_pod { 0 } else { interface };
@@ -127,7 +127,7 @@ fn is_from_itself(packet: &SkLookup, pod: Pod, to: StandIn) -> bool {
     pod.owns(from.0) && self_connections::is_in_handshake(pod.netns, from, (to.address, to.port))
 }
 
-/// The network namespace whose dispatcher has called. `None` if another look-up has interrupted it.
+/// The network namespace whose dispatcher has called. `None` if another lookup has interrupted it.
 #[inline(always)]
 fn caller(packet: &SkLookup) -> Option<NetnsCookie> {
     let slot = CALLS.get_ptr(0)?;
@@ -199,13 +199,13 @@ struct Search {
 }
 
 impl Search {
-    /// Assigns one of the sockets on this kind of address: the one that was found last, else the
-    /// first in the slots. (`bpf_loop` rather than a loop, of which the verifier of 6.1 walks every
-    /// iteration.)
+    /// Assigns one of the sockets on this kind of address: the one that was found last, otherwise the
+    /// first in the slots. (`bpf_loop` instead of a loop, because the verifier of 6.1 follows every
+    /// iteration of a loop.)
     #[inline(always)]
     fn assign(&mut self, kind: ListenerAddress, known: *mut ListenerPort) -> bool {
         // SAFETY: the entry lives as long as the program runs; a racing update only changes where
-        // the next search begins.
+        // the next search starts.
         let found = unsafe { &raw mut (*known).found[kind as usize] };
         // SAFETY: as above.
         let last = unsafe { found.read_volatile() };
@@ -237,7 +237,7 @@ impl Search {
     fn try_slot(&mut self, slot: u64) -> bool {
         self.key.slot = slot as u16;
         let map = (&raw const LISTENERS).cast_mut().cast();
-        // SAFETY: map and key are of the types that the map was made with.
+        // SAFETY: map and key have the map's types.
         let pointer = unsafe { bpf_map_lookup_elem(map, (&raw const self.key).cast()) };
         if pointer.is_null() {
             return false;
@@ -246,7 +246,7 @@ impl Search {
         let bound = sock.bound_interface();
         let is_wanted = (bound == 0 || bound == self.interface)
             && (self.key.is_of_one_address() || sock.local_address() == self.exact);
-        // SAFETY: the look-up holds a reference to the socket, which is released once.
+        // SAFETY: the lookup holds a reference to the socket, which is released once.
         unsafe {
             let assigned = is_wanted && bpf_sk_assign(self.context.cast(), pointer, 0) == 0;
             bpf_sk_release(pointer);

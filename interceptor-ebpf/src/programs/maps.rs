@@ -38,7 +38,7 @@ const LISTENER_PORTS_IN_ALL: u32 = if cfg!(feature = "other-layout") {
 /// The number of concurrent handshakes of pods with themselves.
 const HANDSHAKES: u32 = 1 << 13;
 
-/// The policy of each captured network namespace. An entry here is what "captured" means.
+/// The policy of each captured network namespace. A namespace is captured if it has an entry here.
 #[map(name = "icept_policies")]
 pub(crate) static POLICIES: HashMap<NetnsCookie, Policy> = HashMap::pinned(PODS, BPF_F_NO_PREALLOC);
 
@@ -52,7 +52,7 @@ pub(crate) static PORTS: HashMap<PortPageKey, PortPage> =
 pub(crate) static PREFIXES: LpmTrie<PrefixKey, PrefixFlags> =
     LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
 
-/// The routing of the pods.
+/// The routes of the pods.
 #[map(name = "icept_routes")]
 pub(crate) static ROUTES: LpmTrie<PrefixKey, Route> = LpmTrie::pinned(1 << 20, BPF_F_NO_PREALLOC);
 
@@ -65,7 +65,7 @@ pub(crate) static GROUPS: HashMap<GroupKey, u8> = HashMap::pinned(PODS * 64, BPF
 pub(crate) static INTERFACES: HashMap<InterfaceKey, Interface> =
     HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
 
-/// The settings that the policies were made from. For userspace only.
+/// The records of the policies. For userspace only.
 #[map(name = "icept_settings")]
 static SETTINGS: HashMap<SettingsKey, [u8; SETTINGS_CHUNK]> =
     HashMap::pinned(1 << 16, BPF_F_NO_PREALLOC);

@@ -19,7 +19,7 @@ pub(crate) struct OutboundCall {
     pub(crate) port: u16,
     /// The address that the app has bound the socket to; unspecified if none.
     pub(crate) bound: Address,
-    /// The outgoing interface, if the app selects one; else 0.
+    /// The outgoing interface if the app selects one, otherwise 0.
     pub(crate) interface: u32,
 }
 
@@ -47,7 +47,7 @@ impl OutboundCall {
     }
 
     /// The same call if it is IPv4, with an address that the compiler knows to be IPv4. (The
-    /// verifier walks two paths for each test of a family that it does not know, so the code that
+    /// verifier follows two paths for each test of a family that it does not know, so the code that
     /// follows is compiled once for each family.)
     #[inline(always)]
     pub(crate) fn as_v4(self) -> Option<Self> {
@@ -83,7 +83,7 @@ impl OutboundCall {
         }
     }
 
-    /// The source address: that of the socket, else the one that routing selects.
+    /// The source address: that of the socket, otherwise the one that routing selects.
     #[inline(always)]
     pub(crate) fn source(self, lookup: RouteLookup) -> Address {
         match lookup.route {
@@ -92,8 +92,8 @@ impl OutboundCall {
         }
     }
 
-    /// Whether the outgoing interface is excluded: the one that the app selects, else the route's;
-    /// to the pod itself always `lo` (`ip_route_output_key_hash_rcu`).
+    /// Whether the outgoing interface is excluded: the one that the app selects, otherwise the
+    /// route's; to the pod itself always `lo` (`ip_route_output_key_hash_rcu`).
     #[inline(always)]
     fn is_by_excluded_interface(self, lookup: RouteLookup) -> bool {
         if !self.pod.policy.flags.contains(PolicyFlags::HAS_INTERFACES) {

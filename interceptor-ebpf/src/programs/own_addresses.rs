@@ -1,8 +1,8 @@
 //! The current addresses of a network namespace, which its routing delivers locally.
 //!
 //! For use when the copied routes are out of date. These hooks have no helper for routing tables,
-//! so this walks the lists from which the kernel makes the `local` routes: the devices, and each
-//! device's addresses. RCU frees all of them, and programs run in RCU read-side sections.
+//! so this iterates over the lists from which the kernel creates the `local` routes: the devices, and
+//! each device's addresses. RCU frees all of them, and programs run in RCU read-side sections.
 
 use core::ffi::c_void;
 
@@ -24,8 +24,8 @@ pub(crate) fn include(net: NetPointer, address: Address) -> bool {
     icept_has(net.address(), first, second) != 0
 }
 
-/// A global function, which the verifier walks once; a static function it would walk again on each
-/// of its callers' many paths.
+/// A global function, which the verifier verifies once; a static function it would verify again on
+/// each of its callers' many paths.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn icept_has(net: u64, first_half: u64, second_half: u64) -> u64 {
@@ -38,8 +38,8 @@ extern "C" fn icept_has(net: u64, first_half: u64, second_half: u64) -> u64 {
         entry: KernelPointer::NULL,
         found: 0,
     };
-    // The verifier of 6.1 walks the callback once, and removes code that it does not reach as dead.
-    // So the walk begins with values that are unknown to it: at a device.
+    // The verifier of 6.1 follows the callback once, and removes code that it does not reach as dead.
+    // So the walk starts with values that are unknown to it: at a device.
     if walk.enter_next_device() {
         return 0;
     }

@@ -238,7 +238,7 @@ impl PolicyLookups for Pod {
     }
 }
 
-/// The result of a route look-up.
+/// The result of a route lookup.
 #[derive(Clone, Copy)]
 pub(crate) struct RouteLookup {
     /// The copied route.

@@ -17,7 +17,7 @@ pub(crate) fn record_handshake(socket: &SockOps, pod: Pod) {
     }
 }
 
-/// The handshake of a connecting socket has ended.
+/// The handshake of a connecting socket is complete.
 #[inline(always)]
 pub(crate) fn remove_handshake(socket: &SockOps, pod: Pod) {
     if is_to_self(socket, pod) {
@@ -25,8 +25,8 @@ pub(crate) fn remove_handshake(socket: &SockOps, pod: Pod) {
     }
 }
 
-/// Whether a connection goes to an address of the pod, except those whose packets arrive on `lo`,
-/// as none from outside do.
+/// Whether the destination is an address of the pod, except those whose packets arrive on `lo`: no
+/// packet from outside does.
 #[inline(always)]
 fn is_to_self(socket: &SockOps, pod: Pod) -> bool {
     let to = socket.remote_address();

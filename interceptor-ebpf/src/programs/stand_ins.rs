@@ -28,7 +28,7 @@ pub(crate) fn find_or_allocate(netns: NetnsCookie, destination: Destination) -> 
 
 /// The number of the stand-in of a destination, which is passed in three parts; 0 if there is none.
 ///
-/// A global function, so that the verifier walks it once, and so that its stack frame does not add
+/// A global function, so that the verifier verifies it once, and so that its stack frame does not add
 /// to that of the connect programs when they call other functions.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -1,7 +1,7 @@
 //! tc programs: connections that the pod would forward, from a virtual machine, or a container on a
 //! bridge inside the pod.
 //!
-//! Such a connection has no socket in the pod and no look-up of a listener. So the ingress program
+//! Such a connection has no socket in the pod and no lookup of a listener. So the ingress program
 //! replaces the destination with its stand-in, which is an address of the pod: the kernel delivers
 //! the packet, and `sk_lookup` assigns it to the proxy. In the proxy's replies the egress program
 //! restores the destination.
@@ -35,13 +35,13 @@ enum TcAction {
     Drop = 2,
 }
 
-/// A packet comes in on a watched interface.
+/// A watched interface has received a packet.
 #[classifier]
 pub(crate) fn icept_ingress(context: TcContext) -> i32 {
     ingress(&Packet::new(context.skb.skb)) as i32
 }
 
-/// A packet leaves on a watched interface.
+/// A watched interface is about to send a packet.
 #[classifier]
 pub(crate) fn icept_egress(context: TcContext) -> i32 {
     egress(&Packet::new(context.skb.skb)) as i32
@@ -64,7 +64,7 @@ fn ingress(packet: &Packet) -> TcAction {
     let Some(ip) = packet.ip() else {
         return TcAction::Continue;
     };
-    // Stand-ins are internal to the pod: no legitimate packet from outside goes to one.
+    // Stand-ins are internal to the pod: no legitimate packet from outside has one as its destination.
     if StandInRange::contains(ip.to) {
         return TcAction::Drop;
     }
@@ -82,7 +82,7 @@ fn ingress(packet: &Packet) -> TcAction {
 }
 
 /// Drops TCP that these programs cannot decide on rather than forward it: fragments (which iptables
-/// reassembles first) and TCP behind extension headers.
+/// reassembles first) and TCP after extension headers.
 #[inline(always)]
 fn drop_unless_own(pod: Pod, ip: &Ip) -> TcAction {
     if pod.look_up_route(ip.to).is_own {

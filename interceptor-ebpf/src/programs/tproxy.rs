@@ -6,8 +6,8 @@ use interceptor_ebpf::Outbound;
 
 use super::{context::SockAddr, pod::Pod};
 
-/// Binds the socket to `lo` if it is the proxy's, in a client's name, to an address of the pod's
-/// own. Otherwise the incoming interface of its packets would be the one with the address
+/// Binds the socket to `lo` if the proxy connects it, with a client's address, to an address of the
+/// pod itself. Otherwise the incoming interface of its packets would be the one with the address
 /// (`ip_route_output_key_hash_rcu`, `ipv6_rcv`). Bound to `lo`, the socket finds no route in the
 /// local table, and one in the mark's table.
 ///

@@ -6,7 +6,7 @@ use super::*;
 use crate::settings::{DnsCapture, tests::settings};
 
 mod pretty {
-    /// Both, one line each, so that what differs is seen.
+    /// Both, with one rule per line, so that a failure shows the difference.
     #[track_caller]
     pub(super) fn assert_lines(found: &str, expected: &str) {
         let [found, expected] = [found, expected].map(|text| text.lines().collect::<Vec<_>>());
@@ -60,7 +60,7 @@ const STOCK_RULES: &str = "\
 COMMIT
 ";
 
-/// The words of an IPv4 list, as IPv6 has them.
+/// Translates an IPv4 list to IPv6.
 fn in_v6(rules: &str) -> String {
     rules
         .replace("127.0.0.1/32", "::1/128")
@@ -68,7 +68,7 @@ fn in_v6(rules: &str) -> String {
 }
 
 fn with(arguments: &[&str], variables: &[(&str, &str)]) -> Settings {
-    // The name of a user who is not there leaves the default.
+    // A user that does not exist: the default UID applies.
     let variables = [&[("ENVOY_USER", "nobody-has-this-name")], variables].concat();
     settings(arguments, &variables).unwrap()
 }
@@ -87,7 +87,7 @@ fn of_table(rules: &Rules, table: Table) -> String {
     of_table.to_string()
 }
 
-/// The rules of one chain of the table `nat`, as they are given.
+/// The rules of one chain of the table `nat`.
 fn chain(rules: &Rules, name: &str) -> String {
     let rules = rules.in_table(Table::Nat).filter(|rule| rule.chain == name);
     let lines = rules.map(|rule| format!("{rule}\n"));
@@ -103,7 +103,7 @@ fn the_stock_pod_in_both_families() {
 
 /// Without any flag: no jump to the inbound chain, and nothing is redirected outbound.
 #[test]
-fn nothing_given() {
+fn no_settings() {
     let expected: String = STOCK_RULES
         .split_inclusive('\n')
         .filter(|line| !line.contains("PREROUTING") && !line.ends_with("-j ISTIO_REDIRECT\n"))
@@ -121,7 +121,7 @@ fn inbound_ports_as_a_list() {
          -A ISTIO_INBOUND -p tcp --dport 80 -j ISTIO_IN_REDIRECT\n\
          -A ISTIO_INBOUND -p tcp --dport 8000:8010 -j ISTIO_IN_REDIRECT\n",
     );
-    // A list of nothing is not nothing: the jump is there.
+    // An empty list is not the same as none: the jump exists.
     let rules = v4(&with(&["-b", ","], &[]));
     assert_lines(
         &chain(&rules, "PREROUTING"),
@@ -183,7 +183,7 @@ fn outbound_ports_and_cidrs() {
     );
 }
 
-/// An interface that is rerouted is put first each time, so that the last is first.
+/// Each rerouted interface is inserted at the top, so the last one is first.
 #[test]
 fn interfaces() {
     let all = with(
@@ -277,7 +277,7 @@ fn owner_groups() {
     }
 }
 
-/// A loopback CIDR of either family takes the rule away from both that lets apps call themselves.
+/// A loopback CIDR of one family removes from both the rule that exempts an app's connections to itself.
 #[test]
 fn a_loopback_cidr() {
     for cidr in ["127.1.0.0/16", "::1/128", "127.0.0.1/0"] {
@@ -367,7 +367,7 @@ COMMIT
     );
 }
 
-/// The other family has the proxy's zones, and the owner rules' exceptions, but no redirect.
+/// The other family has the proxy's zones and the exceptions in the owner rules, but no redirect.
 #[test]
 fn dns_servers_of_one_family() {
     let settings = with_servers(&["10.96.0.10"]);
@@ -388,7 +388,7 @@ COMMIT
     assert_lines(&of_table(&rules, Table::Raw), raw);
 }
 
-/// A chain that nothing is in is made for the jump to it.
+/// A chain without rules is created for the jump to it.
 #[test]
 fn a_chain_that_is_only_jumped_to() {
     let settings = Settings {
@@ -414,7 +414,7 @@ fn invalid_packets() {
     );
 }
 
-/// What ends the table `mangle` whatever the inbound ports are.
+/// The last rules of the table `mangle`, for any inbound ports.
 const TPROXY_ENDING: &str = "\
 -A PREROUTING -p tcp -m mark --mark 7 -j CONNMARK --save-mark
 -A OUTPUT -p tcp -o lo -m mark --mark 7 -j RETURN
@@ -454,7 +454,7 @@ fn tproxy_of_all_ports() {
     );
     assert_lines(&of_table(&v4(&settings), Table::Mangle), &expected);
     assert_lines(&of_table(&v6(&settings), Table::Mangle), &in_v6(&expected));
-    // Outbound is as ever, and the tunnel's port is an exception in `nat` only.
+    // Outbound rules are the usual ones, and the tunnel's port is an exception in `nat` only.
     let nat: String = STOCK_RULES
         .split_inclusive('\n')
         .filter(|line| !line.contains("PREROUTING"))
@@ -480,7 +480,7 @@ fn tproxy_of_a_list() {
     );
 }
 
-/// The chain is there, and nothing leads to it.
+/// The chain exists, and no rule jumps to it.
 #[test]
 fn tproxy_of_no_ports() {
     let settings = tproxy(&["-b", "", "-c", "net1"]);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use crate::paths;
 
-/// What the development build is made of.
+/// The files and directories that a development build reads.
 const SOURCES: [&str; 6] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -24,7 +24,7 @@ const SOURCES: [&str; 6] = [
     "interceptor/src",
 ];
 
-/// All files with their times of change.
+/// All files with their modification times.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Snapshot(BTreeMap<PathBuf, SystemTime>);
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_editors_are_no_sources() {
+    fn temporary_files_of_editors_are_ignored() {
         for name in [".main.rs.swp", "main.rs~", "4913"] {
             assert!(is_temporary(Path::new(name)), "{name}");
         }

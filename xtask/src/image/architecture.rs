@@ -5,7 +5,7 @@ use std::{env, fmt};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-/// An architecture, by the name that the kernel and Rust have for it.
+/// An architecture, by its name in the kernel and in Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Architecture {
     #[value(name = "x86_64")]
@@ -20,7 +20,7 @@ impl Architecture {
             .ok()
             .with_context(|| {
                 format!(
-                    "images are for x86_64 and aarch64, and this machine is {}: name one with --arch",
+                    "images are built for x86_64 and aarch64, but this machine is {}: set --arch",
                     env::consts::ARCH
                 )
             })
@@ -34,7 +34,7 @@ impl Architecture {
         }
     }
 
-    /// The name in an image, which is Go's.
+    /// The name in images, which is Go's.
     pub(crate) fn oci_name(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",

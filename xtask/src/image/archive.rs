@@ -1,7 +1,7 @@
-//! The archive: an OCI image layout, which Docker's older releases can load as well.
+//! The archive: an OCI image layout, which older releases of Docker can load as well.
 //!
-//! Layers are not compressed: so the same content has the same digest with every library, and
-//! the client that pushes the image compresses it.
+//! Layers are not compressed, so the same content has the same digest with every library. The client
+//! that pushes the image compresses them.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tar::{Builder, EntryType};
 
 use super::{Architecture, root};
 
-/// What the image is on one architecture.
+/// The content of the image for one architecture.
 pub(super) struct Variant {
     pub(super) architecture: Architecture,
     pub(super) layer: Vec<u8>,
@@ -37,12 +37,12 @@ pub(super) fn write(tag: &str, variants: &[Variant]) -> Result<Vec<u8>> {
         Err(manifests) => archive.blob_of(INDEX, &index(&manifests))?,
     };
     image["annotations"] = json!({
-        // What containerd imports it as, and what others do.
+        // The name for containerd's import, and for other tools.
         "io.containerd.image.name": full_name(tag),
         "org.opencontainers.image.ref.name": tag,
     });
     archive.file("index.json", &serde_json::to_vec(&index(&[image]))?)?;
-    // Docker before 25 reads this in place of the index, and knows one architecture.
+    // Docker before 25 reads this instead of the index, and supports one architecture.
     archive.file("manifest.json", &serde_json::to_vec(&loadable[..1])?)?;
     Ok(archive.0.into_inner()?)
 }
@@ -54,8 +54,8 @@ fn index(manifests: &[Value]) -> Value {
 struct Archive(Builder<Vec<u8>>);
 
 impl Archive {
-    /// Adds what one architecture's image is made of; returns its descriptor, and what Docker is
-    /// told of it.
+    /// Adds the blobs of one architecture's image; returns its descriptor, and its entry in Docker's
+    /// manifest.
     fn variant(&mut self, tag: &str, variant: &Variant) -> Result<(Value, Value)> {
         let layer = self.blob(LAYER, &variant.layer)?;
         let config = self.blob_of(CONFIG, &config(variant.architecture, &layer))?;
@@ -97,13 +97,13 @@ impl Archive {
     }
 }
 
-/// Where the layout has the blob of a descriptor.
+/// The path of a descriptor's blob.
 fn blob_path(descriptor: &Value) -> String {
     let digest = descriptor["digest"].as_str().unwrap_or_default();
     format!("blobs/{}", digest.replace(':', "/"))
 }
 
-/// How to run it, and what it is.
+/// The image's configuration.
 fn config(architecture: Architecture, layer: &Value) -> Value {
     json!({
         "architecture": architecture.oci_name(),
@@ -126,8 +126,8 @@ fn config(architecture: Architecture, layer: &Value) -> Value {
     })
 }
 
-/// The name with the registry and the directory that a short one stands for, as Docker and containerd
-/// have it.
+/// The name with Docker's default registry and namespace, if it has none, as Docker and containerd
+/// complete it.
 fn full_name(tag: &str) -> String {
     match tag.split_once('/') {
         None => format!("docker.io/library/{tag}"),

@@ -1,4 +1,4 @@
-//! The static binary: it runs in an image with nothing else, and as a CNI plugin on any host.
+//! The static binary: it runs in an otherwise empty image, and as a CNI plugin on any host.
 
 use std::{fs, path::Path, process::Command};
 
@@ -24,9 +24,9 @@ pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
         .args(["--target", target, "--target-dir"])
         .arg(paths::cargo_target())
         .env("INTERCEPTOR_EBPF", object)
-        // The C library too: glibc's, which Debian has for both architectures. Its name service
-        // would load the host's modules; only its own files and DNS are used, in an image that
-        // has no nsswitch.conf.
+        // Also the C library: glibc, which Debian has for both architectures. Its name service
+        // would load the host's modules, but without an nsswitch.conf in the image it uses only
+        // built-in files and DNS.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
     exec(compile.env(linker_variable(target), linker(architecture)?))?;
     let binary = paths::cargo_target()
@@ -36,8 +36,8 @@ pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
     fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))
 }
 
-/// The cargo whose toolchain has the architecture's standard library; or, where none is installed,
-/// one that builds it.
+/// The cargo of a toolchain with the architecture's standard library; if none is installed, of one that
+/// builds it.
 fn compiler(architecture: Architecture) -> Result<Command> {
     let libraries = read(Command::new("rustc").args([
         "--print=target-libdir",

@@ -1,4 +1,4 @@
-//! The licences of everything that is in the binary: theirs ask that their text goes with it.
+//! The licences of everything in the binary, which require that their text is distributed with it.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::{
     paths,
 };
 
-/// The C library's, which is in the binary too.
+/// The licence of the C library, which is in the binary too.
 const C_LIBRARY: &str = "/usr/share/doc/libc6-dev/copyright";
 
 /// The project's own licences, and one file for all the crates that are linked.
@@ -56,7 +56,7 @@ fn linked_crates(architecture: Architecture) -> Result<Vec<String>> {
         .args(["--target", architecture.target(), "--prefix", "none"]);
     let mut crates: Vec<_> = read(&mut tree)?
         .lines()
-        // The workspace's own are followed by their path, proc macros by a note.
+        // A crate of the workspace is followed by its path, a proc macro by a note.
         .filter(|line| !line.contains('('))
         .filter_map(|line| line.replacen(" v", " ", 1).into())
         .collect();
@@ -65,7 +65,7 @@ fn linked_crates(architecture: Architecture) -> Result<Vec<String>> {
     Ok(crates)
 }
 
-/// Where the sources of the crates are, by `name version`.
+/// The source directories of the crates, by `name version`.
 fn directories_of_crates(architecture: Architecture) -> Result<BTreeMap<String, PathBuf>> {
     let mut metadata = cargo("metadata");
     metadata

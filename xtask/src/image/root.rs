@@ -1,30 +1,29 @@
-//! The image's root: the binary under the names that it is called by, and the licences.
+//! The image's root directory: the binary, links with its other names, and the licences.
 
 use anyhow::Result;
 use tar::{Builder, EntryType, Header};
 
-/// The binary; what the image runs.
+/// The binary, which the image runs.
 pub(super) const BINARY: &str = "/interceptor";
-/// Names that the binary may be called by. With the first, a pod may have the image in the place of
-/// istio-init's: `pilot-agent istio-iptables …` is how that container is run.
+/// Other names of the binary. With the first, the image can replace istio-init's, whose command is
+/// `pilot-agent istio-iptables …`.
 const NAMES: [&str; 4] = [
     "pilot-agent",
     "istio-iptables",
     "interceptor-cni",
     "interceptor",
 ];
-/// Where they are: on the `PATH`.
+/// The directory of these names, on the `PATH`.
 pub(super) const NAMES_DIR: &str = "/usr/local/bin";
 const LICENCES_DIR: &str = "licenses";
 
-/// One file of the licences.
+/// A file with licences.
 pub(super) struct Licence {
     pub(super) name: String,
     pub(super) text: Vec<u8>,
 }
 
-/// The root as a layer. The same content gives the same bytes: nothing of the machine or of the
-/// time is in it.
+/// The root as a layer. It is reproducible: it contains nothing of the machine or the time.
 pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     file(&mut layer, BINARY, 0o755, binary)?;
@@ -33,7 +32,7 @@ pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
         let path = format!("{LICENCES_DIR}/{}", licence.name);
         file(&mut layer, &path, 0o644, &licence.text)?;
     }
-    // Runtimes name a network namespace by either path.
+    // Container runtimes use either path for network namespaces.
     link(&mut layer, "run", "/var/run")?;
     for path in ["usr", "usr/local", NAMES_DIR] {
         directory(&mut layer, path)?;
@@ -66,7 +65,7 @@ fn link(layer: &mut Layer, path: &str, target: &str) -> Result<()> {
     Ok(layer.append_link(&mut header, relative(path), target)?)
 }
 
-/// Root's, from 1970.
+/// A header with root as the owner and 1970 as the time.
 pub(super) fn header(kind: EntryType, mode: u32) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);

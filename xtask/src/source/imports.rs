@@ -1,4 +1,4 @@
-//! The modules of its own crate that a source file names: in `use` declarations and in paths.
+//! The modules of its own crate that a source file uses, in `use` declarations and in paths.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// A path from the crate's root, with its line.
 pub(crate) struct Import {
-    /// Of the path.
+    /// The line of the path.
     pub line: usize,
-    /// Modules, and what is named in the last of them.
+    /// Modules, then an item of the last one.
     pub path: Vec<String>,
 }
 
-/// All paths of this crate that the source of `module` names. `children` are its submodules.
+/// All paths of this crate in the source of `module`. `children` are its submodules.
 pub(crate) fn of(
     tokens: &TokenStream,
     module: &[String],
@@ -66,7 +66,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Follows a path from the segment at `at`; returns the index behind it.
+    /// Follows a path from the segment at `at`; returns the index after it.
     fn path(&mut self, tokens: &[TokenTree], mut at: usize, mut path: Vec<String>) -> usize {
         let line = tokens[at].span().start().line;
         at += 1;
@@ -109,7 +109,7 @@ fn is_separator(tokens: &[TokenTree]) -> bool {
     is_colon(tokens.first()) && is_colon(tokens.get(1))
 }
 
-/// Whether `::` or a dot stands before: then it is no path's first segment.
+/// Whether `::` or a dot precedes: then this is not the first segment of a path.
 fn is_inside_path(before: &[TokenTree]) -> bool {
     let ends_with =
         |char| matches!(before.last(), Some(TokenTree::Punct(punct)) if punct.as_char() == char);
@@ -131,7 +131,7 @@ mod tests {
             .iter()
             .map(|import| import.path.join("::"))
             .collect();
-        // `pub(super)` names the parent, which is no import of a sibling.
+        // `pub(super)` is the parent, not an import of a sibling.
         let expected = [
             "m::x",
             "m::y",

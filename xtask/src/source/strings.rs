@@ -1,10 +1,10 @@
-//! The strings of a source file, each with its line, its function and what it is passed to.
+//! The strings of a source file, each with its line, its function and the calls that contain it.
 
 use proc_macro2::{Delimiter, Literal, TokenStream, TokenTree};
 
 /// A string literal or the text of a doc comment.
 pub(crate) struct Text {
-    /// Of the literal.
+    /// The line of the literal.
     pub line: usize,
     /// Without quotes and escapes; with the placeholders of `format!`.
     pub content: String,
@@ -46,7 +46,7 @@ impl Walk {
     fn stream(&mut self, tokens: TokenStream) {
         // The last identifier, with `!` if that follows.
         let mut name = String::new();
-        // The function whose body comes next.
+        // The function whose body follows.
         let mut declared = None;
         for token in tokens {
             match token {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_know_what_they_are_passed_to() {
+    fn strings_have_the_calls_that_contain_them() {
         let source = "//! A doc.\n fn f() { g(1).with_context(|| format!(\"a {x}\\n\")); }\n\
                       #[error(\"b\")] struct S; const C: &str = r#\"c\"#;";
         let texts = of(&source.parse().unwrap());

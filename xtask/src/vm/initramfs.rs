@@ -11,14 +11,14 @@ use anyhow::{Context as _, Result};
 
 use crate::command::{exec, read};
 
-/// Before the line's exit code.
+/// Precedes the exit code in the output.
 pub(super) const RESULT: &str = "VM-RESULT ";
 
 /// What to run in a virtual machine.
 pub(super) struct Guest<'a> {
-    /// Programs of the host, to be found in /bin.
+    /// Programs of the host, which are copied to /bin.
     pub(super) programs: Vec<&'a Path>,
-    /// A line for the shell; its exit code is the result.
+    /// A shell command; its exit code is the result.
     pub(super) command: String,
 }
 
@@ -47,7 +47,7 @@ fn add_program(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The shared libraries of a program, and what links it to them.
+/// The shared libraries of a program, and its dynamic linker.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     // "NAME => PATH (ADDRESS)" or "PATH (ADDRESS)".
     let listing = read(Command::new("ldd").arg(program))?;

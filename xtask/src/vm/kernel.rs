@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::command::{exec, read, say};
 
-/// The package that depends on a suite's kernel.
+/// The metapackage of a suite's kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// Signs all of Debian's suites.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -29,7 +29,7 @@ impl Kernel {
             .join(format!("vmlinuz-{}", self.release))
     }
 
-    /// The files of modules and of what they depend on, in an order to load them.
+    /// The files of modules and of their dependencies, in the order of loading.
     pub(super) fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         exec(
             Command::new("/sbin/depmod")
@@ -96,7 +96,7 @@ fn download(suite: &str, dir: &Path, root: &Path) -> Result<()> {
             .args(["--quiet=2", "download", &package]),
     )?;
 
-    // Renamed only when whole, for its name to say that it is.
+    // Renamed only when complete, so that the name proves completeness.
     let part = dir.join("root.part");
     exec(
         Command::new("dpkg-deb")
@@ -108,7 +108,7 @@ fn download(suite: &str, dir: &Path, root: &Path) -> Result<()> {
     fs::remove_dir_all(&apt.dir).map_err(Into::into)
 }
 
-/// An apt that knows a single suite and leaves the machine's own as it is.
+/// An apt configuration with a single suite, separate from the machine's.
 struct Apt {
     dir: PathBuf,
 }
@@ -140,7 +140,7 @@ impl Apt {
             "Dir::State::Status=/dev/null",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             "Acquire::Languages=none",
-            // Old suites are no longer signed again.
+            // The signatures of old suites expire.
             "Acquire::Check-Valid-Until=false",
             // apt's own user may have no access to the directory.
             "APT::Sandbox::User=root",
@@ -166,12 +166,12 @@ impl Apt {
         let mut files = fs::read_dir(self.dir.join("download"))?;
         Ok(files
             .next()
-            .context("apt-get has downloaded nothing")??
+            .context("apt-get has downloaded no package")??
             .path())
     }
 }
 
-/// The Debian mirror that the machine uses, out of either of the formats of apt's sources.
+/// The Debian mirror of the machine, from either format of apt's sources.
 fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(dir) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -181,7 +181,7 @@ fn mirror() -> Result<String> {
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok())
         .find_map(|text| debian_uri(&text).map(str::to_owned))
-        .context("apt's sources name no Debian mirror to get kernels from")
+        .context("apt's sources have no Debian mirror from which to download kernels")
 }
 
 fn debian_uri(sources: &str) -> Option<&str> {

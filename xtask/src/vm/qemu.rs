@@ -1,4 +1,4 @@
-//! Boots a kernel in an emulator and listens to its console.
+//! Boots a kernel in an emulator and reads its console.
 
 use std::{
     fs::File,
@@ -12,18 +12,18 @@ use anyhow::{Context as _, Result};
 use super::initramfs::RESULT;
 use crate::command::{display, say};
 
-/// How long a virtual machine may take, in seconds. Without hardware support it is slow.
+/// The time limit of a virtual machine, in seconds. Without hardware support it is slow.
 const TIME_LIMIT: &str = "300";
 
-/// How the guest's command ended.
+/// The result of the guest's command.
 pub(super) struct Outcome {
     pub(super) exit_code: i32,
-    /// What was on the console.
+    /// The output on the console.
     pub(super) output: String,
 }
 
-/// Boots, and returns when the guest has powered off. The console goes to standard error and into
-/// a file beside the initramfs.
+/// Boots, and returns when the guest has powered off. The console is copied to standard error and to a
+/// file beside the initramfs.
 pub(super) fn run(name: &str, kernel: &Path, initramfs: &Path) -> Result<Outcome> {
     let mut qemu = command(kernel, initramfs);
     let log = initramfs.with_file_name("console.log");
@@ -49,7 +49,7 @@ pub(super) fn run(name: &str, kernel: &Path, initramfs: &Path) -> Result<Outcome
     Ok(Outcome { exit_code, output })
 }
 
-/// The emulator, which ends in time even when we do not.
+/// The emulator, which `timeout` terminates even if this process is killed.
 fn command(kernel: &Path, initramfs: &Path) -> Command {
     let mut command = Command::new("timeout");
     command
@@ -62,11 +62,11 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
         .args([
             "-accel",
             "tcg",
-            // QEMU 7.2 emulates cmpxchg16b wrongly, which one boot in three of 6.12 dies of.
+            // QEMU 7.2 emulates cmpxchg16b wrongly, so one in three boots of 6.12 crashes.
             "-cpu",
             "max,cx16=off",
-            // Not two processors: the kernel rewrites code that another may be running, and with both
-            // emulated, a boot crashed on what it writes there at the same time ("Oops: int3").
+            // Not two processors: the kernel rewrites code that another processor may be executing,
+            // and with both emulated, a boot crashed on a partial write ("Oops: int3").
             "-smp",
             "1",
             "-m",

@@ -7,7 +7,7 @@ use interceptor_ebpf::Address;
 
 use crate::programs::uapi::AF_INET;
 
-/// `struct bpf_sk_lookup`: the look-up of a listening socket for a packet.
+/// `struct bpf_sk_lookup`: the lookup of a listening socket for a packet.
 pub(crate) struct SkLookup {
     context: *mut bpf_sk_lookup,
 }
@@ -24,8 +24,8 @@ impl SkLookup {
         read!(self.context, bpf_sk_lookup, u32 ingress_ifindex)
     }
 
-    /// The distance of the context from `other`. (For the verifier the difference of two pointers
-    /// is a plain number, but only in this one instruction.)
+    /// The distance of the context from `other`. (For the verifier, the difference of two pointers
+    /// is a plain number only if it is computed by this one instruction.)
     #[expect(
         clippy::pointers_in_nomem_asm_block,
         reason = "the pointer is a number here; nothing is read through it"

@@ -57,7 +57,7 @@ impl SockAddr {
         unsafe { self.storage(map, 0).as_ref() }
     }
 
-    /// Changes the socket's value in `map`, which begins as zeros. Returns false if there is no
+    /// Changes the socket's value in `map`, which is zeros initially. Returns false if there is no
     /// memory.
     #[inline(always)]
     pub(crate) fn store<T: FromBytes>(
@@ -130,8 +130,8 @@ impl SockAddr {
         );
     }
 
-    /// The source of a datagram: that of `IP_PKTINFO` or `IPV6_PKTINFO`, else that of the socket;
-    /// unspecified if neither is set. Only for `sendmsg`.
+    /// The source of a datagram: that of `IP_PKTINFO` or `IPV6_PKTINFO`, otherwise that of the
+    /// socket; unspecified if neither is set. Only for `sendmsg`.
     #[inline(always)]
     pub(crate) fn datagram_source(&self) -> Address {
         match self.family {
@@ -223,7 +223,8 @@ impl SockAddr {
         }
     }
 
-    /// The scope of an IPv6 address: its own, else the interface that the socket is bound to, or 0.
+    /// The scope of an IPv6 address: its own, otherwise the interface that the socket is bound to,
+    /// or 0.
     #[inline(always)]
     pub(crate) fn scope(&self) -> u32 {
         // SAFETY: this is a `sock_addr` hook.

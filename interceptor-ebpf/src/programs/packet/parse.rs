@@ -85,7 +85,7 @@ impl Packet {
         })
     }
 
-    /// Whether TCP may follow the extension headers that begin with `next`, as ip6tables parses
+    /// Whether TCP may follow the extension headers that start with `next`, as ip6tables parses
     /// them (`ipv6_find_hdr`).
     #[inline(always)]
     fn may_hide_tcp(&self, mut next: u8) -> bool {

@@ -27,7 +27,7 @@ impl Packet {
         }
         let is_listener = Sock::new(sock).state() == TCP_LISTEN;
         let has_socket = !is_listener || self.has_syn_cookie(sock, ip, local);
-        // SAFETY: the look-up holds a reference to the socket, which is released once.
+        // SAFETY: the lookup holds a reference to the socket, which is released once.
         unsafe { bpf_sk_release(sock.cast()) };
         has_socket
     }
@@ -52,8 +52,8 @@ impl Packet {
         }
     }
 
-    /// Whether the packet has a valid SYN cookie: it ends a handshake for which the listener keeps
-    /// no state.
+    /// Whether the packet has a valid SYN cookie: it completes a handshake for which the listener
+    /// keeps no state.
     #[inline(always)]
     fn has_syn_cookie(&self, listener: *mut bpf_sock, ip: &Ip, local: StandIn) -> bool {
         let Some(mut tcp) = self.load::<TcpHeader>(ip.transport) else {

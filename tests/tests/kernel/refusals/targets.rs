@@ -50,8 +50,8 @@ fn a_path_that_is_not_a_namespace_is_named() {
         ("/dev/null", &["not a network namespace"]),
         ("/etc/passwd", &["not a network namespace"]),
         ("/proc", &["not a network namespace"]),
-        (&own("mnt"), &["not a network namespace", "another type"]),
-        (&own("pid"), &["not a network namespace", "another type"]),
+        (&own("mnt"), &["not a network namespace", "another kind"]),
+        (&own("pid"), &["not a network namespace", "another kind"]),
     ];
     for (netns, words) in cases {
         let words = [&["--netns", netns], words].concat();

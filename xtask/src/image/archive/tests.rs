@@ -45,7 +45,7 @@ fn json(files: &Files, path: &str) -> Value {
     serde_json::from_slice(&files[path]).unwrap()
 }
 
-/// Follows a descriptor, and holds it against what it describes.
+/// Returns the blob of a descriptor, after checking its size and digest.
 fn blob<'a>(files: &'a Files, descriptor: &Value) -> &'a [u8] {
     let content = &files[&blob_path(descriptor)];
     assert_eq!(descriptor["size"], content.len());
@@ -98,7 +98,7 @@ fn two_architectures_are_one_image_with_an_index() {
 }
 
 #[test]
-fn docker_is_told_of_the_same_blobs() {
+fn the_manifest_for_docker_has_the_same_blobs() {
     let files = files(&image(&[Architecture::X86_64]));
     let docker = json(&files, "manifest.json");
     assert_eq!(docker[0]["RepoTags"], json!(["interceptor:1"]));
@@ -108,7 +108,7 @@ fn docker_is_told_of_the_same_blobs() {
 }
 
 #[test]
-fn the_root_has_the_binary_under_the_names_that_istio_and_kubelet_call() {
+fn the_root_has_the_binary_under_all_its_names() {
     let layer = variant(Architecture::X86_64).layer;
     let mut archive = tar::Archive::new(Cursor::new(&layer));
     let mut links = BTreeMap::new();
