@@ -30,15 +30,11 @@ use crate::{
 
 /// The result for one required feature.
 #[derive(Clone, Debug, Serialize)]
-pub struct Probe {
-    /// The feature's name.
+pub(crate) struct Probe {
     pub feature: String,
-    /// Whether it works.
     pub ok: bool,
-    /// What is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -76,7 +72,7 @@ const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth",
 
 /// Runs all probes, each after those that it depends on.
 #[must_use]
-pub fn run() -> Vec<Probe> {
+pub(crate) fn run() -> Vec<Probe> {
     let mut probes = vec![Probe::new(
         "root",
         "run it as root (sudo)",

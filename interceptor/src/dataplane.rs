@@ -5,16 +5,16 @@
 
 pub mod attach;
 pub mod attach_points;
-pub mod coverage;
-pub mod detach;
+pub(crate) mod coverage;
+pub(crate) mod detach;
 mod listeners;
 mod policy_entries;
-pub mod record;
-pub mod registry;
-pub(crate) mod shared;
+pub(crate) mod record;
+pub(crate) mod registry;
+mod shared;
 pub mod steps;
 mod sweep;
-pub(crate) mod upgrade;
+mod upgrade;
 
 use std::time::Duration;
 

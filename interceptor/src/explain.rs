@@ -30,18 +30,15 @@ use crate::{
 
 /// A connection to explain.
 #[derive(Clone, Debug)]
-pub struct Query {
-    /// TCP or UDP.
+pub(crate) struct Query {
     pub transport: Transport,
     /// The destination, before any redirection.
     pub destination: SocketAddr,
-    /// Outbound or inbound.
     pub direction: Direction,
 }
 
-/// The direction of a connection.
 #[derive(Clone, Debug)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From a socket of the pod.
     Outbound {
         /// The owner of the socket.
@@ -59,7 +56,7 @@ pub enum Direction {
 /// The result for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Not redirected.
     Passed,
     /// Redirected to the proxy.
@@ -73,8 +70,7 @@ pub enum Outcome {
 
 /// The result and the reason.
 #[derive(Clone, Debug, Serialize)]
-pub struct Explanation {
-    /// The result.
+pub(crate) struct Explanation {
     pub outcome: Outcome,
     /// The reason as text.
     pub reason: String,
@@ -82,7 +78,6 @@ pub struct Explanation {
     pub rule: Option<Rule>,
     /// The interface that the connection leaves or enters through.
     pub interface: Option<String>,
-    /// The source address.
     pub source: Option<IpAddr>,
     /// What depends on the socket itself, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,7 +85,7 @@ pub struct Explanation {
 }
 
 /// Explains with the settings that the pod is attached with, and its current network.
-pub fn explain(netns: &Netns, query: &Query) -> Result<Explanation> {
+pub(crate) fn explain(netns: &Netns, query: &Query) -> Result<Explanation> {
     let Record { settings, ipv6, .. } = record_of(netns)?;
     netns.run(|| {
         netlink::run(async |handle| {
@@ -334,7 +329,7 @@ impl Pod {
 
 /// The destination of a connection: the unspecified address means localhost.
 #[must_use]
-pub fn effective(destination: SocketAddr) -> SocketAddr {
+pub(crate) fn effective(destination: SocketAddr) -> SocketAddr {
     let address = match destination.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),

@@ -1,6 +1,6 @@
 //! The host: its namespaces, bpffs and the machine-wide lock.
 
-pub mod paths;
+pub(crate) mod paths;
 
 use std::{
     fs::{self, File},
@@ -39,13 +39,13 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Raises the soft limit of open files to the hard one: each pod needs several, and the default is low
 /// only because of `select(2)`.
-pub fn raise_open_files() -> Result<()> {
+pub(crate) fn raise_open_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise RLIMIT_NOFILE")
 }
 
 /// Checks that this process has the privileges that attaching requires.
-pub fn check_root() -> Result<()> {
+pub(crate) fn check_root() -> Result<()> {
     let status =
         fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let missing = missing_capabilities(&status);
@@ -75,7 +75,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 
 /// Makes sure that the host's bpffs is mounted at [`BPFFS`]. Every mount is a separate file system, and
 /// pins in a private one are deleted with the mount namespace.
-pub fn ensure_bpffs() -> Result<()> {
+pub(crate) fn ensure_bpffs() -> Result<()> {
     let path = Path::new(BPFFS);
     let mounted = is_bpffs(path);
     let host = HostProcess::find()?;
@@ -161,12 +161,12 @@ fn check_not_private() -> Result<()> {
 }
 
 /// The host's root directory.
-pub fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     Ok(HostProcess::find()?.file("root").into())
 }
 
 /// The path of the host's network namespace.
-pub fn netns_path() -> Result<PathBuf> {
+pub(crate) fn netns_path() -> Result<PathBuf> {
     Ok(HostProcess::find()?.file("ns/net").into())
 }
 
@@ -185,13 +185,13 @@ fn identity(path: &str) -> Result<(u64, u64)> {
 
 /// The machine-wide lock, held until dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _lock: Flock<File>,
 }
 
 /// Acquires the machine-wide lock: one command at a time changes the pins. The lock is on the bpffs
 /// itself, so it creates no file.
-pub fn lock() -> Result<Lock> {
+pub(crate) fn lock() -> Result<Lock> {
     let lock = lock_directory(Path::new(BPFFS))?;
     Ok(Lock { _lock: lock })
 }
@@ -204,7 +204,7 @@ fn lock_directory(path: &Path) -> Result<Flock<File>> {
 }
 
 /// The same with a timeout.
-pub fn lock_within(timeout: Duration) -> Result<Lock> {
+pub(crate) fn lock_within(timeout: Duration) -> Result<Lock> {
     let deadline = Instant::now() + timeout;
     loop {
         let directory = File::open(BPFFS).with_context(|| format!("cannot open {BPFFS}"))?;

@@ -23,28 +23,28 @@ use userns::IdMaps;
 
 use crate::host;
 
-pub mod addresses;
-pub mod changes;
-pub mod clsact;
+pub(crate) mod addresses;
+pub(crate) mod changes;
+pub(crate) mod clsact;
 pub mod interfaces;
 pub mod istio_rules;
-pub mod listening;
+pub(crate) mod listening;
 pub mod localhost_routes;
-pub mod netlink;
+pub(crate) mod netlink;
 pub mod network;
 mod policy_rules;
 mod raw_netlink;
-pub mod route_limits;
-pub mod routes;
-pub mod sock_diag;
+pub(crate) mod route_limits;
+pub(crate) mod routes;
+pub(crate) mod sock_diag;
 pub mod stand_in_routes;
-pub mod stand_in_rule;
+pub(crate) mod stand_in_rule;
 mod sys;
-pub mod tables;
-pub mod tcp_activity;
-pub mod tcp_sockets;
-pub mod tproxy;
-pub mod userns;
+pub(crate) mod tables;
+pub(crate) mod tcp_activity;
+pub(crate) mod tcp_sockets;
+pub(crate) mod tproxy;
+pub(crate) mod userns;
 
 /// How a user specifies a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,14 +13,11 @@ use crate::settings::Settings;
 mod build;
 mod walk;
 
-pub use walk::Packet;
+pub(crate) use walk::Packet;
 
-/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4
+pub(crate) enum Family {
     V4,
-    /// IPv6
     V6,
 }
 
@@ -36,7 +33,7 @@ impl Family {
 /// A table, in the order in which they are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Table {
+pub(crate) enum Table {
     /// Marks and drops.
     Mangle,
     /// Redirects.
@@ -55,12 +52,9 @@ impl fmt::Display for Table {
     }
 }
 
-/// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rule {
-    /// The rule's table.
+pub(crate) struct Rule {
     pub table: Table,
-    /// The rule's chain.
     pub chain: &'static str,
     /// The position in the chain, counted from 1; `None` for the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,18 +92,13 @@ fn is_own(chain: &str) -> bool {
 /// All rules of one family, in the order in which istio-iptables adds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Rules(Vec<Rule>);
+pub(crate) struct Rules(Vec<Rule>);
 
 impl Rules {
     /// The rules of `settings`.
     #[must_use]
-    pub fn new(settings: &Settings, family: Family) -> Self {
+    pub(crate) fn new(settings: &Settings, family: Family) -> Self {
         Self(build::rules(settings, family))
-    }
-
-    /// All rules in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
-        self.0.iter()
     }
 
     fn in_table(&self, table: Table) -> impl Iterator<Item = &Rule> {

@@ -3,16 +3,16 @@
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-pub mod control;
-pub mod dns;
+pub(crate) mod control;
+pub(crate) mod dns;
 mod duration;
-pub mod flags;
-pub mod interfaces;
+pub(crate) mod flags;
+pub(crate) mod interfaces;
 mod notes;
 mod numbers;
-pub mod owners;
-pub mod ports;
-pub mod prefixes;
+pub(crate) mod owners;
+pub(crate) mod ports;
+pub(crate) mod prefixes;
 mod source;
 
 pub(crate) use self::source::parse_bool;

@@ -25,8 +25,7 @@ use crate::{
 
 /// One captured pod.
 #[derive(Clone, Debug, Serialize)]
-pub struct PodStatus {
-    /// The network namespace's cookie.
+pub(crate) struct PodStatus {
     pub netns_cookie: NetnsCookie,
     /// The settings and attach points.
     #[serde(flatten)]
@@ -46,7 +45,7 @@ pub struct PodStatus {
 }
 
 /// Reads the status of all captured pods, or of one.
-pub fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
+pub(crate) fn read(only: Option<&NetnsSpec>) -> Result<Vec<PodStatus>> {
     let only = only.map(Netns::open).transpose()?;
     let mut pods = read_attached(only.as_ref())?;
     for (pod, policy) in &mut pods {

@@ -39,7 +39,7 @@ const UNASSIGNED: [IpAddr; 4] = [
 
 impl Validation {
     /// Waits until a captured connection arrives. `local` is the pod's first address.
-    pub fn wait(&self, settings: &Settings, local: IpAddr) -> Result<()> {
+    pub(crate) fn wait(&self, settings: &Settings, local: IpAddr) -> Result<()> {
         let ipv6 = local.is_ipv6();
         let listeners = Listeners::open(settings, ipv6)?;
         let connection = TestConnection::choose(settings, self.port, ipv6)?;

@@ -17,7 +17,6 @@ const TYPE: usize = 12;
 /// The size of `struct btf_member`.
 const MEMBER: usize = 12;
 
-/// Kinds of types.
 mod kind {
     pub(super) const INT: u32 = 1;
     pub(super) const ARRAY: u32 = 3;
@@ -36,7 +35,6 @@ mod kind {
     pub(super) const LAST: u32 = ENUM64;
 }
 
-/// The kernel's types.
 pub(super) struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
@@ -69,7 +67,6 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// Finds where each type starts.
     fn index(&mut self) -> Result<()> {
         let mut at = 0;
         while at < self.types.len() {

@@ -20,7 +20,7 @@ static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
 
 /// Distinguishes the programs of this build from those of another.
 #[must_use]
-pub fn build_id() -> &'static str {
+pub(crate) fn build_id() -> &'static str {
     // Every change needs the ID, and the object is large.
     static BUILD: LazyLock<String> = LazyLock::new(|| format!("{:016x}", digest::of(OBJECT)));
     &BUILD

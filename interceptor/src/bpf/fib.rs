@@ -10,14 +10,14 @@ use interceptor_ebpf::NetnsState;
 use super::{hooks::FIB_PROGRAM, layout, object::Object, pins::Pins};
 
 /// The program that reads the state, and the map of its result. Callers hold the machine-wide lock.
-pub struct Fib {
+pub(crate) struct Fib {
     program: RawTracePoint,
     result: Array<MapData, NetnsState>,
 }
 
 impl Fib {
     /// Opens both.
-    pub fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
+    pub(crate) fn open(object: &mut Object, pins: &Pins) -> Result<Self> {
         let program = RawTracePoint::from_pin(object.program(FIB_PROGRAM)?)
             .with_context(|| format!("cannot open {FIB_PROGRAM}"))?;
         let map = pins.maps().join(layout::pin(layout::NETNS_STATE));
@@ -30,7 +30,7 @@ impl Fib {
     /// # Minimum kernel version
     ///
     /// 5.10: raw tracepoints in `BPF_PROG_TEST_RUN`.
-    pub fn state(&self) -> Result<NetnsState> {
+    pub(crate) fn state(&self) -> Result<NetnsState> {
         let run = self
             .program
             .test_run(RawTracePointRunOptions::default())

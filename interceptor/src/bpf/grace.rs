@@ -8,13 +8,12 @@ use tracing::debug;
 const GLOBAL: libc::c_long = 1;
 
 /// Longer than any program runs.
-
 const FALLBACK_WAIT: Duration = Duration::from_millis(100);
 
 /// Returns when every program that runs now has finished: programs run in RCU read-side sections, and
 /// `membarrier(2)` waits for those (`synchronize_rcu` in `kernel/sched/membarrier.c`). If the kernel
 /// does not support that (`nohz_full`), sleeps instead.
-pub fn wait_for_running_programs() {
+pub(crate) fn wait_for_running_programs() {
     // SAFETY: the command takes two zeros and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
     if result != 0 {

@@ -19,7 +19,7 @@ pub struct Hook {
 
 /// The hooks of cgroups, in the order in which they are attached: listeners are registered and original
 /// destinations returned before the first connection is captured.
-pub const CGROUP_HOOKS: [Hook; 14] = [
+pub(crate) const CGROUP_HOOKS: [Hook; 14] = [
     hook("icept_sockops", BPF_CGROUP_SOCK_OPS),
     hook("icept_create", BPF_CGROUP_INET_SOCK_CREATE),
     hook("icept_origdst", BPF_CGROUP_GETSOCKOPT),
@@ -37,20 +37,20 @@ pub const CGROUP_HOOKS: [Hook; 14] = [
 ];
 
 /// The hook of every captured network namespace.
-pub const LOOKUP: Hook = hook("icept_lookup", BPF_SK_LOOKUP);
+pub(crate) const LOOKUP: Hook = hook("icept_lookup", BPF_SK_LOOKUP);
 
 /// The hooks of interfaces that may receive connections to forward: replies are rewritten before the
 /// first connection is captured.
-pub const INTERFACE_HOOKS: [Hook; 2] = [
+pub(crate) const INTERFACE_HOOKS: [Hook; 2] = [
     hook("icept_egress", BPF_TCX_EGRESS),
     hook("icept_ingress", BPF_TCX_INGRESS),
 ];
 
 /// The `iter/tcp` program that finds listeners that are open already.
-pub const ITER_PROGRAM: &str = "icept_iter";
+pub(crate) const ITER_PROGRAM: &str = "icept_iter";
 
 /// The program that reads the state of a network namespace's routing tables.
-pub const FIB_PROGRAM: &str = "icept_fib";
+pub(crate) const FIB_PROGRAM: &str = "icept_fib";
 
 const fn hook(program: &'static str, attach_type: bpf_attach_type) -> Hook {
     Hook {

@@ -37,7 +37,7 @@ const QDISC: &str = "clsact";
 
 /// Attaches the programs to an interface of the calling thread's network namespace, unless they are.
 /// The pins are in `dir`.
-pub fn ensure(object: &mut Object, interface: &PodInterface, dir: &Path) -> Result<()> {
+pub(crate) fn ensure(object: &mut Object, interface: &PodInterface, dir: &Path) -> Result<()> {
     INTERFACE_HOOKS.into_iter().try_for_each(|hook| {
         ensure_hook(object, hook, interface, dir)
             .with_context(|| format!("cannot attach {} at {}", hook.program, interface.name))
@@ -65,7 +65,7 @@ fn ensure_hook(
 }
 
 /// Whether `interface`, of the calling thread's network namespace, has both programs.
-pub fn are_attached(interface: &PodInterface, dir: &Path) -> Result<bool> {
+pub(crate) fn are_attached(interface: &PodInterface, dir: &Path) -> Result<bool> {
     if dir.join(pin(FILTERS, interface.index)).exists() {
         return clsact::has_filters(interface, PRIORITY, HANDLE.into());
     }
@@ -79,7 +79,11 @@ pub fn are_attached(interface: &PodInterface, dir: &Path) -> Result<bool> {
 
 /// Detaches the programs from all interfaces of the calling thread's network namespace except those in
 /// `watched`.
-pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], dir: &Path) -> Result<()> {
+pub(crate) fn retain(
+    interfaces: &[PodInterface],
+    watched: &[PodInterface],
+    dir: &Path,
+) -> Result<()> {
     for (name, index) in marked(dir)? {
         if watched.iter().any(|interface| interface.index == index) {
             continue;
@@ -102,7 +106,7 @@ pub fn retain(interfaces: &[PodInterface], watched: &[PodInterface], dir: &Path)
 }
 
 /// Replaces the programs of all pinned links by this build's.
-pub fn replace(object: &mut Object, dir: &Path) -> Result<()> {
+pub(crate) fn replace(object: &mut Object, dir: &Path) -> Result<()> {
     for (name, index) in marked(dir)? {
         if let Some(hook) = INTERFACE_HOOKS
             .into_iter()
@@ -116,12 +120,12 @@ pub fn replace(object: &mut Object, dir: &Path) -> Result<()> {
 }
 
 /// Whether any interface has filters instead of links.
-pub fn has_filters(dir: &Path) -> Result<bool> {
+pub(crate) fn has_filters(dir: &Path) -> Result<bool> {
     Ok(marked(dir)?.iter().any(|(name, _)| name == FILTERS))
 }
 
 /// Replaces the programs of all filters, at interfaces of the calling thread's network namespace.
-pub fn replace_filters(object: &mut Object, dir: &Path) -> Result<()> {
+pub(crate) fn replace_filters(object: &mut Object, dir: &Path) -> Result<()> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
     for (name, index) in marked(dir)? {
         let interface = interfaces.iter().find(|interface| interface.index == index);

@@ -34,13 +34,13 @@ struct Group {
 }
 
 /// The policies, by the cookies of their network namespaces.
-pub const POLICIES: &str = "icept_policies";
+pub(crate) const POLICIES: &str = "icept_policies";
 /// The ports whose listeners are registered.
-pub const LISTENER_PORTS: &str = "icept_lports";
+pub(crate) const LISTENER_PORTS: &str = "icept_lports";
 /// The result of the program that reads the state of a network namespace.
-pub const NETNS_STATE: &str = "icept_fib_gen";
+pub(crate) const NETNS_STATE: &str = "icept_fib_gen";
 /// The number of connections of each kind.
-pub const COUNTS: &str = "icept_counts";
+pub(crate) const COUNTS: &str = "icept_counts";
 
 const GROUPS: [Group; 12] = [
     Group {
@@ -101,7 +101,7 @@ const GROUPS: [Group; 12] = [
 ];
 
 /// The records. Every build pins them under this name, without a digest.
-pub const RECORDS: &str = "icept_settings";
+pub(crate) const RECORDS: &str = "icept_settings";
 
 /// The name of each map's pin.
 static PINS: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
@@ -132,31 +132,31 @@ impl Group {
 }
 
 /// Every map that is pinned, with the name of its pin.
-pub fn pins() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn pins() -> impl Iterator<Item = (&'static str, &'static str)> {
     PINS.iter().map(|(name, pin)| (*name, pin.as_str()))
 }
 
 /// The name of the pin of the map `name`. (A map that is not pinned: its own name.)
 #[must_use]
-pub fn pin(name: &'static str) -> &'static str {
+pub(crate) fn pin(name: &'static str) -> &'static str {
     PINS.get(name).map_or(name, String::as_str)
 }
 
 /// Whether a pin is of this build's layout.
 #[must_use]
-pub fn is_own(pin: &str) -> bool {
+pub(crate) fn is_own(pin: &str) -> bool {
     PINS.values().any(|own| own == pin)
 }
 
 /// The name of the map of a pin, whatever the layout.
 #[must_use]
-pub fn map_of(pin: &str) -> &str {
+pub(crate) fn map_of(pin: &str) -> &str {
     pin.split_once('-').map_or(pin, |(name, _)| name)
 }
 
 /// Whether the map `name` is the first of its group.
 #[must_use]
-pub fn is_first(name: &str) -> bool {
+pub(crate) fn is_first(name: &str) -> bool {
     GROUPS.iter().any(|group| group.maps.first() == Some(&name))
 }
 

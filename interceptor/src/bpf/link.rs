@@ -15,7 +15,12 @@ use super::{hooks::Hook, sys};
 
 /// Attaches `program` to `target` and pins the link in `dir`, unless it exists. A link whose target was
 /// deleted is replaced. Returns whether the link is new.
-pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, dir: &Path) -> Result<bool> {
+pub(crate) fn ensure(
+    hook: Hook,
+    program: &impl AsFd,
+    target: &impl AsFd,
+    dir: &Path,
+) -> Result<bool> {
     let pin = dir.join(hook.program);
     if is_alive(hook, &pin)? {
         return Ok(false);
@@ -34,12 +39,12 @@ pub fn ensure(hook: Hook, program: &impl AsFd, target: &impl AsFd, dir: &Path) -
 }
 
 /// Replaces the program of the link that is pinned in `dir`, if there is one.
-pub fn replace(hook: Hook, program: &impl AsFd, dir: &Path) -> Result<()> {
+pub(crate) fn replace(hook: Hook, program: &impl AsFd, dir: &Path) -> Result<()> {
     replace_at(hook, program, &dir.join(hook.program))
 }
 
 /// Replaces the program of the link that is pinned at `pin`, if there is one.
-pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
+pub(crate) fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
     if !is_alive(hook, pin)? {
         return Ok(());
     }
@@ -53,7 +58,7 @@ pub fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<()> {
 }
 
 /// Whether a link is pinned and its target exists.
-pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
+pub(crate) fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
     if !pin.exists() {
         return Ok(false);
     }
@@ -71,7 +76,7 @@ pub fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
 }
 
 /// Removes a pin, if it exists, and with it the link.
-pub fn remove_pin(pin: &Path) -> Result<()> {
+pub(crate) fn remove_pin(pin: &Path) -> Result<()> {
     if pin.exists() {
         fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
     }
@@ -84,19 +89,17 @@ fn open(pin: &Path) -> Result<OwnedFd> {
 
 /// The inode of the network namespace that the link pinned at `pin` is attached to; 0 if the namespace
 /// was deleted.
-pub fn netns_inode(pin: &Path) -> Result<u64> {
+pub(crate) fn netns_inode(pin: &Path) -> Result<u64> {
     sys::link_netns_inode(&open(pin)?)
         .map(u64::from)
         .with_context(|| format!("cannot query what {} is attached to", pin.display()))
 }
 
-/// Opens a pinned program.
-pub fn open_program(pin: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_program(pin: &Path) -> io::Result<OwnedFd> {
     sys::obj_get(pin)
 }
 
-/// Pins a program.
-pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
+pub(crate) fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
     sys::obj_pin(program, pin)
         .with_context(|| format!("cannot pin the program at {}", pin.display()))
 }
@@ -105,7 +108,7 @@ pub fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
 /// `root` that are attached to `hook` without `BPF_F_ALLOW_MULTI`. Without any flag, the kernel refuses
 /// programs below them; with `BPF_F_ALLOW_OVERRIDE`, they would silently stop to run for the sockets
 /// that ours handle (`compute_effective_progs`).
-pub fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
+pub(crate) fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
     let exclusive: Vec<_> = cgroup
         .ancestors()
         .take_while(|path| path.starts_with(root))

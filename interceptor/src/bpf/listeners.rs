@@ -13,7 +13,7 @@ use super::{hooks::ITER_PROGRAM, object::Object};
 /// # Minimum kernel version
 ///
 /// 5.10: `iter/tcp` that may put sockets into a map.
-pub fn register_open(object: &mut Object) -> Result<()> {
+pub(crate) fn register_open(object: &mut Object) -> Result<()> {
     let mut program = Iter::from_pin(object.program(ITER_PROGRAM)?)
         .with_context(|| format!("cannot open {ITER_PROGRAM}"))?;
     let id = program.attach().context("cannot attach the iterator")?;

@@ -13,7 +13,7 @@ use crate::stdio::message;
 
 /// Prints every verdict to standard error while it is polled. The records of all pods are in one
 /// buffer, so only one reader at a time receives them.
-pub async fn print(pins: &Pins) -> Result<()> {
+pub(crate) async fn print(pins: &Pins) -> Result<()> {
     let mut object = Object::new(pins.clone());
     let logger = EbpfLogger::init_with_logger(object.read()?, Printer)
         .context("cannot read the log of the BPF programs")?;

@@ -20,7 +20,7 @@ const FOURTH_POINTER: u32 = 24;
 ///
 /// An offset that only improves a result may be missing ([`UNKNOWN_OFFSET`]); one that a verdict
 /// requires may not.
-pub fn read() -> Result<KernelOffsets> {
+pub(crate) fn read() -> Result<KernelOffsets> {
     let bytes = fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF")
     })?;

@@ -13,14 +13,14 @@ use super::{embedded, layout, link, pins, pins::Pins, sys};
 
 /// The pins of all builds except this.
 #[derive(Debug, Default)]
-pub struct OtherBuilds {
+pub(crate) struct OtherBuilds {
     maps: Vec<String>,
     programs: Vec<String>,
 }
 
 impl OtherBuilds {
     /// Lists them.
-    pub fn find(pins: &Pins) -> Result<Self> {
+    pub(crate) fn find(pins: &Pins) -> Result<Self> {
         let mut maps = pins::names_in(&pins.maps())?;
         maps.retain(|pin| !layout::is_own(pin));
         // In the order of their removal.
@@ -30,20 +30,19 @@ impl OtherBuilds {
         Ok(Self { maps, programs })
     }
 
-    /// Whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.maps.is_empty() && self.programs.is_empty()
     }
 
     /// Whether another build has a map `name` of its own.
     #[must_use]
-    pub fn has_own(&self, name: &str) -> bool {
+    pub(crate) fn has_own(&self, name: &str) -> bool {
         self.maps.iter().any(|pin| layout::map_of(pin) == name)
     }
 
     /// The network namespaces that other builds have attached, with the keys of their records.
-    pub fn attached(&self, pins: &Pins) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+    pub(crate) fn attached(&self, pins: &Pins) -> Result<Vec<(NetnsCookie, PolicyId)>> {
         let mut attached = Vec::new();
         for pin in &self.maps {
             if layout::map_of(pin) == layout::POLICIES {
@@ -57,7 +56,7 @@ impl OtherBuilds {
     }
 
     /// Removes them, programs first: if programs are pinned, their maps must be, too.
-    pub fn remove(&self, pins: &Pins) -> Result<()> {
+    pub(crate) fn remove(&self, pins: &Pins) -> Result<()> {
         for build in &self.programs {
             pins::remove_tree(&pins.programs().join(build))?;
         }

@@ -182,7 +182,7 @@ impl Maps {
 }
 
 /// The number of evicted stand-ins of each pod. Empty if no pod is attached.
-pub fn evicted_stand_ins() -> Result<Vec<(NetnsCookie, u64)>> {
+pub(crate) fn evicted_stand_ins() -> Result<Vec<(NetnsCookie, u64)>> {
     let Some(maps) = Maps::open_if_complete(&Pins::new().maps())? else {
         return Ok(Vec::new());
     };

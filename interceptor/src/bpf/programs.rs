@@ -18,14 +18,14 @@ use super::{
 };
 
 /// The shared programs of this build, loaded and pinned.
-pub struct SharedPrograms {
+pub(crate) struct SharedPrograms {
     cgroup: Vec<(Hook, OwnedFd)>,
     lookup: OwnedFd,
 }
 
 impl SharedPrograms {
     /// Opens those that are pinned, and loads the others. Attaches none.
-    pub fn open(object: &mut Object) -> Result<Self> {
+    pub(crate) fn open(object: &mut Object) -> Result<Self> {
         let hooks = CGROUP_HOOKS.iter().chain([&LOOKUP]);
         let names: Vec<_> = hooks.map(|hook| hook.program).collect();
         object.load(&names)?;
@@ -39,17 +39,17 @@ impl SharedPrograms {
 
     /// The programs for cgroups.
     #[must_use]
-    pub fn at_cgroups(&self) -> &[(Hook, OwnedFd)] {
+    pub(crate) fn at_cgroups(&self) -> &[(Hook, OwnedFd)] {
         &self.cgroup
     }
 
     /// Makes the programs of all network namespaces call this build's shared program.
-    pub fn share(&self, maps: &Maps) -> Result<()> {
+    pub(crate) fn share(&self, maps: &Maps) -> Result<()> {
         dispatcher::share(maps, &self.lookup)
     }
 
     /// Replaces another build's programs that register listeners, wherever they are attached.
-    pub fn replace_listener_programs(&self, pins: &Pins) -> Result<()> {
+    pub(crate) fn replace_listener_programs(&self, pins: &Pins) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| {
             UpgradeStage::of(hook) == UpgradeStage::RegisterListeners
         })
@@ -58,7 +58,12 @@ impl SharedPrograms {
     /// Replaces all others. As in an attach, programs that serve connections come before those that
     /// capture them: a stand-in that the new programs allocate is known to every program that receives
     /// it. Those that the old ones still allocate are known, too, because the tables are the same.
-    pub fn replace_others(&self, object: &mut Object, maps: &Maps, pins: &Pins) -> Result<()> {
+    pub(crate) fn replace_others(
+        &self,
+        object: &mut Object,
+        maps: &Maps,
+        pins: &Pins,
+    ) -> Result<()> {
         self.replace_at_cgroups(pins, |hook| {
             UpgradeStage::of(hook) == UpgradeStage::ServeExisting
         })?;

@@ -59,7 +59,6 @@ fn as_u32(fd: &impl AsFd) -> u32 {
 /// The same licence as of the programs in the object.
 const LICENCE: &CStr = c"Dual MIT/GPL";
 
-/// The size of the buffer for the verifier's log.
 const VERIFIER_LOG_SIZE: usize = 64 * 1024;
 
 /// Loads a program of these instructions. If the kernel refuses the program, loads it again to get

@@ -7,18 +7,15 @@ use super::{layout, maps::Maps, pins::Pins};
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapUsage {
-    /// The map's name.
+pub(crate) struct MapUsage {
     pub name: &'static str,
-    /// The number of its entries.
     pub entries: u32,
-    /// The maximum number of entries.
     pub capacity: u32,
 }
 
 /// Counts the entries of every map with a varying number of entries: one system call for each entry.
 /// Empty if no pod is attached.
-pub fn read() -> Result<Vec<MapUsage>> {
+pub(crate) fn read() -> Result<Vec<MapUsage>> {
     let pins = Pins::new();
     let Some(maps) = Maps::open_if_complete(&pins.maps())? else {
         return Ok(Vec::new());

@@ -54,7 +54,7 @@ pub enum Attached {
 }
 
 /// The result of one step of an attach, which holds the machine-wide lock.
-pub(crate) enum Progress<T = Attached> {
+pub(super) enum Progress<T = Attached> {
     /// The attach is complete.
     Done(T),
     /// Nothing is effective yet: the pod's network must be read first, without the lock, because that
@@ -63,7 +63,7 @@ pub(crate) enum Progress<T = Attached> {
 }
 
 impl<T> Progress<T> {
-    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
+    pub(super) fn map<U>(self, make: impl FnOnce(T) -> U) -> Progress<U> {
         match self {
             Self::Done(done) => Progress::Done(make(done)),
             Self::Unread(unread) => Progress::Unread(unread),
@@ -72,7 +72,7 @@ impl<T> Progress<T> {
 }
 
 /// Where a step gets the pod's network from.
-pub(crate) enum NetworkSource {
+pub(super) enum NetworkSource {
     /// It reads a small network itself, and returns [`Progress::Unread`] for a large one.
     ReadIfSmall,
     /// It reads the network itself.
@@ -90,7 +90,7 @@ pub struct AttachSpec<'a> {
     pub attach_points: &'a AttachPoints,
     /// What is captured.
     pub settings: &'a Settings,
-    /// Whether every verdict is logged ([`crate::bpf::log`]).
+    /// Whether every verdict is logged (`bpf::log`).
     pub log: bool,
     /// Whether to search for listeners that opened while no hook was attached, even if others are
     /// registered. This iterates over every TCP socket of the machine.
@@ -99,7 +99,7 @@ pub struct AttachSpec<'a> {
 
 impl AttachSpec<'_> {
     /// Attaches the pod. The calling thread is in its network namespace.
-    pub(crate) fn apply(
+    pub(super) fn apply(
         &self,
         pins: &Pins,
         shared: &mut SharedState,
@@ -462,7 +462,7 @@ impl AttachTxn<'_> {
 
 /// Commits the policy of a pod, which another build's maps have, in this build's. Otherwise changes
 /// only the pod's routes, as a refresh does.
-pub(crate) fn migrate_pod(
+pub(super) fn migrate_pod(
     netns: &Netns,
     record: &Record,
     pins: &Pins,

@@ -30,7 +30,7 @@ struct Process {
 
 /// Fails if a process in `netns` is outside of `attach_points`: a pod must not be attached without
 /// being captured.
-pub fn check_covered(
+pub(crate) fn check_covered(
     netns: &Netns,
     attach_points: &AttachPoints,
     hierarchy: &Hierarchy,
@@ -69,7 +69,7 @@ pub fn check_covered(
 }
 
 /// Whether no process except this one is in `netns`.
-pub fn is_empty(netns: &Netns) -> Result<bool> {
+pub(crate) fn is_empty(netns: &Netns) -> Result<bool> {
     let wanted = netns.id()?;
     let own = process::id();
     let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;

@@ -1,6 +1,6 @@
 //! The second half of a detach: removes what an attach has added. [`draining`] is the first half.
 
-pub(crate) mod draining;
+pub(super) mod draining;
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct Detached {
 
 /// Removes everything that an attach has added. The policy is removed first: from then on nothing is
 /// captured, and the rest has no effect.
-pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
+pub(super) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
     let mut was_attached = false;
     if let Some(mut maps) = Maps::open_if_complete(&pins.maps())? {
         was_attached = policy_of(&maps, netns.cookie())?.is_some();
@@ -50,7 +50,7 @@ pub(crate) fn undo(pins: &Pins, netns: &Netns) -> Result<Detached> {
 
 /// Removes what any build has added inside a network namespace. What exists outside of it can be
 /// removed without opening it.
-pub(crate) fn clear(pins: &Pins, netns: &Netns) -> Result<()> {
+pub(super) fn clear(pins: &Pins, netns: &Netns) -> Result<()> {
     unhook_interfaces(netns, &pins.netns(netns.cookie()))?;
     restore_network(netns).map(drop)
 }
@@ -78,7 +78,7 @@ fn unhook_interfaces(netns: &Netns, dir: &Path) -> Result<()> {
 }
 
 /// Removes what exists outside of the network namespace, which may be deleted already.
-pub(crate) fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
+pub(super) fn remove_netns(pins: &Pins, maps: &mut Maps, netns: NetnsCookie) -> Result<()> {
     remove_policy(maps, netns)?;
     pins::remove_tree(&pins.netns(netns))?;
     maps.remove_netns_state(netns)

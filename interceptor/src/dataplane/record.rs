@@ -12,7 +12,6 @@ use crate::{bpf::maps::Maps, netns::route_limits::Limit, settings::Settings};
 /// What a policy was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The settings.
     pub settings: Settings,
     /// The path by which the network namespace was attached.
     pub netns: PathBuf,

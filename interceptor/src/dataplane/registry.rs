@@ -21,13 +21,13 @@ pub struct AttachedPod {
 }
 
 /// The effective policy of a network namespace, and its record.
-pub(crate) struct Existing {
-    pub(crate) policy: Policy,
-    pub(crate) record: Record,
+pub(super) struct Existing {
+    pub(super) policy: Policy,
+    pub(super) record: Record,
 }
 
 impl Existing {
-    pub(crate) fn read(maps: &Maps, netns: NetnsCookie) -> Result<Option<Self>> {
+    pub(super) fn read(maps: &Maps, netns: NetnsCookie) -> Result<Option<Self>> {
         let Some(policy) = policy_of(maps, netns)? else {
             return Ok(None);
         };
@@ -37,7 +37,7 @@ impl Existing {
 
     /// The policy with the routing tables' generation of `new`, if the two differ in nothing else but
     /// their IDs. (Equal settings result in equal entries.)
-    pub(crate) fn refreshed(&self, new: &Policy) -> Option<Policy> {
+    pub(super) fn refreshed(&self, new: &Policy) -> Option<Policy> {
         let refreshed = Policy {
             fib: new.fib,
             ..self.policy
@@ -51,13 +51,13 @@ impl Existing {
 
     /// `Some(true)` if IPv6 is captured with the same settings: it stays captured, as iptables' rules
     /// do, which are written once, whatever addresses the pod has later.
-    pub(crate) fn captured_ipv6(&self, settings: &Settings) -> Option<bool> {
+    pub(super) fn captured_ipv6(&self, settings: &Settings) -> Option<bool> {
         (self.record.ipv6 && self.record.settings == *settings).then_some(true)
     }
 }
 
 /// The policy of `netns`, if it is attached.
-pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
+pub(crate) fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
     match maps.policies.get(&netns, 0) {
         Ok(policy) => Ok(Some(policy)),
         Err(MapError::KeyNotFound) => Ok(None),
@@ -67,7 +67,7 @@ pub fn policy_of(maps: &Maps, netns: NetnsCookie) -> Result<Option<Policy>> {
 
 /// Opens an attached network namespace: by its recorded path, if that still refers to it, or by a
 /// process in it.
-pub(crate) fn open_attached(
+pub(super) fn open_attached(
     pins: &Pins,
     maps: &Maps,
     cookie: NetnsCookie,
@@ -88,7 +88,7 @@ pub(super) fn open_by_process(pins: &Pins, cookie: NetnsCookie) -> Option<Netns>
 }
 
 /// Every attached network namespace with its policy.
-pub fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
+pub(crate) fn attached(maps: &Maps) -> Result<Vec<(NetnsCookie, PolicyId)>> {
     maps.policies
         .iter()
         .map(|entry| entry.map(|(cookie, policy)| (cookie, policy.id)))

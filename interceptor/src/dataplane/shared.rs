@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// The object, the maps and the shared programs, and a cache of links to cgroups.
-pub(crate) struct SharedState {
-    pub(crate) object: Object,
-    pub(crate) maps: Maps,
-    pub(crate) programs: SharedPrograms,
-    pub(crate) fib: Fib,
+pub(super) struct SharedState {
+    pub(super) object: Object,
+    pub(super) maps: Maps,
+    pub(super) programs: SharedPrograms,
+    pub(super) fib: Fib,
     /// Distinguishes this build's programs from another's.
     build: &'static str,
     /// The directories in which these are pinned. Another command may have replaced them.
@@ -67,7 +67,7 @@ impl SharedState {
     }
 
     /// Opens or creates it, beside what another build may have attached.
-    pub(crate) fn prepare(pins: &Pins) -> Result<Self> {
+    pub(super) fn prepare(pins: &Pins) -> Result<Self> {
         pins.create()?;
         let mut object = Object::new(pins.clone());
         if !Maps::are_complete(&pins.maps()) {
@@ -96,7 +96,7 @@ impl SharedState {
     }
 
     /// Attaches those programs of `hooks` to `cgroup` that are not. Returns whether there were any.
-    pub(crate) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<bool> {
+    pub(super) fn link(&mut self, pins: &Pins, cgroup: &Cgroup, hooks: &[Hook]) -> Result<bool> {
         let dir = pins.cgroup(cgroup.id());
         let is_known = |(known, linked): &(FileId, Vec<Hook>)| {
             FileId::of(&dir).is_ok_and(|now| now == *known)

@@ -31,7 +31,7 @@ impl<'a> Mount<'a> {
 /// The host's path of the directory `path` of this process. `None` if there is none, or the host's
 /// processes are not visible (in a container, without hostPID).
 #[must_use]
-pub fn on_host(path: &Path) -> Option<PathBuf> {
+pub(crate) fn on_host(path: &Path) -> Option<PathBuf> {
     let path = fs::canonicalize(path).ok()?;
     let host = HostProcess::find().ok()?;
     let own = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;

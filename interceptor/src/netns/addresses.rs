@@ -15,7 +15,7 @@ use rtnetlink::Handle;
 use super::{netlink::errno, tables};
 
 /// `lo`, in every network namespace.
-pub const LOOPBACK_INDEX: u32 = 1;
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
 /// An address and the interface that it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct PodAddress {
 }
 
 /// All addresses, in the kernel's order: IPv4 first, and those of one interface together.
-pub async fn list(netlink: &Handle) -> Result<Vec<PodAddress>> {
+pub(crate) async fn list(netlink: &Handle) -> Result<Vec<PodAddress>> {
     let messages: Vec<_> = netlink
         .address()
         .get()
@@ -60,13 +60,13 @@ fn address(message: &AddressMessage) -> Option<PodAddress> {
 
 /// Whether istio-iptables would write rules for IPv6 (`getLocalIP`): if the pod's first address is
 /// an IPv6 one, or, with `--dual-stack`, any. Loopback and link-local addresses do not count.
-pub fn captures_ipv6(addresses: &[PodAddress], dual_stack: bool) -> Result<bool> {
+pub(crate) fn captures_ipv6(addresses: &[PodAddress], dual_stack: bool) -> Result<bool> {
     let first = first(addresses)?;
     Ok(first.is_ipv6() || (dual_stack && usable(addresses).any(|address| address.is_ipv6())))
 }
 
 /// The pod's first address; loopback and link-local ones do not count.
-pub fn first(addresses: &[PodAddress]) -> Result<IpAddr> {
+pub(crate) fn first(addresses: &[PodAddress]) -> Result<IpAddr> {
     usable(addresses).next().context(
         "no valid local IP address found: the network namespace has only loopback and link-local \
          addresses; attach when its network is set up",
@@ -96,7 +96,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Adds `::6/128` to `lo`, unless it exists, as istio-iptables does: Envoy's inbound passthrough binds
 /// to it.
-pub async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
+pub(crate) async fn add_passthrough_v6(netlink: &Handle) -> Result<()> {
     let ours = IpAddr::from(Address::PASSTHROUGH_V6);
     let mut request = netlink.address().add(LOOPBACK_INDEX, ours, 128);
     let attributes = &mut request.message_mut().attributes;
@@ -128,7 +128,7 @@ async fn wait_for_route(address: IpAddr) -> Result<()> {
 }
 
 /// Removes `::6/128` from `lo`, if [`add_passthrough_v6`] added it.
-pub async fn remove_passthrough_v6(netlink: &Handle) -> Result<()> {
+pub(crate) async fn remove_passthrough_v6(netlink: &Handle) -> Result<()> {
     let messages: Vec<_> = netlink
         .address()
         .get()

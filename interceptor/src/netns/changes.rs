@@ -43,13 +43,13 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// The delay between attempts to watch.
 #[derive(Debug, Default)]
-pub struct WatchBackoff {
+pub(crate) struct WatchBackoff {
     last: Duration,
 }
 
 impl WatchBackoff {
     /// The next delay, after a subscription that has lasted this long.
-    pub fn after(&mut self, lasted: Duration) -> Duration {
+    pub(crate) fn after(&mut self, lasted: Duration) -> Duration {
         self.last = if lasted > MAX_RETRY_DELAY {
             // The kernel has dropped messages, of too many changes at once.
             Duration::ZERO
@@ -61,7 +61,7 @@ impl WatchBackoff {
 }
 
 /// Watches a network namespace.
-pub struct Changes {
+pub(crate) struct Changes {
     messages: BoxStream<'static, ()>,
     // The connection closes with its last handle.
     _handle: Handle,
@@ -69,7 +69,7 @@ pub struct Changes {
 
 impl Changes {
     /// Starts to watch: no change from now on is missed. Must be called in a runtime.
-    pub fn watch(netns: &Netns) -> Result<Self> {
+    pub(crate) fn watch(netns: &Netns) -> Result<Self> {
         let runtime = runtime::Handle::current();
         let (connection, handle, messages) = netns.run(|| {
             let _in_runtime = runtime.enter();
@@ -85,7 +85,7 @@ impl Changes {
 
     /// Waits for a change, then until no more follow for a moment. Waits longer if applying the last
     /// change took long.
-    pub async fn next(&mut self, took: Duration) -> Result<()> {
+    pub(crate) async fn next(&mut self, took: Duration) -> Result<()> {
         wait(&mut self.messages, took).await
     }
 }

@@ -16,7 +16,7 @@ const HANDLE: u32 = 0xffff_0000;
 
 /// Removes the qdisc from an interface of the calling thread's network namespace, unless another program
 /// has filters there. A missing qdisc is not an error.
-pub fn remove(interface: &PodInterface) -> Result<()> {
+pub(crate) fn remove(interface: &PodInterface) -> Result<()> {
     netlink::run(async |handle| {
         let index = i32::try_from(interface.index)?;
         let filters = filters(&handle, interface).await?;
@@ -36,7 +36,7 @@ pub fn remove(interface: &PodInterface) -> Result<()> {
 }
 
 /// Whether an interface of the calling thread's network namespace has this filter in both directions.
-pub fn has_filters(interface: &PodInterface, priority: u16, filter: u32) -> Result<bool> {
+pub(crate) fn has_filters(interface: &PodInterface, priority: u16, filter: u32) -> Result<bool> {
     let filters = netlink::run(async |handle| filters(&handle, interface).await)?;
     let is_wanted = |message: &TcMessage| {
         // The priority is in the upper half, the protocol in the lower.

@@ -11,7 +11,7 @@ use super::sock_diag::SockDiag;
 
 /// The ports in the calling thread's network namespace. Fails on a kernel without
 /// `CONFIG_INET_DIAG`.
-pub fn tcp_ports() -> Result<Vec<u16>> {
+pub(crate) fn tcp_ports() -> Result<Vec<u16>> {
     let mut ports = Vec::new();
     SockDiag::open()
         .and_then(|diag| {

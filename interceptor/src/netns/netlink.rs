@@ -8,14 +8,14 @@ use tokio::runtime::{self, Runtime};
 
 /// A netlink connection of the network namespace that the calling thread was in when it was opened.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     runtime: Runtime,
     handle: Handle,
 }
 
 impl Session {
     /// Opens a connection.
-    pub fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -30,19 +30,19 @@ impl Session {
     }
 
     /// Runs `work` with it.
-    pub fn run<T>(&self, work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
+    pub(crate) fn run<T>(&self, work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
         self.runtime.block_on(work(self.handle.clone()))
     }
 }
 
 /// Runs `work` with a netlink connection of the network namespace that the calling thread is in.
-pub fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
+pub(crate) fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     Session::open()?.run(work)
 }
 
 /// The errno in the kernel's response, if the error is one.
 #[must_use]
-pub fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => io::Error::from(message.clone()).raw_os_error(),
         _ => None,

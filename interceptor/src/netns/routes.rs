@@ -104,7 +104,7 @@ impl RouteLookup {
 
 /// The copy of a pod's routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CopiedRoutes {
+pub(crate) struct CopiedRoutes {
     /// The route of each piece.
     pub routes: Vec<CopiedRoute>,
     /// Why the copy is incomplete, if it is.
@@ -112,7 +112,11 @@ pub struct CopiedRoutes {
 }
 
 /// Looks up every piece of the IPv4 and, if `ipv6`, the IPv6 addresses.
-pub async fn copy(netlink: &Handle, addresses: &[PodAddress], ipv6: bool) -> Result<CopiedRoutes> {
+pub(crate) async fn copy(
+    netlink: &Handle,
+    addresses: &[PodAddress],
+    ipv6: bool,
+) -> Result<CopiedRoutes> {
     let mut copied = CopiedRoutes::default();
     let families = [IpVersion::V4, IpVersion::V6];
     for version in &families[..if ipv6 { 2 } else { 1 }] {
@@ -272,8 +276,7 @@ fn address_boundaries(addresses: &[IpNet]) -> Vec<IpNet> {
     boundaries
 }
 
-/// Looks up the route to one destination.
-pub async fn look_up(netlink: &Handle, destination: IpAddr) -> Result<RouteLookup> {
+pub(crate) async fn look_up(netlink: &Handle, destination: IpAddr) -> Result<RouteLookup> {
     match look_up_from(netlink, destination, None).await? {
         RouteLookup::Out {
             source, interface, ..

@@ -14,12 +14,10 @@ use rtnetlink::{
 
 use super::raw_netlink::RawNetlink;
 
-/// A TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TcpSocket {
+pub(crate) struct TcpSocket {
     /// The local address; an IPv4-mapped one as IPv4.
     pub local: SocketAddr,
-    /// The peer's address.
     pub remote: SocketAddr,
     /// The socket's owner.
     pub uid: u32,
@@ -34,16 +32,15 @@ pub struct TcpSocket {
 }
 
 /// A `NETLINK_SOCK_DIAG` socket of the calling thread's network namespace.
-pub struct SockDiag(RawNetlink);
+pub(crate) struct SockDiag(RawNetlink);
 
 impl SockDiag {
-    /// Opens the netlink socket.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         RawNetlink::open(NETLINK_SOCK_DIAG).map(Self)
     }
 
     /// Lists listening and connected sockets.
-    pub fn list(&self) -> io::Result<Vec<TcpSocket>> {
+    pub(crate) fn list(&self) -> io::Result<Vec<TcpSocket>> {
         let states = StateFlags::ESTABLISHED
             | StateFlags::SYN_SENT
             | StateFlags::SYN_RECV
@@ -81,7 +78,7 @@ impl SockDiag {
     }
 
     /// Closes a connection as if it had been reset: both peers get an error.
-    pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
+    pub(crate) fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
         let request = request(socket.family, StateFlags::all(), socket.id.clone());
         match self.0.change(SOCK_DESTROY, &request) {
             // It was closed in the meantime.

@@ -20,7 +20,7 @@ use super::tables;
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(153);
 
 /// Adds the rule unless it exists.
-pub async fn install(netlink: &Handle) -> Result<()> {
+pub(crate) async fn install(netlink: &Handle) -> Result<()> {
     if !ours()?.is_empty() {
         return Ok(());
     }
@@ -39,7 +39,7 @@ pub async fn install(netlink: &Handle) -> Result<()> {
 }
 
 /// Removes the rule, if it exists.
-pub async fn remove(netlink: &Handle) -> Result<()> {
+pub(crate) async fn remove(netlink: &Handle) -> Result<()> {
     for rule in ours()? {
         let request = netlink.rule().del(rule);
         request

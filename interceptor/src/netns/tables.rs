@@ -25,18 +25,17 @@ const RULE_HEADER: usize = 12;
 const LINK_HEADER: usize = 16;
 
 /// `RT_TABLE_LOCAL`
-pub const LOCAL_TABLE: u32 = 255;
+pub(crate) const LOCAL_TABLE: u32 = 255;
 
 /// The maximum number of routes of one protocol that are read: many more than an attach adds.
 const MAX_OWN_ROUTES: usize = 1024;
 
 /// The maximum number of routing rules that are read.
-pub const MAX_RULES: usize = 1024;
+pub(crate) const MAX_RULES: usize = 1024;
 
 /// A list that may be truncated.
 #[derive(Clone, Debug)]
-pub struct Listed<T> {
-    /// The first items.
+pub(crate) struct Listed<T> {
     pub items: Vec<T>,
     /// Whether these are all.
     pub is_complete: bool,
@@ -61,7 +60,7 @@ impl<T> Listed<T> {
 
 /// The destinations of the first `limit` routes of one family in the calling thread's network namespace,
 /// in all tables. A default route counts, and has none.
-pub fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
+pub(crate) fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<Option<IpNet>>> {
     let mut listed = Listed::EMPTY;
     let request = route_header(version);
     RawNetlink::open(NETLINK_ROUTE)
@@ -94,7 +93,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// The routes of both families with this protocol, in the calling thread's network namespace.
-pub fn routes_of(protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
+pub(crate) fn routes_of(protocol: RouteProtocol) -> Result<Vec<RouteMessage>> {
     let mut all = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         let filter = RouteHeader {
@@ -128,7 +127,7 @@ fn filtered(version: &IpVersion, filter: &RouteHeader) -> Result<Vec<RouteMessag
 }
 
 /// Whether the table `local` has a route to this single address.
-pub fn is_local(address: IpAddr) -> Result<bool> {
+pub(crate) fn is_local(address: IpAddr) -> Result<bool> {
     let version = match address {
         IpAddr::V4(_) => IpVersion::V4,
         IpAddr::V6(_) => IpVersion::V6,
@@ -154,7 +153,7 @@ pub fn is_local(address: IpAddr) -> Result<bool> {
 }
 
 /// The first [`MAX_RULES`] routing rules of one family in the calling thread's network namespace.
-pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
+pub(crate) fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
     let mut listed = Listed::EMPTY;
     let mut request = [0; RULE_HEADER];
     request[0] = family(version).into();
@@ -170,7 +169,7 @@ pub fn rules(version: &IpVersion) -> Result<Listed<RuleMessage>> {
 
 /// Whether the calling thread's network namespace has at most `limit` interfaces, and at most `limit`
 /// routes in each family. (Each address has a route.)
-pub fn are_at_most(limit: usize) -> Result<bool> {
+pub(crate) fn are_at_most(limit: usize) -> Result<bool> {
     for version in [IpVersion::V4, IpVersion::V6] {
         if !destinations(&version, limit)?.is_complete {
             return Ok(false);
@@ -203,7 +202,7 @@ const fn family(version: &IpVersion) -> AddressFamily {
 
 /// The IP address in a route's attribute.
 #[must_use]
-pub const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+pub(crate) const fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),

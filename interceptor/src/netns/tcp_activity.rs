@@ -9,7 +9,7 @@ use super::sock_diag::{SockDiag, TcpSocket};
 
 /// The activity, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// No connection is open.
     None,
     /// All are established and accepted.
@@ -20,7 +20,7 @@ pub enum Activity {
 }
 
 /// The activity in the calling thread's network namespace. The proxy listens on `ports`.
-pub fn activity(ports: &[u16]) -> io::Result<Activity> {
+pub(crate) fn activity(ports: &[u16]) -> io::Result<Activity> {
     let sockets = SockDiag::open()?.list()?;
     let all = sockets.iter().map(|socket| activity_of(socket, ports));
     Ok(all.max().unwrap_or(Activity::None))

@@ -8,17 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// The local address.
+pub(crate) struct Connection {
     pub local: IpAddr,
-    /// The peer's address.
     pub remote: IpAddr,
 }
 
 /// The open connections of the calling thread's network namespace, without those in `TIME_WAIT`.
-pub fn open() -> Result<Vec<Connection>> {
+pub(crate) fn open() -> Result<Vec<Connection>> {
     let mut connections = Vec::new();
     for table in ["tcp", "tcp6"] {
         let path = format!("/proc/thread-self/net/{table}");

@@ -46,7 +46,7 @@ const SYSCTLS: [&str; 3] = [
 
 /// Which packets are delivered to the pod itself, and by which routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     mark: u32,
     table: u32,
     ipv6: bool,
@@ -55,7 +55,7 @@ pub struct Delivery {
 impl Delivery {
     /// The delivery that `settings` require; none unless they capture inbound connections by TPROXY.
     #[must_use]
-    pub fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
+    pub(crate) fn of(settings: &Settings, ipv6: bool) -> Option<Self> {
         let is_on = settings.mode == Mode::Tproxy && settings.inbound_ports != PortSelection::None;
         is_on.then_some(Self {
             mark: settings.tproxy_mark,
@@ -86,7 +86,7 @@ impl Delivery {
 }
 
 /// Makes the calling thread's network namespace deliver marked packets locally.
-pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
+pub(crate) async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
     let existing = our_rules()?;
     let set = match existing.first().and_then(SysctlSet::of_rule) {
         Some(set) => set,
@@ -111,7 +111,7 @@ pub async fn install(netlink: &Handle, delivery: Delivery) -> Result<()> {
 
 /// The result of removing rules and routes that are no longer needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retired {
+pub(crate) enum Retired {
     /// None existed.
     Nothing,
     /// Deleted.
@@ -122,7 +122,7 @@ pub enum Retired {
 
 /// Deletes what [`install`] has added to the calling thread's network namespace, except what `needed`
 /// requires. Keeps everything if connections would break.
-pub async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
+pub(crate) async fn retire(netlink: &Handle, needed: Option<Delivery>) -> Result<Retired> {
     let mut rules = our_rules()?;
     rules.retain(|rule| needed.is_none_or(|needed| !needed.needs_rule(rule)));
     let mut routes = tables::routes_of(PROTOCOL.into())?;

@@ -10,14 +10,11 @@ use crate::settings::interfaces::InterfacePattern;
 
 /// The fields of a connection's first packet that rules match.
 #[derive(Clone, Debug)]
-pub struct Packet {
-    /// TCP or UDP.
+pub(crate) struct Packet {
     pub transport: Transport,
     /// The source, if known.
     pub source: Option<IpAddr>,
-    /// The destination.
     pub destination: IpAddr,
-    /// The destination port.
     pub port: u16,
     /// The interface that receives it; `None` for a packet that the pod sends.
     pub in_interface: Option<String>,
@@ -39,7 +36,7 @@ impl Rules {
     /// The first rule of a table that decides about `packet`, starting in `chain`. `None` if the packet
     /// reaches the end of the chain.
     #[must_use]
-    pub fn first_match(&self, table: Table, chain: &str, packet: &Packet) -> Option<&Rule> {
+    pub(crate) fn first_match(&self, table: Table, chain: &str, packet: &Packet) -> Option<&Rule> {
         self.chain(table, chain)
             .into_iter()
             .filter(|rule| rule.matches(packet))

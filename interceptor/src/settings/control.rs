@@ -15,7 +15,7 @@ const HEADING: &str = "Runtime options";
 
 /// The flags as given.
 #[derive(Clone, Debug, Default)]
-pub struct ControlFlags {
+pub(crate) struct ControlFlags {
     given: Values,
 }
 
@@ -43,7 +43,7 @@ impl FromArgMatches for ControlFlags {
 
 /// How capture is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validation {
+pub(crate) struct Validation {
     /// The destination port of test connections.
     pub port: u16,
     /// The time after which the validation fails.
@@ -52,10 +52,8 @@ pub struct Validation {
 
 /// What a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Print the settings.
+pub(crate) enum Task {
     Print,
-    /// Detach.
     CleanUp,
     /// Attach, or wait until the pod is attached by another process.
     Apply {
@@ -68,18 +66,15 @@ pub enum Task {
     Nothing,
 }
 
-/// A run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Control {
-    /// The task.
+pub(crate) struct Control {
     pub task: Task,
-    /// How capture is verified.
     pub validation: Validation,
 }
 
 impl Control {
     /// Parses the flags, and for those that are not set the process's environment.
-    pub fn from_flags(flags: &ControlFlags) -> Result<Self, SettingError> {
+    pub(crate) fn from_flags(flags: &ControlFlags) -> Result<Self, SettingError> {
         Self::parse(&Source {
             flags: &flags.given,
             environment: &environment,

@@ -11,7 +11,7 @@ const IGNORED_HEADING: &str = "istio-iptables settings that are accepted and ign
 
 /// One setting of istio-iptables.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
+pub(crate) struct Setting {
     short: Option<char>,
     /// Empty if it has no flag.
     long: &'static str,
@@ -75,33 +75,21 @@ impl Setting {
         self
     }
 
-    /// Its flag without dashes; empty if it has only a variable.
-    #[must_use]
-    pub const fn long_name(&self) -> &'static str {
-        self.long
-    }
-
-    /// Its short flag.
-    #[must_use]
-    pub const fn short_name(&self) -> Option<char> {
-        self.short
-    }
-
     /// Its variables; the last that is set takes effect.
     #[must_use]
-    pub const fn variable_names(&self) -> &'static [&'static str] {
+    pub(crate) const fn variable_names(&self) -> &'static [&'static str] {
         self.variables
     }
 
     /// Its value if it is not set.
     #[must_use]
-    pub const fn default_value(&self) -> &'static str {
+    pub(crate) const fn default_value(&self) -> &'static str {
         self.default
     }
 
     /// Whether it is a boolean.
     #[must_use]
-    pub const fn is_switch(&self) -> bool {
+    pub(crate) const fn is_switch(&self) -> bool {
         self.value.is_none()
     }
 
@@ -280,7 +268,7 @@ pub(super) const LOOPBACK_CIDR: Setting =
     Setting::variable_only(&["ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"]).default("127.0.0.1/32");
 
 /// The settings that determine what is captured.
-pub const SETTINGS: [Setting; 24] = [
+pub(crate) const SETTINGS: [Setting; 24] = [
     ENVOY_PORT,
     INBOUND_CAPTURE_PORT,
     INBOUND_TUNNEL_PORT,
@@ -314,7 +302,7 @@ const NO_RULES: &str = "Interceptor writes no iptables rules";
 const OTHER_LOG: &str = "errors and warnings go to standard error; set RUST_LOG for more";
 
 /// The settings that are accepted and ignored, with the reason.
-pub const IGNORED: [(Setting, &str); 18] = [
+pub(crate) const IGNORED: [(Setting, &str); 18] = [
     (FORCE_IPTABLES_BINARY, NO_RULES),
     (
         Setting::switch("native-nftables").variables(&["NATIVE_NFTABLES"]),
@@ -363,7 +351,7 @@ pub const IGNORED: [(Setting, &str); 18] = [
 ];
 
 /// The settings that current Istio releases no longer have, with what to do instead.
-pub const REMOVED: [(Setting, &str); 6] = [
+pub(crate) const REMOVED: [(Setting, &str); 6] = [
     (
         Setting::switch("restore-format").short('f'),
         "settings are always applied atomically: remove the flag",
@@ -419,7 +407,7 @@ pub(super) const CLEANUP_ONLY: Setting = Setting::switch("cleanup-only")
     .help("Detach the pod, and do nothing else");
 
 /// The settings that control a run.
-pub const CONTROLS: [Setting; 6] = [
+pub(crate) const CONTROLS: [Setting; 6] = [
     DRY_RUN,
     SKIP_RULE_APPLY,
     RUN_VALIDATION,
@@ -430,7 +418,7 @@ pub const CONTROLS: [Setting; 6] = [
 
 /// Values by the long names of their flags.
 #[derive(Clone, Debug, Default)]
-pub struct Values(BTreeMap<&'static str, String>);
+pub(crate) struct Values(BTreeMap<&'static str, String>);
 
 impl Values {
     pub(super) fn get(&self, setting: &Setting) -> Option<&str> {

@@ -60,7 +60,6 @@ impl TryFrom<String> for InterfacePattern {
     }
 }
 
-/// Parses a list.
 pub(super) fn parse_list(text: &str) -> Result<Vec<InterfacePattern>, String> {
     words(text).map(|name| name.to_owned().try_into()).collect()
 }

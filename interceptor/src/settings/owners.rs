@@ -16,7 +16,7 @@ use super::{
 const DEFAULT_UID: &str = "1337";
 
 /// istio-iptables' own limit: it puts all of them into one rule.
-pub const MAX_OWNER_GROUPS: usize = 64;
+pub(crate) const MAX_OWNER_GROUPS: usize = 64;
 
 /// A list of UIDs or GIDs that fits into a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +77,6 @@ fn given_uids(source: &Source<'_>) -> Given {
     }
 }
 
-/// The proxy's UIDs.
 pub(super) fn proxy_uids(source: &Source<'_>) -> Result<Ids, SettingError> {
     given_uids(source).parse(|list| parse(list, &USERS, MAX_OWNERS))
 }
