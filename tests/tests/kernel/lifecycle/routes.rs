@@ -372,13 +372,13 @@ impl Counting {
     fn attach(&mut self, lab: &Lab) -> (Attached, u32) {
         self.steps = 0;
         let hierarchy = Hierarchy::find().expect("a hierarchy");
-        let offset = |path: &Path| Cgroup::open(&hierarchy, Some(path)).expect("a cgroup");
+        let cgroup = |path: &Path| Cgroup::open(&hierarchy, Some(path)).expect("a cgroup");
         let netns = NetnsSpec::File(lab.pod.path().to_owned());
         let netns = PodNetns::open(&netns).expect("the pod");
         let settings = settings(STOCK);
         let wanted = AttachSpec {
             netns: &netns,
-            attach_points: &AttachPoints::single(place(lab.cgroup.path())),
+            attach_points: &AttachPoints::single(cgroup(lab.cgroup.path())),
             settings: &settings,
             log: false,
             scan_listeners: false,
