@@ -22,7 +22,7 @@ use super::{
     install::{self, InstallState, IstioCni},
     kube::{api, deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
-    reconcile::{cni_handler::Plugin, controller::Node, worker::blocking},
+    reconcile::{cni_handler::Plugin, controller::Controller, worker::blocking},
     telemetry::{
         health::{Health, Part},
         http,
@@ -127,7 +127,12 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         let web = http::listen(options.http_address).await?;
         spawn_local(http::serve(web, health.clone(), metrics.clone()));
     }
-    let node = Rc::new(Node::new(options.clone(), client.clone(), metrics, health)?);
+    let node = Rc::new(Controller::new(
+        options.clone(),
+        client.clone(),
+        metrics,
+        health,
+    )?);
     node.take_over().await?;
     tokio::select! {
         result = node.follow_cgroups() => result.context("cannot watch cgroups"),
@@ -161,7 +166,7 @@ async fn bind_socket(options: &AgentOptions, health: &Health) -> Result<Listener
     }
 }
 
-async fn handle_pod_events(node: &Rc<Node>) {
+async fn handle_pod_events(node: &Rc<Controller>) {
     let options = &node.options;
     let jitter = Duration::from_millis(options.start_jitter);
     let told = pods::watch_pods(node.client.clone(), &options.node_name, jitter);
@@ -172,7 +177,7 @@ async fn handle_pod_events(node: &Rc<Node>) {
 }
 
 /// Keeps the CNI plugin installed, unless that is not wanted.
-async fn install(node: &Node) -> Result<()> {
+async fn install(node: &Controller) -> Result<()> {
     if node.options.node.no_cni {
         return std::future::pending().await;
     }
@@ -205,7 +210,7 @@ async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
 ///
 /// The kernel does not report the deletion: connections that are still being closed keep it after its
 /// last process.
-async fn sweep_when_notified(node: &Node) -> ! {
+async fn sweep_when_notified(node: &Controller) -> ! {
     loop {
         node.tidy.notified().await;
         for wait in SWEEP_DELAYS {
@@ -217,7 +222,7 @@ async fn sweep_when_notified(node: &Node) -> ! {
     }
 }
 
-async fn untaint(node: &Node) -> Result<()> {
+async fn untaint(node: &Controller) -> Result<()> {
     if node.options.node.taint {
         node.health.until_ready().await;
         let (name, key) = (&node.options.node_name, &node.options.node.taint_key);

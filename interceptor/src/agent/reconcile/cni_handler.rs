@@ -7,7 +7,11 @@ use kube::Api;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::{controller::Node, pod_task::Trigger, worker::IstiosRules};
+use super::{
+    controller::Controller,
+    pod_task::{PodTask, Trigger},
+    worker::IstiosRules,
+};
 use crate::{
     agent::{
         kube::api,
@@ -31,7 +35,7 @@ const RESPONSE_MARGIN: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Handles requests on behalf of the node.
-pub(in crate::agent) struct Plugin(pub(in crate::agent) Rc<Node>);
+pub(in crate::agent) struct Plugin(pub(in crate::agent) Rc<Controller>);
 
 impl Handler for Plugin {
     async fn add(&self, request: AddRequest) -> Outcome {
@@ -114,7 +118,8 @@ impl Plugin {
         tracked.is_there();
         *tracked.reported_netns.borrow_mut() = Some(request.netns.clone());
         let path = request.netns.clone();
-        match node.capture_at(&uid, &tracked, path, Trigger::Cni).await {
+        let task = PodTask::new(node.clone(), uid.clone(), tracked.clone());
+        match task.capture_at(path, Trigger::Cni).await {
             Ok(_) => {
                 tracked.nudge.notify_one();
                 Outcome::Captured

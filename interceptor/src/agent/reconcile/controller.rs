@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::worker::Capture;
+use super::{pod_task::PodTask, worker::Capture};
 use crate::{
     agent::{
         host::{
@@ -51,7 +51,7 @@ use crate::{
 };
 
 /// The node's state, owned by one thread; blocking work runs on others.
-pub struct Node {
+pub struct Controller {
     pub(in crate::agent) options: AgentOptions,
     pub(in crate::agent) client: Client,
     pub(in crate::agent) capture: Capture,
@@ -111,7 +111,7 @@ pub(in crate::agent) struct ActiveCapture {
     pub(in crate::agent) settings: Settings,
 }
 
-impl Node {
+impl Controller {
     pub(in crate::agent) fn new(
         options: AgentOptions,
         client: Client,
@@ -356,11 +356,12 @@ impl Node {
         self.tracked
             .borrow_mut()
             .insert(uid.clone(), tracked.clone());
-        let (node, uid, task) = (self.clone(), uid.clone(), tracked.clone());
+        let (controller, uid) = (self.clone(), uid.clone());
+        let task = PodTask::new(self.clone(), uid.clone(), tracked.clone());
         spawn_local(async move {
-            node.run_pod(&uid, &task).await;
-            node.tracked.borrow_mut().remove(&uid);
-            node.cgroups.forget_pod(&uid.0);
+            task.run().await;
+            controller.tracked.borrow_mut().remove(&uid);
+            controller.cgroups.forget_pod(&uid.0);
         });
         tracked
     }

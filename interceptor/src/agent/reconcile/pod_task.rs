@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     close_connections::close_uncaptured,
-    controller::{ActiveCapture, Node, TrackedPod},
+    controller::{ActiveCapture, Controller, TrackedPod},
     network_watch::follow,
     worker::{AttachRequest, IstiosRules, blocking},
 };
@@ -89,24 +89,44 @@ impl Trigger {
     }
 }
 
-impl Node {
-    /// Reconciles the pod until it is deleted.
-    pub(in crate::agent) async fn run_pod(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod) {
+/// Tracks one pod until the pod is deleted.
+#[derive(Clone)]
+pub(in crate::agent) struct PodTask {
+    controller: Rc<Controller>,
+    uid: PodUid,
+    state: Rc<TrackedPod>,
+}
+
+impl PodTask {
+    pub(in crate::agent) const fn new(
+        controller: Rc<Controller>,
+        uid: PodUid,
+        state: Rc<TrackedPod>,
+    ) -> Self {
+        Self {
+            controller,
+            uid,
+            state,
+        }
+    }
+
+    /// Returns when the pod is deleted and detached.
+    pub(in crate::agent) async fn run(&self) {
         let mut entering = 0;
         let mut network = None;
         loop {
-            let next = self.reconcile(uid, tracked, &mut entering).await;
-            self.count();
+            let next = self.reconcile(&mut entering).await;
+            self.controller.count();
             match next {
                 Next::End => return,
                 Next::Wait => {
                     network = None;
-                    tracked.nudge.notified().await;
+                    self.state.nudge.notified().await;
                 }
                 Next::Again(wait) => {
                     network = None;
                     tokio::select! {
-                        () = tracked.nudge.notified() => {}
+                        () = self.state.nudge.notified() => {}
                         () = sleep(wait) => {}
                     }
                 }
@@ -115,11 +135,11 @@ impl Node {
                     let mut now = network
                         .take()
                         .filter(is_it)
-                        .unwrap_or_else(|| self.network(uid, netns));
+                        .unwrap_or_else(|| self.network(netns));
                     tokio::select! {
-                        () = tracked.nudge.notified() => network = Some(now),
+                        () = self.state.nudge.notified() => network = Some(now),
                         _ended = &mut now.until_detached => {
-                            self.is_detached(uid, tracked, now.netns).await;
+                            self.is_detached(now.netns).await;
                         }
                     }
                 }
@@ -127,9 +147,17 @@ impl Node {
         }
     }
 
-    fn network(&self, uid: &PodUid, netns: Arc<Netns>) -> NetworkWatch {
-        let (capture, metrics) = (self.capture.clone(), self.metrics.clone());
-        let pod = self.index.borrow().pod(uid).map(|pod| pod.name.clone());
+    fn network(&self, netns: Arc<Netns>) -> NetworkWatch {
+        let (capture, metrics) = (
+            self.controller.capture.clone(),
+            self.controller.metrics.clone(),
+        );
+        let pod = self
+            .controller
+            .index
+            .borrow()
+            .pod(&self.uid)
+            .map(|pod| pod.name.clone());
         NetworkWatch {
             netns: netns.cookie(),
             until_detached: spawn_local(async move {
@@ -139,43 +167,42 @@ impl Node {
         }
     }
 
-    async fn reconcile(
-        self: &Rc<Self>,
-        uid: &PodUid,
-        tracked: &TrackedPod,
-        entering: &mut u32,
-    ) -> Next {
-        let cgroup = self.sandboxes.cgroup(&uid.0).map(|cgroup| cgroup.pod);
-        self.watch(uid, tracked, cgroup.as_deref());
+    async fn reconcile(&self, entering: &mut u32) -> Next {
+        let cgroup = self
+            .controller
+            .sandboxes
+            .cgroup(&self.uid.0)
+            .map(|cgroup| cgroup.pod);
+        self.watch(cgroup.as_deref());
         let processes = match self.processes(cgroup).await {
             Ok(processes) => processes,
-            Err(error) => return self.failed(uid, &error),
+            Err(error) => return self.failed(&error),
         };
         match processes {
             Processes::In { netns, id } => {
                 *entering = 0;
-                self.reconcile_in(uid, tracked, netns, id).await
+                self.reconcile_in(netns, id).await
             }
-            Processes::InHosts if *entering < NETNS_ENTRY_RETRIES && !tracked.is_gone.get() => {
+            Processes::InHosts if *entering < NETNS_ENTRY_RETRIES && !self.state.is_gone.get() => {
                 *entering += 1;
                 Next::Again(NETNS_ENTRY_INTERVAL * 2_u32.pow(*entering - 1))
             }
-            _ if tracked.is_gone.get() => self.end(uid, tracked).await,
-            _ => self.without_processes(tracked).await,
+            _ if self.state.is_gone.get() => self.end().await,
+            _ => self.without_processes().await,
         }
     }
 
-    fn watch(&self, uid: &PodUid, tracked: &TrackedPod, cgroup: Option<&Path>) {
+    fn watch(&self, cgroup: Option<&Path>) {
         let Some(cgroup) = cgroup else {
-            tracked.is_watched.set(false);
+            self.state.is_watched.set(false);
             return;
         };
-        if !tracked.is_watched.get() {
-            let watched = self.cgroups.watch_pod(&uid.0, cgroup);
-            tracked.is_watched.set(watched.is_ok());
+        if !self.state.is_watched.get() {
+            let watched = self.controller.cgroups.watch_pod(&self.uid.0, cgroup);
+            self.state.is_watched.set(watched.is_ok());
             match watched {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
-                    %uid,
+                    uid = %self.uid,
                     "cannot watch the pod's cgroup, so its sandbox may be detected late \
                      (fs.inotify.max_user_watches is a limit of the whole node): {error}"
                 ),
@@ -188,21 +215,15 @@ impl Node {
         let Some(cgroup) = cgroup else {
             return Ok(Processes::None);
         };
-        let sandboxes = self.sandboxes.clone();
+        let sandboxes = self.controller.sandboxes.clone();
         blocking(move || Ok(sandboxes.processes(&cgroup))).await
     }
 
     /// The pod's network namespace is known by a process.
-    async fn reconcile_in(
-        self: &Rc<Self>,
-        uid: &PodUid,
-        tracked: &TrackedPod,
-        netns: PathBuf,
-        id: NetnsId,
-    ) -> Next {
-        let held = tracked.held.lock().await.clone();
+    async fn reconcile_in(&self, netns: PathBuf, id: NetnsId) -> Next {
+        let held = self.state.held.lock().await.clone();
         let is_held = |held: &ActiveCapture| held.netns.id().is_ok_and(|held| held == id);
-        let wanted = self.settings(uid);
+        let wanted = self.controller.settings(&self.uid);
         match (held, wanted) {
             (Some(held), Some(wanted)) if is_held(&held) && held.settings == wanted => {
                 Next::Follow(held.netns)
@@ -210,25 +231,22 @@ impl Node {
             // A captured pod stays captured, whatever its object says.
             (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
             (_, None) => {
-                self.release(tracked).await;
+                self.release().await;
                 Next::Wait
             }
-            (_, Some(_)) if !self.may_repair(uid) => Next::Wait,
-            (_, _) => match self
-                .capture_at(uid, tracked, netns, Trigger::Ourselves(id))
-                .await
-            {
+            (_, Some(_)) if !self.controller.may_repair(&self.uid) => Next::Wait,
+            (_, _) => match self.capture_at(netns, Trigger::Ourselves(id)).await {
                 Ok(held) => Next::Follow(held.netns),
-                Err(error) if error.is::<IstiosRules>() => self.leave(uid, tracked, &error).await,
-                Err(error) => self.failed(uid, &error),
+                Err(error) if error.is::<IstiosRules>() => self.leave(&error).await,
+                Err(error) => self.failed(&error),
             },
         }
     }
 
     /// Nobody of the pod runs: it has not begun, it is between two sandboxes, or it is at its end.
-    async fn without_processes(&self, tracked: &TrackedPod) -> Next {
-        let mut held = tracked.held.lock().await;
-        let told = tracked.reported_netns.borrow().clone();
+    async fn without_processes(&self) -> Next {
+        let mut held = self.state.held.lock().await;
+        let told = self.state.reported_netns.borrow().clone();
         let stands = told.is_some_and(|told| {
             let there = NetnsId::of(&told).ok();
             held.as_ref()
@@ -240,7 +258,7 @@ impl Node {
             // Kept open, it would not end.
             Some(_) => {
                 *held = None;
-                self.tidy.notify_one();
+                self.controller.tidy.notify_one();
                 Next::Wait
             }
             None => Next::Wait,
@@ -248,38 +266,37 @@ impl Node {
     }
 
     /// Closes a network namespace that the pod no longer has: kept open, it would not be deleted.
-    async fn release(&self, tracked: &TrackedPod) {
-        if tracked.held.lock().await.take().is_some() {
-            self.tidy.notify_one();
+    async fn release(&self) {
+        if self.state.held.lock().await.take().is_some() {
+            self.controller.tidy.notify_one();
         }
     }
 
     /// Captures the pod in the network namespace at `path`. In force when this returns.
     pub(in crate::agent) async fn capture_at(
-        self: &Rc<Self>,
-        uid: &PodUid,
-        tracked: &TrackedPod,
+        &self,
         path: PathBuf,
         by: Trigger,
     ) -> Result<ActiveCapture> {
-        let mut held = tracked.held.lock().await;
+        let mut held = self.state.held.lock().await;
         let settings = self
-            .settings(uid)
+            .controller
+            .settings(&self.uid)
             .context("the pod no longer requires capture")?;
         let order = AttachRequest {
             netns: path,
             expected: by.expected(),
-            cgroup: self.sandboxes.cgroup(&uid.0),
+            cgroup: self.controller.sandboxes.cgroup(&self.uid.0),
             settings: settings.clone(),
-            allow_istio: self.options.install.allow_istio_cni,
+            allow_istio: self.controller.options.install.allow_istio_cni,
         };
-        let result = self.capture.attach(order).await;
+        let result = self.controller.capture.attach(order).await;
         let captured = result.inspect_err(|error| {
             if by != Trigger::Cni && !error.is::<IstiosRules>() {
-                self.metrics.repair(false);
+                self.controller.metrics.repair(false);
             }
         })?;
-        self.metrics.attached(captured.took);
+        self.controller.metrics.attached(captured.took);
         let now = ActiveCapture {
             netns: captured.netns,
             settings,
@@ -288,150 +305,160 @@ impl Node {
         drop(held);
         if before.is_some_and(|before| before.netns.cookie() != now.netns.cookie()) {
             // A new sandbox: the old one goes.
-            self.tidy.notify_one();
+            self.controller.tidy.notify_one();
         }
         let is_repaired = by != Trigger::Cni && captured.attached == Attached::New;
         let how = if is_repaired {
-            How::Repaired { ran: tracked.ran() }
+            How::Repaired {
+                ran: self.state.ran(),
+            }
         } else {
             How::Expected
         };
-        self.is_captured_now(uid, &now, how);
+        self.is_captured_now(&now, how);
         if captured.attached == Attached::New {
-            let pod = self.name_of(uid);
+            let pod = self.name();
             for warning in &captured.warnings {
-                warn!(%pod, %uid, "{warning}");
+                warn!(%pod, uid = %self.uid, "{warning}");
             }
-            self.is_captured_first(uid, tracked, &now, by, captured.took)
-                .await;
+            self.is_captured_first(&now, by, captured.took).await;
         }
         Ok(now)
     }
 
-    fn is_captured_now(self: &Rc<Self>, uid: &PodUid, held: &ActiveCapture, how: How) {
+    fn is_captured_now(&self, held: &ActiveCapture, how: How) {
         let captured = Captured {
             netns: held.netns.cookie(),
             settings: held.settings.clone(),
         };
-        let actions = self.index.borrow_mut().attached(uid, captured, how);
-        self.apply_actions(actions);
-        self.count();
+        let actions = self
+            .controller
+            .index
+            .borrow_mut()
+            .attached(&self.uid, captured, how);
+        self.controller.apply_actions(actions);
+        self.controller.count();
     }
 
-    async fn is_captured_first(
-        &self,
-        uid: &PodUid,
-        tracked: &TrackedPod,
-        held: &ActiveCapture,
-        by: Trigger,
-        took: Duration,
-    ) {
-        let pod = self.name_of(uid);
-        let ran = tracked.ran();
+    async fn is_captured_first(&self, held: &ActiveCapture, by: Trigger, took: Duration) {
+        let pod = self.name();
+        let ran = self.state.ran();
         // During CNI ADD, reported containers were in a sandbox before this one.
         let uncaptured = ran.filter(|_| by != Trigger::Cni);
-        self.metrics.uncaptured(uncaptured.unwrap_or_default());
+        self.controller
+            .metrics
+            .uncaptured(uncaptured.unwrap_or_default());
         let netns = held.netns.path().display();
-        info!(%pod, %uid, %netns, ?took, "captured");
-        for note in self.notes(uid) {
-            warn!(%pod, %uid, "{note}");
+        info!(%pod, uid = %self.uid, %netns, ?took, "captured");
+        for note in self.notes() {
+            warn!(%pod, uid = %self.uid, "{note}");
         }
         if by == Trigger::Cni {
             return;
         }
-        self.metrics.repair(true);
-        if self.options.pods.close_connections && ran.is_some() {
-            self.close_connections(&pod, uid, held).await;
+        self.controller.metrics.repair(true);
+        if self.controller.options.pods.close_connections && ran.is_some() {
+            self.close_connections(&pod, held).await;
         }
     }
 
-    fn name_of(&self, uid: &PodUid) -> String {
-        let index = self.index.borrow();
-        let pod = index.pod(uid);
+    fn name(&self) -> String {
+        let index = self.controller.index.borrow();
+        let pod = index.pod(&self.uid);
         pod.map_or_else(String::new, |pod| pod.name.to_string())
     }
 
     /// What the pod asks for in vain.
-    fn notes(&self, uid: &PodUid) -> Vec<String> {
-        let index = self.index.borrow();
-        let plan = index.plan(uid);
+    fn notes(&self) -> Vec<String> {
+        let index = self.controller.index.borrow();
+        let plan = index.plan(&self.uid);
         plan.map_or_else(Vec::new, |plan| plan.notes.clone())
     }
 
     /// Closes connections that bypass the proxy because they were established before capture.
-    async fn close_connections(&self, pod: &str, uid: &PodUid, held: &ActiveCapture) {
+    async fn close_connections(&self, pod: &str, held: &ActiveCapture) {
         let held = held.clone();
         match blocking(move || close_uncaptured(&held.netns, &held.settings)).await {
             Ok(0) => {}
             Ok(count) => {
-                self.metrics.closed(count);
-                info!(%pod, %uid, count, "closed connections established before capture");
+                self.controller.metrics.closed(count);
+                info!(%pod, uid = %self.uid, count, "closed connections established before capture");
             }
-            Err(error) => warn!(%pod, %uid, "could not close existing connections; they keep \
-                 bypassing the proxy: {error:#}"),
+            Err(error) => {
+                warn!(%pod, uid = %self.uid, "could not close existing connections; they keep \
+                 bypassing the proxy: {error:#}")
+            }
         }
     }
 
     /// Leaves the pod to Istio's rules until it has a new sandbox.
-    async fn leave(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod, why: &Error) -> Next {
-        self.release(tracked).await;
-        let actions = self.index.borrow_mut().left(uid, &why.to_string());
-        self.apply_actions(actions);
+    async fn leave(&self, why: &Error) -> Next {
+        self.release().await;
+        let actions = self
+            .controller
+            .index
+            .borrow_mut()
+            .left(&self.uid, &why.to_string());
+        self.controller.apply_actions(actions);
         Next::Wait
     }
 
-    fn failed(self: &Rc<Self>, uid: &PodUid, error: &Error) -> Next {
-        let (wait, actions) = self.index.borrow_mut().failed(uid, &format!("{error:#}"));
-        self.apply_actions(actions);
+    fn failed(&self, error: &Error) -> Next {
+        let (wait, actions) = self
+            .controller
+            .index
+            .borrow_mut()
+            .failed(&self.uid, &format!("{error:#}"));
+        self.controller.apply_actions(actions);
         wait.map_or(Next::Wait, Next::Again)
     }
 
-    async fn is_detached(self: &Rc<Self>, uid: &PodUid, tracked: &TrackedPod, netns: NetnsCookie) {
-        warn!(%uid, "pod detached by another process: attaching it again");
-        *tracked.held.lock().await = None;
-        let lost = self.index.borrow_mut().lost(uid, netns);
-        self.apply_actions(lost);
-        self.reconsider(uid).await;
+    async fn is_detached(&self, netns: NetnsCookie) {
+        warn!(uid = %self.uid, "pod detached by another process: attaching it again");
+        *self.state.held.lock().await = None;
+        let lost = self.controller.index.borrow_mut().lost(&self.uid, netns);
+        self.controller.apply_actions(lost);
+        self.controller.reconsider(&self.uid).await;
     }
 
     /// Detaches a pod whose processes have exited.
-    async fn end(&self, uid: &PodUid, tracked: &TrackedPod) -> Next {
+    async fn end(&self) -> Next {
         // No process captures it in the meantime.
-        let mut held = tracked.held.lock().await;
+        let mut held = self.state.held.lock().await;
         // Kept open, its network namespace would not end.
         let netns = held.take().map(|held| held.netns.cookie());
         let ended = async {
-            for pod in self.capture.attached().await? {
-                if !tracked.is_gone.get() {
+            for pod in self.controller.capture.attached().await? {
+                if !self.state.is_gone.get() {
                     break;
                 }
-                if netns == Some(pod.netns) || self.is_attached_for(&pod, uid) {
-                    self.capture.remove(pod).await?;
+                if netns == Some(pod.netns) || self.is_attached_for(&pod) {
+                    self.controller.capture.remove(pod).await?;
                 }
             }
-            self.tidy.notify_one();
+            self.controller.tidy.notify_one();
             Ok::<_, Error>(())
         };
         match ended.await {
             // It was heard of again: what was taken away is attached again.
-            Ok(()) if !tracked.is_gone.get() => Next::Again(Duration::ZERO),
+            Ok(()) if !self.state.is_gone.get() => Next::Again(Duration::ZERO),
             Ok(()) => {
-                debug!(%uid, "pod deleted");
+                debug!(uid = %self.uid, "pod deleted");
                 Next::End
             }
             Err(error) => {
-                warn!(%uid, "cannot detach a deleted pod, retrying: {error:#}");
+                warn!(uid = %self.uid, "cannot detach a deleted pod, retrying: {error:#}");
                 Next::Again(Duration::from_secs(30))
             }
         }
     }
 
     /// Whether it is this node's pod of this UID, by the name that kubelet gave its cgroup.
-    fn is_attached_for(&self, attached: &AttachedPod, uid: &PodUid) -> bool {
+    fn is_attached_for(&self, attached: &AttachedPod) -> bool {
         let cgroup = attached.record.pod_cgroup.as_ref();
         cgroup
-            .filter(|cgroup| cgroup.path.starts_with(self.capture.root()))
+            .filter(|cgroup| cgroup.path.starts_with(self.controller.capture.root()))
             .and_then(|cgroup| Kubepods::uid(&cgroup.path))
-            .is_some_and(|found| found == uid.0)
+            .is_some_and(|found| found == self.uid.0)
     }
 }

@@ -12,7 +12,7 @@ use kube::Api;
 use tokio::{task::spawn_local, time::sleep};
 use tracing::{debug, warn};
 
-use super::controller::Node;
+use super::controller::Controller;
 use crate::agent::{
     kube::api,
     policy::{
@@ -34,7 +34,7 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 /// attached is not known by a name to ask for: by then the watch has named it, or it is gone.
 const MAX_LIST_AGE: Duration = Duration::from_secs(5);
 
-impl Node {
+impl Controller {
     /// Handles a complete list that names `there` and no others.
     pub(in crate::agent) fn reconcile_missing(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
         let missing = self.index.borrow().missing(there);
