@@ -1,6 +1,7 @@
 //! The node agent: has every pod of the mesh on its node captured before its first container
 //! starts.
 
+mod backoff;
 #[cfg(test)]
 mod fixtures;
 pub mod host;

@@ -19,7 +19,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    InstallOptions, Installed, IstioCni, NotInstalled, files, neighbour, once, watch::Watch,
+    super::backoff::Backoff, InstallOptions, Installed, IstioCni, NotInstalled, files, neighbour,
+    once, watch::Watch,
 };
 
 /// Passes are no closer together. Istio's agent throttles to the same.
@@ -31,8 +32,8 @@ const MAX_REINSTALLS: usize = 5;
 /// Contention is over when the file was not rewritten for this long.
 const CONTENTION_PERIOD: Duration = Duration::from_mins(2);
 
-/// The largest interval between two installations, while another program rewrites the file.
-const MAX_PASS_INTERVAL: Duration = Duration::from_mins(1);
+/// Between passes, by the number of installations above [`MAX_REINSTALLS`].
+const BACKOFF: Backoff = Backoff::new(MIN_PASS_INTERVAL, Duration::from_mins(1));
 
 /// Interval after a failure that a change in the directories may not resolve.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -75,11 +76,8 @@ impl RewriteMonitor {
 
     /// How long to wait before the next.
     fn pause(&self) -> Duration {
-        self.contention().map_or(MIN_PASS_INTERVAL, |count| {
-            MIN_PASS_INTERVAL
-                .saturating_mul(2_u32.saturating_pow(count + 1))
-                .min(MAX_PASS_INTERVAL)
-        })
+        let excess = self.contention().map_or(0, |count| count.saturating_add(1));
+        BACKOFF.delay(excess)
     }
 }
 
@@ -231,7 +229,7 @@ mod tests {
         for _ in 0..50 {
             monitor.passed(now, true);
         }
-        assert_eq!(monitor.pause(), MAX_PASS_INTERVAL);
+        assert_eq!(monitor.pause(), Duration::from_mins(1));
         monitor.passed(now + CONTENTION_PERIOD, false);
         assert_eq!(monitor.pause(), MIN_PASS_INTERVAL);
     }

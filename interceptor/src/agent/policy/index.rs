@@ -18,12 +18,10 @@ use super::{
     restriction::captures_superset,
     select::{Decision, Refusal, Runtime, Selection, Skip, decide},
 };
-use crate::settings::Settings;
+use crate::{agent::backoff::Backoff, settings::Settings};
 
-/// Delay before the first retry; each failure doubles it.
-const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// The largest delay.
-const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Between attempts to capture a pod.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// The init container that has a pod captured.
 const ISTIO_INIT: &str = "istio-init";
@@ -375,9 +373,7 @@ impl Index {
             // It was decided again while it was attached.
             State::Skipped(_) | State::Refused(_) => return (None, Vec::new()),
         };
-        let wait = FIRST_RETRY_INTERVAL
-            .saturating_mul(1 << entry.failures.min(16))
-            .min(MAX_RETRY_INTERVAL);
+        let wait = BACKOFF.delay(entry.failures);
         entry.failures = entry.failures.saturating_add(1);
         (Some(wait), entry.notify(true, "CaptureFailed", note))
     }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::worker::Capture;
 use crate::{
-    agent::telemetry::metrics::Metrics,
+    agent::{backoff::Backoff, telemetry::metrics::Metrics},
     dataplane::attach::Attached,
     netns::{
         Netns,
@@ -16,11 +16,8 @@ use crate::{
     },
 };
 
-/// Delay before the first retry; each failure doubles it.
-const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-
-/// The largest delay.
-const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Between attempts to refresh the copy of a pod's network.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// Follows until the pod is no longer attached.
 ///
@@ -56,7 +53,7 @@ async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Resu
 /// Tries until the copy is as the pod's network is. Answers how long that took in the end; nothing if
 /// the pod is not attached.
 async fn refresh(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Option<Duration> {
-    let mut wait = FIRST_RETRY_INTERVAL;
+    let mut failures = 0_u32;
     let mut stale = None;
     loop {
         match capture.refresh(netns.clone()).await {
@@ -71,7 +68,7 @@ async fn refresh(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Op
                 warn!("cannot refresh addresses and routes, retrying: {error:#}");
             }
         }
-        sleep(wait).await;
-        wait = (wait * 2).min(MAX_RETRY_INTERVAL);
+        sleep(BACKOFF.delay(failures)).await;
+        failures = failures.saturating_add(1);
     }
 }

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     agent::{
+        backoff::Backoff,
         host::{kubepods::Kubepods, sandboxes::Processes},
         policy::{
             index::{Captured, How},
@@ -41,8 +42,9 @@ use crate::{
 /// yet, each time after twice as long. (`runc init` is put into the cgroup first.)
 const NETNS_ENTRY_RETRIES: u32 = 8;
 
-/// How long the first of these times is.
-const NETNS_ENTRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Between checks for a process in the pod's network namespace.
+const NETNS_ENTRY_BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(10), Duration::from_millis(1280));
 
 /// What is to be done next.
 enum Next {
@@ -185,7 +187,7 @@ impl PodTask {
             }
             Processes::InHosts if *entering < NETNS_ENTRY_RETRIES && !self.state.is_gone.get() => {
                 *entering += 1;
-                Next::Again(NETNS_ENTRY_INTERVAL * 2_u32.pow(*entering - 1))
+                Next::Again(NETNS_ENTRY_BACKOFF.delay(*entering - 1))
             }
             _ if self.state.is_gone.get() => self.end().await,
             _ => self.without_processes().await,

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::controller::Controller;
 use crate::agent::{
+    backoff::Backoff,
     kube::api,
     policy::{
         index::Missing,
@@ -24,11 +25,8 @@ use crate::agent::{
 /// Limit for one request to the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Delay before the first retry; each failure doubles it.
-const FIRST_RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The largest delay.
-const MAX_RETRY_INTERVAL: Duration = Duration::from_mins(1);
+/// Between attempts to look up the missing pods.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
 
 /// How old a list may be that an agent's first knowledge of the node is. What an agent before us has
 /// attached is not known by a name to ask for: by then the watch has named it, or it is gone.
@@ -49,14 +47,14 @@ impl Controller {
     async fn find_missing(self: &Rc<Self>, missing: Vec<Missing>) {
         let (mut named, unnamed): (Vec<_>, Vec<_>) =
             missing.into_iter().partition(|pod| pod.name.is_some());
-        let mut wait = FIRST_RETRY_INTERVAL;
+        let mut failures = 0_u32;
         loop {
             named = self.find_named(named).await;
             if named.is_empty() {
                 break;
             }
-            sleep(wait).await;
-            wait = (wait * 2).min(MAX_RETRY_INTERVAL);
+            sleep(BACKOFF.delay(failures)).await;
+            failures = failures.saturating_add(1);
         }
         if !unnamed.is_empty() {
             sleep(MAX_LIST_AGE).await;

@@ -217,7 +217,7 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
     }
     assert_eq!(
         index.failed(&uid(), "no sandbox").0,
-        Some(MAX_RETRY_INTERVAL)
+        Some(BACKOFF.delay(u32::MAX))
     );
     assert_eq!(index.counts().failed, 1);
     assert_eq!(told(&attach(&mut index, 7)), ["Captured"]);
@@ -230,24 +230,21 @@ fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsUpdated"]);
     let (first, actions) = index.failed(&uid(), "no");
-    assert_eq!(first, Some(FIRST_RETRY_INTERVAL));
+    assert_eq!(first, Some(BACKOFF.delay(0)));
     assert_eq!(told(&actions), ["CaptureFailed"]);
-    assert_eq!(
-        index.failed(&uid(), "no"),
-        (Some(2 * FIRST_RETRY_INTERVAL), vec![])
-    );
+    assert_eq!(index.failed(&uid(), "no"), (Some(BACKOFF.delay(1)), vec![]));
     // It is under way: another event about the pod does not begin it again.
     assert_eq!(apply(&mut index, &tighter), []);
     for _ in 0..100 {
         index.failed(&uid(), "no");
     }
-    assert_eq!(index.failed(&uid(), "no").0, Some(MAX_RETRY_INTERVAL));
+    assert_eq!(index.failed(&uid(), "no").0, Some(BACKOFF.delay(u32::MAX)));
     // Captured it is all the while, and the next change is tried at once.
     assert_eq!(index.counts().captured, 1);
     apply(&mut index, &injected());
     let other = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "26");
     apply(&mut index, &other);
-    assert_eq!(index.failed(&uid(), "no").0, Some(FIRST_RETRY_INTERVAL));
+    assert_eq!(index.failed(&uid(), "no").0, Some(BACKOFF.delay(0)));
 }
 
 #[test]
