@@ -22,18 +22,18 @@ use crate::{
     host::paths,
 };
 
+mod atomic_file;
 mod binary;
 mod conf_dir;
-mod files;
-mod keeper;
-mod neighbour;
-mod removal;
+mod istio_cni;
+mod reconcile;
+mod uninstall;
 mod watch;
 
 use conf_dir::{ConfDir, ConfFile};
-pub use keeper::{InstallState, at_rest, keep};
-pub use neighbour::IstioCni;
-pub use removal::{finish, uninstall};
+pub use istio_cni::IstioCni;
+pub use reconcile::{InstallState, at_rest, keep};
+pub use uninstall::{finish, uninstall};
 
 /// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by
 /// its name, and no runtime takes it for a pod's first network.
@@ -327,7 +327,7 @@ fn write_alone(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     if there.is_ok_and(|there| there == text) {
         return Ok(Installed::Already(path));
     }
-    files::write(&path, &text).map_err(NotInstalled::io(&path))?;
+    atomic_file::write(&path, &text).map_err(NotInstalled::io(&path))?;
     Ok(Installed::Now(path))
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{NotInstalled, files};
+use super::{NotInstalled, atomic_file};
 
 const OURSELVES: &str = "/proc/self/exe";
 const EXECUTABLE: u32 = 0o755;
@@ -23,14 +23,14 @@ fn install_as(path: &Path) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
     let _lock = lock(dir)?;
-    files::remove_unfinished(dir)?;
+    atomic_file::remove_unfinished(dir)?;
     if is_ours(path)? {
         return Ok(());
     }
-    let mut new = files::unfinished(path)?;
+    let mut new = atomic_file::unfinished(path)?;
     io::copy(&mut File::open(OURSELVES)?, &mut new)?;
-    files::set_mode(&new, EXECUTABLE)?;
-    files::finish(new, path)
+    atomic_file::set_mode(&new, EXECUTABLE)?;
+    atomic_file::finish(new, path)
 }
 
 /// Keeps others of us out of `directory`.

@@ -9,7 +9,7 @@ use std::{
 
 use nix::fcntl::Flock;
 
-use super::{NotInstalled, binary, files};
+use super::{NotInstalled, atomic_file, binary};
 use crate::cni::conflist::{Network, Shape, Unusable};
 
 /// Appended to the name of a `.conf` that has become a list, so that no runtime reads it and
@@ -45,7 +45,7 @@ impl ConfDir {
         let open = || {
             fs::create_dir_all(path)?;
             let lock = binary::lock(path)?;
-            files::remove_unfinished(path)?;
+            atomic_file::remove_unfinished(path)?;
             Ok(lock)
         };
         Ok(Self {
@@ -92,7 +92,7 @@ impl ConfDir {
     pub(super) fn networks(
         &self,
     ) -> Result<impl Iterator<Item = Result<ConfFile, NotInstalled>>, NotInstalled> {
-        let paths = files::list(&self.path).map_err(NotInstalled::io(&self.path))?;
+        let paths = atomic_file::list(&self.path).map_err(NotInstalled::io(&self.path))?;
         let networks = paths.into_iter().filter_map(|path| {
             let shape = shape_of(&path)?;
             Some(ConfFile::read(&path, shape))
@@ -141,7 +141,7 @@ impl ConfFile {
         self.write(&path, list)?;
         self.take_mode_to(&path)
             .and_then(|()| fs::rename(&self.path, saved(&self.path)))
-            .and_then(|()| files::sync_dir(&self.path))
+            .and_then(|()| atomic_file::sync_dir(&self.path))
             .map_err(NotInstalled::io(&self.path))?;
         Ok(path)
     }
@@ -170,7 +170,7 @@ impl ConfFile {
         if !fs::read_to_string(&self.path).is_ok_and(|now| now == self.text) {
             return Err(NotInstalled::Changing(self.path.clone()));
         }
-        files::write(path, &text).map_err(NotInstalled::io(path))
+        atomic_file::write(path, &text).map_err(NotInstalled::io(path))
     }
 }
 

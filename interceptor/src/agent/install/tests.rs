@@ -51,7 +51,7 @@ impl Node {
     }
 
     fn names(&self) -> Vec<String> {
-        let paths = files::list(&self.conf("")).unwrap().into_iter();
+        let paths = atomic_file::list(&self.conf("")).unwrap().into_iter();
         paths
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect()
@@ -85,7 +85,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        removal::uninstall_while(&self.options(&[]).folders, false).unwrap()
+        uninstall::uninstall_while(&self.options(&[]).folders, false).unwrap()
     }
 
     #[track_caller]
@@ -286,7 +286,7 @@ fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let options = node.options(&["--keep-cni-plugin"]);
-    removal::uninstall_while(&options.folders, false).unwrap();
+    uninstall::uninstall_while(&options.folders, false).unwrap();
     assert!(node.binary().exists());
     assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
 }
@@ -308,7 +308,7 @@ fn istio_cni_is_stepped_aside_for_and_named() {
 
 #[track_caller]
 fn found(node: &Node, more: &[&str]) -> IstioCni {
-    neighbour::look(&node.options(more)).unwrap()
+    istio_cni::look(&node.options(more)).unwrap()
 }
 
 #[test]
@@ -350,9 +350,9 @@ fn among_the_networks_of_multus_istio_cni_is_found_in_whichever_it_is() {
 fn what_cannot_be_looked_at_is_taken_to_be_as_it_was() {
     let node = Node::new(&[("10-calico.conflist", "broken")]);
     let named = node.options(&["--cni-conf-file-name", "10-calico.conflist"]);
-    assert!(neighbour::look(&named).is_err());
+    assert!(istio_cni::look(&named).is_err());
     let (state, told) = watch::channel(IstioCni::Unknown);
-    let tell = |looked| keeper::publish_istio_cni(&state, looked);
+    let tell = |looked| reconcile::publish_istio_cni(&state, looked);
     tell(None);
     assert_eq!(*told.borrow(), IstioCni::Absent);
     let there = IstioCni::In(node.conf("10-calico.conflist"));
@@ -517,7 +517,9 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
     node.once(&[]).unwrap();
     let folders = node.options(&[]).folders;
     for _ in 0..2 {
-        let said = removal::uninstall_while(&folders, true).unwrap().join("\n");
+        let said = uninstall::uninstall_while(&folders, true)
+            .unwrap()
+            .join("\n");
         assert!(said.contains("until the last captured pod"), "{said}");
         assert_eq!(
             node.types("10-calico.conflist"),
@@ -534,7 +536,7 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
     assert!(!ours(&node, "10-calico.conflist").unwrap().uninstalled);
     assert_eq!(finish(&folders).unwrap(), Vec::<String>::new());
     assert!(ours(&node, "10-calico.conflist").is_some() && node.binary().exists());
-    removal::uninstall_while(&folders, true).unwrap();
+    uninstall::uninstall_while(&folders, true).unwrap();
     finish(&folders).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(!node.binary().exists());
@@ -546,10 +548,10 @@ fn where_the_plugin_is_called_all_the_same_its_entry_goes_at_once() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let kept = node.options(&["--keep-cni-plugin"]).folders;
-    removal::uninstall_while(&kept, true).unwrap();
+    uninstall::uninstall_while(&kept, true).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(node.binary().exists());
     node.once(&["--chained", "false"]).unwrap();
-    removal::uninstall_while(&node.options(&[]).folders, true).unwrap();
+    uninstall::uninstall_while(&node.options(&[]).folders, true).unwrap();
     assert_eq!(node.names(), ["10-calico.conflist"]);
 }

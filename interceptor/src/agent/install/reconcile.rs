@@ -19,8 +19,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    super::backoff::Backoff, InstallOptions, Installed, IstioCni, NotInstalled, files, neighbour,
-    once, watch::Watch,
+    super::backoff::Backoff, InstallOptions, Installed, IstioCni, NotInstalled, atomic_file,
+    istio_cni, once, watch::Watch,
 };
 
 /// Passes are no closer together. Istio's agent throttles to the same.
@@ -95,7 +95,7 @@ pub async fn keep(
         let watched = [&options.folders.cni_conf_dir, &options.folders.cni_bin_dir]
             .map(|path| watch.add(path));
         // Installing may take a while, and pods wait to be repaired.
-        let looked = in_turn(options, neighbour::look).await?;
+        let looked = in_turn(options, istio_cni::look).await?;
         publish_istio_cni(istio_cni, looked.ok());
         let result = in_turn(options, once).await?;
         monitor.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
@@ -176,7 +176,7 @@ fn is_ciliums(file: &Path) -> bool {
 
 /// With `cni.exclusive`, Cilium renames others' files so.
 fn has_ciliums_traces(dir: &Path) -> bool {
-    let paths = files::list(dir).unwrap_or_default();
+    let paths = atomic_file::list(dir).unwrap_or_default();
     let mut extensions = paths.iter().filter_map(|path| path.extension());
     extensions.any(|extension| extension == "cilium_bak")
 }

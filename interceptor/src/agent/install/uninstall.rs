@@ -8,9 +8,8 @@ use std::{
 use tracing::debug;
 
 use super::{
-    CniFolders, NotInstalled,
+    CniFolders, NotInstalled, atomic_file,
     conf_dir::{ConfDir, ConfFile, SAVED, shape_of},
-    files,
 };
 use crate::{
     bpf::pins::Pins,
@@ -46,7 +45,7 @@ pub(super) fn uninstall_while(
     let mut done = Vec::new();
     if folders.cni_conf_dir.exists() {
         let dir = ConfDir::open(&folders.cni_conf_dir)?;
-        let paths = files::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
+        let paths = atomic_file::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
         for path in &paths {
             remove_socket_of(path)?;
         }
@@ -70,7 +69,7 @@ pub(super) fn uninstall_while(
 /// an agent has come back.
 pub fn finish(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
     let dir = ConfDir::open(&folders.cni_conf_dir)?;
-    let paths = files::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
+    let paths = atomic_file::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
     let is_uninstalled = |file: &ConfFile| {
         let settings = file.network.our_settings();
         settings.is_some_and(|settings| settings.uninstalled)
@@ -100,7 +99,7 @@ fn remove_entries(paths: &[PathBuf]) -> Result<Vec<String>, NotInstalled> {
 
 fn remove_binary(folders: &CniFolders) -> Result<Option<String>, NotInstalled> {
     let binary = folders.cni_bin_dir.join(PLUGIN);
-    let removed = files::remove(&binary).map_err(NotInstalled::io(&binary))?;
+    let removed = atomic_file::remove(&binary).map_err(NotInstalled::io(&binary))?;
     Ok(removed.then(|| format!("removed {}", binary.display())))
 }
 
@@ -145,7 +144,7 @@ fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
         return Ok(None);
     };
     if file.network.types().iter().all(|name| *name == PLUGIN) || stands_in(&file) {
-        files::remove(path).map_err(NotInstalled::io(path))?;
+        atomic_file::remove(path).map_err(NotInstalled::io(path))?;
         return Ok(Some(format!("removed {shown}")));
     }
     file.replace(&file.network.clone().without_ours())?;
@@ -180,7 +179,7 @@ fn bring_back(saved: &Path) -> Result<Option<String>, NotInstalled> {
     }
     // It comes first in the runtimes' order, or its list does: they find one of the two.
     fs::rename(saved, &original)
-        .and_then(|()| files::remove(&list))
+        .and_then(|()| atomic_file::remove(&list))
         .map_err(NotInstalled::io(saved))?;
     Ok(Some(format!("restored {}", original.display())))
 }
