@@ -388,7 +388,7 @@ impl PodTask {
             }
             Err(error) => {
                 warn!(%pod, uid = %self.uid, "could not close existing connections; they keep \
-                 bypassing the proxy: {error:#}")
+                 bypassing the proxy: {error:#}");
             }
         }
     }
