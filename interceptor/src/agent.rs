@@ -2,6 +2,7 @@
 //! starts.
 
 mod backoff;
+mod blocking;
 #[cfg(test)]
 mod fixtures;
 pub mod host;

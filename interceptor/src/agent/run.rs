@@ -18,11 +18,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    blocking::blocking,
     host::malloc,
     install::{self, InstallState, IstioCni},
     kube::{api, deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
-    reconcile::{cni_handler::Plugin, controller::Controller, worker::blocking},
+    reconcile::{cni_handler::Plugin, controller::Controller},
     telemetry::{
         health::{Health, Part},
         http,

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{pod_task::PodTask, worker::Capture};
+use super::worker::Capture;
 use crate::{
     agent::{
         host::{
@@ -66,7 +66,7 @@ pub struct Controller {
     pub(in crate::agent) tidy: Notify,
     events: Events,
     lookups: Lookups,
-    tracked: RefCell<HashMap<PodUid, Rc<TrackedPod>>>,
+    pub(super) tracked: RefCell<HashMap<PodUid, Rc<TrackedPod>>>,
     /// Whether runtimes that are not known are asked for again.
     is_retrying_runtimes: Cell<bool>,
     /// The search for pods that the last list does not name.
@@ -345,25 +345,6 @@ impl Controller {
 
     pub(in crate::agent) fn tracked(&self, uid: &PodUid) -> Option<Rc<TrackedPod>> {
         self.tracked.borrow().get(uid).cloned()
-    }
-
-    /// Starts the task of a pod, if it has none.
-    pub(in crate::agent) fn track(self: &Rc<Self>, uid: &PodUid) -> Rc<TrackedPod> {
-        if let Some(tracked) = self.tracked(uid) {
-            return tracked;
-        }
-        let tracked = Rc::new(TrackedPod::default());
-        self.tracked
-            .borrow_mut()
-            .insert(uid.clone(), tracked.clone());
-        let (controller, uid) = (self.clone(), uid.clone());
-        let task = PodTask::new(self.clone(), uid.clone(), tracked.clone());
-        spawn_local(async move {
-            task.run().await;
-            controller.tracked.borrow_mut().remove(&uid);
-            controller.cgroups.forget_pod(&uid.0);
-        });
-        tracked
     }
 
     /// All pods that have a task.

@@ -23,11 +23,12 @@ use super::{
     close_connections::close_uncaptured,
     controller::{ActiveCapture, Controller, TrackedPod},
     network_watch::follow,
-    worker::{AttachRequest, IstiosRules, blocking},
+    worker::{AttachRequest, IstiosRules},
 };
 use crate::{
     agent::{
         backoff::Backoff,
+        blocking::blocking,
         host::{kubepods::Kubepods, sandboxes::Processes},
         policy::{
             index::{Captured, How},
@@ -462,5 +463,26 @@ impl PodTask {
             .filter(|cgroup| cgroup.path.starts_with(self.controller.capture.root()))
             .and_then(|cgroup| Kubepods::uid(&cgroup.path))
             .is_some_and(|found| found == self.uid.0)
+    }
+}
+
+impl Controller {
+    /// Starts the task of a pod, if it has none.
+    pub(in crate::agent) fn track(self: &Rc<Self>, uid: &PodUid) -> Rc<TrackedPod> {
+        if let Some(tracked) = self.tracked(uid) {
+            return tracked;
+        }
+        let tracked = Rc::new(TrackedPod::default());
+        self.tracked
+            .borrow_mut()
+            .insert(uid.clone(), tracked.clone());
+        let (controller, uid) = (self.clone(), uid.clone());
+        let task = PodTask::new(self.clone(), uid.clone(), tracked.clone());
+        spawn_local(async move {
+            task.run().await;
+            controller.tracked.borrow_mut().remove(&uid);
+            controller.cgroups.forget_pod(&uid.0);
+        });
+        tracked
     }
 }

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::{
-    agent::host::sandboxes::PodCgroup,
+    agent::{blocking::blocking, host::sandboxes::PodCgroup},
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         Dataplane,
@@ -266,15 +266,6 @@ fn check_is(netns: &Netns, expected: Option<NetnsId>) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Runs `work` on a thread that may block.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .context("worker task cancelled")?
 }
 
 /// What others' rules do otherwise than beside Istio's.

@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tracing::error;
 
 use super::{health::Health, metrics::Metrics};
-use crate::agent::reconcile::worker::blocking;
+use crate::agent::blocking::blocking;
 
 /// The content type of the metrics (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
