@@ -21,6 +21,7 @@ mod cleanup;
 pub mod conf;
 pub mod conflist;
 pub mod error;
+pub mod files;
 mod log;
 pub mod protocol;
 mod verbs;

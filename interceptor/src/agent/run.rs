@@ -31,7 +31,10 @@ use super::{
     },
 };
 use crate::{
-    cni::protocol::{self, BindError, Listener},
+    cni::{
+        files,
+        protocol::{self, BindError, Listener},
+    },
     host,
 };
 
@@ -259,7 +262,7 @@ async fn shut_down(options: &AgentOptions, deployment: &Deployment) -> Result<()
 
 async fn uninstall(options: AgentOptions) {
     install::at_rest().await;
-    let uninstalled = blocking(move || Ok(install::uninstall(&options.install.folders)?));
+    let uninstalled = blocking(move || Ok(files::uninstall(&options.install.folders)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
         Err(error) => error!("cannot uninstall the CNI plugin: {error:#}"),

@@ -4,10 +4,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    agent::{
-        host::kubepods::Kubepods,
-        install::{self, CniFolders},
-    },
+    agent::host::kubepods::Kubepods,
+    cni::files::{self, CniFolders},
     dataplane::{Dataplane, record::Record},
     host,
     stdio::message,
@@ -38,15 +36,15 @@ pub(super) struct Uninstall {
 impl Uninstall {
     pub(super) fn run(&self) -> Result<()> {
         // First, so that a pod that starts in the meantime is not captured again.
-        let done = install::uninstall(&self.folders)?;
+        let done = files::uninstall(&self.folders)?;
         if done.is_empty() {
             message!("interceptor: the CNI plugin is not installed on this node");
         }
         report(done);
         if self.now {
             detach()?;
-            // The plugin was kept for the captured pods.
-            report(install::uninstall(&self.folders)?);
+            // It stayed for the captured pods.
+            tell(files::uninstall(&self.folders)?);
         }
         Ok(())
     }

@@ -5,9 +5,13 @@ use std::{env, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{PLUGIN, conf::PluginSettings, log};
+use super::{
+    PLUGIN,
+    conf::PluginSettings,
+    files::{self, CniFolders},
+    log,
+};
 use crate::{
-    agent::install::{self, CniFolders},
     bpf::pins::Pins,
     dataplane::Dataplane,
     netns::{Netns, NetnsSpec},
@@ -42,7 +46,7 @@ fn leave(settings: &PluginSettings) -> Result<()> {
         cni_conf_dir,
         keep_cni_plugin: false,
     };
-    for done in install::finish(&folders)? {
+    for done in files::finish(&folders)? {
         let line = format!("no captured pods remain, removing {PLUGIN} from the node: {done}");
         log::write(settings.log_file.as_deref(), &line);
     }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{InstallOptions, NotInstalled, conf_dir::ConfDir};
+use super::InstallOptions;
+use crate::cni::files::{NotInstalled, conf_dir::ConfDir};
 
 /// Whether istio-cni programs the node's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,9 +18,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    super::backoff::Backoff, InstallOptions, Installed, IstioCni, NotInstalled, atomic_file,
-    istio_cni, once, watch::Watch,
+use super::{InstallOptions, Installed, IstioCni, istio_cni, once, watch::Watch};
+use crate::{
+    agent::backoff::Backoff,
+    cni::files::{NotInstalled, atomic_file},
 };
 
 /// Passes are no closer together. Istio's agent throttles to the same.

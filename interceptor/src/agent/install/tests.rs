@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
 
 use super::*;
+use crate::cni::files::{finish, uninstall_while};
 
 const CALICO: &str = r#"{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico","mtu":0},{"type":"portmap"}]}"#;
 const BRIDGE: &str = r#"{"cniVersion":"0.4.0","name":"mynet","type":"bridge"}"#;
@@ -85,7 +86,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        uninstall::uninstall_while(&self.options(&[]).folders, false).unwrap()
+        uninstall_while(&self.options(&[]).folders, false).unwrap()
     }
 
     #[track_caller]
@@ -286,7 +287,7 @@ fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let options = node.options(&["--keep-cni-plugin"]);
-    uninstall::uninstall_while(&options.folders, false).unwrap();
+    uninstall_while(&options.folders, false).unwrap();
     assert!(node.binary().exists());
     assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
 }
@@ -517,9 +518,7 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
     node.once(&[]).unwrap();
     let folders = node.options(&[]).folders;
     for _ in 0..2 {
-        let said = uninstall::uninstall_while(&folders, true)
-            .unwrap()
-            .join("\n");
+        let said = uninstall_while(&folders, true).unwrap().join("\n");
         assert!(said.contains("until the last captured pod"), "{said}");
         assert_eq!(
             node.types("10-calico.conflist"),
@@ -536,7 +535,7 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
     assert!(!ours(&node, "10-calico.conflist").unwrap().uninstalled);
     assert_eq!(finish(&folders).unwrap(), Vec::<String>::new());
     assert!(ours(&node, "10-calico.conflist").is_some() && node.binary().exists());
-    uninstall::uninstall_while(&folders, true).unwrap();
+    uninstall_while(&folders, true).unwrap();
     finish(&folders).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(!node.binary().exists());
@@ -548,10 +547,10 @@ fn where_the_plugin_is_called_all_the_same_its_entry_goes_at_once() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let kept = node.options(&["--keep-cni-plugin"]).folders;
-    uninstall::uninstall_while(&kept, true).unwrap();
+    uninstall_while(&kept, true).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(node.binary().exists());
     node.once(&["--chained", "false"]).unwrap();
-    uninstall::uninstall_while(&node.options(&[]).folders, true).unwrap();
+    uninstall_while(&node.options(&[]).folders, true).unwrap();
     assert_eq!(node.names(), ["10-calico.conflist"]);
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tracing::warn;

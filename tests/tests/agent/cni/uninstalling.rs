@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use ::interceptor::agent::install::{self, InstallOptions};
+use ::interceptor::{
+    agent::install::{self, InstallOptions},
+    cni::files,
+};
 use clap::Parser;
 use interceptor_testkit::{interceptor, machine};
 use serde_json::Value;
@@ -68,7 +71,7 @@ fn killed_at_any_point_it_leaves_a_network() {
         let first = networks.first().expect("a network");
         assert!(first.to_string().contains("\"bridge\""), "{first}");
     }
-    install::uninstall(&options.folders).expect("an uninstallation");
+    files::uninstall(&options.folders).expect("an uninstallation");
     let names = fs::read_dir(&conf).expect("a folder");
     let names: Vec<_> = names
         .map(|file| file.expect("a file").file_name())

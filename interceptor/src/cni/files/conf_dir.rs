@@ -14,24 +14,24 @@ use crate::cni::conflist::{Network, Shape, Unusable};
 
 /// Appended to the name of a `.conf` that has become a list, so that no runtime reads it and
 /// uninstalling finds it.
-pub(super) const SAVED: &str = "interceptor-saved";
+pub(crate) const SAVED: &str = "interceptor-saved";
 
 /// The directory. Others of us wait until it is dropped.
-pub(super) struct ConfDir {
-    pub(super) path: PathBuf,
+pub(crate) struct ConfDir {
+    pub(crate) path: PathBuf,
     _lock: Flock<File>,
 }
 
 /// A network's file, as it was read.
-pub(super) struct ConfFile {
-    pub(super) path: PathBuf,
-    pub(super) shape: Shape,
-    pub(super) network: Network,
+pub(crate) struct ConfFile {
+    pub(crate) path: PathBuf,
+    pub(crate) shape: Shape,
+    pub(crate) network: Network,
     text: String,
 }
 
 /// How a file of that name is read, if it is at all.
-pub(super) fn shape_of(path: &Path) -> Option<Shape> {
+pub(crate) fn shape_of(path: &Path) -> Option<Shape> {
     match path.extension().and_then(OsStr::to_str)? {
         "conflist" => Some(Shape::List),
         "conf" | "json" => Some(Shape::Single),
@@ -41,7 +41,7 @@ pub(super) fn shape_of(path: &Path) -> Option<Shape> {
 
 impl ConfDir {
     /// The directory at `path`, which is made if the node is so new that it has none.
-    pub(super) fn open(path: &Path) -> Result<Self, NotInstalled> {
+    pub(crate) fn open(path: &Path) -> Result<Self, NotInstalled> {
         let open = || {
             fs::create_dir_all(path)?;
             let lock = binary::lock(path)?;
@@ -55,7 +55,7 @@ impl ConfDir {
     }
 
     /// The network that pods get: the named one, or the first that a runtime takes.
-    pub(super) fn network(&self, name: Option<&str>) -> Result<ConfFile, NotInstalled> {
+    pub(crate) fn network(&self, name: Option<&str>) -> Result<ConfFile, NotInstalled> {
         match name {
             Some(name) => self.named(name),
             None => self.first(),
@@ -89,7 +89,7 @@ impl ConfDir {
     }
 
     /// All that runtimes might read, in their order; and why others are none.
-    pub(super) fn networks(
+    pub(crate) fn networks(
         &self,
     ) -> Result<impl Iterator<Item = Result<ConfFile, NotInstalled>>, NotInstalled> {
         let paths = atomic_file::list(&self.path).map_err(NotInstalled::io(&self.path))?;
@@ -109,7 +109,7 @@ impl ConfDir {
 }
 
 impl ConfFile {
-    pub(super) fn read(path: &Path, shape: Shape) -> Result<Self, NotInstalled> {
+    pub(crate) fn read(path: &Path, shape: Shape) -> Result<Self, NotInstalled> {
         let text = fs::read_to_string(path).map_err(NotInstalled::io(path))?;
         let network = Network::parse(shape, &text).map_err(|why| NotInstalled::Unusable {
             file: path.to_owned(),
@@ -124,13 +124,13 @@ impl ConfFile {
     }
 
     /// Writes `network` in its place.
-    pub(super) fn replace(&self, network: &Network) -> Result<(), NotInstalled> {
+    pub(crate) fn replace(&self, network: &Network) -> Result<(), NotInstalled> {
         self.write(&self.path, network)
     }
 
     /// Writes the list that it becomes, and hides it. Until the last step runtimes read the one or
     /// the other, whichever is first in order.
-    pub(super) fn wrap(&self, list: &Network) -> Result<PathBuf, NotInstalled> {
+    pub(crate) fn wrap(&self, list: &Network) -> Result<PathBuf, NotInstalled> {
         let path = self.path.with_extension("conflist");
         if path.exists() && !self.is_wrapped_in(&path) {
             return Err(NotInstalled::InTheWay {
@@ -156,7 +156,7 @@ impl ConfFile {
     }
 
     /// Is it what we have made of `single`, and no process has changed it?
-    pub(super) fn is_only_ours(&self, single: &Network) -> bool {
+    pub(crate) fn is_only_ours(&self, single: &Network) -> bool {
         self.network.has_ours() && self.network.clone().without_ours() == single.clone().into_list()
     }
 
@@ -175,6 +175,6 @@ impl ConfFile {
 }
 
 /// Where a `.conf` that has become a list is kept.
-pub(super) fn saved(path: &Path) -> PathBuf {
+pub(crate) fn saved(path: &Path) -> PathBuf {
     path.with_added_extension(SAVED)
 }

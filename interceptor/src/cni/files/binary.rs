@@ -15,7 +15,7 @@ const OURSELVES: &str = "/proc/self/exe";
 const EXECUTABLE: u32 = 0o755;
 
 /// Copies this binary to `path`, unless it is there.
-pub(super) fn install(path: &Path) -> Result<(), NotInstalled> {
+pub(crate) fn install(path: &Path) -> Result<(), NotInstalled> {
     install_as(path).map_err(NotInstalled::io(path))
 }
 
@@ -34,7 +34,7 @@ fn install_as(path: &Path) -> io::Result<()> {
 }
 
 /// Keeps others of us out of `directory`.
-pub(super) fn lock(dir: &Path) -> io::Result<Flock<File>> {
+pub(crate) fn lock(dir: &Path) -> io::Result<Flock<File>> {
     let dir = File::open(dir)?;
     Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }

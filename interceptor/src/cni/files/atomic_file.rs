@@ -17,7 +17,7 @@ const UNFINISHED: &str = ".tmp.interceptor-cni.";
 const READABLE: u32 = 0o644;
 
 /// Writes `text` to the file at `path`, in one step. What it replaces, leaves its mode and owner.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     // A link stays a link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut new = unfinished(&path)?;
@@ -42,30 +42,30 @@ fn give(file: &File, old: &Metadata) -> io::Result<()> {
 }
 
 /// A file beside `path`, to take its place. Gone when dropped.
-pub(super) fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
     Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))
 }
 
-pub(super) fn set_mode(file: &NamedTempFile, mode: u32) -> io::Result<()> {
+pub(crate) fn set_mode(file: &NamedTempFile, mode: u32) -> io::Result<()> {
     let permissions = Permissions::from_mode(mode);
     file.as_file().set_permissions(permissions)
 }
 
 /// Puts it in the place of `path`. Its content is on the disk before its name is: a node that loses
 /// power must not find an empty configuration.
-pub(super) fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
+pub(crate) fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_dir(path)
 }
 
 /// Makes sure that a change of names beside `path` is on the disk.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
 /// Removes a file. Is it gone by our doing?
-pub(super) fn remove(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(path).map(|()| true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -75,7 +75,7 @@ pub(super) fn remove(path: &Path) -> io::Result<bool> {
 
 /// Removes what a process that was killed has not finished in `directory`. Others must not be writing
 /// there: the caller holds the directory's lock.
-pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default();
         if name.to_string_lossy().starts_with(UNFINISHED) {
@@ -86,7 +86,7 @@ pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
 }
 
 /// The directory's files, in the order in which runtimes read them.
-pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir)?;
     let mut paths = entries
         .map(|entry| Ok(entry?.path()))

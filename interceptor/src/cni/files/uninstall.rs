@@ -38,7 +38,7 @@ fn is_any_pod_captured() -> bool {
     Pins::new().exist()
 }
 
-pub(super) fn uninstall_while(
+pub(crate) fn uninstall_while(
     folders: &CniFolders,
     captured: bool,
 ) -> Result<Vec<String>, NotInstalled> {
