@@ -132,12 +132,13 @@ impl Environment {
         CniError::new(Code::Environment, format!("CNI_ARGS is {arguments:?}"), why)
     }
 
-    /// What to ask of the agent about `pod`.
+    /// The request about `pod`. Fails if a variable that the specification requires is missing.
     pub fn add_request(&self, pod: Pod) -> Result<AddRequest, CniError> {
+        for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
+            self.required(name)?;
+        }
         Ok(AddRequest {
-            container_id: self.required("CNI_CONTAINERID")?.to_owned(),
             netns: PathBuf::from(self.required("CNI_NETNS")?),
-            ifname: self.required("CNI_IFNAME")?.to_owned(),
             pod: pod.name,
             uid: pod.uid,
         })
@@ -149,7 +150,6 @@ impl Environment {
         Some(DelRequest {
             container_id: self.get("CNI_CONTAINERID")?.to_owned(),
             netns: self.get("CNI_NETNS").map(PathBuf::from),
-            ifname: self.get("CNI_IFNAME").unwrap_or_default().to_owned(),
             pod: self.pod().ok().flatten().map(|pod| pod.name),
         })
     }

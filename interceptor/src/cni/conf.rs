@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
@@ -129,23 +129,12 @@ pub struct Conf {
     /// The version of the specification.
     #[serde(default)]
     pub cni_version: String,
-    /// The network's name.
-    #[serde(default)]
-    pub name: String,
-    /// The result of the plugins before us, to the byte.
+    /// The result of the plugins before us, byte for byte.
     #[serde(default)]
     pub prev_result: Option<Box<RawValue>>,
-    /// With GC: the attachments that there are.
+    /// With GC: the attachments that exist.
     #[serde(default, rename = "cni.dev/valid-attachments")]
-    pub valid_attachments: Option<Vec<Attachment>>,
-}
-
-/// A sandbox and an interface of it.
-#[derive(Debug, Deserialize)]
-pub struct Attachment {
-    /// The sandbox.
-    #[serde(rename = "containerID")]
-    pub container_id: String,
+    pub valid_attachments: Option<Vec<IgnoredAny>>,
 }
 
 impl Conf {

@@ -21,7 +21,7 @@ pub const SOCKET: &str = "/var/run/interceptor/agent.sock";
 /// The protocol that this release speaks.
 pub const PROTOCOL: u32 = 1;
 
-/// No request and no answer is longer: the longest, GC, names every sandbox of a node.
+/// The maximum length of a request or response. (An older plugin's GC names every sandbox of a node.)
 const MAX_MESSAGE_LENGTH: usize = 1 << 20;
 
 /// A pod's name.
@@ -43,13 +43,9 @@ impl fmt::Display for PodName {
 /// CNI ADD and CHECK: a sandbox whose network the plugins before us have set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddRequest {
-    /// The sandbox, by the runtime's name for it.
-    pub container_id: String,
-    /// Its network namespace, as a path on the host.
+    /// The sandbox's network namespace, as a path on the host.
     pub netns: PathBuf,
-    /// The interface that the plugins before us have set up.
-    pub ifname: String,
-    /// Whose sandbox it is.
+    /// The pod whose sandbox it is.
     pub pod: PodName,
     /// The pod's UID, if the runtime passes it. (containerd and CRI-O do.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,24 +60,9 @@ pub struct DelRequest {
     /// Its network namespace, if there still is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
-    /// The interface that ADD named.
-    #[serde(default)]
-    pub ifname: String,
     /// The pod, if the runtime passes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
-}
-
-/// The sandboxes that a network has; every other one of that network is gone.
-///
-/// A node has several networks where Multus is: one that is not named here may be another's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GcRequest {
-    /// The network's name, as in its configuration.
-    #[serde(default)]
-    pub network: String,
-    /// The runtime's names for them.
-    pub container_ids: Vec<String>,
 }
 
 /// The plugin's request.
@@ -94,8 +75,8 @@ pub enum Request {
     Check(AddRequest),
     /// A sandbox is being deleted.
     Del(DelRequest),
-    /// These sandboxes exist.
-    Gc(GcRequest),
+    /// Sandboxes may have been deleted without a DEL.
+    Gc,
     /// Is the agent running?
     Status,
 }

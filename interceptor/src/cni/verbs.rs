@@ -12,7 +12,7 @@ use super::{
     conf::{Conf, FailurePolicy, PluginSettings},
     error::{CniError, Code},
     log,
-    protocol::{self, CallError, GcRequest, PodName, Request, Response},
+    protocol::{self, CallError, PodName, Request, Response},
     version,
 };
 
@@ -190,23 +190,17 @@ pub(super) fn del(environment: &Environment, input: &[u8]) {
     }
 }
 
-/// All but the named are gone.
+/// GC: sandboxes may have been deleted without a DEL.
 pub(super) fn gc(input: &[u8]) {
     let settings = PluginSettings::read(input).unwrap_or_default();
     let Ok(conf) = Conf::read(input) else {
         return;
     };
-    // Without the list nothing is known; an empty list says that there are none.
-    let Some(valid) = conf.valid_attachments else {
-        return;
-    };
-    let container_ids = valid.into_iter().map(|valid| valid.container_id).collect();
-    let network = conf.name;
-    let request = GcRequest {
-        network,
-        container_ids,
-    };
-    let _notified = notify("GC", &settings, Request::Gc(request));
+    // The specification requires the list. The agent does not need it: it detects which network
+    // namespaces were deleted.
+    if conf.valid_attachments.is_some() {
+        let _notified = notify("GC", &settings, Request::Gc);
+    }
 }
 
 #[derive(PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::{
         options::UnsupportedRuntimePolicy,
         policy::{index::State, pod::PodUid, select::Refusal},
     },
-    cni::protocol::{AddRequest, DelRequest, GcRequest, Handler, Outcome},
+    cni::protocol::{AddRequest, DelRequest, Handler, Outcome},
     netns::{Netns, NetnsId, NetnsSpec},
 };
 
@@ -92,9 +92,8 @@ impl Handler for Plugin {
         self.0.tidy.notify_one();
     }
 
-    async fn gc(&self, _request: GcRequest) {
+    async fn gc(&self) {
         self.0.metrics.request("gc", "ok");
-        // Sandboxes are known by their network namespaces, whatever the runtime calls them.
         self.0.tidy.notify_one();
     }
 }

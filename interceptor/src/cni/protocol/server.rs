@@ -24,8 +24,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    AddRequest, DelRequest, Envelope, GcRequest, MAX_MESSAGE_LENGTH, Outcome, PROTOCOL, Request,
-    Response,
+    AddRequest, DelRequest, Envelope, MAX_MESSAGE_LENGTH, Outcome, PROTOCOL, Request, Response,
 };
 
 /// Limit for reading a request and for sending a response.
@@ -54,8 +53,8 @@ pub trait Handler {
     /// A sandbox is being deleted. May be called twice, and for unknown sandboxes.
     fn del(&self, request: DelRequest) -> impl Future<Output = ()>;
 
-    /// These sandboxes are there, others are not.
-    fn gc(&self, request: GcRequest) -> impl Future<Output = ()>;
+    /// Sandboxes may have been deleted without a DEL.
+    fn gc(&self) -> impl Future<Output = ()>;
 }
 
 /// Why there is no socket.
@@ -270,8 +269,8 @@ async fn handle(request: Request, handler: &impl Handler) -> Response {
             handler.del(request).await;
             Response::Ack
         }
-        Request::Gc(request) => {
-            handler.gc(request).await;
+        Request::Gc => {
+            handler.gc().await;
             Response::Ack
         }
         Request::Status => Response::Ack,

@@ -29,7 +29,7 @@ fn add_asks_the_agent_and_passes_the_result_on_to_the_byte() {
             .input(input)
             .succeeds(PREVIOUS);
     }
-    let asked = "add shop/web-0 11-22 c1 /var/run/netns/cni-1 eth0";
+    let asked = "add shop/web-0 11-22 /var/run/netns/cni-1";
     assert_eq!(agent.heard.all(), [asked; SUPPORTED.len()]);
 }
 
@@ -82,15 +82,11 @@ fn del_and_gc_are_told() {
     ]});
     let input = conf(&place.socket(), "1.1.0", &valid);
     Call::new("GC", &place.socket()).input(input).succeeds("");
-    // Without the list nothing is known to be gone.
+    // The specification requires the list.
     Call::new("GC", &place.socket()).succeeds("");
     assert_eq!(
         agent.heard.all(),
-        [
-            "del c1 netns=true",
-            "del c1 netns=false",
-            "gc net [\"c1\", \"c2\"]"
-        ]
+        ["del c1 netns=true", "del c1 netns=false", "gc"]
     );
 }
 
@@ -197,4 +193,10 @@ fn what_the_agent_does_not_know_is_answered_by_its_name() {
         );
     }
     assert_eq!(agent.heard.all(), Vec::<String>::new());
+    // Release 0.1.0 sends fields that the agent does not read.
+    let old = r#"{"protocol":1,"release":"0.1.0","wait_ms":1000,"verb":"gc","network":"net","container_ids":["c1"]}"#;
+    assert_eq!(ask(old), "{\"result\":\"ok\"}\n");
+    let old = r#"{"protocol":1,"release":"0.1.0","wait_ms":1000,"verb":"add","container_id":"c1","netns":"/n","ifname":"eth0","pod":{"namespace":"shop","name":"web-0"},"uid":"11-22"}"#;
+    assert_eq!(ask(old), "{\"result\":\"captured\"}\n");
+    assert_eq!(agent.heard.all(), ["gc", "add shop/web-0 11-22 /n"]);
 }
