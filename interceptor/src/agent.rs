@@ -1,5 +1,4 @@
-//! The node agent: has every pod of the mesh on its node captured before its first container
-//! starts.
+//! The node agent: captures each pod of the mesh on its node before the pod's first container starts.
 
 mod backoff;
 mod blocking;

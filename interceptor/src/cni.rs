@@ -1,12 +1,12 @@
-//! The CNI plugin, chained after the plugins that make a pod's network.
+//! The CNI plugin, chained after the plugins that create a pod's network.
 //!
-//! It knows nothing itself: it asks the agent, so that no container starts uncaptured. A plugin
-//! that fails stops every pod of the node, those among them that could repair it. So it lets pass
-//! what surely is no pod of the mesh before it looks for the agent, and only ADD can fail for want
-//! of the agent: DEL, GC and STATUS always succeed, and CHECK fails only on the agent's word.
+//! The plugin sends each request to the agent, so that no container starts uncaptured. A failing plugin
+//! blocks all pods of the node, including those that could fix it. So pods that are certainly not in the
+//! mesh start without a request, and only ADD can fail because no agent responds: DEL, GC and STATUS
+//! always succeed, and CHECK fails only if the agent responds so.
 //!
-//! After an uninstall it stays for as long as pods are captured, lets every new pod pass, and leaves the
-//! node with the last of them (`cleanup`).
+//! After an uninstallation the plugin stays while pods are captured, lets every new pod start, and removes
+//! itself with the last captured pod (`cleanup`).
 //!
 //! The specification: <https://www.cni.dev/docs/spec/>.
 
@@ -32,13 +32,13 @@ use error::CniError;
 
 use crate::stdio::{self, message};
 
-/// What the runtime finds in its directory of plugins, and what `type` names in a configuration.
+/// The file name of the plugin's binary, and its `type` in network configurations.
 pub const PLUGIN: &str = "interceptor-cni";
 
-/// More than this is no configuration. (GC's names every sandbox of a node.)
+/// The maximum length of a configuration. (GC's contains every sandbox of a node.)
 const MAX_INPUT: u64 = 4 << 20;
 
-/// What it says of itself when a person calls it.
+/// Printed when the binary is run by hand.
 const ABOUT: &str = "interceptor-cni is a CNI plugin: a container runtime calls it for every pod, \
 with CNI_COMMAND and others in the environment and a configuration on standard input. `interceptor \
 agent` installs it; it is not meant to be run by hand.";
@@ -52,20 +52,20 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut input = Vec::new();
-    // What could not be read is missing from the JSON, which says so.
+    // After a failed read, parsing the incomplete JSON fails.
     let _read = io::stdin().take(MAX_INPUT).read_to_end(&mut input);
     match run(&environment, &input) {
-        Ok(output) => answer(&output, ExitCode::SUCCESS),
+        Ok(output) => print(&output, ExitCode::SUCCESS),
         Err(error) => {
             let error = error.to_json(&version::of_input(&input));
-            answer(&format!("{error}\n"), ExitCode::FAILURE)
+            print(&format!("{error}\n"), ExitCode::FAILURE)
         }
     }
 }
 
-/// Gives the runtime what it is to have on standard output. Without that it must not take the call
-/// for done. DEL, GC and STATUS have nothing to say.
-fn answer(output: &str, code: ExitCode) -> ExitCode {
+/// Prints the result for the runtime, and fails if that fails: the runtime must not treat the call as
+/// successful. DEL, GC and STATUS have no output.
+fn print(output: &str, code: ExitCode) -> ExitCode {
     if output.is_empty() {
         return code;
     }
@@ -91,9 +91,8 @@ fn run(environment: &Environment, input: &[u8]) -> Result<String, CniError> {
             verbs::gc(input);
             Ok(String::new())
         }
-        // Asked every few seconds, and a node whose plugins do not answer well gets no pods: not
-        // even those that would bring the agent back.
+        // Called every few seconds. If it failed, the node would start no pods, not even the agent's.
         Verb::Status => Ok(String::new()),
-        Verb::Version => Ok(version::answer(input)),
+        Verb::Version => Ok(version::response(input)),
     }
 }

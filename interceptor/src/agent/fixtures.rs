@@ -1,17 +1,16 @@
-//! Pods as clusters have them, for tests: what Istio's injector makes of a pod with one container.
+//! Pods for tests: a pod with one app container, as Istio's injector changes it.
 
 use k8s_openapi::api::core::v1 as k8s;
 use serde_json::{Value, json};
 
 use super::policy::pod::Pod;
 
-/// The pod that `manifest` stands for.
 pub(super) fn pod(manifest: Value) -> Pod {
     let pod: k8s::Pod = serde_json::from_value(manifest).unwrap();
     Pod::of(&pod).unwrap()
 }
 
-/// An injected pod where istio-cni does the redirection.
+/// A pod that is injected for istio-cni.
 pub(super) fn injected() -> Value {
     json!({
         "metadata": {
@@ -49,7 +48,7 @@ pub(super) fn injected() -> Value {
     })
 }
 
-/// The same where istio-init would do it, with that container's image.
+/// A pod that is injected with an istio-init container of this image.
 pub(super) fn with_istio_init(image: &str) -> Value {
     let mut pod = injected();
     pod["spec"]["initContainers"] = json!([
@@ -67,7 +66,7 @@ pub(super) fn with_istio_init(image: &str) -> Value {
     pod
 }
 
-/// The status of a container that runs.
+/// The status of a running container.
 pub(super) fn running(name: &str) -> Value {
     json!({
         "name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0,

@@ -1,8 +1,8 @@
-//! The CNI plugin on the node: its binary, and its entry in the network's configuration.
+//! Installs the CNI plugin on the node: its binary, and its entry in the network configuration.
 //!
-//! One pass ([`once`]) looks at what is there and makes it right; it can be killed at any point, and
-//! the next goes on. [`keep`] makes passes for as long as the agent lives. Nothing of others is
-//! changed but the list that we are in, and nothing is ever half written.
+//! One pass ([`once`]) corrects what differs. A pass can be killed at any point, and the next one
+//! completes it. [`keep`] repeats passes until the agent exits. Of other programs' files, only the list
+//! that contains our entry is changed, and files are replaced atomically.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
         conf::{AgentPods, FailurePolicy, PluginSettings},
         conflist::{self, Shape},
         files::{
-            CniFolders, NotInstalled, atomic_file, binary,
+            CniDirs, InstallError, atomic_file, binary,
             conf_dir::{ConfDir, ConfFile},
         },
         protocol::{PodName, SOCKET},
@@ -32,11 +32,11 @@ mod watch;
 pub use istio_cni::IstioCni;
 pub use reconcile::{InstallState, at_rest, keep};
 
-/// A stand-alone network's file, unless another name is given. The last of all: Multus calls it by
-/// its name, and no runtime takes it for a pod's first network.
+/// The default file name of a stand-alone network. Last in order, so that no runtime uses it as the pod
+/// network; Multus calls it by its name.
 const ALONE: &str = "YYY-interceptor-cni.conf";
 
-/// Where the CNI plugin goes, and how it behaves. Named as istio-cni's chart names them.
+/// The installation and the settings of the CNI plugin. Option names follow istio-cni's chart.
 #[derive(Args, Clone, Debug)]
 pub struct InstallOptions {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct InstallOptions {
         missing_docs,
         reason = "its text would replace the command's in --help"
     )]
-    pub folders: CniFolders,
+    pub dirs: CniDirs,
 
     /// File name of the CNI configuration. If empty, the file that container runtimes use: the first
     /// valid one
@@ -136,12 +136,12 @@ impl InstallOptions {
     pub fn settings(&self) -> PluginSettings {
         PluginSettings {
             socket: self.socket.clone(),
-            exclude_namespaces: names(&self.exclude_namespaces).collect(),
+            exclude_namespaces: split_list(&self.exclude_namespaces).collect(),
             agent_pods: self.own_pod().as_ref().map(AgentPods::like),
             failure_policy: self.failure_policy,
             wait_seconds: self.cni_wait_seconds,
             log_file: self.cni_log_file.clone(),
-            conf_dir: paths::on_host(&self.folders.cni_conf_dir),
+            conf_dir: paths::on_host(&self.dirs.cni_conf_dir),
             uninstalled: false,
         }
     }
@@ -153,7 +153,7 @@ impl InstallOptions {
         })
     }
 
-    /// A chart that leaves the name open sets the variable all the same.
+    /// A chart sets the variable to an empty string if its value is not set.
     fn conf_file_name(&self) -> Option<&str> {
         let name = self.cni_conf_file_name.as_deref();
         name.filter(|name| !name.is_empty())
@@ -161,27 +161,27 @@ impl InstallOptions {
 
     fn alone(&self) -> PathBuf {
         let name = self.conf_file_name().unwrap_or(ALONE);
-        self.folders.cni_conf_dir.join(name)
+        self.dirs.cni_conf_dir.join(name)
     }
 }
 
-/// The names of a list as people write it: with spaces, or nothing, between its commas.
-pub(super) fn names(list: &[String]) -> impl Iterator<Item = String> {
+/// The trimmed, non-empty names of a list.
+pub(super) fn split_list(list: &[String]) -> impl Iterator<Item = String> {
     let names = list.iter().map(|name| name.trim());
     names.filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// What a pass has come to.
+/// The result of a pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Installed {
-    /// It was there, as it should be, in this file.
+    /// The plugin was already installed in this file.
     Already(PathBuf),
-    /// It has been put there.
+    /// The pass installed the plugin in this file.
     Now(PathBuf),
 }
 
 impl Installed {
-    /// The file that the plugin is in.
+    /// The file that contains the plugin's entry.
     #[must_use]
     pub fn file(&self) -> &Path {
         match self {
@@ -190,16 +190,16 @@ impl Installed {
     }
 }
 
-/// Looks at what is there, and makes it right.
-pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
-    // The binary first: a list that names a plugin which is not there starts no pod.
-    binary::install(&options.folders.cni_bin_dir.join(PLUGIN))?;
-    let dir = ConfDir::open(&options.folders.cni_conf_dir)?;
+/// Installs the plugin, or corrects its installation.
+pub fn once(options: &InstallOptions) -> Result<Installed, InstallError> {
+    // The binary first: with a list that names a missing plugin, no pod starts.
+    binary::install(&options.dirs.cni_bin_dir.join(PLUGIN))?;
+    let dir = ConfDir::open(&options.dirs.cni_conf_dir)?;
     if !options.chained {
         return write_alone(options);
     }
     let file = dir.network(options.conf_file_name())?;
-    if file.network.has_istios() && !options.allow_istio_cni {
+    if file.network.has_istio_cni() && !options.allow_istio_cni {
         return Err(step_aside(file)?);
     }
     let settings = options.settings();
@@ -208,7 +208,7 @@ pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     }
     let path = file.path.clone();
     let with_ours = file.network.clone().with_ours(&settings);
-    let with_ours = with_ours.map_err(|why| NotInstalled::Unusable { file: path, why })?;
+    let with_ours = with_ours.map_err(|why| InstallError::Unusable { file: path, why })?;
     match file.shape {
         Shape::List => file.replace(&with_ours)?,
         Shape::Single => return file.wrap(&with_ours).map(Installed::Now),
@@ -216,24 +216,24 @@ pub fn once(options: &InstallOptions) -> Result<Installed, NotInstalled> {
     Ok(Installed::Now(file.path))
 }
 
-/// A stand-alone network. Its file is ours alone.
-fn write_alone(options: &InstallOptions) -> Result<Installed, NotInstalled> {
+/// Writes a stand-alone network to a file of its own.
+fn write_alone(options: &InstallOptions) -> Result<Installed, InstallError> {
     let path = options.alone();
     let text = conflist::alone(&options.settings()).to_text();
-    let there = fs::read_to_string(&path);
-    if there.is_ok_and(|there| there == text) {
+    let existing = fs::read_to_string(&path);
+    if existing.is_ok_and(|existing| existing == text) {
         return Ok(Installed::Already(path));
     }
-    atomic_file::write(&path, &text).map_err(NotInstalled::io(&path))?;
+    atomic_file::write(&path, &text).map_err(InstallError::io(&path))?;
     Ok(Installed::Now(path))
 }
 
-/// Takes our plugin out of a list that istio-cni has come into.
-fn step_aside(file: ConfFile) -> Result<NotInstalled, NotInstalled> {
+/// Removes our entry from a list that contains istio-cni.
+fn step_aside(file: ConfFile) -> Result<InstallError, InstallError> {
     if file.network.has_ours() {
         file.replace(&file.network.clone().without_ours())?;
     }
-    Ok(NotInstalled::IstioCni(file.path))
+    Ok(InstallError::IstioCni(file.path))
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The agent's command line. Every option is also an environment variable, by which the `DaemonSet`
-//! sets it.
+//! The agent's command line. Every option is also an environment variable, which the `DaemonSet` sets.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -9,18 +8,17 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    install::{InstallOptions, names},
+    install::{InstallOptions, split_list},
     policy::{
         index::{Index, LiveChanges},
         select::Selection,
     },
 };
 
-/// Neither of istio-cni's ports (15014, 8000): both agents may be on a node while one replaces the
-/// other.
+/// Differs from istio-cni's ports (15014, 8000): both agents may run on a node during a migration.
 const HTTP: SocketAddr = SocketAddr::new(EVERYWHERE, 15028);
 
-/// Both families: kubelet probes the node's address, which may be an IPv6 address.
+/// Both families: kubelet probes the node's address, which may be IPv6.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The agent's options.
@@ -87,12 +85,12 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// The node's pods, of which none is known yet.
+    /// An empty index with these options.
     #[must_use]
     pub fn index(&self) -> Index {
         let selection = Selection {
-            excluded_namespaces: names(&self.install.exclude_namespaces).collect(),
-            runtime_handlers: names(&self.pods.runtime_handlers).collect(),
+            excluded_namespaces: split_list(&self.install.exclude_namespaces).collect(),
+            runtime_handlers: split_list(&self.pods.runtime_handlers).collect(),
             images: self.pods.image_repositories.clone(),
         };
         let live = if self.pods.live_annotations {
@@ -104,7 +102,7 @@ impl AgentOptions {
     }
 }
 
-/// Where things are on this node.
+/// The node's paths and its taint.
 #[derive(Args, Clone, Debug)]
 pub struct NodeOptions {
     /// Do not install the CNI plugin. Pods are then captured after their first process has started,

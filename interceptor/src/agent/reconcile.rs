@@ -1,4 +1,4 @@
-//! Reconciliation: brings the pods of the node to what the index decides.
+//! Reconciliation: attaches and detaches the node's pods as the index decides.
 
 pub(super) mod close_connections;
 pub(super) mod cni_handler;

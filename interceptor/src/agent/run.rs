@@ -23,7 +23,7 @@ use super::{
     install::{self, InstallState, IstioCni},
     kube::{api, deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
-    reconcile::{cni_handler::Plugin, controller::Controller},
+    reconcile::{cni_handler::CniHandler, controller::Controller},
     telemetry::{
         health::{Health, Part},
         http,
@@ -38,20 +38,20 @@ use crate::{
     host,
 };
 
-/// How many threads may block at a time. One change is made at a time in any case.
+/// The maximum number of blocking threads. Changes are made one at a time in any case.
 const MAX_BLOCKING_THREADS: usize = 4;
 
-/// Interval at which a second agent tries to take the lock of the first.
+/// Interval between attempts of a second agent to lock the socket.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Limit for a response of the API server. A watch ends before it.
+/// Limit for a response of the API server. Longer than a watch.
 const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
 /// Limit for blocking work to complete when the agent exits.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a network namespace may take to end: mostly a moment, at worst as long as TCP sends a
-/// last segment again that no process acknowledges.
+/// Delays between sweeps after a pod was deleted. The kernel deletes a network namespace usually at
+/// once, at the latest when TCP stops retransmitting an unacknowledged last segment.
 const SWEEP_DELAYS: [Duration; 4] = [
     Duration::from_secs(2),
     Duration::from_secs(10),
@@ -69,7 +69,7 @@ pub fn run(options: AgentOptions) -> Result<()> {
         .build()
         .context("cannot start the async runtime")?;
     let result = LocalSet::new().block_on(&runtime, serve(options));
-    // Work that blocks completes by itself; what is waited for in vain is not waited for.
+    // Blocking work may take longer than the agent should wait.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
@@ -79,8 +79,8 @@ async fn serve(options: AgentOptions) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let client = client(&options, ClientRetries::Many).await?;
     let deployment = Rc::new(Deployment::new(&options.install));
-    let (followed, watching) = (deployment.clone(), client.clone());
-    spawn_local(async move { followed.follow(watching).await });
+    let (watched, watch_client) = (deployment.clone(), client.clone());
+    spawn_local(async move { watched.watch(watch_client).await });
     tokio::select! {
         result = work(&options, &client) => return result,
         _ = interrupt.recv() => info!("interrupted: pods stay captured"),
@@ -89,7 +89,7 @@ async fn serve(options: AgentOptions) -> Result<()> {
     Ok(())
 }
 
-/// How often the client repeats by itself what the API server could not do (429, 503, 504).
+/// Whether the client retries requests that the API server could not serve (429, 503, 504).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientRetries {
     Many,
@@ -127,7 +127,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     }
     let listener = bind_socket(options, &health).await?;
     if !early {
-        // Where the agent before has listened.
+        // The previous agent, which has exited, used the address.
         let web = http::listen(options.http_address).await?;
         spawn_local(http::serve(web, health.clone(), metrics.clone()));
     }
@@ -137,12 +137,12 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         metrics,
         health,
     )?);
-    node.take_over().await?;
+    node.adopt().await?;
     tokio::select! {
-        result = node.follow_cgroups() => result.context("cannot watch cgroups"),
+        result = node.watch_cgroups() => result.context("cannot watch cgroups"),
         result = install(&node) => result,
         () = handle_pod_events(&node) => Ok(()),
-        () = protocol::serve(listener, Plugin(node.clone())) => Ok(()),
+        () = protocol::serve(listener, CniHandler(node.clone())) => Ok(()),
         never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
     }
@@ -154,7 +154,7 @@ async fn bind_socket(options: &AgentOptions, health: &Health) -> Result<Listener
     loop {
         match Listener::bind(&options.install.socket) {
             Ok(listener) => {
-                health.right(Part::Alone);
+                health.resolve(Part::Alone);
                 return Ok(listener);
             }
             Err(error @ BindError::Taken(_)) => {
@@ -162,7 +162,7 @@ async fn bind_socket(options: &AgentOptions, health: &Health) -> Result<Listener
                     warn!("waiting for the other agent on this node to exit: {error}");
                 }
                 is_first = false;
-                health.wrong(Part::Alone, format!("waiting: {error}"));
+                health.report(Part::Alone, format!("waiting: {error}"));
             }
             Err(error) => return Err(error.into()),
         }
@@ -173,14 +173,14 @@ async fn bind_socket(options: &AgentOptions, health: &Health) -> Result<Listener
 async fn handle_pod_events(node: &Rc<Controller>) {
     let options = &node.options;
     let jitter = Duration::from_millis(options.start_jitter);
-    let told = pods::watch_pods(node.client.clone(), &options.node_name, jitter);
-    pin_mut!(told);
-    while let Some(told) = told.next().await {
-        node.handle_event(told).await;
+    let events = pods::watch_pods(node.client.clone(), &options.node_name, jitter);
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        node.handle_event(event).await;
     }
 }
 
-/// Keeps the CNI plugin installed, unless that is not wanted.
+/// Keeps the CNI plugin installed, except with `--no-cni`.
 async fn install(node: &Controller) -> Result<()> {
     if node.options.node.no_cni {
         return std::future::pending().await;
@@ -188,8 +188,8 @@ async fn install(node: &Controller) -> Result<()> {
     let (state, states) = channel::channel(InstallState::Starting);
     let (istio_cni, findings) = channel::channel(IstioCni::Unknown);
     let installed = each(states, |state| match state {
-        InstallState::Installed(_) => node.health.right(Part::Cni),
-        InstallState::Not { reason } => node.health.wrong(Part::Cni, reason.clone()),
+        InstallState::Installed(_) => node.health.resolve(Part::Cni),
+        InstallState::Not { reason } => node.health.report(Part::Cni, reason.clone()),
         InstallState::Starting => {}
     });
     let found = each(findings, |istio_cni| node.on_istio_cni_changed(istio_cni));
@@ -201,25 +201,25 @@ async fn install(node: &Controller) -> Result<()> {
 }
 
 /// Calls `work` with the current value, and again after each change.
-async fn each<T>(mut told: channel::Receiver<T>, work: impl Fn(&T)) {
+async fn each<T>(mut values: channel::Receiver<T>, work: impl Fn(&T)) {
     loop {
-        work(&told.borrow_and_update());
-        if told.changed().await.is_err() {
+        work(&values.borrow_and_update());
+        if values.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Takes away what is kept for network namespaces that are gone, a while after it was asked for.
+/// Deletes what is kept for deleted network namespaces, at several times after each request.
 ///
-/// The kernel does not report the deletion: connections that are still being closed keep it after its
-/// last process.
+/// The kernel does not report the deletion of a network namespace, and delays it while connections are
+/// still being closed.
 async fn sweep_when_notified(node: &Controller) -> ! {
     loop {
-        node.tidy.notified().await;
+        node.sweep.notified().await;
         for wait in SWEEP_DELAYS {
             sleep(wait).await;
-            if let Err(error) = node.capture.tidy().await {
+            if let Err(error) = node.capture.sweep().await {
                 warn!("cannot clean up after removed sandboxes: {error:#}");
             }
         }
@@ -235,13 +235,13 @@ async fn untaint(node: &Controller) -> Result<()> {
     std::future::pending().await
 }
 
-/// Ends, and removes the plugin from the node if the agent is being uninstalled. Pods stay captured.
+/// Uninstalls the plugin from the node if the agent is being uninstalled. Pods stay captured.
 async fn shut_down(options: &AgentOptions, deployment: &Deployment) -> Result<()> {
     if options.node.no_cni {
         info!("SIGTERM: pods stay captured");
         return Ok(());
     }
-    // The first error is to be logged, not waited out.
+    // No retries: the first error is to be logged.
     let client = client(options, ClientRetries::None).await?;
     match deployment.shutdown_action(&client).await {
         ShutdownAction::Keep(why) => info!(
@@ -262,7 +262,7 @@ async fn shut_down(options: &AgentOptions, deployment: &Deployment) -> Result<()
 
 async fn uninstall(options: AgentOptions) {
     install::at_rest().await;
-    let uninstalled = blocking(move || Ok(files::uninstall(&options.install.folders)?));
+    let uninstalled = blocking(move || Ok(files::uninstall(&options.install.dirs)?));
     match uninstalled.await {
         Ok(done) => done.iter().for_each(|done| info!("{done}")),
         Err(error) => error!("cannot uninstall the CNI plugin: {error:#}"),

@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::{
     agent::host::kubepods::Kubepods,
-    cni::files::{self, CniFolders},
+    cni::files::{self, CniDirs},
     dataplane::{Dataplane, record::Record},
     host,
     stdio::message,
@@ -30,13 +30,13 @@ pub(super) struct Uninstall {
     now: bool,
 
     #[command(flatten)]
-    folders: CniFolders,
+    dirs: CniDirs,
 }
 
 impl Uninstall {
     pub(super) fn run(&self) -> Result<()> {
         // First, so that a pod that starts in the meantime is not captured again.
-        let done = files::uninstall(&self.folders)?;
+        let done = files::uninstall(&self.dirs)?;
         if done.is_empty() {
             message!("interceptor: the CNI plugin is not installed on this node");
         }
@@ -44,7 +44,7 @@ impl Uninstall {
         if self.now {
             detach()?;
             // It stayed for the captured pods.
-            tell(files::uninstall(&self.folders)?);
+            tell(files::uninstall(&self.dirs)?);
         }
         Ok(())
     }

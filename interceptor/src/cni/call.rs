@@ -1,4 +1,4 @@
-//! The environment variables that a runtime sets.
+//! The environment variables of a CNI call.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -7,20 +7,20 @@ use super::{
     protocol::{AddRequest, DelRequest, PodName},
 };
 
-/// What the runtime wants.
+/// The verb of a CNI call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// A pod's network has been made; it may be completed.
+    /// A pod's network was created.
     Add,
-    /// Is it still as ADD has made it?
+    /// Check that the pod is still captured.
     Check,
     /// The sandbox is being deleted.
     Del,
-    /// All but some are gone.
+    /// Sandboxes may have been deleted without a DEL.
     Gc,
-    /// Could ADD be done?
+    /// Check whether ADD would succeed.
     Status,
-    /// Which versions are spoken?
+    /// List the supported versions.
     Version,
 }
 
@@ -35,12 +35,12 @@ impl Verb {
     ];
 }
 
-/// A pod as `CNI_ARGS` names it.
+/// A pod in `CNI_ARGS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// Its name.
+pub struct PodArgs {
+    /// The pod's namespace and name.
     pub name: PodName,
-    /// Its UID.
+    /// The pod's UID.
     pub uid: Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub struct Pod {
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Those among `variables`.
+    /// The `CNI_*` variables among `variables`.
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let texts = variables.into_iter().map(|(name, value)| {
@@ -76,7 +76,7 @@ impl Environment {
         })
     }
 
-    /// What is wanted.
+    /// The verb in `CNI_COMMAND`.
     pub fn verb(&self) -> Result<Verb, CniError> {
         let command = self.required("CNI_COMMAND")?;
         let known = Verb::ALL.into_iter().find(|(name, _)| *name == command);
@@ -90,8 +90,8 @@ impl Environment {
         })
     }
 
-    /// Whose sandbox it is; `None` if it is no pod's: a runtime without Kubernetes.
-    pub fn pod(&self) -> Result<Option<Pod>, CniError> {
+    /// The pod of the sandbox; `None` if the runtime is used without Kubernetes.
+    pub fn pod(&self) -> Result<Option<PodArgs>, CniError> {
         let arguments = self.arguments()?;
         let get = |name| {
             arguments
@@ -101,7 +101,7 @@ impl Environment {
         };
         match (get("K8S_POD_NAMESPACE"), get("K8S_POD_NAME")) {
             (None, None) => Ok(None),
-            (Some(namespace), Some(name)) => Ok(Some(Pod {
+            (Some(namespace), Some(name)) => Ok(Some(PodArgs {
                 name: PodName {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
@@ -114,7 +114,7 @@ impl Environment {
         }
     }
 
-    /// `CNI_ARGS`: `NAME=VALUE` between semicolons.
+    /// `CNI_ARGS`: `NAME=VALUE` pairs, separated by semicolons.
     fn arguments(&self) -> Result<BTreeMap<&str, &str>, CniError> {
         let pairs = self.get("CNI_ARGS").unwrap_or_default().split(';');
         let pairs = pairs.filter(|pair| !pair.trim().is_empty());
@@ -133,7 +133,7 @@ impl Environment {
     }
 
     /// The request about `pod`. Fails if a variable that the specification requires is missing.
-    pub fn add_request(&self, pod: Pod) -> Result<AddRequest, CniError> {
+    pub fn add_request(&self, pod: PodArgs) -> Result<AddRequest, CniError> {
         for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
             self.required(name)?;
         }
@@ -144,7 +144,7 @@ impl Environment {
         })
     }
 
-    /// The request for a sandbox that is being deleted; `None` if it has no name.
+    /// The request for a sandbox that is being deleted; `None` without `CNI_CONTAINERID`.
     #[must_use]
     pub fn del_request(&self) -> Option<DelRequest> {
         Some(DelRequest {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_read_as_containerd_and_cri_o_write_it() {
+    fn cni_args_of_containerd_and_cri_o_are_parsed() {
         let containerd = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;\
                           K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=11-22";
         let pod = environment(&[("CNI_ARGS", containerd)])
@@ -192,9 +192,9 @@ mod tests {
         }
     }
 
-    /// A pod that is half named could be of the mesh: it does not pass as none.
+    /// A partly named pod may be in the mesh, so it must not start without a request.
     #[test]
-    fn half_a_pod_is_refused() {
+    fn a_partly_named_pod_is_refused() {
         for arguments in ["K8S_POD_NAME=web", "K8S_POD_NAMESPACE=shop", "K8S_POD_NAME"] {
             let error = environment(&[("CNI_ARGS", arguments)]).pod().unwrap_err();
             assert_eq!(error.code, Code::Environment, "{arguments}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_verb_is_named_with_those_that_are_known() {
+    fn the_error_of_an_unknown_verb_lists_the_known_ones() {
         let error = environment(&[("CNI_COMMAND", "UPDATE")])
             .verb()
             .unwrap_err();

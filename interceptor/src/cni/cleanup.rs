@@ -1,5 +1,5 @@
-//! What the plugin does in the agent's place where there is none: it ends what is kept for sandboxes
-//! that end, and once the node is uninstalled and no pod is captured any more, it takes itself off.
+//! The plugin's work while no agent runs: it detaches deleted sandboxes, and after an uninstallation it
+//! removes itself with the last captured pod.
 
 use std::{env, path::Path};
 
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::{
     PLUGIN,
     conf::PluginSettings,
-    files::{self, CniFolders},
+    files::{self, CniDirs},
     log,
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
     netns::{Netns, NetnsSpec},
 };
 
-/// A sandbox ends whose network namespace is at `netns`, if that is still there; or any pod begins or
-/// ends, and what is left of others is looked for. A failure stops no pod.
+/// Detaches the sandbox with the network namespace at `netns`, if it still exists, and sweeps what other
+/// deleted sandboxes left behind. A failure is logged, and does not fail the CNI call.
 pub(super) fn sweep(settings: &PluginSettings, netns: Option<&Path>) {
-    let done = end_sandbox(netns).and_then(|()| leave(settings));
+    let done = end_sandbox(netns).and_then(|()| uninstall(settings));
     if let Err(error) = done {
         let line = format!("cannot clean up after terminated pods: {error:#}");
         log::write(settings.log_file.as_deref(), &line);
@@ -32,8 +32,8 @@ fn end_sandbox(netns: Option<&Path>) -> Result<()> {
     Dataplane::new().end_sandbox(netns.and_then(open).as_ref())
 }
 
-/// Takes the plugin off the node, if it is uninstalled and nothing is pinned.
-fn leave(settings: &PluginSettings) -> Result<()> {
+/// Removes the plugin from the node, if the node is uninstalled and nothing is pinned.
+fn uninstall(settings: &PluginSettings) -> Result<()> {
     let Some(cni_conf_dir) = settings.conf_dir.clone().filter(|_| settings.uninstalled) else {
         return Ok(());
     };
@@ -41,12 +41,12 @@ fn leave(settings: &PluginSettings) -> Result<()> {
         return Ok(());
     }
     let own = env::current_exe().context("cannot find the plugin's own binary")?;
-    let folders = CniFolders {
+    let dirs = CniDirs {
         cni_bin_dir: own.parent().unwrap_or(Path::new("/")).to_owned(),
         cni_conf_dir,
         keep_cni_plugin: false,
     };
-    for done in files::finish(&folders)? {
+    for done in files::finish(&dirs)? {
         let line = format!("no captured pods remain, removing {PLUGIN} from the node: {done}");
         log::write(settings.log_file.as_deref(), &line);
     }

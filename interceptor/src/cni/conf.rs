@@ -10,8 +10,8 @@ use super::{
     protocol::{PodName, SOCKET},
 };
 
-/// The length of what a `DaemonSet`'s controller appends to its own name for a pod's.
-const SUFFIX: usize = 5;
+/// The length of the random suffix of a `DaemonSet`'s pod names.
+const SUFFIX_LENGTH: usize = 5;
 
 /// Whether a pod starts while no agent responds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -24,17 +24,17 @@ pub enum FailurePolicy {
     Ignore,
 }
 
-/// How the agent's own pods are called.
+/// The name pattern of the agent's own pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentPods {
     /// Their namespace.
     pub namespace: String,
-    /// What their names begin with: their `DaemonSet`'s name and a hyphen.
+    /// The prefix of their names: the `DaemonSet`'s name and a hyphen.
     pub prefix: String,
 }
 
 impl AgentPods {
-    /// Those that are called like `pod`, which is one.
+    /// The pattern that `pod`, an agent's pod, and its siblings match.
     #[must_use]
     pub fn like(pod: &PodName) -> Self {
         let end = pod
@@ -49,7 +49,8 @@ impl AgentPods {
 
     fn contain(&self, pod: &PodName) -> bool {
         let suffix = pod.name.strip_prefix(&self.prefix);
-        self.namespace == pod.namespace && suffix.is_some_and(|suffix| suffix.len() <= SUFFIX)
+        self.namespace == pod.namespace
+            && suffix.is_some_and(|suffix| suffix.len() <= SUFFIX_LENGTH)
     }
 }
 
@@ -57,21 +58,21 @@ impl AgentPods {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PluginSettings {
-    /// Where the agent listens.
+    /// The agent's socket.
     pub socket: PathBuf,
-    /// Namespaces whose pods pass.
+    /// Namespaces whose pods start without a request to the agent.
     pub exclude_namespaces: Vec<String>,
-    /// The agent's own pods, which pass.
+    /// The agent's own pods, which start without a request to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_pods: Option<AgentPods>,
     /// Whether a pod starts while no agent responds.
     pub failure_policy: FailurePolicy,
-    /// How long ADD waits, all in all. Runtimes give up after two minutes or more.
+    /// The timeout of ADD. Runtimes time out after two minutes or later.
     pub wait_seconds: u32,
-    /// Where the plugin's log goes, beside its standard error, which runtimes show with errors only.
+    /// The log file. Runtimes show the plugin's standard error only if it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<PathBuf>,
-    /// The directory that this configuration is in, as the host sees it, if that is known.
+    /// The host path of the directory that contains this configuration, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conf_dir: Option<PathBuf>,
     /// Whether the node is uninstalled except for pods that are still captured: every new pod starts
@@ -96,7 +97,7 @@ impl Default for PluginSettings {
 }
 
 impl PluginSettings {
-    /// Those in a configuration. What else is in there is not ours to judge.
+    /// Reads the settings from a configuration. Other fields are ignored.
     pub fn read(input: &[u8]) -> Result<Self, CniError> {
         serde_json::from_slice(input).map_err(|error| bad_conf(&error))
     }
@@ -115,14 +116,14 @@ impl PluginSettings {
         own.then(|| "the pod belongs to the agent's DaemonSet".to_owned())
     }
 
-    /// How long ADD waits.
+    /// The timeout of ADD.
     #[must_use]
-    pub fn wait(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.wait_seconds.into())
     }
 }
 
-/// What the runtime puts into every configuration.
+/// The fields that the runtime adds to every configuration.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conf {
@@ -138,21 +139,21 @@ pub struct Conf {
 }
 
 impl Conf {
-    /// Reads it.
+    /// Reads the fields from a configuration.
     pub fn read(input: &[u8]) -> Result<Self, CniError> {
         serde_json::from_slice(input).map_err(|error| bad_conf(&error))
     }
 
-    /// What ADD answers: the result of the plugins before us. Before us there is no plugin when
-    /// Multus calls us by ourselves: then nothing, as there is nothing that we have made.
+    /// The result of ADD: that of the plugins before us, or an empty one if Multus calls our stand-alone
+    /// network.
     #[must_use]
     pub fn result(&self) -> String {
-        let nothing = || {
+        let empty = || {
             let version = &self.cni_version;
             format!(r#"{{"cniVersion":{version:?},"interfaces":[],"ips":[],"dns":{{}}}}"#)
         };
         let result = self.prev_result.as_ref();
-        result.map_or_else(nothing, |result| result.get().to_owned())
+        result.map_or_else(empty, |result| result.get().to_owned())
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_result_is_passed_on_to_the_byte() {
+    fn the_previous_result_is_passed_on_byte_for_byte() {
         let previous = r#"{ "ips":[{"address":"10.1.0.2/24","version" : "4"}], "x":1.50, "b":{} }"#;
         let input = format!(r#"{{"cniVersion":"0.3.1","prevResult":{previous},"type":"x"}}"#);
         let conf = Conf::read(input.as_bytes()).unwrap();
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_previous_result_the_result_is_empty_and_of_the_same_version() {
+    fn without_a_previous_result_the_result_is_empty() {
         for version in super::super::version::SUPPORTED {
             let input = format!(r#"{{"cniVersion":"{version}","name":"net"}}"#);
             let result = Conf::read(input.as_bytes()).unwrap().result();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_come_back_as_they_were_written() {
+    fn settings_survive_a_round_trip() {
         let settings = PluginSettings {
             agent_pods: Some(AgentPods::like(&pod("mesh", "interceptor-agent-x7k2p"))),
             failure_policy: FailurePolicy::Ignore,
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_agents_own_pods_pass_for_it() {
+    fn only_the_agents_own_pods_match_its_pattern() {
         let settings = PluginSettings {
             agent_pods: Some(AgentPods::like(&pod("mesh", "interceptor-agent-x7k2p"))),
             ..PluginSettings::default()
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_differs_from_what_is_wrong() {
+    fn invalid_json_and_invalid_values_have_different_codes() {
         assert_eq!(PluginSettings::read(b"{").unwrap_err().code, Code::Decode);
         let wrong = br#"{"failurePolicy":"perhaps"}"#;
         assert_eq!(PluginSettings::read(wrong).unwrap_err().code, Code::Conf);

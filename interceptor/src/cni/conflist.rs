@@ -1,25 +1,25 @@
-//! Editing a network's configuration: our plugin in it, and out of it, and nothing else changed.
+//! Adds our plugin to a network configuration, and removes it.
 //!
-//! Pure: text in, text out. Fields that we do not know stay, in their order.
+//! Pure: text in, text out. Unknown fields and the order of fields are preserved.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{PLUGIN, conf::PluginSettings, version};
 
-/// Istio's plugin: it would program the same pods.
+/// Istio's plugin, which would redirect the same pods.
 const ISTIO: &str = "istio-cni";
 
-/// Why a text is no network's configuration, or none that takes a plugin.
+/// Why our plugin cannot be added to a configuration.
 #[derive(Debug, Error)]
 pub enum Unusable {
     /// Not JSON, or not an object.
     #[error("it is not a JSON object: {0}")]
     Json(#[from] serde_json::Error),
-    /// No runtime takes it.
+    /// A field that runtimes require is missing.
     #[error("it has no {0}, which runtimes require")]
     Lacks(&'static str),
-    /// It cannot have chained plugins, or we do not know how.
+    /// Its version does not support chained plugins, or is unknown.
     #[error(
         "its cniVersion is {0:?}, and interceptor-cni can be chained in {known}; the program that writes the file must use one of them",
         known = version::SUPPORTED.join(", ")
@@ -27,16 +27,16 @@ pub enum Unusable {
     Version(String),
 }
 
-/// How a file's name says it is written.
+/// The format of a configuration file, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// `.conflist`: plugins that are called one after the other.
+    /// `.conflist`: a list of chained plugins.
     List,
     /// `.conf` and `.json`: one plugin.
     Single,
 }
 
-/// A network's configuration, as a runtime would take it.
+/// A valid network configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     shape: Shape,
@@ -44,7 +44,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads one, as strictly as the runtimes do.
+    /// Parses a configuration as strictly as the runtimes do.
     pub fn parse(shape: Shape, text: &str) -> Result<Self, Unusable> {
         let network = Self {
             shape,
@@ -90,13 +90,13 @@ impl Network {
             .any(|entry| type_of(entry) == plugin)
     }
 
-    /// Is our plugin in it?
+    /// Whether it contains our plugin.
     #[must_use]
     pub fn has_ours(&self) -> bool {
         self.has(PLUGIN)
     }
 
-    /// The settings of our plugin, if it is in it and they can be read.
+    /// The settings of our plugin, if it is present and they are valid.
     #[must_use]
     pub fn our_settings(&self) -> Option<PluginSettings> {
         let mut plugins = self.plugins().into_iter();
@@ -104,8 +104,8 @@ impl Network {
         serde_json::from_value(Value::Object(ours.clone())).ok()
     }
 
-    /// Is it there once, with `settings`? Where in the list does not matter then: two plugins that
-    /// both insist on being the last would rewrite the file for ever.
+    /// Whether our plugin is present exactly once, with `settings`, at any position: two programs that both
+    /// move their plugin to the end would rewrite the file forever.
     #[must_use]
     pub fn has_ours_with(&self, settings: &PluginSettings) -> bool {
         let wanted = entry(settings);
@@ -114,19 +114,19 @@ impl Network {
         self.shape == Shape::List && ours == [&wanted]
     }
 
-    /// Is Istio's?
+    /// Whether it contains istio-cni.
     #[must_use]
-    pub fn has_istios(&self) -> bool {
+    pub fn has_istio_cni(&self) -> bool {
         self.has(ISTIO)
     }
 
-    /// The plugins' names, in their order.
+    /// The plugins' types, in order.
     #[must_use]
     pub fn types(&self) -> Vec<&str> {
         self.plugins().into_iter().map(type_of).collect()
     }
 
-    /// The same with our plugin at its end, with `settings`. One plugin becomes a list of two.
+    /// Adds our plugin with `settings` at the end. A single plugin becomes a list.
     pub fn with_ours(self, settings: &PluginSettings) -> Result<Self, Unusable> {
         let known = self.text("cniVersion");
         if !version::SUPPORTED.contains(&known) {
@@ -138,7 +138,7 @@ impl Network {
         Ok(list)
     }
 
-    /// The same without our plugin. (What is no list, has no entry of ours.)
+    /// Removes our plugin from a list. A single plugin is not changed.
     #[must_use]
     pub fn without_ours(mut self) -> Self {
         if let Some(plugins) = self.entries() {
@@ -147,8 +147,7 @@ impl Network {
         self
     }
 
-    /// The same with our plugin as it is when it is uninstalled, and pods are still captured. Where it
-    /// is in the list does not change.
+    /// Marks our plugin as uninstalled, in its place.
     #[must_use]
     pub fn with_ours_uninstalled(mut self) -> Self {
         for plugin in self.entries().into_iter().flatten() {
@@ -166,7 +165,8 @@ impl Network {
         self.fields.get_mut("plugins").and_then(Value::as_array_mut)
     }
 
-    /// Its name and version are the list's: the runtime gives them to each plugin.
+    /// Converts a single plugin to a list. The name and the version move to the list: the runtime passes
+    /// them to each plugin.
     #[must_use]
     pub fn into_list(self) -> Self {
         if self.shape == Shape::List {
@@ -186,7 +186,7 @@ impl Network {
         }
     }
 
-    /// As it is to be in a file.
+    /// The file's content.
     #[must_use]
     pub fn to_text(&self) -> String {
         // `{:#}` indents.
@@ -205,14 +205,14 @@ fn type_of(plugin: &Map<String, Value>) -> &str {
 fn entry(settings: &PluginSettings) -> Map<String, Value> {
     let mut entry = Map::new();
     entry.insert("type".to_owned(), PLUGIN.into());
-    // A struct of texts and numbers always is a JSON object.
+    // A struct always serializes to a JSON object.
     if let Ok(Value::Object(settings)) = serde_json::to_value(settings) {
         entry.extend(settings);
     }
     entry
 }
 
-/// A network of our plugin alone, for Multus, which calls it after a pod's other networks.
+/// A network with only our plugin, for Multus, which calls it after a pod's other networks.
 #[must_use]
 pub fn alone(settings: &PluginSettings) -> Network {
     let mut fields = Map::new();

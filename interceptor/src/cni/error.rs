@@ -1,41 +1,41 @@
-//! Errors as the specification wants them: JSON on standard output.
+//! Errors in the specification's format: JSON on standard output.
 
 use std::fmt;
 
 use serde_json::json;
 
-/// The specification's codes, and from 100 on our own.
+/// Error codes: the specification's, and our own from 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// A version of the specification that we do not speak.
+    /// An unsupported version of the specification.
     Version = 1,
-    /// Variables are missing or wrong.
+    /// Missing or invalid variables.
     Environment = 4,
-    /// What cannot be decoded.
+    /// Input that is not JSON.
     Decode = 6,
-    /// The configuration is wrong.
+    /// An invalid configuration.
     Conf = 7,
-    /// It may work later.
+    /// A temporary failure.
     TryAgain = 11,
     /// The agent cannot capture the pod.
     NotCaptured = 100,
-    /// CHECK: the pod is not captured as it should be.
+    /// CHECK: the pod is not captured, or has other settings.
     CheckFailed = 101,
 }
 
-/// Why a verb fails.
+/// The error of a verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CniError {
-    /// What kind of failure.
+    /// The kind of failure.
     pub code: Code,
-    /// In short.
+    /// What failed.
     pub message: String,
     /// Why, and what to do.
     pub details: String,
 }
 
 impl CniError {
-    /// An error.
+    /// Creates an error.
     pub fn new(code: Code, message: impl Into<String>, details: impl Into<String>) -> Self {
         Self {
             code,
@@ -44,7 +44,7 @@ impl CniError {
         }
     }
 
-    /// As a runtime of `version` reads it.
+    /// The error as JSON for a runtime of this `version`.
     #[must_use]
     pub fn to_json(&self, version: &str) -> String {
         let Self {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_the_json_of_the_specification() {
+    fn an_error_has_the_format_of_the_specification() {
         let error = CniError::new(Code::TryAgain, "no agent", "start \"it\"");
         assert_eq!(
             error.to_json("0.4.0"),

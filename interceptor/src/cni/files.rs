@@ -19,9 +19,9 @@ mod uninstall;
 pub(crate) use uninstall::uninstall_while;
 pub use uninstall::{finish, uninstall};
 
-/// The node's directories that CNI lives in. Named as istio-cni's chart names them.
+/// The node's CNI directories. Option names follow istio-cni's chart.
 #[derive(Args, Clone, Debug)]
-pub struct CniFolders {
+pub struct CniDirs {
     /// The container runtime's directory of CNI plugins, as mounted in this process
     #[arg(
         long,
@@ -46,37 +46,37 @@ pub struct CniFolders {
     pub keep_cni_plugin: bool,
 }
 
-/// Why the plugin is not installed.
+/// An error of installing or uninstalling the plugin.
 #[derive(Debug, Error)]
-pub enum NotInstalled {
-    /// The pod network is not there yet.
+pub enum InstallError {
+    /// The directory has no usable network configuration yet.
     #[error(
         "no network configuration in {}{}: waiting for a network plugin to write one",
         dir.display(),
         Passed(passed)
     )]
     NoNetwork {
-        /// Where.
+        /// The directory.
         dir: PathBuf,
-        /// Files that no runtime takes, and why.
+        /// The errors of unusable files.
         passed: Vec<String>,
     },
-    /// It would be two for one pod.
+    /// istio-cni is in this file.
     #[error(
         "istio-cni is in {} and would capture the same pods, so interceptor-cni is disabled: \
          remove istio-cni, or set --allow-istio-cni",
         .0.display()
     )]
     IstioCni(PathBuf),
-    /// It is no network, or takes no chained plugin.
+    /// The file is not a network configuration, or does not support chained plugins.
     #[error("{} is not changed: {why}", file.display())]
     Unusable {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         why: Unusable,
     },
-    /// The list that one plugin would become is there, and not ours.
+    /// A single plugin cannot be converted to a list, as another program wrote a list of that name.
     #[error(
         "{} cannot be converted to the list {}, which another program wrote: remove one of them, \
          or set cniConfFileName (--cni-conf-file-name) to the one to use",
@@ -84,25 +84,25 @@ pub enum NotInstalled {
         list.display()
     )]
     InTheWay {
-        /// The one plugin's file.
+        /// The single plugin's file.
         single: PathBuf,
-        /// The other file.
+        /// The existing list.
         list: PathBuf,
     },
-    /// Somebody has written it at the same time.
+    /// Another program changed the file during the pass.
     #[error("{} changed concurrently, retrying", .0.display())]
     Changing(PathBuf),
-    /// The file system says no.
+    /// A file operation failed.
     #[error("{}: {error}", path.display())]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: io::Error,
     },
 }
 
-impl NotInstalled {
+impl InstallError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io {
             path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! The plugin's log: a line on standard error, and one in a file where the settings name one.
+//! The plugin's log: a line on standard error, and in the log file if the settings name one.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::{
 
 use crate::stdio::message;
 
-/// The file gives way to a new one at this size; its last predecessor is kept.
+/// The size at which the log file is rotated. One old file is kept.
 const MAX_SIZE: u64 = 1 << 20;
 
 /// Logs `line`. A failed write is ignored.
@@ -29,7 +29,7 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         fs::rename(path, path.with_added_extension("1"))?;
     }
     let mut file = File::options().create(true).append(true).open(path)?;
-    // In one call: several plugins write at once.
+    // In one call: several plugin processes write concurrently.
     file.write_all(format!("{} {line}\n", now()).as_bytes())
 }
 
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cni.log");
+    fn the_log_file_is_rotated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cni.log");
         let line = "x".repeat(100_000);
         for _ in 0..50 {
             append(&path, &line).unwrap();
         }
-        let sizes = fs::read_dir(folder.path()).unwrap();
+        let sizes = fs::read_dir(dir.path()).unwrap();
         let sizes: Vec<_> = sizes
             .map(|file| file.unwrap().metadata().unwrap().len())
             .collect();

@@ -1,9 +1,9 @@
 //! The protocol between the CNI plugin and the agent, over a Unix socket.
 //!
-//! One connection is one [`Request`] and one [`Response`], each a line of JSON. A plugin of one
-//! release talks to an agent of another, for the plugin's binary is replaced while it may be
-//! running: fields that one side does not know are ignored, and a request that the agent does not
-//! know is answered by its name. Only what cannot be understood that way is another [`PROTOCOL`].
+//! Each connection carries one [`Request`] and one [`Response`], each a line of JSON. Plugin and agent may
+//! be of different releases, as the plugin's binary is replaced while it may be running: unknown fields
+//! are ignored, and the response to an unknown request names it. Incompatible changes require a new
+//! [`PROTOCOL`].
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -18,18 +18,18 @@ pub use server::{BindError, Handler, Listener, remove_socket, serve};
 /// The default path of the agent's socket.
 pub const SOCKET: &str = "/var/run/interceptor/agent.sock";
 
-/// The protocol that this release speaks.
+/// The version of the protocol.
 pub const PROTOCOL: u32 = 1;
 
 /// The maximum length of a request or response. (An older plugin's GC names every sandbox of a node.)
 const MAX_MESSAGE_LENGTH: usize = 1 << 20;
 
-/// A pod's name.
+/// A pod's namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodName {
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its name there.
+    /// The name within the namespace.
     pub name: String,
 }
 
@@ -40,24 +40,24 @@ impl fmt::Display for PodName {
     }
 }
 
-/// CNI ADD and CHECK: a sandbox whose network the plugins before us have set up.
+/// CNI ADD and CHECK: a sandbox with a network from the plugins before us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddRequest {
     /// The sandbox's network namespace, as a path on the host.
     pub netns: PathBuf,
     /// The pod whose sandbox it is.
     pub pod: PodName,
-    /// The pod's UID, if the runtime passes it. (containerd and CRI-O do.)
+    /// The pod's UID, if the runtime passes it, as containerd and CRI-O do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
 }
 
-/// A sandbox that is going. All but its name may be gone already.
+/// CNI DEL: a sandbox that is being deleted, or was deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DelRequest {
-    /// The sandbox, by the runtime's name for it.
+    /// The sandbox's container ID.
     pub container_id: String,
-    /// Its network namespace, if there still is one.
+    /// The sandbox's network namespace, if it still exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
     /// The pod, if the runtime passes it.
@@ -65,33 +65,33 @@ pub struct DelRequest {
     pub pod: Option<PodName>,
 }
 
-/// The plugin's request.
+/// A request of the plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Request {
-    /// Have the pod captured, if it is to be, before its first container starts.
+    /// Capture the pod, if it is to be captured, before its first container starts.
     Add(AddRequest),
-    /// Is the pod captured as it should be?
+    /// Check that the pod is captured.
     Check(AddRequest),
     /// A sandbox is being deleted.
     Del(DelRequest),
     /// Sandboxes may have been deleted without a DEL.
     Gc,
-    /// Is the agent running?
+    /// Check that the agent is running.
     Status,
 }
 
-/// The result for a pod.
+/// The result of ADD or CHECK.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is captured as it should be.
+pub enum PodResult {
+    /// The pod is captured.
     Captured,
-    /// It is not to be captured.
+    /// The pod is not to be captured.
     Skipped {
         /// Why not.
         reason: String,
     },
-    /// It is to be captured, and is not: no container of it may start.
+    /// The pod is to be captured, and is not: no container of it may start.
     Failed {
         /// Why not, and what to do.
         reason: String,
@@ -102,7 +102,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Response {
-    /// The pod is captured as it should be.
+    /// The pod is captured.
     Captured,
     /// The pod is not to be captured.
     Skipped {
@@ -114,34 +114,34 @@ pub enum Response {
         /// Why not, and what to do.
         reason: String,
     },
-    /// Received. The response to requests that have no result of their own.
+    /// The request was received. For requests without a result.
     #[serde(rename = "ok")]
     Ack,
     /// The agent does not understand the request.
     Unknown {
-        /// What it does not understand, and which release it is.
+        /// What is unknown, and the agent's release.
         reason: String,
     },
 }
 
-impl From<Outcome> for Response {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Captured => Self::Captured,
-            Outcome::Skipped { reason } => Self::Skipped { reason },
-            Outcome::Failed { reason } => Self::Failed { reason },
+impl From<PodResult> for Response {
+    fn from(result: PodResult) -> Self {
+        match result {
+            PodResult::Captured => Self::Captured,
+            PodResult::Skipped { reason } => Self::Skipped { reason },
+            PodResult::Failed { reason } => Self::Failed { reason },
         }
     }
 }
 
-/// A request with what every request bears.
+/// A request, with the fields of every request.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     protocol: u32,
-    /// Which release the plugin is, to be named where the two do not understand each other.
+    /// The plugin's release, for errors about incompatible releases.
     release: String,
-    /// How long the plugin will wait: the agent answers before that, so that its reason is told
-    /// instead of "no answer".
+    /// The plugin's timeout. The agent responds earlier, so that the plugin reports the agent's reason and
+    /// not only a timeout.
     wait_ms: u64,
     #[serde(flatten)]
     request: Request,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    call::{Environment, Pod},
+    call::{Environment, PodArgs},
     cleanup,
     conf::{Conf, FailurePolicy, PluginSettings},
     error::{CniError, Code},
@@ -16,7 +16,7 @@ use super::{
     version,
 };
 
-/// How long the plugin waits for an agent to listen: as long as a restart takes.
+/// How long the plugin retries to connect: as long as a restart of the agent takes.
 const AGENT_RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval between connection attempts.
@@ -25,24 +25,24 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Limit for DEL and GC, whose results the plugin does not need.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a pod is to be done with.
-enum Case {
-    /// Without asking the agent.
-    Passes(String),
-    Asks(Pod),
+/// Whether a pod needs a request to the agent.
+enum Handling {
+    /// The pod starts without a request, for this reason.
+    Allow(String),
+    Request(PodArgs),
 }
 
-impl Case {
+impl Handling {
     fn of(environment: &Environment, settings: &PluginSettings) -> Result<Self, CniError> {
         let Some(pod) = environment.pod()? else {
-            return Ok(Self::Passes("CNI_ARGS names no pod".to_owned()));
+            return Ok(Self::Allow("CNI_ARGS names no pod".to_owned()));
         };
         let passes = settings.passes(&pod.name);
-        Ok(passes.map_or(Self::Asks(pod), Self::Passes))
+        Ok(passes.map_or(Self::Request(pod), Self::Allow))
     }
 }
 
-/// A pod's network has been made. Answers with its result once the pod is captured, or is not to be.
+/// ADD: returns the previous plugins' result once the pod is captured or skipped.
 pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, CniError> {
     let settings = PluginSettings::read(input)?;
     let conf = Conf::read(input)?;
@@ -52,12 +52,12 @@ pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, Cni
         cleanup::sweep(&settings, None);
         return Ok(conf.result());
     }
-    match Case::of(environment, &settings)? {
-        Case::Passes(reason) => {
+    match Handling::of(environment, &settings)? {
+        Handling::Allow(reason) => {
             log_line(&format!("ADD {}: allowed: {reason}", name(environment)));
             Ok(conf.result())
         }
-        Case::Asks(pod) => {
+        Handling::Request(pod) => {
             let name = pod.name.clone();
             let done = request_add(environment, &conf, &settings, pod);
             match &done {
@@ -69,19 +69,19 @@ pub(super) fn add(environment: &Environment, input: &[u8]) -> Result<String, Cni
     }
 }
 
-/// For the log.
+/// The pod's or the sandbox's name for the log.
 fn name(environment: &Environment) -> String {
     let pod = environment.pod().ok().flatten();
     let sandbox = || environment.get("CNI_CONTAINERID").unwrap_or("-").to_owned();
     pod.map_or_else(sandbox, |pod| pod.name.to_string())
 }
 
-/// Returns the result for the log.
+/// Sends ADD to the agent. Returns the result for the log.
 fn request_add(
     environment: &Environment,
     conf: &Conf,
     settings: &PluginSettings,
-    pod: Pod,
+    pod: PodArgs,
 ) -> Result<String, CniError> {
     version::check(&conf.cni_version)?;
     let request = environment.add_request(pod)?;
@@ -106,7 +106,7 @@ fn request_add(
 }
 
 fn no_response(pod: &PodName, error: &CallError) -> CniError {
-    let cure = match error {
+    let fix = match error {
         CallError::Absent { .. } => {
             "start the agent (`kubectl get pods -A -o wide` shows whether its DaemonSet has a pod \
              on this node), exclude the namespace (excludeNamespaces), or let pods start uncaptured (failurePolicy: Ignore); `interceptor uninstall --node` removes the plugin from the node"
@@ -118,44 +118,44 @@ fn no_response(pod: &PodName, error: &CallError) -> CniError {
     CniError::new(
         Code::TryAgain,
         format!("pod {pod} not started: it may belong to the mesh and would not be captured"),
-        format!("{error}: {cure}"),
+        format!("{error}: {fix}"),
     )
 }
 
-/// Asks until there is an answer: an agent that is replaced is away for a moment. ADD twice is ADD
-/// once, so one that died over it is followed by the next.
+/// Retries until the agent responds: during an upgrade no agent listens for a moment. ADD is idempotent,
+/// so a request that an agent did not complete before it exited is sent to the next one.
 fn call_with_retries(settings: &PluginSettings, request: &Request) -> Result<Response, CallError> {
     let start = Instant::now();
-    let wait = settings.wait();
+    let timeout = settings.timeout();
     loop {
-        let left = wait.saturating_sub(start.elapsed()).max(RETRY_INTERVAL);
+        let left = timeout.saturating_sub(start.elapsed()).max(RETRY_INTERVAL);
         let error = match protocol::call(&settings.socket, request.clone(), left) {
-            Ok(answer) => return Ok(answer),
+            Ok(response) => return Ok(response),
             Err(error @ (CallError::Absent { .. } | CallError::HungUp { .. })) => error,
             Err(error) => return Err(error),
         };
-        if start.elapsed() + RETRY_INTERVAL > wait.min(AGENT_RESTART_TIMEOUT) {
+        if start.elapsed() + RETRY_INTERVAL > timeout.min(AGENT_RESTART_TIMEOUT) {
             return Err(error);
         }
         thread::sleep(RETRY_INTERVAL);
     }
 }
 
-/// Is the pod still captured? Only the agent's no is a no.
+/// CHECK: fails only if the agent responds that the pod is not captured.
 pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniError> {
     let settings = PluginSettings::read(input)?;
     let conf = Conf::read(input)?;
     if settings.uninstalled {
         return Ok(());
     }
-    let Case::Asks(pod) = Case::of(environment, &settings)? else {
+    let Handling::Request(pod) = Handling::of(environment, &settings)? else {
         return Ok(());
     };
     version::check(&conf.cni_version)?;
     let request = environment.add_request(pod)?;
     let pod = request.pod.clone();
-    let wait = settings.wait().min(AGENT_RESTART_TIMEOUT);
-    match protocol::call(&settings.socket, Request::Check(request), wait) {
+    let timeout = settings.timeout().min(AGENT_RESTART_TIMEOUT);
+    match protocol::call(&settings.socket, Request::Check(request), timeout) {
         Ok(Response::Failed { reason }) => Err(CniError::new(
             Code::CheckFailed,
             format!("pod {pod} is not captured"),
@@ -170,15 +170,15 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
     }
 }
 
-/// A sandbox is going. It goes whatever we do: what stands in its way keeps its pod terminating for
-/// ever. An agent that does not hear of it finds out by itself.
+/// DEL: never fails, as a failure would keep the pod terminating forever. An agent that does not receive
+/// the request detects the deletion itself.
 pub(super) fn del(environment: &Environment, input: &[u8]) {
     let settings = PluginSettings::read(input).unwrap_or_default();
     let netns = environment.get("CNI_NETNS").map(Path::new);
     if settings.uninstalled {
         return cleanup::sweep(&settings, netns);
     }
-    if matches!(Case::of(environment, &settings), Ok(Case::Passes(_))) {
+    if matches!(Handling::of(environment, &settings), Ok(Handling::Allow(_))) {
         return;
     }
     let Some(request) = environment.del_request() else {
@@ -205,7 +205,7 @@ pub(super) fn gc(input: &[u8]) {
 
 #[derive(PartialEq, Eq)]
 enum Notified {
-    /// An agent is there, whether it has answered or not.
+    /// An agent listens, even if it has not responded.
     Agent,
     NoAgent,
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::error::{CniError, Code};
 
-/// Those that we speak: all in which plugins are chained. What is passed on is the same in all.
+/// The supported versions: all with chained plugins. The passed-on result has the same form in all.
 pub const SUPPORTED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// The newest that we speak.
+/// The newest supported version.
 pub const NEWEST: &str = SUPPORTED[SUPPORTED.len() - 1];
 
 #[derive(Deserialize)]
@@ -17,13 +17,13 @@ struct Version {
     version: String,
 }
 
-/// The version that the configuration is of, or else the newest.
+/// The configuration's version, or the newest if it has none.
 #[must_use]
 pub fn of_input(input: &[u8]) -> String {
     serde_json::from_slice(input).map_or_else(|_| NEWEST.to_owned(), |conf: Version| conf.version)
 }
 
-/// Makes sure that we speak it.
+/// Fails if the version is not supported.
 pub fn check(version: &str) -> Result<(), CniError> {
     if SUPPORTED.contains(&version) {
         return Ok(());
@@ -35,11 +35,11 @@ pub fn check(version: &str) -> Result<(), CniError> {
     ))
 }
 
-/// The answer to VERSION.
+/// The result of VERSION.
 #[must_use]
-pub fn answer(input: &[u8]) -> String {
-    let answer = json!({ "cniVersion": of_input(input), "supportedVersions": SUPPORTED });
-    answer.to_string()
+pub fn response(input: &[u8]) -> String {
+    let response = json!({ "cniVersion": of_input(input), "supportedVersions": SUPPORTED });
+    response.to_string()
 }
 
 #[cfg(test)]
@@ -47,16 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_is_answered_in_the_version_of_the_question() {
+    fn the_response_has_the_version_of_the_request() {
         assert_eq!(
-            answer(br#"{"cniVersion":"0.4.0"}"#),
+            response(br#"{"cniVersion":"0.4.0"}"#),
             r#"{"cniVersion":"0.4.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#
         );
-        assert!(answer(b"").starts_with(r#"{"cniVersion":"1.1.0""#));
+        assert!(response(b"").starts_with(r#"{"cniVersion":"1.1.0""#));
     }
 
     #[test]
-    fn versions_without_chains_are_refused_by_name() {
+    fn versions_without_chained_plugins_are_refused() {
         let error = check("0.2.0").unwrap_err();
         assert_eq!(error.code, Code::Version);
         assert!(error.to_string().contains("\"0.2.0\""), "{error}");

@@ -36,7 +36,7 @@ fn of_mesh(node: &Node, name: &str) -> Manifest {
     Manifest::of_mesh(name, &node.new_uid())
 }
 
-/// Who answers the pod's app at [`REMOTE`].
+/// The server that the pod's app reaches at [`REMOTE`].
 fn dialled(pod: &Pod) -> String {
     dial(pod.app().expect("the app"), REMOTE).expect("a call")
 }
@@ -45,7 +45,7 @@ fn expect_captured(pod: &Pod) {
     assert_eq!(dialled(pod), CAPTURED);
 }
 
-/// Waits until the pod is captured; whoever fails tells what the agent says.
+/// Waits until the pod is captured. A failure shows the agent's log.
 fn until_captured(pod: &Pod, log: impl Fn() -> String) {
     let captured = wait_until("capture", || Ok(dialled(pod) == CAPTURED));
     captured.unwrap_or_else(|error| panic!("{error}:\n{}", log()));

@@ -17,7 +17,7 @@ use interceptor_testkit::{
 };
 use serde_json::{Value, json};
 
-/// What the plugins before us have made.
+/// The result of the plugins before us.
 const PREVIOUS: &str = r#"{ "cniVersion":"1.0.0", "ips":[{"address":"10.1.0.2/24"}], "x" : 1.50 }"#;
 
 /// A call of the plugin.
@@ -29,7 +29,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// A pod of the mesh, whose plugin looks for its agent at `socket`.
+    /// A call for a pod of the mesh, with the agent's socket at `socket`.
     fn new(verb: &'a str, socket: &Path) -> Self {
         Self {
             verb,
@@ -68,16 +68,20 @@ impl<'a> Call<'a> {
         output(&mut command, &self.input).expect("a run")
     }
 
-    /// It succeeds, and says `expected` on standard output.
+    /// Expects success, with `expected` on standard output.
     #[track_caller]
     fn succeeds(&self, expected: &str) {
         let output = self.run();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "{stderr}"
+        );
     }
 
-    /// It fails with `code`, and its error says all of `words`.
+    /// Expects an error with `code` that contains all `words`.
     #[track_caller]
     fn fails(&self, code: u32, words: &[&str]) -> Value {
         let output = self.run();
@@ -92,7 +96,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The plugin's entry as a runtime gives it to it, with [`PREVIOUS`] to the byte.
+/// The configuration that a runtime passes to the plugin, with [`PREVIOUS`] byte for byte.
 fn conf(socket: &Path, version: &str, more: &Value) -> String {
     let mut conf = json!({
         "cniVersion": version, "name": "net", "type": "interceptor-cni",

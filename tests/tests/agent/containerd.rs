@@ -1,5 +1,5 @@
-//! The node agent with a real container runtime: Debian's containerd, told what to do by its CRI as
-//! kubelet tells it, calls the plugins itself and runs real containers.
+//! The node agent with a real container runtime: Debian's containerd receives CRI requests as from kubelet,
+//! calls the plugins itself and runs real containers.
 
 use std::{fs, net::SocketAddr};
 
@@ -11,8 +11,8 @@ use interceptor_testkit::{
     node::{CAPTURED, Driver, Manifest, NAMESPACE, Node, Pod, REMOTE, STRAIGHT},
 };
 
-/// What no agent is waited for longer than.
-const IMPATIENT: &[&str] = &["--cni-wait-seconds", "1"];
+/// A short timeout of the plugin, for tests without an agent.
+const SHORT_TIMEOUT: &[&str] = &["--cni-wait-seconds", "1"];
 
 fn new_node() -> (Node, Containerd) {
     let node = Node::new(Driver::Cgroupfs).expect("a node");
@@ -29,7 +29,7 @@ fn dialled(sandbox: &Sandbox<'_>) -> String {
     dial(sandbox.app().expect("the app"), REMOTE).expect("a call")
 }
 
-/// The app starts before the proxy does: its first connection is refused, and not let through.
+/// Starts the app before the proxy: its first connection is refused, and does not pass.
 fn start_containers(sandbox: &mut Sandbox<'_>) {
     sandbox.start_app().expect("the app");
     assert_eq!(dialled(sandbox), "ECONNREFUSED");
@@ -37,8 +37,8 @@ fn start_containers(sandbox: &mut Sandbox<'_>) {
     assert_eq!(dialled(sandbox), CAPTURED);
 }
 
-/// Out of the pod and into it; the app is in the pod's cgroup, where runc has put it. (There `runc init`
-/// is before it goes to the pod's network: the node's must not be taken for that.)
+/// Outbound and inbound. runc puts the app into the pod's cgroup. (`runc init` is there before it enters the
+/// pod's network namespace: the agent must not attach the node's.)
 #[test]
 fn a_pod_is_captured_before_its_first_container_starts() {
     let (node, containerd) = new_node();
@@ -59,9 +59,9 @@ fn a_pod_is_captured_before_its_first_container_starts() {
     assert_eq!(captured.expect("metrics"), Some(1.0));
 }
 
-/// Kubelet restarts containers in the sandbox that is there; no plugin is called.
+/// kubelet restarts containers in the existing sandbox, without a call of the plugin.
 #[test]
-fn restarted_containers_stay_captured_without_the_agent_too() {
+fn restarted_containers_stay_captured_without_the_agent() {
     let (node, containerd) = new_node();
     let mut agent = containerd.start_ready_agent(&node, &[]).expect("an agent");
     let pod = schedule(&node, "web");
@@ -79,7 +79,7 @@ fn restarted_containers_stay_captured_without_the_agent_too() {
     assert_eq!(dialled(&sandbox), CAPTURED);
 }
 
-/// Nothing is left pinned of it, nor of its cgroups; the pod's next sandbox is another network.
+/// No pins and no cgroups are left; the pod's next sandbox has another network namespace.
 #[test]
 fn a_removed_sandbox_leaves_nothing_and_the_next_is_captured() {
     let (node, containerd) = new_node();
@@ -92,20 +92,20 @@ fn a_removed_sandbox_leaves_nothing_and_the_next_is_captured() {
         let pins = pins::of_netns(sandbox.cookie().expect("a cookie"));
         assert!(pins.exists(), "{}", pins.display());
         sandbox.remove().expect("removed");
-        let gone = wait_until("the pins to go", || Ok(!pins.exists()));
-        gone.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+        let deleted = wait_until("the pins are deleted", || Ok(!pins.exists()));
+        deleted.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
         let left = fs::read_dir(pod.cgroup()).expect("a cgroup").flatten();
         let left: Vec<_> = left.filter(|entry| entry.path().is_dir()).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
 
-/// The runtime tells kubelet why, and the reason goes into the pod's Events. The next try succeeds.
+/// The runtime returns the reason to kubelet, which publishes an Event. The next attempt succeeds.
 #[test]
 fn without_the_agent_a_mesh_pod_fails_to_start_with_a_reason() {
     let (node, containerd) = new_node();
     let mut agent = containerd
-        .start_ready_agent(&node, IMPATIENT)
+        .start_ready_agent(&node, SHORT_TIMEOUT)
         .expect("an agent");
     agent.kill().expect("killed");
     let pod = schedule(&node, "web");
@@ -124,12 +124,12 @@ fn without_the_agent_a_mesh_pod_fails_to_start_with_a_reason() {
     start_containers(&mut sandbox);
 }
 
-/// As after a reboot: the system's pods do not wait for the agent, nor does the agent's own.
+/// As after a reboot: system pods and the agent's own pod do not wait for the agent.
 #[test]
 fn without_the_agent_excluded_pods_start() {
     let (node, containerd) = new_node();
     let mut agent = containerd
-        .start_ready_agent(&node, IMPATIENT)
+        .start_ready_agent(&node, SHORT_TIMEOUT)
         .expect("an agent");
     agent.kill().expect("killed");
     for (name, namespace) in [("dns", "kube-system"), ("interceptor-fghij", NAMESPACE)] {
@@ -155,12 +155,12 @@ fn a_sandbox_is_stopped_and_removed_without_the_agent() {
     sandbox.stop().expect("stopped");
     sandbox.remove().expect("stopped again, and removed");
     let again = containerd.start_ready_agent(&node, &[]).expect("an agent");
-    let gone = wait_until("the pins to go", || Ok(!pins.exists()));
-    gone.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
+    let deleted = wait_until("the pins are deleted", || Ok(!pins.exists()));
+    deleted.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
 }
 
-/// containerd calls the plugins that are configured when a sandbox ends, not those that it was set up
-/// with: so an uninstalled plugin hears of it.
+/// containerd calls the plugins of the current configuration when a sandbox is removed, not those of the
+/// sandbox's creation: so an uninstalled plugin is still called.
 #[test]
 fn a_sandbox_on_an_uninstalled_node_removes_its_pins() {
     let (node, containerd) = new_node();
@@ -187,7 +187,7 @@ fn a_sandbox_on_an_uninstalled_node_removes_its_pins() {
     assert!(!pins.exists(), "{}", pins.display());
 }
 
-/// Processes, mounts and sockets: what the runtime has made is the node's, and goes with it.
+/// Processes, mounts and sockets of the runtime are removed with the node.
 #[test]
 fn the_runtime_leaves_nothing_behind() {
     let (node, containerd) = new_node();

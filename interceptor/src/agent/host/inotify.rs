@@ -1,4 +1,4 @@
-//! `inotify(7)` that can be waited for.
+//! `inotify(7)` for async code.
 
 use std::{
     io,
@@ -9,10 +9,10 @@ use std::{
 use nix::sys::inotify::{self, AddWatchFlags, InitFlags, InotifyEvent, WatchDescriptor};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// What is watched.
+/// An inotify instance.
 pub(in crate::agent) struct Inotify(AsyncFd<Descriptor>);
 
-/// What tokio asks for, which nix's type is not.
+/// Implements `AsRawFd` for tokio, which nix's type does not.
 struct Descriptor(inotify::Inotify);
 
 impl AsRawFd for Descriptor {
@@ -22,18 +22,16 @@ impl AsRawFd for Descriptor {
 }
 
 impl Inotify {
-    /// Watches nothing yet.
+    /// Without watches.
     pub(in crate::agent) fn new() -> io::Result<Self> {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let descriptor = Descriptor(inotify::Inotify::init(flags)?);
-        // SAFETY: the descriptor is the inotify's own, which lives within the `AsyncFd` and has no
-        // other for as long.
+        // SAFETY: the descriptor is the inotify's own, which the `AsyncFd` owns, and never changes.
         let inotify = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE)? };
         Ok(Self(inotify))
     }
 
-    /// Watches what is at `path` from now on. Once more does no harm, and finds what has been made
-    /// again there.
+    /// Watches the file at `path`. Idempotent; a repeated call also watches a new file at the same path.
     pub(in crate::agent) fn add(
         &self,
         path: &Path,
@@ -43,13 +41,13 @@ impl Inotify {
         Ok(inotify.add_watch(path, what)?)
     }
 
-    /// Watches it no more.
+    /// Removes a watch.
     pub(in crate::agent) fn remove(&self, watched: WatchDescriptor) -> io::Result<()> {
         let Descriptor(inotify) = self.0.get_ref();
         Ok(inotify.rm_watch(watched)?)
     }
 
-    /// Waits for what happens next, and answers with all that has.
+    /// Waits for the next event, and returns all pending events.
     pub(in crate::agent) async fn next(&self) -> io::Result<Vec<InotifyEvent>> {
         let read = |Descriptor(inotify): &_| Ok(inotify.read_events()?);
         self.0.async_io(Interest::READABLE, read).await

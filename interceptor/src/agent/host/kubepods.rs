@@ -1,29 +1,29 @@
-//! kubelet's cgroups: where a pod's is, whatever the driver.
+//! The paths of kubelet's cgroups, for both cgroup drivers.
 //!
-//! kubelet makes a pod's cgroup before it asks the runtime for a sandbox, names it by the pod's UID,
-//! and keeps it while containers come and go (`pkg/kubelet/cm/pod_container_manager_linux.go`).
+//! kubelet creates a pod's cgroup before it requests a sandbox from the runtime, names it by the pod's
+//! UID, and keeps it while containers are replaced (`pkg/kubelet/cm/pod_container_manager_linux.go`).
 
 use std::{
     fs, iter,
     path::{Path, PathBuf},
 };
 
-/// How deep kubelet's own cgroup may be: `/kubelet.slice/kubelet-kubepods.slice` in kind.
+/// The maximum depth of kubelet's cgroup: `/kubelet.slice/kubelet-kubepods.slice` in kind.
 const DEPTH: u32 = 2;
 
-/// What classes other than "guaranteed" are called, whose pods have none.
+/// The QoS classes with a cgroup of their own. (The class "guaranteed" has none.)
 const CLASSES: [&str; 2] = ["burstable", "besteffort"];
 
-/// The cgroup that kubelet has all pods' below.
+/// kubelet's cgroup that contains those of all pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubepods {
     path: PathBuf,
-    /// What the systemd driver's names begin with; none are of the cgroupfs driver.
+    /// The prefix of names with the systemd driver; `None` with the cgroupfs driver.
     slice: Option<String>,
 }
 
 impl Kubepods {
-    /// The cgroup at `path`, if kubelet names one so.
+    /// The cgroup at `path`, if its name is one of kubelet's.
     #[must_use]
     pub fn at(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
@@ -34,7 +34,7 @@ impl Kubepods {
         is_kubelets.then(|| Self::named(path))
     }
 
-    /// The cgroup at `path`, which is said to be it.
+    /// The cgroup at `path`, with any name.
     #[must_use]
     pub fn named(path: &Path) -> Self {
         let name = path.file_name().and_then(|name| name.to_str());
@@ -45,7 +45,7 @@ impl Kubepods {
         }
     }
 
-    /// Those below `root`. There are two where a node's driver was changed.
+    /// All of them below `root`. A node has two after a change of its driver.
     #[must_use]
     pub fn find(root: &Path) -> Vec<Self> {
         let mut found = Vec::new();
@@ -53,27 +53,27 @@ impl Kubepods {
         found
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directories that pods' cgroups are made in, as far as they are there.
+    /// The existing directories that contain pods' cgroups.
     #[must_use]
-    pub fn folders(&self) -> Vec<PathBuf> {
+    pub fn dirs(&self) -> Vec<PathBuf> {
         let classes = CLASSES.iter().map(|class| self.class(Some(class)));
         let all = iter::once(self.path.clone()).chain(classes);
-        all.filter(|folder| folder.is_dir()).collect()
+        all.filter(|dir| dir.is_dir()).collect()
     }
 
-    /// The cgroup of the pod with this UID, if it is there.
+    /// The cgroup of the pod with this UID, if it exists.
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<PathBuf> {
         self.names(uid).into_iter().find(|path| path.is_dir())
     }
 
-    /// The UID of the pod whose cgroup is called so. (No UID has an underscore.)
+    /// The UID of the pod with the cgroup at this path. (UIDs have no underscores.)
     #[must_use]
     pub fn uid(pod: &Path) -> Option<String> {
         let name = pod.file_name()?.to_str()?;
@@ -84,11 +84,11 @@ impl Kubepods {
         (!uid.is_empty()).then(|| uid.replace('_', "-"))
     }
 
-    /// What it would be called, for each class that the pod may be of.
+    /// The possible paths of a pod's cgroup, one for each QoS class.
     fn names(&self, uid: &str) -> Vec<PathBuf> {
         let classes = CLASSES.iter().copied().map(Some).chain([None]);
         let name = |class: Option<&str>| match &self.slice {
-            // A dash separates a slice from the one that it is in (systemd.slice(5)).
+            // A dash separates the names of the parent and the slice (systemd.slice(5)).
             Some(stem) => {
                 let class = class.map_or_else(String::new, |class| format!("-{class}"));
                 format!("{stem}{class}-pod{}.slice", uid.replace('-', "_"))
@@ -109,8 +109,8 @@ impl Kubepods {
     }
 }
 
-fn collect(folder: &Path, depth: u32, found: &mut Vec<Kubepods>) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn collect(dir: &Path, depth: u32, found: &mut Vec<Kubepods>) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     for path in entries
         .map(|entry| entry.path())
         .filter(|path| path.is_dir())
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systemd_driver_names_slices_by_where_they_are() {
+    fn the_systemd_driver_includes_parents_in_names() {
         let expected = [
             format!("kubepods-burstable.slice/kubepods-burstable-pod{IN_SLICES}.slice"),
             format!("kubepods-besteffort.slice/kubepods-besteffort-pod{IN_SLICES}.slice"),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_as_in_kind_the_outer_slice_is_part_of_the_name() {
+    fn a_nested_slice_has_the_outer_name_as_prefix() {
         let expected = [
             format!(
                 "kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{IN_SLICES}.slice"
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroupfs_driver_names_folders() {
+    fn the_cgroupfs_driver_uses_plain_names() {
         let expected = [
             format!("burstable/pod{UID}"),
             format!("besteffort/pod{UID}"),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_a_pods_cgroup_tells_its_uid() {
+    fn every_name_of_a_pods_cgroup_contains_its_uid() {
         for kubepods in [
             "/a/kubepods.slice",
             "/b/kubelet-kubepods.slice",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_wherever_kubelet_makes_it() {
+    fn a_nested_kubepods_cgroup_is_found() {
         let root = tempfile::tempdir().unwrap();
         let pod = root.path().join(format!(
             "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{IN_SLICES}.slice"
@@ -214,7 +214,7 @@ mod tests {
         fs::create_dir_all(&pod).unwrap();
         fs::create_dir_all(root.path().join("system.slice/x.service/kubepods")).unwrap();
         let [found] = &Kubepods::find(root.path())[..] else {
-            panic!("one is to be found");
+            panic!("one must be found");
         };
         assert_eq!(found.pod(UID), Some(pod));
         assert_eq!(found.pod("another"), None);

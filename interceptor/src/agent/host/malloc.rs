@@ -1,11 +1,11 @@
-//! How much memory the allocator keeps.
+//! The allocator's memory use.
 
-/// Lets all threads share one of the allocator's arenas. glibc gives each thread one, and what the
-/// first attach has needed stays in that of the thread that it ran on: 10 MiB more with 250 pods.
+/// Makes all threads share one of the allocator's arenas. By default glibc creates one for each thread,
+/// and the memory of the first attach stays in its thread's arena: 10 MiB more with 250 pods.
 ///
-/// To be called before there are threads.
+/// Must be called before other threads start.
 pub(in crate::agent) fn share_arena() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number of the allocator's; there is no other thread to read it meanwhile.
+    // SAFETY: sets a number of the allocator; no other thread exists that could read it.
     let _is_set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }

@@ -1,4 +1,4 @@
-//! Finding a pod's cgroup and network namespace by its UID, without asking the runtime.
+//! Finds a pod's cgroup and network namespace by its UID, without a request to the runtime.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use super::kubepods::Kubepods;
 use crate::netns::NetnsId;
 
-/// How deep processes of a pod may be: below the container's cgroup some have their own.
+/// The maximum depth of a process's cgroup below the pod's: containers may have nested cgroups.
 const DEPTH: u32 = 4;
 
 /// The node's pods, by their cgroups and processes.
@@ -22,34 +22,35 @@ pub struct Sandboxes {
     found: Mutex<Vec<Kubepods>>,
 }
 
-/// Where a pod is attached.
+/// The cgroups of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodCgroup {
-    /// The pod's own.
+    /// The pod's own cgroup.
     pub pod: PathBuf,
-    /// The one that kubelet has all pods' below.
+    /// kubelet's cgroup that contains those of all pods.
     pub kubepods: PathBuf,
 }
 
-/// What the processes of a pod's cgroup show.
+/// The network namespace of a pod's processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Processes {
-    /// There are none.
+    /// The pod has no processes.
     None,
-    /// There are, in the host's network namespace: the runtime has not moved them yet, or they stay.
+    /// All processes are in the host's network namespace: the runtime has not moved them yet, or they
+    /// stay.
     InHosts,
-    /// The sandbox's network namespace, by the process that it was seen at.
+    /// The sandbox's network namespace, found at a process.
     In {
         /// `/proc/PID/ns/net`.
         netns: PathBuf,
-        /// What is to be found there.
+        /// Its ID.
         id: NetnsId,
     },
 }
 
 impl Sandboxes {
-    /// Pods whose cgroups are below `root`, or below `kubepods` if that is given, and whose
-    /// processes `proc` shows. `hosts` are the host's network namespace and the agent's own.
+    /// Pods with cgroups below `root`, or below `kubepods` if set, and processes in `proc`. `hosts` are
+    /// the host's network namespace and the agent's own.
     pub fn new(proc: &Path, hosts: [NetnsId; 2], root: &Path, kubepods: Option<&Path>) -> Self {
         Self {
             proc: proc.to_owned(),
@@ -60,7 +61,7 @@ impl Sandboxes {
         }
     }
 
-    /// kubelet's cgroups: as they were found before, or looked for if there were none.
+    /// kubelet's cgroups: those found before, or else the result of a new search.
     pub fn kubepods(&self) -> Vec<Kubepods> {
         if let Some(given) = &self.given {
             return vec![given.clone()];
@@ -73,7 +74,7 @@ impl Sandboxes {
         found.clone()
     }
 
-    /// The cgroup of the pod that kubelet calls `uid`, once it is there.
+    /// The cgroups of the pod `uid`, if they exist.
     pub fn cgroup(&self, uid: &str) -> Option<PodCgroup> {
         self.kubepods().into_iter().find_map(|kubepods| {
             Some(PodCgroup {
@@ -83,21 +84,21 @@ impl Sandboxes {
         })
     }
 
-    /// The pod's network namespace, by its processes.
+    /// The network namespace of the pod with this cgroup.
     ///
-    /// The oldest that is not in the host's tells: it is the sandbox's own, or the first container's
-    /// where the runtime has none. Later ones may have made network namespaces for themselves, as a
-    /// container engine in a pod does.
+    /// The oldest process outside the host's network namespace determines it: this is the sandbox's own
+    /// process, or the first container's if the runtime has none. Later processes may have created network
+    /// namespaces, as a container engine in a pod does.
     #[must_use]
     pub fn processes(&self, cgroup: &Path) -> Processes {
         let mut pids = Vec::new();
         collect(cgroup, DEPTH, &mut pids);
-        // Those that end in the meantime do not count.
-        let seen: Vec<_> = pids.iter().filter_map(|pid| self.look_at(pid)).collect();
-        if seen.is_empty() {
+        // Processes that exit in the meantime do not count.
+        let found: Vec<_> = pids.iter().filter_map(|pid| self.process(pid)).collect();
+        if found.is_empty() {
             return Processes::None;
         }
-        let inside = seen
+        let inside = found
             .into_iter()
             .filter(|process| !self.hosts.contains(&process.id));
         let oldest = inside.min_by_key(|process| process.started);
@@ -107,10 +108,10 @@ impl Sandboxes {
         })
     }
 
-    fn look_at(&self, pid: &str) -> Option<Seen> {
+    fn process(&self, pid: &str) -> Option<Process> {
         let process = self.proc.join(pid);
         let netns = process.join("ns/net");
-        Some(Seen {
+        Some(Process {
             started: started(&fs::read_to_string(process.join("stat")).ok()?)?,
             id: NetnsId::of(&netns).ok()?,
             netns,
@@ -118,14 +119,14 @@ impl Sandboxes {
     }
 }
 
-struct Seen {
-    /// When it was started, and by its number among those of one tick.
+struct Process {
+    /// The start time in ticks, then the PID.
     started: (u64, u32),
     id: NetnsId,
     netns: PathBuf,
 }
 
-/// Field 22 of `proc_pid_stat(5)`. The second, a name in parentheses, may be anything.
+/// Field 22 of `proc_pid_stat(5)`. Field 2, a name in parentheses, may contain any character.
 fn started(stat: &str) -> Option<(u64, u32)> {
     let pid = stat.split(' ').next()?.parse().ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -135,15 +136,15 @@ fn started(stat: &str) -> Option<(u64, u32)> {
 
 fn collect(cgroup: &Path, depth: u32, pids: &mut Vec<String>) {
     let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    // 0 is a process of another PID namespace.
+    // 0 is a process in another PID namespace.
     pids.extend(listed.lines().filter(|pid| *pid != "0").map(str::to_owned));
     if depth == 0 {
         return;
     }
     let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    for folder in folders {
-        collect(&folder.path(), depth - 1, pids);
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    for dir in dirs {
+        collect(&dir.path(), depth - 1, pids);
     }
 }
 
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// As if another namespace were the host's, and we were the agent.
+    /// With other namespaces as the host's.
     fn sandboxes() -> Sandboxes {
         let ids = ["mnt", "net"].map(|kind| Path::new("/proc/self/ns").join(kind));
         let ids = ids.map(|path| NetnsId::of(&path).unwrap());
@@ -161,22 +162,22 @@ mod tests {
     }
 
     #[test]
-    fn a_process_may_be_called_anything() {
+    fn a_process_name_may_contain_any_character() {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(started(&format!("12 (a) b) {rest}")), Some((4711, 12)));
         assert_eq!(started("12 (a) S 1"), None);
     }
 
     #[test]
-    fn who_is_not_there_has_no_network() {
+    fn an_unknown_pod_has_no_network_namespace() {
         let sandboxes = sandboxes();
         assert_eq!(sandboxes.cgroup("a-uid"), None);
-        let nobody = tempfile::tempdir().unwrap();
-        assert_eq!(sandboxes.processes(nobody.path()), Processes::None);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(sandboxes.processes(empty.path()), Processes::None);
     }
 
     #[test]
-    fn processes_of_the_hosts_network_do_not_tell_the_pods() {
+    fn processes_in_the_hosts_network_do_not_count() {
         let cgroup = tempfile::tempdir().unwrap();
         fs::create_dir(cgroup.path().join("container")).unwrap();
         fs::write(

@@ -1,8 +1,7 @@
 //! Keeps the plugin installed.
 //!
-//! Woken by changes of the directories only. Another plugin that rewrites its list without ours is
-//! answered at once; one that does so repeatedly insists on being alone: it is named, and not
-//! fought.
+//! Passes follow changes of the directories. If another program rewrites the list without our plugin, it is
+//! installed again at once; if this repeats, passes become rare and the program is reported.
 
 use std::{
     collections::VecDeque,
@@ -21,10 +20,10 @@ use tracing::{info, warn};
 use super::{InstallOptions, Installed, IstioCni, istio_cni, once, watch::Watch};
 use crate::{
     agent::backoff::Backoff,
-    cni::files::{NotInstalled, atomic_file},
+    cni::files::{InstallError, atomic_file},
 };
 
-/// Passes are no closer together. Istio's agent throttles to the same.
+/// The minimum interval between passes, as in Istio's agent.
 const MIN_PASS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// More installations than this within [`CONTENTION_PERIOD`] mean that another program rewrites the file.
@@ -39,14 +38,14 @@ const BACKOFF: Backoff = Backoff::new(MIN_PASS_INTERVAL, Duration::from_mins(1))
 /// Interval after a failure that a change in the directories may not resolve.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whether pods get our plugin.
+/// Whether the plugin is installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InstallState {
-    /// Nothing has been looked at yet.
+    /// No pass has completed yet.
     Starting,
-    /// They do: it is in this file.
+    /// It is installed in this file.
     Installed(PathBuf),
-    /// They do not, or not always.
+    /// It is not installed, or another program keeps removing it.
     Not {
         /// Why, and what to do.
         reason: String,
@@ -60,7 +59,7 @@ struct RewriteMonitor {
 }
 
 impl RewriteMonitor {
-    /// A pass has ended. Has it had to install?
+    /// Records the end of a pass, and whether it had to install the plugin.
     fn passed(&mut self, now: Instant, installed: bool) {
         if installed {
             self.installations.push_back(now);
@@ -69,21 +68,21 @@ impl RewriteMonitor {
         self.installations.retain(recent);
     }
 
-    /// How many more there were than can be accidents, if any.
+    /// The number of recent installations above [`MAX_REINSTALLS`], if there are more, minus one.
     fn contention(&self) -> Option<u32> {
         let count = self.installations.len().checked_sub(MAX_REINSTALLS + 1)?;
         Some(count.try_into().unwrap_or(u32::MAX))
     }
 
-    /// How long to wait before the next.
-    fn pause(&self) -> Duration {
+    /// The delay before the next pass.
+    fn delay(&self) -> Duration {
         let excess = self.contention().map_or(0, |count| count.saturating_add(1));
         BACKOFF.delay(excess)
     }
 }
 
-/// Installs the plugin and keeps it so, for ever; `state` is told how it is, and `istio_cni` whether
-/// it is there as well. Ends only if directories cannot be watched at all.
+/// Keeps the plugin installed. Publishes the state to `state`, and whether istio-cni is installed to
+/// `istio_cni`. Returns only if directories cannot be watched at all.
 pub async fn keep(
     options: &InstallOptions,
     state: &watch::Sender<InstallState>,
@@ -92,20 +91,20 @@ pub async fn keep(
     let watch = Watch::new().context("cannot watch directories (inotify)")?;
     let mut monitor = RewriteMonitor::default();
     loop {
-        // Before the pass: what changes during it is noticed.
-        let watched = [&options.folders.cni_conf_dir, &options.folders.cni_bin_dir]
-            .map(|path| watch.add(path));
-        // Installing may take a while, and pods wait to be repaired.
-        let looked = in_turn(options, istio_cni::look).await?;
-        publish_istio_cni(istio_cni, looked.ok());
+        // Before the pass, so that changes during the pass wake the next one.
+        let watched =
+            [&options.dirs.cni_conf_dir, &options.dirs.cni_bin_dir].map(|path| watch.add(path));
+        // Before the installation, which may take long: running pods wait for this result.
+        let detected = in_turn(options, istio_cni::detect).await?;
+        publish_istio_cni(istio_cni, detected.ok());
         let result = in_turn(options, once).await?;
         monitor.passed(Instant::now(), matches!(result, Ok(Installed::Now(_))));
         let now = judge(&result, &monitor, options);
         publish(state, now);
-        sleep(monitor.pause()).await;
+        sleep(monitor.delay()).await;
         let changed = watch.changed();
         if result.is_err() || watched.iter().any(Result::is_err) || monitor.contention().is_some() {
-            // A directory that was not there is there after the pass, and is to be watched.
+            // The pass has created the missing directory: it can be watched now.
             let wait = if watched.iter().any(Result::is_err) {
                 MIN_PASS_INTERVAL
             } else {
@@ -120,31 +119,31 @@ pub async fn keep(
     }
 }
 
-/// Held during a pass, which goes on when no process waits for it any more.
+/// Held during a pass, which completes even if its future is dropped.
 static PASS_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// Waits for a pass that is under way. Once [`keep`] has been dropped, none begins any more: what is
-/// uninstalled then is not installed again.
+/// Waits for a pass in progress. After [`keep`] was dropped, no other pass starts, so an uninstallation
+/// after this is not reverted.
 pub async fn at_rest() {
     drop(PASS_LOCK.lock().await);
 }
 
-/// Files are slow, and their lock may be another's for a while: other tasks go on in the meantime.
+/// Runs file operations on a thread: another process may hold the directory's lock for long.
 async fn in_turn<T: Send + 'static>(
     options: &InstallOptions,
     work: fn(&InstallOptions) -> T,
 ) -> Result<T> {
     let options = options.clone();
-    let turn = PASS_LOCK.lock().await;
+    let guard = PASS_LOCK.lock().await;
     let pass = spawn_blocking(move || {
-        let _turn = turn;
+        let _guard = guard;
         work(&options)
     });
     pass.await.context("CNI plugin installation task cancelled")
 }
 
 fn judge(
-    result: &Result<Installed, NotInstalled>,
+    result: &Result<Installed, InstallError>,
     monitor: &RewriteMonitor,
     options: &InstallOptions,
 ) -> InstallState {
@@ -153,7 +152,7 @@ fn judge(
             reason: error.to_string(),
         },
         Ok(installed) if monitor.contention().is_some() => InstallState::Not {
-            reason: contested(installed.file(), &options.folders.cni_conf_dir),
+            reason: contested(installed.file(), &options.dirs.cni_conf_dir),
         },
         Ok(installed) => InstallState::Installed(installed.file().to_owned()),
     }
@@ -161,7 +160,7 @@ fn judge(
 
 /// Names the program that overwrites the file, if known, and what to do.
 fn contested(file: &Path, dir: &Path) -> String {
-    let who = if is_ciliums(file) || has_ciliums_traces(dir) {
+    let who = if is_from_cilium(file) || has_cilium_backups(dir) {
         "Cilium removes other plugins: set `cni.exclusive=false` in its Helm values"
     } else {
         "another program on this node writes the file without interceptor-cni: configure that \
@@ -171,33 +170,33 @@ fn contested(file: &Path, dir: &Path) -> String {
     format!("{shown} keeps being overwritten; pods started in between are not captured: {who}")
 }
 
-fn is_ciliums(file: &Path) -> bool {
+fn is_from_cilium(file: &Path) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.contains("\"cilium-cni\""))
 }
 
-/// With `cni.exclusive`, Cilium renames others' files so.
-fn has_ciliums_traces(dir: &Path) -> bool {
+/// With `cni.exclusive`, Cilium renames other files to this extension.
+fn has_cilium_backups(dir: &Path) -> bool {
     let paths = atomic_file::list(dir).unwrap_or_default();
     let mut extensions = paths.iter().filter_map(|path| path.extension());
     extensions.any(|extension| extension == "cilium_bak")
 }
 
-/// Once for every change. What cannot be looked at is taken to be as it was; pods that istio-cni has
-/// programmed are left to it in any case.
-pub(super) fn publish_istio_cni(state: &watch::Sender<IstioCni>, looked: Option<IstioCni>) {
+/// Publishes each change. If the detection failed, the state stays; pods that istio-cni has redirected are
+/// skipped in any case.
+pub(super) fn publish_istio_cni(state: &watch::Sender<IstioCni>, detected: Option<IstioCni>) {
     state.send_if_modified(|before| {
-        let unseen = match before {
+        let default = match before {
             IstioCni::Unknown => IstioCni::Absent,
             IstioCni::Absent | IstioCni::In(_) => before.clone(),
         };
-        let now = looked.unwrap_or(unseen);
+        let now = detected.unwrap_or(default);
         let is_new = *before != now;
         *before = now;
         is_new
     });
 }
 
-/// Once for every change.
+/// Publishes and logs each change.
 fn publish(state: &watch::Sender<InstallState>, now: InstallState) {
     state.send_if_modified(|before| {
         if *before == now {
@@ -218,20 +217,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_rewrites_without_end_is_given_way() {
+    fn repeated_rewrites_back_off() {
         let mut monitor = RewriteMonitor::default();
         let now = Instant::now();
         for _ in 0..MAX_REINSTALLS {
             monitor.passed(now, true);
         }
-        assert_eq!(monitor.pause(), MIN_PASS_INTERVAL);
+        assert_eq!(monitor.delay(), MIN_PASS_INTERVAL);
         monitor.passed(now, true);
-        assert_eq!(monitor.pause(), 2 * MIN_PASS_INTERVAL);
+        assert_eq!(monitor.delay(), 2 * MIN_PASS_INTERVAL);
         for _ in 0..50 {
             monitor.passed(now, true);
         }
-        assert_eq!(monitor.pause(), Duration::from_mins(1));
+        assert_eq!(monitor.delay(), Duration::from_mins(1));
         monitor.passed(now + CONTENTION_PERIOD, false);
-        assert_eq!(monitor.pause(), MIN_PASS_INTERVAL);
+        assert_eq!(monitor.delay(), MIN_PASS_INTERVAL);
     }
 }

@@ -73,7 +73,7 @@ impl Node {
             .install
     }
 
-    fn once(&self, more: &[&str]) -> Result<Installed, NotInstalled> {
+    fn once(&self, more: &[&str]) -> Result<Installed, InstallError> {
         once(&self.options(more))
     }
 
@@ -86,7 +86,7 @@ impl Node {
     }
 
     fn uninstall(&self) -> Vec<String> {
-        uninstall_while(&self.options(&[]).folders, false).unwrap()
+        uninstall_while(&self.options(&[]).dirs, false).unwrap()
     }
 
     #[track_caller]
@@ -146,7 +146,7 @@ fn the_file_keeps_its_mode_and_its_owner() {
 }
 
 #[test]
-fn the_network_is_the_one_that_runtimes_take() {
+fn the_network_is_the_first_valid_one() {
     let node = Node::new(&[
         ("00-readme.txt", "no network"),
         ("05-broken.conflist", "{\"name\":"),
@@ -157,7 +157,7 @@ fn the_network_is_the_one_that_runtimes_take() {
         node.once(&[]).unwrap().file(),
         node.conf("10-calico.conflist")
     );
-    // What is broken is another's, and stays.
+    // A broken file of another program is not changed.
     assert_eq!(node.read("05-broken.conflist"), "{\"name\":");
     let named = node
         .once(&["--cni-conf-file-name", "20-bridge.conf"])
@@ -169,9 +169,9 @@ fn the_network_is_the_one_that_runtimes_take() {
     assert_eq!(again, Installed::Already(node.conf("20-bridge.conflist")));
 }
 
-/// A chart sets the variable of a value that no process has set.
+/// A chart sets the variable to an empty string if its value is not set.
 #[test]
-fn an_empty_name_of_the_network_is_none() {
+fn an_empty_file_name_is_ignored() {
     let empty = ["--cni-conf-file-name", ""];
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     let installed = node.once(&empty).unwrap();
@@ -181,7 +181,7 @@ fn an_empty_name_of_the_network_is_none() {
 }
 
 #[test]
-fn a_broken_file_is_left_alone_and_named() {
+fn a_broken_file_is_reported_and_not_changed() {
     let node = Node::new(&[("05-broken.conflist", "{")]);
     node.refused(&[], &["no network", "05-broken.conflist", "is not changed"]);
     node.refused(
@@ -196,7 +196,7 @@ fn a_broken_file_is_left_alone_and_named() {
 }
 
 #[test]
-fn one_plugin_becomes_a_list_and_is_brought_back() {
+fn one_plugin_becomes_a_list_and_is_restored() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE)]);
     node.once(&[]).unwrap();
     assert_eq!(
@@ -209,9 +209,9 @@ fn one_plugin_becomes_a_list_and_is_brought_back() {
     assert_eq!(node.read("10-bridge.conf"), BRIDGE);
 }
 
-/// Killed after the list was written, before the `.conf` was hidden.
+/// Killed after the list was written, before the `.conf` was renamed.
 #[test]
-fn becoming_a_list_is_taken_up_where_it_was_broken_off() {
+fn an_interrupted_conversion_to_a_list_is_completed() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE)]);
     node.once(&[]).unwrap();
     fs::rename(
@@ -226,10 +226,9 @@ fn becoming_a_list_is_taken_up_where_it_was_broken_off() {
     );
 }
 
-/// Killed after the `.conf` was brought back, before its list was removed: the next uninstall ends
-/// with no plugin of ours anywhere.
+/// Killed after the `.conf` was restored, before its list was removed.
 #[test]
-fn an_uninstall_that_was_broken_off_is_taken_up() {
+fn an_interrupted_uninstall_is_completed() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE)]);
     node.once(&[]).unwrap();
     fs::rename(
@@ -243,7 +242,7 @@ fn an_uninstall_that_was_broken_off_is_taken_up() {
 }
 
 #[test]
-fn a_list_of_another_is_not_overwritten_by_one_plugin() {
+fn another_programs_list_is_not_overwritten() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE), ("10-bridge.conflist", CALICO)]);
     node.refused(
         &[],
@@ -252,26 +251,26 @@ fn a_list_of_another_is_not_overwritten_by_one_plugin() {
     assert_eq!(node.read("10-bridge.conflist"), CALICO);
 }
 
-/// What others have added to the list since would be lost with it.
+/// Other programs' changes of the list would be lost with it.
 #[test]
-fn a_list_that_others_have_changed_stays_without_our_plugin() {
+fn a_changed_list_stays_without_our_plugin() {
     let node = Node::new(&[("10-bridge.conf", BRIDGE)]);
     node.once(&[]).unwrap();
     let changed = node
         .read("10-bridge.conflist")
         .replace("\"bridge\"", "\"macvlan\"");
     node.write("10-bridge.conflist", &changed);
-    let said = node.uninstall().join("\n");
-    assert!(said.contains("another program has changed"), "{said}");
+    let done = node.uninstall().join("\n");
+    assert!(done.contains("another program has changed"), "{done}");
     assert_eq!(node.types("10-bridge.conflist"), ["macvlan"]);
 }
 
 #[test]
-fn uninstalled_the_node_is_as_before_and_twice_is_once() {
+fn uninstalling_restores_the_node_and_is_idempotent() {
     let node = Node::new(&[("10-calico.conflist", CALICO), ("99-broken.conflist", "{")]);
     node.once(&[]).unwrap();
-    let said = node.uninstall();
-    assert_eq!(said.len(), 2, "{said:?}");
+    let done = node.uninstall();
+    assert_eq!(done.len(), 2, "{done:?}");
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(!node.binary().exists());
     assert_eq!(node.names(), ["10-calico.conflist", "99-broken.conflist"]);
@@ -281,19 +280,19 @@ fn uninstalled_the_node_is_as_before_and_twice_is_once() {
     assert_eq!(bare.uninstall(), Vec::<String>::new());
 }
 
-/// A pod of CRI-O's is taken down by the configuration that it was set up with.
+/// CRI-O removes a pod's network with the configuration that it was created with.
 #[test]
-fn the_binary_may_stay_for_pods_that_are_taken_down_with_it() {
+fn keep_cni_plugin_keeps_the_binary() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
     let options = node.options(&["--keep-cni-plugin"]);
-    uninstall_while(&options.folders, false).unwrap();
+    uninstall_while(&options.dirs, false).unwrap();
     assert!(node.binary().exists());
     assert_eq!(node.types("10-calico.conflist"), ["calico", "portmap"]);
 }
 
 #[test]
-fn istio_cni_is_stepped_aside_for_and_named() {
+fn the_plugin_is_removed_while_istio_cni_is_present() {
     let both = CALICO.replace("portmap", "istio-cni");
     let node = Node::new(&[("10-calico.conflist", &both)]);
     node.refused(
@@ -302,68 +301,68 @@ fn istio_cni_is_stepped_aside_for_and_named() {
     );
     assert_eq!(node.read("10-calico.conflist"), both);
     node.once(&["--allow-istio-cni"]).unwrap();
-    // It has come when we were there.
+    // istio-cni is added after our plugin.
     node.refused(&[], &["istio-cni"]);
     assert_eq!(node.types("10-calico.conflist"), ["calico", "istio-cni"]);
 }
 
 #[track_caller]
-fn found(node: &Node, more: &[&str]) -> IstioCni {
-    istio_cni::look(&node.options(more)).unwrap()
+fn detected(node: &Node, more: &[&str]) -> IstioCni {
+    istio_cni::detect(&node.options(more)).unwrap()
 }
 
 #[test]
-fn istio_cni_is_found_in_the_pods_network_and_nowhere_else() {
+fn istio_cni_is_detected_only_in_the_pod_network() {
     let both = CALICO.replace("portmap", "istio-cni");
     let node = Node::new(&[]);
-    assert_eq!(found(&node, &[]), IstioCni::Absent);
+    assert_eq!(detected(&node, &[]), IstioCni::Absent);
     node.write("10-calico.conflist", CALICO);
-    // No runtime takes it: it is not the first.
+    // Runtimes do not use this file: it is not the first.
     node.write("20-other.conflist", &both);
-    assert_eq!(found(&node, &[]), IstioCni::Absent);
+    assert_eq!(detected(&node, &[]), IstioCni::Absent);
     let file = ["--cni-conf-file-name", "20-other.conflist"];
-    let there = IstioCni::In(node.conf("20-other.conflist"));
-    assert_eq!(found(&node, &file), there);
+    let expected = IstioCni::In(node.conf("20-other.conflist"));
+    assert_eq!(detected(&node, &file), expected);
     let beside = [&file[..], &["--allow-istio-cni"]].concat();
-    assert_eq!(found(&node, &beside), IstioCni::Absent);
+    assert_eq!(detected(&node, &beside), IstioCni::Absent);
     // Istio's own copy of the first (`istioOwnedCNIConfig`).
     node.write("02-istio-cni.conflist", &both);
-    let there = IstioCni::In(node.conf("02-istio-cni.conflist"));
-    assert_eq!(found(&node, &[]), there);
+    let expected = IstioCni::In(node.conf("02-istio-cni.conflist"));
+    assert_eq!(detected(&node, &[]), expected);
 }
 
 #[test]
-fn among_the_networks_of_multus_istio_cni_is_found_in_whichever_it_is() {
+fn unchained_istio_cni_is_detected_in_any_network() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     let unchained = ["--chained", "false"];
     node.once(&unchained).unwrap();
-    assert_eq!(found(&node, &unchained), IstioCni::Absent);
+    assert_eq!(detected(&node, &unchained), IstioCni::Absent);
     let istios = BRIDGE.replace("bridge", "istio-cni");
     node.write("YYY-istio-cni.conf", &istios);
-    let there = IstioCni::In(node.conf("YYY-istio-cni.conf"));
-    assert_eq!(found(&node, &unchained), there);
-    // Which of both a pod gets is said by the pod.
+    let expected = IstioCni::In(node.conf("YYY-istio-cni.conf"));
+    assert_eq!(detected(&node, &unchained), expected);
+    // The pod selects one of both.
     let ours = node.conf("YYY-interceptor-cni.conf");
     assert_eq!(node.once(&unchained).unwrap(), Installed::Already(ours));
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_taken_to_be_as_it_was() {
+fn a_failed_detection_keeps_the_state() {
     let node = Node::new(&[("10-calico.conflist", "broken")]);
     let named = node.options(&["--cni-conf-file-name", "10-calico.conflist"]);
-    assert!(istio_cni::look(&named).is_err());
-    let (state, told) = watch::channel(IstioCni::Unknown);
-    let tell = |looked| reconcile::publish_istio_cni(&state, looked);
-    tell(None);
-    assert_eq!(*told.borrow(), IstioCni::Absent);
-    let there = IstioCni::In(node.conf("10-calico.conflist"));
-    tell(Some(there.clone()));
-    tell(None);
-    assert_eq!(*told.borrow(), there);
+    assert!(istio_cni::detect(&named).is_err());
+    let (state, published) = watch::channel(IstioCni::Unknown);
+    let publish = |detected| reconcile::publish_istio_cni(&state, detected);
+    publish(None);
+    assert_eq!(*published.borrow(), IstioCni::Absent);
+    let expected = IstioCni::In(node.conf("10-calico.conflist"));
+    publish(Some(expected.clone()));
+    publish(None);
+    assert_eq!(*published.borrow(), expected);
 }
 
 #[test]
-fn alone_it_has_a_file_of_its_own_and_touches_no_other() {
+fn unchained_the_plugin_has_a_file_of_its_own() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     let alone = node.conf("YYY-interceptor-cni.conf");
     assert_eq!(
@@ -380,7 +379,7 @@ fn alone_it_has_a_file_of_its_own_and_touches_no_other() {
 }
 
 #[test]
-fn what_a_killed_installer_left_goes() {
+fn temporary_files_of_a_killed_installer_are_removed() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.write(".tmp.interceptor-cni.Xy12", "half");
     node.write(".tmp.other", "another's");
@@ -389,7 +388,7 @@ fn what_a_killed_installer_left_goes() {
 }
 
 #[test]
-fn two_installers_at_once_leave_one_entry() {
+fn concurrent_installers_leave_one_entry() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -408,7 +407,7 @@ fn two_installers_at_once_leave_one_entry() {
 }
 
 #[test]
-fn the_plugin_is_told_what_the_options_say() {
+fn the_plugins_settings_are_those_of_the_options() {
     let node = Node::new(&[]);
     let settings = node
         .options(&[
@@ -431,7 +430,7 @@ async fn until(
     wait.await.unwrap().unwrap().clone()
 }
 
-/// Does `work` while the plugin is being kept installed.
+/// Runs `work` while the plugin is kept installed.
 fn while_kept(node: &Node, work: impl AsyncFnOnce(watch::Receiver<InstallState>)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -449,16 +448,16 @@ fn while_kept(node: &Node, work: impl AsyncFnOnce(watch::Receiver<InstallState>)
 }
 
 async fn until_kept(node: &Node, name: &str) {
-    let there = async {
+    let installed = async {
         while !node.read(name).contains(PLUGIN) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(30), there).await.unwrap();
+    timeout(Duration::from_secs(30), installed).await.unwrap();
 }
 
 #[test]
-fn a_network_that_comes_later_is_waited_for_and_a_rewritten_one_is_corrected() {
+fn a_new_or_rewritten_network_gets_the_plugin() {
     let node = Node::new(&[]);
     while_kept(&node, async |mut states| {
         let waiting = until(&mut states, |state| *state != InstallState::Starting).await;
@@ -483,7 +482,7 @@ fn a_network_that_comes_later_is_waited_for_and_a_rewritten_one_is_corrected() {
 
 /// As Cilium does with `cni.exclusive=true`.
 #[test]
-fn who_insists_on_being_alone_is_named_with_the_cure_and_not_fought() {
+fn a_program_that_keeps_rewriting_is_reported_with_the_fix() {
     let cilium = CALICO.replace("\"calico\"", "\"cilium-cni\"");
     let node = Node::new(&[("05-cilium.conflist", &cilium)]);
     while_kept(&node, async |mut states| {
@@ -498,7 +497,7 @@ fn who_insists_on_being_alone_is_named_with_the_cure_and_not_fought() {
         let contested = |state: &InstallState| matches!(state, InstallState::Not { .. });
         let state = tokio::select! {
             state = until(&mut states, contested) => state,
-            () = rewriting => unreachable!("it has no end"),
+            () = rewriting => unreachable!("the loop does not end"),
         };
         assert!(matches!(state, InstallState::Not { reason }
             if reason.contains("cni.exclusive=false") && reason.contains("05-cilium.conflist")));
@@ -506,20 +505,20 @@ fn who_insists_on_being_alone_is_named_with_the_cure_and_not_fought() {
     });
 }
 
-/// The plugin's entry, if it is in the list.
+/// The plugin's settings, if the list contains it.
 fn ours(node: &Node, name: &str) -> Option<PluginSettings> {
     let network = conflist::Network::parse(Shape::List, &node.read(name)).unwrap();
     network.our_settings()
 }
 
 #[test]
-fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
+fn while_pods_are_captured_the_uninstalled_plugin_stays() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
-    let folders = node.options(&[]).folders;
+    let dirs = node.options(&[]).dirs;
     for _ in 0..2 {
-        let said = uninstall_while(&folders, true).unwrap().join("\n");
-        assert!(said.contains("until the last captured pod"), "{said}");
+        let done = uninstall_while(&dirs, true).unwrap().join("\n");
+        assert!(done.contains("until the last captured pod"), "{done}");
         assert_eq!(
             node.types("10-calico.conflist"),
             ["calico", "portmap", PLUGIN]
@@ -530,27 +529,27 @@ fn while_pods_are_captured_the_plugin_stays_and_lets_new_ones_pass() {
         assert_eq!(settings.conf_dir, Some(dir));
         assert!(node.binary().exists());
     }
-    // Installed again, it is as it was, and what it was left to end stays.
+    // After a new installation, the plugin does not complete the uninstallation.
     node.once(&[]).unwrap();
     assert!(!ours(&node, "10-calico.conflist").unwrap().uninstalled);
-    assert_eq!(finish(&folders).unwrap(), Vec::<String>::new());
+    assert_eq!(finish(&dirs).unwrap(), Vec::<String>::new());
     assert!(ours(&node, "10-calico.conflist").is_some() && node.binary().exists());
-    uninstall_while(&folders, true).unwrap();
-    finish(&folders).unwrap();
+    uninstall_while(&dirs, true).unwrap();
+    finish(&dirs).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(!node.binary().exists());
 }
 
-/// Runtimes call it by the configuration that a pod was set up with, Multus calls a network of ours.
+/// With --keep-cni-plugin, and for a stand-alone network of Multus.
 #[test]
-fn where_the_plugin_is_called_all_the_same_its_entry_goes_at_once() {
+fn a_kept_or_unchained_plugin_is_removed_at_once() {
     let node = Node::new(&[("10-calico.conflist", CALICO)]);
     node.once(&[]).unwrap();
-    let kept = node.options(&["--keep-cni-plugin"]).folders;
+    let kept = node.options(&["--keep-cni-plugin"]).dirs;
     uninstall_while(&kept, true).unwrap();
     assert_eq!(value(&node.read("10-calico.conflist")), value(CALICO));
     assert!(node.binary().exists());
     node.once(&["--chained", "false"]).unwrap();
-    uninstall_while(&node.options(&[]).folders, true).unwrap();
+    uninstall_while(&node.options(&[]).dirs, true).unwrap();
     assert_eq!(node.names(), ["10-calico.conflist"]);
 }

@@ -6,7 +6,7 @@ use nix::sys::inotify::AddWatchFlags;
 
 use crate::agent::host::inotify::Inotify;
 
-/// What can make a file another, or a directory.
+/// All events that can change a file, or the directory itself.
 const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_CREATE)
     .union(AddWatchFlags::IN_DELETE)
@@ -17,21 +17,21 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// A watch on directories.
+/// A watch of directories.
 pub(super) struct Watch(Inotify);
 
 impl Watch {
-    /// Watches nothing yet.
+    /// Without watches.
     pub(super) fn new() -> io::Result<Self> {
         Inotify::new().map(Self)
     }
 
-    /// Watches the directory at `path` from now on.
+    /// Adds the directory at `path`.
     pub(super) fn add(&self, path: &Path) -> io::Result<()> {
         self.0.add(path, CHANGES).map(drop)
     }
 
-    /// Waits until something has changed, and forgets what else has until now.
+    /// Waits for a change, and discards all pending events.
     pub(super) async fn changed(&self) -> io::Result<()> {
         self.0.next().await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! The API server: a client whose errors say which server and why, and errors in words.
+//! The API server's client. Its errors name the server's address and the cause.
 
 use std::{error::Error, time::Duration};
 
@@ -7,7 +7,7 @@ use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::timeout;
 use tower::{BoxError, util::MapErrLayer};
 
-/// There was no response. (An error response becomes a [`kube::Error`] later.)
+/// No response arrived. (An error response becomes a [`kube::Error`] later.)
 #[derive(Debug, thiserror::Error)]
 #[error("cannot reach the API server at {address}: {cause}")]
 struct Unreachable {
@@ -15,7 +15,7 @@ struct Unreachable {
     cause: String,
 }
 
-/// A client that names the server's address if there is no response: by itself, an error says
+/// A client whose errors name the server's address if there is no response. kube's own error is
 /// `ServiceError: client error (Connect)`.
 pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
     let address = config.cluster_url.to_string();
@@ -30,19 +30,19 @@ pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
     Ok(builder.with_layer(&MapErrLayer::new(with_address)).build())
 }
 
-/// The result of `call`, or why there is none within `limit`, in words.
+/// The result of `call`, or the error as text. Fails after `limit`.
 pub(in crate::agent) async fn request<T>(
     limit: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, String> {
     match timeout(limit, call).await {
-        Ok(request) => request.map_err(|error| words(&error)),
+        Ok(request) => request.map_err(|error| error_text(&error)),
         Err(_late) => Err(format!("no response from the API server within {limit:?}")),
     }
 }
 
-/// An error of a call in words. kube's own text has a Rust structure in it.
-pub(in crate::agent) fn words(error: &(dyn Error + 'static)) -> String {
+/// An error of a call as text. kube's own text contains a Rust structure.
+pub(in crate::agent) fn error_text(error: &(dyn Error + 'static)) -> String {
     match Chain::new(error).find_map(|error| error.downcast_ref()) {
         Some(kube::Error::Api(status)) => {
             let (code, message) = (status.code, &status.message);
@@ -56,7 +56,7 @@ pub(in crate::agent) fn words(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// An error and its causes, each once.
+/// An error and its causes, without repetitions.
 fn chain(error: &(dyn Error + 'static)) -> String {
     Chain::new(error).fold(String::new(), |chain, error| {
         let text = error.to_string();
@@ -75,17 +75,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_status_and_a_sentence() {
+    fn an_error_response_has_its_status_and_message() {
         let status = Status::failure("pods is forbidden", "Forbidden").with_code(403);
         let refused = kube::Error::Api(status.boxed());
         let expected = "the API server returned status 403 Forbidden: pods is forbidden";
-        assert_eq!(words(&refused), expected);
-        // So it is within the error of a watch.
-        assert_eq!(words(&watcher::Error::WatchStartFailed(refused)), expected);
+        assert_eq!(error_text(&refused), expected);
+        // The same for an error of a watch.
+        assert_eq!(
+            error_text(&watcher::Error::WatchStartFailed(refused)),
+            expected
+        );
     }
 
     #[test]
-    fn a_server_that_is_not_reached_is_named_with_the_cause() {
+    fn an_unreachable_server_is_named_with_the_cause() {
         let refused = std::io::Error::from_raw_os_error(111);
         let layers = kube::Error::ReadEvents(refused);
         assert_eq!(
@@ -96,14 +99,14 @@ mod tests {
             address: "https://10.96.0.1/".to_owned(),
             cause: chain(&layers),
         };
-        let said = words(&kube::Error::Service(unreachable.into()));
+        let text = error_text(&kube::Error::Service(unreachable.into()));
         assert!(
-            said.starts_with("cannot reach the API server at https://10.96.0.1/: "),
-            "{said}"
+            text.starts_with("cannot reach the API server at https://10.96.0.1/: "),
+            "{text}"
         );
         assert!(
-            said.ends_with("Connection refused (os error 111)"),
-            "{said}"
+            text.ends_with("Connection refused (os error 111)"),
+            "{text}"
         );
     }
 }

@@ -1,10 +1,10 @@
-//! The objects that the agent was deployed with: its `DaemonSet`, its namespace, its `ServiceAccount`.
+//! The objects of the agent's deployment: its `DaemonSet`, its namespace, its `ServiceAccount`.
 //!
-//! `kubectl delete -k` deletes the agent's rights within a second of its `DaemonSet`, mostly before
-//! it, so at SIGTERM the API server refuses (401 or 403) to return the `DaemonSet`. But an
-//! API server does not end a watch because the rights that it began with are deleted. So the agent
-//! watches two objects from its start, and is told of their deletion whatever is deleted first. Both
-//! hardly ever change, unlike the `DaemonSet`, whose status changes with every node.
+//! `kubectl delete -k` deletes the agent's permissions within a second of its `DaemonSet`, mostly before
+//! it, so at SIGTERM the API server refuses (401 or 403) to return the `DaemonSet`. But an API server
+//! does not end a watch when the permissions of its client are deleted. So the agent watches two objects
+//! from its start, and receives their deletion in any order of deletion. Both rarely change, unlike the
+//! `DaemonSet`, whose status changes with every node.
 
 use std::{cell::Cell, fmt::Debug, time::Duration};
 
@@ -34,7 +34,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Interval between requests.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the agent knows of its own deployment.
+/// The agent's own deployment.
 pub struct Deployment {
     pod: Option<String>,
     namespace: Option<String>,
@@ -43,7 +43,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Nothing is known to be deleted.
+    /// Assumes that nothing is deleted.
     #[must_use]
     pub fn new(options: &InstallOptions) -> Self {
         Self {
@@ -54,14 +54,14 @@ impl Deployment {
         }
     }
 
-    /// Watches the namespace and the `ServiceAccount`, for ever.
-    pub async fn follow(&self, client: Client) {
+    /// Watches the namespace and the `ServiceAccount`.
+    pub async fn watch(&self, client: Client) {
         let Some(namespace) = &self.namespace else {
             return;
         };
         let namespaces = Api::<Namespace>::all(client.clone());
         let own = each_change(namespaces, namespace, |is_deleted| {
-            self.note(|deleted| deleted.namespace = is_deleted);
+            self.update(|deleted| deleted.namespace = is_deleted);
         });
         let account = async {
             let Some(name) = &self.service_account else {
@@ -69,27 +69,26 @@ impl Deployment {
             };
             let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
             let changes = each_change(accounts, name, |is_deleted| {
-                self.note(|deleted| deleted.service_account = is_deleted);
+                self.update(|deleted| deleted.service_account = is_deleted);
             });
             changes.await;
         };
         future::join(own, account).await;
     }
 
-    fn note(&self, change: impl FnOnce(&mut Deleted)) {
+    fn update(&self, change: impl FnOnce(&mut Deleted)) {
         let mut deleted = self.deleted.get();
         change(&mut deleted);
         self.deleted.set(deleted);
     }
 
-    /// Finds out whether to uninstall. `client` should not retry by itself: if no answer decides, the
-    /// last one is the reason.
+    /// Determines whether to uninstall. `client` should not retry by itself: if no response decides, the
+    /// last response is the reported reason.
     pub async fn shutdown_action(&self, client: &Client) -> ShutdownAction {
         let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         let seconds = SHUTDOWN_TIMEOUT.as_secs();
         let mut last = DaemonSetState::Unknown(format!(
-            "no response from the API server within {seconds} \
-             s"
+            "no response from the API server within {seconds} s"
         ));
         loop {
             let result = timeout_at(deadline, self.daemon_set_state(client)).await;
@@ -108,13 +107,13 @@ impl Deployment {
             Ok((_, Some(set))) if set.metadata.deletion_timestamp.is_none() => {
                 DaemonSetState::Exists(full_name(&set))
             }
-            Ok((name, _)) => DaemonSetState::Gone(name),
+            Ok((name, _)) => DaemonSetState::Deleted(name),
             Err(error) => DaemonSetState::Unknown(format!("{error:#}")),
         }
     }
 
-    /// The agent's `DaemonSet` and its name, by the pod that the agent is. `None` only if the API
-    /// server says that there is none.
+    /// The agent's `DaemonSet` and its name, from the agent's own pod. `None` only if the API server
+    /// responds that the `DaemonSet` does not exist.
     async fn daemon_set(&self, client: &Client) -> Result<(String, Option<DaemonSet>)> {
         let (Some(pod), Some(namespace)) = (&self.pod, &self.namespace) else {
             anyhow::bail!("the agent's own pod is not configured (POD_NAME, POD_NAMESPACE)");
@@ -124,12 +123,8 @@ impl Deployment {
         let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
         let owners = found.metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
-        let owner = owner.with_context(|| {
-            format!(
-                "the pod {namespace}/{pod} has no owner of kind \
-                 DaemonSet"
-            )
-        })?;
+        let owner = owner
+            .with_context(|| format!("the pod {namespace}/{pod} has no owner of kind DaemonSet"))?;
         let name = format!("{namespace}/{}", owner.name);
         let sets = Api::<DaemonSet>::namespaced(client.clone(), namespace);
         let set = sets
@@ -145,13 +140,13 @@ fn full_name(set: &DaemonSet) -> String {
     format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any())
 }
 
-/// A client's error in words, with the API server's status code.
+/// A client's error as text, with the API server's status code.
 fn api_error(error: &kube::Error) -> Error {
-    Error::msg(api::words(error))
+    Error::msg(api::error_text(error))
 }
 
-/// Calls `note` with whether the object is deleted, or being deleted, each time that it changes.
-async fn each_change<K>(api: Api<K>, name: &str, note: impl Fn(bool))
+/// Calls `update` at each change of the object, with whether it is deleted or being deleted.
+async fn each_change<K>(api: Api<K>, name: &str, update: impl Fn(bool))
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -162,14 +157,14 @@ where
         match change {
             Ok(object) => {
                 has_warned = false;
-                note(object.is_none_or(|object| object.meta().deletion_timestamp.is_some()));
+                update(object.is_none_or(|object| object.meta().deletion_timestamp.is_some()));
             }
             Err(error) if !has_warned => {
                 has_warned = true;
-                let (kind, problem) = (K::kind(&()), api::words(&error));
+                let (kind, problem) = (K::kind(&()), api::error_text(&error));
                 warn!("cannot watch the agent's own {kind} {name}, retrying: {problem}");
             }
-            Err(_again) => {}
+            Err(_repeated) => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Events on pods, where their owners look.
+//! Kubernetes Events about pods.
 
 use std::{
     cell::RefCell,
@@ -18,7 +18,7 @@ use tracing::debug;
 use super::api;
 use crate::cni::protocol::PodName;
 
-/// What reports.
+/// The Events' reporting controller.
 const CONTROLLER: &str = "interceptor-agent";
 
 /// Events published within [`RATE_LIMIT_PERIOD`], of all pods together; further ones are only logged.
@@ -27,13 +27,13 @@ const MAX_EVENTS: usize = 100;
 /// See [`MAX_EVENTS`].
 const RATE_LIMIT_PERIOD: Duration = Duration::from_mins(1);
 
-/// Concurrent requests.
+/// Maximum number of concurrent requests.
 const MAX_CONCURRENT: usize = 4;
 
 /// Limit for one request to the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an event's text may be (`noteLengthLimit` of the API server).
+/// The maximum length of an Event's text (`noteLengthLimit` of the API server).
 const MAX_NOTE_LENGTH: usize = 1024;
 
 /// Publishes Events.
@@ -46,7 +46,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Of this node's agent.
+    /// Events of the agent on `node`.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter {
@@ -61,13 +61,13 @@ impl Events {
         }
     }
 
-    /// Something is not as it should be.
+    /// Publishes a Warning.
     pub fn warn(&self, pod: &PodName, uid: &str, reason: &str, note: &str) {
         self.publish_event(EventType::Warning, pod, uid, reason, note);
     }
 
-    /// Something has changed.
-    pub fn note(&self, pod: &PodName, uid: &str, reason: &str, note: &str) {
+    /// Publishes a Normal Event.
+    pub fn normal(&self, pod: &PodName, uid: &str, reason: &str, note: &str) {
         self.publish_event(EventType::Normal, pod, uid, reason, note);
     }
 
@@ -85,16 +85,16 @@ impl Events {
         let reference = reference(pod, uid);
         let events = self.clone();
         spawn_local(async move {
-            let Ok(_turn) = events.permits.acquire().await else {
+            let Ok(_permit) = events.permits.acquire().await else {
                 return;
             };
-            // Of a second event of the same reason a recorder counts the first once more, whose note
-            // is another. (Repeated notices are dropped before.)
+            // A new recorder each time: a recorder counts a second Event of the same reason as a
+            // repetition of the first, with the first one's text. (Repeated notices are dropped before.)
             let recorder = Recorder::new(events.client, events.reporter);
             let publish = recorder.publish(&event, &reference);
             match timeout(REQUEST_TIMEOUT, publish).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("failed to publish event: {}", api::words(&error)),
+                Ok(Err(error)) => debug!("failed to publish event: {}", api::error_text(&error)),
                 Err(_late) => debug!("failed to publish event: timed out"),
             }
         });
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_reason_is_cut_where_a_letter_ends() {
+    fn a_long_text_is_cut_at_a_character_boundary() {
         assert_eq!(shortened("short"), "short");
         let long = shortened(&"ä".repeat(MAX_NOTE_LENGTH));
         assert!(long.len() <= MAX_NOTE_LENGTH && long.ends_with("ä…"));

@@ -1,5 +1,5 @@
-//! What a pod's object does not say itself: which handler its `RuntimeClass` names, and what its
-//! namespace permits. Asked when it is needed, and kept.
+//! Facts about a pod from other objects: the handler of its `RuntimeClass`, and what its namespace
+//! allows. Looked up when needed, and cached.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
@@ -11,28 +11,28 @@ use tracing::warn;
 use super::api;
 use crate::agent::policy::{index, pod::Pod, select::Runtime};
 
-/// On a namespace, with the value `true`: what captures less may be followed while a pod runs.
+/// The annotation of a namespace that, with the value `true`, allows changes that capture less.
 pub const ALLOW_RELAXATION: &str = "interceptor.dev/allow-relaxation";
 
 /// Limit for one request to the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an answer is kept: events of all pods would ask, and wait for the answer. Nothing tells
-/// that a class was made, or made again with another handler, or what a namespace permits.
+/// How long a result is cached, so that events of pods do not wait for lookups. The agent does not watch
+/// these objects, and detects their changes only by a new lookup.
 pub(in crate::agent) const CACHE_TTL: Duration = Duration::from_secs(30);
 
-/// Asks the API server.
+/// Cached lookups at the API server.
 pub struct Lookups {
     client: Client,
     reads_namespaces: bool,
-    /// By the class. `None`: asked for in vain.
+    /// By `RuntimeClass`. `None` if the lookup failed.
     handlers: Cache<Option<String>>,
-    /// By the namespace, whether it permits to capture less.
+    /// By namespace, whether it allows changes that capture less.
     permissions: Cache<bool>,
 }
 
 impl Lookups {
-    /// Nothing is known yet. Namespaces are asked for only if that matters.
+    /// Empty caches. Namespaces are looked up only with `reads_namespaces`.
     #[must_use]
     pub fn new(client: Client, reads_namespaces: bool) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Lookups {
         }
     }
 
-    /// Those of `pod`. If that is `changed`, its namespace is asked what it permits now.
+    /// The facts about `pod`. If the pod has `changed`, its namespace is looked up again.
     pub async fn of(&self, pod: &Pod, changed: bool) -> index::PodContext {
         let runtime = match &pod.runtime_class {
             Some(class) => self.runtime(class).await,
@@ -54,11 +54,11 @@ impl Lookups {
     }
 
     async fn runtime(&self, class: &str) -> Runtime {
-        let ask = async |known: Option<Option<String>>| {
-            // A class that cannot be asked for again is what it was.
+        let look_up = async |known: Option<Option<String>>| {
+            // If a repeated lookup fails, the cached handler stays.
             self.handler(class).await.or(known.flatten())
         };
-        let handler = self.handlers.get(class, CACHE_TTL, ask).await;
+        let handler = self.handlers.get(class, CACHE_TTL, look_up).await;
         handler.map_or_else(|| Runtime::Unknown(class.to_owned()), Runtime::Handler)
     }
 
@@ -71,7 +71,7 @@ impl Lookups {
             .map(|found| found.handler)
     }
 
-    /// Asks again for classes that were asked for in vain, when they are needed next.
+    /// Drops failed lookups from the cache, so that the next use retries them.
     pub(in crate::agent) fn forget_unknown(&self) {
         self.handlers.forget(Option::is_none);
     }
@@ -79,11 +79,11 @@ impl Lookups {
     async fn may_relax(&self, pod: &Pod, changed: bool) -> bool {
         let namespace = &pod.name.namespace;
         let ttl = if changed { Duration::ZERO } else { CACHE_TTL };
-        let ask = async |_known| self.allows_relaxation(namespace).await;
-        self.permissions.get(namespace, ttl, ask).await
+        let look_up = async |_known| self.allows_relaxation(namespace).await;
+        self.permissions.get(namespace, ttl, look_up).await
     }
 
-    /// What is not known is not permitted.
+    /// False if the lookup fails.
     async fn allows_relaxation(&self, namespace: &str) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let found = match api::request(REQUEST_TIMEOUT, namespaces.get(namespace)).await {
@@ -103,7 +103,7 @@ impl Lookups {
     }
 }
 
-/// What has been answered for a name, and when. Empty while it is asked for the first time.
+/// The result for a name, and its time. Empty during the first lookup.
 type CacheEntry<T> = Rc<Mutex<Option<(Instant, T)>>>;
 
 /// A cache by name. Concurrent requests for one name wait for the result of the first.
@@ -117,32 +117,32 @@ impl<T> Default for Cache<T> {
 
 impl<T: Clone> Cache<T> {
     /// The value for `name`, which is looked up again if it is older than `ttl`.
-    async fn get(&self, name: &str, ttl: Duration, ask: impl AsyncFnOnce(Option<T>) -> T) -> T {
-        let answer = self
+    async fn get(&self, name: &str, ttl: Duration, look_up: impl AsyncFnOnce(Option<T>) -> T) -> T {
+        let entry = self
             .0
             .borrow_mut()
             .entry(name.to_owned())
             .or_default()
             .clone();
-        let mut answer = answer.lock().await;
-        if let Some((asked, known)) = &*answer
-            && asked.elapsed() < ttl
+        let mut entry = entry.lock().await;
+        if let Some((time, known)) = &*entry
+            && time.elapsed() < ttl
         {
             return known.clone();
         }
-        let known = answer.as_ref().map(|(_, known)| known.clone());
-        let now = ask(known).await;
-        *answer = Some((Instant::now(), now.clone()));
-        now
+        let known = entry.as_ref().map(|(_, known)| known.clone());
+        let new = look_up(known).await;
+        *entry = Some((Instant::now(), new.clone()));
+        new
     }
 
-    /// Drops values; a value that is being looked up will be new in any case.
+    /// Drops the values that `which` selects, except those that are being looked up.
     fn forget(&self, which: impl Fn(&T) -> bool) {
-        let is_to_go = |answer: &CacheEntry<T>| {
-            let answer = answer.try_lock();
-            answer.is_ok_and(|answer| answer.as_ref().is_some_and(|(_, known)| which(known)))
+        let is_selected = |entry: &CacheEntry<T>| {
+            let entry = entry.try_lock();
+            entry.is_ok_and(|entry| entry.as_ref().is_some_and(|(_, known)| which(known)))
         };
-        self.0.borrow_mut().retain(|_, answer| !is_to_go(answer));
+        self.0.borrow_mut().retain(|_, entry| !is_selected(entry));
     }
 }
 
@@ -161,37 +161,37 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_at_once_for_the_same_waits_for_one_answer() {
+    fn concurrent_requests_for_one_name_share_a_lookup() {
         let cache = Cache::default();
-        let asked = Cell::new(0);
-        let ask = |name| {
+        let lookups = Cell::new(0);
+        let get = |name| {
             cache.get(name, CACHE_TTL, async |_| {
-                asked.set(asked.get() + 1);
+                lookups.set(lookups.get() + 1);
                 yield_now().await;
-                asked.get()
+                lookups.get()
             })
         };
-        let told = block_on(join_all(["one", "one", "other", "one"].map(ask)));
-        assert_eq!(asked.get(), 2);
-        assert_eq!((told[0], told[1]), (told[3], told[3]));
+        let values = block_on(join_all(["one", "one", "other", "one"].map(get)));
+        assert_eq!(lookups.get(), 2);
+        assert_eq!((values[0], values[1]), (values[3], values[3]));
     }
 
     #[test]
-    fn an_answer_is_asked_for_again_when_it_is_old_and_is_else_what_it_was() {
+    fn an_expired_value_is_looked_up_again() {
         let cache = Cache::default();
         let get = |ttl, now: Option<u32>| {
-            let ask = async |known: Option<Option<u32>>| now.or(known.flatten());
-            block_on(cache.get("class", ttl, ask))
+            let look_up = async |known: Option<Option<u32>>| now.or(known.flatten());
+            block_on(cache.get("class", ttl, look_up))
         };
         assert_eq!(get(CACHE_TTL, Some(1)), Some(1));
         assert_eq!(get(CACHE_TTL, Some(2)), Some(1));
         assert_eq!(get(Duration::ZERO, Some(2)), Some(2));
-        // In vain.
+        // The lookup fails.
         assert_eq!(get(Duration::ZERO, None), Some(2));
     }
 
     #[test]
-    fn only_what_is_unknown_is_forgotten() {
+    fn only_unknown_values_are_forgotten() {
         let cache = Cache::default();
         let get = |name, now: Option<u32>| block_on(cache.get(name, CACHE_TTL, async |_| now));
         assert_eq!(get("known", Some(1)), Some(1));

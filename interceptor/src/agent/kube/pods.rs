@@ -1,6 +1,4 @@
-//! Watches the node's pods at the API server.
-//!
-//! Only complete information counts: a failed request or an incomplete list removes no pod.
+//! Watches the node's pods at the API server. A failed request or an incomplete list removes no pod.
 
 use std::{mem, time::Duration};
 
@@ -18,24 +16,23 @@ use tracing::warn;
 
 use super::api;
 
-/// The annotation in which kubectl keeps the whole object once more.
+/// The annotation in which kubectl stores a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// An event of the pod watch.
 #[derive(Debug)]
 pub enum PodEvent {
-    /// These are all pods of the node.
+    /// The complete list of the node's pods.
     All(Vec<Pod>),
-    /// The pod is new, or has changed.
+    /// A new or changed pod.
     Pod(Box<Pod>),
-    /// The pod is gone.
-    Gone(Box<Pod>),
-    /// It could not be asked, for this reason. It will be asked again.
+    /// A deleted pod.
+    Deleted(Box<Pod>),
+    /// The watch failed, for this reason. It is retried.
     Failed(String),
 }
 
-/// Watches the pods of `node` for ever, beginning after some part of `jitter`: thousands of agents
-/// may start at once.
+/// Watches the pods of `node`, after a random part of `jitter`: thousands of agents may start at once.
 pub fn watch_pods(
     client: Client,
     node: &str,
@@ -43,9 +40,9 @@ pub fn watch_pods(
 ) -> impl Stream<Item = PodEvent> + use<> {
     let mut config = watcher::Config::default()
         .fields(&format!("spec.nodeName={node}"))
-        // Resource version 0: what the API server has at hand, without asking etcd.
+        // Resource version 0: the API server responds from its cache, without a read of etcd.
         .any_semantic();
-    // A limit would ask etcd all the same, and a node has a few hundred pods.
+    // A limit would cause a read of etcd nevertheless, and a node has a few hundred pods.
     config.page_size = None;
     let events = watcher(Api::all(client), config).default_backoff();
     let mut listed = Vec::new();
@@ -74,16 +71,16 @@ fn pod_event(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -
         }
         Ok(Event::InitDone) => Some(PodEvent::All(mem::take(listed))),
         Ok(Event::Apply(pod)) => Some(PodEvent::Pod(Box::new(pod))),
-        Ok(Event::Delete(pod)) => Some(PodEvent::Gone(Box::new(pod))),
+        Ok(Event::Delete(pod)) => Some(PodEvent::Deleted(Box::new(pod))),
         Err(error) => {
-            let problem = api::words(&error);
+            let problem = api::error_text(&error);
             warn!("pod watch failed: {problem}; retrying");
             Some(PodEvent::Failed(problem))
         }
     }
 }
 
-/// Takes away what is large and not looked at.
+/// Removes large parts that are not used.
 fn trim(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
@@ -92,7 +89,7 @@ fn trim(pod: &mut Pod) {
 }
 
 fn part_of(jitter: Duration) -> Duration {
-    // Without random numbers all start at once, which is not wrong.
+    // Without random numbers all agents start at once, which is acceptable.
     let random = getrandom::u32().unwrap_or_default();
     jitter.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
@@ -108,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_list_counts_only_once_it_is_complete() {
+    fn only_a_complete_list_counts() {
         let mut listed = Vec::new();
         assert!(pod_event(Ok(Event::Init), &mut listed).is_none());
         assert!(pod_event(Ok(Event::InitApply(pod("a"))), &mut listed).is_none());
-        // Broken off, and begun again.
+        // The list fails and is retried.
         assert!(matches!(
             pod_event(Err(watcher::Error::NoResourceVersion), &mut listed),
             Some(PodEvent::Failed(_))
@@ -126,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_looks_at_is_not_kept() {
+    fn unused_parts_are_removed() {
         let mut pod = pod("a");
         pod.metadata.managed_fields = Some(Vec::new());
         let annotations = [(LAST_APPLIED, "{}"), ("sidecar.istio.io/status", "{}")];

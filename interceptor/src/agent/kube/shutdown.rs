@@ -1,22 +1,22 @@
 //! Whether SIGTERM means that the agent is being uninstalled.
 //!
-//! The pod of a `DaemonSet` is ended to be replaced far more often than because the `DaemonSet` is
-//! deleted. To uninstall by mistake lets pods start uncaptured; to stay by mistake leaves what
-//! `interceptor uninstall --node` removes. So only what the API server has said counts, and an API
-//! server that does not answer, or refuses to, says nothing.
+//! A pod of a `DaemonSet` is terminated far more often to be replaced than because the `DaemonSet` is
+//! deleted. If the agent uninstalls by mistake, pods start uncaptured; if it stays by mistake,
+//! `interceptor uninstall --node` removes what is left. So the agent uninstalls only if the API server
+//! confirms a deletion. No response, or an error, confirms nothing.
 
-/// What the API server says of the agent's `DaemonSet`, with its name.
+/// The state of the agent's `DaemonSet` at the API server, with its name.
 #[derive(Debug)]
 pub enum DaemonSetState {
-    /// It is there, and not being deleted.
+    /// It exists, and is not being deleted.
     Exists(String),
-    /// It is being deleted, or there is none (404).
-    Gone(String),
+    /// It is being deleted, or does not exist (404).
+    Deleted(String),
     /// No response, or an error other than 404: the request and the error.
     Unknown(String),
 }
 
-/// What the watches have reported that started while the agent had its permissions.
+/// Deletions that the agent's watches reported. They started while the agent had its permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deleted {
     /// The agent's namespace is being deleted, which cannot be undone.
@@ -25,28 +25,28 @@ pub struct Deleted {
     pub service_account: bool,
 }
 
-/// What to do with what is installed on the node, and why.
+/// What to do with the plugin on the node, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShutdownAction {
-    /// Keep it: another agent follows.
+    /// Keep it: another agent will start.
     Keep(String),
-    /// Keep it: whether another agent follows is not known.
+    /// Keep it: whether another agent will start is unknown.
     Unsure(String),
     /// Remove it from the node.
     Uninstall(String),
 }
 
-/// Decides.
+/// Decides whether to uninstall.
 #[must_use]
-pub fn decide(asked: &DaemonSetState, deleted: Deleted) -> ShutdownAction {
+pub fn decide(daemon_set: &DaemonSetState, deleted: Deleted) -> ShutdownAction {
     if deleted.namespace {
         return ShutdownAction::Uninstall("the agent's namespace is being deleted".to_owned());
     }
-    match asked {
+    match daemon_set {
         DaemonSetState::Exists(name) => ShutdownAction::Keep(format!(
             "the DaemonSet {name} exists and is not being deleted"
         )),
-        DaemonSetState::Gone(name) => {
+        DaemonSetState::Deleted(name) => {
             ShutdownAction::Uninstall(format!("the DaemonSet {name} is deleted"))
         }
         DaemonSetState::Unknown(why) if deleted.service_account => {
@@ -73,15 +73,15 @@ mod tests {
         ..NONE
     };
 
-    /// What is done for each answer about the `DaemonSet`: there, gone, unknown.
+    /// The decision for each state of the `DaemonSet`: exists, deleted, unknown.
     fn decisions(deleted: Deleted) -> [&'static str; 3] {
         let name = || "mesh/interceptor".to_owned();
-        let asked = [
+        let states = [
             DaemonSetState::Exists(name()),
-            DaemonSetState::Gone(name()),
+            DaemonSetState::Deleted(name()),
             DaemonSetState::Unknown(name()),
         ];
-        asked.map(|asked| match decide(&asked, deleted) {
+        states.map(|state| match decide(&state, deleted) {
             ShutdownAction::Keep(_) => "keep",
             ShutdownAction::Unsure(_) => "unsure",
             ShutdownAction::Uninstall(_) => "uninstall",
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_api_server_has_said_means_uninstall() {
+    fn only_a_confirmed_deletion_uninstalls() {
         assert_eq!(decisions(NONE), ["keep", "uninstall", "unsure"]);
         assert_eq!(decisions(NAMESPACE), ["uninstall"; 3]);
-        // It may have been created again, as the DaemonSet is there.
+        // The ServiceAccount may have been created again, as the DaemonSet exists.
         assert_eq!(decisions(ACCOUNT), ["keep", "uninstall", "uninstall"]);
     }
 
@@ -101,8 +101,8 @@ mod tests {
         let why = "cannot get the DaemonSet mesh/interceptor: 403 Forbidden: no";
         let unsure = decide(&DaemonSetState::Unknown(why.to_owned()), NONE);
         assert_eq!(unsure, ShutdownAction::Unsure(why.to_owned()));
-        let there = decide(&DaemonSetState::Exists("mesh/interceptor".to_owned()), NONE);
-        let says = matches!(&there, ShutdownAction::Keep(why) if why.contains("mesh/interceptor"));
-        assert!(says, "{there:?}");
+        let keep = decide(&DaemonSetState::Exists("mesh/interceptor".to_owned()), NONE);
+        let says = matches!(&keep, ShutdownAction::Keep(why) if why.contains("mesh/interceptor"));
+        assert!(says, "{keep:?}");
     }
 }

@@ -16,11 +16,11 @@ use super::api;
 /// Delay after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Takes the taint called `key` off the node `name`, trying until that is done.
+/// Removes the taint `key` from the node `name`, with retries.
 pub async fn remove(client: Client, name: &str, key: &str) {
     let nodes: Api<Node> = Api::all(client);
     while let Err(error) = try_remove(&nodes, name, key).await {
-        let problem = api::words(&error);
+        let problem = api::error_text(&error);
         warn!("cannot remove the taint {key} from node {name}, retrying: {problem}");
         sleep(RETRY_INTERVAL).await;
     }
@@ -39,7 +39,7 @@ async fn try_remove(nodes: &Api<Node>, name: &str, key: &str) -> kube::Result<()
     Ok(())
 }
 
-/// A JSON patch that takes it off, and fails if another client has changed the taints.
+/// A JSON patch that removes the taint, and fails if another client has changed the taints.
 fn patch(taints: &[Taint], key: &str) -> Option<Value> {
     let kept: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();
     (kept.len() < taints.len()).then(|| {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_taint_goes_and_only_from_the_taints_that_were_seen() {
+    fn only_our_taint_is_removed_and_only_if_taints_are_unchanged() {
         let patch = patch(&[taint("a"), taint("ours")], "ours").unwrap();
         let expected = json!([
             { "op": "test", "path": "/spec/taints", "value": [
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_our_taint_is_left_alone() {
+    fn a_node_without_our_taint_is_not_patched() {
         assert_eq!(patch(&[taint("a")], "ours"), None);
     }
 }

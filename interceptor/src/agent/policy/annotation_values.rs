@@ -1,12 +1,12 @@
-//! The annotations in which a pod says what is captured, as istio-cni reads them
-//! (`cni/pkg/plugin/sidecar_redirect.go`). What they take differs from what the flags take that they
-//! stand for: a message offers only what the annotation takes.
+//! The annotations that configure a pod's capture, as istio-cni reads them
+//! (`cni/pkg/plugin/sidecar_redirect.go`). They accept other values than the corresponding flags: an
+//! error lists only what the annotation accepts.
 
 use std::borrow::Cow;
 
 use crate::settings::{BLANKS, ports, prefixes};
 
-/// An annotation, the flag that it stands for, and what istio-cni takes in its absence.
+/// An annotation, the corresponding flag, and istio-cni's default.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Annotation {
     pub(in crate::agent) name: &'static str,
@@ -15,7 +15,7 @@ pub(in crate::agent) struct Annotation {
     values: Values,
 }
 
-/// What an annotation takes.
+/// The values that an annotation accepts.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     /// CIDRs.
@@ -44,7 +44,7 @@ const fn annotation(
     }
 }
 
-/// The annotations in which a pod says what is captured.
+/// The annotations that configure a pod's capture.
 pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
     annotation(
         "traffic.sidecar.istio.io/includeOutboundIPRanges",
@@ -88,7 +88,7 @@ pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
         "",
         Values::Interfaces,
     ),
-    // The name before the next one's.
+    // The old name of the next one.
     annotation(
         "traffic.sidecar.istio.io/kubevirtInterfaces",
         "kube-virt-interfaces",
@@ -105,25 +105,25 @@ pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
 
 const EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 
-/// The proxy's own ports, where nothing inbound is captured whatever the annotation says.
+/// The proxy's own ports, which are always excluded from inbound capture.
 const PROXY_PORTS: [&str; 3] = ["15020", "15021", "15090"];
 
 impl Values {
-    /// The wrong item of `list` and what is allowed, if it is not such a list.
+    /// Fails with the invalid item of `list` and what is allowed.
     fn check(self, list: &str) -> Result<(), String> {
-        let takes_all = matches!(self, Self::PrefixesOrAll | Self::PortsOrAll);
-        if list.is_empty() || takes_all && list == "*" {
+        let accepts_all = matches!(self, Self::PrefixesOrAll | Self::PortsOrAll);
+        if list.is_empty() || accepts_all && list == "*" {
             return Ok(());
         }
-        let Some(wrong) = list.split(',').find(|item| !self.takes(item)) else {
+        let Some(wrong) = list.split(',').find(|item| !self.accepts(item)) else {
             return Ok(());
         };
         let (what, allowed) = self.words();
-        let all = if takes_all { "'*', or " } else { "" };
+        let all = if accepts_all { "'*', or " } else { "" };
         Err(format!("{wrong:?} is not {what}: give {all}{allowed}"))
     }
 
-    fn takes(self, item: &str) -> bool {
+    fn accepts(self, item: &str) -> bool {
         match self {
             Self::Prefixes | Self::PrefixesOrAll => prefixes::parse_prefix(item).is_some(),
             Self::Ports | Self::PortsOrAll => ports::is_port(item.trim_matches(BLANKS)),
@@ -131,7 +131,7 @@ impl Values {
         }
     }
 
-    /// What an item is called, and what is allowed.
+    /// The name of an item, and what is allowed.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Prefixes | Self::PrefixesOrAll => (
@@ -153,7 +153,7 @@ impl Values {
     }
 }
 
-/// istio-cni's pattern of a name: nothing that means more to a rule than itself, such as `eth+`.
+/// istio-cni's pattern for an interface name, which excludes iptables patterns such as `eth+`.
 fn is_interface(name: &str) -> bool {
     let allowed = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
     name.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -162,14 +162,14 @@ fn is_interface(name: &str) -> bool {
 }
 
 impl Annotation {
-    /// The flag with the annotation's value, once it was checked.
+    /// Checks the value, and returns the flag with it.
     pub(in crate::agent) fn argument(&self, value: &str) -> Result<String, String> {
         let checked = self.values.check(value);
         checked.map_err(|problem| format!("annotation {} {value:?}: {problem}", self.name))?;
         Ok(format!("--{}={}", self.flag, self.complete(value)))
     }
 
-    /// Both of what the annotation says and of what istio-cni adds to it, each port once.
+    /// The annotation's ports and the ports that istio-cni adds, without duplicates.
     fn complete<'a>(&self, value: &'a str) -> Cow<'a, str> {
         if self.name != EXCLUDE_INBOUND_PORTS {
             return value.into();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_istio_cni_refuses_of_what_the_flags_take_is_refused() {
+    fn values_that_istio_cni_refuses_are_refused() {
         let cases = [
             (
                 "includeOutboundIPRanges",
@@ -234,16 +234,16 @@ mod tests {
     }
 
     #[test]
-    fn blanks_are_taken_where_istio_cni_takes_them() {
-        let taken = |name: &str, value| {
+    fn blanks_are_accepted_where_istio_cni_accepts_them() {
+        let accepts = |name: &str, value| {
             let mut found = ANNOTATIONS.iter();
             let annotation = found.find(|annotation| annotation.name.ends_with(name));
             annotation.expect("an annotation").argument(value).is_ok()
         };
-        assert!(taken("includeInboundPorts", "80, 443\t"));
-        assert!(taken("excludeInterfaces", " net1, net2 "));
-        assert!(taken("includeOutboundIPRanges", ""));
-        assert!(!taken("includeInboundPorts", " "));
-        assert!(!taken("includeOutboundIPRanges", " 10.0.0.0/8"));
+        assert!(accepts("includeInboundPorts", "80, 443\t"));
+        assert!(accepts("excludeInterfaces", " net1, net2 "));
+        assert!(accepts("includeOutboundIPRanges", ""));
+        assert!(!accepts("includeInboundPorts", " "));
+        assert!(!accepts("includeOutboundIPRanges", " 10.0.0.0/8"));
     }
 }

@@ -1,5 +1,5 @@
-//! How a pod is captured: its settings, as istio-cni takes them from annotations and containers
-//! (`cni/pkg/plugin/sidecar_redirect.go`) or as its own istio-init's arguments say.
+//! A pod's settings: from its annotations and containers, as istio-cni reads them
+//! (`cni/pkg/plugin/sidecar_redirect.go`), or from the arguments of its istio-init container.
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
@@ -10,33 +10,32 @@ use super::{
 };
 use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags, parse_bool};
 
-/// How a pod is to be captured, and from when on.
+/// How a pod is to be captured, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapturePlan {
-    /// What is captured.
+    /// The settings to capture it with.
     pub settings: Settings,
-    /// Which of what the pod asks for has no effect, and why.
+    /// Settings of the pod that have no effect, and why.
     pub notes: Vec<String>,
-    /// From when on.
+    /// When the capture starts.
     pub from: CaptureFrom,
 }
 
-/// From when on a pod is captured.
+/// When a pod's capture starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaptureFrom {
     /// Before its first container starts.
     Start,
-    /// When its istio-init container runs: init containers before it have the network to
-    /// themselves, as always.
+    /// When its istio-init container runs: earlier init containers run uncaptured, as with iptables.
     IstioInit,
 }
 
 const MODE: &str = "sidecar.istio.io/interceptionMode";
 
-/// The proxy's owner if its container does not say, or says root.
+/// The proxy's UID and GID if its container sets none, or root.
 const PROXY_ID: i64 = 1337;
 
-/// How the pod says that inbound connections are taken to the proxy.
+/// The pod's interception mode: REDIRECT, TPROXY or NONE, unvalidated.
 #[must_use]
 pub fn mode(pod: &Pod) -> String {
     let annotation = pod.annotations.get(MODE).cloned();
@@ -45,7 +44,7 @@ pub fn mode(pod: &Pod) -> String {
         .unwrap_or_else(|| "REDIRECT".to_owned())
 }
 
-/// How an injected pod is captured, whose proxy is `proxy`.
+/// The plan for an injected pod with the container `proxy`.
 pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<CapturePlan, String> {
     let mode = mode(pod);
     if !["REDIRECT", "TPROXY"].contains(&mode.as_str()) {
@@ -68,7 +67,7 @@ pub fn of_annotations(pod: &Pod, proxy: &Container) -> Result<CapturePlan, Strin
         Ok(config) => (config, None),
         Err(note) => (ProxyConfig::default(), Some(note)),
     };
-    // The injector has put all of the ProxyConfig's metadata there already.
+    // The injector copies the ProxyConfig's metadata into the container's variables.
     let is_set = |variable| {
         let own = proxy.variables.get(variable);
         let value = own.or_else(|| config.proxy_metadata.get(variable));
@@ -92,7 +91,7 @@ fn flag(name: &str, value: &str) -> String {
     format!("--{name}={value}")
 }
 
-/// What of the pod stands for a flag, to be named in the flag's place. (Annotations were checked.)
+/// The name of a setting in the pod, for errors. (Annotations are checked before.)
 fn named_in_pod(setting: &str) -> String {
     let member = match setting {
         "--proxy-uid" => "runAsUser",
@@ -102,7 +101,7 @@ fn named_in_pod(setting: &str) -> String {
     format!("istio-proxy's securityContext.{member}")
 }
 
-/// How a pod is captured whose istio-init container is ours: by its arguments and variables.
+/// The plan for a pod with our istio-init container, from its arguments and variables.
 pub fn of_init_container(init: &Container) -> Result<CapturePlan, String> {
     let words = init.command.iter().chain(&init.arguments);
     let arguments: Vec<_> = words
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(plan.from, CaptureFrom::Start);
     }
 
-    /// The rules that istio-cni programs for a pod without annotations.
+    /// The settings that istio-cni uses for a pod without annotations.
     const DEFAULTS: [&str; 12] = [
         "-m",
         "REDIRECT",
@@ -189,15 +188,15 @@ mod tests {
     ];
 
     #[test]
-    fn the_defaults_are_istio_cnis() {
+    fn the_defaults_are_those_of_istio_cni() {
         check(&[], &json!({}), &DEFAULTS);
-        // No proxy runs as root.
+        // The proxy does not run as root.
         let root = json!({"securityContext": {"runAsUser": 0, "runAsGroup": 0}});
         check(&[], &root, &DEFAULTS);
     }
 
     #[test]
-    fn every_annotation_is_heeded() {
+    fn every_annotation_has_an_effect() {
         let annotations = [
             ("sidecar.istio.io/interceptionMode", "TPROXY"),
             (
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn excluded_inbound_ports_are_added_to_and_outbound_ones_replaced() {
+    fn inbound_port_exclusions_add_and_outbound_ones_replace() {
         let annotations = [
             (
                 "traffic.sidecar.istio.io/excludeInboundPorts",
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_name_of_the_interfaces_wins() {
+    fn the_newer_interfaces_annotation_wins() {
         let both = [
             ("traffic.sidecar.istio.io/kubevirtInterfaces", "old0"),
             ("istio.io/reroute-virtual-interfaces", "new0"),
@@ -280,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_whose_value_is_elsewhere_is_not_set() {
+    fn a_variable_with_value_from_is_not_set() {
         let source = json!({"fieldRef": {"fieldPath": "metadata.name"}});
         let proxy = json!({"env": [{"name": "ISTIO_META_DNS_CAPTURE", "valueFrom": source}]});
         check(&[], &proxy, &DEFAULTS);
     }
 
     #[test]
-    fn a_bad_value_is_named_by_its_annotation() {
+    fn an_error_names_the_annotation_and_its_value() {
         for (annotation, value) in [
             (
                 "traffic.sidecar.istio.io/includeOutboundIPRanges",
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_written_for_people() {
+    fn errors_say_what_is_allowed() {
         let cases = [
             (
                 "traffic.sidecar.istio.io/includeInboundPorts",
@@ -343,8 +342,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever an annotation says, the flag that it stands for takes it, or the annotation is
-        /// named with what it takes: no message offers what only the flag would take.
+        /// The flag accepts the annotation's value, or the error names the annotation and lists only
+        /// what the annotation accepts, not what only the flag accepts.
         #[test]
         fn an_error_is_about_the_annotation(
             annotation in prop::sample::select(&ANNOTATIONS[..]),
@@ -360,15 +359,15 @@ mod tests {
                 let start = format!("annotation {} {value:?}: ", annotation.name);
                 prop_assert!(problem.starts_with(&start), "{}", problem);
                 for offered in ["8000:8010", "eth+", "--", "-i ", "Some("] {
-                    let said = &problem[start.len()..];
-                    prop_assert!(value.contains(offered) || !said.contains(offered), "{}", problem);
+                    let message = &problem[start.len()..];
+                    prop_assert!(value.contains(offered) || !message.contains(offered), "{}", problem);
                 }
             }
         }
     }
 
     #[test]
-    fn our_own_istio_init_is_taken_at_its_word() {
+    fn our_istio_init_sets_the_settings_by_its_arguments() {
         let pod = pod(with_istio_init("interceptor"));
         let plan = of_init_container(pod.container("istio-init").unwrap()).unwrap();
         let flags = ["-i", "*", "-b", "*", "-d", "15090,15021,15020"];
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_booleans_as_go_reads_them() {
+    fn boolean_variables_are_parsed_as_in_go() {
         let with = |name: &str, value: &str| {
             let proxy = json!({"env": [{"name": name, "value": value}]});
             plan(&[], &proxy).unwrap().settings
@@ -404,7 +403,7 @@ mod tests {
             assert_eq!(with("ISTIO_DUAL_STACK", value).dual_stack, is_on, "{value}");
             assert_eq!(with("INVALID_DROP", value).drop_invalid, is_on, "{value}");
         }
-        // These are istio-init's.
+        // Variables of istio-init, which istio-cni does not read.
         for (name, value) in [
             ("DROP_INVALID", "true"),
             ("ISTIO_OUTBOUND_OWNER_GROUPS", "7"),
@@ -418,7 +417,7 @@ mod tests {
     const CONFIG: &str = "proxy.istio.io/config";
 
     #[test]
-    fn the_proxy_config_counts_where_nothing_else_says_otherwise() {
+    fn injected_values_win_over_the_proxy_config() {
         let yaml = "# of the team\nconcurrency: 2\ninterceptionMode: TPROXY\nproxyMetadata:\n  \
                     ISTIO_META_DNS_CAPTURE: \"true\"\n  ISTIO_DUAL_STACK: 'true'\n";
         let found = plan(&[(CONFIG, yaml)], &json!({})).unwrap().settings;
@@ -427,7 +426,6 @@ mod tests {
         let json = r#"{"proxyMetadata": {"INVALID_DROP": "true"}}"#;
         let found = plan(&[(CONFIG, json)], &json!({})).unwrap().settings;
         assert!(found.drop_invalid);
-        // What was injected wins.
         let annotations = [(CONFIG, yaml), (MODE, "REDIRECT")];
         let proxy = json!({"env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": ""}]});
         let found = plan(&annotations, &proxy).unwrap().settings;
@@ -435,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_config_that_cannot_be_read_is_told_and_keeps_no_pod_from_running() {
+    fn an_invalid_proxy_config_adds_a_note_and_is_ignored() {
         for bad in ["{", "proxyMetadata: 7", "- a"] {
             let plan = plan(&[(CONFIG, bad)], &json!({})).unwrap();
             assert_eq!(plan.settings, settings(&DEFAULTS, &[]).unwrap(), "{bad}");

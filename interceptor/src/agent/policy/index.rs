@@ -1,8 +1,8 @@
-//! What the agent knows of its node's pods, and what is to be done about them. Nothing here does
-//! anything: what happens goes in, [`Action`]s come out.
+//! The agent's knowledge of its node's pods, and the decisions about them. Pure: the methods record
+//! events and return [`Action`]s.
 //!
-//! A pod that is captured stays captured while it runs: what its object says later can change how,
-//! if that is switched on, but never whether.
+//! A captured pod stays captured while it runs: later changes of its object can change its settings, if
+//! that is enabled, but do not end the capture.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,42 +23,42 @@ use crate::{agent::backoff::Backoff, settings::Settings};
 /// Between attempts to capture a pod.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
-/// The init container that has a pod captured.
+/// The init container whose start triggers the capture, if its image is ours.
 const ISTIO_INIT: &str = "istio-init";
 
-/// A pod that is known, and that the list does not name.
+/// A known pod that the list does not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Its UID.
     pub uid: PodUid,
-    /// Its name, unless only an agent before us has seen its object.
+    /// Its name, unless only a previous agent has received its object.
     pub name: Option<PodName>,
 }
 
-/// Whether what is said of a running pod later is followed.
+/// Whether annotation changes apply to running pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiveChanges {
-    /// Nothing changes while a pod runs.
+    /// Changes do not apply while a pod runs.
     Ignored,
-    /// What captures more is followed, what captures less only where the namespace permits it.
+    /// Changes that capture more apply; changes that capture less apply if the namespace allows it.
     Followed,
 }
 
 /// What the decision about a pod depends on besides its object.
 #[derive(Clone, Debug)]
 pub struct PodContext {
-    /// The runtime that it runs by.
+    /// The runtime that runs the pod.
     pub runtime: Runtime,
-    /// Whether its namespace permits that less is captured while a pod runs.
+    /// Whether its namespace allows changes that capture less.
     pub may_relax: bool,
 }
 
-/// What the caller must do.
+/// An action that the caller must perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Attach the pod, as soon as it has a sandbox; or again, with other settings.
+    /// Attach the pod as soon as it has a sandbox, or attach it again with changed settings.
     Attach(PodUid),
-    /// Stop to look after the pod; what is attached for it goes with its network namespace.
+    /// Stop tracking the pod; it is detached with its network namespace.
     Forget(PodUid, Option<NetnsCookie>),
     /// Publish an Event.
     Publish(Notice),
@@ -67,68 +67,68 @@ pub enum Action {
 /// An Event about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The pod.
+    /// The pod's name.
     pub pod: PodName,
-    /// Its UID.
+    /// The pod's UID.
     pub uid: PodUid,
     /// Whether an operator should act on it.
     pub is_warning: bool,
-    /// What, in one word, for machines.
+    /// The Event's reason: one word, for programs.
     pub reason: &'static str,
-    /// What, for people.
+    /// The Event's text.
     pub note: String,
 }
 
-/// What a pod is to the agent.
+/// The capture state of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "most pods that are kept are captured"
 )]
 pub enum State {
-    /// It is not in the mesh, or not ours to capture.
+    /// The pod is not in the mesh, or another program captures it.
     Skipped(Skip),
-    /// It should be captured and cannot be.
+    /// The pod should be captured and cannot be.
     Refused(Refusal),
-    /// It is to be captured, now or when its istio-init runs.
+    /// The pod is to be captured, now or when its istio-init runs.
     Pending {
-        /// Why it failed last, if it has.
+        /// The error of the last attempt.
         reason: Option<String>,
     },
-    /// It is captured.
+    /// The pod is captured.
     Captured(Captured),
 }
 
-/// What a pod is captured with.
+/// The network namespace and settings of a captured pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// Its network namespace.
+    /// The pod's network namespace.
     pub netns: NetnsCookie,
-    /// The settings in force.
+    /// The effective settings.
     pub settings: Settings,
 }
 
-/// How many pods are in each state.
+/// The number of pods in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Captured.
     pub captured: usize,
-    /// To be captured, and nothing has failed.
+    /// To be captured, without a failed attempt.
     pub pending: usize,
-    /// To be captured, and cannot be, or not yet.
+    /// To be captured, after a failed attempt; or unsupported.
     pub failed: usize,
-    /// Left alone.
+    /// Not to be captured.
     pub skipped: usize,
 }
 
-/// How a pod came to be captured.
+/// When a pod was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Before its first container started, or it was captured already.
-    Expected,
-    /// While it ran. The API may say for how long.
-    Repaired {
-        /// How long ago its first container was started.
+pub enum CaptureTime {
+    /// Before its first container started, or earlier by a previous agent.
+    BeforeStart,
+    /// While it ran.
+    WhileRunning {
+        /// The time since its first container started, if the API reports it.
         ran: Option<Duration>,
     },
 }
@@ -137,14 +137,14 @@ pub enum How {
 struct Entry {
     pod: Pod,
     state: State,
-    /// How it is to be captured, if it is.
+    /// How the pod is to be captured, if it is.
     plan: Option<Box<CapturePlan>>,
-    /// How often what the plan asks for has failed.
+    /// Failed attempts to apply the plan.
     failures: u32,
-    /// The istio-init of the sandbox before, by the runtime's name for it: late
-    /// reports about that one say nothing about the present sandbox.
+    /// The container ID of the previous sandbox's istio-init. Late status reports about that container
+    /// do not apply to the current sandbox.
     former_init: Option<String>,
-    /// The last notice, which is not published twice in a row.
+    /// The last notice, to suppress an identical one.
     last_notice: Option<(&'static str, String)>,
 }
 
@@ -154,12 +154,12 @@ pub struct Index {
     selection: Selection,
     live_changes: LiveChanges,
     pods: BTreeMap<PodUid, Entry>,
-    /// What was attached before this agent started, for pods that it has not seen yet.
+    /// Captures of a previous agent, for pods whose objects have not been received yet.
     found: BTreeMap<PodUid, Captured>,
 }
 
 impl Index {
-    /// An empty one.
+    /// An empty index.
     #[must_use]
     pub const fn new(selection: Selection, live_changes: LiveChanges) -> Self {
         Self {
@@ -176,21 +176,21 @@ impl Index {
     }
 
     /// Adds or updates a pod.
-    pub fn apply(&mut self, pod: Pod, surroundings: &PodContext) -> Vec<Action> {
-        if pod.is_over {
+    pub fn apply(&mut self, pod: Pod, context: &PodContext) -> Vec<Action> {
+        if pod.is_finished {
             return self.remove(&pod.uid);
         }
-        let decision = decide(&pod, &surroundings.runtime, &self.selection);
+        let decision = decide(&pod, &context.runtime, &self.selection);
         match self.pods.remove(&pod.uid) {
-            Some(entry) => self.change(entry, pod, decision, surroundings),
-            None => self.insert_new(pod, decision, surroundings),
+            Some(entry) => self.change(entry, pod, decision, context),
+            None => self.insert_new(pod, decision, context),
         }
     }
 
-    fn insert_new(&mut self, pod: Pod, decision: Decision, around: &PodContext) -> Vec<Action> {
+    fn insert_new(&mut self, pod: Pod, decision: Decision, context: &PodContext) -> Vec<Action> {
         if let Some(captured) = self.found.remove(&pod.uid) {
-            // Should the pod get another sandbox, it is to be captured there as it was here, even if
-            // its object asks for something else by now.
+            // In another sandbox, the pod is captured with the same settings, even if its object has
+            // changed since.
             let from = match &decision {
                 Decision::Capture(plan) => plan.from,
                 Decision::Skip(_) | Decision::Refuse(_) => CaptureFrom::Start,
@@ -208,7 +208,7 @@ impl Index {
                 former_init: None,
                 last_notice: None,
             };
-            return self.change(entry, pod, decision, around);
+            return self.change(entry, pod, decision, context);
         }
         let mut entry = Entry::new(pod, decision);
         let actions = entry.first_actions();
@@ -221,35 +221,35 @@ impl Index {
         mut entry: Entry,
         pod: Pod,
         decision: Decision,
-        around: &PodContext,
+        context: &PodContext,
     ) -> Vec<Action> {
-        let had_begun = entry.is_due();
+        let was_due = entry.is_due();
         let ran = entry.pod.has_started;
         entry.pod = pod;
         let actions = match (&entry.state, decision) {
             (State::Captured(captured), Decision::Capture(plan)) => {
                 let captured = captured.clone();
-                self.change_captured(&mut entry, &captured, plan, around)
+                self.change_captured(&mut entry, &captured, plan, context)
             }
-            (State::Captured(_), Decision::Skip(reason)) => entry.keep(&format!(
+            (State::Captured(_), Decision::Skip(reason)) => entry.retain(&format!(
                 "the updated object would no longer be captured: {reason}"
             )),
-            (State::Captured(_), Decision::Refuse(reason)) => entry.keep(&reason.to_string()),
+            (State::Captured(_), Decision::Refuse(reason)) => entry.retain(&reason.to_string()),
             (State::Pending { .. }, Decision::Capture(plan)) => {
                 entry.plan = Some(plan);
-                if entry.is_due() && !had_begun {
+                if entry.is_due() && !was_due {
                     vec![Action::Attach(entry.pod.uid.clone())]
                 } else {
                     Vec::new()
                 }
             }
-            // A running pod's annotations are not read again, as with istio-cni.
+            // As with istio-cni, a running pod's annotations are not read again.
             (State::Skipped(_), Decision::Capture(_))
                 if ran && self.live_changes == LiveChanges::Ignored =>
             {
                 Vec::new()
             }
-            // It was to be captured when it started.
+            // The decision at the pod's start stays.
             (State::Pending { .. }, Decision::Skip(_) | Decision::Refuse(_)) if ran => Vec::new(),
             (_, decision) => entry.reset(decision),
         };
@@ -262,7 +262,7 @@ impl Index {
         entry: &mut Entry,
         captured: &Captured,
         plan: Box<CapturePlan>,
-        around: &PodContext,
+        context: &PodContext,
     ) -> Vec<Action> {
         let (old, new) = (&captured.settings, &plan.settings);
         if old == new {
@@ -270,13 +270,13 @@ impl Index {
             entry.failures = 0;
             return Vec::new();
         }
-        let is_under_way = |wanted: &CapturePlan| wanted.settings == *new;
-        if entry.plan.as_deref().is_some_and(is_under_way) {
+        let is_in_progress = |wanted: &CapturePlan| wanted.settings == *new;
+        if entry.plan.as_deref().is_some_and(is_in_progress) {
             return Vec::new();
         }
-        let follows = self.live_changes == LiveChanges::Followed
-            && (captures_superset(old, new) || around.may_relax);
-        if !follows {
+        let applies = self.live_changes == LiveChanges::Followed
+            && (captures_superset(old, new) || context.may_relax);
+        if !applies {
             let why = match self.live_changes {
                 LiveChanges::Ignored => "live changes are off (--live-annotations)",
                 LiveChanges::Followed => {
@@ -318,37 +318,36 @@ impl Index {
         vec![Action::Forget(uid.clone(), netns)]
     }
 
-    /// The pods that are known, and are not among these.
+    /// The known pods that are not `listed`.
     #[must_use]
-    pub fn missing(&self, there: &BTreeSet<PodUid>) -> Vec<Missing> {
-        let seen = self.pods.values().map(|entry| Missing {
+    pub fn missing(&self, listed: &BTreeSet<PodUid>) -> Vec<Missing> {
+        let known = self.pods.values().map(|entry| Missing {
             uid: entry.pod.uid.clone(),
             name: Some(entry.pod.name.clone()),
         });
         let found = self.found.keys().cloned();
         let found = found.map(|uid| Missing { uid, name: None });
-        seen.chain(found)
-            .filter(|pod| !there.contains(&pod.uid))
+        known
+            .chain(found)
+            .filter(|pod| !listed.contains(&pod.uid))
             .collect()
     }
 
     /// Records that a pod is attached.
-    pub fn attached(&mut self, uid: &PodUid, captured: Captured, how: How) -> Vec<Action> {
+    pub fn attached(&mut self, uid: &PodUid, captured: Captured, time: CaptureTime) -> Vec<Action> {
         let Some(entry) = self.pods.get_mut(uid) else {
             return vec![Action::Forget(uid.clone(), Some(captured.netns))];
         };
         let had_failed = mem::take(&mut entry.failures) > 0;
         entry.state = State::Captured(captured);
-        match how {
-            How::Repaired { ran } if !entry.waits_for_istio_init() => {
+        match time {
+            CaptureTime::WhileRunning { ran } if !entry.waits_for_istio_init() => {
                 entry.notify(false, "Repaired", repaired(ran))
             }
             _ if had_failed => entry.notify(
                 false,
                 "Captured",
-                "capture succeeded after earlier \
-                 failures"
-                    .to_owned(),
+                "capture succeeded after earlier failures".to_owned(),
             ),
             _ => Vec::new(),
         }
@@ -370,7 +369,7 @@ impl Index {
                      {why}"
                 )
             }
-            // It was decided again while it was attached.
+            // The decision changed during the attempt.
             State::Skipped(_) | State::Refused(_) => return (None, Vec::new()),
         };
         let wait = BACKOFF.delay(entry.failures);
@@ -378,8 +377,8 @@ impl Index {
         (Some(wait), entry.notify(true, "CaptureFailed", note))
     }
 
-    /// Records that a pod is not captured in its present sandbox; in a new sandbox it is.
-    pub fn left(&mut self, uid: &PodUid, why: &str) -> Vec<Action> {
+    /// Records that Istio's rules redirect the pod in its current sandbox. It is captured in a new one.
+    pub fn skip_for_istio_rules(&mut self, uid: &PodUid, why: &str) -> Vec<Action> {
         match self.pods.get_mut(uid) {
             Some(entry) if matches!(entry.state, State::Pending { .. } | State::Captured(_)) => {
                 entry.state = State::NEW;
@@ -402,8 +401,8 @@ impl Index {
         }
     }
 
-    /// Takes note that a pod has a sandbox with this network namespace, in which no container has
-    /// started. If it was captured in another one when its istio-init ran, it waits for the next.
+    /// Records that a pod has a sandbox with this network namespace, in which no container has started.
+    /// A pod that was captured in an earlier sandbox when its istio-init ran waits for the new one.
     pub fn new_sandbox(&mut self, uid: &PodUid, netns: NetnsCookie) {
         let Some(entry) = self.pods.get_mut(uid) else {
             return;
@@ -417,8 +416,8 @@ impl Index {
         }
     }
 
-    /// The pod of this name. (Of several, of which all but one are ending, the one that is not
-    /// captured yet.)
+    /// The pod of this name. Of several, all but one of which are terminating, the one that is not
+    /// captured yet.
     #[must_use]
     pub fn find(&self, name: &PodName) -> Option<&PodUid> {
         let mut named = self.pods.values().filter(|entry| entry.pod.name == *name);
@@ -427,13 +426,13 @@ impl Index {
         Some(&newer.unwrap_or(first).pod.uid)
     }
 
-    /// What the agent knows of a pod.
+    /// A pod's object.
     #[must_use]
     pub fn pod(&self, uid: &PodUid) -> Option<&Pod> {
         self.pods.get(uid).map(|entry| &entry.pod)
     }
 
-    /// What a pod is to the agent.
+    /// A pod's capture state.
     #[must_use]
     pub fn state(&self, uid: &PodUid) -> Option<&State> {
         self.pods.get(uid).map(|entry| &entry.state)
@@ -452,7 +451,7 @@ impl Index {
         self.pods.get(uid)?.plan.as_deref()
     }
 
-    /// The pods that are refused only because it is not known what they run by.
+    /// The pods that are refused only because their runtime is unknown.
     #[must_use]
     pub fn of_unknown_runtimes(&self) -> Vec<PodUid> {
         let is_unknown =
@@ -467,7 +466,7 @@ impl Index {
         self.pods.get(uid).is_some_and(Entry::is_due)
     }
 
-    /// How many pods are in each state.
+    /// Counts the pods in each state.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -535,7 +534,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is to be captured when its istio-init runs, and not before.
+    /// Whether the pod is to be captured when its istio-init runs, and not before.
     fn waits_for_istio_init(&self) -> bool {
         let plan = self.plan.as_ref();
         plan.is_some_and(|plan| plan.from == CaptureFrom::IstioInit)
@@ -556,8 +555,8 @@ impl Entry {
         matches!(&self.state, State::Captured(Captured { netns, .. }) if *netns == wanted)
     }
 
-    /// A captured pod stays captured.
-    fn keep(&mut self, why: &str) -> Vec<Action> {
+    /// Reports that a captured pod stays captured.
+    fn retain(&mut self, why: &str) -> Vec<Action> {
         let note = format!("capture retained while the pod runs: {why}");
         self.notify(true, "CaptureRetained", note)
     }
@@ -584,7 +583,7 @@ fn repaired(ran: Option<Duration>) -> String {
     format!("the pod ran uncaptured{ran} and is now captured: new connections go through its proxy")
 }
 
-/// What differs, as `name: old -> new`.
+/// The changed settings, as `name: old -> new`.
 fn difference(old: &Settings, new: &Settings) -> String {
     let json = |settings| serde_json::to_value(settings).unwrap_or_default();
     let (old, new) = (json(old), json(new));

@@ -1,5 +1,5 @@
-//! What is kept of a Kubernetes pod: what selection and settings hang on, and no more, for a node
-//! has hundreds of pods and each object is tens of kilobytes.
+//! The parts of a Kubernetes pod that selection and settings depend on. Only these are kept: a node has
+//! hundreds of pods, and each object is tens of kilobytes.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,15 +8,14 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::cni::protocol::PodName;
 
-/// The annotations, labels and variables that anything here looks at end so, or begin so.
+/// Parts of the names of all annotations and labels that the agent reads.
 const KEPT_KEYS: [&str; 2] = ["istio.io/", "interceptor."];
 
-/// What kubelet sets on the object that mirrors a static pod: the pod's own UID.
+/// The annotation in which kubelet stores a static pod's UID on the mirror object.
 const MIRRORED: &str = "kubernetes.io/config.mirror";
 
-/// The UID by which kubelet, the runtime and cgroups know a pod. For a static pod that is not the UID
-/// of its object in the API, which only mirrors it; Events about it name this one too, and `kubectl
-/// describe` looks for them by it.
+/// The pod UID that kubelet, the runtime and cgroups use. A static pod's differs from the UID of its
+/// mirror object in the API. Events about the pod use this UID, and `kubectl describe` finds them by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodUid(pub String);
 
@@ -29,9 +28,8 @@ impl fmt::Display for PodUid {
 impl PodUid {
     /// The UID of the pod with this metadata. `None` if it has no UID, which the API never sends.
     ///
-    /// kubelet makes a static pod's UID of a digest without dashes. Whoever may create pods can set
-    /// the annotation as well, so a UID of the form that the API server assigns is not believed: it
-    /// could be that of another pod.
+    /// kubelet uses a digest without dashes as a static pod's UID. Any user who may create pods can set
+    /// the annotation, so a UID in the API server's format is ignored: it could be that of another pod.
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let uid = metadata.uid.clone()?;
@@ -50,25 +48,25 @@ pub struct Pod {
     pub name: PodName,
     /// Its UID.
     pub uid: PodUid,
-    /// Its labels, those that may matter.
+    /// Its labels that the agent may read.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations, those that may matter.
+    /// Its annotations that the agent may read.
     pub annotations: BTreeMap<String, String>,
-    /// Whether it is in the node's network namespace.
+    /// Whether it uses the node's network namespace.
     pub host_network: bool,
-    /// The `RuntimeClass` that it names.
+    /// The name of its `RuntimeClass`.
     pub runtime_class: Option<String>,
-    /// Its init containers, sidecars of the new kind among them.
+    /// Its init containers, including native sidecars.
     pub init_containers: Vec<Container>,
     /// Its other containers.
     pub containers: Vec<Container>,
-    /// Whether its containers have ended for good, or it is gone.
-    pub is_over: bool,
-    /// Whether any container has been started.
+    /// Whether its phase is `Succeeded` or `Failed`.
+    pub is_finished: bool,
+    /// Whether any container has started.
     pub has_started: bool,
-    /// The init containers that have been started in the pod's present sandbox, by name.
+    /// The names of the init containers that have started in the pod's current sandbox.
     pub started_init_containers: Vec<String>,
-    /// The runtime's names for the init containers, by their own.
+    /// The init containers' IDs, by container name.
     pub init_container_ids: BTreeMap<String, String>,
 }
 
@@ -79,11 +77,11 @@ pub struct Container {
     pub name: String,
     /// Its image.
     pub image: String,
-    /// Its entry point, if the pod names one.
+    /// Its entry point, if the pod sets one.
     pub command: Vec<String>,
     /// The arguments of the entry point.
     pub arguments: Vec<String>,
-    /// Its variables. Those whose value is elsewhere (`valueFrom`) are empty, as to istio-cni.
+    /// Its environment variables. Variables with `valueFrom` are empty, as for istio-cni.
     pub variables: BTreeMap<String, String>,
     /// `securityContext.runAsUser`
     pub run_as_user: Option<i64>,
@@ -92,7 +90,7 @@ pub struct Container {
 }
 
 impl Pod {
-    /// What matters of `pod`. `None` if it has no name, namespace or UID, which the API never sends.
+    /// The relevant parts of `pod`. `None` if it has no name, namespace or UID, which the API never sends.
     #[must_use]
     pub fn of(pod: &k8s::Pod) -> Option<Self> {
         let metadata = &pod.metadata;
@@ -117,7 +115,7 @@ impl Pod {
             runtime_class: spec.runtime_class_name.clone(),
             init_containers: containers(spec.init_containers.as_deref().unwrap_or(&[])),
             containers: containers(&spec.containers),
-            is_over: matches!(phase, Some("Succeeded" | "Failed")),
+            is_finished: matches!(phase, Some("Succeeded" | "Failed")),
             has_started: init.iter().chain(rest).any(has_started),
             started_init_containers: started_init_containers(init, rest),
             init_container_ids: container_ids(init),
@@ -138,7 +136,7 @@ impl Pod {
 }
 
 impl Container {
-    /// The value of a variable; what is not set is empty.
+    /// The value of a variable, or an empty string.
     #[must_use]
     pub fn variable(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
@@ -160,15 +158,15 @@ fn has_started(status: &k8s::ContainerStatus) -> bool {
         .any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-/// Init containers that have ended may have done so in the sandbox before, as after a reboot, and
-/// run again. So they count where they run, or where the containers do that come after all of them.
+/// A terminated init container may have run in the previous sandbox, as after a reboot, and will run
+/// again. So an init container counts while it runs, or while a regular container runs.
 fn started_init_containers(
     init: &[k8s::ContainerStatus],
     rest: &[k8s::ContainerStatus],
 ) -> Vec<String> {
     let is_initialized = rest
         .iter()
-        .any(|status| is_running(status) || crashes(status));
+        .any(|status| is_running(status) || is_crash_looping(status));
     init.iter()
         .filter(|status| is_initialized || is_running(status))
         .map(|status| status.name.clone())
@@ -188,8 +186,8 @@ fn is_running(status: &k8s::ContainerStatus) -> bool {
     state.is_some_and(|state| state.running.is_some())
 }
 
-/// Kubelet says so only while it starts a container repeatedly in one sandbox.
-fn crashes(status: &k8s::ContainerStatus) -> bool {
+/// kubelet sets this reason only while it restarts a container within one sandbox.
+fn is_crash_looping(status: &k8s::ContainerStatus) -> bool {
     let waiting = status
         .state
         .as_ref()
@@ -197,16 +195,16 @@ fn crashes(status: &k8s::ContainerStatus) -> bool {
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
 }
 
-/// The names of the containers that anything here looks into.
-const LOOKED_INTO: [&str; 2] = ["istio-init", "istio-proxy"];
+/// The containers whose details are kept.
+const DETAILED: [&str; 2] = ["istio-init", "istio-proxy"];
 
 fn containers(containers: &[k8s::Container]) -> Vec<Container> {
     containers.iter().map(container).collect()
 }
 
-/// Of the app's own containers only the name matters.
+/// Of an app's container only the name is kept.
 fn container(container: &k8s::Container) -> Container {
-    if !LOOKED_INTO.contains(&container.name.as_str()) {
+    if !DETAILED.contains(&container.name.as_str()) {
         return Container {
             name: container.name.clone(),
             ..Container::default()
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_has_the_uid_that_its_mirror_names() {
+    fn a_static_pod_has_the_uid_in_its_mirror_annotation() {
         let digest = "0f3a4b6e8f0e6a2d1c9e7b552f9b1c34";
         assert_eq!(uid(&[(MIRRORED, digest)]).as_deref(), Some(digest));
         assert_eq!(
@@ -257,9 +255,9 @@ mod tests {
         );
     }
 
-    /// No process takes another pod's place by an annotation.
+    /// An annotation cannot claim the UID of another pod.
     #[test]
-    fn a_mirror_does_not_name_a_uid_of_the_api_server() {
+    fn a_mirror_annotation_with_an_api_server_uid_is_ignored() {
         let other = "11111111-0f3a-4b6e-8f0e-6a2d1c9e7b55";
         assert_eq!(uid(&[(MIRRORED, other)]).as_deref(), Some(UID));
         assert_eq!(uid(&[(MIRRORED, "")]).as_deref(), Some(UID));

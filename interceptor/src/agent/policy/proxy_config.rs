@@ -1,8 +1,8 @@
-//! The annotation `proxy.istio.io/config`: a `ProxyConfig` of Istio's, in YAML.
+//! The annotation `proxy.istio.io/config`: Istio's `ProxyConfig`, in YAML.
 //!
-//! istio-cni does not read it. What of it matters reaches istio-cni by the injector, which puts the
-//! interception mode into an annotation of its own and the metadata into the variables of
-//! istio-proxy. It is read here for pods where neither was done, and what they say wins over it.
+//! istio-cni does not read this annotation: the injector copies the interception mode into a separate
+//! annotation, and the metadata into the variables of istio-proxy. Both have precedence here; the
+//! `ProxyConfig` is for pods without them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::pod::Pod;
 
 const ANNOTATION: &str = "proxy.istio.io/config";
 
-/// What of it has to do with interception.
+/// The fields that affect interception.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProxyConfig {
@@ -23,8 +23,8 @@ pub struct ProxyConfig {
 }
 
 impl ProxyConfig {
-    /// What `pod` says. One that cannot be read is no reason to keep a pod from running that
-    /// istio-cni would let run: the injector refuses such pods, so it was changed since.
+    /// The `ProxyConfig` of `pod`. The caller captures the pod even if this fails, as istio-cni would:
+    /// the injector refuses invalid ones, so the annotation was changed after the injection.
     pub fn of(pod: &Pod) -> Result<Self, String> {
         let Some(text) = pod.annotations.get(ANNOTATION) else {
             return Ok(Self::default());

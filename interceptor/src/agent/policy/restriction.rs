@@ -1,9 +1,8 @@
-//! Whether new settings capture all that old ones did.
+//! Whether new settings capture everything that the old settings capture.
 //!
-//! A pod's annotations may be changed by many who must not be able to take it out of the mesh. So a
-//! change is called a tightening only where every connection that the old settings capture is
-//! captured by the new ones, and taken to the same proxy; all else, and what is hard to decide, is a
-//! loosening.
+//! Many users may change a pod's annotations without the permission to take the pod out of the mesh. So
+//! a change tightens only if the new settings capture every connection that the old ones capture, and
+//! redirect it to the same proxy. All other changes, and those that are hard to decide, relax.
 
 use ipnet::IpNet;
 
@@ -43,7 +42,7 @@ pub fn captures_superset(old: &Settings, new: &Settings) -> bool {
         return true;
     }
     is_plain(old)
-        && goes_alike(old, new)
+        && keeps_other_settings(old, new)
         && contains(&inbound(new), &inbound(old))
         && selects(outbound_prefixes, &old.outbound_prefixes)
         && (captures_self_calls(outbound_prefixes) || !captures_self_calls(&old.outbound_prefixes))
@@ -59,15 +58,15 @@ pub fn captures_superset(old: &Settings, new: &Settings) -> bool {
         && (*dual_stack || !old.dual_stack)
 }
 
-/// Whether more captured is just that. Behind TPROXY, and with interfaces of virtual machines, what
-/// is captured outbound is not captured inbound: there, lists that grow take connections another way.
+/// Whether growing lists only capture more. With TPROXY or rerouted interfaces, a connection that is
+/// captured outbound is not captured inbound: growing lists redirect connections differently.
 fn is_plain(settings: &Settings) -> bool {
     settings.mode == Mode::Redirect && settings.rerouted_interfaces.is_empty()
 }
 
-/// Whether all that is neither a list of what is captured nor of what is not is as it was: where
-/// connections go, and who passes.
-fn goes_alike(old: &Settings, new: &Settings) -> bool {
+/// Whether all settings except the lists of included and excluded traffic are unchanged: the listeners,
+/// and the owners whose connections pass.
+fn keeps_other_settings(old: &Settings, new: &Settings) -> bool {
     let with_lists_of_old = Settings {
         inbound_ports: old.inbound_ports.clone(),
         inbound_ports_exclude: old.inbound_ports_exclude.clone(),
@@ -77,7 +76,7 @@ fn goes_alike(old: &Settings, new: &Settings) -> bool {
         outbound_ports_exclude: old.outbound_ports_exclude.clone(),
         excluded_interfaces: old.excluded_interfaces.clone(),
         dual_stack: old.dual_stack,
-        // Nothing is dropped here.
+        // Interceptor drops no packets for this setting.
         drop_invalid: old.drop_invalid,
         ..new.clone()
     };
@@ -127,9 +126,8 @@ fn selects(all: &PrefixSelection, some: &PrefixSelection) -> bool {
     }
 }
 
-/// Whether the rules that let an app call its own pod are left out (`HasLoopBackIP`): the address of
-/// an included prefix is a loopback one. So `*`, which includes all, lets such calls by, while
-/// `127.0.0.1/32` captures them.
+/// Whether an included prefix has a loopback address. istio-iptables then omits the rules that let an
+/// app call its own pod (`HasLoopBackIP`). So `*` lets such calls pass, and `127.0.0.1/32` captures them.
 fn captures_self_calls(selection: &PrefixSelection) -> bool {
     match selection {
         PrefixSelection::All => false,
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_no_loosening() {
+    fn equal_settings_do_not_relax() {
         let stock = [
             "-b",
             "*",
@@ -181,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn more_captured_and_less_excluded_tightens() {
+    fn more_included_or_less_excluded_tightens() {
         let cases: &[(&[&str], &[&str])] = &[
             (&["-b", "80"], &["-b", "*"]),
             (&["-b", "80"], &["-b", "80:90"]),
@@ -198,14 +196,14 @@ mod tests {
             (&["-c", "eth1,eth2"], &["-c", "eth2"]),
             (&[], &["--dual-stack"]),
         ];
-        for (loose, tight) in cases {
-            assert!(change(loose, tight), "{loose:?} to {tight:?}");
-            assert!(!change(tight, loose), "{tight:?} to {loose:?}");
+        for (relaxed, tight) in cases {
+            assert!(change(relaxed, tight), "{relaxed:?} to {tight:?}");
+            assert!(!change(tight, relaxed), "{tight:?} to {relaxed:?}");
         }
     }
 
     #[test]
-    fn behind_tproxy_and_with_virtual_machines_nothing_but_the_same_is_tight() {
+    fn with_tproxy_or_rerouted_interfaces_every_change_relaxes() {
         for kind in [["-m", "TPROXY"], ["-k", "eth1"]] {
             let with = |ports| [&kind[..], &["-b", "80", "-o", ports]].concat();
             assert!(!change(&with("53,80"), &with("53")), "{kind:?}");
@@ -214,18 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_tighter_does_not_make_up_for_another() {
+    fn a_tighter_list_does_not_offset_a_relaxed_one() {
         assert!(!change(
             &["-b", "80", "-i", "*"],
             &["-b", "*", "-i", "10.0.0.0/8"]
         ));
-        // Of the listed ports one that was captured is gone, though there are more.
+        // One of the captured ports is removed, although the list is longer.
         assert!(!change(&["-b", "80"], &["-b", "81:90"]));
         assert!(!change(&["-b", "*", "-d", "80"], &["-b", "81,82"]));
     }
 
     #[test]
-    fn another_proxy_is_no_tightening() {
+    fn another_proxy_relaxes() {
         for other in [
             ["-u", "0"],
             ["-p", "1"],
@@ -245,15 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_prefix_captures_what_the_wildcard_lets_by() {
+    fn a_loopback_prefix_captures_what_the_wildcard_does_not() {
         for wider in ["*", "127.0.0.0/8,0.0.0.0/0", "0.0.0.0/0"] {
             let captures_superset = change(&["-i", "127.0.0.1/32"], &["-i", wider]);
             assert_eq!(captures_superset, wider.starts_with("127"), "{wider}");
         }
     }
 
-    /// Settings that pods ask for, and what their rules trip over. Two of them have most in common,
-    /// as before and after a change.
+    /// Two settings that differ little, as before and after a change.
     fn changes() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
         const VALUES: [(&str, &[&str]); 10] = [
             ("-b", &["", "*", "80", "80,443", "1:1023", "15008", ","]),
@@ -309,7 +306,7 @@ mod tests {
         })
     }
 
-    /// A connection, but for what the settings make of its interface.
+    /// A connection, without the settings' effect on its interface.
     #[derive(Clone, Copy, Debug)]
     struct Connection {
         is_inbound: bool,
@@ -355,13 +352,13 @@ mod tests {
         )
     }
 
-    /// Settings, compiled for a pod whose first address is an IPv4 one.
-    struct InForce {
+    /// Settings, compiled for a pod whose first address is an IPv4 address.
+    struct Compiled {
         settings: Settings,
         compiled: CompiledPolicy,
     }
 
-    impl InForce {
+    impl Compiled {
         fn new(settings: Settings) -> Self {
             let network = PodNetwork {
                 ipv6: settings.dual_stack,
@@ -376,7 +373,7 @@ mod tests {
             Self { settings, compiled }
         }
 
-        /// The listener that gets a connection, if it is captured.
+        /// The listener that receives a connection, if it is captured.
         fn captured(&self, connection: &Connection) -> Option<Listener> {
             match decide(
                 &self.compiled.policy,
@@ -411,9 +408,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_captured_stays_captured_where_settings_tighten() {
+    fn captured_connections_stay_captured_when_settings_tighten() {
         const CASES: u32 = 2000;
-        /// Cases that try something: the settings differ and tighten, and a connection is captured.
+        /// Required non-trivial cases: the settings differ and tighten, and a connection is captured.
         const MIN_TIGHTENING: u32 = 100;
         let parse = |arguments: &[String]| {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -432,7 +429,7 @@ mod tests {
                 if !captures_superset(&old, &new) {
                     return Ok(());
                 }
-                let (old, new) = (InForce::new(old), InForce::new(new));
+                let (old, new) = (Compiled::new(old), Compiled::new(new));
                 let mut captured = 0;
                 for connection in connections {
                     if let Some(listener) = old.captured(&connection) {

@@ -1,7 +1,7 @@
-//! Which pods are captured: those that istio-cni would pick, and those whose istio-init is ours.
+//! Selects the pods to capture: those that istio-cni would select, and those with our istio-init.
 //!
-//! The steps and their order are istio-cni's (`cni/pkg/plugin/plugin.go`, `doAddRun`), with what it
-//! leaves to others (host network, runtimes) before them.
+//! The checks and their order are those of istio-cni (`cni/pkg/plugin/plugin.go`, `doAddRun`), after
+//! checks that other programs do for istio-cni (host network, runtimes).
 
 use std::{collections::BTreeSet, fmt};
 
@@ -14,70 +14,70 @@ use crate::settings::parse_bool;
 /// The options that select pods.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// The namespaces whose pods are left alone.
+    /// Namespaces whose pods are skipped.
     pub excluded_namespaces: BTreeSet<String>,
     /// The handlers of runtimes that share the node's kernel.
     pub runtime_handlers: BTreeSet<String>,
-    /// The repositories of our own image: an istio-init of theirs asks for this agent.
+    /// Repositories of our image: a pod whose istio-init uses one is captured by this agent.
     pub images: Vec<String>,
 }
 
-/// The runtime that a pod runs by.
+/// The runtime that runs a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runtime {
     /// The node's default.
     Default,
-    /// That of a `RuntimeClass`, by the name that the container runtime has for it.
+    /// The handler of the pod's `RuntimeClass`, as configured in the container runtime.
     Handler(String),
-    /// Its `RuntimeClass` is not known, or cannot be asked for.
+    /// The pod's `RuntimeClass` does not exist, or cannot be read.
     Unknown(String),
 }
 
 /// The decision about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is captured.
+    /// The pod is captured.
     Capture(Box<CapturePlan>),
-    /// It is not in the mesh, or not ours to capture.
+    /// The pod is not in the mesh, or another program captures it.
     Skip(Skip),
-    /// It should be captured and cannot be: it must not run.
+    /// The pod should be captured and cannot be: it must not run.
     Refuse(Refusal),
 }
 
 /// Why a pod that should be captured cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Its runtime is not one of those that share the node's kernel.
+    /// Its runtime is not in the list of those that share the node's kernel.
     Runtime(String),
-    /// Whether its runtime shares the node's kernel is unknown, at least for now.
+    /// Whether its runtime shares the node's kernel is unknown.
     UnknownRuntime(String),
-    /// It asks for what there is not.
-    Request(String),
+    /// Its settings are invalid.
+    Settings(String),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Runtime(why) | Self::UnknownRuntime(why) | Self::Request(why)) = self;
+        let (Self::Runtime(why) | Self::UnknownRuntime(why) | Self::Settings(why)) = self;
         formatter.write_str(why)
     }
 }
 
-/// Why a pod is left alone.
+/// Why a pod is not captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// It is in the node's network namespace.
+    /// It uses the node's network namespace.
     HostNetwork,
     /// Its namespace is excluded.
     Namespace,
-    /// It has an istio-init of its own, which is not ours.
+    /// It has an istio-init with an image that is not ours.
     IstioInit,
     /// Its istio-proxy runs no Envoy (proxyless gRPC).
     Proxyless,
     /// It has no istio-proxy.
     NoProxy,
-    /// Its istio-proxy is no sidecar: a gateway or a waypoint.
-    NoSidecar(String),
-    /// `sidecar.istio.io/inject` says no.
+    /// Its istio-proxy is not a sidecar, but a gateway or a waypoint.
+    NotSidecar(String),
+    /// `sidecar.istio.io/inject` is false.
     InjectionOff,
     /// No sidecar was injected.
     NotInjected,
@@ -93,25 +93,24 @@ impl fmt::Display for Skip {
             Self::IstioInit => "its istio-init container redirects it with iptables",
             Self::Proxyless => "its istio-proxy runs no Envoy (DISABLE_ENVOY)",
             Self::NoProxy => "it has no istio-proxy container",
-            Self::NoSidecar(kind) => {
+            Self::NotSidecar(kind) => {
                 return write!(formatter, "its istio-proxy is a {kind}, not a sidecar");
             }
             Self::InjectionOff => "sidecar.istio.io/inject is false",
             Self::NotInjected => {
-                "it has no annotation sidecar.istio.io/status: no sidecar was \
-                 injected"
+                "it has no annotation sidecar.istio.io/status: no sidecar was injected"
             }
             Self::ModeNone => "its interception mode is NONE",
         })
     }
 }
 
-/// Decides about `pod`, which runs by `runtime`.
+/// Decides whether and how to capture `pod`.
 #[must_use]
 pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
-    let plan = match pick(pod, selection) {
-        Ok(Picked::ByInit(init)) => annotations::of_init_container(init),
-        Ok(Picked::ByInjection(proxy)) => annotations::of_annotations(pod, proxy),
+    let plan = match select(pod, selection) {
+        Ok(Selected::ByInit(init)) => annotations::of_init_container(init),
+        Ok(Selected::ByInjection(proxy)) => annotations::of_annotations(pod, proxy),
         Err(skip) => return Decision::Skip(skip),
     };
     if let Some(problem) = runtime_problem(runtime, &selection.runtime_handlers) {
@@ -119,19 +118,19 @@ pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
     }
     match plan {
         Ok(plan) => Decision::Capture(Box::new(plan)),
-        Err(problem) => Decision::Refuse(Refusal::Request(problem)),
+        Err(problem) => Decision::Refuse(Refusal::Settings(problem)),
     }
 }
 
-/// What a pod was picked by.
-enum Picked<'a> {
-    /// Its istio-init container, which waits for us.
+/// Why a pod was selected.
+enum Selected<'a> {
+    /// It has our istio-init container.
     ByInit(&'a Container),
-    /// Its having been injected with this istio-proxy.
+    /// It was injected with this istio-proxy container.
     ByInjection(&'a Container),
 }
 
-fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
+fn select<'a>(pod: &'a Pod, selection: &Selection) -> Result<Selected<'a>, Skip> {
     if pod.host_network {
         return Err(Skip::HostNetwork);
     }
@@ -140,7 +139,7 @@ fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
     }
     if let Some(init) = pod.container("istio-init") {
         return if is_ours(&init.image, &selection.images) {
-            Ok(Picked::ByInit(init))
+            Ok(Selected::ByInit(init))
         } else {
             Err(Skip::IstioInit)
         };
@@ -154,7 +153,7 @@ fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
         && command == "proxy"
         && !["", "sidecar"].contains(&kind.as_str())
     {
-        return Err(Skip::NoSidecar(kind.clone()));
+        return Err(Skip::NotSidecar(kind.clone()));
     }
     if injection(pod) == Some(false) {
         return Err(Skip::InjectionOff);
@@ -165,10 +164,10 @@ fn pick<'a>(pod: &'a Pod, selection: &Selection) -> Result<Picked<'a>, Skip> {
     if annotations::mode(pod) == "NONE" {
         return Err(Skip::ModeNone);
     }
-    Ok(Picked::ByInjection(proxy))
+    Ok(Selected::ByInjection(proxy))
 }
 
-/// The label wins over the annotation; what is neither true nor false says nothing.
+/// The label wins over the annotation. A value that is not a boolean has no effect.
 fn injection(pod: &Pod) -> Option<bool> {
     const INJECT: &str = "sidecar.istio.io/inject";
     let value = pod
@@ -178,11 +177,11 @@ fn injection(pod: &Pod) -> Option<bool> {
     parse_bool(value).ok()
 }
 
-/// Whether `image` is of one of these repositories, whatever its tag or digest. A repository without
-/// a registry is meant in whichever registry it is.
+/// Whether `image` is in one of these repositories, with any tag or digest. A repository without a
+/// registry matches in all registries.
 fn is_ours(image: &str, repositories: &[String]) -> bool {
     let name = image.split('@').next().unwrap_or_default();
-    // A port is followed by a path, a tag is not.
+    // A path follows a port, but not a tag.
     let repository = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
@@ -193,9 +192,8 @@ fn is_ours(image: &str, repositories: &[String]) -> bool {
     })
 }
 
-/// A runtime that brings its own kernel would be attached, and nothing be captured: programs of the
-/// node's kernel do not see what goes on in gVisor or a virtual machine. So only those that are
-/// known to share the kernel are let in.
+/// Only runtimes that are known to share the node's kernel are accepted. A pod in gVisor or a virtual
+/// machine could be attached, but programs in the node's kernel do not see its sockets.
 fn runtime_problem(runtime: &Runtime, handlers: &BTreeSet<String>) -> Option<Refusal> {
     let allowed = || {
         let names: Vec<_> = handlers.iter().map(String::as_str).collect();
@@ -255,7 +253,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn a_native_sidecar_is_a_proxy_too() {
+    fn a_native_sidecar_is_a_proxy() {
         let mut manifest = injected();
         let proxy = manifest["spec"]["containers"][1].take();
         manifest["spec"]["containers"] = json!([manifest["spec"]["containers"][0]]);
@@ -269,7 +267,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn what_istio_cni_leaves_alone_is_left_alone() {
+    fn pods_that_istio_cni_skips_are_skipped() {
         let proxy = |pod: &mut Value, member: &str, value: Value| {
             pod["spec"]["containers"][1][member] = value;
         };
@@ -297,7 +295,7 @@ pub(in crate::agent) mod tests {
         );
         assert_eq!(
             skipped(|pod| proxy(pod, "args", json!(["proxy", "router"]))),
-            Skip::NoSidecar("router".to_owned())
+            Skip::NotSidecar("router".to_owned())
         );
         assert_eq!(
             skipped(|pod| annotate(pod, "sidecar.istio.io/inject", "false")),
@@ -327,7 +325,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn somebody_elses_istio_init_does_the_work_and_ours_asks_for_it() {
+    fn only_an_istio_init_with_our_image_is_captured() {
         for image in [
             "docker.io/istio/proxyv2:1.30.0",
             "example.com:5000/interceptor-else:1",
@@ -348,7 +346,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn a_runtime_that_may_bring_its_own_kernel_is_refused() {
+    fn a_runtime_that_may_have_its_own_kernel_is_refused() {
         let captured = |runtime: Runtime| decide(&pod(injected()), &runtime, &selection());
         let handler = |name: &str| captured(Runtime::Handler(name.to_owned()));
         assert!(matches!(handler("crun"), Decision::Capture(_)));
@@ -359,7 +357,7 @@ pub(in crate::agent) mod tests {
         let unknown = captured(Runtime::Unknown("gone".to_owned()));
         let is_refused = matches!(unknown, Decision::Refuse(Refusal::UnknownRuntime(_)));
         assert!(is_refused, "{unknown:?}");
-        // Only what would have been captured is refused.
+        // Only a pod that would be captured is refused.
         let mut gateway = injected();
         gateway["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);
         let gvisor = Runtime::Handler("runsc".to_owned());
@@ -368,8 +366,8 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn the_steps_come_in_the_order_of_istio_cni() {
-        // Each pod has its own reason and those of all before it in this list.
+    fn the_checks_have_the_order_of_istio_cni() {
+        // Each pod has one more reason than the previous one.
         let mut manifest = injected();
         manifest["metadata"]["annotations"] = json!({});
         assert_eq!(decided(manifest.clone()), Decision::Skip(Skip::NotInjected));
@@ -379,7 +377,7 @@ pub(in crate::agent) mod tests {
             Decision::Skip(Skip::InjectionOff)
         );
         manifest["spec"]["containers"][1]["args"] = json!(["proxy", "router"]);
-        let router = Skip::NoSidecar("router".to_owned());
+        let router = Skip::NotSidecar("router".to_owned());
         assert_eq!(decided(manifest.clone()), Decision::Skip(router));
         let disabled = json!([{"name": "DISABLE_ENVOY", "value": "1"}]);
         manifest["spec"]["containers"][1]["env"] = disabled;
@@ -392,7 +390,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn what_is_neither_yes_nor_no_keeps_no_pod_out() {
+    fn values_that_are_not_booleans_skip_no_pod() {
         let elsewhere = json!({"configMapKeyRef": {"name": "x", "key": "y"}});
         for variable in [
             json!({"name": "DISABLE_ENVOY", "value": "perhaps"}),
@@ -419,7 +417,7 @@ pub(in crate::agent) mod tests {
     }
 
     #[test]
-    fn the_mode_none_counts_wherever_it_is_said() {
+    fn the_mode_none_in_the_proxy_config_skips_the_pod() {
         let annotations = json!({
             "sidecar.istio.io/status": "{}",
             "proxy.istio.io/config": "interceptionMode: NONE"

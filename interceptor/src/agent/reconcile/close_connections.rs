@@ -1,5 +1,4 @@
-//! Closing connections that a pod opened before it was captured: they would go on past the proxy for
-//! as long as they live.
+//! Closes connections that a pod opened before it was captured: they bypass the proxy until they close.
 
 use std::collections::HashSet;
 
@@ -15,8 +14,9 @@ use crate::{
     settings::Settings,
 };
 
-/// Closes those connections of an attached pod that would be captured if they were made now. Answers
-/// how many there were. The proxy's own stay: what it has accepted meanwhile has been captured.
+/// Closes those connections of an attached pod that would be captured if they were opened now, and
+/// returns their number. The proxy's own connections stay: those that it accepted since the attach were
+/// captured.
 pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> Result<u64> {
     let sockets = netns.run(|| Ok(SockDiag::open()?.list()?))?;
     let listening: HashSet<_> = sockets
@@ -25,9 +25,9 @@ pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> 
         .map(|socket| socket.local.port())
         .collect();
     let mut passed = Vec::new();
-    let is_others = |socket: &&TcpSocket| !settings.proxy_uids.as_slice().contains(&socket.uid);
+    let is_not_proxys = |socket: &&TcpSocket| !settings.proxy_uids.as_slice().contains(&socket.uid);
     let open = sockets.iter().filter(|socket| !socket.listens);
-    for socket in open.filter(is_others) {
+    for socket in open.filter(is_not_proxys) {
         let question = question(socket, &listening);
         if matches!(explain(netns, &question)?.outcome, Outcome::Captured { .. }) {
             passed.push(socket);
@@ -46,14 +46,14 @@ pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> 
     })
 }
 
-/// A connection at a port that somebody listens on has come in.
-fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Query {
+/// A connection on a port with a listener counts as inbound.
+fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Question {
     let (destination, direction) = if listening.contains(&socket.local.port()) {
         (socket.local, Direction::Inbound { interface: None })
     } else {
         let owner = Owner {
             uid: socket.uid,
-            // sock_diag reports no GID. A user's own group mostly has the same number.
+            // sock_diag reports no GID. The GID of a user's own group is usually the UID.
             gid: socket.uid,
         };
         let source = None;

@@ -60,51 +60,51 @@ pub struct Controller {
     pub(in crate::agent) metrics: Metrics,
     pub(in crate::agent) health: Health,
     pub(in crate::agent) index: RefCell<Index>,
-    /// Whether running pods are left to istio-cni, or whether it is there is not known yet.
+    /// Whether uncaptured running pods are left to istio-cni. True until the first check for istio-cni.
     yields_to_istio_cni: Cell<bool>,
-    /// Something may be left of sandboxes that are gone.
-    pub(in crate::agent) tidy: Notify,
+    /// Wakes the sweep of what deleted sandboxes left behind.
+    pub(in crate::agent) sweep: Notify,
     events: Events,
     lookups: Lookups,
     pub(super) tracked: RefCell<HashMap<PodUid, Rc<TrackedPod>>>,
-    /// Whether runtimes that are not known are asked for again.
+    /// Whether a task retries the lookup of unknown runtimes.
     is_retrying_runtimes: Cell<bool>,
-    /// The search for pods that the last list does not name.
+    /// The lookup of pods that the last list does not contain.
     pub(in crate::agent) search: RefCell<Option<AbortHandle>>,
 }
 
-/// A pod that has a task: it is captured, or to be captured.
+/// The state of a pod that has a [`PodTask`](super::pod_task::PodTask): captured or to be captured.
 #[derive(Default)]
 pub(in crate::agent) struct TrackedPod {
-    /// Something may have changed.
+    /// Wakes the pod's task: something may have changed.
     pub(in crate::agent) nudge: Notify,
-    /// Where the runtime has said that its network namespace is.
+    /// The path of the pod's network namespace, as the runtime reported it.
     pub(in crate::agent) reported_netns: RefCell<Option<PathBuf>>,
-    /// What it is captured with. Who changes that has the turn.
-    pub(in crate::agent) held: Mutex<Option<ActiveCapture>>,
-    /// When its first container was started.
+    /// Locked by the task that captures or releases the pod.
+    pub(in crate::agent) active: Mutex<Option<ActiveCapture>>,
+    /// When the pod's first container started.
     pub(in crate::agent) first_start: Cell<Option<Timestamp>>,
-    /// Whether its cgroup is watched.
+    /// Whether the pod's cgroup is watched.
     pub(in crate::agent) is_watched: Cell<bool>,
-    /// Whether there is no such pod any more: it is looked after until its last process has ended.
-    pub(in crate::agent) is_gone: Cell<bool>,
+    /// Whether the pod was deleted. Its task runs until its last process exits.
+    pub(in crate::agent) is_deleted: Cell<bool>,
 }
 
 impl TrackedPod {
-    /// For how long the pod's containers have run, if the API says that one was started.
+    /// The time since the pod's first container started, if the API reports one.
     pub(in crate::agent) fn ran(&self) -> Option<Duration> {
         let start = self.first_start.get()?;
         Duration::try_from(Timestamp::now().duration_since(start)).ok()
     }
 
-    /// The pod is there, whatever was heard before, and something of it may have changed.
-    pub(in crate::agent) fn is_there(&self) {
-        self.is_gone.set(false);
+    /// Records that the pod exists, even if a deletion was received before, and wakes its task.
+    pub(in crate::agent) fn set_existing(&self) {
+        self.is_deleted.set(false);
         self.nudge.notify_one();
     }
 }
 
-/// What a pod is captured with, and where.
+/// The network namespace in which a pod is captured, kept open, and the settings.
 #[derive(Clone)]
 pub(in crate::agent) struct ActiveCapture {
     pub(in crate::agent) netns: Arc<Netns>,
@@ -118,13 +118,13 @@ impl Controller {
         metrics: Metrics,
         health: Health,
     ) -> Result<Self> {
-        let at = &options.node;
-        let capture = Capture::new(at.cgroup_root.as_deref())?;
+        let node = &options.node;
+        let capture = Capture::new(node.cgroup_root.as_deref())?;
         let sandboxes = Sandboxes::new(
-            &at.host_proc,
+            &node.host_proc,
             [NetnsId::of_host()?, NetnsId::of_self()?],
             capture.root(),
-            at.kubepods_cgroup.as_deref(),
+            node.kubepods_cgroup.as_deref(),
         );
         Ok(Self {
             sandboxes: Arc::new(sandboxes),
@@ -134,7 +134,7 @@ impl Controller {
             lookups: Lookups::new(client.clone(), options.pods.live_annotations),
             tracked: RefCell::default(),
             yields_to_istio_cni: Cell::new(!options.node.no_cni),
-            tidy: Notify::new(),
+            sweep: Notify::new(),
             is_retrying_runtimes: Cell::default(),
             search: RefCell::default(),
             options,
@@ -146,15 +146,15 @@ impl Controller {
     }
 
     /// Adopts existing captures.
-    pub(in crate::agent) async fn take_over(&self) -> Result<()> {
+    pub(in crate::agent) async fn adopt(&self) -> Result<()> {
         let attached = self.capture.attached().await?;
         let mut count = 0;
         for pod in attached {
-            // Without a pod's cgroup it was attached by hand, and is nothing of ours.
+            // Without a pod cgroup: attached by hand, not by an agent.
             let Some(cgroup) = &pod.record.pod_cgroup else {
                 continue;
             };
-            // Pods of another node on this kernel (kind has several) are that node's agent's.
+            // In kind, several nodes share this kernel. Pods of another node belong to its agent.
             if !cgroup.path.starts_with(self.capture.root()) {
                 continue;
             }
@@ -173,13 +173,13 @@ impl Controller {
     }
 
     /// Handles an event of the pod watch.
-    pub(in crate::agent) async fn handle_event(self: &Rc<Self>, told: pods::PodEvent) {
-        match told {
+    pub(in crate::agent) async fn handle_event(self: &Rc<Self>, event: pods::PodEvent) {
+        match event {
             pods::PodEvent::All(pods) => self.handle_list(&pods).await,
             pods::PodEvent::Pod(pod) => {
                 self.upsert(&pod).await;
             }
-            pods::PodEvent::Gone(pod) => {
+            pods::PodEvent::Deleted(pod) => {
                 let uid = PodUid::of(&pod.metadata);
                 let actions = uid.map(|uid| self.index.borrow_mut().remove(&uid));
                 self.apply_actions(actions.unwrap_or_default());
@@ -190,15 +190,15 @@ impl Controller {
     }
 
     async fn handle_list(self: &Rc<Self>, pods: &[k8s::Pod]) {
-        // Side by side: one whose runtime has to be asked for holds up no other.
+        // Concurrently: a pod whose RuntimeClass must be looked up does not delay the others.
         join_all(pods.iter().map(|pod| self.upsert(pod))).await;
-        let there: BTreeSet<_> = pods
+        let listed: BTreeSet<_> = pods
             .iter()
             .filter_map(|pod| PodUid::of(&pod.metadata))
             .collect();
-        self.reconcile_missing(&there);
+        self.reconcile_missing(&listed);
         info!(pods = pods.len(), "received the node's pod list");
-        self.health.right(Part::Pods);
+        self.health.resolve(Part::Pods);
     }
 
     /// Adds or updates a pod.
@@ -209,8 +209,8 @@ impl Controller {
         if self.settings(&uid).is_some() {
             let tracked = self.track(&uid);
             tracked.first_start.set(first_start(object));
-            // Containers that were started again may be in a new sandbox.
-            tracked.is_there();
+            // Restarted containers may be in a new sandbox.
+            tracked.set_existing();
         }
         Some(uid)
     }
@@ -255,7 +255,7 @@ impl Controller {
         }
     }
 
-    /// Decides about a pod once more whose runtime was not known, if that is so: it may be by now.
+    /// Decides about a pod again if its runtime was unknown: the runtime may be known by now.
     pub(in crate::agent) async fn reconsider_runtime(self: &Rc<Self>, uid: &PodUid) {
         let is_undecided = self.index.borrow().of_unknown_runtimes().contains(uid);
         if is_undecided {
@@ -268,7 +268,7 @@ impl Controller {
     pub(in crate::agent) fn apply_actions(self: &Rc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Attach(uid) => self.track(&uid).is_there(),
+                Action::Attach(uid) => self.track(&uid).set_existing(),
                 Action::Forget(uid, captured) => self.forget(&uid, captured),
                 Action::Publish(notice) => self.publish(&notice),
             }
@@ -278,7 +278,7 @@ impl Controller {
     fn forget(self: &Rc<Self>, uid: &PodUid, captured: Option<NetnsCookie>) {
         if captured.is_some() || self.tracked(uid).is_some() {
             let tracked = self.track(uid);
-            tracked.is_gone.set(true);
+            tracked.is_deleted.set(true);
             tracked.nudge.notify_one();
         }
     }
@@ -296,11 +296,11 @@ impl Controller {
             self.events.warn(pod, &uid.0, reason, note);
         } else {
             info!(%pod, %uid, reason, "{note}");
-            self.events.note(pod, &uid.0, reason, note);
+            self.events.normal(pod, &uid.0, reason, note);
         }
     }
 
-    /// How a pod is to be captured now, if it is.
+    /// The settings that a pod should be captured with now, if it should be captured.
     pub(in crate::agent) fn settings(&self, uid: &PodUid) -> Option<Settings> {
         let index = self.index.borrow();
         match (index.state(uid)?, index.plan(uid)) {
@@ -311,7 +311,7 @@ impl Controller {
         }
     }
 
-    /// Whether a pod that runs may be captured without a CNI call.
+    /// Whether a running pod may be captured without a CNI call.
     pub(in crate::agent) fn may_repair(&self, uid: &PodUid) -> bool {
         let index = self.index.borrow();
         let by_init = index
@@ -321,7 +321,7 @@ impl Controller {
         repairs || by_init || self.is_captured(uid)
     }
 
-    /// Leaves running pods to istio-cni for as long as it is there. Those that are captured stay so.
+    /// Leaves uncaptured running pods to istio-cni while it is installed. Captured pods stay captured.
     pub(in crate::agent) fn on_istio_cni_changed(&self, istio_cni: &IstioCni) {
         match istio_cni {
             IstioCni::Unknown => return,
@@ -347,17 +347,16 @@ impl Controller {
         self.tracked.borrow().get(uid).cloned()
     }
 
-    /// All pods that have a task.
     pub(in crate::agent) fn all_tracked(&self) -> Vec<Rc<TrackedPod>> {
         self.tracked.borrow().values().cloned().collect()
     }
 
-    /// Watches kubelet's cgroups and wakes the pods' tasks, for ever.
-    pub(in crate::agent) async fn follow_cgroups(&self) -> Result<()> {
+    /// Watches kubelet's cgroups and wakes the pods' tasks. Returns only on an error.
+    pub(in crate::agent) async fn watch_cgroups(&self) -> Result<()> {
         self.watch_dirs();
         loop {
-            for told in self.cgroups.next().await? {
-                match told {
+            for event in self.cgroups.next().await? {
+                match event {
                     CgroupEvent::Populated(uid) => {
                         if let Some(tracked) = self.tracked(&PodUid(uid.to_string())) {
                             tracked.nudge.notify_one();
@@ -369,11 +368,11 @@ impl Controller {
                             tracked.nudge.notify_one();
                         }
                     }
-                    CgroupEvent::Made => {
+                    CgroupEvent::Created => {
                         self.watch_dirs();
                         self.nudge(|tracked| !tracked.is_watched.get());
                     }
-                    // Which pods it was about is not known.
+                    // The affected pods are unknown.
                     CgroupEvent::Overflow => {
                         self.watch_dirs();
                         self.nudge(|_| true);
@@ -396,13 +395,13 @@ impl Controller {
             warn!("no kubelet cgroup below {} yet", root.display());
             let _unwatched = self.cgroups.watch_dir(root);
         }
-        for folder in kubepods.iter().flat_map(Kubepods::folders) {
-            // A directory that is gone in the meantime has no pods.
-            let _gone = self.cgroups.watch_dir(&folder);
+        for dir in kubepods.iter().flat_map(Kubepods::dirs) {
+            // A directory that was deleted in the meantime has no pods.
+            let _deleted = self.cgroups.watch_dir(&dir);
         }
     }
 
-    /// Counts the pods by their states.
+    /// Updates the metric of pods by state.
     pub(in crate::agent) fn count(&self) {
         let counts = self.index.borrow().counts();
         self.metrics.pods(&[
@@ -414,7 +413,7 @@ impl Controller {
     }
 }
 
-/// When the first of a pod's containers was started.
+/// When the first of a pod's containers started.
 fn first_start(pod: &k8s::Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();

@@ -1,4 +1,4 @@
-//! Following a captured pod's interfaces, addresses, routes and rules for as long as it is there.
+//! Copies changes of a captured pod's interfaces, addresses, routes and rules into its policy.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,28 +19,28 @@ use crate::{
 /// Between attempts to refresh the copy of a pod's network.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
-/// Follows until the pod is no longer attached.
+/// Watches a pod's network until the pod is detached.
 ///
-/// One socket in the pod's network namespace, and no wake-up while nothing changes.
-pub async fn follow(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
-    let mut backoff = WatchBackoff::default();
+/// This needs one socket in the pod's network namespace, and does not wake up while nothing changes.
+pub async fn watch_until_detached(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
+    let mut pause = Pause::default();
     loop {
-        let begun = Instant::now();
+        let start = Instant::now();
         let Err(error) = watch(capture, metrics, netns).await else {
             return;
         };
         let netns = netns.path().display();
         debug!(%netns, "network watch ended, restarting it: {error:#}");
-        sleep(backoff.after(begun.elapsed())).await;
+        sleep(pause.after(start.elapsed())).await;
     }
 }
 
-/// Follows until the pod is no longer attached; fails if changes cannot be watched, or no longer.
+/// Returns when the pod is detached, and fails if its network cannot be watched.
 async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Result<()> {
     let mut changes = Changes::watch(netns).inspect_err(|error| {
         warn!("cannot watch addresses and routes, polling instead: {error:#}");
     });
-    // What has changed between the attach and the watch.
+    // The first refresh covers changes between the attach and the watch.
     while let Some(took) = refresh(capture, metrics, netns).await {
         match &mut changes {
             Ok(changes) => changes.next(took).await?,
@@ -50,8 +50,8 @@ async fn watch(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Resu
     Ok(())
 }
 
-/// Tries until the copy is as the pod's network is. Answers how long that took in the end; nothing if
-/// the pod is not attached.
+/// Refreshes the copy of the pod's network, with retries. Returns how long the last attempt took, or
+/// `None` if the pod is not attached.
 async fn refresh(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) -> Option<Duration> {
     let mut failures = 0_u32;
     let mut stale = None;

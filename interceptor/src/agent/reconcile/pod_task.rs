@@ -1,7 +1,5 @@
-//! Looking after one pod: finding its sandbox, having it captured, and following it, for as long as
-//! it is there.
-//!
-//! One task a pod, which sleeps until something of the pod changes.
+//! The task of one pod: finds its sandbox, captures it, and watches its network until the pod is
+//! deleted. The task sleeps until something about the pod changes.
 
 use std::{
     io,
@@ -22,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::{
     close_connections::close_uncaptured,
     controller::{ActiveCapture, Controller, TrackedPod},
-    network_watch::follow,
+    network_watch::watch_until_detached,
     worker::{AttachRequest, IstiosRules},
 };
 use crate::{
@@ -31,7 +29,7 @@ use crate::{
         blocking::blocking,
         host::{kubepods::Kubepods, sandboxes::Processes},
         policy::{
-            index::{Captured, How},
+            index::{CaptureTime, Captured},
             pod::PodUid,
         },
     },
@@ -39,23 +37,22 @@ use crate::{
     netns::{Netns, NetnsId},
 };
 
-/// How often a runtime's process is looked at again that has not entered the pod's network namespace
-/// yet, each time after twice as long. (`runc init` is put into the cgroup first.)
+/// Checks for a process in the pod's network namespace while the cgroup has processes in the host's
+/// only. (`runc init` enters the cgroup first.)
 const NETNS_ENTRY_RETRIES: u32 = 8;
 
-/// Between checks for a process in the pod's network namespace.
 const NETNS_ENTRY_BACKOFF: Backoff =
     Backoff::new(Duration::from_millis(10), Duration::from_millis(1280));
 
-/// What is to be done next.
+/// The next step of a pod's task.
 enum Next {
-    /// The pod is captured: follow its network.
-    Follow(Arc<Netns>),
-    /// Nothing until something changes.
+    /// The pod is captured: watch its network.
+    Watch(Arc<Netns>),
+    /// Wait until something changes.
     Wait,
-    /// Look again after this time, unless something changes before.
-    Again(Duration),
-    /// The pod and all its processes are gone.
+    /// Reconcile again after this time, or when something changes.
+    Retry(Duration),
+    /// The pod was deleted and its processes have exited.
     End,
 }
 
@@ -63,7 +60,7 @@ enum Next {
 /// whole network each time.
 struct NetworkWatch {
     netns: NetnsCookie,
-    /// A task of its own: it has its turn of [`super::worker::Capture`] to end, whoever waits for it.
+    /// A separate task: it releases its permits of [`super::worker::Capture`] even if no task awaits it.
     until_detached: JoinHandle<()>,
 }
 
@@ -73,21 +70,20 @@ impl Drop for NetworkWatch {
     }
 }
 
-/// By what a pod is captured.
+/// What caused a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::agent) enum Trigger {
-    /// The runtime waits for us before it starts the first container.
+    /// CNI ADD: the runtime waits before it starts the first container.
     Cni,
-    /// We have found it ourselves, by a process in this network namespace.
-    Ourselves(NetnsId),
+    /// The agent found a process of the pod in this network namespace.
+    Process(NetnsId),
 }
 
 impl Trigger {
-    /// The network namespace that it was found in.
     const fn expected(self) -> Option<NetnsId> {
         match self {
             Self::Cni => None,
-            Self::Ourselves(id) => Some(id),
+            Self::Process(id) => Some(id),
         }
     }
 }
@@ -126,23 +122,23 @@ impl PodTask {
                     network = None;
                     self.state.nudge.notified().await;
                 }
-                Next::Again(wait) => {
+                Next::Retry(wait) => {
                     network = None;
                     tokio::select! {
                         () = self.state.nudge.notified() => {}
                         () = sleep(wait) => {}
                     }
                 }
-                Next::Follow(netns) => {
-                    let is_it = |network: &NetworkWatch| network.netns == netns.cookie();
-                    let mut now = network
+                Next::Watch(netns) => {
+                    let is_same = |network: &NetworkWatch| network.netns == netns.cookie();
+                    let mut watch = network
                         .take()
-                        .filter(is_it)
-                        .unwrap_or_else(|| self.network(netns));
+                        .filter(is_same)
+                        .unwrap_or_else(|| self.watch_network(netns));
                     tokio::select! {
-                        () = self.state.nudge.notified() => network = Some(now),
-                        _ended = &mut now.until_detached => {
-                            self.is_detached(now.netns).await;
+                        () = self.state.nudge.notified() => network = Some(watch),
+                        _ended = &mut watch.until_detached => {
+                            self.handle_detached(watch.netns).await;
                         }
                     }
                 }
@@ -150,7 +146,7 @@ impl PodTask {
         }
     }
 
-    fn network(&self, netns: Arc<Netns>) -> NetworkWatch {
+    fn watch_network(&self, netns: Arc<Netns>) -> NetworkWatch {
         let (capture, metrics) = (
             self.controller.capture.clone(),
             self.controller.metrics.clone(),
@@ -165,7 +161,7 @@ impl PodTask {
             netns: netns.cookie(),
             until_detached: spawn_local(async move {
                 let _counted = pod.map(|pod| metrics.captured(netns.cookie(), pod));
-                follow(&capture, &metrics, &netns).await;
+                watch_until_detached(&capture, &metrics, &netns).await;
             }),
         }
     }
@@ -176,7 +172,7 @@ impl PodTask {
             .sandboxes
             .cgroup(&self.uid.0)
             .map(|cgroup| cgroup.pod);
-        self.watch(cgroup.as_deref());
+        self.watch_cgroup(cgroup.as_deref());
         let processes = match self.processes(cgroup).await {
             Ok(processes) => processes,
             Err(error) => return self.failed(&error),
@@ -186,16 +182,18 @@ impl PodTask {
                 *entering = 0;
                 self.reconcile_in(netns, id).await
             }
-            Processes::InHosts if *entering < NETNS_ENTRY_RETRIES && !self.state.is_gone.get() => {
+            Processes::InHosts
+                if *entering < NETNS_ENTRY_RETRIES && !self.state.is_deleted.get() =>
+            {
                 *entering += 1;
-                Next::Again(NETNS_ENTRY_BACKOFF.delay(*entering - 1))
+                Next::Retry(NETNS_ENTRY_BACKOFF.delay(*entering - 1))
             }
-            _ if self.state.is_gone.get() => self.end().await,
+            _ if self.state.is_deleted.get() => self.end().await,
             _ => self.without_processes().await,
         }
     }
 
-    fn watch(&self, cgroup: Option<&Path>) {
+    fn watch_cgroup(&self, cgroup: Option<&Path>) {
         let Some(cgroup) = cgroup else {
             self.state.is_watched.set(false);
             return;
@@ -222,80 +220,81 @@ impl PodTask {
         blocking(move || Ok(sandboxes.processes(&cgroup))).await
     }
 
-    /// The pod's network namespace is known by a process.
+    /// Reconciles a pod whose network namespace is known from a process.
     async fn reconcile_in(&self, netns: PathBuf, id: NetnsId) -> Next {
-        let held = self.state.held.lock().await.clone();
-        let is_held = |held: &ActiveCapture| held.netns.id().is_ok_and(|held| held == id);
+        let active = self.state.active.lock().await.clone();
+        let is_here = |active: &ActiveCapture| active.netns.id().is_ok_and(|found| found == id);
         let wanted = self.controller.settings(&self.uid);
-        match (held, wanted) {
-            (Some(held), Some(wanted)) if is_held(&held) && held.settings == wanted => {
-                Next::Follow(held.netns)
+        match (active, wanted) {
+            (Some(active), Some(wanted)) if is_here(&active) && active.settings == wanted => {
+                Next::Watch(active.netns)
             }
-            // A captured pod stays captured, whatever its object says.
-            (Some(held), None) if is_held(&held) => Next::Follow(held.netns),
+            // A captured pod stays captured, even if its object changes.
+            (Some(active), None) if is_here(&active) => Next::Watch(active.netns),
             (_, None) => {
                 self.release().await;
                 Next::Wait
             }
             (_, Some(_)) if !self.controller.may_repair(&self.uid) => Next::Wait,
-            (_, _) => match self.capture_at(netns, Trigger::Ourselves(id)).await {
-                Ok(held) => Next::Follow(held.netns),
-                Err(error) if error.is::<IstiosRules>() => self.leave(&error).await,
+            (_, _) => match self.capture_at(netns, Trigger::Process(id)).await {
+                Ok(active) => Next::Watch(active.netns),
+                Err(error) if error.is::<IstiosRules>() => self.skip_for_istio_rules(&error).await,
                 Err(error) => self.failed(&error),
             },
         }
     }
 
-    /// Nobody of the pod runs: it has not begun, it is between two sandboxes, or it is at its end.
+    /// Reconciles a pod without processes: not started, between two sandboxes, or terminating.
     async fn without_processes(&self) -> Next {
-        let mut held = self.state.held.lock().await;
-        let told = self.state.reported_netns.borrow().clone();
-        let stands = told.is_some_and(|told| {
-            let there = NetnsId::of(&told).ok();
-            held.as_ref()
-                .is_some_and(|held| held.netns.id().ok() == there)
+        let mut active = self.state.active.lock().await;
+        let reported = self.state.reported_netns.borrow().clone();
+        let is_reported = reported.is_some_and(|path| {
+            let id = NetnsId::of(&path).ok();
+            active
+                .as_ref()
+                .is_some_and(|active| active.netns.id().ok() == id)
         });
-        match &*held {
+        match &*active {
             // Between ADD and the first process.
-            Some(held) if stands => Next::Follow(held.netns.clone()),
-            // Kept open, it would not end.
+            Some(active) if is_reported => Next::Watch(active.netns.clone()),
+            // An open network namespace is not deleted.
             Some(_) => {
-                *held = None;
-                self.controller.tidy.notify_one();
+                *active = None;
+                self.controller.sweep.notify_one();
                 Next::Wait
             }
             None => Next::Wait,
         }
     }
 
-    /// Closes a network namespace that the pod no longer has: kept open, it would not be deleted.
+    /// Closes a network namespace that the pod no longer uses: the kernel does not delete an open one.
     async fn release(&self) {
-        if self.state.held.lock().await.take().is_some() {
-            self.controller.tidy.notify_one();
+        if self.state.active.lock().await.take().is_some() {
+            self.controller.sweep.notify_one();
         }
     }
 
-    /// Captures the pod in the network namespace at `path`. In force when this returns.
+    /// Captures the pod in the network namespace at `path`. The policy is effective on return.
     pub(in crate::agent) async fn capture_at(
         &self,
         path: PathBuf,
-        by: Trigger,
+        trigger: Trigger,
     ) -> Result<ActiveCapture> {
-        let mut held = self.state.held.lock().await;
+        let mut active = self.state.active.lock().await;
         let settings = self
             .controller
             .settings(&self.uid)
             .context("the pod no longer requires capture")?;
-        let order = AttachRequest {
+        let request = AttachRequest {
             netns: path,
-            expected: by.expected(),
+            expected: trigger.expected(),
             cgroup: self.controller.sandboxes.cgroup(&self.uid.0),
             settings: settings.clone(),
             allow_istio: self.controller.options.install.allow_istio_cni,
         };
-        let result = self.controller.capture.attach(order).await;
+        let result = self.controller.capture.attach(request).await;
         let captured = result.inspect_err(|error| {
-            if by != Trigger::Cni && !error.is::<IstiosRules>() {
+            if trigger != Trigger::Cni && !error.is::<IstiosRules>() {
                 self.controller.metrics.repair(false);
             }
         })?;
@@ -304,64 +303,65 @@ impl PodTask {
             netns: captured.netns,
             settings,
         };
-        let before = held.replace(now.clone());
-        drop(held);
+        let before = active.replace(now.clone());
+        drop(active);
         if before.is_some_and(|before| before.netns.cookie() != now.netns.cookie()) {
-            // A new sandbox: the old one goes.
-            self.controller.tidy.notify_one();
+            // The pod has a new sandbox: the old one is to be swept.
+            self.controller.sweep.notify_one();
         }
-        let is_repaired = by != Trigger::Cni && captured.attached == Attached::New;
-        let how = if is_repaired {
-            How::Repaired {
+        let is_repaired = trigger != Trigger::Cni && captured.attached == Attached::New;
+        let time = if is_repaired {
+            CaptureTime::WhileRunning {
                 ran: self.state.ran(),
             }
         } else {
-            How::Expected
+            CaptureTime::BeforeStart
         };
-        self.is_captured_now(&now, how);
+        self.record_capture(&now, time);
         if captured.attached == Attached::New {
             let pod = self.name();
             for warning in &captured.warnings {
                 warn!(%pod, uid = %self.uid, "{warning}");
             }
-            self.is_captured_first(&now, by, captured.took).await;
+            self.report_first_capture(&now, trigger, captured.took)
+                .await;
         }
         Ok(now)
     }
 
-    fn is_captured_now(&self, held: &ActiveCapture, how: How) {
+    fn record_capture(&self, active: &ActiveCapture, time: CaptureTime) {
         let captured = Captured {
-            netns: held.netns.cookie(),
-            settings: held.settings.clone(),
+            netns: active.netns.cookie(),
+            settings: active.settings.clone(),
         };
         let actions = self
             .controller
             .index
             .borrow_mut()
-            .attached(&self.uid, captured, how);
+            .attached(&self.uid, captured, time);
         self.controller.apply_actions(actions);
         self.controller.count();
     }
 
-    async fn is_captured_first(&self, held: &ActiveCapture, by: Trigger, took: Duration) {
+    async fn report_first_capture(&self, active: &ActiveCapture, trigger: Trigger, took: Duration) {
         let pod = self.name();
         let ran = self.state.ran();
-        // During CNI ADD, reported containers were in a sandbox before this one.
-        let uncaptured = ran.filter(|_| by != Trigger::Cni);
+        // During CNI ADD, reported containers ran in an earlier sandbox.
+        let uncaptured = ran.filter(|_| trigger != Trigger::Cni);
         self.controller
             .metrics
             .uncaptured(uncaptured.unwrap_or_default());
-        let netns = held.netns.path().display();
+        let netns = active.netns.path().display();
         info!(%pod, uid = %self.uid, %netns, ?took, "captured");
         for note in self.notes() {
             warn!(%pod, uid = %self.uid, "{note}");
         }
-        if by == Trigger::Cni {
+        if trigger == Trigger::Cni {
             return;
         }
         self.controller.metrics.repair(true);
         if self.controller.options.pods.close_connections && ran.is_some() {
-            self.close_connections(&pod, held).await;
+            self.close_connections(&pod, active).await;
         }
     }
 
@@ -371,7 +371,7 @@ impl PodTask {
         pod.map_or_else(String::new, |pod| pod.name.to_string())
     }
 
-    /// What the pod asks for in vain.
+    /// Notes about settings of the pod that have no effect.
     fn notes(&self) -> Vec<String> {
         let index = self.controller.index.borrow();
         let plan = index.plan(&self.uid);
@@ -379,9 +379,9 @@ impl PodTask {
     }
 
     /// Closes connections that bypass the proxy because they were established before capture.
-    async fn close_connections(&self, pod: &str, held: &ActiveCapture) {
-        let held = held.clone();
-        match blocking(move || close_uncaptured(&held.netns, &held.settings)).await {
+    async fn close_connections(&self, pod: &str, active: &ActiveCapture) {
+        let active = active.clone();
+        match blocking(move || close_uncaptured(&active.netns, &active.settings)).await {
             Ok(0) => {}
             Ok(count) => {
                 self.controller.metrics.closed(count);
@@ -394,14 +394,14 @@ impl PodTask {
         }
     }
 
-    /// Leaves the pod to Istio's rules until it has a new sandbox.
-    async fn leave(&self, why: &Error) -> Next {
+    /// Leaves the pod to Istio's iptables rules until it has a new sandbox.
+    async fn skip_for_istio_rules(&self, why: &Error) -> Next {
         self.release().await;
         let actions = self
             .controller
             .index
             .borrow_mut()
-            .left(&self.uid, &why.to_string());
+            .skip_for_istio_rules(&self.uid, &why.to_string());
         self.controller.apply_actions(actions);
         Next::Wait
     }
@@ -413,12 +413,12 @@ impl PodTask {
             .borrow_mut()
             .failed(&self.uid, &format!("{error:#}"));
         self.controller.apply_actions(actions);
-        wait.map_or(Next::Wait, Next::Again)
+        wait.map_or(Next::Wait, Next::Retry)
     }
 
-    async fn is_detached(&self, netns: NetnsCookie) {
+    async fn handle_detached(&self, netns: NetnsCookie) {
         warn!(uid = %self.uid, "pod detached by another process: attaching it again");
-        *self.state.held.lock().await = None;
+        *self.state.active.lock().await = None;
         let lost = self.controller.index.borrow_mut().lost(&self.uid, netns);
         self.controller.apply_actions(lost);
         self.controller.reconsider(&self.uid).await;
@@ -426,37 +426,37 @@ impl PodTask {
 
     /// Detaches a pod whose processes have exited.
     async fn end(&self) -> Next {
-        // No process captures it in the meantime.
-        let mut held = self.state.held.lock().await;
-        // Kept open, its network namespace would not end.
-        let netns = held.take().map(|held| held.netns.cookie());
+        // Locked to the end of this function, so that the pod is not captured in the meantime.
+        let mut active = self.state.active.lock().await;
+        // An open network namespace is not deleted.
+        let netns = active.take().map(|active| active.netns.cookie());
         let ended = async {
             for pod in self.controller.capture.attached().await? {
-                if !self.state.is_gone.get() {
+                if !self.state.is_deleted.get() {
                     break;
                 }
                 if netns == Some(pod.netns) || self.is_attached_for(&pod) {
                     self.controller.capture.remove(pod).await?;
                 }
             }
-            self.controller.tidy.notify_one();
+            self.controller.sweep.notify_one();
             Ok::<_, Error>(())
         };
         match ended.await {
-            // It was heard of again: what was taken away is attached again.
-            Ok(()) if !self.state.is_gone.get() => Next::Again(Duration::ZERO),
+            // An event about the pod arrived in the meantime: attach it again.
+            Ok(()) if !self.state.is_deleted.get() => Next::Retry(Duration::ZERO),
             Ok(()) => {
                 debug!(uid = %self.uid, "pod deleted");
                 Next::End
             }
             Err(error) => {
                 warn!(uid = %self.uid, "cannot detach a deleted pod, retrying: {error:#}");
-                Next::Again(Duration::from_secs(30))
+                Next::Retry(Duration::from_secs(30))
             }
         }
     }
 
-    /// Whether it is this node's pod of this UID, by the name that kubelet gave its cgroup.
+    /// Whether `attached` is this pod on this node, by the name of its cgroup.
     fn is_attached_for(&self, attached: &AttachedPod) -> bool {
         let cgroup = attached.record.pod_cgroup.as_ref();
         cgroup

@@ -1,8 +1,8 @@
-//! Pods that a list of all pods does not name.
+//! Known pods that are missing from a list of all pods.
 //!
-//! Lists come from a watch cache, which may be older than a pod whose CNI ADD has asked for it by
-//! name and captured it. So a pod that is missing is gone only once the API server says so of that
-//! pod; such an answer is as new as etcd, and a UID that is gone never comes back.
+//! Lists come from a watch cache, which may be older than a pod that CNI ADD looked up by name and
+//! captured. So a missing pod counts as deleted only if the API server confirms this for that pod: the
+//! lookup reads etcd, and the UID of a deleted pod is never used again.
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
@@ -28,17 +28,17 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between attempts to look up the missing pods.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
 
-/// How old a list may be that an agent's first knowledge of the node is. What an agent before us has
-/// attached is not known by a name to ask for: by then the watch has named it, or it is gone.
+/// The maximum age of the initial list. A pod that a previous agent attached has no known name to look
+/// up: after this time the watch has reported the pod, or the pod was deleted.
 const MAX_LIST_AGE: Duration = Duration::from_secs(5);
 
 impl Controller {
-    /// Handles a complete list that names `there` and no others.
-    pub(in crate::agent) fn reconcile_missing(self: &Rc<Self>, there: &BTreeSet<PodUid>) {
-        let missing = self.index.borrow().missing(there);
+    /// Removes known pods that are not `listed`, once the API server confirms their deletion.
+    pub(in crate::agent) fn reconcile_missing(self: &Rc<Self>, listed: &BTreeSet<PodUid>) {
+        let missing = self.index.borrow().missing(listed);
         let node = self.clone();
         let search = spawn_local(async move { node.find_missing(missing).await });
-        // A newer list says more than the one before.
+        // A newer list supersedes the previous one.
         if let Some(before) = self.search.replace(Some(search.abort_handle())) {
             before.abort();
         }
@@ -58,15 +58,15 @@ impl Controller {
         }
         if !unnamed.is_empty() {
             sleep(MAX_LIST_AGE).await;
-            let unclaimed = |pod: &&Missing| self.index.borrow().pod(&pod.uid).is_none();
-            let gone: Vec<_> = unnamed.iter().filter(unclaimed).collect();
-            for pod in gone {
+            let is_unreported = |pod: &&Missing| self.index.borrow().pod(&pod.uid).is_none();
+            let deleted: Vec<_> = unnamed.iter().filter(is_unreported).collect();
+            for pod in deleted {
                 self.remove_pod(&pod.uid);
             }
         }
     }
 
-    /// Returns the pods of which the API server gave no information.
+    /// Looks pods up by name. Returns those for which the API server returned no result.
     async fn find_named(self: &Rc<Self>, missing: Vec<Missing>) -> Vec<Missing> {
         let mut unknown = Vec::new();
         for pod in missing {

@@ -1,4 +1,4 @@
-//! Changing what is attached, off the agent's own thread: entering network namespaces and loading
+//! Attaching and detaching pods outside the agent's own thread: entering network namespaces and loading
 //! programs blocks.
 
 use std::{
@@ -27,38 +27,39 @@ use crate::{
     settings::Settings,
 };
 
-/// The interception on this node.
+/// Attaches and detaches the pods of this node.
 #[derive(Clone)]
 pub struct Capture {
     hierarchy: Arc<Hierarchy>,
     root: Option<PathBuf>,
     dataplane: Arc<Mutex<Dataplane>>,
-    /// Who waits for a change before it waits here, and keeps no thread from others. Pods to attach
-    /// and other changes wait in one queue: while one is committed, the next is prepared.
+    /// Changes wait here without occupying a thread, all in one queue. Two permits: while one change is
+    /// committed, the next is prepared.
     prepare_permits: Arc<Semaphore>,
-    /// Whose change is made.
+    /// Held during a change.
     commit_permit: Arc<Semaphore>,
-    /// Who follows changes of its network: one at a time, and beside the queue, so that pods with many
-    /// routes that change all the time keep only one another waiting.
+    /// Held during a refresh of a pod's network. Refreshes do not use the queue, so that pods with many
+    /// frequently changing routes delay only each other.
     refresh_permit: Arc<Semaphore>,
 }
 
-/// What is to be attached, and where.
+/// A request to attach a pod.
 #[derive(Clone, Debug)]
 pub struct AttachRequest {
-    /// The pod's network namespace, as the runtime or a process names it.
+    /// The path of the pod's network namespace, from the runtime or of a process.
     pub netns: PathBuf,
-    /// What must be found there. A process may have ended, and another have its number.
+    /// The network namespace that the path must lead to. A process may have exited, and its PID be
+    /// reused.
     pub expected: Option<NetnsId>,
-    /// The pod's cgroups, if kubelet has made them.
+    /// The pod's cgroups, if kubelet has created them.
     pub cgroup: Option<PodCgroup>,
-    /// How.
+    /// The settings to capture it with.
     pub settings: Settings,
-    /// Whether Istio's rules in it are of no account.
+    /// Whether to attach even if Istio's rules redirect the pod.
     pub allow_istio: bool,
 }
 
-/// What is to be attached, found and looked at.
+/// A checked request, with the resources that it names opened.
 struct PreparedAttach {
     netns: Netns,
     places: AttachPoints,
@@ -66,34 +67,34 @@ struct PreparedAttach {
     warnings: Vec<String>,
 }
 
-/// Why a pod is not attached that could be.
+/// The pod is not attached because Istio's iptables rules redirect it.
 #[derive(Debug, Error)]
 #[error(
     "Istio's iptables rules already redirect the pod's traffic: not capturing the pod while it runs"
 )]
 pub struct IstiosRules;
 
-/// A pod that is attached.
+/// The result of attaching a pod.
 #[derive(Debug)]
-pub struct Captured {
+pub struct AttachedNetns {
     /// Its network namespace, kept open.
     pub netns: Arc<Netns>,
-    /// What has been done for it.
+    /// What was changed.
     pub attached: Attached,
-    /// How long that took, without the wait for other changes.
+    /// How long the change took, without the wait for other changes.
     pub took: Duration,
-    /// What others' rules in it do otherwise than beside Istio's.
+    /// Effects of other iptables rules in the pod that differ from their effects with Istio's rules.
     pub warnings: Vec<String>,
 }
 
 impl Capture {
-    /// Fails where nothing can be attached. `root` is a cgroup that every pod is below: by default
-    /// the hierarchy's root.
+    /// Fails if this machine cannot attach pods. `root` is a cgroup that contains every pod; the default
+    /// is the hierarchy's root.
     pub fn new(root: Option<&Path>) -> Result<Self> {
         host::check_root()?;
         host::ensure_bpffs()?;
         let hierarchy = Hierarchy::find()?;
-        // Says so at once if it is no cgroup, or not the host's root.
+        // Fails early if `root` is not a cgroup, or not the host's root.
         let _usable = Cgroup::open(&hierarchy, root)?;
         Ok(Self {
             hierarchy: Arc::new(hierarchy),
@@ -105,14 +106,14 @@ impl Capture {
         })
     }
 
-    /// Where kubelet's cgroups are below.
+    /// The cgroup that contains kubelet's cgroups.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.as_deref().unwrap_or(&self.hierarchy.mount)
     }
 
-    /// Attaches a pod. In force when this returns.
-    pub async fn attach(&self, request: AttachRequest) -> Result<Captured> {
+    /// Attaches a pod. The policy is effective on return.
+    pub async fn attach(&self, request: AttachRequest) -> Result<AttachedNetns> {
         let _in_line = self.prepare_permits.acquire().await?;
         let capture = self.clone();
         let ready = blocking(move || capture.prepare(request)).await?;
@@ -131,7 +132,7 @@ impl Capture {
         Ok(PreparedAttach {
             places: self.places(request.cgroup.as_ref())?,
             settings: request.settings,
-            // Istio's own would be among them.
+            // Istio's own rules would be among them.
             warnings: if request.allow_istio {
                 Vec::new()
             } else {
@@ -141,7 +142,7 @@ impl Capture {
         })
     }
 
-    fn commit(&self, ready: PreparedAttach) -> Result<Captured> {
+    fn commit(&self, ready: PreparedAttach) -> Result<AttachedNetns> {
         let wanted = AttachSpec {
             netns: &ready.netns,
             attach_points: &ready.places,
@@ -153,7 +154,7 @@ impl Capture {
         if attached != Attached::Unchanged {
             self.warn_of_limits(&ready.netns);
         }
-        Ok(Captured {
+        Ok(AttachedNetns {
             netns: Arc::new(ready.netns),
             attached,
             took,
@@ -161,7 +162,7 @@ impl Capture {
         })
     }
 
-    /// Says what the copied routes of an attached pod cannot be relied on for.
+    /// Logs the limits of the copied routes of an attached pod.
     fn warn_of_limits(&self, netns: &Netns) {
         let limits = self.with(|dataplane| dataplane.limits(netns));
         for limit in limits.unwrap_or_default() {
@@ -169,15 +170,15 @@ impl Capture {
         }
     }
 
-    /// Whether Istio's rules capture a pod, and we do not.
+    /// Whether Istio's rules redirect a pod that is not attached.
     pub async fn is_left_to_istio(&self, netns: Netns) -> Result<bool> {
         let capture = self.clone();
         blocking(move || capture.is_left_to_istio_now(&netns)).await
     }
 
     fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
-        let has_rules = netns.run(istio_rules::are_present).unwrap_or_else(|error| {
-            // A kernel that cannot be asked is no reason not to start a pod.
+        let has_rules = netns.run(istio_rules::are_here).unwrap_or_else(|error| {
+            // A failed check of the kernel's rules must not keep a pod from starting.
             warn!(
                 "cannot determine whether Istio's iptables rules are present, assuming they are \
                  not: {error:#}"
@@ -196,10 +197,10 @@ impl Capture {
         })
     }
 
-    /// Follows what has changed of an attached pod's addresses and routes. `None` if it is not
-    /// attached any more. Answers how long that took, without the wait for other changes, too.
+    /// Copies the current addresses and routes of an attached pod. Returns `None` if the pod is not
+    /// attached, and how long the refresh took, without the wait for other changes.
     pub async fn refresh(&self, netns: Arc<Netns>) -> Result<(Option<Attached>, Duration)> {
-        let _following = self.refresh_permit.acquire().await?;
+        let _permit = self.refresh_permit.acquire().await?;
         let capture = self.clone();
         blocking(move || steps::refresh(&mut &capture, &netns, &capture.hierarchy)).await
     }
@@ -211,8 +212,8 @@ impl Capture {
             .await
     }
 
-    /// Detaches a network namespace that no pod has any more, if its path still leads there. If not,
-    /// it ends by itself, and what is attached goes when it is [tidied up](Self::tidy) after that.
+    /// Detaches the network namespace of a deleted pod, if its path still leads there. Otherwise the
+    /// kernel deletes it once it is unused, and a [sweep](Self::sweep) detaches it after that.
     pub async fn remove(&self, pod: AttachedPod) -> Result<()> {
         let capture = self.clone();
         self.in_turn(move || {
@@ -226,7 +227,7 @@ impl Capture {
     }
 
     /// Cleans up after deleted network namespaces.
-    pub async fn tidy(&self) -> Result<()> {
+    pub async fn sweep(&self) -> Result<()> {
         let capture = self.clone();
         self.in_turn(move || capture.with(Dataplane::sweep)).await
     }
@@ -241,8 +242,8 @@ impl Capture {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Dataplane) -> Result<T>) -> Result<T> {
-        // One change at a time holds the machine-wide lock in any case. A change that panicked is
-        // completed by the next, as one that was killed is.
+        // The machine-wide lock permits one change at a time in any case. After a change that panicked,
+        // the next change completes it, as after a killed process.
         let mut dataplane = self
             .dataplane
             .lock()
@@ -268,7 +269,7 @@ fn check_is(netns: &Netns, expected: Option<NetnsId>) -> Result<()> {
     Ok(())
 }
 
-/// What others' rules do otherwise than beside Istio's.
+/// Effects of other iptables rules in the pod that differ from their effects with Istio's rules.
 fn warnings(netns: &Netns) -> Vec<String> {
     netns.run(istio_rules::others).unwrap_or_else(|error| {
         warn!("cannot read the pod's other iptables rules: {error:#}");
@@ -281,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_namespace_is_not_taken_for_another_that_its_path_led_to() {
+    fn a_reused_path_to_another_network_namespace_is_refused() {
         let own = Path::new("/proc/self/ns/net");
         let netns = Netns::open(&NetnsSpec::File(own.to_owned())).unwrap();
         let id = netns.id().unwrap();

@@ -1,4 +1,4 @@
-//! How many connections were captured, passed or refused, read when it is asked for.
+//! Connections by verdict and reason, read at each scrape.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::bpf::counts;
 
-/// Reads the kernel's counters at each scrape, and keeps nothing.
+/// Reads the kernel's counters at each scrape.
 #[derive(Debug)]
 pub(in crate::agent) struct ConnectionMetrics;
 
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_say_which_way_what_became_of_it_and_why() {
+    fn labels_are_direction_verdict_and_reason() {
         let passed = Verdict::Pass(Reason::ProxyUidGid);
         let captured = Verdict::Capture(Listener::Inbound, Reason::InboundPortIncluded);
         let mut registry = Registry::with_prefix("interceptor");
@@ -84,20 +84,23 @@ mod tests {
                 1,
             ),
         ])));
-        let mut told = String::new();
-        text::encode(&mut told, &registry).unwrap();
+        let mut exported = String::new();
+        text::encode(&mut exported, &registry).unwrap();
         let name = "interceptor_connections_total";
         for line in [
             r#"{direction="outbound",verdict="passed",reason="proxy_uid_gid"} 3"#,
             r#"{direction="inbound",verdict="captured",reason="inbound_port_included"} 2"#,
             r#"{direction="outbound",verdict="refused",reason="no_listener"} 1"#,
         ] {
-            assert!(told.contains(&format!("{name}{line}\n")), "{line}\n{told}");
+            assert!(
+                exported.contains(&format!("{name}{line}\n")),
+                "{line}\n{exported}"
+            );
         }
     }
 
     #[test]
-    fn nothing_is_counted_by_the_labels_of_another() {
+    fn no_two_counters_have_the_same_labels() {
         let all: HashSet<_> = Counted::all().map(labels).collect();
         assert_eq!(all.len(), COUNTS);
     }

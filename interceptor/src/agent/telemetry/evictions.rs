@@ -1,5 +1,4 @@
-//! How many stand-ins each captured pod has lost because it needed more than its share, read at each
-//! scrape.
+//! Evicted stand-ins of each captured pod, read at each scrape.
 
 use std::{
     collections::HashMap,
@@ -17,17 +16,17 @@ use tracing::debug;
 
 use crate::{agent::policy::pod::PodName, bpf::pod_state};
 
-/// The captured pods by their network namespaces. Copies share them.
+/// The captured pods by network namespace. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::agent) struct EvictionMetrics {
     pods: Arc<Mutex<HashMap<NetnsCookie, PodName>>>,
 }
 
 impl EvictionMetrics {
-    /// Counts the evictions of a pod for as long as the returned value lives.
-    pub(in crate::agent) fn count(&self, netns: NetnsCookie, pod: PodName) -> Counted {
+    /// Reports the evictions of a pod while the returned value exists.
+    pub(in crate::agent) fn count(&self, netns: NetnsCookie, pod: PodName) -> CountedPod {
         self.pods().insert(netns, pod);
-        Counted {
+        CountedPod {
             metrics: self.clone(),
             netns,
         }
@@ -40,12 +39,12 @@ impl EvictionMetrics {
 
 /// See [`EvictionMetrics::count`].
 #[derive(Debug)]
-pub struct Counted {
+pub struct CountedPod {
     metrics: EvictionMetrics,
     netns: NetnsCookie,
 }
 
-impl Drop for Counted {
+impl Drop for CountedPod {
     fn drop(&mut self) {
         self.metrics.pods().remove(&self.netns);
     }

@@ -1,4 +1,4 @@
-//! Whether the agent does what it is there for, and if not, why.
+//! Whether the agent is ready, and if not, why.
 
 use std::{
     collections::BTreeMap,
@@ -9,18 +9,18 @@ use tokio::sync::watch;
 
 use super::metrics::Metrics;
 
-/// What has to be right.
+/// A condition of readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// No other agent serves the node.
     Alone,
-    /// The node's pods are known.
+    /// The pod list was received.
     Pods,
-    /// The plugin is in the network's configuration.
+    /// The plugin is in the network configuration.
     Cni,
 }
 
-/// What is not right, with the reason.
+/// The unmet conditions, with their reasons. Clones share them.
 #[derive(Clone)]
 pub struct Health {
     problems: Arc<Mutex<BTreeMap<Part, String>>>,
@@ -29,7 +29,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Nothing is known to be right yet.
+    /// The conditions in `waiting_for` are unmet.
     #[must_use]
     pub fn new(metrics: Metrics, waiting_for: &[(Part, &str)]) -> Self {
         let problems = waiting_for
@@ -42,15 +42,15 @@ impl Health {
         }
     }
 
-    /// It is right.
-    pub fn right(&self, part: Part) {
+    /// Records that a condition is met.
+    pub fn resolve(&self, part: Part) {
         self.change(|problems| {
             problems.remove(&part);
         });
     }
 
-    /// It is not right, for this reason.
-    pub fn wrong(&self, part: Part, why: impl Into<String>) {
+    /// Records why a condition is not met.
+    pub fn report(&self, part: Part, why: impl Into<String>) {
         self.change(|problems| {
             problems.insert(part, why.into());
         });
@@ -68,17 +68,17 @@ impl Health {
         });
     }
 
-    /// What is not right.
+    /// The reasons of the unmet conditions.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         problems.values().cloned().collect()
     }
 
-    /// Waits until everything is right.
+    /// Waits until all conditions are met.
     pub async fn until_ready(&self) {
         let mut ready = self.ready.subscribe();
-        // It ends with its sender, which this is.
+        // Fails only without the sender, which `self` keeps.
         let _ready = ready.wait_for(|ready| *ready).await;
     }
 }
@@ -88,11 +88,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_agent_is_ready_once_nothing_is_wrong() {
+    fn the_agent_is_ready_when_all_conditions_are_met() {
         let metrics = Metrics::new();
         let health = Health::new(metrics.clone(), &[(Part::Pods, "no list of pods yet")]);
         assert_eq!(health.problems(), ["no list of pods yet"]);
-        health.right(Part::Pods);
+        health.resolve(Part::Pods);
         assert!(health.problems().is_empty());
         assert!(
             metrics
@@ -100,7 +100,7 @@ mod tests {
                 .unwrap()
                 .contains("interceptor_cni_install_ready 1")
         );
-        health.wrong(Part::Cni, "another plugin rewrites the list");
+        health.report(Part::Cni, "another plugin rewrites the list");
         assert_eq!(health.problems(), ["another plugin rewrites the list"]);
         assert!(
             metrics

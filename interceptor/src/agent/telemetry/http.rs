@@ -24,11 +24,10 @@ use crate::agent::blocking::blocking;
 /// The content type of the metrics (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How long a start may take, at most, until readiness is asked for. The startup probe waits longer
-/// than this for the answer (`timeoutSeconds`).
+/// Limit for the response to `/startupz`. The startup probe's `timeoutSeconds` is longer.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Listens where the probes and Prometheus ask.
+/// Listens for kubelet's probes and Prometheus.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     let listening = match TcpListener::bind(address).await {
         Err(error) if is_without_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -44,32 +43,32 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// The kernel has no IPv6 (`ipv6.disable=1`), or not on this node (`disable_ipv6`).
+/// Whether the kernel has no IPv6 (`ipv6.disable=1`), or IPv6 is off (`disable_ipv6`).
 fn is_without_ipv6(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
-/// Serves requests for ever.
+/// Serves the probes and the metrics.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {
     let ready = Router::new()
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
         .with_state(health);
-    let told = Router::new()
+    let metrics = Router::new()
         .route("/metrics", get(text))
         .with_state(metrics);
     let all = Router::new()
         .route("/healthz", get("ok\n"))
         .merge(ready)
-        .merge(told);
+        .merge(metrics);
     if let Err(error) = axum::serve(listener, all).await {
         error!("HTTP server for health and metrics stopped: {error}");
     }
 }
 
-/// Answers once the agent is ready, or has been waited for long enough. kubelet asks nothing else
-/// until then: a readiness probe that fails while an agent starts as it should would be a Warning.
+/// Responds once the agent is ready, or after the timeout. kubelet sends no other probe until then: a
+/// failed readiness probe during a normal start would be a Warning.
 async fn startupz(State(health): State<Health>) -> &'static str {
     let _late = timeout(STARTUP_TIMEOUT, health.until_ready()).await;
     "ok\n"
@@ -83,15 +82,14 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
     (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
 }
 
-/// Held during a scrape, which counts map entries and may take a while: scrapes occupy at most one
-/// of the blocking threads.
+/// Held during a scrape, which counts map entries: scrapes occupy at most one blocking thread.
 static SCRAPE_LOCK: Semaphore = Semaphore::const_new(1);
 
 async fn text(State(metrics): State<Metrics>) -> impl IntoResponse {
-    let turn = SCRAPE_LOCK.acquire().await;
+    let permit = SCRAPE_LOCK.acquire().await;
     let counted = blocking(move || {
-        // The caller may have gone in the meantime; counting continues.
-        let _turn = turn;
+        // Counting continues if the client disconnects.
+        let _permit = permit;
         Ok(metrics.text()?)
     });
     match counted.await {

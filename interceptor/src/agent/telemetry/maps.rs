@@ -1,4 +1,4 @@
-//! What is in the BPF maps, counted when it is asked for.
+//! Entries and capacity of the BPF maps, counted at each scrape.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::bpf::usage::{self, MapUsage};
 
-/// Reads the kernel's counters at each scrape, and keeps nothing.
+/// Reads the kernel's counters at each scrape.
 #[derive(Debug)]
 pub(in crate::agent) struct MapMetrics;
 

@@ -1,4 +1,4 @@
-//! What is counted, for Prometheus.
+//! The agent's metrics for Prometheus.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,16 +22,16 @@ const ATTACHING: (f64, f64, u16) = (0.0005, 2.0, 16);
 /// Uncaptured: 1 ms to an hour and more.
 const UNCAPTURED: (f64, f64, u16) = (0.001, 4.0, 13);
 
-/// In which state a pod is.
+/// A pod's state in the metric `interceptor_pods`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PodState {
-    /// It is captured as it should be.
+    /// Captured.
     Captured,
-    /// It is to be captured, and has not been yet.
+    /// To be captured, and not captured yet.
     Pending,
-    /// It is to be captured, and could not be.
+    /// To be captured; an attempt failed.
     Failed,
-    /// It is not to be captured.
+    /// Not to be captured.
     Skipped,
 }
 
@@ -65,7 +65,7 @@ struct RequestLabels {
     result: &'static str,
 }
 
-/// The counters. All are shared with the copies of this.
+/// The metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -87,7 +87,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing has been counted.
+    /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
         let exponential = |(start, factor, length)| {
@@ -159,12 +159,12 @@ impl Metrics {
         ours.register_collector(Box::new(ConnectionMetrics));
         ours.register_collector(Box::new(MapMetrics));
         ours.register_collector(Box::new(self.evictions.clone()));
-        // The name that existing alerts know.
+        // The name in existing alerts for istio-cni.
         all.register("istio_cni_install_ready", ready, self.ready.clone());
         all
     }
 
-    /// How many pods are in each state.
+    /// Sets the number of pods in each state.
     pub fn pods(&self, counts: &[(PodState, usize)]) {
         for (state, count) in counts {
             let count = i64::try_from(*count).unwrap_or(i64::MAX);
@@ -172,53 +172,53 @@ impl Metrics {
         }
     }
 
-    /// Attaching a pod took so long.
+    /// Records how long attaching a pod took.
     pub fn attached(&self, took: Duration) {
         self.attach.observe(took.as_secs_f64());
     }
 
-    /// A pod's containers ran so long uncaptured.
+    /// Records how long a pod's containers ran uncaptured.
     pub fn uncaptured(&self, time: Duration) {
         self.uncaptured.observe(time.as_secs_f64());
     }
 
-    /// The CNI plugin sent a request, with this result.
+    /// Counts a request of the CNI plugin.
     pub fn request(&self, verb: &'static str, result: &'static str) {
         self.requests
             .get_or_create(&RequestLabels { verb, result })
             .inc();
     }
 
-    /// A running pod was to be captured.
+    /// Counts an attempt to capture a running pod.
     pub fn repair(&self, succeeded: bool) {
         let result = if succeeded { "success" } else { "failure" };
         self.repairs.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// So many connections of a pod were closed.
+    /// Counts closed connections of a pod.
     pub fn closed(&self, count: u64) {
         self.closed.inc_by(count);
     }
 
-    /// One pod's routes are stale for as long as what is returned lives.
+    /// Counts a pod with stale routes while the returned value exists.
     #[must_use]
     pub fn stale_routes(&self) -> StaleRoutes {
         self.stale.inc();
         StaleRoutes(self.stale.clone())
     }
 
-    /// A pod is captured for as long as the returned value lives.
+    /// Reports evictions of a captured pod while the returned value exists.
     #[must_use]
-    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> evictions::Counted {
+    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> evictions::CountedPod {
         self.evictions.count(netns, pod)
     }
 
-    /// Whether the agent is ready.
+    /// Sets whether the agent is ready.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// All of it, as Prometheus reads it.
+    /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_that_the_docs_promise() {
+    fn names_and_labels_are_the_documented_ones() {
         let metrics = Metrics::new();
         metrics.pods(&[(PodState::Captured, 2), (PodState::Failed, 1)]);
         metrics.request("add", "captured");

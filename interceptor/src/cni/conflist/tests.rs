@@ -25,7 +25,7 @@ fn with_ours(network: &Network) -> Network {
 }
 
 #[test]
-fn our_plugin_is_the_last_and_the_rest_stays_in_its_order() {
+fn our_plugin_is_appended_and_the_order_is_kept() {
     let text = with_ours(&list(CALICO)).to_text();
     let network = list(&text);
     assert_eq!(network.types(), ["calico", "portmap", "interceptor-cni"]);
@@ -43,7 +43,7 @@ fn our_plugin_is_the_last_and_the_rest_stays_in_its_order() {
 }
 
 #[test]
-fn twice_is_once_and_new_settings_replace_the_old() {
+fn adding_is_idempotent_and_replaces_old_settings() {
     let once = with_ours(&list(CALICO));
     assert_eq!(with_ours(&once), once);
     let other = PluginSettings {
@@ -55,9 +55,9 @@ fn twice_is_once_and_new_settings_replace_the_old() {
     assert!(changed.has_ours_with(&other) && !changed.has_ours_with(&settings()));
 }
 
-/// A plugin that another has put after ours: ours is to see what it has made.
+/// Another program has added a plugin after ours. Ours must run after it.
 #[test]
-fn what_comes_after_our_plugin_is_put_before_it() {
+fn our_plugin_moves_behind_later_plugins() {
     let mut network = with_ours(&list(CALICO));
     network
         .entries()
@@ -70,7 +70,7 @@ fn what_comes_after_our_plugin_is_put_before_it() {
 }
 
 #[test]
-fn the_version_is_never_raised() {
+fn the_version_is_not_changed() {
     for version in version::SUPPORTED {
         let text = CALICO.replace("0.3.1", version);
         assert_eq!(with_ours(&list(&text)).text("cniVersion"), version);
@@ -86,7 +86,7 @@ fn the_version_is_never_raised() {
 }
 
 #[test]
-fn one_plugin_becomes_a_list_of_the_same_name_and_version() {
+fn a_single_plugin_becomes_a_list_with_its_name_and_version() {
     let text =
         r#"{"cniVersion":"0.4.0","name":"mynet","type":"bridge","ipam":{"type":"host-local"}}"#;
     let single = Network::parse(Shape::Single, text).unwrap();
@@ -98,7 +98,7 @@ fn one_plugin_becomes_a_list_of_the_same_name_and_version() {
 }
 
 #[test]
-fn what_no_runtime_takes_is_not_touched() {
+fn invalid_configurations_are_refused() {
     for (shape, text, says) in [
         (Shape::List, "{\"name\":", "JSON"),
         (Shape::List, "[]", "JSON"),
@@ -134,13 +134,13 @@ fn what_no_runtime_takes_is_not_touched() {
 }
 
 #[test]
-fn istios_plugin_is_seen() {
-    assert!(!list(CALICO).has_istios());
-    assert!(list(&CALICO.replace("portmap", "istio-cni")).has_istios());
+fn istio_cni_is_detected() {
+    assert!(!list(CALICO).has_istio_cni());
+    assert!(list(&CALICO.replace("portmap", "istio-cni")).has_istio_cni());
 }
 
 #[test]
-fn alone_it_is_a_network_of_its_own() {
+fn a_stand_alone_network_has_only_our_plugin() {
     let text = alone(&settings()).to_text();
     let network = Network::parse(Shape::Single, &text).unwrap();
     assert!(network.has_ours());
@@ -193,11 +193,11 @@ fn any_list() -> impl Strategy<Value = Network> {
 
 proptest! {
     #[test]
-    fn put_in_and_taken_out_a_list_is_what_it_was(network in any_list()) {
+    fn adding_and_removing_our_plugin_restores_the_list(network in any_list()) {
         let text = network.to_text();
         let with = list(&with_ours(&list(&text)).to_text());
         prop_assert!(with.has_ours());
-        // To the byte: the order of fields counts.
+        // Byte for byte: the order of fields counts.
         prop_assert_eq!(with.without_ours().to_text(), text);
     }
 

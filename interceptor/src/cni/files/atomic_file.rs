@@ -1,4 +1,4 @@
-//! Files that are there wholly or not at all.
+//! Atomic replacement of files.
 
 use std::{
     fs::{self, File, Metadata, Permissions},
@@ -9,22 +9,21 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
-/// What the names of unfinished files begin with. (Runtimes read no file of such a name: its ending
-/// is at random.)
+/// The prefix of temporary files' names. (Runtimes ignore these files, as their extensions are random.)
 const UNFINISHED: &str = ".tmp.interceptor-cni.";
 
-/// A file's permissions where there was none before: as others' configurations have them.
+/// The mode of a new file, as of other configurations.
 const READABLE: u32 = 0o644;
 
-/// Writes `text` to the file at `path`, in one step. What it replaces, leaves its mode and owner.
+/// Replaces the file at `path` atomically. A replaced file's mode and owner are kept.
 pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays a link.
+    // A symbolic link is kept.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut new = unfinished(&path)?;
     new.write_all(text.as_bytes())?;
     match fs::metadata(&path) {
         Ok(old) => {
-            give(new.as_file(), &old)?;
+            copy_owner(new.as_file(), &old)?;
             new.as_file().set_permissions(old.permissions())?;
         }
         Err(_) => set_mode(&new, READABLE)?,
@@ -32,16 +31,16 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     finish(new, &path)
 }
 
-/// Gives `file` to the owner of `old`, as far as that is allowed: it takes `CAP_CHOWN`, which the
-/// agent has not. A runtime reads the file as root, whoever owns it.
-fn give(file: &File, old: &Metadata) -> io::Result<()> {
+/// Sets the owner of `file` to that of `old`, if permitted: this requires `CAP_CHOWN`, which the agent does
+/// not have. Runtimes read the file as root in any case.
+fn copy_owner(file: &File, old: &Metadata) -> io::Result<()> {
     match fchown(file, Some(old.uid()), Some(old.gid())) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }
 }
 
-/// A file beside `path`, to take its place. Gone when dropped.
+/// A temporary file beside `path`. Deleted when dropped.
 pub(crate) fn unfinished(path: &Path) -> io::Result<NamedTempFile> {
     Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))
 }
@@ -51,20 +50,20 @@ pub(crate) fn set_mode(file: &NamedTempFile, mode: u32) -> io::Result<()> {
     file.as_file().set_permissions(permissions)
 }
 
-/// Puts it in the place of `path`. Its content is on the disk before its name is: a node that loses
-/// power must not find an empty configuration.
+/// Renames the temporary file to `path`. The content is synced before the name: a node that loses power
+/// must not find an empty configuration.
 pub(crate) fn finish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_dir(path)
 }
 
-/// Makes sure that a change of names beside `path` is on the disk.
+/// Syncs the directory of `path`, and so renames in it.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
-/// Removes a file. Is it gone by our doing?
+/// Removes a file. Returns false if the file did not exist.
 pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(path).map(|()| true),
@@ -73,8 +72,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes what a process that was killed has not finished in `directory`. Others must not be writing
-/// there: the caller holds the directory's lock.
+/// Removes temporary files that a killed process left in `dir`. The caller must hold the directory's lock,
+/// so that no other process is writing there.
 pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default();

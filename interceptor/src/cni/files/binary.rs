@@ -1,4 +1,4 @@
-//! The plugin's binary: this one, under another name.
+//! The plugin's binary: a copy of this process's binary.
 
 use std::{
     fs::{self, File},
@@ -9,14 +9,14 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{NotInstalled, atomic_file};
+use super::{InstallError, atomic_file};
 
 const OURSELVES: &str = "/proc/self/exe";
 const EXECUTABLE: u32 = 0o755;
 
-/// Copies this binary to `path`, unless it is there.
-pub(crate) fn install(path: &Path) -> Result<(), NotInstalled> {
-    install_as(path).map_err(NotInstalled::io(path))
+/// Copies this binary to `path`, unless the file is identical already.
+pub(crate) fn install(path: &Path) -> Result<(), InstallError> {
+    install_as(path).map_err(InstallError::io(path))
 }
 
 fn install_as(path: &Path) -> io::Result<()> {
@@ -33,26 +33,26 @@ fn install_as(path: &Path) -> io::Result<()> {
     atomic_file::finish(new, path)
 }
 
-/// Keeps others of us out of `directory`.
+/// Locks `dir` against other processes of Interceptor.
 pub(crate) fn lock(dir: &Path) -> io::Result<Flock<File>> {
     let dir = File::open(dir)?;
     Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 fn is_ours(path: &Path) -> io::Result<bool> {
-    let there = match File::open(path) {
-        Ok(there) => there,
+    let existing = match File::open(path) {
+        Ok(existing) => existing,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     let ours = File::open(OURSELVES)?;
-    let executable = there.metadata()?.permissions().mode() & 0o777 == EXECUTABLE;
-    let as_long = there.metadata()?.len() == ours.metadata()?.len();
-    Ok(executable && as_long && same(there, ours)?)
+    let executable = existing.metadata()?.permissions().mode() & 0o777 == EXECUTABLE;
+    let has_same_size = existing.metadata()?.len() == ours.metadata()?.len();
+    Ok(executable && has_same_size && is_same(existing, ours)?)
 }
 
-/// Piece by piece: the agent is to stay small.
-fn same(one: File, other: File) -> io::Result<bool> {
+/// Compares in blocks, to limit the agent's memory.
+fn is_same(one: File, other: File) -> io::Result<bool> {
     let [mut one, mut other] = [one, other].map(|file| BufReader::with_capacity(1 << 16, file));
     loop {
         let (a, b) = (one.fill_buf()?, other.fill_buf()?);

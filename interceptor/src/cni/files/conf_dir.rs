@@ -1,4 +1,4 @@
-//! The directory of network configurations, as runtimes read it.
+//! The directory of network configurations. Files are read as container runtimes read them.
 
 use std::{
     ffi::OsStr,
@@ -9,20 +9,20 @@ use std::{
 
 use nix::fcntl::Flock;
 
-use super::{NotInstalled, atomic_file, binary};
+use super::{InstallError, atomic_file, binary};
 use crate::cni::conflist::{Network, Shape, Unusable};
 
-/// Appended to the name of a `.conf` that has become a list, so that no runtime reads it and
-/// uninstalling finds it.
+/// The extension that is appended to a `.conf` that was converted to a list: runtimes ignore the file,
+/// and the uninstallation restores it.
 pub(crate) const SAVED: &str = "interceptor-saved";
 
-/// The directory. Others of us wait until it is dropped.
+/// The directory, locked against other processes of Interceptor.
 pub(crate) struct ConfDir {
     pub(crate) path: PathBuf,
     _lock: Flock<File>,
 }
 
-/// A network's file, as it was read.
+/// A network's file, as read.
 pub(crate) struct ConfFile {
     pub(crate) path: PathBuf,
     pub(crate) shape: Shape,
@@ -30,7 +30,7 @@ pub(crate) struct ConfFile {
     text: String,
 }
 
-/// How a file of that name is read, if it is at all.
+/// The format of a file, by its extension. `None` if runtimes ignore it.
 pub(crate) fn shape_of(path: &Path) -> Option<Shape> {
     match path.extension().and_then(OsStr::to_str)? {
         "conflist" => Some(Shape::List),
@@ -40,8 +40,8 @@ pub(crate) fn shape_of(path: &Path) -> Option<Shape> {
 }
 
 impl ConfDir {
-    /// The directory at `path`, which is made if the node is so new that it has none.
-    pub(crate) fn open(path: &Path) -> Result<Self, NotInstalled> {
+    /// Locks the directory at `path`, and creates it if it is missing.
+    pub(crate) fn open(path: &Path) -> Result<Self, InstallError> {
         let open = || {
             fs::create_dir_all(path)?;
             let lock = binary::lock(path)?;
@@ -50,36 +50,36 @@ impl ConfDir {
         };
         Ok(Self {
             path: path.to_owned(),
-            _lock: open().map_err(NotInstalled::io(path))?,
+            _lock: open().map_err(InstallError::io(path))?,
         })
     }
 
-    /// The network that pods get: the named one, or the first that a runtime takes.
-    pub(crate) fn network(&self, name: Option<&str>) -> Result<ConfFile, NotInstalled> {
+    /// The pod network: the file `name`, or the first that a runtime accepts.
+    pub(crate) fn network(&self, name: Option<&str>) -> Result<ConfFile, InstallError> {
         match name {
             Some(name) => self.named(name),
             None => self.first(),
         }
     }
 
-    fn named(&self, name: &str) -> Result<ConfFile, NotInstalled> {
+    fn named(&self, name: &str) -> Result<ConfFile, InstallError> {
         let named = self.path.join(name);
-        // It may be a list by now.
+        // A pass may have converted it to a list.
         let list = named.with_extension("conflist");
-        let there = [named, list].into_iter().find(|path| path.exists());
-        let path = there.ok_or_else(|| self.no_network(Vec::new()))?;
+        let existing = [named, list].into_iter().find(|path| path.exists());
+        let path = existing.ok_or_else(|| self.no_network(Vec::new()))?;
         let Some(shape) = shape_of(&path) else {
             let why = Unusable::Lacks("ending .conflist, .conf or .json in its name");
-            return Err(NotInstalled::Unusable { file: path, why });
+            return Err(InstallError::Unusable { file: path, why });
         };
         ConfFile::read(&path, shape)
     }
 
-    fn first(&self) -> Result<ConfFile, NotInstalled> {
+    fn first(&self) -> Result<ConfFile, InstallError> {
         let mut passed = Vec::new();
         for network in self.networks()? {
             match network {
-                // Our own network is nobody's first.
+                // Our stand-alone network is not the pod network.
                 Ok(file) if file.network.types() == [crate::cni::PLUGIN] => {}
                 Ok(file) => return Ok(file),
                 Err(error) => passed.push(error.to_string()),
@@ -88,11 +88,11 @@ impl ConfDir {
         Err(self.no_network(passed))
     }
 
-    /// All that runtimes might read, in their order; and why others are none.
+    /// All files that runtimes may read, in their order, or the errors of unusable ones.
     pub(crate) fn networks(
         &self,
-    ) -> Result<impl Iterator<Item = Result<ConfFile, NotInstalled>>, NotInstalled> {
-        let paths = atomic_file::list(&self.path).map_err(NotInstalled::io(&self.path))?;
+    ) -> Result<impl Iterator<Item = Result<ConfFile, InstallError>>, InstallError> {
+        let paths = atomic_file::list(&self.path).map_err(InstallError::io(&self.path))?;
         let networks = paths.into_iter().filter_map(|path| {
             let shape = shape_of(&path)?;
             Some(ConfFile::read(&path, shape))
@@ -100,8 +100,8 @@ impl ConfDir {
         Ok(networks)
     }
 
-    fn no_network(&self, passed: Vec<String>) -> NotInstalled {
-        NotInstalled::NoNetwork {
+    fn no_network(&self, passed: Vec<String>) -> InstallError {
+        InstallError::NoNetwork {
             dir: self.path.clone(),
             passed,
         }
@@ -109,9 +109,9 @@ impl ConfDir {
 }
 
 impl ConfFile {
-    pub(crate) fn read(path: &Path, shape: Shape) -> Result<Self, NotInstalled> {
-        let text = fs::read_to_string(path).map_err(NotInstalled::io(path))?;
-        let network = Network::parse(shape, &text).map_err(|why| NotInstalled::Unusable {
+    pub(crate) fn read(path: &Path, shape: Shape) -> Result<Self, InstallError> {
+        let text = fs::read_to_string(path).map_err(InstallError::io(path))?;
+        let network = Network::parse(shape, &text).map_err(|why| InstallError::Unusable {
             file: path.to_owned(),
             why,
         })?;
@@ -123,58 +123,58 @@ impl ConfFile {
         })
     }
 
-    /// Writes `network` in its place.
-    pub(crate) fn replace(&self, network: &Network) -> Result<(), NotInstalled> {
+    /// Replaces the file's content by `network`.
+    pub(crate) fn replace(&self, network: &Network) -> Result<(), InstallError> {
         self.write(&self.path, network)
     }
 
-    /// Writes the list that it becomes, and hides it. Until the last step runtimes read the one or
-    /// the other, whichever is first in order.
-    pub(crate) fn wrap(&self, list: &Network) -> Result<PathBuf, NotInstalled> {
+    /// Converts the file to a list: writes the list, and renames the original. Until the rename, runtimes
+    /// use whichever of both files is first in order.
+    pub(crate) fn wrap(&self, list: &Network) -> Result<PathBuf, InstallError> {
         let path = self.path.with_extension("conflist");
         if path.exists() && !self.is_wrapped_in(&path) {
-            return Err(NotInstalled::InTheWay {
+            return Err(InstallError::InTheWay {
                 single: self.path.clone(),
                 list: path,
             });
         }
         self.write(&path, list)?;
-        self.take_mode_to(&path)
+        self.copy_mode_to(&path)
             .and_then(|()| fs::rename(&self.path, saved(&self.path)))
             .and_then(|()| atomic_file::sync_dir(&self.path))
-            .map_err(NotInstalled::io(&self.path))?;
+            .map_err(InstallError::io(&self.path))?;
         Ok(path)
     }
 
-    fn take_mode_to(&self, path: &Path) -> io::Result<()> {
+    fn copy_mode_to(&self, path: &Path) -> io::Result<()> {
         fs::set_permissions(path, fs::metadata(&self.path)?.permissions())
     }
 
-    /// Is the list at `path` this plugin and ours? Then we were killed over it.
+    /// Whether the list at `path` consists of this plugin and ours. Then an earlier conversion was killed.
     fn is_wrapped_in(&self, path: &Path) -> bool {
         ConfFile::read(path, Shape::List).is_ok_and(|list| list.is_only_ours(&self.network))
     }
 
-    /// Is it what we have made of `single`, and no process has changed it?
+    /// Whether the list was made by us of `single`, and is unchanged since.
     pub(crate) fn is_only_ours(&self, single: &Network) -> bool {
         self.network.has_ours() && self.network.clone().without_ours() == single.clone().into_list()
     }
 
-    fn write(&self, path: &Path, network: &Network) -> Result<(), NotInstalled> {
+    fn write(&self, path: &Path, network: &Network) -> Result<(), InstallError> {
         let text = network.to_text();
-        Network::parse(Shape::List, &text).map_err(|why| NotInstalled::Unusable {
+        Network::parse(Shape::List, &text).map_err(|why| InstallError::Unusable {
             file: path.to_owned(),
             why,
         })?;
-        // What another has written in the meantime is read first.
+        // If another program has changed the file in the meantime, the next pass reads it again.
         if !fs::read_to_string(&self.path).is_ok_and(|now| now == self.text) {
-            return Err(NotInstalled::Changing(self.path.clone()));
+            return Err(InstallError::Changing(self.path.clone()));
         }
-        atomic_file::write(path, &text).map_err(NotInstalled::io(path))
+        atomic_file::write(path, &text).map_err(InstallError::io(path))
     }
 }
 
-/// Where a `.conf` that has become a list is kept.
+/// The path of the saved `.conf` after its conversion to a list.
 pub(crate) fn saved(path: &Path) -> PathBuf {
     path.with_added_extension(SAVED)
 }

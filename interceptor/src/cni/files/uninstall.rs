@@ -8,7 +8,7 @@ use std::{
 use tracing::debug;
 
 use super::{
-    CniFolders, NotInstalled, atomic_file,
+    CniDirs, InstallError, atomic_file,
     conf_dir::{ConfDir, ConfFile, SAVED, shape_of},
 };
 use crate::{
@@ -17,20 +17,19 @@ use crate::{
     dataplane::Dataplane,
 };
 
-/// Takes our entry out of every network, brings back what we have hidden, and removes the binary and
-/// the agent's socket. Answers with what it has done. Twice is once.
+/// Removes our entry from every network, restores saved files, and removes the binary and the agent's
+/// socket. Idempotent. Returns what was done.
 ///
-/// Networks first: a runtime that finds the plugin named but not there starts no pod.
+/// Networks first: with a list that names a missing plugin, no pod starts.
 ///
-/// While pods are captured the plugin stays where its end can be left to it: it lets every new pod pass,
-/// and takes itself and the last pins off the node with the last captured pod. Runtimes that call it by
-/// the configuration that a pod was set up with need no entry for that.
-pub fn uninstall(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
-    uninstall_while(folders, is_any_pod_captured())
+/// While pods are captured, the plugin stays where it can remove itself: it lets every new pod start, and
+/// with the last captured pod it deletes itself and the last pins. With `--keep-cni-plugin`, runtimes call
+/// the plugin by the configuration that a pod was created with, so the entry is removed at once.
+pub fn uninstall(dirs: &CniDirs) -> Result<Vec<String>, InstallError> {
+    uninstall_while(dirs, is_any_pod_captured())
 }
 
-/// Whether anything is pinned after what is kept for pods that are gone was removed. A container that
-/// does not see the host's bpffs sees none.
+/// Whether anything is pinned after a sweep. False in a container without the host's bpffs.
 fn is_any_pod_captured() -> bool {
     if let Err(error) = Dataplane::new().end_sandbox(None) {
         debug!("cannot clean up after deleted pods: {error:#}");
@@ -38,18 +37,15 @@ fn is_any_pod_captured() -> bool {
     Pins::new().exist()
 }
 
-pub(crate) fn uninstall_while(
-    folders: &CniFolders,
-    captured: bool,
-) -> Result<Vec<String>, NotInstalled> {
+pub(crate) fn uninstall_while(dirs: &CniDirs, captured: bool) -> Result<Vec<String>, InstallError> {
     let mut done = Vec::new();
-    if folders.cni_conf_dir.exists() {
-        let dir = ConfDir::open(&folders.cni_conf_dir)?;
-        let paths = atomic_file::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
+    if dirs.cni_conf_dir.exists() {
+        let dir = ConfDir::open(&dirs.cni_conf_dir)?;
+        let paths = atomic_file::list(&dir.path).map_err(InstallError::io(&dir.path))?;
         for path in &paths {
             remove_socket_of(path)?;
         }
-        if captured && !folders.keep_cni_plugin {
+        if captured && !dirs.keep_cni_plugin {
             for path in &paths {
                 done.extend(leave_to_plugin(path)?);
             }
@@ -59,17 +55,17 @@ pub(crate) fn uninstall_while(
         }
         done.extend(remove_entries(&paths)?);
     }
-    if !folders.keep_cni_plugin {
-        done.extend(remove_binary(folders)?);
+    if !dirs.keep_cni_plugin {
+        done.extend(remove_binary(dirs)?);
     }
     Ok(done)
 }
 
-/// Ends what [`uninstall`] has left to the plugin. Nothing is done where the plugin is installed again:
-/// an agent has come back.
-pub fn finish(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
-    let dir = ConfDir::open(&folders.cni_conf_dir)?;
-    let paths = atomic_file::list(&dir.path).map_err(NotInstalled::io(&dir.path))?;
+/// Completes an [`uninstall`] that was left to the plugin. Does nothing if an agent has installed the
+/// plugin again.
+pub fn finish(dirs: &CniDirs) -> Result<Vec<String>, InstallError> {
+    let dir = ConfDir::open(&dirs.cni_conf_dir)?;
+    let paths = atomic_file::list(&dir.path).map_err(InstallError::io(&dir.path))?;
     let is_uninstalled = |file: &ConfFile| {
         let settings = file.network.our_settings();
         settings.is_some_and(|settings| settings.uninstalled)
@@ -82,52 +78,51 @@ pub fn finish(folders: &CniFolders) -> Result<Vec<String>, NotInstalled> {
         remove_socket_of(path)?;
     }
     let mut done = remove_entries(&paths)?;
-    done.extend(remove_binary(folders)?);
+    done.extend(remove_binary(dirs)?);
     Ok(done)
 }
 
-fn remove_entries(paths: &[PathBuf]) -> Result<Vec<String>, NotInstalled> {
+fn remove_entries(paths: &[PathBuf]) -> Result<Vec<String>, InstallError> {
     let mut done = Vec::new();
     for path in paths {
-        done.extend(bring_back(path)?);
+        done.extend(restore(path)?);
     }
     for path in paths {
-        done.extend(clean(path)?);
+        done.extend(remove_entry(path)?);
     }
     Ok(done)
 }
 
-fn remove_binary(folders: &CniFolders) -> Result<Option<String>, NotInstalled> {
-    let binary = folders.cni_bin_dir.join(PLUGIN);
-    let removed = atomic_file::remove(&binary).map_err(NotInstalled::io(&binary))?;
+fn remove_binary(dirs: &CniDirs) -> Result<Option<String>, InstallError> {
+    let binary = dirs.cni_bin_dir.join(PLUGIN);
+    let removed = atomic_file::remove(&binary).map_err(InstallError::io(&binary))?;
     Ok(removed.then(|| format!("removed {}", binary.display())))
 }
 
-/// The file at `path`, if our plugin is in it. (What no runtime takes calls no plugin, and is not ours
-/// to repair.)
+/// The file at `path`, if it contains our plugin. Invalid files are ignored: runtimes do not use them.
 fn with_ours(path: &Path) -> Option<ConfFile> {
     let file = ConfFile::read(path, shape_of(path)?).ok()?;
     file.network.has_ours().then_some(file)
 }
 
-/// Removes the socket of the agent that the file at `path` names.
-fn remove_socket_of(path: &Path) -> Result<(), NotInstalled> {
+/// Removes the agent's socket that the file at `path` names.
+fn remove_socket_of(path: &Path) -> Result<(), InstallError> {
     let settings = with_ours(path).and_then(|file| file.network.our_settings());
     settings.map_or(Ok(()), |settings| {
-        remove_socket(&settings.socket).map_err(NotInstalled::io(&settings.socket))
+        remove_socket(&settings.socket).map_err(InstallError::io(&settings.socket))
     })
 }
 
-/// Leaves it to the plugin to end what is left, if it is chained in the file at `path` and knows where
-/// that is.
-fn leave_to_plugin(path: &Path) -> Result<Option<String>, NotInstalled> {
+/// Leaves the rest of the uninstallation to the plugin, if the plugin is chained in the file at `path`
+/// and its settings contain the directory.
+fn leave_to_plugin(path: &Path) -> Result<Option<String>, InstallError> {
     let Some(file) = with_ours(path) else {
         return Ok(None);
     };
     let is_alone = file.network.types().iter().all(|name| *name == PLUGIN);
     let settings = file.network.our_settings();
-    let knows_where = settings.is_some_and(|settings| settings.conf_dir.is_some());
-    if is_alone || !knows_where {
+    let knows_dir = settings.is_some_and(|settings| settings.conf_dir.is_some());
+    if is_alone || !knows_dir {
         return Ok(None);
     }
     file.replace(&file.network.clone().with_ours_uninstalled())?;
@@ -137,32 +132,32 @@ fn leave_to_plugin(path: &Path) -> Result<Option<String>, NotInstalled> {
     )))
 }
 
-/// Takes our entry out of the file at `path`, if it has one.
-fn clean(path: &Path) -> Result<Option<String>, NotInstalled> {
+/// Removes our entry from the file at `path`, if it has one.
+fn remove_entry(path: &Path) -> Result<Option<String>, InstallError> {
     let shown = path.display();
     let Some(file) = with_ours(path) else {
         return Ok(None);
     };
-    if file.network.types().iter().all(|name| *name == PLUGIN) || stands_in(&file) {
-        atomic_file::remove(path).map_err(NotInstalled::io(path))?;
+    if file.network.types().iter().all(|name| *name == PLUGIN) || replaces_single(&file) {
+        atomic_file::remove(path).map_err(InstallError::io(path))?;
         return Ok(Some(format!("removed {shown}")));
     }
     file.replace(&file.network.clone().without_ours())?;
     Ok(Some(format!("removed {PLUGIN} from {shown}")))
 }
 
-/// Is it a list that we have made of a `.conf` which is there? Then we were killed before the one or
-/// the other was gone.
-fn stands_in(list: &ConfFile) -> bool {
+/// Whether `list` was made by us of a `.conf` that still exists. Then we were killed before one of both
+/// was removed.
+fn replaces_single(list: &ConfFile) -> bool {
     ["conf", "json"].into_iter().any(|extension| {
         let single = ConfFile::read(&list.path.with_extension(extension), Shape::Single);
         list.shape == Shape::List && single.is_ok_and(|single| list.is_only_ours(&single.network))
     })
 }
 
-/// Brings back the `.conf` that was saved at `saved`, if it was, and removes the list that stood in
-/// for it; but not a list that others have changed since: they would lose what they did.
-fn bring_back(saved: &Path) -> Result<Option<String>, NotInstalled> {
+/// Restores the `.conf` that was saved at `saved`, and removes the list that replaced it. If another
+/// program has changed the list, it stays, as the changes would be lost.
+fn restore(saved: &Path) -> Result<Option<String>, InstallError> {
     if saved.extension().is_none_or(|extension| extension != SAVED) {
         return Ok(None);
     }
@@ -177,9 +172,9 @@ fn bring_back(saved: &Path) -> Result<Option<String>, NotInstalled> {
         let kept = format!("kept {}, which another program has changed", list.display());
         return Ok(Some(kept));
     }
-    // It comes first in the runtimes' order, or its list does: they find one of the two.
+    // Until both steps are done, runtimes use whichever of both files is first in order.
     fs::rename(saved, &original)
         .and_then(|()| atomic_file::remove(&list))
-        .map_err(NotInstalled::io(saved))?;
+        .map_err(InstallError::io(saved))?;
     Ok(Some(format!("restored {}", original.display())))
 }

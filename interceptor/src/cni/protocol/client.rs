@@ -1,4 +1,4 @@
-//! The plugin's half.
+//! The plugin's side of the protocol.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -18,38 +18,38 @@ pub enum CallError {
     /// No process listens.
     #[error("no agent listens at {}: {error}", path.display())]
     Absent {
-        /// Where one should.
+        /// The agent's socket.
         path: PathBuf,
-        /// What connecting to it gave.
+        /// The error of the connection.
         error: io::Error,
     },
     /// The timeout has expired.
     #[error("the agent at {} did not respond within {} s", path.display(), wait.as_secs_f32())]
     Silent {
-        /// Where it listens.
+        /// The agent's socket.
         path: PathBuf,
-        /// How long it was waited for.
+        /// The timeout.
         wait: Duration,
     },
-    /// The agent has exited, most likely.
+    /// Most likely the agent has exited.
     #[error("the agent at {} closed the connection: {error}", path.display())]
     HungUp {
-        /// Where it listened.
+        /// The agent's socket.
         path: PathBuf,
-        /// What reading from or writing to it gave.
+        /// The error of the read or write.
         error: io::Error,
     },
     /// The response cannot be parsed.
     #[error("invalid response from the agent at {}: {error}", path.display())]
     Garbled {
-        /// Where it listens.
+        /// The agent's socket.
         path: PathBuf,
-        /// What is wrong with the answer.
+        /// The parser's error.
         error: serde_json::Error,
     },
 }
 
-/// Asks the agent at `path`, and waits for `wait` at most, all in all.
+/// Sends a request to the agent at `path`. Fails after `wait`.
 pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Response, CallError> {
     let deadline = Instant::now() + wait;
     let failed = |error: io::Error| match error.kind() {
@@ -63,7 +63,7 @@ pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Response, C
         },
     };
     let mut stream = connect(path, wait).map_err(|error| match error.kind() {
-        // A full backlog: it is there, and does not accept.
+        // A full backlog: the agent listens, but does not accept.
         ErrorKind::WouldBlock | ErrorKind::TimedOut => failed(error),
         _ => CallError::Absent {
             path: path.to_owned(),
@@ -77,8 +77,8 @@ pub fn call(path: &Path, request: Request, wait: Duration) -> Result<Response, C
     })
 }
 
-/// Connects, with a limit: `connect(2)` to a Unix socket waits for as long as its backlog is full,
-/// but not longer than the socket's timeout for sending.
+/// Connects within `wait`: `connect(2)` to a Unix socket waits while the backlog is full, up to the
+/// socket's send timeout.
 fn connect(path: &Path, wait: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(wait))?;
@@ -102,7 +102,7 @@ fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
     while line.len() < MAX_MESSAGE_LENGTH {
-        // The socket's limit is for one call only, and an agent may say little at a time.
+        // The socket's timeout applies to one call only, and a response may arrive in pieces.
         stream.set_read_timeout(Some(left(deadline)?))?;
         let count = stream.read(&mut buffer)?;
         let read = &buffer[..count];
@@ -121,7 +121,7 @@ fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
-        // Zero would mean "for ever".
+        // Zero would mean no timeout.
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
         left => Ok(left),
     }

@@ -1,4 +1,4 @@
-//! The agent's half.
+//! The agent's side of the protocol.
 
 use std::{
     fs::{self, File, Permissions},
@@ -24,71 +24,71 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    AddRequest, DelRequest, Envelope, MAX_MESSAGE_LENGTH, Outcome, PROTOCOL, Request, Response,
+    AddRequest, DelRequest, Envelope, MAX_MESSAGE_LENGTH, PROTOCOL, PodResult, Request, Response,
 };
 
 /// Limit for reading a request and for sending a response.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much earlier than the plugin the agent times out, so that its reason still arrives.
+/// How much earlier than the plugin the agent times out, so that its response still arrives.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(500);
 
-/// The longest timeout that a plugin can request: runtimes give up after two minutes or four.
+/// The longest timeout that a plugin can request: runtimes time out after two or four minutes.
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_mins(4);
 
-/// Requests that are served at a time; further ones wait.
+/// Requests that are served concurrently; further ones wait.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
 
-/// The agent, as the plugin sees it.
+/// Handles the plugin's requests.
 ///
 /// One task handles all requests: blocking work must run on another thread. When the plugin times
 /// out, the future of its request is dropped.
 pub trait Handler {
-    /// Has the pod captured, if it is to be. Waits for a pod that it does not know yet.
-    fn add(&self, request: AddRequest) -> impl Future<Output = Outcome>;
+    /// Captures the pod, if it is to be captured. Waits for a pod that is not known yet.
+    fn add(&self, request: AddRequest) -> impl Future<Output = PodResult>;
 
-    /// Is the pod captured as it should be?
-    fn check(&self, request: AddRequest) -> impl Future<Output = Outcome>;
+    /// Checks that the pod is captured.
+    fn check(&self, request: AddRequest) -> impl Future<Output = PodResult>;
 
-    /// A sandbox is being deleted. May be called twice, and for unknown sandboxes.
+    /// A sandbox is being deleted. May be called repeatedly, and for unknown sandboxes.
     fn del(&self, request: DelRequest) -> impl Future<Output = ()>;
 
     /// Sandboxes may have been deleted without a DEL.
     fn gc(&self) -> impl Future<Output = ()>;
 }
 
-/// Why there is no socket.
+/// Why the agent cannot listen.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another agent is alive.
+    /// Another agent is running.
     #[error(
         "another agent already listens at {}: a node needs one agent; stop the other one, or set \
          --socket to a different path",
         .0.display()
     )]
     Taken(PathBuf),
-    /// The file system says no.
+    /// A file operation failed.
     #[error("cannot listen at {}: {error}", path.display())]
     Io {
-        /// Where.
+        /// The socket.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: io::Error,
     },
 }
 
-/// The agent's socket. No process else has it for as long as this lives.
+/// The agent's socket, locked against other agents.
 pub struct Listener {
     socket: UnixListener,
     _lock: Flock<File>,
 }
 
 impl Listener {
-    /// Listens at `path`, in the place of an agent that has died. Must be called in a tokio
+    /// Listens at `path`, and replaces the socket of an agent that has exited. Must be called in a tokio
     /// runtime.
     ///
-    /// That it has died is what its lock says, which the kernel drops with the process; a socket's
-    /// file says nothing. Where another agent is alive this fails at once: call it again to wait.
+    /// The lock file shows whether an agent is running: the kernel releases its lock with the process,
+    /// while a socket's file remains. Fails at once if another agent is running.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let failed = |error: io::Error| BindError::Io {
             path: path.to_owned(),
@@ -104,8 +104,8 @@ impl Listener {
     }
 }
 
-/// Removes what an agent that has ended has left at `path`, and the directory if nothing else is in it.
-/// An agent that is alive keeps it.
+/// Removes the files that an exited agent left at `path`, and the directory if it is empty. Does nothing
+/// while an agent is running.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     let lock_file = beside(path, "lock");
     if path.exists() || lock_file.exists() {
@@ -119,20 +119,17 @@ pub fn remove_socket(path: &Path) -> io::Result<()> {
             }
         }
     }
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| folder.ends_with("interceptor"))
-    {
-        // In the agent's container it is a mount; others may have files in it.
-        let _kept = fs::remove_dir(folder);
+    if let Some(dir) = path.parent().filter(|dir| dir.ends_with("interceptor")) {
+        // Fails in the agent's container, where it is a mount, and if it has other files.
+        let _kept = fs::remove_dir(dir);
     }
     Ok(())
 }
 
 fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
-    if let Some(folder) = path.parent() {
+    if let Some(dir) = path.parent() {
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o755).create(folder)?;
+        builder.recursive(true).mode(0o755).create(dir)?;
     }
     let mut options = File::options();
     let file = options.create(true).truncate(false).write(true).mode(0o600);
@@ -151,8 +148,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The socket takes the path once only root may use it. Renamed, it replaces the old one in one
-/// step: a plugin finds either.
+/// Creates the socket under another name, makes it accessible to root only, and renames it to `path`. The
+/// rename is atomic: a plugin finds the old or the new socket.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let new = beside(path, "new");
     match fs::remove_file(&new) {
@@ -165,25 +162,25 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-/// Serves plugins for ever.
+/// Serves the plugin's requests.
 pub async fn serve(listener: Listener, handler: impl Handler) {
     let handler = &handler;
     let plugins = stream::unfold(&listener, |listener| async move {
         Some((accept(&listener.socket).await, listener))
     });
-    let answered = plugins.for_each_concurrent(MAX_CONCURRENT_REQUESTS, |plugin| async move {
+    let served = plugins.for_each_concurrent(MAX_CONCURRENT_REQUESTS, |plugin| async move {
         if let Err(error) = serve_one(plugin, handler).await {
             debug!("failed to send a response to the CNI plugin: {error}");
         }
     });
-    answered.await;
+    served.await;
 }
 
 async fn accept(socket: &UnixListener) -> UnixStream {
     loop {
         match socket.accept().await {
             Ok((plugin, _)) => return plugin,
-            // Too many open files, most likely: others will be closed.
+            // Most likely too many open files, some of which will be closed.
             Err(error) => warn!("cannot accept a connection from the CNI plugin: {error}"),
         }
         sleep(Duration::from_millis(100)).await;
@@ -201,11 +198,11 @@ async fn serve_one(mut plugin: UnixStream, handler: &impl Handler) -> io::Result
         // A probe that only connects.
         return Ok(());
     }
-    let respond = match parse(&line) {
+    let response = match parse(&line) {
         Ok(envelope) => respond(envelope, handler).await,
         Err(reason) => Response::Unknown { reason },
     };
-    let mut line = serde_json::to_vec(&respond)?;
+    let mut line = serde_json::to_vec(&response)?;
     line.push(b'\n');
     timeout(IO_TIMEOUT, plugin.write_all(&line)).await?
 }
@@ -217,9 +214,9 @@ async fn read_line(plugin: &mut UnixStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// What another release's request surely has.
+/// The fields that requests of all releases have.
 #[derive(Deserialize)]
-struct Least {
+struct CommonFields {
     protocol: u32,
     #[serde(default)]
     release: String,
@@ -228,7 +225,7 @@ struct Least {
 
 fn parse(line: &[u8]) -> Result<Envelope, String> {
     let ours = env!("CARGO_PKG_VERSION");
-    let Least {
+    let CommonFields {
         protocol,
         release,
         verb,
@@ -252,8 +249,8 @@ fn parse(line: &[u8]) -> Result<Envelope, String> {
 async fn respond(envelope: Envelope, handler: &impl Handler) -> Response {
     let wait = Duration::from_millis(envelope.wait_ms).min(MAX_REQUEST_TIMEOUT);
     let wait = wait.saturating_sub(RESPONSE_MARGIN).max(wait / 2);
-    let respond = timeout(wait, handle(envelope.request, handler)).await;
-    respond.unwrap_or_else(|_| Response::Failed {
+    let response = timeout(wait, handle(envelope.request, handler)).await;
+    response.unwrap_or_else(|_| Response::Failed {
         reason: format!(
             "the agent did not finish within {} s; the runtime will retry",
             wait.as_secs_f32()

@@ -1,4 +1,4 @@
-//! Pods appear, and are captured.
+//! New pods are captured.
 
 use std::net::SocketAddr;
 
@@ -10,8 +10,8 @@ use interceptor_testkit::{
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
-/// Called by the runtime, the agent has the pod captured before there is any process that could
-/// connect: the first connection is refused, as nobody listens for it yet, and not let through.
+/// At CNI ADD, the agent captures the pod before any process could connect: the first connection is refused,
+/// as no proxy listens yet, and does not pass.
 #[test]
 fn a_new_pod_is_captured_before_its_first_connection() {
     for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {
@@ -33,7 +33,7 @@ fn a_new_pod_is_captured_before_its_first_connection() {
     }
 }
 
-/// The proxy's listeners were there before the agent.
+/// The proxy's listeners are older than the agent.
 #[test]
 fn a_pod_older_than_the_agent_is_captured_while_it_runs() {
     for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {
@@ -45,7 +45,7 @@ fn a_pod_older_than_the_agent_is_captured_while_it_runs() {
     }
 }
 
-/// The pod's object is there, its processes come later, and nobody calls a plugin.
+/// The pod's processes start after its object exists, without a call of the plugin.
 #[test]
 fn a_new_pod_without_a_cni_call_is_found_by_its_processes() {
     let node = new_node();
@@ -72,7 +72,7 @@ fn only_pods_of_the_mesh_are_captured() {
     }
 }
 
-/// As annotations say, end to end: one port is left out, another is captured.
+/// End to end: one port is excluded, another is captured.
 #[test]
 fn annotations_configure_the_capture() {
     let node = new_node();
@@ -90,9 +90,9 @@ fn annotations_configure_the_capture() {
     assert_eq!(answer, CAPTURED);
 }
 
-/// `hostUsers: false`: the proxy's number is its number there.
+/// With `hostUsers: false`, the proxy's UID is relative to the pod's user namespace.
 #[test]
-fn the_uid_of_the_proxy_is_one_of_the_pods_user_namespace() {
+fn the_proxys_uid_is_in_the_pods_user_namespace() {
     const FIRST: u32 = 200_000;
 
     let node = new_node();
@@ -112,7 +112,7 @@ fn the_uid_of_the_proxy_is_one_of_the_pods_user_namespace() {
         let to = SocketAddr::from((address, 8080)).to_string();
         let answer = dial(&node.client, &to).expect("a call");
         assert_eq!(answer, format!("proxy:15006 for {to}"));
-        // The node's 1337 is somebody else there.
+        // The node's UID 1337 is another user in the pod.
         let own = pod.manifest.first_id.take();
         let stranger = pod.start_container(&node, "stranger", PROXY);
         let answer = dial(stranger.expect("a process"), REMOTE).expect("a call");
@@ -120,9 +120,9 @@ fn the_uid_of_the_proxy_is_one_of_the_pods_user_namespace() {
     }
 }
 
-/// The plugin asks for a pod that the agent's watch has not told of: the agent asks the API.
+/// The watch has not reported the pod yet when the plugin is called: the agent looks it up.
 #[test]
-fn a_pod_that_is_not_watched_yet_is_asked_for() {
+fn a_pod_that_is_not_watched_yet_is_looked_up() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     node.api.set_unavailable(true);

@@ -1,4 +1,4 @@
-//! The agent is gone: what it has done stays, and it goes on from there when it is back.
+//! Without the agent captured pods stay captured, and the next agent adopts them.
 
 use interceptor_testkit::{
     bpf::pins,
@@ -9,7 +9,7 @@ use interceptor_testkit::{
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
 #[test]
-fn a_proxy_that_is_replaced_while_no_agent_runs_is_served() {
+fn a_proxy_that_is_replaced_without_an_agent_is_served() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -23,7 +23,7 @@ fn a_proxy_that_is_replaced_while_no_agent_runs_is_served() {
 }
 
 #[test]
-fn a_new_agent_takes_over_what_is_captured_as_it_is() {
+fn a_new_agent_adopts_captured_pods_unchanged() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -32,7 +32,7 @@ fn a_new_agent_takes_over_what_is_captured_as_it_is() {
     agent.kill().expect("killed");
     let again = node.start_ready_agent(&[]).expect("an agent");
     let captured = || again.metric(r#"interceptor_pods{state="captured"}"#);
-    let counted = wait_until("taken over", || Ok(captured()? == Some(1.0)));
+    let counted = wait_until("adopted", || Ok(captured()? == Some(1.0)));
     counted.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
     assert!(
         again.log().contains("adopted existing captures"),
@@ -43,9 +43,9 @@ fn a_new_agent_takes_over_what_is_captured_as_it_is() {
     expect_captured(&pod);
 }
 
-/// What is pinned for it goes when the agent is back.
+/// Its pins are deleted by the next agent.
 #[test]
-fn a_pod_that_went_while_the_agent_was_away_is_cleaned_up() {
+fn a_pod_that_was_deleted_without_an_agent_is_cleaned_up() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -55,16 +55,16 @@ fn a_pod_that_went_while_the_agent_was_away_is_cleaned_up() {
     let pins = pins::of_netns(cookie);
     assert!(pins.exists(), "{}", pins.display());
     agent.kill().expect("killed");
-    pod.vanish().expect("gone");
+    pod.vanish().expect("deleted");
     let removed = node.api.remove("v1", "Pod", "shop", "web");
     assert!(removed.expect("a kind"));
     let again = node.start_ready_agent(&[]).expect("an agent");
-    let cleaned = wait_until("the pins to go", || Ok(!pins.exists()));
+    let cleaned = wait_until("the pins are deleted", || Ok(!pins.exists()));
     cleaned.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
     expect_captured(&stays);
 }
 
-/// The conflist is there, the pins and the agent are not: the agent's own pod and the system's start,
+/// The list contains the plugin, no pins exist and no agent runs: the agent's own pod and system pods start,
 /// others wait for the agent, and none starts uncaptured.
 #[test]
 fn after_a_reboot_pods_wait_for_the_agent() {
@@ -89,7 +89,7 @@ fn after_a_reboot_pods_wait_for_the_agent() {
 }
 
 #[test]
-fn if_set_pods_start_without_the_agent_and_are_captured_later() {
+fn with_failure_policy_ignore_pods_are_captured_later() {
     let node = new_node();
     let options = ["--cni-wait-seconds", "1", "--failure-policy", "Ignore"];
     let mut agent = node.start_ready_agent(&options).expect("an agent");

@@ -10,11 +10,11 @@ use interceptor_testkit::{
 
 use super::{expect_captured, new_node, of_mesh, until_captured};
 
-/// A pod that nobody has captured, and its open connections: out, in, and the proxy's own.
+/// An uncaptured pod and its open connections: outbound, inbound, and the proxy's own.
 struct Open {
     pod: Pod,
-    out: Handle,
-    inward: Handle,
+    outbound: Handle,
+    inbound: Handle,
     of_proxy: Handle,
 }
 
@@ -29,15 +29,15 @@ fn open(node: &Node) -> Open {
     let inside = SocketAddr::from((address, 8080)).to_string();
     let proxy = pod.container("proxy").expect("the proxy");
     Open {
-        out: called(pod.app().expect("the app"), REMOTE, STRAIGHT),
-        inward: called(&node.client, &inside, "app:8080"),
+        outbound: called(pod.app().expect("the app"), REMOTE, STRAIGHT),
+        inbound: called(&node.client, &inside, "app:8080"),
         of_proxy: called(proxy, REMOTE, STRAIGHT),
         pod,
     }
 }
 
 #[test]
-fn by_setting_they_are_closed_and_come_again_through_the_proxy() {
+fn with_close_connections_they_are_closed() {
     let node = new_node();
     let open = open(&node);
     let agent = node
@@ -48,16 +48,16 @@ fn by_setting_they_are_closed_and_come_again_through_the_proxy() {
     let counted = wait_until("both are closed", || Ok(closed()? == Some(2.0)));
     counted.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let app = open.pod.app().expect("the app");
-    assert!(!echoes(app, open.out).expect("an answer"));
-    assert!(!echoes(&node.client, open.inward).expect("an answer"));
+    assert!(!echoes(app, open.outbound).expect("a result"));
+    assert!(!echoes(&node.client, open.inbound).expect("a result"));
     expect_captured(&open.pod);
-    // The proxy's own were never to be captured.
+    // The proxy's own connections are never captured.
     let proxy = open.pod.container("proxy").expect("the proxy");
     assert!(echoes(proxy, open.of_proxy).expect("an echo"));
 }
 
 #[test]
-fn by_default_they_go_on() {
+fn by_default_they_stay_open() {
     let node = new_node();
     let open = open(&node);
     let agent = node.start_agent(&[]).expect("an agent");
@@ -65,17 +65,17 @@ fn by_default_they_go_on() {
     let app = open.pod.app().expect("the app");
     let proxy = open.pod.container("proxy").expect("the proxy");
     for (who, socket) in [
-        (app, open.out),
-        (&node.client, open.inward),
+        (app, open.outbound),
+        (&node.client, open.inbound),
         (proxy, open.of_proxy),
     ] {
         assert!(echoes(who, socket).expect("an echo"));
     }
 }
 
-/// The connection goes through the proxy already: there is nothing to close.
+/// The connections of adopted pods are captured already.
 #[test]
-fn what_a_new_agent_takes_over_is_not_closed() {
+fn connections_of_adopted_pods_stay_open() {
     let node = new_node();
     let options = ["--close-connections"];
     let mut agent = node.start_ready_agent(&options).expect("an agent");
@@ -85,7 +85,7 @@ fn what_a_new_agent_takes_over_is_not_closed() {
     agent.kill().expect("killed");
     let again = node.start_ready_agent(&options).expect("an agent");
     let captured = || Ok(again.metric(r#"interceptor_pods{state="captured"}"#)? == Some(1.0));
-    wait_until("taken over", captured).expect("the metric");
+    wait_until("adopted", captured).expect("the metric");
     expect_captured(&pod);
     assert!(echoes(app, socket).expect("an echo"), "{}", again.log());
 }

@@ -1,34 +1,34 @@
-//! Nothing happens: the agent sleeps.
+//! An idle agent sleeps.
 
 use std::{fs, thread, time::Duration};
 
 use super::{new_node, of_mesh, until_captured};
 
-/// How long it is watched.
-const WHILE: Duration = Duration::from_secs(3);
-/// How often it may wake up in that time: far below one timer a second for each of its threads.
-const BOUND: u64 = 2;
+/// How long the agent is observed.
+const PERIOD: Duration = Duration::from_secs(3);
+/// Maximum number of wake-ups in that time: far below one per second and thread.
+const MAX_WAKEUPS: u64 = 2;
 
 #[test]
-fn nothing_wakes_the_agent_up() {
+fn an_idle_agent_does_not_wake_up() {
     let node = new_node();
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     let agent = node.start_ready_agent(&[]).expect("an agent");
     until_captured(&pod, || agent.log());
-    // What it does after the start is over, and threads without work have ended.
+    // Until then the agent's work after the start is done, and idle threads have exited.
     thread::sleep(Duration::from_secs(12));
     let before = switches(agent.pid());
-    thread::sleep(WHILE);
+    thread::sleep(PERIOD);
     let after = switches(agent.pid());
     assert!(
-        after - before <= BOUND,
+        after - before <= MAX_WAKEUPS,
         "{} times\n{}",
         after - before,
         agent.log()
     );
 }
 
-/// How often threads of the process have waited for something.
+/// The number of voluntary context switches of the process's threads.
 fn switches(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
     let statuses = tasks.flatten().filter_map(|task| {

@@ -1,4 +1,4 @@
-//! istio-cni is on the node as well: the agent steps aside for it, and takes over when it is gone.
+//! With istio-cni on the node, the agent leaves pods to istio-cni until istio-cni is removed.
 
 use std::{fs, thread, time::Duration};
 
@@ -13,25 +13,25 @@ use interceptor_testkit::{
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
-/// Long enough for a pod to be captured that ought not to be.
-const A_WHILE: Duration = Duration::from_millis(500);
+/// Long enough for an incorrect capture to happen.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs a pod that istio-cni programs before its first container starts.
-fn run_programmed(node: &Node, name: &str) -> Pod {
+/// Runs a pod that istio-cni redirects before its first container starts.
+fn run_redirected(node: &Node, name: &str) -> Pod {
     let mut pod = node.schedule(of_mesh(node, name)).expect("a pod");
     pod.start_sandbox(node).expect("a sandbox");
-    program(pod.netns().expect("a netns")).expect("rules");
+    redirect(pod.netns().expect("a netns")).expect("rules");
     pod.start_proxy(node).expect("the proxy");
     pod.start_app(node).expect("the app");
     node.report_running(&pod).expect("reported");
     pod
 }
 
-fn program(netns: &Netns) -> anyhow::Result<()> {
+fn redirect(netns: &Netns) -> anyhow::Result<()> {
     rules::apply(netns, &Settings::default(), false)
 }
 
-/// Whether we have captured it: under Istio's rules its traffic goes the same way.
+/// Whether the pod is attached. (With Istio's rules its traffic reaches the same listeners.)
 fn is_attached(pod: &Pod) -> bool {
     let cookie = cookie(pod.netns().expect("a netns")).expect("a cookie");
     pins::of_netns(cookie).exists()
@@ -48,20 +48,20 @@ fn until_counted(agent: &AgentProcess, state: &str, count: f64) {
     until(agent, &name, counted);
 }
 
-/// Ready it is not, and says why.
-fn until_aside(agent: &AgentProcess) {
+/// Waits until the agent is not ready because of istio-cni.
+fn until_disabled(agent: &AgentProcess) {
     let names_it = || {
         agent.get("/readyz").is_ok_and(|(status, why)| {
             status == 503 && why.contains("istio-cni") && !why.contains("initial pod list")
         })
     };
-    until(agent, "the agent steps aside", names_it);
+    until(agent, "the agent is disabled", names_it);
 }
 
-fn until_told(node: &Node, agent: &AgentProcess, pod: &str) {
-    let is_it = |event: &serde_json::Value| event["reason"] == "SkippedIstioRulesPresent";
-    let told = || node.api.events_about(pod).iter().any(is_it);
-    until(agent, "an Event", told);
+fn until_published(node: &Node, agent: &AgentProcess, pod: &str) {
+    let is_skipped = |event: &serde_json::Value| event["reason"] == "SkippedIstioRulesPresent";
+    let published = || node.api.events_about(pod).iter().any(is_skipped);
+    until(agent, "an Event", published);
 }
 
 #[test]
@@ -69,13 +69,13 @@ fn pods_are_captured_once_istio_cni_is_removed() {
     let node = new_node();
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     node.runtime.add_istio_cni().expect("istio-cni");
-    let mut programmed = run_programmed(&node, "programmed");
+    let mut redirected = run_redirected(&node, "redirected");
     let mut agent = node.start_agent(&[]).expect("an agent");
-    until_aside(&agent);
+    until_disabled(&agent);
     let later = node.run(of_mesh(&node, "later")).expect("a pod");
     until_counted(&agent, "pending", 3.0);
-    thread::sleep(A_WHILE);
-    for pod in [&there, &programmed, &later] {
+    thread::sleep(SETTLE_TIME);
+    for pod in [&there, &redirected, &later] {
         let (name, log) = (&pod.manifest.name, agent.log());
         assert!(!is_attached(pod), "{name}:\n{log}");
     }
@@ -86,75 +86,75 @@ fn pods_are_captured_once_istio_cni_is_removed() {
         ["ptp", "istio-cni"]
     );
 
-    node.runtime.remove_istio_cni().expect("gone");
+    node.runtime.remove_istio_cni().expect("deleted");
     agent.wait_until_ready().expect("ready");
     for pod in [&there, &later] {
         until_captured(pod, || agent.log());
         assert!(is_attached(pod));
     }
-    // It runs on under Istio's rules, and is captured once they have gone with the sandbox.
-    until_told(&node, &agent, "programmed");
-    thread::sleep(A_WHILE);
-    assert!(!is_attached(&programmed), "{}", agent.log());
+    // This pod keeps Istio's rules, and is captured in its next sandbox.
+    until_published(&node, &agent, "redirected");
+    thread::sleep(SETTLE_TIME);
+    assert!(!is_attached(&redirected), "{}", agent.log());
     until_counted(&agent, "pending", 1.0);
-    expect_captured(&programmed);
-    programmed.stop_sandbox(&node).expect("stopped");
-    programmed.start_sandbox(&node).expect("a sandbox");
-    assert!(is_attached(&programmed), "{}", agent.log());
-    programmed.start_app(&node).expect("the app");
-    assert_eq!(dialled(&programmed), "ECONNREFUSED");
+    expect_captured(&redirected);
+    redirected.stop_sandbox(&node).expect("stopped");
+    redirected.start_sandbox(&node).expect("a sandbox");
+    assert!(is_attached(&redirected), "{}", agent.log());
+    redirected.start_app(&node).expect("the app");
+    assert_eq!(dialled(&redirected), "ECONNREFUSED");
     until_counted(&agent, "captured", 3.0);
 }
 
 #[test]
-fn what_is_captured_stays_captured_when_istio_cni_comes() {
+fn captured_pods_stay_captured_when_istio_cni_is_added() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     expect_captured(&pod);
     node.runtime.add_istio_cni().expect("istio-cni");
-    until_aside(&agent);
+    until_disabled(&agent);
     agent.kill().expect("killed");
     let again = node.start_agent(&[]).expect("an agent");
-    until_aside(&again);
+    until_disabled(&again);
     until_counted(&again, "captured", 1.0);
     assert!(is_attached(&pod), "{}", again.log());
     expect_captured(&pod);
 }
 
-/// A runtime has read the list before we took ourselves out of it: istio-cni is called, then we.
+/// The runtime has read the list before our plugin was removed from it: it calls istio-cni, then our plugin.
 #[test]
-fn a_pod_that_istio_cni_has_just_programmed_starts_as_it_is() {
+fn a_pod_that_istio_cni_has_just_redirected_starts_uncaptured() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let mut pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
-    pod.start_sandbox_after(&node, program).expect("a sandbox");
+    pod.start_sandbox_after(&node, redirect).expect("a sandbox");
     assert!(!is_attached(&pod), "{}", agent.log());
-    until_told(&node, &agent, "web");
+    until_published(&node, &agent, "web");
     let skipped = r#"interceptor_cni_requests_total{verb="add",result="skipped"}"#;
     assert_eq!(agent.metric(skipped).expect("metrics"), Some(1.0));
     pod.start_proxy(&node).expect("the proxy");
     pod.start_app(&node).expect("the app");
     expect_captured(&pod);
-    thread::sleep(A_WHILE);
+    thread::sleep(SETTLE_TIME);
     assert!(!is_attached(&pod), "{}", agent.log());
 }
 
 #[test]
-fn by_setting_pods_are_captured_beside_istio_cni() {
+fn with_allow_istio_cni_pods_are_captured() {
     let node = new_node();
     node.runtime.add_istio_cni().expect("istio-cni");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
-    let programmed = run_programmed(&node, "programmed");
+    let redirected = run_redirected(&node, "redirected");
     let agent = node.start_ready_agent(&["--allow-istio-cni"]);
     let agent = agent.expect("an agent");
     until_counted(&agent, "captured", 2.0);
-    assert!(is_attached(&there) && is_attached(&programmed));
+    assert!(is_attached(&there) && is_attached(&redirected));
 }
 
-/// Which network a pod gets is said by the pod: new ones are captured, running ones may be Istio's.
+/// The pod selects its networks: new pods are captured, running pods may use istio-cni.
 #[test]
-fn beside_istio_cni_under_multus_running_pods_are_left_to_it() {
+fn with_istio_cni_under_multus_running_pods_are_left_to_it() {
     let node = new_node();
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     let istios = node.runtime.conf.join("YYY-istio-cni.conf");
@@ -163,8 +163,8 @@ fn beside_istio_cni_under_multus_running_pods_are_left_to_it() {
     let agent = node.start_ready_agent(&["--chained", "false"]);
     let agent = agent.expect("an agent");
     until_counted(&agent, "pending", 1.0);
-    thread::sleep(A_WHILE);
+    thread::sleep(SETTLE_TIME);
     assert!(!is_attached(&there), "{}", agent.log());
-    fs::remove_file(&istios).expect("gone");
+    fs::remove_file(&istios).expect("deleted");
     until_captured(&there, || agent.log());
 }

@@ -1,4 +1,4 @@
-//! The agent is killed at any moment, under traffic: no connection is lost, and none uncaptured.
+//! The agent is killed at any moment under traffic: every connection is captured, and none is lost.
 
 use std::{
     fs,
@@ -18,16 +18,16 @@ use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
 const KILLS: u32 = 16;
 
-/// What the plugin waits for no longer than.
-const IMPATIENT: &[&str] = &["--cni-wait-seconds", "2"];
+/// A short timeout of the plugin.
+const SHORT_TIMEOUT: &[&str] = &["--cni-wait-seconds", "2"];
 
-/// While one pod is captured all the time, another comes and goes, which is attached and detached.
+/// One pod is captured all the time. Another one is attached and detached repeatedly.
 #[test]
-fn an_agent_that_is_killed_at_any_moment() {
+fn an_agent_killed_at_any_moment_loses_no_connection() {
     let node = new_node();
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut agent = node.start_ready_agent(&["--no-cni"]).expect("an agent");
-    let step = begun.elapsed() * 2 / KILLS;
+    let step = start.elapsed() * 2 / KILLS;
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     until_captured(&pod, || agent.log());
     agent.kill().expect("killed");
@@ -39,10 +39,10 @@ fn an_agent_that_is_killed_at_any_moment() {
         destinations: 1,
         rounds: u32::MAX,
     };
-    let place = pod.cgroup().join("dialler");
-    fs::create_dir(&place).expect("a cgroup");
+    let cgroup = pod.cgroup().join("dialler");
+    fs::create_dir(&cgroup).expect("a cgroup");
     let netns = pod.netns().expect("a netns");
-    let dialler = Dialler::start(APP, netns, &place, &plan).expect("a dialler");
+    let dialler = Dialler::start(APP, netns, &cgroup, &plan).expect("a dialler");
     for kill in 0..KILLS {
         let other = node.run(of_mesh(&node, "other")).expect("a pod");
         let mut agent = node.start_agent(&["--no-cni"]).expect("an agent");
@@ -61,7 +61,7 @@ fn an_agent_that_is_killed_at_any_moment() {
     until_captured(&another, || agent.log());
 }
 
-/// Makes the pod's sandbox, and kills the agent after a while.
+/// Starts the pod's sandbox, and kills the agent `after` some time.
 fn start_and_kill(
     node: &Node,
     pod: &mut Pod,
@@ -79,17 +79,17 @@ fn start_and_kill(
     })
 }
 
-/// Starts pods and kills their agents, and answers those that have not started. Those that have are
+/// Starts pods while their agents are killed. Returns the pods that were refused; the others must be
 /// captured.
 ///
-/// The first agent is killed `after` so long; the next ones later after a refusal, else earlier: when
-/// one becomes the other.
+/// The first agent is killed `after` this time, the next ones later after a refusal, or else earlier: so
+/// most kills are close to the moment of the capture.
 fn start_and_kill_all(node: &Node, mut after: Duration) -> Vec<Pod> {
     let step = after / 8;
     let mut refused = Vec::new();
     for kill in 0..KILLS {
-        let mut agent = node.start_ready_agent(IMPATIENT).expect("an agent");
-        let name = format!("asks-{kill}");
+        let mut agent = node.start_ready_agent(SHORT_TIMEOUT).expect("an agent");
+        let name = format!("killed-{kill}");
         let mut pod = node.schedule(of_mesh(node, &name)).expect("a pod");
         if let Err(error) = start_and_kill(node, &mut pod, &mut agent, after) {
             let reason = format!("{error:#}");
@@ -107,8 +107,7 @@ fn start_and_kill_all(node: &Node, mut after: Duration) -> Vec<Pod> {
     refused
 }
 
-/// Whatever the agent has come to, the runtime is told that the pod is captured, and it is; or that
-/// it must not start, and then the next try, with an agent, is captured.
+/// The plugin either succeeds and the pod is captured, or fails and the next attempt captures the pod.
 #[test]
 fn a_pod_is_captured_or_fails_if_its_agent_is_killed() {
     let node = new_node();
@@ -117,9 +116,9 @@ fn a_pod_is_captured_or_fails_if_its_agent_is_killed() {
     agent.kill().expect("killed");
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let mut first = node.schedule(of_mesh(&node, "first")).expect("a pod");
-    let begun = Instant::now();
+    let start = Instant::now();
     first.start_sandbox(&node).expect("a sandbox");
-    let took = begun.elapsed();
+    let took = start.elapsed();
     agent.kill().expect("killed");
     let mut refused = start_and_kill_all(&node, took);
     let count = u32::try_from(refused.len()).expect("a few");

@@ -1,4 +1,4 @@
-//! The agent ends: it uninstalls only if its deployment is being deleted, and pods stay captured.
+//! SIGTERM: the agent uninstalls only if its deployment is being deleted, and pods stay captured.
 
 use std::{thread, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{expect_captured, new_node, of_mesh};
 
 const WITH_OURS: [&str; 2] = ["ptp", "interceptor-cni"];
 
-/// A watch of pods, and those of what the agent is deployed with.
+/// The watches of pods, of the agent's namespace and of its `ServiceAccount`.
 const WATCHES: usize = 3;
 
 /// A node with an agent that has captured a pod.
@@ -35,25 +35,25 @@ impl Installed {
         Self { node, agent, pod }
     }
 
-    /// Sends SIGTERM as kubelet does, and answers whether the agent has uninstalled.
+    /// Sends SIGTERM as kubelet does, and returns whether the agent has uninstalled.
     pub(super) fn terminate(&mut self) -> bool {
-        let status = self.agent.terminate().expect("it ends");
+        let status = self.agent.terminate().expect("it exits");
         assert!(status.success(), "{status}\n{}", self.agent.log());
         expect_captured(&self.pod);
         is_uninstalled(&self.node)
     }
 
-    /// What of the deployment is of this kind.
+    /// The deployed object of this kind.
     fn deployed(&self, kind: &str) -> Value {
         let object = manifests::only(manifests::base().expect("a base"), kind);
         let metadata = &object.expect("an object")["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
         let api_version = if kind == "DaemonSet" { "apps/v1" } else { "v1" };
-        let there = self
+        let object = self
             .node
             .api
             .get(api_version, kind, text("namespace"), text("name"));
-        there.expect("an object that is deployed")
+        object.expect("an object that is deployed")
     }
 
     fn delete(&self, kinds: &[&str]) {
@@ -67,15 +67,15 @@ impl Installed {
     fn expect_log(&self, words: &[&str]) {
         let log = self.agent.log();
         let line = log.lines().find(|line| line.contains("SIGTERM"));
-        let line = line.unwrap_or_else(|| panic!("nothing of SIGTERM in:\n{log}"));
+        let line = line.unwrap_or_else(|| panic!("no SIGTERM in:\n{log}"));
         for word in words {
             assert!(line.contains(word), "no {word:?} in: {line}");
         }
     }
 }
 
-/// Whether nothing is left of the agent, and of its plugin what lets every new pod pass: while the pod
-/// is captured, the plugin stays where it hears of the pod's end.
+/// Whether the agent's files are removed and its plugin lets every new pod start. While the pod is captured,
+/// the plugin stays in the list, so that it is called when the pod is deleted.
 pub(super) fn is_uninstalled(node: &Node) -> bool {
     let network = node.runtime.network().expect("a network");
     let is_uninstalled = network["plugins"][1]["uninstalled"] == true;
@@ -87,7 +87,7 @@ pub(super) fn is_uninstalled(node: &Node) -> bool {
 }
 
 #[test]
-fn the_plugin_stays_while_the_daemon_set_is_there() {
+fn the_plugin_stays_while_the_daemon_set_exists() {
     let mut installed = Installed::new();
     assert!(!installed.terminate());
     installed.expect_log(&["interceptor-system/interceptor exists"]);
@@ -102,9 +102,9 @@ fn the_plugin_stays_in_an_outage() {
     installed.expect_log(&["503", "interceptor-system/interceptor-abcde", "uninstall"]);
 }
 
-/// Who may not ask does not know; and what is missing is logged.
+/// The missing permission is logged.
 #[test]
-fn the_plugin_stays_if_the_agent_may_not_ask() {
+fn the_plugin_stays_if_the_agent_lacks_permissions() {
     for (bindings, words) in [
         (
             &["RoleBinding"][..],
@@ -130,7 +130,7 @@ fn the_plugin_stays_if_the_agent_may_not_ask() {
     }
 }
 
-/// As `kubectl replace --force` does: another agent follows.
+/// As `kubectl replace --force` does: another agent will start.
 #[test]
 fn the_plugin_stays_if_everything_is_created_again() {
     let mut installed = Installed::new();
@@ -141,7 +141,7 @@ fn the_plugin_stays_if_everything_is_created_again() {
 }
 
 #[test]
-fn the_plugin_goes_with_the_daemon_set() {
+fn the_plugin_is_removed_with_the_daemon_set() {
     let mut installed = Installed::new();
     let mut set = installed.deployed("DaemonSet");
     set["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -155,12 +155,12 @@ fn the_plugin_goes_with_the_daemon_set() {
 
 /// The namespace's controller deletes pods before their `DaemonSet`, or after.
 #[test]
-fn the_plugin_goes_with_the_namespace() {
+fn the_plugin_is_removed_with_the_namespace() {
     let mut installed = Installed::new();
     installed.delete(&["Namespace"]);
     let namespace = installed.node.api.get("v1", "Namespace", "", NAMESPACE);
     assert!(namespace.expect("a namespace")["metadata"]["deletionTimestamp"].is_string());
-    // What the agent is told by its watch takes a moment, as kubelet does.
+    // The watch event needs a moment; kubelet would need longer.
     thread::sleep(Duration::from_millis(200));
     assert!(installed.terminate());
     installed.expect_log(&["namespace is being deleted"]);
@@ -168,7 +168,7 @@ fn the_plugin_goes_with_the_namespace() {
 
 /// kubelet may be faster than the rest of `kubectl delete`.
 #[test]
-fn what_is_deleted_a_moment_after_the_rights_counts() {
+fn a_deletion_shortly_after_the_permissions_counts() {
     let mut installed = Installed::new();
     installed.delete(&["RoleBinding", "ClusterRoleBinding", "DaemonSet"]);
     let api = &installed.node.api;
@@ -180,26 +180,26 @@ fn what_is_deleted_a_moment_after_the_rights_counts() {
             thread::sleep(Duration::from_millis(700));
             api.delete(account)
         });
-        agent.terminate().expect("it ends");
+        agent.terminate().expect("it exits");
         late.join().expect("a thread").expect("deleted");
     });
     assert!(is_uninstalled(&installed.node));
     installed.expect_log(&["ServiceAccount is deleted", "401"]);
 }
 
-/// The second waits, and takes over when the first has ended.
+/// The second waits, and starts when the first has exited.
 #[test]
-fn of_two_agents_one_waits() {
+fn a_second_agent_waits_for_the_first() {
     let node = new_node();
     let mut first = node.start_ready_agent(&[]).expect("an agent");
     let mut second = node.start_agent(&[]).expect("another");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     expect_captured(&pod);
     assert!(second.is_running().expect("a process"), "{}", second.log());
-    let (status, why) = second.get("/readyz").expect("an answer");
+    let (status, why) = second.get("/readyz").expect("a response");
     assert_eq!(status, 503, "{why}");
     first.kill().expect("killed");
-    second.wait_until_ready().expect("its turn");
+    second.wait_until_ready().expect("ready");
     let another = node.run(of_mesh(&node, "another")).expect("a pod");
     expect_captured(&another);
     expect_captured(&pod);

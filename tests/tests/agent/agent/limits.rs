@@ -1,4 +1,4 @@
-//! What the machine limits.
+//! Resource limits of the machine.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -6,9 +6,9 @@ use interceptor_testkit::interceptor;
 
 use super::new_node;
 
-/// Each captured pod takes open files.
+/// Each captured pod needs open files.
 #[test]
-fn the_agent_opens_as_many_files_as_it_may() {
+fn the_agent_raises_its_open_files_limit() {
     let node = new_node();
     let limited = node.dir().join("limited");
     let binary = interceptor::binary();

@@ -1,4 +1,4 @@
-//! The API server has a bad day: what is captured stays so, and what comes is found.
+//! Faults of the API server: captured pods stay captured, and new pods are found.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use interceptor_testkit::node::Node;
 
 use super::{expect_captured, new_node, of_mesh, until_captured};
 
-/// A pod is captured, `fault` happens, and another pod comes that only the API tells of.
+/// Captures a pod, causes `fault`, and starts another pod, which only the API reports.
 fn expect_undisturbed(fault: impl Fn(&Node), recover: impl Fn(&Node)) {
     let node = new_node();
     let agent = node.start_ready_agent(&["--no-cni"]).expect("an agent");
@@ -21,7 +21,7 @@ fn expect_undisturbed(fault: impl Fn(&Node), recover: impl Fn(&Node)) {
 }
 
 #[test]
-fn versions_that_are_gone_do_not_matter() {
+fn expired_resource_versions_do_not_matter() {
     expect_undisturbed(|node| node.api.expire(), |_| {});
 }
 
@@ -31,7 +31,7 @@ fn disconnections_do_not_matter() {
 }
 
 #[test]
-fn a_disconnection_with_nothing_remembered_does_not_matter() {
+fn a_disconnection_without_watch_history_does_not_matter() {
     let fault = |node: &Node| {
         node.api.forget();
         node.api.disconnect();
@@ -40,7 +40,7 @@ fn a_disconnection_with_nothing_remembered_does_not_matter() {
 }
 
 #[test]
-fn slow_answers_do_not_matter() {
+fn slow_responses_do_not_matter() {
     let fault = |node: &Node| {
         node.api.delay(Duration::from_millis(500));
         node.api.expire();
@@ -49,7 +49,7 @@ fn slow_answers_do_not_matter() {
 }
 
 #[test]
-fn a_server_that_is_unavailable_for_a_while_does_not_matter() {
+fn a_temporarily_unavailable_server_does_not_matter() {
     let fault = |node: &Node| {
         node.api.set_unavailable(true);
         node.api.expire();

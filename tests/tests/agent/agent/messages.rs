@@ -1,5 +1,4 @@
-//! What the log and the Events say is for the people who run the cluster: which value, which pod,
-//! which server, and what they can do.
+//! Logs and Events name the value, the pod or the server, and what operators can do.
 
 use interceptor_testkit::{
     command::{bounded, run},
@@ -21,13 +20,13 @@ fn wait_for_line(agent: &AgentProcess, words: &[&str]) {
 
 /// The text of the pod's Event.
 fn event(node: &Node, agent: &AgentProcess, pod: &str) -> String {
-    let told = wait_until("an Event", || Ok(!node.api.events_about(pod).is_empty()));
-    told.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let found = wait_until("an Event", || Ok(!node.api.events_about(pod).is_empty()));
+    found.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let events = node.api.events_about(pod);
     events[0]["note"].as_str().expect("a note").to_owned()
 }
 
-/// Nothing of Rust's own notation.
+/// Expects no Rust notation.
 #[track_caller]
 fn expect_plain(text: &str) {
     for word in ["Some(", "None", "Status {", "Error("] {
@@ -36,7 +35,7 @@ fn expect_plain(text: &str) {
 }
 
 #[test]
-fn an_annotation_is_named_with_what_it_takes() {
+fn an_invalid_annotation_is_named_with_the_allowed_values() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let ports = "traffic.sidecar.istio.io/includeInboundPorts";
@@ -57,7 +56,7 @@ fn an_annotation_is_named_with_what_it_takes() {
 }
 
 #[test]
-fn a_runtime_is_refused_with_the_value_to_change() {
+fn an_unsupported_runtime_is_named_with_the_value_to_change() {
     let node = new_node();
     let class = json!({
         "apiVersion": "node.k8s.io/v1",
@@ -78,9 +77,9 @@ fn a_runtime_is_refused_with_the_value_to_change() {
 }
 
 #[test]
-fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
+fn an_unreachable_api_server_is_named_with_the_cause() {
     let node = new_node();
-    // Where nothing listens.
+    // No server listens there.
     let elsewhere = Netns::new("elsewhere", None).expect("a network namespace");
     let surroundings = AgentPlacement {
         namespaces: vec![format!("--net={}", elsewhere.path().display())],
@@ -88,9 +87,9 @@ fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
     };
     let agent = node.start_agent_in(&surroundings, &interceptor::binary(), &["--no-cni"]);
     let agent = agent.expect("an agent");
-    let unreached = format!("cannot reach the API server at {}", node.api.url());
+    let unreachable = format!("cannot reach the API server at {}", node.api.url());
     let words = [
-        &unreached,
+        &unreachable,
         "pod watch failed",
         "tcp connect error",
         "(os error ",
@@ -100,7 +99,7 @@ fn an_api_server_that_is_not_reached_is_named_with_the_cause() {
 }
 
 #[test]
-fn what_the_api_server_refuses_is_told_as_a_status() {
+fn a_refused_request_is_logged_with_its_status() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let binding = ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding");
@@ -116,7 +115,7 @@ fn what_the_api_server_refuses_is_told_as_a_status() {
 }
 
 #[test]
-fn the_end_of_a_sandbox_is_logged_with_its_pod() {
+fn a_removed_sandbox_is_logged_with_its_pod() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let mut pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -129,7 +128,7 @@ fn the_end_of_a_sandbox_is_logged_with_its_pod() {
 }
 
 #[test]
-fn rules_of_others_that_act_otherwise_are_logged_with_the_pod() {
+fn other_rules_with_another_effect_are_logged_with_the_pod() {
     let node = new_node();
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     let netns = pod.netns().expect("a network namespace");

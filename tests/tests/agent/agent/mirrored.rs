@@ -1,4 +1,4 @@
-//! Static pods: the object in the API only mirrors them, under a UID that kubelet does not use.
+//! Static pods: their mirror object in the API has a UID that kubelet does not use.
 
 use interceptor_testkit::{
     lab::wait_until,
@@ -41,7 +41,7 @@ fn a_static_pod_is_known_to_the_next_agent() {
 }
 
 #[test]
-fn a_static_pod_that_runs_already_is_repaired() {
+fn a_running_static_pod_is_repaired() {
     let node = new_node();
     let pod = node.run(static_pod(&node, "static")).expect("a pod");
     let agent = node.start_ready_agent(&[]).expect("an agent");

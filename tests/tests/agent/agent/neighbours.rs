@@ -1,4 +1,4 @@
-//! What others do to a pod or to its network.
+//! Other programs that change a pod's connections or its network.
 
 use interceptor_testkit::{
     bpf::programs::{Action, AttachType, Mode, Program},
@@ -9,7 +9,7 @@ use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
 const SERVICE: &str = "10.96.0.1:80";
 
-/// What Cilium and Calico do: at the root, clients of a service connect to a backend of it.
+/// As Cilium and Calico do: a program at the root cgroup connects clients of a service to a backend.
 #[test]
 fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let node = new_node();
@@ -21,30 +21,33 @@ fn a_root_load_balancer_does_not_change_what_the_proxy_sees() {
     let root = node.cgroup.path();
     balancer.attach(root, Mode::Multiple).expect("attached");
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
-    let ask = |pod: &interceptor_testkit::node::Pod, who: &str| {
+    let dial_service = |pod: &interceptor_testkit::node::Pod, who: &str| {
         dial(pod.container(who).expect("a container"), SERVICE).expect("a call")
     };
-    assert_eq!(ask(&there, "app"), "remote:80");
+    assert_eq!(dial_service(&there, "app"), "remote:80");
     let agent = node.start_ready_agent(&[]).expect("an agent");
     until_captured(&there, || agent.log());
     let by_cni = node.run(of_mesh(&node, "by-cni")).expect("a pod");
     for pod in [&there, &by_cni] {
-        assert_eq!(ask(pod, "app"), format!("proxy:15001 for {SERVICE}"));
-        // The proxy's own connection goes where the balancer takes it.
-        assert_eq!(ask(pod, "proxy"), "remote:80");
+        assert_eq!(
+            dial_service(pod, "app"),
+            format!("proxy:15001 for {SERVICE}")
+        );
+        // The proxy's own connection reaches the backend of the balancer.
+        assert_eq!(dial_service(pod, "proxy"), "remote:80");
     }
 }
 
-/// As Multus does it, or a VPN.
+/// As with Multus or a VPN.
 #[test]
-fn an_interface_that_comes_later_is_followed() {
+fn a_later_interface_is_included() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     let app = pod.app().expect("the app");
     expect_captured(&pod);
     let to = "10.9.0.2:8080";
-    // It is somebody else's yet.
+    // Not an address of the pod yet.
     assert_eq!(
         dial(app, to).expect("a call"),
         format!("proxy:15001 for {to}")
@@ -62,15 +65,15 @@ fn an_interface_that_comes_later_is_followed() {
     followed.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let captured = format!("proxy:15006 for {to}");
     let inward = || Ok(dial(&node.client, to)? == captured);
-    wait_until("capture of what comes in by it", inward).expect("followed");
-    // What leaves by it is captured as well.
+    wait_until("inbound capture", inward).expect("followed");
+    // Outbound connections by the interface are captured.
     assert_eq!(
         dial(app, "10.9.0.1:80").expect("a call"),
         "proxy:15001 for 10.9.0.1:80"
     );
-    netns.ip("link del net1").expect("gone");
+    netns.ip("link del net1").expect("deleted");
     let others = || Ok(dial(app, to)? == format!("proxy:15001 for {to}"));
-    let followed = wait_until("somebody else's address", others);
+    let followed = wait_until("another pod's address", others);
     followed.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     assert_eq!(dialled(&pod), interceptor_testkit::node::CAPTURED);
 }

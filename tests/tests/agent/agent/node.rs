@@ -1,4 +1,4 @@
-//! The node that the tests of the agent stand on is laid out as a real one, and goes with the test.
+//! The test node has the layout of a real node, and is removed with the test.
 
 use std::{fs, path::PathBuf};
 
@@ -32,7 +32,7 @@ fn cgroup_of(node: &Node, pid: u32) -> String {
 }
 
 #[test]
-fn pods_are_where_kubelet_puts_them() {
+fn pods_have_the_cgroups_of_kubelet() {
     for (driver, expected) in [
         (
             Driver::Systemd,
@@ -59,7 +59,7 @@ fn pods_are_where_kubelet_puts_them() {
 }
 
 #[test]
-fn uncaptured_pods_are_answered_by_whom_they_dial() {
+fn uncaptured_pods_reach_the_servers_that_they_dial() {
     let node = Node::new(Driver::Systemd).expect("a node");
     let pod = run(&node);
     let answer = dial(pod.app().expect("the app"), REMOTE).expect("a call");
@@ -88,7 +88,7 @@ fn a_container_that_is_replaced_keeps_the_network() {
 }
 
 #[test]
-fn a_new_sandbox_is_another_network_of_the_same_pod() {
+fn a_new_sandbox_of_a_pod_has_another_network() {
     let node = Node::new(Driver::Systemd).expect("a node");
     let mut pod = run(&node);
     let (id, cgroup) = (
@@ -96,7 +96,7 @@ fn a_new_sandbox_is_another_network_of_the_same_pod() {
         pod.cgroup().to_owned(),
     );
     pod.stop_sandbox(&node).expect("stopped");
-    // As kubelet does until it is sure.
+    // kubelet repeats the call.
     pod.del_again(&node, &id).expect("once more");
     pod.start_sandbox(&node).expect("a sandbox");
     pod.start_app(&node).expect("the app");
@@ -120,8 +120,8 @@ fn a_node_leaves_nothing_behind() {
     assert!(object().is_none());
     assert!(!own.exists());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    let folder = node.dir().display().to_string();
-    assert!(!mounts.contains(&format!("{folder}/")), "{mounts}");
+    let dir = node.folder().display().to_string();
+    assert!(!mounts.contains(&format!("{dir}/")), "{mounts}");
     drop(node);
     for path in left {
         assert!(!path.exists(), "{}", path.display());

@@ -1,4 +1,4 @@
-//! kubelet's probes of the agent, as they are deployed: a start as it should be makes no Event.
+//! kubelet's probes of the agent, as deployed: a normal start causes no Event.
 
 use std::{
     thread,
@@ -16,15 +16,15 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
     Duration::from_secs(seconds.unwrap_or(default))
 }
 
-/// Asks once, as kubelet does.
+/// Probes once, as kubelet does.
 fn probe(agent: &AgentProcess, probe: &Probe) -> Result<(u16, String)> {
     let path = probe.http_get.as_ref().and_then(|get| get.path.as_deref());
     let path = path.context("a probe by HTTP")?;
     agent.get_within(path, seconds(probe.timeout_seconds, 1))
 }
 
-/// The first probes of a container: the startup probe alone, then the two others. Each failure would be
-/// a Warning Event.
+/// The first probes of a container: the startup probe, then the two others. Each failure would cause a
+/// Warning Event.
 fn start(agent: &AgentProcess, container: &Container) -> Result<Vec<(u16, String)>> {
     let startup = container
         .startup_probe
@@ -42,41 +42,44 @@ fn start(agent: &AgentProcess, container: &Container) -> Result<Vec<(u16, String
 
 fn expect_no_event(agent: &AgentProcess) {
     let container = container().expect("a container");
-    let answers = start(agent, &container).unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(answers.len(), 3);
-    for (status, said) in answers {
-        assert_eq!(status, 200, "{said}\n{}", agent.log());
+    let responses = start(agent, &container).unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(responses.len(), 3);
+    for (status, text) in responses {
+        assert_eq!(status, 200, "{text}\n{}", agent.log());
     }
 }
 
 #[test]
-fn a_start_makes_no_warning() {
+fn a_start_causes_no_warning() {
     let node = new_node();
     expect_no_event(&node.start_agent(&[]).expect("an agent"));
 }
 
-/// An API server that takes its time is no reason for one either.
+/// With a slow API server.
 #[test]
-fn a_slow_start_makes_no_warning() {
+fn a_slow_start_causes_no_warning() {
     let node = new_node();
     node.api.delay(Duration::from_secs(3));
     expect_no_event(&node.start_agent(&[]).expect("an agent"));
 }
 
-/// Not to be ready is told by the readiness probe; the startup probe must not end the agent over it,
-/// however long it lasts.
+/// Only the readiness probe fails: kubelet must not restart the agent because of the startup probe.
 #[test]
-fn an_agent_that_does_not_become_ready_has_started_all_the_same() {
+fn an_agent_that_is_not_ready_passes_the_startup_probe() {
     let node = new_node();
     node.api.set_unavailable(true);
-    let begin = Instant::now();
+    let start_time = Instant::now();
     let agent = node.start_agent(&[]).expect("an agent");
     let container = container().expect("a container");
-    let answers = start(&agent, &container).unwrap_or_else(|error| panic!("{error:#}"));
-    let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
+    let responses = start(&agent, &container).unwrap_or_else(|error| panic!("{error:#}"));
+    let statuses: Vec<_> = responses.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses, [200, 503, 200], "{}", agent.log());
     let limit = container
         .startup_probe
         .and_then(|probe| probe.timeout_seconds);
-    assert!(begin.elapsed() < seconds(limit, 1), "{:?}", begin.elapsed());
+    assert!(
+        start_time.elapsed() < seconds(limit, 1),
+        "{:?}",
+        start_time.elapsed()
+    );
 }

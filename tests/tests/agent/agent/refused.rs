@@ -1,4 +1,4 @@
-//! Pods that cannot be captured do not start, and are told why.
+//! Pods that cannot be captured do not start, with a reason.
 
 use interceptor_testkit::lab::wait_until;
 use serde_json::json;
@@ -21,8 +21,8 @@ fn a_runtime_with_its_own_kernel_is_refused_with_an_event() {
     let refused = pod.start_sandbox(&node).expect_err("it cannot be captured");
     let reason = format!("{refused:#}");
     assert!(reason.contains("runsc"), "{reason}");
-    let told = wait_until("an Event", || Ok(!node.api.events_about("web").is_empty()));
-    told.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let found = wait_until("an Event", || Ok(!node.api.events_about("web").is_empty()));
+    found.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let events = node.api.events_about("web");
     assert_eq!(events[0]["type"], "Warning", "{events:?}");
     assert!(events[0].to_string().contains("runsc"), "{events:?}");

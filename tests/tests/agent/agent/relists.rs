@@ -1,4 +1,4 @@
-//! The API server lists all pods anew, as it does after every interruption.
+//! A new list of all pods, as after every interruption of the watch.
 
 use std::{fs, thread, time::Duration};
 
@@ -13,7 +13,7 @@ use interceptor_testkit::{
 
 use super::{expect_captured, new_node, of_mesh};
 
-/// How often the agent has been told of all pods.
+/// The number of complete lists that the agent has received.
 fn lists(log: &str) -> usize {
     log.matches("received the node's pod list").count()
 }
@@ -25,9 +25,9 @@ fn expire_and_wait(node: &Node, log: impl Fn() -> String) {
     listed.unwrap_or_else(|error| panic!("{error}\n{}", log()));
 }
 
-/// The list is older than the pod, and the pod has no process yet: what ADD has attached stays.
+/// The list is older than the pod, and the pod has no process yet. ADD has attached the pod.
 #[test]
-fn a_pod_that_a_stale_list_does_not_name_stays_captured() {
+fn a_pod_missing_from_a_stale_list_stays_captured() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.schedule(of_mesh(&node, "web")).expect("a pod");
@@ -40,22 +40,22 @@ fn a_pod_that_a_stale_list_does_not_name_stays_captured() {
     let added = node.runtime.add(&node.host, &call).expect("it is captured");
     node.api.leave_out("web");
     expire_and_wait(&node, || agent.log());
-    // What would be done about a pod that is gone is done at once.
+    // A deleted pod would be detached at once.
     thread::sleep(Duration::from_secs(1));
     let place = pod.cgroup().join("app");
     fs::create_dir(&place).expect("a cgroup");
     let at = Namespace::At(netns.path().to_owned());
     let app = Actor::start("app", APP, at, Some(&place)).expect("the app");
-    let answer = dial(&app, REMOTE).expect("a call");
-    // Nobody listens for it: it is captured.
-    assert_eq!(answer, "ECONNREFUSED", "{}", agent.log());
+    let result = dial(&app, REMOTE).expect("a call");
+    // Captured, as no proxy listens.
+    assert_eq!(result, "ECONNREFUSED", "{}", agent.log());
     drop(app);
     node.runtime.del(&node.host, &call, &added).expect("undone");
 }
 
-/// It went while the agent was not told.
+/// The pod was deleted while the watch was interrupted.
 #[test]
-fn a_pod_that_is_gone_by_the_next_list_is_cleaned_up() {
+fn a_pod_that_was_deleted_before_a_list_is_cleaned_up() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
@@ -66,12 +66,12 @@ fn a_pod_that_is_gone_by_the_next_list_is_cleaned_up() {
     assert!(pins.exists(), "{}", pins.display());
     node.api.set_unavailable(true);
     node.api.disconnect();
-    pod.vanish().expect("gone");
+    pod.vanish().expect("deleted");
     let removed = node.api.remove("v1", "Pod", "shop", "web");
     assert!(removed.expect("a kind"));
     node.api.forget();
     node.api.set_unavailable(false);
-    let cleaned = wait_until("the pins to go", || Ok(!pins.exists()));
+    let cleaned = wait_until("the pins are deleted", || Ok(!pins.exists()));
     cleaned.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     expect_captured(&stays);
 }

@@ -1,4 +1,4 @@
-//! Sandboxes go, and come again.
+//! Removed and new sandboxes.
 
 use interceptor_testkit::lab::wait_until;
 
@@ -17,7 +17,7 @@ fn cni_del_succeeds_repeatedly_and_without_the_agent() {
     }
 }
 
-/// The pod's cgroup and UID stay, its network namespace is another.
+/// The pod's cgroup and UID stay; the network namespace is new.
 #[test]
 fn a_new_sandbox_of_the_same_pod_is_captured() {
     let node = new_node();

@@ -1,4 +1,4 @@
-//! As many pods as a node may have.
+//! The maximum number of pods of a node.
 
 use std::{
     fs,
@@ -9,29 +9,29 @@ use super::new_node;
 
 const PODS: u8 = 250;
 
-/// What the agent may have in memory, in KiB.
-const MEMORY: u64 = 40 * 1024;
+/// The maximum resident memory of the agent, in KiB.
+const MAX_MEMORY: u64 = 40 * 1024;
 
 #[test]
 fn many_pods_are_captured_in_little_memory() {
     let node = new_node();
     let _pods = node.fill(PODS).expect("pods");
-    let begun = Instant::now();
+    let start = Instant::now();
     let agent = node.start_agent(&["--no-cni"]).expect("an agent");
     let captured = agent.wait_until_captured(PODS.into()).expect("all pods");
-    let (took, worked) = (begun.elapsed(), worked(agent.pid()));
-    let told = agent.metric(r#"interceptor_pods{state="captured"}"#);
-    assert_eq!(told.expect("the metrics"), Some(f64::from(PODS)));
+    let (took, cpu_time) = (start.elapsed(), cpu_time(agent.pid()));
+    let count = agent.metric(r#"interceptor_pods{state="captured"}"#);
+    assert_eq!(count.expect("the metrics"), Some(f64::from(PODS)));
     let memory = resident(agent.pid());
     let attaching: Duration = captured.iter().sum();
     println!(
-        "{PODS} pods within {took:?} of the agent's start: {attaching:?} of attaching, {worked:?} on \
-         processors, {memory} KiB"
+        "{PODS} pods within {took:?} of the agent's start: {attaching:?} of attaching, {cpu_time:?} of CPU \
+         time, {memory} KiB"
     );
-    assert!(memory < MEMORY, "{memory} KiB");
+    assert!(memory < MAX_MEMORY, "{memory} KiB");
 }
 
-/// What a process has in memory, in KiB.
+/// The resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -39,8 +39,8 @@ fn resident(pid: u32) -> u64 {
     value.and_then(|value| value.parse().ok()).expect("VmRSS")
 }
 
-/// How long a process has been on processors: fields 14 and 15 of `proc_pid_stat(5)`.
-fn worked(pid: u32) -> Duration {
+/// The CPU time of a process: fields 14 and 15 of `proc_pid_stat(5)`.
+fn cpu_time(pid: u32) -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let (_, after_name) = stat.rsplit_once(')').expect("a name");

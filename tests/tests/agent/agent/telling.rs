@@ -1,4 +1,4 @@
-//! What the agent tells of itself is so, and it asks for no more than it may.
+//! The agent's probes, metrics and Events are correct, and its permissions suffice.
 
 use std::{
     fs::{self, File, Permissions},
@@ -16,21 +16,21 @@ use interceptor_testkit::{
 use super::{new_node, of_mesh, until_captured};
 
 #[test]
-fn it_is_ready_once_pods_are_known_and_the_plugin_is_installed() {
+fn it_is_ready_with_a_pod_list_and_an_installed_plugin() {
     let node = new_node();
     node.api.set_unavailable(true);
     let mut agent = node.start_agent(&[]).expect("an agent");
-    let answers = wait_until("an answer", || Ok(agent.get("/healthz").is_ok()));
-    answers.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
-    let (status, why) = agent.get("/readyz").expect("an answer");
+    let responds = wait_until("a response", || Ok(agent.get("/healthz").is_ok()));
+    responds.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let (status, why) = agent.get("/readyz").expect("a response");
     assert_eq!(status, 503, "{why}");
     node.api.set_unavailable(false);
     agent.wait_until_ready().expect("ready");
-    assert_eq!(agent.get("/healthz").expect("an answer").0, 200);
+    assert_eq!(agent.get("/healthz").expect("a response").0, 200);
 }
 
 #[test]
-fn metrics_say_what_is_so() {
+fn metrics_match_what_happened() {
     let node = new_node();
     let there = node.run(of_mesh(&node, "there")).expect("a pod");
     let agent = node.start_ready_agent(&[]).expect("an agent");
@@ -47,8 +47,8 @@ fn metrics_say_what_is_so() {
         ("interceptor_cni_install_ready", 1.0),
         ("istio_cni_install_ready", 1.0),
     ] {
-        let told = wait_until(name, || Ok(agent.metric(name)? == Some(expected)));
-        told.unwrap_or_else(|error| {
+        let found = wait_until(name, || Ok(agent.metric(name)? == Some(expected)));
+        found.unwrap_or_else(|error| {
             let text = agent
                 .get("/metrics")
                 .map(|(_, text)| text)
@@ -58,8 +58,7 @@ fn metrics_say_what_is_so() {
     }
 }
 
-/// A pod that has used more than its share is named. (What a pod would take a while to use is written
-/// where the BPF programs count it.)
+/// The test writes the BPF programs' counter itself, as a pod would need long to use more than its share.
 #[test]
 fn metrics_name_the_pod_that_uses_more_than_its_share() {
     const SERIES: &str = "interceptor_stand_ins_evicted_total";
@@ -105,8 +104,8 @@ fn only_a_repair_publishes_an_event() {
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     until_captured(&there, || agent.log());
     let events = |pod: &str| node.api.events_about(pod);
-    let told = wait_until("an Event", || Ok(!events("there").is_empty()));
-    told.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let found = wait_until("an Event", || Ok(!events("there").is_empty()));
+    found.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
     let new = node.run(of_mesh(&node, "new")).expect("a pod");
     // Another agent has nothing to repair.
     agent.kill().expect("killed");
@@ -119,13 +118,13 @@ fn only_a_repair_publishes_an_event() {
     assert!(events[1].is_empty(), "{events:#?}");
 }
 
-/// Others may hold the machine's lock for long: `status`, another agent, an upgrade.
+/// Other processes may hold the machine's lock for long: `status`, another agent, an upgrade.
 #[test]
-fn the_time_that_an_attach_takes_is_not_that_which_it_waits_for() {
+fn the_attach_duration_excludes_the_wait_for_the_lock() {
     const HELD: Duration = Duration::from_secs(8);
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
-    // The first loads what the second finds.
+    // The first attach loads the programs.
     let _first = node.run(of_mesh(&node, "first")).expect("a pod");
     let sum = || agent.metric("interceptor_attach_duration_seconds_sum");
     let before = sum().expect("the metrics").expect("a sum");
@@ -145,15 +144,15 @@ fn the_time_that_an_attach_takes_is_not_that_which_it_waits_for() {
     assert!(took < HELD.as_secs_f64() / 2.0, "{took} s");
 }
 
-/// The rules are those that it is deployed with: what is not allowed is refused, and told here.
+/// The API server enforces the deployed roles, and records refused requests.
 #[test]
-fn it_asks_for_nothing_that_it_may_not() {
+fn it_makes_no_request_without_permission() {
     let node = new_node();
     let mut agent = node.start_ready_agent(&["--taint"]).expect("an agent");
     let pod = node.run(of_mesh(&node, "web")).expect("a pod");
     until_captured(&pod, || agent.log());
     node.delete(pod).expect("deleted");
-    agent.terminate().expect("it ends");
+    agent.terminate().expect("it exits");
     let refused = node.api.refused();
     assert!(refused.is_empty(), "{refused:#?}");
     let recorded = node.api.recorded();
@@ -163,14 +162,14 @@ fn it_asks_for_nothing_that_it_may_not() {
     assert_eq!(foreign.count(), 0, "{recorded:#?}");
 }
 
-/// Every agent here runs with the capabilities that it is deployed with. The folders of CNI plugins
-/// belong to another user than root on some nodes.
+/// Every agent in these tests has the deployed capabilities. On some nodes the CNI directories belong to
+/// another user than root.
 #[test]
-fn with_few_capabilities_it_installs_into_others_directories() {
+fn it_installs_into_another_users_directories() {
     let node = new_node();
-    for folder in [&node.runtime.conf, &node.runtime.bin] {
-        fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("permissions");
-        chown(folder, Some(1000), Some(1000)).expect("an owner");
+    for dir in [&node.runtime.conf, &node.runtime.bin] {
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).expect("permissions");
+        chown(dir, Some(1000), Some(1000)).expect("an owner");
     }
     let mut agent = node.start_ready_agent(&[]).expect("an agent");
     let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("a process");
@@ -183,7 +182,7 @@ fn with_few_capabilities_it_installs_into_others_directories() {
     assert_eq!(plugins(), ["ptp", "interceptor-cni"]);
     let set = manifests::only(manifests::base().expect("a base"), "DaemonSet");
     node.api.delete(set.expect("one")).expect("deleted");
-    agent.terminate().expect("it ends");
+    agent.terminate().expect("it exits");
     let is_uninstalled = node.runtime.is_uninstalled().expect("plugins");
     assert!(is_uninstalled, "{}", agent.log());
 }

@@ -1,5 +1,5 @@
-//! Every way to uninstall ends with a node where pods start and nothing of ours is installed, whatever
-//! is deleted first. What is deleted is what is deployed, as it is rendered.
+//! After every kind of uninstallation, and in every order of deletion, pods start and nothing of ours is
+//! installed. The deleted objects are the rendered manifests.
 
 use interceptor_testkit::{bpf::pins, lab::cookie, manifests, node::STRAIGHT};
 use serde_json::Value;
@@ -14,8 +14,8 @@ fn base() -> Vec<&'static Value> {
     manifests::base().expect("a base").iter().collect()
 }
 
-/// New pods start, uncaptured, and those that are captured stay so; what ends takes along what is
-/// kept for it. (That the last one takes everything along is told of the machine as a whole.)
+/// New pods start uncaptured, captured pods stay captured, and a deleted pod's pins are deleted. (Other
+/// tests check that the last pod removes everything from the machine.)
 #[track_caller]
 fn expect_uninstalled(installed: Installed) {
     let Installed { node, agent, pod } = installed;
@@ -29,7 +29,7 @@ fn expect_uninstalled(installed: Installed) {
     assert!(!pins.exists(), "{}", pins.display());
 }
 
-/// Deletes the objects in this order, then ends the agent, as `kubectl delete`, the garbage collector
+/// Deletes the objects in this order, then terminates the agent, as `kubectl delete`, the garbage collector
 /// and kubelet do.
 fn delete(objects: &[&Value]) {
     let mut installed = Installed::new();
@@ -40,7 +40,7 @@ fn delete(objects: &[&Value]) {
     expect_uninstalled(installed);
 }
 
-/// As docs/deploy.md has it: first the `DaemonSet`, then the rest.
+/// As in docs/deploy.md: first the `DaemonSet`, then the rest.
 #[test]
 fn first_the_daemon_set() {
     let mut installed = Installed::new();
@@ -73,7 +73,7 @@ fn everything_at_once_in_reverse() {
     delete(&objects);
 }
 
-/// Every object is once the first that is deleted, and once the last.
+/// Every object is once deleted first, and once last.
 #[test]
 fn everything_at_once_in_every_rotation() {
     let objects = base();
@@ -84,21 +84,21 @@ fn everything_at_once_in_every_rotation() {
     }
 }
 
-/// A namespace that others have made, and keep.
+/// In an existing namespace that is kept.
 #[test]
 fn everything_but_the_namespace() {
     let mut objects = base();
     objects.retain(|object| object["kind"] != "Namespace");
     delete(&objects);
-    // The rights to read the DaemonSet go before the ServiceAccount does.
+    // The permissions to read the DaemonSet are deleted before the ServiceAccount.
     objects.sort_by_key(|object| object["kind"] == "ServiceAccount");
     delete(&objects);
 }
 
-/// An agent that is dead when its deployment is deleted cannot uninstall: the plugin refuses pods and
-/// says what to do, and the Job does it.
+/// Without an agent when the deployment is deleted, the plugin refuses pods with instructions, and the Job
+/// uninstalls.
 #[test]
-fn the_job_uninstalls_where_the_agent_was_dead() {
+fn the_job_uninstalls_a_node_without_an_agent() {
     let mut installed = Installed::new();
     installed.agent.kill().expect("killed");
     for object in base() {
@@ -110,7 +110,7 @@ fn the_job_uninstalls_where_the_agent_was_dead() {
     let error = format!("{error:#}");
     assert!(error.contains("interceptor uninstall --node"), "{error}");
     node.run_job("examples/uninstall").expect("the Job");
-    refused.start_sandbox(node).expect("it starts by now");
+    refused.start_sandbox(node).expect("it starts now");
     drop(refused);
     expect_uninstalled(installed);
 }

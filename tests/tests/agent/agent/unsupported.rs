@@ -1,4 +1,4 @@
-//! Which pods start uncaptured if those of other runtimes are to.
+//! Pods of unsupported runtimes, and the unsupported runtime policy.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{dialled, expect_captured, new_node, of_mesh};
 
-const SKIP: [&str; 2] = ["--unsupported-runtime-policy", "Ignore"];
+const IGNORE: [&str; 2] = ["--unsupported-runtime-policy", "Ignore"];
 
 fn put_class(node: &Node, name: &str, handler: &str) {
     let class = json!({
@@ -23,10 +23,10 @@ fn put_class(node: &Node, name: &str, handler: &str) {
 }
 
 #[test]
-fn a_pod_with_its_own_kernel_starts_if_the_policy_says_so() {
+fn a_pod_with_its_own_kernel_starts_with_policy_ignore() {
     let node = new_node();
     put_class(&node, "gvisor", "runsc");
-    let _agent = node.start_ready_agent(&SKIP).expect("an agent");
+    let _agent = node.start_ready_agent(&IGNORE).expect("an agent");
     let manifest = of_mesh(&node, "web").with_runtime_class("gvisor");
     let pod = node.run(manifest).expect("it starts");
     assert_eq!(dialled(&pod), STRAIGHT);
@@ -35,21 +35,21 @@ fn a_pod_with_its_own_kernel_starts_if_the_policy_says_so() {
 #[test]
 fn a_pod_refused_for_another_reason_still_does_not_start() {
     let node = new_node();
-    let agent = node.start_ready_agent(&SKIP).expect("an agent");
+    let agent = node.start_ready_agent(&IGNORE).expect("an agent");
     let ports = "traffic.sidecar.istio.io/includeInboundPorts";
     let wrong = of_mesh(&node, "wrong").annotate(ports, "http");
     let unknown = of_mesh(&node, "unknown").with_runtime_class("gone");
-    for (manifest, told) in [(wrong, ports), (unknown, "gone")] {
+    for (manifest, word) in [(wrong, ports), (unknown, "gone")] {
         let mut pod = node.schedule(manifest).expect("a pod");
         let refused = pod.start_sandbox(&node);
         let reason = format!("{:#}", refused.expect_err(&agent.log()));
-        assert!(reason.contains(told), "{reason}");
+        assert!(reason.contains(word), "{reason}");
     }
 }
 
-/// Every one of these classes is asked for, and slowly answered.
+/// Every one of these classes is looked up at a slow API server.
 #[test]
-fn pods_of_classes_that_have_to_be_asked_for_hold_up_no_others() {
+fn lookups_of_runtime_classes_do_not_delay_other_pods() {
     const CLASSES: u32 = 12;
     const DELAY: Duration = Duration::from_secs(2);
     let node = new_node();
@@ -65,33 +65,27 @@ fn pods_of_classes_that_have_to_be_asked_for_hold_up_no_others() {
     node.report_running(&last).expect("reported");
     pods.push(last);
     node.api.delay(DELAY);
-    let begun = Instant::now();
+    let start = Instant::now();
     let agent = node.start_agent(&["--no-cni"]).expect("an agent");
     let captured = || agent.metric(r#"interceptor_pods{state="captured"}"#);
     let done = wait_until("the last pod", || {
-        // Nobody answers yet when it has just been started.
+        // The agent does not listen yet just after its start.
         Ok(captured().ok().flatten() == Some(1.0))
     });
-    done.unwrap_or_else(|error| {
-        panic!(
-            "{error}
-{}",
-            agent.log()
-        )
-    });
-    let took = begun.elapsed();
+    done.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
+    let took = start.elapsed();
     assert!(took < DELAY * CLASSES / 2, "{took:?}\n{}", agent.log());
 }
 
-/// The object of the pod does not change, only what is known of its class does.
+/// The pod's object does not change, only its class.
 #[test]
-fn a_class_that_is_there_by_the_next_attempt_lets_the_pod_start() {
+fn a_class_that_exists_at_the_next_attempt_lets_the_pod_start() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
     let manifest = of_mesh(&node, "web").with_runtime_class("late");
     let mut pod = node.schedule(manifest).expect("a pod");
     pod.start_sandbox(&node)
-        .expect_err("the class is not there");
+        .expect_err("the class does not exist");
     put_class(&node, "late", "runc");
     let started = pod.start_sandbox(&node);
     started.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));

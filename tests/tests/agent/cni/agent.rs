@@ -1,4 +1,4 @@
-//! An agent at a socket of the test's own, with the product's half of the protocol.
+//! A scripted agent at a socket of the test, with the real server side of the protocol.
 
 use std::{
     future,
@@ -8,23 +8,23 @@ use std::{
     time::Duration,
 };
 
-use interceptor::cni::protocol::{AddRequest, DelRequest, Handler, Listener, Outcome, serve};
+use interceptor::cni::protocol::{AddRequest, DelRequest, Handler, Listener, PodResult, serve};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// What the agent does when it is asked about a pod.
+/// The agent's reaction to requests about pods.
 #[derive(Clone)]
-pub(crate) enum Mood {
-    Answers(Outcome),
-    Sleeps,
+pub(crate) enum Behavior {
+    Returns(PodResult),
+    Hangs,
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Calls(Arc<Mutex<Vec<String>>>);
 
-impl Heard {
-    fn note(&self, what: String) {
-        self.0.lock().expect("a lock").push(what);
+impl Calls {
+    fn push(&self, call: String) {
+        self.0.lock().expect("a lock").push(call);
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
@@ -33,49 +33,49 @@ impl Heard {
 }
 
 struct Scripted {
-    mood: Mood,
-    heard: Heard,
+    behavior: Behavior,
+    calls: Calls,
 }
 
 impl Scripted {
-    async fn answer(&self, verb: &str, request: AddRequest) -> Outcome {
+    async fn handle(&self, verb: &str, request: AddRequest) -> PodResult {
         let AddRequest { netns, pod, uid } = request;
         let uid = uid.unwrap_or_default();
         let netns = netns.display();
-        self.heard.note(format!("{verb} {pod} {uid} {netns}"));
-        match &self.mood {
-            Mood::Answers(outcome) => outcome.clone(),
-            Mood::Sleeps => future::pending().await,
+        self.calls.push(format!("{verb} {pod} {uid} {netns}"));
+        match &self.behavior {
+            Behavior::Returns(outcome) => outcome.clone(),
+            Behavior::Hangs => future::pending().await,
         }
     }
 }
 
 impl Handler for Scripted {
-    async fn add(&self, request: AddRequest) -> Outcome {
-        self.answer("add", request).await
+    async fn add(&self, request: AddRequest) -> PodResult {
+        self.handle("add", request).await
     }
 
-    async fn check(&self, request: AddRequest) -> Outcome {
-        self.answer("check", request).await
+    async fn check(&self, request: AddRequest) -> PodResult {
+        self.handle("check", request).await
     }
 
     async fn del(&self, request: DelRequest) {
         let id = request.container_id;
         let netns = request.netns.is_some();
-        self.heard.note(format!("del {id} netns={netns}"));
+        self.calls.push(format!("del {id} netns={netns}"));
     }
 
     async fn gc(&self) {
-        self.heard.note("gc".to_owned());
+        self.calls.push("gc".to_owned());
     }
 }
 
-/// A folder for a socket.
-pub(crate) struct Place(TempDir);
+/// A temporary directory for a socket.
+pub(crate) struct SocketDir(TempDir);
 
-impl Place {
+impl SocketDir {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
+        Self(tempfile::tempdir().expect("a directory"))
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -83,23 +83,23 @@ impl Place {
     }
 }
 
-/// A living agent. Dead when dropped, as if killed: its socket stays.
+/// A running agent. Dropping it leaves its socket behind, as a killed agent does.
 pub(crate) struct Agent {
-    pub(crate) heard: Heard,
+    pub(crate) calls: Calls,
     thread: Option<thread::JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl Agent {
-    pub(crate) fn start(place: &Place, mood: Mood) -> Self {
-        let heard = Heard::default();
+    pub(crate) fn start(dir: &SocketDir, behavior: Behavior) -> Self {
+        let calls = Calls::default();
         let scripted = Scripted {
-            mood,
-            heard: heard.clone(),
+            behavior,
+            calls: calls.clone(),
         };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let socket = place.socket();
+        let socket = dir.socket();
         let thread = thread::spawn(move || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().expect("a runtime");
@@ -116,14 +116,14 @@ impl Agent {
             .recv_timeout(Duration::from_secs(30))
             .expect("an agent");
         Self {
-            heard,
+            calls,
             thread: Some(thread),
             stop: Some(stop),
         }
     }
 
-    pub(crate) fn captures(place: &Place) -> Self {
-        Self::start(place, Mood::Answers(Outcome::Captured))
+    pub(crate) fn captures(dir: &SocketDir) -> Self {
+        Self::start(dir, Behavior::Returns(PodResult::Captured))
     }
 }
 

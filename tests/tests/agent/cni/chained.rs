@@ -1,4 +1,4 @@
-//! After the real plugins of a pod's network, called one by one as a runtime does.
+//! Chained after real plugins, called one by one as a runtime does.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use interceptor_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::cni::agent::{Agent, Place};
+use crate::cni::agent::{Agent, SocketDir};
 
 const REAL: &str = "/usr/lib/cni";
 
-/// Calls `plugin` in the node's network namespace for a pod's.
+/// Calls `plugin` in the network namespace of `node` for that of `pod`.
 fn call(node: &Netns, pod: &Netns, verb: &str, plugin: &[&str], conf: &Value) -> String {
     let mut command = bounded("nsenter");
     command
@@ -32,18 +32,18 @@ fn call(node: &Netns, pod: &Netns, verb: &str, plugin: &[&str], conf: &Value) ->
     run(&mut command, &conf.to_string()).expect("a plugin that succeeds")
 }
 
-/// The real plugins take our result for theirs, and theirs is ours.
+/// The result is that of the plugins before us.
 #[test]
-fn after_bridge_and_host_local_the_result_is_theirs() {
+fn after_bridge_and_host_local_their_result_is_returned() {
     let bridge = format!("{REAL}/bridge");
     assert!(
         Path::new(&bridge).exists(),
         "{bridge} is missing: apt-get install containernetworking-plugins"
     );
     let [node, pod] = ["node", "pod"].map(|name| Netns::new(name, None).expect("a namespace"));
-    let place = Place::new();
-    let agent = Agent::captures(&place);
-    let leases = place.socket().with_file_name("leases");
+    let dir = SocketDir::new();
+    let agent = Agent::captures(&dir);
+    let leases = dir.socket().with_file_name("leases");
     let own = interceptor::binary().display().to_string();
     let ours = [own.as_str(), "cni"];
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
@@ -55,15 +55,15 @@ fn after_bridge_and_host_local_the_result_is_theirs() {
         let previous: Value = serde_json::from_str(&made).expect("JSON");
         let entry = json!({
             "cniVersion": version, "name": "chained", "type": "interceptor-cni",
-            "socket": place.socket(), "prevResult": previous,
+            "socket": dir.socket(), "prevResult": previous,
         });
         let result = call(&node, &pod, "ADD", &ours, &entry);
         assert_eq!(
             serde_json::from_str::<Value>(&result).expect("JSON"),
             previous
         );
-        let asked = agent.heard.all().pop().expect("a question");
-        assert!(asked.starts_with("add shop/web-0"), "{asked}");
+        let request = agent.calls.all().pop().expect("a request");
+        assert!(request.starts_with("add shop/web-0"), "{request}");
         // In the runtime's order: the last first.
         call(&node, &pod, "DEL", &ours, &entry);
         call(&node, &pod, "DEL", &[&bridge], &network);

@@ -1,4 +1,4 @@
-//! ADD that fails, in time and with a reason.
+//! ADD fails in time and with a reason.
 
 use std::{
     fs,
@@ -13,16 +13,16 @@ use serde_json::json;
 
 use crate::cni::{
     Call, PREVIOUS,
-    agent::{Agent, Mood, Place},
+    agent::{Agent, Behavior, SocketDir},
     conf,
 };
 
-/// Far more than the plugin was told to wait, far less than a runtime does.
+/// Far more than the plugin's timeout, far less than a runtime's.
 const IN_TIME: Duration = Duration::from_secs(20);
 
 #[test]
-fn without_an_agent_a_pod_does_not_start_and_says_what_to_do() {
-    let place = Place::new();
+fn without_an_agent_add_fails_with_instructions() {
+    let dir = SocketDir::new();
     let start = Instant::now();
     let words = [
         "shop/web-0",
@@ -31,58 +31,58 @@ fn without_an_agent_a_pod_does_not_start_and_says_what_to_do() {
         "excludeNamespaces",
         "failurePolicy",
     ];
-    Call::new("ADD", &place.socket()).fails(11, &words);
+    Call::new("ADD", &dir.socket()).fails(11, &words);
     assert!(start.elapsed() < IN_TIME);
 }
 
-/// What a killed agent leaves: a socket that nobody listens at.
+/// A killed agent leaves a socket without a listener.
 #[test]
-fn a_dead_agents_socket_is_no_agent() {
-    let place = Place::new();
-    drop(Agent::captures(&place));
-    Call::new("ADD", &place.socket()).fails(11, &["no agent listens at"]);
+fn a_killed_agents_socket_counts_as_no_agent() {
+    let dir = SocketDir::new();
+    drop(Agent::captures(&dir));
+    Call::new("ADD", &dir.socket()).fails(11, &["no agent listens at"]);
 }
 
 #[test]
-fn an_agent_that_is_being_replaced_is_waited_for() {
-    let place = Place::new();
-    let input = conf(&place.socket(), "1.0.0", &json!({"waitSeconds": 30}));
+fn add_waits_for_an_agent_that_is_being_replaced() {
+    let dir = SocketDir::new();
+    let input = conf(&dir.socket(), "1.0.0", &json!({"waitSeconds": 30}));
     let agent = thread::scope(|scope| {
         let late = scope.spawn(|| {
             thread::sleep(Duration::from_secs(1));
-            Agent::captures(&place)
+            Agent::captures(&dir)
         });
-        Call::new("ADD", &place.socket())
+        Call::new("ADD", &dir.socket())
             .input(input)
             .succeeds(PREVIOUS);
         late.join().expect("an agent")
     });
-    assert_eq!(agent.heard.all().len(), 1);
+    assert_eq!(agent.calls.all().len(), 1);
 }
 
-/// The agent's own word arrives before the plugin gives up.
+/// The agent's own error arrives before the plugin's timeout.
 #[test]
-fn a_slow_agent_is_given_up_in_time() {
-    let place = Place::new();
-    let agent = Agent::start(&place, Mood::Sleeps);
+fn a_hanging_agent_causes_a_timeout() {
+    let dir = SocketDir::new();
+    let agent = Agent::start(&dir, Behavior::Hangs);
     let start = Instant::now();
-    Call::new("ADD", &place.socket()).fails(100, &["did not finish within"]);
+    Call::new("ADD", &dir.socket()).fails(100, &["did not finish within"]);
     assert!(start.elapsed() < IN_TIME);
-    assert_eq!(agent.heard.all().len(), 1);
+    assert_eq!(agent.calls.all().len(), 1);
 }
 
-/// Serves one plugin after another at `socket`, with `answer` after it has asked; keeps those
-/// connections open, if it has none.
-fn rogue(socket: &Path, answer: Option<&'static [u8]>) {
-    fs::create_dir_all(socket.parent().expect("a folder")).expect("a folder");
+/// Serves one plugin after another at `socket`, with `response` after each request. Without a response,
+/// keeps the connections open.
+fn rogue(socket: &Path, response: Option<&'static [u8]>) {
+    fs::create_dir_all(socket.parent().expect("a directory")).expect("a directory");
     let listener = UnixListener::bind(socket).expect("a socket");
-    // Ends with the test's process.
+    // The thread runs until the test process exits.
     thread::spawn(move || {
         let mut open = Vec::new();
         while let Ok((mut stream, _)) = listener.accept() {
             let _read = stream.read(&mut [0; 4096]);
-            match answer {
-                Some(answer) => drop(stream.write_all(answer)),
+            match response {
+                Some(response) => drop(stream.write_all(response)),
                 None => open.push(stream),
             }
         }
@@ -90,28 +90,28 @@ fn rogue(socket: &Path, answer: Option<&'static [u8]>) {
 }
 
 #[test]
-fn an_agent_that_answers_garbage_or_nothing_captures_nothing() {
-    for (answer, says) in [
+fn an_invalid_or_missing_response_fails_add() {
+    for (response, says) in [
         (Some(&b"garbage\n"[..]), "invalid response"),
         (Some(b"{\"result\":\"perhaps\"}\n"), "invalid response"),
         (Some(b"{\"result\":\"captured\"}"), "closed the connection"),
         (None, "did not respond within"),
     ] {
-        let place = Place::new();
-        rogue(&place.socket(), answer);
+        let dir = SocketDir::new();
+        rogue(&dir.socket(), response);
         let start = Instant::now();
-        Call::new("ADD", &place.socket()).fails(11, &[says]);
+        Call::new("ADD", &dir.socket()).fails(11, &[says]);
         assert!(start.elapsed() < IN_TIME);
-        // Nothing of that stands in the way of a pod's end.
-        Call::new("DEL", &place.socket()).succeeds("");
-        Call::new("CHECK", &place.socket()).succeeds("");
+        // DEL and CHECK succeed nevertheless.
+        Call::new("DEL", &dir.socket()).succeeds("");
+        Call::new("CHECK", &dir.socket()).succeeds("");
     }
 }
 
 #[test]
-fn a_wrong_call_is_answered_with_the_codes_of_the_specification() {
-    let place = Place::new();
-    let socket = place.socket();
+fn an_invalid_call_fails_with_the_specified_codes() {
+    let dir = SocketDir::new();
+    let socket = dir.socket();
     Call::new("ADD", &socket)
         .input("{")
         .fails(6, &["standard input"]);
@@ -128,12 +128,12 @@ fn a_wrong_call_is_answered_with_the_codes_of_the_specification() {
 }
 
 #[test]
-fn the_log_tells_of_every_pod() {
-    let place = Place::new();
-    let file = place.socket().with_file_name("cni.log");
-    let _agent = Agent::captures(&place);
-    let input = conf(&place.socket(), "1.0.0", &json!({ "logFile": file }));
-    Call::new("ADD", &place.socket())
+fn every_pod_is_logged() {
+    let dir = SocketDir::new();
+    let file = dir.socket().with_file_name("cni.log");
+    let _agent = Agent::captures(&dir);
+    let input = conf(&dir.socket(), "1.0.0", &json!({ "logFile": file }));
+    Call::new("ADD", &dir.socket())
         .input(input)
         .succeeds(PREVIOUS);
     let log = fs::read_to_string(file).expect("a log");

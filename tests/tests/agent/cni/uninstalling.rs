@@ -1,4 +1,4 @@
-//! `interceptor uninstall --node`, where the agent is gone.
+//! `interceptor uninstall --node`, without an agent.
 
 use std::{
     fs, iter,
@@ -27,9 +27,9 @@ struct Command {
 
 const BRIDGE: &str = r#"{"cniVersion":"0.4.0","name":"mynet","type":"bridge"}"#;
 
-/// The networks in `conf` that a runtime would read, in its order: each is whole.
+/// The networks in `conf` that a runtime would read, in its order. Each must be complete.
 fn networks(conf: &Path) -> Vec<Value> {
-    let files = fs::read_dir(conf).expect("a folder");
+    let files = fs::read_dir(conf).expect("a directory");
     let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
     files.sort();
     let read = files.iter().filter(|file| {
@@ -38,41 +38,41 @@ fn networks(conf: &Path) -> Vec<Value> {
     });
     let texts = read.map(|file| fs::read_to_string(file).expect("a text"));
     texts
-        .map(|text| serde_json::from_str(&text).expect("a whole network"))
+        .map(|text| serde_json::from_str(&text).expect("a complete network"))
         .collect()
 }
 
-/// Whenever it is killed, the node has a network, and the next call ends what was begun.
+/// The next call completes the uninstallation.
 #[test]
 fn killed_at_any_point_it_leaves_a_network() {
     // While other tests' pods are captured, the plugin stays.
     let _alone = machine::exclusive().expect("the machine");
-    let folder = tempfile::tempdir().expect("a folder");
-    let [bin, conf] = ["bin", "net.d"].map(|name| folder.path().join(name));
-    fs::create_dir(&conf).expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
+    let [bin, conf] = ["bin", "net.d"].map(|name| dir.path().join(name));
+    fs::create_dir(&conf).expect("a directory");
     fs::write(conf.join("10-net.conf"), BRIDGE).expect("a file");
-    let folders = [
+    let dirs = [
         "--cni-bin-dir".into(),
         bin,
         "--cni-conf-dir".into(),
         conf.clone(),
     ];
-    let arguments = iter::once("agent".into()).chain(folders.clone());
+    let arguments = iter::once("agent".into()).chain(dirs.clone());
     let options = Command::parse_from(arguments).install;
     for step in 0..40 {
         install::once(&options).expect("an installation");
         let mut command = process::Command::new(interceptor::binary());
-        command.args(["uninstall", "--node"]).args(&folders);
+        command.args(["uninstall", "--node"]).args(&dirs);
         let mut uninstall = command.stderr(Stdio::null()).spawn().expect("a process");
         thread::sleep(Duration::from_micros(250 * step));
         uninstall.kill().expect("a process to kill");
-        uninstall.wait().expect("an end");
+        uninstall.wait().expect("an exit status");
         let networks = networks(&conf);
         let first = networks.first().expect("a network");
         assert!(first.to_string().contains("\"bridge\""), "{first}");
     }
-    files::uninstall(&options.folders).expect("an uninstallation");
-    let names = fs::read_dir(&conf).expect("a folder");
+    files::uninstall(&options.dirs).expect("an uninstallation");
+    let names = fs::read_dir(&conf).expect("a directory");
     let names: Vec<_> = names
         .map(|file| file.expect("a file").file_name())
         .collect();
@@ -84,15 +84,15 @@ fn killed_at_any_point_it_leaves_a_network() {
 }
 
 #[test]
-fn a_node_whose_agent_is_gone_is_left_as_it_was() {
+fn a_node_without_an_agent_is_restored() {
     let _alone = machine::exclusive().expect("the machine");
-    let folder = tempfile::tempdir().expect("a folder");
-    let [bin, conf] = ["bin", "net.d"].map(|name| folder.path().join(name).display().to_string());
-    let file = folder.path().join("net.d/10-calico.conflist");
-    fs::create_dir(&conf).expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
+    let [bin, conf] = ["bin", "net.d"].map(|name| dir.path().join(name).display().to_string());
+    let file = dir.path().join("net.d/10-calico.conflist");
+    fs::create_dir(&conf).expect("a directory");
     fs::write(&file, CALICO).expect("a file");
-    let folders = ["--cni-bin-dir", &bin, "--cni-conf-dir", &conf];
-    let options = Command::parse_from([&["agent"], &folders[..]].concat()).install;
+    let dirs = ["--cni-bin-dir", &bin, "--cni-conf-dir", &conf];
+    let options = Command::parse_from([&["agent"], &dirs[..]].concat()).install;
     install::once(&options).expect("an installation");
     assert!(
         fs::read_to_string(&file)
@@ -101,22 +101,22 @@ fn a_node_whose_agent_is_gone_is_left_as_it_was() {
     );
 
     let uninstall = || {
-        let output = interceptor::try_run([&["uninstall", "--node"], &folders[..]].concat());
+        let output = interceptor::try_run([&["uninstall", "--node"], &dirs[..]].concat());
         let output = output.expect("a run");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{said}");
-        said
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        stderr
     };
-    let said = uninstall();
+    let stderr = uninstall();
     assert!(
-        said.contains("10-calico.conflist") && said.contains("removed"),
-        "{said}"
+        stderr.contains("10-calico.conflist") && stderr.contains("removed"),
+        "{stderr}"
     );
     let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     assert_eq!(
         read(&fs::read_to_string(&file).expect("a file")),
         read(CALICO)
     );
-    assert_eq!(fs::read_dir(&bin).expect("a folder").count(), 0);
+    assert_eq!(fs::read_dir(&bin).expect("a directory").count(), 0);
     assert!(uninstall().contains("is not installed on this node"));
 }

@@ -1,132 +1,132 @@
-//! With an agent: what it is asked, and what becomes of its answers.
+//! Requests to the agent, and the results of its responses.
 
 use std::path::Path;
 
-use interceptor::cni::protocol::{BindError, Listener, Outcome};
+use interceptor::cni::protocol::{BindError, Listener, PodResult};
 use serde_json::{Value, json};
 
 use crate::cni::{
     Call, PREVIOUS,
-    agent::{Agent, Mood, Place},
+    agent::{Agent, Behavior, SocketDir},
     conf,
 };
 
 const SUPPORTED: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-fn failing(reason: &str) -> Mood {
-    Mood::Answers(Outcome::Failed {
+fn failing(reason: &str) -> Behavior {
+    Behavior::Returns(PodResult::Failed {
         reason: reason.to_owned(),
     })
 }
 
 #[test]
-fn add_asks_the_agent_and_passes_the_result_on_to_the_byte() {
-    let place = Place::new();
-    let agent = Agent::captures(&place);
+fn add_calls_the_agent_and_passes_the_result_on_unchanged() {
+    let dir = SocketDir::new();
+    let agent = Agent::captures(&dir);
     for version in SUPPORTED {
-        let input = conf(&place.socket(), version, &json!({}));
-        Call::new("ADD", &place.socket())
+        let input = conf(&dir.socket(), version, &json!({}));
+        Call::new("ADD", &dir.socket())
             .input(input)
             .succeeds(PREVIOUS);
     }
-    let asked = "add shop/web-0 11-22 /var/run/netns/cni-1";
-    assert_eq!(agent.heard.all(), [asked; SUPPORTED.len()]);
+    let request = "add shop/web-0 11-22 /var/run/netns/cni-1";
+    assert_eq!(agent.calls.all(), [request; SUPPORTED.len()]);
 }
 
 #[test]
-fn a_pod_that_is_not_to_be_captured_starts() {
-    let place = Place::new();
+fn a_skipped_pod_starts() {
+    let dir = SocketDir::new();
     let reason = "it has no istio-proxy".to_owned();
-    let _agent = Agent::start(&place, Mood::Answers(Outcome::Skipped { reason }));
-    let call = Call::new("ADD", &place.socket());
+    let _agent = Agent::start(&dir, Behavior::Returns(PodResult::Skipped { reason }));
+    let call = Call::new("ADD", &dir.socket());
     call.succeeds(PREVIOUS);
-    let said = String::from_utf8_lossy(&call.run().stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&call.run().stderr).into_owned();
     assert!(
-        said.contains("shop/web-0") && said.contains("it has no istio-proxy"),
-        "{said}"
+        stderr.contains("shop/web-0") && stderr.contains("it has no istio-proxy"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_pod_that_cannot_be_captured_does_not_start_and_says_why() {
-    let place = Place::new();
-    let _agent = Agent::start(&place, failing("the annotation is \"x\""));
-    let error = Call::new("ADD", &place.socket()).fails(100, &["shop/web-0"]);
+fn a_pod_that_cannot_be_captured_fails_with_the_reason() {
+    let dir = SocketDir::new();
+    let _agent = Agent::start(&dir, failing("the annotation is \"x\""));
+    let error = Call::new("ADD", &dir.socket()).fails(100, &["shop/web-0"]);
     assert_eq!(error["details"], "the annotation is \"x\"");
     assert_eq!(error["cniVersion"], "1.0.0");
 }
 
 #[test]
-fn check_fails_on_the_agents_word_only() {
-    let place = Place::new();
-    let call = Call::new("CHECK", &place.socket());
+fn check_fails_only_if_the_agent_says_so() {
+    let dir = SocketDir::new();
+    let call = Call::new("CHECK", &dir.socket());
     call.succeeds("");
-    let agent = Agent::captures(&place);
+    let agent = Agent::captures(&dir);
     call.succeeds("");
-    assert!(agent.heard.all()[0].starts_with("check shop/web-0"));
+    assert!(agent.calls.all()[0].starts_with("check shop/web-0"));
     drop(agent);
-    let _agent = Agent::start(&place, failing("no program is attached"));
+    let _agent = Agent::start(&dir, failing("no program is attached"));
     call.fails(101, &["no program is attached"]);
 }
 
 #[test]
-fn del_and_gc_are_told() {
-    let place = Place::new();
-    let agent = Agent::captures(&place);
-    let mut del = Call::new("DEL", &place.socket());
+fn del_and_gc_are_sent_to_the_agent() {
+    let dir = SocketDir::new();
+    let agent = Agent::captures(&dir);
+    let mut del = Call::new("DEL", &dir.socket());
     del.succeeds("");
     del.netns = "";
     del.succeeds("");
     let valid = json!({"cni.dev/valid-attachments": [
         {"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth0"},
     ]});
-    let input = conf(&place.socket(), "1.1.0", &valid);
-    Call::new("GC", &place.socket()).input(input).succeeds("");
+    let input = conf(&dir.socket(), "1.1.0", &valid);
+    Call::new("GC", &dir.socket()).input(input).succeeds("");
     // The specification requires the list.
-    Call::new("GC", &place.socket()).succeeds("");
+    Call::new("GC", &dir.socket()).succeeds("");
     assert_eq!(
-        agent.heard.all(),
+        agent.calls.all(),
         ["del c1 netns=true", "del c1 netns=false", "gc"]
     );
 }
 
-/// Without the agent, the log says whose sandbox it was about.
+/// The log names the pod of the sandbox.
 #[test]
 fn del_without_an_agent_names_the_pod() {
-    let place = Place::new();
-    let output = Call::new("DEL", &place.socket()).run();
+    let dir = SocketDir::new();
+    let output = Call::new("DEL", &dir.socket()).run();
     assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("DEL shop/web-0: could not notify the agent"),
-        "{said}"
+        stderr.contains("DEL shop/web-0: could not notify the agent"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn version_is_answered_without_a_configuration() {
+fn version_needs_no_configuration() {
     for input in [r#"{"cniVersion":"0.4.0"}"#, ""] {
         let output = Call::new("VERSION", Path::new("/none")).input(input).run();
         assert!(output.status.success());
-        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let response: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         for version in SUPPORTED {
-            let supported = answer["supportedVersions"].as_array().expect("a list");
-            assert!(supported.contains(&version.into()), "{answer}");
+            let supported = response["supportedVersions"].as_array().expect("a list");
+            assert!(supported.contains(&version.into()), "{response}");
         }
     }
 }
 
-/// As Multus calls a network of its own.
+/// As Multus calls a stand-alone network.
 #[test]
-fn add_without_a_previous_result_answers_an_empty_one() {
-    let place = Place::new();
-    let _agent = Agent::captures(&place);
+fn add_without_a_previous_result_returns_an_empty_one() {
+    let dir = SocketDir::new();
+    let _agent = Agent::captures(&dir);
     for version in SUPPORTED {
         let conf = json!({
             "cniVersion": version, "name": "interceptor-cni", "type": "interceptor-cni",
-            "socket": place.socket(),
+            "socket": dir.socket(),
         });
-        let output = Call::new("ADD", &place.socket())
+        let output = Call::new("ADD", &dir.socket())
             .input(conf.to_string())
             .run();
         let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -136,45 +136,45 @@ fn add_without_a_previous_result_answers_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_dead_agents_socket_is_replaced_and_a_living_ones_is_not() {
-    let place = Place::new();
-    let agent = Agent::captures(&place);
-    let taken = Listener::bind(&place.socket()).err();
+async fn only_an_exited_agents_socket_is_replaced() {
+    let dir = SocketDir::new();
+    let agent = Agent::captures(&dir);
+    let taken = Listener::bind(&dir.socket()).err();
     assert!(matches!(taken, Some(BindError::Taken(_))), "{taken:?}");
     drop(agent);
-    assert!(place.socket().exists(), "as of one that was killed");
-    let _listener = Listener::bind(&place.socket()).expect("the place of a dead agent");
+    assert!(dir.socket().exists(), "a killed agent leaves its socket");
+    let _listener = Listener::bind(&dir.socket()).expect("a socket");
 }
 
 #[test]
 fn only_root_may_use_the_socket() {
     use std::os::unix::fs::MetadataExt as _;
-    let place = Place::new();
-    let _agent = Agent::captures(&place);
-    let mode = place.socket().metadata().expect("a socket").mode();
+    let dir = SocketDir::new();
+    let _agent = Agent::captures(&dir);
+    let mode = dir.socket().metadata().expect("a socket").mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 /// A plugin of another release.
 #[test]
-fn what_the_agent_does_not_know_is_answered_by_its_name() {
+fn an_unknown_request_is_named_in_the_response() {
     use std::{
         io::{BufRead as _, BufReader, Write as _},
         os::unix::net::UnixStream,
     };
-    let place = Place::new();
-    let agent = Agent::captures(&place);
-    let ask = |request: &str| {
-        let mut stream = UnixStream::connect(place.socket()).expect("an agent");
+    let dir = SocketDir::new();
+    let agent = Agent::captures(&dir);
+    let send = |request: &str| {
+        let mut stream = UnixStream::connect(dir.socket()).expect("an agent");
         writeln!(stream, "{request}").expect("a listener");
-        let mut answer = String::new();
+        let mut response = String::new();
         BufReader::new(stream)
-            .read_line(&mut answer)
-            .expect("an answer");
-        answer
+            .read_line(&mut response)
+            .expect("a response");
+        response
     };
     let known = r#"{"protocol":1,"release":"9.9","wait_ms":1000,"verb":"status","new_field":[1]}"#;
-    assert_eq!(ask(known), "{\"result\":\"ok\"}\n");
+    assert_eq!(send(known), "{\"result\":\"ok\"}\n");
     for (request, says) in [
         (
             r#"{"protocol":1,"release":"9.9","wait_ms":1000,"verb":"dance"}"#,
@@ -186,17 +186,17 @@ fn what_the_agent_does_not_know_is_answered_by_its_name() {
         ),
         ("garbage", "invalid request"),
     ] {
-        let answer = ask(request);
+        let response = send(request);
         assert!(
-            answer.contains("unknown") && answer.contains(says),
-            "{answer}"
+            response.contains("unknown") && response.contains(says),
+            "{response}"
         );
     }
-    assert_eq!(agent.heard.all(), Vec::<String>::new());
+    assert_eq!(agent.calls.all(), Vec::<String>::new());
     // Release 0.1.0 sends fields that the agent does not read.
     let old = r#"{"protocol":1,"release":"0.1.0","wait_ms":1000,"verb":"gc","network":"net","container_ids":["c1"]}"#;
-    assert_eq!(ask(old), "{\"result\":\"ok\"}\n");
+    assert_eq!(send(old), "{\"result\":\"ok\"}\n");
     let old = r#"{"protocol":1,"release":"0.1.0","wait_ms":1000,"verb":"add","container_id":"c1","netns":"/n","ifname":"eth0","pod":{"namespace":"shop","name":"web-0"},"uid":"11-22"}"#;
-    assert_eq!(ask(old), "{\"result\":\"captured\"}\n");
-    assert_eq!(agent.heard.all(), ["gc", "add shop/web-0 11-22 /n"]);
+    assert_eq!(send(old), "{\"result\":\"captured\"}\n");
+    assert_eq!(agent.calls.all(), ["gc", "add shop/web-0 11-22 /n"]);
 }

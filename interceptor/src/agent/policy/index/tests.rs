@@ -9,7 +9,7 @@ fn index(live_changes: LiveChanges) -> Index {
     Index::new(selection(), live_changes)
 }
 
-fn around() -> PodContext {
+fn context() -> PodContext {
     PodContext {
         runtime: Runtime::Default,
         may_relax: false,
@@ -21,13 +21,17 @@ fn uid() -> PodUid {
 }
 
 fn apply(index: &mut Index, manifest: &Value) -> Vec<Action> {
-    index.apply(pod(manifest.clone()), &around())
+    index.apply(pod(manifest.clone()), &context())
 }
 
-/// Carries out the attach that the index asks for.
+/// Reports success of the attach that the index requested.
 fn attach(index: &mut Index, netns: NetnsCookie) -> Vec<Action> {
     let settings = index.plan(&uid()).unwrap().settings.clone();
-    index.attached(&uid(), Captured { netns, settings }, How::Expected)
+    index.attached(
+        &uid(),
+        Captured { netns, settings },
+        CaptureTime::BeforeStart,
+    )
 }
 
 fn captured(live_changes: LiveChanges) -> Index {
@@ -43,12 +47,13 @@ fn with_annotation(name: &str, value: &str) -> Value {
     manifest
 }
 
-fn told(actions: &[Action]) -> Vec<&'static str> {
-    let told = actions.iter().filter_map(|action| match action {
+/// The reasons of the published Events.
+fn reasons(actions: &[Action]) -> Vec<&'static str> {
+    let reasons = actions.iter().filter_map(|action| match action {
         Action::Publish(notice) => Some(notice.reason),
         _ => None,
     });
-    told.collect()
+    reasons.collect()
 }
 
 #[test]
@@ -59,21 +64,21 @@ fn a_pod_is_attached_once() {
 }
 
 #[test]
-fn a_repair_is_told_once_and_an_istio_init_that_was_waited_for_is_none() {
+fn a_repair_is_published_but_not_for_a_pod_of_our_istio_init() {
     let repair = |index: &mut Index| {
         let settings = index.plan(&uid()).unwrap().settings.clone();
         let ran = Some(Duration::from_secs(90));
         let captured = Captured { netns: 7, settings };
-        index.attached(&uid(), captured, How::Repaired { ran })
+        index.attached(&uid(), captured, CaptureTime::WhileRunning { ran })
     };
     let mut index = index(LiveChanges::Ignored);
     apply(&mut index, &injected());
     index.failed(&uid(), "no memory");
     let actions = repair(&mut index);
-    assert_eq!(told(&actions), ["Repaired"]);
-    let is_told = matches!(&actions[..], [Action::Publish(notice)]
+    assert_eq!(reasons(&actions), ["Repaired"]);
+    let is_published = matches!(&actions[..], [Action::Publish(notice)]
         if !notice.is_warning && notice.note.contains("uncaptured for 90 s"));
-    assert!(is_told, "{actions:?}");
+    assert!(is_published, "{actions:?}");
     let mut index = self::index(LiveChanges::Ignored);
     apply(
         &mut index,
@@ -83,19 +88,19 @@ fn a_repair_is_told_once_and_an_istio_init_that_was_waited_for_is_none() {
 }
 
 #[test]
-fn a_pod_that_is_over_or_gone_is_forgotten() {
-    let mut over = injected();
-    over["status"]["phase"] = json!("Succeeded");
+fn a_finished_or_deleted_pod_is_forgotten() {
+    let mut finished = injected();
+    finished["status"]["phase"] = json!("Succeeded");
     let forgotten = [Action::Forget(uid(), Some(7))];
     let mut index = captured(LiveChanges::Ignored);
-    assert_eq!(apply(&mut index, &over), forgotten);
-    assert_eq!(apply(&mut index, &over), []);
+    assert_eq!(apply(&mut index, &finished), forgotten);
+    assert_eq!(apply(&mut index, &finished), []);
     let mut index = captured(LiveChanges::Ignored);
     assert_eq!(index.remove(&uid()), forgotten);
 }
 
 #[test]
-fn a_pod_that_a_list_does_not_name_is_only_missing() {
+fn a_pod_missing_from_a_list_stays_known() {
     let index = captured(LiveChanges::Ignored);
     assert_eq!(index.missing(&BTreeSet::from([uid()])), []);
     let name = index.pod(&uid()).map(|pod| pod.name.clone());
@@ -105,7 +110,7 @@ fn a_pod_that_a_list_does_not_name_is_only_missing() {
 }
 
 #[test]
-fn what_was_attached_before_is_not_attached_again() {
+fn a_pod_that_a_previous_agent_attached_is_not_attached_again() {
     let mut index = index(LiveChanges::Ignored);
     let before = captured(LiveChanges::Ignored);
     let settings = before.plan(&uid()).unwrap().settings.clone();
@@ -115,7 +120,7 @@ fn what_was_attached_before_is_not_attached_again() {
 }
 
 #[test]
-fn what_was_attached_for_a_pod_that_is_gone_is_forgotten() {
+fn a_deleted_pod_of_a_previous_agent_is_forgotten() {
     let mut index = index(LiveChanges::Ignored);
     let before = captured(LiveChanges::Ignored);
     let settings = before.plan(&uid()).unwrap().settings.clone();
@@ -129,7 +134,7 @@ fn what_was_attached_for_a_pod_that_is_gone_is_forgotten() {
 }
 
 #[test]
-fn a_pod_of_our_istio_init_waits_for_that_container() {
+fn a_pod_with_our_istio_init_waits_for_that_container() {
     let mut index = index(LiveChanges::Ignored);
     let mut manifest = with_istio_init("example.com:5000/interceptor:1");
     assert_eq!(apply(&mut index, &manifest), []);
@@ -142,7 +147,7 @@ fn a_pod_of_our_istio_init_waits_for_that_container() {
 }
 
 #[test]
-fn nothing_that_a_running_pod_says_detaches_it() {
+fn no_change_of_a_running_pods_object_detaches_it() {
     for live_changes in [LiveChanges::Ignored, LiveChanges::Followed] {
         let mut index = captured(live_changes);
         let mut bare = injected();
@@ -154,9 +159,9 @@ fn nothing_that_a_running_pod_says_detaches_it() {
             with_annotation("sidecar.istio.io/interceptionMode", "NONE"),
         ] {
             let actions = apply(&mut index, &manifest);
-            assert_eq!(told(&actions), ["CaptureRetained"]);
+            assert_eq!(reasons(&actions), ["CaptureRetained"]);
             assert_eq!(actions.len(), 1);
-            // Once is enough.
+            // The same Event is not published twice.
             assert_eq!(apply(&mut index, &manifest), []);
             assert_eq!(index.counts().captured, 1);
         }
@@ -164,29 +169,32 @@ fn nothing_that_a_running_pod_says_detaches_it() {
 }
 
 #[test]
-fn changes_are_ignored_unless_they_are_to_be_followed() {
+fn changes_are_ignored_without_live_annotations() {
     let mut index = captured(LiveChanges::Ignored);
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     let actions = apply(&mut index, &tighter);
-    assert_eq!(told(&actions), ["SettingsChangeIgnored"]);
+    assert_eq!(reasons(&actions), ["SettingsChangeIgnored"]);
     assert_eq!(apply(&mut index, &tighter), []);
 }
 
 #[test]
-fn followed_changes_tighten_at_once_and_loosen_where_they_may() {
+fn live_changes_tighten_and_relax_only_if_allowed() {
     let mut index = captured(LiveChanges::Followed);
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
     let actions = apply(&mut index, &tighter);
     assert_eq!(actions[0], Action::Attach(uid()));
-    assert_eq!(told(&actions), ["SettingsUpdated"]);
+    assert_eq!(reasons(&actions), ["SettingsUpdated"]);
     attach(&mut index, 7);
-    let looser = injected();
-    assert_eq!(told(&apply(&mut index, &looser)), ["SettingsChangeIgnored"]);
-    let permitted = PodContext {
+    let relaxed = injected();
+    assert_eq!(
+        reasons(&apply(&mut index, &relaxed)),
+        ["SettingsChangeIgnored"]
+    );
+    let allowed = PodContext {
         may_relax: true,
-        ..around()
+        ..context()
     };
-    let actions = index.apply(pod(looser), &permitted);
+    let actions = index.apply(pod(relaxed), &allowed);
     assert_eq!(actions[0], Action::Attach(uid()));
     let Action::Publish(notice) = &actions[1] else {
         panic!("{actions:?}");
@@ -204,11 +212,11 @@ fn a_new_sandbox_of_the_same_pod_is_attached() {
 }
 
 #[test]
-fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
+fn a_failure_is_published_once_and_retried_with_backoff() {
     let mut index = index(LiveChanges::Ignored);
     apply(&mut index, &injected());
     let (first, actions) = index.failed(&uid(), "no sandbox");
-    assert_eq!(told(&actions), ["CaptureFailed"]);
+    assert_eq!(reasons(&actions), ["CaptureFailed"]);
     let (second, actions) = index.failed(&uid(), "no sandbox");
     assert_eq!(actions, []);
     assert!(second > first);
@@ -220,26 +228,26 @@ fn a_failure_is_told_once_and_tried_again_more_and_more_seldom() {
         Some(BACKOFF.delay(u32::MAX))
     );
     assert_eq!(index.counts().failed, 1);
-    assert_eq!(told(&attach(&mut index, 7)), ["Captured"]);
+    assert_eq!(reasons(&attach(&mut index, 7)), ["Captured"]);
     assert_eq!(index.counts().failed, 0);
 }
 
 #[test]
-fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
+fn a_failed_settings_update_is_retried_with_backoff() {
     let mut index = captured(LiveChanges::Followed);
     let tighter = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "25");
-    assert_eq!(told(&apply(&mut index, &tighter)), ["SettingsUpdated"]);
+    assert_eq!(reasons(&apply(&mut index, &tighter)), ["SettingsUpdated"]);
     let (first, actions) = index.failed(&uid(), "no");
     assert_eq!(first, Some(BACKOFF.delay(0)));
-    assert_eq!(told(&actions), ["CaptureFailed"]);
+    assert_eq!(reasons(&actions), ["CaptureFailed"]);
     assert_eq!(index.failed(&uid(), "no"), (Some(BACKOFF.delay(1)), vec![]));
-    // It is under way: another event about the pod does not begin it again.
+    // The update is in progress: another event about the pod does not start it again.
     assert_eq!(apply(&mut index, &tighter), []);
     for _ in 0..100 {
         index.failed(&uid(), "no");
     }
     assert_eq!(index.failed(&uid(), "no").0, Some(BACKOFF.delay(u32::MAX)));
-    // Captured it is all the while, and the next change is tried at once.
+    // The pod stays captured, and the next change is applied at once.
     assert_eq!(index.counts().captured, 1);
     apply(&mut index, &injected());
     let other = with_annotation("traffic.sidecar.istio.io/includeOutboundPorts", "26");
@@ -248,18 +256,18 @@ fn a_change_of_a_captured_pod_that_fails_is_tried_more_and_more_seldom() {
 }
 
 #[test]
-fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
+fn a_failure_does_not_override_a_newer_decision() {
     let handler = |name: &str| PodContext {
         runtime: Runtime::Handler(name.to_owned()),
         may_relax: false,
     };
     let mut declined = injected();
     declined["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
-    for (manifest, around) in [(declined, around()), (injected(), handler("runsc"))] {
+    for (manifest, context) in [(declined, context()), (injected(), handler("runsc"))] {
         let mut index = index(LiveChanges::Ignored);
         apply(&mut index, &injected());
-        // While it waits for its turn it is decided again.
-        index.apply(pod(manifest), &around);
+        // The decision changes during the attempt.
+        index.apply(pod(manifest), &context);
         let decided = index.state(&uid()).cloned();
         assert!(!matches!(decided, Some(State::Pending { .. })));
         assert_eq!(index.failed(&uid(), "not to be captured"), (None, vec![]));
@@ -268,17 +276,21 @@ fn a_failure_does_not_have_a_pod_captured_that_is_not_to_be() {
 }
 
 #[test]
-fn a_pod_that_ends_while_it_is_attached_is_forgotten() {
+fn a_pod_that_is_deleted_during_its_attach_is_forgotten() {
     let mut index = index(LiveChanges::Ignored);
     apply(&mut index, &injected());
     let settings = index.plan(&uid()).unwrap().settings.clone();
     index.remove(&uid());
-    let actions = index.attached(&uid(), Captured { netns: 7, settings }, How::Expected);
+    let actions = index.attached(
+        &uid(),
+        Captured { netns: 7, settings },
+        CaptureTime::BeforeStart,
+    );
     assert_eq!(actions, [Action::Forget(uid(), Some(7))]);
 }
 
 #[test]
-fn a_running_pod_that_was_left_alone_stays_so() {
+fn a_running_pod_that_was_skipped_stays_skipped() {
     let mut index = index(LiveChanges::Ignored);
     let mut manifest = injected();
     manifest["metadata"]["labels"]["sidecar.istio.io/inject"] = json!("false");
@@ -290,7 +302,7 @@ fn a_running_pod_that_was_left_alone_stays_so() {
 }
 
 #[test]
-fn a_refused_pod_is_told_of() {
+fn a_refused_pod_is_reported() {
     let mut index = index(LiveChanges::Ignored);
     let actions = index.apply(
         pod(injected()),
@@ -299,12 +311,12 @@ fn a_refused_pod_is_told_of() {
             may_relax: false,
         },
     );
-    assert_eq!(told(&actions), ["CaptureUnsupported"]);
+    assert_eq!(reasons(&actions), ["CaptureUnsupported"]);
     assert_eq!(index.counts().failed, 1);
 }
 
 #[test]
-fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started() {
+fn a_new_sandbox_keeps_the_settings_of_a_previous_agent() {
     let before = captured(LiveChanges::Ignored);
     let settings = before.plan(&uid()).unwrap().settings.clone();
     for changed in [
@@ -328,7 +340,7 @@ fn a_new_sandbox_has_the_settings_that_the_old_one_had_before_the_agent_started(
     }
 }
 
-/// A pod whose istio-init is ours, with these statuses of its init containers and of its others.
+/// A pod with our istio-init, and these statuses of its init containers and its other containers.
 fn waiting_pod(init: Value, rest: Value) -> Value {
     let mut manifest = with_istio_init("example.com:5000/interceptor:1");
     manifest["status"]["initContainerStatuses"] = init;
@@ -343,7 +355,7 @@ fn in_state(name: &str, state: Value) -> Value {
 }
 
 #[test]
-fn an_istio_init_that_ended_before_a_reboot_has_not_run_yet() {
+fn an_istio_init_that_ended_before_a_reboot_does_not_count() {
     let ended = |name: &str| in_state(name, json!({"terminated": {"exitCode": 0}}));
     let waits = in_state("reviews", json!({"waiting": {"reason": "PodInitializing"}}));
     let both = json!([ended("migrate"), ended("istio-init")]);
@@ -356,7 +368,7 @@ fn an_istio_init_that_ended_before_a_reboot_has_not_run_yet() {
 }
 
 #[test]
-fn an_istio_init_has_run_where_the_app_does() {
+fn a_started_app_means_that_istio_init_has_run() {
     let ended = in_state("istio-init", json!({"terminated": {"exitCode": 0}}));
     let crashes = json!({"waiting": {"reason": "CrashLoopBackOff"}});
     for app in [running("reviews"), in_state("reviews", crashes)] {
@@ -383,7 +395,7 @@ fn a_new_sandbox_waits_for_its_istio_init_too() {
 
 /// kubelet reports the old containers until it has created the new ones.
 #[test]
-fn what_is_told_late_of_the_sandbox_before_does_not_have_the_next_captured() {
+fn late_status_of_the_old_sandbox_does_not_capture_the_new_one() {
     let istio_init = |id: &str| {
         let mut status = running("istio-init");
         status["containerID"] = json!(id);
@@ -404,14 +416,14 @@ fn what_is_told_late_of_the_sandbox_before_does_not_have_the_next_captured() {
 }
 
 #[test]
-fn a_new_sandbox_of_an_injected_pod_is_captured_before_any_container() {
+fn a_new_sandbox_of_an_injected_pod_needs_no_istio_init() {
     let mut index = captured(LiveChanges::Ignored);
     index.new_sandbox(&uid(), 8);
     assert_eq!(index.counts().captured, 1);
 }
 
 #[test]
-fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
+fn a_pod_with_an_unknown_runtime_is_decided_again() {
     let with = |runtime: Runtime| PodContext {
         runtime,
         may_relax: false,
@@ -426,21 +438,24 @@ fn a_pod_is_asked_for_again_whose_runtime_is_not_known() {
 }
 
 #[test]
-fn a_pod_that_is_left_to_istio_is_captured_in_its_next_sandbox() {
+fn a_pod_left_to_istio_is_captured_in_its_next_sandbox() {
     let mut index = captured(LiveChanges::Ignored);
-    let why = "Istio's rules are there";
-    assert_eq!(told(&index.left(&uid(), why)), ["SkippedIstioRulesPresent"]);
+    let why = "Istio's rules are present";
+    assert_eq!(
+        reasons(&index.skip_for_istio_rules(&uid(), why)),
+        ["SkippedIstioRulesPresent"]
+    );
     assert_eq!(index.counts().pending, 1);
     // The same notice is not published again.
-    assert_eq!(index.left(&uid(), why), []);
+    assert_eq!(index.skip_for_istio_rules(&uid(), why), []);
     assert!(index.is_due(&uid()));
     attach(&mut index, 8);
     assert!(index.is_captured_in(&uid(), 8));
-    // A pod that is not to be captured is not left to Istio.
+    // A skipped pod stays skipped.
     let mut manifest = injected();
     manifest["metadata"]["labels"] = json!({"sidecar.istio.io/inject": "false"});
     let mut index = self::index(LiveChanges::Ignored);
     apply(&mut index, &manifest);
-    assert_eq!(index.left(&uid(), why), []);
+    assert_eq!(index.skip_for_istio_rules(&uid(), why), []);
     assert!(matches!(index.state(&uid()), Some(State::Skipped(_))));
 }
