@@ -1,27 +1,27 @@
 //! The node agent, against an API server, on a node laid out as kubelet does.
 
-mod appearing;
-mod away;
+mod api_faults;
 mod closing;
 mod idle;
 mod istio_cni;
 mod killed;
-mod leaving;
 mod limits;
-mod lists;
 mod live;
 mod messages;
-mod mirrored;
-mod neighbours;
+mod new_pods;
 mod node;
+mod other_programs;
 mod probes;
 mod refused;
 mod relists;
+mod reports;
 mod sandboxes;
 mod scale;
-mod telling;
+mod shutdown;
+mod static_pods;
 mod uninstalling;
 mod unsupported;
+mod without_agent;
 
 use interceptor_testkit::{
     lab::{dial, wait_until},

@@ -2,10 +2,10 @@
 //! network's configuration on its standard input.
 
 mod agent;
+mod allowed;
 mod by_hand;
 mod chained;
 mod failing;
-mod passing;
 mod uninstalling;
 mod verbs;
 

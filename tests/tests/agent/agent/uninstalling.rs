@@ -5,9 +5,8 @@ use interceptor_testkit::{bpf::pins, lab::cookie, manifests, node::STRAIGHT};
 use serde_json::Value;
 
 use super::{
-    dialled, expect_captured,
-    leaving::{Installed, is_uninstalled},
-    of_mesh,
+    dialled, expect_captured, of_mesh,
+    shutdown::{Installed, is_uninstalled},
 };
 
 fn base() -> Vec<&'static Value> {
