@@ -1,12 +1,12 @@
 //! The CNI plugin, chained after the plugins that create a pod's network.
 //!
 //! The plugin sends each request to the agent, so that no container starts uncaptured. A failing plugin
-//! blocks all pods of the node, including those that could fix it. So pods that are certainly not in the
-//! mesh start without a request, and only ADD can fail because no agent responds: DEL, GC and STATUS
-//! always succeed, and CHECK fails only if the agent responds so.
+//! blocks all pods of the node, including those that could fix it. So pods that are certainly not in
+//! the mesh start without a request, and only ADD can fail because no agent responds: DEL, GC and
+//! STATUS always succeed, and CHECK fails only if the agent responds so.
 //!
-//! After an uninstallation the plugin stays while pods are captured, lets every new pod start, and removes
-//! itself with the last captured pod (`cleanup`).
+//! After an uninstallation the plugin stays while pods are captured, lets every new pod start, and
+//! removes itself with the last captured pod (`cleanup`).
 //!
 //! The specification: <https://www.cni.dev/docs/spec/>.
 

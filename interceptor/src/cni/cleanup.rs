@@ -17,8 +17,8 @@ use crate::{
     netns::{Netns, NetnsSpec},
 };
 
-/// Detaches the sandbox with the network namespace at `netns`, if it still exists, and sweeps what other
-/// deleted sandboxes left behind. A failure is logged, and does not fail the CNI call.
+/// Detaches the sandbox with the network namespace at `netns`, if it still exists, and sweeps what
+/// other deleted sandboxes left behind. A failure is logged, and does not fail the CNI call.
 pub(super) fn sweep(settings: &PluginSettings, netns: Option<&Path>) {
     let done = end_sandbox(netns).and_then(|()| uninstall(settings));
     if let Err(error) = done {

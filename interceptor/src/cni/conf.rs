@@ -144,8 +144,8 @@ impl Conf {
         serde_json::from_slice(input).map_err(|error| bad_conf(&error))
     }
 
-    /// The result of ADD: that of the plugins before us, or an empty one if Multus calls our stand-alone
-    /// network.
+    /// The result of ADD: that of the plugins before us, or an empty one if Multus calls our
+    /// stand-alone network.
     #[must_use]
     pub fn result(&self) -> String {
         let empty = || {

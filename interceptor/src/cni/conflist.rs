@@ -104,8 +104,8 @@ impl Network {
         serde_json::from_value(Value::Object(ours.clone())).ok()
     }
 
-    /// Whether our plugin is present exactly once, with `settings`, at any position: two programs that both
-    /// move their plugin to the end would rewrite the file forever.
+    /// Whether our plugin is present exactly once, with `settings`, at any position: two programs that
+    /// both move their plugin to the end would rewrite the file forever.
     #[must_use]
     pub fn has_ours_with(&self, settings: &PluginSettings) -> bool {
         let wanted = entry(settings);
@@ -165,8 +165,8 @@ impl Network {
         self.fields.get_mut("plugins").and_then(Value::as_array_mut)
     }
 
-    /// Converts a single plugin to a list. The name and the version move to the list: the runtime passes
-    /// them to each plugin.
+    /// Converts a single plugin to a list. The name and the version move to the list: the runtime
+    /// passes them to each plugin.
     #[must_use]
     pub fn into_list(self) -> Self {
         if self.shape == Shape::List {

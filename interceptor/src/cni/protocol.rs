@@ -1,9 +1,9 @@
 //! The protocol between the CNI plugin and the agent, over a Unix socket.
 //!
-//! Each connection carries one [`Request`] and one [`Response`], each a line of JSON. Plugin and agent may
-//! be of different releases, as the plugin's binary is replaced while it may be running: unknown fields
-//! are ignored, and the response to an unknown request names it. Incompatible changes require a new
-//! [`PROTOCOL`].
+//! Each connection carries one [`Request`] and one [`Response`], each a line of JSON. Plugin and agent
+//! may be of different releases, as the plugin's binary is replaced while it may be running: unknown
+//! fields are ignored, and the response to an unknown request names it. Incompatible changes require a
+//! new [`PROTOCOL`].
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -140,8 +140,8 @@ struct Envelope {
     protocol: u32,
     /// The plugin's release, for errors about incompatible releases.
     release: String,
-    /// The plugin's timeout. The agent responds earlier, so that the plugin reports the agent's reason and
-    /// not only a timeout.
+    /// The plugin's timeout. The agent responds earlier, so that the plugin reports the agent's reason
+    /// and not only a timeout.
     wait_ms: u64,
     #[serde(flatten)]
     request: Request,

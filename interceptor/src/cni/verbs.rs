@@ -122,8 +122,8 @@ fn no_response(pod: &PodName, error: &CallError) -> CniError {
     )
 }
 
-/// Retries until the agent responds: during an upgrade no agent listens for a moment. ADD is idempotent,
-/// so a request that an agent did not complete before it exited is sent to the next one.
+/// Retries until the agent responds: during an upgrade no agent listens for a moment. ADD is
+/// idempotent, so a request that an agent did not complete before it exited is sent to the next one.
 fn call_with_retries(settings: &PluginSettings, request: &Request) -> Result<Response, CallError> {
     let start = Instant::now();
     let timeout = settings.timeout();
@@ -170,8 +170,8 @@ pub(super) fn check(environment: &Environment, input: &[u8]) -> Result<(), CniEr
     }
 }
 
-/// DEL: never fails, as a failure would keep the pod terminating forever. An agent that does not receive
-/// the request detects the deletion itself.
+/// DEL: never fails, as a failure would keep the pod terminating forever. An agent that does not
+/// receive the request detects the deletion itself.
 pub(super) fn del(environment: &Environment, input: &[u8]) {
     let settings = PluginSettings::read(input).unwrap_or_default();
     let netns = environment.get("CNI_NETNS").map(Path::new);

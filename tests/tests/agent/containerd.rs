@@ -1,5 +1,5 @@
-//! The node agent with a real container runtime: Debian's containerd receives CRI requests as from kubelet,
-//! calls the plugins itself and runs real containers.
+//! The node agent with a real container runtime: Debian's containerd receives CRI requests as from
+//! kubelet, calls the plugins itself and runs real containers.
 
 use std::{fs, net::SocketAddr};
 
@@ -37,8 +37,8 @@ fn start_containers(sandbox: &mut Sandbox<'_>) {
     assert_eq!(dialled(sandbox), CAPTURED);
 }
 
-/// Outbound and inbound. runc puts the app into the pod's cgroup. (`runc init` is there before it enters the
-/// pod's network namespace: the agent must not attach the node's.)
+/// Outbound and inbound. runc puts the app into the pod's cgroup. (`runc init` is there before it
+/// enters the pod's network namespace: the agent must not attach the node's.)
 #[test]
 fn a_pod_is_captured_before_its_first_container_starts() {
     let (node, containerd) = new_node();
@@ -159,8 +159,8 @@ fn a_sandbox_is_stopped_and_removed_without_the_agent() {
     deleted.unwrap_or_else(|error| panic!("{error}\n{}", again.log()));
 }
 
-/// containerd calls the plugins of the current configuration when a sandbox is removed, not those of the
-/// sandbox's creation: so an uninstalled plugin is still called.
+/// containerd calls the plugins of the current configuration when a sandbox is removed, not those of
+/// the sandbox's creation: so an uninstalled plugin is still called.
 #[test]
 fn a_sandbox_on_an_uninstalled_node_removes_its_pins() {
     let (node, containerd) = new_node();

@@ -31,7 +31,8 @@ impl Inotify {
         Ok(Self(inotify))
     }
 
-    /// Watches the file at `path`. Idempotent; a repeated call also watches a new file at the same path.
+    /// Watches the file at `path`. Idempotent; a repeated call also watches a new file at the same
+    /// path.
     pub(in crate::agent) fn add(
         &self,
         path: &Path,

@@ -87,8 +87,8 @@ impl Sandboxes {
     /// The network namespace of the pod with this cgroup.
     ///
     /// The oldest process outside the host's network namespace determines it: this is the sandbox's own
-    /// process, or the first container's if the runtime has none. Later processes may have created network
-    /// namespaces, as a container engine in a pod does.
+    /// process, or the first container's if the runtime has none. Later processes may have created
+    /// network namespaces, as a container engine in a pod does.
     #[must_use]
     pub fn processes(&self, cgroup: &Path) -> Processes {
         let mut pids = Vec::new();

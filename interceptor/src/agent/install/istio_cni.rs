@@ -17,8 +17,8 @@ pub enum IstioCni {
     In(PathBuf),
 }
 
-/// Searches for istio-cni where our plugin is to be installed: in the pod network, or in all networks that
-/// Multus may call.
+/// Searches for istio-cni where our plugin is to be installed: in the pod network, or in all networks
+/// that Multus may call.
 pub(super) fn detect(options: &InstallOptions) -> Result<IstioCni, InstallError> {
     if options.allow_istio_cni {
         return Ok(IstioCni::Absent);

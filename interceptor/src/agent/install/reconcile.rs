@@ -1,7 +1,7 @@
 //! Keeps the plugin installed.
 //!
-//! Passes follow changes of the directories. If another program rewrites the list without our plugin, it is
-//! installed again at once; if this repeats, passes become rare and the program is reported.
+//! Passes follow changes of the directories. If another program rewrites the list without our plugin,
+//! it is installed again at once; if this repeats, passes become rare and the program is reported.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,8 @@ use crate::{
 /// The minimum interval between passes, as in Istio's agent.
 const MIN_PASS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// More installations than this within [`CONTENTION_PERIOD`] mean that another program rewrites the file.
+/// More installations than this within [`CONTENTION_PERIOD`] mean that another program rewrites the
+/// file.
 const MAX_REINSTALLS: usize = 5;
 
 /// Contention is over when the file was not rewritten for this long.
@@ -181,8 +182,8 @@ fn has_cilium_backups(dir: &Path) -> bool {
     extensions.any(|extension| extension == "cilium_bak")
 }
 
-/// Publishes each change. If the detection failed, the state stays; pods that istio-cni has redirected are
-/// skipped in any case.
+/// Publishes each change. If the detection failed, the state stays; pods that istio-cni has redirected
+/// are skipped in any case.
 pub(super) fn publish_istio_cni(state: &watch::Sender<IstioCni>, detected: Option<IstioCni>) {
     state.send_if_modified(|before| {
         let default = match before {

@@ -1,10 +1,10 @@
 //! The objects of the agent's deployment: its `DaemonSet`, its namespace, its `ServiceAccount`.
 //!
-//! `kubectl delete -k` deletes the agent's permissions within a second of its `DaemonSet`, mostly before
-//! it, so at SIGTERM the API server refuses (401 or 403) to return the `DaemonSet`. But an API server
-//! does not end a watch when the permissions of its client are deleted. So the agent watches two objects
-//! from its start, and receives their deletion in any order of deletion. Both rarely change, unlike the
-//! `DaemonSet`, whose status changes with every node.
+//! `kubectl delete -k` deletes the agent's permissions within a second of its `DaemonSet`, mostly
+//! before it, so at SIGTERM the API server refuses (401 or 403) to return the `DaemonSet`. But an API
+//! server does not end a watch when the permissions of its client are deleted. So the agent watches two
+//! objects from its start, and receives their deletion in any order of deletion. Both rarely change,
+//! unlike the `DaemonSet`, whose status changes with every node.
 
 use std::{cell::Cell, fmt::Debug, time::Duration};
 
@@ -82,8 +82,8 @@ impl Deployment {
         self.deleted.set(deleted);
     }
 
-    /// Determines whether to uninstall. `client` should not retry by itself: if no response decides, the
-    /// last response is the reported reason.
+    /// Determines whether to uninstall. `client` should not retry by itself: if no response decides,
+    /// the last response is the reported reason.
     pub async fn shutdown_action(&self, client: &Client) -> ShutdownAction {
         let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         let seconds = SHUTDOWN_TIMEOUT.as_secs();

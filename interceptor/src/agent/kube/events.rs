@@ -89,7 +89,8 @@ impl Events {
                 return;
             };
             // A new recorder each time: a recorder counts a second Event of the same reason as a
-            // repetition of the first, with the first one's text. (Repeated notices are dropped before.)
+            // repetition of the first, with the first one's text. (Repeated notices are dropped
+            // before.)
             let recorder = Recorder::new(events.client, events.reporter);
             let publish = recorder.publish(&event, &reference);
             match timeout(REQUEST_TIMEOUT, publish).await {

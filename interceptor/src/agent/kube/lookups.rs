@@ -17,8 +17,8 @@ pub const ALLOW_RELAXATION: &str = "interceptor.dev/allow-relaxation";
 /// Limit for one request to the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a result is cached, so that events of pods do not wait for lookups. The agent does not watch
-/// these objects, and detects their changes only by a new lookup.
+/// How long a result is cached, so that events of pods do not wait for lookups. The agent does not
+/// watch these objects, and detects their changes only by a new lookup.
 pub(in crate::agent) const CACHE_TTL: Duration = Duration::from_secs(30);
 
 /// Cached lookups at the API server.

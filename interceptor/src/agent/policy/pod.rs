@@ -15,7 +15,8 @@ const KEPT_KEYS: [&str; 2] = ["istio.io/", "interceptor."];
 const MIRRORED: &str = "kubernetes.io/config.mirror";
 
 /// The pod UID that kubelet, the runtime and cgroups use. A static pod's differs from the UID of its
-/// mirror object in the API. Events about the pod use this UID, and `kubectl describe` finds them by it.
+/// mirror object in the API. Events about the pod use this UID, and `kubectl describe` finds them by
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodUid(pub String);
 
@@ -90,7 +91,8 @@ pub struct Container {
 }
 
 impl Pod {
-    /// The relevant parts of `pod`. `None` if it has no name, namespace or UID, which the API never sends.
+    /// The relevant parts of `pod`. `None` if it has no name, namespace or UID, which the API never
+    /// sends.
     #[must_use]
     pub fn of(pod: &k8s::Pod) -> Option<Self> {
         let metadata = &pod.metadata;

@@ -127,7 +127,8 @@ fn selects(all: &PrefixSelection, some: &PrefixSelection) -> bool {
 }
 
 /// Whether an included prefix has a loopback address. istio-iptables then omits the rules that let an
-/// app call its own pod (`HasLoopBackIP`). So `*` lets such calls pass, and `127.0.0.1/32` captures them.
+/// app call its own pod (`HasLoopBackIP`). So `*` lets such calls pass, and `127.0.0.1/32` captures
+/// them.
 fn captures_self_calls(selection: &PrefixSelection) -> bool {
     match selection {
         PrefixSelection::All => false,

@@ -60,7 +60,8 @@ enum Next {
 /// whole network each time.
 struct NetworkWatch {
     netns: NetnsCookie,
-    /// A separate task: it releases its permits of [`super::worker::Capture`] even if no task awaits it.
+    /// A separate task: it releases its permits of [`super::worker::Capture`] even if no task awaits
+    /// it.
     until_detached: JoinHandle<()>,
 }
 

@@ -88,8 +88,8 @@ pub struct AttachedNetns {
 }
 
 impl Capture {
-    /// Fails if this machine cannot attach pods. `root` is a cgroup that contains every pod; the default
-    /// is the hierarchy's root.
+    /// Fails if this machine cannot attach pods. `root` is a cgroup that contains every pod; the
+    /// default is the hierarchy's root.
     pub fn new(root: Option<&Path>) -> Result<Self> {
         host::check_root()?;
         host::ensure_bpffs()?;

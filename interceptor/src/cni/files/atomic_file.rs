@@ -31,8 +31,8 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     finish(new, &path)
 }
 
-/// Sets the owner of `file` to that of `old`, if permitted: this requires `CAP_CHOWN`, which the agent does
-/// not have. Runtimes read the file as root in any case.
+/// Sets the owner of `file` to that of `old`, if permitted: this requires `CAP_CHOWN`, which the agent
+/// does not have. Runtimes read the file as root in any case.
 fn copy_owner(file: &File, old: &Metadata) -> io::Result<()> {
     match fchown(file, Some(old.uid()), Some(old.gid())) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
@@ -72,8 +72,8 @@ pub(crate) fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes temporary files that a killed process left in `dir`. The caller must hold the directory's lock,
-/// so that no other process is writing there.
+/// Removes temporary files that a killed process left in `dir`. The caller must hold the directory's
+/// lock, so that no other process is writing there.
 pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for path in list(dir)? {
         let name = path.file_name().unwrap_or_default();

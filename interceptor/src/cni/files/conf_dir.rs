@@ -128,8 +128,8 @@ impl ConfFile {
         self.write(&self.path, network)
     }
 
-    /// Converts the file to a list: writes the list, and renames the original. Until the rename, runtimes
-    /// use whichever of both files is first in order.
+    /// Converts the file to a list: writes the list, and renames the original. Until the rename,
+    /// runtimes use whichever of both files is first in order.
     pub(crate) fn wrap(&self, list: &Network) -> Result<PathBuf, InstallError> {
         let path = self.path.with_extension("conflist");
         if path.exists() && !self.is_wrapped_in(&path) {
@@ -150,7 +150,8 @@ impl ConfFile {
         fs::set_permissions(path, fs::metadata(&self.path)?.permissions())
     }
 
-    /// Whether the list at `path` consists of this plugin and ours. Then an earlier conversion was killed.
+    /// Whether the list at `path` consists of this plugin and ours. Then an earlier conversion was
+    /// killed.
     fn is_wrapped_in(&self, path: &Path) -> bool {
         ConfFile::read(path, Shape::List).is_ok_and(|list| list.is_only_ours(&self.network))
     }

@@ -22,9 +22,10 @@ use crate::{
 ///
 /// Networks first: with a list that names a missing plugin, no pod starts.
 ///
-/// While pods are captured, the plugin stays where it can remove itself: it lets every new pod start, and
-/// with the last captured pod it deletes itself and the last pins. With `--keep-cni-plugin`, runtimes call
-/// the plugin by the configuration that a pod was created with, so the entry is removed at once.
+/// While pods are captured, the plugin stays where it can remove itself: it lets every new pod start,
+/// and with the last captured pod it deletes itself and the last pins. With `--keep-cni-plugin`,
+/// runtimes call the plugin by the configuration that a pod was created with, so the entry is removed
+/// at once.
 pub fn uninstall(dirs: &CniDirs) -> Result<Vec<String>, InstallError> {
     uninstall_while(dirs, is_any_pod_captured())
 }

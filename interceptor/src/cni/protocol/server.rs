@@ -84,8 +84,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at `path`, and replaces the socket of an agent that has exited. Must be called in a tokio
-    /// runtime.
+    /// Listens at `path`, and replaces the socket of an agent that has exited. Must be called in a
+    /// tokio runtime.
     ///
     /// The lock file shows whether an agent is running: the kernel releases its lock with the process,
     /// while a socket's file remains. Fails at once if another agent is running.
@@ -104,8 +104,8 @@ impl Listener {
     }
 }
 
-/// Removes the files that an exited agent left at `path`, and the directory if it is empty. Does nothing
-/// while an agent is running.
+/// Removes the files that an exited agent left at `path`, and the directory if it is empty. Does
+/// nothing while an agent is running.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     let lock_file = beside(path, "lock");
     if path.exists() || lock_file.exists() {
@@ -148,8 +148,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Creates the socket under another name, makes it accessible to root only, and renames it to `path`. The
-/// rename is atomic: a plugin finds the old or the new socket.
+/// Creates the socket under another name, makes it accessible to root only, and renames it to `path`.
+/// The rename is atomic: a plugin finds the old or the new socket.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let new = beside(path, "new");
     match fs::remove_file(&new) {

@@ -122,7 +122,8 @@ fn captured_pods_stay_captured_when_istio_cni_is_added() {
     expect_captured(&pod);
 }
 
-/// The runtime has read the list before our plugin was removed from it: it calls istio-cni, then our plugin.
+/// The runtime has read the list before our plugin was removed from it: it calls istio-cni, then our
+/// plugin.
 #[test]
 fn a_pod_that_istio_cni_has_just_redirected_starts_uncaptured() {
     let node = new_node();

@@ -82,8 +82,8 @@ fn start_and_kill(
 /// Starts pods while their agents are killed. Returns the pods that were refused; the others must be
 /// captured.
 ///
-/// The first agent is killed `after` this time, the next ones later after a refusal, or else earlier: so
-/// most kills are close to the moment of the capture.
+/// The first agent is killed `after` this time, the next ones later after a refusal, or else earlier:
+/// so most kills are close to the moment of the capture.
 fn start_and_kill_all(node: &Node, mut after: Duration) -> Vec<Pod> {
     let step = after / 8;
     let mut refused = Vec::new();

@@ -10,8 +10,8 @@ use interceptor_testkit::{
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
-/// At CNI ADD, the agent captures the pod before any process could connect: the first connection is refused,
-/// as no proxy listens yet, and does not pass.
+/// At CNI ADD, the agent captures the pod before any process could connect: the first connection is
+/// refused, as no proxy listens yet, and does not pass.
 #[test]
 fn a_new_pod_is_captured_before_its_first_connection() {
     for driver in [Driver::Systemd, Driver::NestedSystemd, Driver::Cgroupfs] {

@@ -58,7 +58,8 @@ fn metrics_match_what_happened() {
     }
 }
 
-/// The test writes the BPF programs' counter itself, as a pod would need long to use more than its share.
+/// The test writes the BPF programs' counter itself, as a pod would need long to use more than its
+/// share.
 #[test]
 fn metrics_name_the_pod_that_uses_more_than_its_share() {
     const SERIES: &str = "interceptor_stand_ins_evicted_total";
@@ -162,8 +163,8 @@ fn it_makes_no_request_without_permission() {
     assert_eq!(foreign.count(), 0, "{recorded:#?}");
 }
 
-/// Every agent in these tests has the deployed capabilities. On some nodes the CNI directories belong to
-/// another user than root.
+/// Every agent in these tests has the deployed capabilities. On some nodes the CNI directories belong
+/// to another user than root.
 #[test]
 fn it_installs_into_another_users_directories() {
     let node = new_node();

@@ -74,8 +74,8 @@ impl Installed {
     }
 }
 
-/// Whether the agent's files are removed and its plugin lets every new pod start. While the pod is captured,
-/// the plugin stays in the list, so that it is called when the pod is deleted.
+/// Whether the agent's files are removed and its plugin lets every new pod start. While the pod is
+/// captured, the plugin stays in the list, so that it is called when the pod is deleted.
 pub(super) fn is_uninstalled(node: &Node) -> bool {
     let network = node.runtime.network().expect("a network");
     let is_uninstalled = network["plugins"][1]["uninstalled"] == true;

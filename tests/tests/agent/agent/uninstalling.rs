@@ -1,5 +1,5 @@
-//! After every kind of uninstallation, and in every order of deletion, pods start and nothing of ours is
-//! installed. The deleted objects are the rendered manifests.
+//! After every kind of uninstallation, and in every order of deletion, pods start and nothing of ours
+//! is installed. The deleted objects are the rendered manifests.
 
 use interceptor_testkit::{bpf::pins, lab::cookie, manifests, node::STRAIGHT};
 use serde_json::Value;
@@ -28,8 +28,8 @@ fn expect_uninstalled(installed: Installed) {
     assert!(!pins.exists(), "{}", pins.display());
 }
 
-/// Deletes the objects in this order, then terminates the agent, as `kubectl delete`, the garbage collector
-/// and kubelet do.
+/// Deletes the objects in this order, then terminates the agent, as `kubectl delete`, the garbage
+/// collector and kubelet do.
 fn delete(objects: &[&Value]) {
     let mut installed = Installed::new();
     for object in objects {
@@ -94,8 +94,8 @@ fn everything_but_the_namespace() {
     delete(&objects);
 }
 
-/// Without an agent when the deployment is deleted, the plugin refuses pods with instructions, and the Job
-/// uninstalls.
+/// Without an agent when the deployment is deleted, the plugin refuses pods with instructions, and the
+/// Job uninstalls.
 #[test]
 fn the_job_uninstalls_a_node_without_an_agent() {
     let mut installed = Installed::new();

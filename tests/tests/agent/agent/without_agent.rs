@@ -64,8 +64,8 @@ fn a_pod_that_was_deleted_without_an_agent_is_cleaned_up() {
     expect_captured(&stays);
 }
 
-/// The list contains the plugin, no pins exist and no agent runs: the agent's own pod and system pods start,
-/// others wait for the agent, and none starts uncaptured.
+/// The list contains the plugin, no pins exist and no agent runs: the agent's own pod and system pods
+/// start, others wait for the agent, and none starts uncaptured.
 #[test]
 fn after_a_reboot_pods_wait_for_the_agent() {
     let node = new_node();
