@@ -16,9 +16,8 @@ mod labels;
 mod report;
 mod run;
 
-pub(super) use kube_inject::KubeInject;
-
 use choices::Choices;
+pub(super) use kube_inject::KubeInject;
 use labels::Labels;
 use run::{Action, File, Job};
 

@@ -44,7 +44,7 @@ impl Uninstall {
         if self.now {
             detach()?;
             // It stayed for the captured pods.
-            tell(files::uninstall(&self.dirs)?);
+            report(files::uninstall(&self.dirs)?);
         }
         Ok(())
     }

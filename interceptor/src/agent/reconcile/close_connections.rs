@@ -25,11 +25,11 @@ pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> 
         .map(|socket| socket.local.port())
         .collect();
     let mut passed = Vec::new();
-    let is_not_proxys = |socket: &&TcpSocket| !settings.proxy_uids.as_slice().contains(&socket.uid);
+    let is_of_an_app = |socket: &&TcpSocket| !settings.proxy_uids.as_slice().contains(&socket.uid);
     let open = sockets.iter().filter(|socket| !socket.listens);
-    for socket in open.filter(is_not_proxys) {
-        let question = question(socket, &listening);
-        if matches!(explain(netns, &question)?.outcome, Outcome::Captured { .. }) {
+    for socket in open.filter(is_of_an_app) {
+        let query = query(socket, &listening);
+        if matches!(explain(netns, &query)?.outcome, Outcome::Captured { .. }) {
             passed.push(socket);
         }
     }
@@ -47,7 +47,7 @@ pub(in crate::agent) fn close_uncaptured(netns: &Netns, settings: &Settings) -> 
 }
 
 /// A connection on a port with a listener counts as inbound.
-fn question(socket: &TcpSocket, listening: &HashSet<u16>) -> Question {
+fn query(socket: &TcpSocket, listening: &HashSet<u16>) -> Query {
     let (destination, direction) = if listening.contains(&socket.local.port()) {
         (socket.local, Direction::Inbound { interface: None })
     } else {

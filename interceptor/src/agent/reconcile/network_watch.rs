@@ -23,7 +23,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 ///
 /// This needs one socket in the pod's network namespace, and does not wake up while nothing changes.
 pub async fn watch_until_detached(capture: &Capture, metrics: &Metrics, netns: &Arc<Netns>) {
-    let mut pause = Pause::default();
+    let mut backoff = WatchBackoff::default();
     loop {
         let start = Instant::now();
         let Err(error) = watch(capture, metrics, netns).await else {
@@ -31,7 +31,7 @@ pub async fn watch_until_detached(capture: &Capture, metrics: &Metrics, netns: &
         };
         let netns = netns.path().display();
         debug!(%netns, "network watch ended, restarting it: {error:#}");
-        sleep(pause.after(start.elapsed())).await;
+        sleep(backoff.after(start.elapsed())).await;
     }
 }
 

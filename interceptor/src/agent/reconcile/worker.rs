@@ -177,7 +177,7 @@ impl Capture {
     }
 
     fn is_left_to_istio_now(&self, netns: &Netns) -> Result<bool> {
-        let has_rules = netns.run(istio_rules::are_here).unwrap_or_else(|error| {
+        let has_rules = netns.run(istio_rules::are_present).unwrap_or_else(|error| {
             // A failed check of the kernel's rules must not keep a pod from starting.
             warn!(
                 "cannot determine whether Istio's iptables rules are present, assuming they are \

@@ -120,7 +120,7 @@ fn a_node_leaves_nothing_behind() {
     assert!(object().is_none());
     assert!(!own.exists());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    let dir = node.folder().display().to_string();
+    let dir = node.dir().display().to_string();
     assert!(!mounts.contains(&format!("{dir}/")), "{mounts}");
     drop(node);
     for path in left {
