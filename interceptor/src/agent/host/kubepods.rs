@@ -11,7 +11,7 @@ use std::{
 /// The maximum depth of kubelet's cgroup: `/kubelet.slice/kubelet-kubepods.slice` in kind.
 const DEPTH: u32 = 2;
 
-/// The QoS classes with a cgroup of their own. (The class "guaranteed" has none.)
+/// The `QoS` classes with a cgroup of their own. (The class "guaranteed" has none.)
 const CLASSES: [&str; 2] = ["burstable", "besteffort"];
 
 /// kubelet's cgroup that contains those of all pods.
@@ -84,7 +84,7 @@ impl Kubepods {
         (!uid.is_empty()).then(|| uid.replace('_', "-"))
     }
 
-    /// The possible paths of a pod's cgroup, one for each QoS class.
+    /// The possible paths of a pod's cgroup, one for each `QoS` class.
     fn names(&self, uid: &str) -> Vec<PathBuf> {
         let classes = CLASSES.iter().copied().map(Some).chain([None]);
         let name = |class: Option<&str>| match &self.slice {
