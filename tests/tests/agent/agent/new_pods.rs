@@ -92,7 +92,7 @@ fn annotations_configure_the_capture() {
 
 /// With `hostUsers: false`, the proxy's UID is relative to the pod's user namespace.
 #[test]
-fn the_proxys_uid_is_in_the_pods_user_namespace() {
+fn the_uid_of_the_proxy_is_in_the_pods_user_namespace() {
     const FIRST: u32 = 200_000;
 
     let node = new_node();
