@@ -85,7 +85,7 @@ fn lookup_stand_in(
     interface: u32,
 ) -> Result<(), Refusal> {
     // Neighbours on a link without our tc programs can send there, too.
-    if incoming != 0 && !pod.watches(incoming) {
+    if !from_pod && !pod.watches(interface) {
         return Err(Refusal::UnknownStandIn);
     }
     let incoming = if from_pod { 0 } else { interface };
