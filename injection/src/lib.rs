@@ -11,16 +11,21 @@
 //! 3. The sidecar: Istio's template (`istio`), or our own (`builtin`).
 //! 4. `record`: what `uninject` needs to restore the original.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use crate::{refusal::Refusal, uninject::Uninjected};
+use crate::{
+    istio::AnnotationCheck,
+    refusal::{Problem, Refusal},
+    uninject::Uninjected,
+};
 
 pub mod builtin;
 pub mod decision;
 pub mod diff;
 pub mod documents;
+pub mod istio;
 pub mod owner;
 mod pod;
 pub mod record;
@@ -88,14 +93,21 @@ pub struct Config {
 /// The sidecar that pods get.
 #[derive(Clone, Debug)]
 pub enum Sidecar {
-    /// An Envoy with a static configuration.
-    Builtin(Box<builtin::Config>),
+    /// An Envoy with a static configuration, and the check of annotations about interception.
+    Builtin(Box<builtin::Config>, AnnotationCheck),
+    /// That of Istio's templates.
+    Istio(Arc<istio::Config>),
 }
 
 impl Sidecar {
-    fn inject(&self, pod: &Value, _subject: &Subject) -> Result<(Value, Vec<String>), Refusal> {
+    fn inject(&self, pod: &Value, subject: &Subject) -> Result<(Value, Vec<String>), Refusal> {
         match self {
-            Self::Builtin(config) => builtin::inject(&without_istio(pod)?, config),
+            Self::Builtin(config, check) => {
+                let pod = without_istio(pod)?;
+                let injected = builtin::inject(&pod, config);
+                with_problems(invalid_annotations(&pod, *check), injected)
+            }
+            Self::Istio(config) => istio::inject(pod, subject, config),
         }
     }
 }
@@ -132,6 +144,28 @@ pub fn inject(pod: &Value, subject: &Subject, config: &Config) -> Result<Outcome
         reason: decision.reason,
         warnings,
     }))
+}
+
+fn invalid_annotations(pod: &Value, check: AnnotationCheck) -> Vec<Problem> {
+    let annotations = pod::strings(&pod["metadata"]["annotations"]);
+    let problems = annotations.into_iter().filter_map(|(name, value)| {
+        let problem = check(name, value).err()?;
+        Some(Problem::Annotation {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            problem,
+        })
+    });
+    problems.collect()
+}
+
+/// `result`, or all problems at once.
+fn with_problems<T>(mut problems: Vec<Problem>, result: Result<T, Refusal>) -> Result<T, Refusal> {
+    let result = result.map_err(|Refusal(others)| problems.extend(others));
+    match result {
+        Ok(value) if problems.is_empty() => Ok(value),
+        _ => Err(Refusal(problems)),
+    }
 }
 
 #[cfg(test)]

@@ -5,14 +5,61 @@ use serde_json::json;
 
 use super::{decision::Reason, *};
 
+/// Both sidecars, native and classic. The template is our own.
 fn configuration() -> impl Strategy<Value = Config> {
-    any::<bool>().prop_map(|is_native| Config {
+    (any::<bool>(), any::<bool>()).prop_map(|(is_native, is_istio)| Config {
         rules: decision::Rules::default(),
-        sidecar: Sidecar::Builtin(Box::new(builtin::Config {
-            is_native,
-            ..builtin::Config::default()
-        })),
+        sidecar: if is_istio {
+            istio(is_native)
+        } else {
+            let config = builtin::Config {
+                is_native,
+                // The built-in one is large.
+                bootstrap: Some(json!({"admin": {}})),
+                ..builtin::Config::default()
+            };
+            Sidecar::Builtin(Box::new(config), |_, _| Ok(()))
+        },
     })
+}
+
+fn istio(native_sidecar: bool) -> Sidecar {
+    const TEMPLATE: &str = r#"
+        metadata:
+          labels:
+            service.istio.io/canonical-name: {{ .DeploymentMeta.Name | quote }}
+          annotations:
+            istio.io/rev: {{ .Revision | default "default" | quote }}
+        spec:
+          initContainers:
+          - name: istio-init
+            image: {{ .ProxyImage }}
+          {{- if .NativeSidecars }}
+          - name: istio-proxy
+            restartPolicy: Always
+          {{- else }}
+          containers:
+          - name: istio-proxy
+          {{- end }}
+            image: {{ .ProxyImage }}
+            ports:
+            - containerPort: 15090
+              name: http-envoy-prom
+          volumes:
+          - name: istio-envoy
+            emptyDir: {}
+        "#;
+    let sources = istio::Sources {
+        inject: TEMPLATE,
+        values: r#"{"global": {"hub": "h", "tag": "t", "proxy": {"image": "proxyv2"}},
+            "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": true}}"#,
+        mesh: "",
+    };
+    let options = istio::Options {
+        native_sidecar,
+        ..istio::Options::default()
+    };
+    Sidecar::Istio(Arc::new(istio::Config::load(&sources, options).unwrap()))
 }
 
 fn subject() -> Subject {
@@ -119,13 +166,16 @@ fn pod() -> impl Strategy<Value = Value> {
     })
 }
 
-fn names(pod: &Value) -> Vec<&str> {
-    ["initContainers", "containers"]
-        .into_iter()
-        .filter_map(|list| pod["spec"][list].as_array())
-        .flatten()
-        .filter_map(|container| container["name"].as_str())
-        .collect()
+fn items(list: &Value) -> Vec<&Value> {
+    list.as_array().into_iter().flatten().collect()
+}
+
+fn assert_unique(items: &[&Value], key: &str) -> Result<(), TestCaseError> {
+    let mut values: Vec<_> = items.iter().map(|item| item[key].to_string()).collect();
+    values.sort_unstable();
+    values.dedup();
+    prop_assert_eq!(values.len(), items.len(), "{}: {:?}", key, items);
+    Ok(())
 }
 
 proptest! {
@@ -169,13 +219,20 @@ proptest! {
     }
 
     #[test]
-    fn names_of_containers_are_unique(pod in pod(), config in configuration()) {
+    fn names_and_places_are_unique(pod in pod(), config in configuration()) {
         let injected = injected(&pod, &config).pod;
-        let mut names = names(&injected);
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        prop_assert_eq!(names.len(), count);
+        let spec = &injected["spec"];
+        let containers = [&spec["initContainers"], &spec["containers"]];
+        let containers: Vec<_> = containers.into_iter().flat_map(items).collect();
+        assert_unique(&containers, "name")?;
+        assert_unique(&items(&spec["volumes"]), "name")?;
+        for container in containers {
+            assert_unique(&items(&container["volumeMounts"]), "mountPath")?;
+            assert_unique(&items(&container["ports"]), "containerPort")?;
+            assert_unique(&items(&container["env"]), "name")?;
+        }
+        let label = &injected["metadata"]["labels"]["service.istio.io/canonical-name"];
+        prop_assert!(label.as_str().is_none_or(|label| label.len() <= 63));
     }
 
     #[test]
@@ -225,7 +282,7 @@ fn a_skipped_pod_has_a_reason() {
     let pod = json!({"spec": {"hostNetwork": true}});
     let config = Config {
         rules: decision::Rules::default(),
-        sidecar: Sidecar::Builtin(Box::default()),
+        sidecar: Sidecar::Builtin(Box::default(), |_, _| Ok(())),
     };
     let outcome = inject(&pod, &subject(), &config).unwrap();
     assert!(matches!(outcome, Outcome::Skip(Reason::HostNetwork)));
@@ -235,7 +292,7 @@ fn a_skipped_pod_has_a_reason() {
 fn a_pod_of_the_wrong_shape_is_refused() {
     let config = Config {
         rules: decision::Rules::default(),
-        sidecar: Sidecar::Builtin(Box::default()),
+        sidecar: Sidecar::Builtin(Box::default(), |_, _| Ok(())),
     };
     for (pod, problem) in [
         (json!([]), "the pod is not an object; spec is not an object"),

@@ -1,6 +1,6 @@
 //! Back to the pod without its sidecar.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{pod, record, refusal::Refusal};
 
@@ -31,4 +31,57 @@ pub fn uninject(pod: &Value) -> Result<Uninjected, Refusal> {
     }
     let (original, notes) = istio::uninject(pod)?;
     Ok(Uninjected::BestEffort(original, notes))
+}
+
+/// Removes the sidecar of a `CronJob`'s Job template to which `istioctl kube-inject` added it: it
+/// writes labels and annotations to the template of the Job, not to that of the pod.
+pub fn uninject_job_template(template: &Value) -> Result<Uninjected, Refusal> {
+    let pod = json!({
+        "metadata": template["metadata"],
+        "spec": template["spec"]["template"]["spec"],
+    });
+    let restored = |pod: &Value| {
+        let mut restored = template.clone();
+        restored["spec"]["template"]["spec"] = pod["spec"].clone();
+        match pod.get("metadata") {
+            Some(metadata) => restored["metadata"] = metadata.clone(),
+            None => pod::remove(&mut restored, &["metadata"]),
+        }
+        restored
+    };
+    Ok(match uninject(&pod)? {
+        Uninjected::BestEffort(pod, notes) => Uninjected::BestEffort(restored(&pod), notes),
+        // This program writes no such template.
+        Uninjected::Untouched | Uninjected::Exact(_) => Uninjected::Untouched,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn istios_cron_job_is_undone() {
+        let status = r#"{"containers":["istio-proxy"]}"#;
+        let template = json!({
+            "metadata": {"annotations": {STATUS: status}, "labels": {"mine": "1"}},
+            "spec": {"template": {
+                "metadata": {"labels": {"app": "tick"}},
+                "spec": {"containers": [{"name": "tick"}, {"name": "istio-proxy"}]},
+            }},
+        });
+        let original = json!({
+            "metadata": {"labels": {"mine": "1"}},
+            "spec": {"template": {
+                "metadata": {"labels": {"app": "tick"}},
+                "spec": {"containers": [{"name": "tick"}]},
+            }},
+        });
+        let Ok(Uninjected::BestEffort(undone, _)) = uninject_job_template(&template) else {
+            panic!("Istio's output has no record");
+        };
+        assert_eq!(undone, original);
+        let untouched = uninject_job_template(&original);
+        assert_eq!(untouched, Ok(Uninjected::Untouched));
+    }
 }

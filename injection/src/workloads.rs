@@ -21,7 +21,7 @@ fn template(api_version: &str, kind: &str) -> Option<&'static str> {
         ("", "ReplicationController")
         | ("apps" | "extensions", "Deployment" | "DaemonSet" | "ReplicaSet" | "StatefulSet")
         | ("batch", "Job")
-        | ("apps.openshift.io", "DeploymentConfig")
+        | ("" | "apps.openshift.io", "DeploymentConfig")
         | ("argoproj.io", "Rollout") => "/spec/template",
         // Istio's kube-inject writes labels and annotations to the template of the Job, where no
         // pod has them.

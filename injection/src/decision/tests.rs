@@ -273,3 +273,87 @@ fn system_namespaces_are_not_injected_by_default() {
     let call = webhooks.call("kube-system", &none, &none);
     assert_eq!(call, Err(Reason::SystemNamespace));
 }
+
+/// A row of the table in Istio's documentation of injection: labels of the namespace, label and
+/// annotation of the pod, revision of the pod, and whether the default revision injects it.
+type Row = [&'static str; 6];
+
+/// `-` is absent, `*` is any value.
+const TABLE: [Row; 14] = [
+    ["enabled", "*", "-", "-", "*", "yes"],
+    ["enabled", "*", "-", "true", "*", "yes"],
+    ["enabled", "*", "-", "false", "*", "no"],
+    ["enabled", "*", "true", "*", "*", "yes"],
+    ["enabled", "*", "false", "*", "*", "no"],
+    ["disabled", "*", "*", "*", "*", "no"],
+    ["", "*", "*", "*", "*", "no"],
+    ["-", "default", "true", "*", "*", "yes"],
+    ["-", "default", "-", "-", "*", "yes"],
+    ["-", "default", "-", "false", "*", "no"],
+    ["-", "default", "false", "*", "*", "no"],
+    ["-", "R", "*", "*", "*", "no"],
+    ["-", "-", "true", "*", "-", "yes"],
+    ["-", "-", "-", "*", "-", "no"],
+];
+
+/// What a cell stands for.
+fn values(cell: &'static str) -> Vec<Option<&'static str>> {
+    match cell {
+        "-" => vec![None],
+        "*" => vec![
+            None,
+            Some("true"),
+            Some("false"),
+            Some("default"),
+            Some("R"),
+        ],
+        value => vec![Some(value)],
+    }
+}
+
+#[test]
+fn both_halves_together_follow_istios_table() {
+    for [
+        injection,
+        namespace_revision,
+        label,
+        annotation,
+        revision,
+        expected,
+    ] in TABLE
+    {
+        let axes = [injection, namespace_revision, label, annotation, revision].map(values);
+        let count: usize = axes.iter().map(Vec::len).product();
+        for mut index in 0..count {
+            let cells = axes.each_ref().map(|axis| {
+                let cell = axis[index % axis.len()];
+                index /= axis.len();
+                cell
+            });
+            assert_eq!(is_injected(cells), expected == "yes", "{cells:?}");
+        }
+    }
+}
+
+fn is_injected(cells: [Option<&'static str>; 5]) -> bool {
+    let [injection, namespace_revision, label, annotation, revision] = cells;
+    let present = |entries: [(&'static str, Option<&'static str>); 2]| {
+        let entries = entries
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        entries.collect::<BTreeMap<_, _>>()
+    };
+    let namespace = present([
+        ("istio-injection", injection),
+        ("istio.io/rev", namespace_revision),
+    ]);
+    let labels = present([(INJECT, label), ("istio.io/rev", revision)]);
+    let annotations = present([(INJECT, annotation), ("other", None)]);
+    let webhooks = Webhooks {
+        revision: String::new(),
+        by_default: false,
+    };
+    let pod = json!({"metadata": {"labels": labels, "annotations": annotations}, "spec": {}});
+    webhooks.call("shop", &namespace, &labels).is_ok()
+        && decide(&pod, "shop", &Rules::default()).inject
+}

@@ -13,12 +13,12 @@ const OVERRIDES: &str = "proxy.istio.io/overrides";
 const PROXY: &str = "istio-proxy";
 const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
 
-/// Labels that Istio's templates add.
-const LABELS: [&str; 4] = [
-    "networking.istio.io/tunnel",
-    "security.istio.io/tlsMode",
-    "service.istio.io/canonical-name",
-    "service.istio.io/canonical-revision",
+/// Labels that Istio's templates add, and their value if it is always the same.
+const LABELS: [(&str, Option<&str>); 4] = [
+    ("networking.istio.io/tunnel", Some("http")),
+    ("security.istio.io/tlsMode", Some("istio")),
+    ("service.istio.io/canonical-name", None),
+    ("service.istio.io/canonical-revision", None),
 ];
 
 /// Annotations that Istio adds.
@@ -59,10 +59,14 @@ pub(super) fn uninject(pod: &Value) -> Result<(Value, Vec<String>), Refusal> {
         remove_named(&mut original, list, names.as_deref().unwrap_or_default());
     }
     restore_overrides(&mut original, &overrides);
-    for (field, keys) in [("labels", &LABELS[..]), ("annotations", &ANNOTATIONS[..])] {
-        for key in keys {
-            pod::remove(&mut original, &["metadata", field, key]);
+    for (label, value) in LABELS {
+        let current = &original["metadata"]["labels"][label];
+        if value.is_none_or(|value| current == value) {
+            pod::remove(&mut original, &["metadata", "labels", label]);
         }
+    }
+    for annotation in ANNOTATIONS {
+        pod::remove(&mut original, &["metadata", "annotations", annotation]);
     }
     Ok((original, notes(pod, &probes)))
 }
@@ -114,8 +118,16 @@ fn restore_overrides(pod: &mut Value, overrides: &Value) {
     for list in CONTAINER_LISTS {
         for container in overrides[list].as_array().into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or_default();
+            // Istio moves the user's proxy to its native sidecar.
+            let is_moved = name == PROXY && container["restartPolicy"].is_null();
+            let list = if is_moved { "containers" } else { list };
             if pod::named(&pod["spec"][list], name).is_none() {
-                pod::containers_mut(pod, list).push(container.clone());
+                let mut container = container.clone();
+                if let Some(container) = container.as_object_mut() {
+                    // Istio leaves out an image that the template replaces.
+                    container.entry("image").or_insert_with(|| "auto".into());
+                }
+                pod::containers_mut(pod, list).push(container);
             }
         }
     }
@@ -175,15 +187,34 @@ fn restore_prometheus(pod: &mut Value, before: &Value) {
     if annotations["prometheus.io/path"] != "/stats/prometheus" {
         return;
     }
+    let targets = targets(before);
     for field in ["scrape", "path", "port"] {
         let key = format!("prometheus.io/{field}");
-        match before[field].as_str().filter(|value| !value.is_empty()) {
+        let value = before[field].as_str().filter(|value| !value.is_empty());
+        // The path and port of the first target.
+        match value.filter(|_| field == "scrape" || targets.is_empty()) {
             Some(value) => {
                 pod::annotations_mut(pod).insert(key, value.into());
             }
             None => pod::remove(pod, &["metadata", "annotations", &key]),
         }
     }
+    if !targets.is_empty() {
+        let targets = targets.join(",");
+        pod::annotations_mut(pod).insert(SCRAPE_TARGETS.to_owned(), targets.into());
+    }
+}
+
+const SCRAPE_TARGETS: &str = "prometheus.istio.io/scrape-targets";
+
+/// Several targets, as their annotation has them: `port:path`.
+fn targets(before: &Value) -> Vec<String> {
+    let targets = before["targets"].as_array().into_iter().flatten();
+    let text = |target: &Value| {
+        let (port, path) = (target["port"].as_str()?, target["path"].as_str()?);
+        Some(format!("{port}:{path}"))
+    };
+    targets.filter_map(text).collect()
 }
 
 fn notes(pod: &Value, probes: &Value) -> Vec<String> {

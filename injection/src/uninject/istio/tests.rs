@@ -22,7 +22,7 @@ fn injected() -> Value {
                 "prometheus.io/port": "15020",
                 "prometheus.io/scrape": "true",
                 "proxy.istio.io/overrides": json!({"containers": [{"name": "istio-proxy",
-                    "image": "auto"}]}).to_string(),
+                    "resources": {}}]}).to_string(),
                 "sidecar.istio.io/status": json!({"initContainers": ["istio-init", "istio-proxy"],
                     "containers": null, "volumes": ["istio-envoy"], "imagePullSecrets": null,
                     "revision": "default"}).to_string(),
@@ -71,7 +71,7 @@ fn istios_output_is_undone() {
                     "startupProbe": {"httpGet": {"path": "/mine", "port": 80}},
                     "lifecycle": {"preStop": {"httpGet": {"path": "/bye", "port": 80}}},
                 },
-                {"name": "istio-proxy", "image": "auto"},
+                {"name": "istio-proxy", "resources": {}, "image": "auto"},
             ],
             "volumes": [{"name": "data"}],
         },
@@ -97,4 +97,21 @@ fn a_broken_status_is_refused() {
     assert!(
         refusal.starts_with("annotation sidecar.istio.io/status \"injected\": expected the JSON")
     );
+}
+
+#[test]
+fn several_prometheus_targets_are_one_annotation() {
+    let targets = json!([{"port": "80", "path": "/a"}, {"port": "90", "path": "/b"}]);
+    let before = json!({"scrape": "true", "port": "80", "path": "/a", "targets": targets});
+    let mut pod = json!({"metadata": {"annotations": {
+        "prometheus.io/path": "/stats/prometheus",
+        "prometheus.io/port": "15020",
+        "prometheus.io/scrape": "true",
+    }}});
+    restore_prometheus(&mut pod, &before);
+    let expected = json!({
+        "prometheus.io/scrape": "true",
+        "prometheus.istio.io/scrape-targets": "80:/a,90:/b",
+    });
+    assert_eq!(pod["metadata"]["annotations"], expected);
 }

@@ -1,0 +1,321 @@
+//! Go's `text/template`, by the crate `gotmpl`. Nothing else knows which engine it is, but for its
+//! values.
+
+use std::fmt;
+
+use gotmpl::{
+    FuncMap, Template as Parsed, Value,
+    parse::{BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode},
+};
+
+use super::functions;
+
+/// Iterations of `range` in one rendering.
+const MAX_ITERATIONS: u64 = 100_000;
+/// Bytes that one rendering may write.
+const MAX_OUTPUT: usize = 1 << 20;
+
+/// A template whose functions are all known.
+pub(super) struct Template(Parsed);
+
+impl fmt::Debug for Template {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Template")
+    }
+}
+
+impl Template {
+    /// Parses `text`. The problem names unknown functions.
+    pub(super) fn parse(text: &str, functions: &FuncMap) -> Result<Self, String> {
+        let text = without_trimmed_comments(text);
+        let unknown = unknown_functions(&text, functions)?;
+        if !unknown.is_empty() {
+            return Err(unknown.join("; "));
+        }
+        let template = Parsed::new("inject")
+            .max_range_iters(MAX_ITERATIONS)
+            .funcs(functions.clone())
+            .parse(&text);
+        template.map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Renders the template with `data`.
+    pub(super) fn render(&self, data: &Value) -> Result<String, String> {
+        let mut output = Bounded(String::with_capacity(16 << 10));
+        match self.0.execute_fmt(&mut output, data) {
+            Ok(()) => Ok(output.0),
+            Err(_) if output.is_full() => Err(format!("it writes more than {MAX_OUTPUT} bytes")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Output of at most [`MAX_OUTPUT`] bytes.
+struct Bounded(String);
+
+impl Bounded {
+    fn is_full(&self) -> bool {
+        self.0.len() > MAX_OUTPUT
+    }
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push_str(text);
+        if self.is_full() {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
+}
+
+/// `text` with comments that trim the text before them replaced by an action that does only that:
+/// gotmpl 0.6 also trims the text behind such a comment.
+fn without_trimmed_comments(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("{{-") {
+        let (before, action) = rest.split_at(start);
+        result.push_str(before);
+        let Some((comment, end)) = trimmed_comment(action) else {
+            result.push_str("{{-");
+            rest = &action[3..];
+            continue;
+        };
+        result.push_str("{{- \"\"");
+        // Line numbers in messages stay right.
+        result.extend(comment.chars().filter(|character| *character == '\n'));
+        result.push_str(end);
+        rest = &action[comment.len() + "{{-".len()..];
+    }
+    result.push_str(rest);
+    result
+}
+
+/// Of an action that starts with `{{-` and is a comment: what follows `{{-`, and how it ends.
+fn trimmed_comment(action: &str) -> Option<(&str, &'static str)> {
+    let body = &action["{{-".len()..];
+    let comment = body.trim_start().strip_prefix("/*")?;
+    let close = comment.find("*/")?;
+    let after = &comment[close + "*/".len()..];
+    let blanks = after.len() - after.trim_start().len();
+    let (end, length) = if after[blanks..].starts_with("-}}") && blanks > 0 {
+        (" -}}", "-}}".len())
+    } else if after[blanks..].starts_with("}}") {
+        ("}}", "}}".len())
+    } else {
+        return None;
+    };
+    let length = body.len() - after.len() + blanks + length;
+    Some((&body[..length], end))
+}
+
+/// A description of each function that `text` calls and that does not exist.
+fn unknown_functions(text: &str, known: &FuncMap) -> Result<Vec<String>, String> {
+    let parser = Parser::with_name(Some("inject"), text, "{{", "}}");
+    let (tree, defines) = parser
+        .and_then(Parser::parse)
+        .map_err(|error| error.to_string())?;
+    let mut called = Vec::new();
+    collect_list(&tree, &mut called);
+    for define in &defines {
+        collect_list(&define.body, &mut called);
+    }
+    called.sort_unstable();
+    called.dedup();
+    let unknown = called
+        .into_iter()
+        .filter(|name| !known.contains_key(*name) && !functions::BUILTIN.contains(name));
+    Ok(unknown.map(functions::describe_unknown).collect())
+}
+
+fn collect_list<'a>(list: &'a ListNode, called: &mut Vec<&'a str>) {
+    for node in &list.nodes {
+        collect_node(node, called);
+    }
+}
+
+fn collect_node<'a>(node: &'a Node, called: &mut Vec<&'a str>) {
+    match node {
+        Node::List(list) => collect_list(list, called),
+        Node::Action(action) => collect_pipe(&action.pipe, called),
+        Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
+            collect_branch(branch, called);
+        }
+        Node::Template(template) => {
+            if let Some(pipe) = &template.pipe {
+                collect_pipe(pipe, called);
+            }
+        }
+        Node::Define(define) => collect_list(&define.body, called),
+        Node::Text(_) | Node::Break(_) | Node::Continue(_) => {}
+    }
+}
+
+fn collect_branch<'a>(branch: &'a BranchNode, called: &mut Vec<&'a str>) {
+    collect_pipe(&branch.pipe, called);
+    collect_list(&branch.body, called);
+    if let Some(list) = &branch.else_body {
+        collect_list(list, called);
+    }
+}
+
+fn collect_pipe<'a>(pipe: &'a PipeNode, called: &mut Vec<&'a str>) {
+    for CommandNode { args, .. } in &pipe.commands {
+        for argument in args {
+            collect_expression(argument, called);
+        }
+    }
+}
+
+fn collect_expression<'a>(expression: &'a Expr, called: &mut Vec<&'a str>) {
+    match expression {
+        Expr::Identifier(_, name) => called.push(name.as_str()),
+        Expr::Pipe(_, pipe) => collect_pipe(pipe, called),
+        Expr::Chain(_, inner, _) => collect_expression(inner, called),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use gotmpl::tmap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Parts of templates.
+    const TOKENS: &[&str] = &[
+        "{{",
+        "{{-",
+        "}}",
+        "-}}",
+        " ",
+        "\n",
+        "/*",
+        "*/",
+        "(",
+        ")",
+        "|",
+        ".",
+        "$",
+        "$x",
+        ":=",
+        "=",
+        "`",
+        "\"",
+        "'",
+        "if",
+        "else",
+        "end",
+        "range",
+        "with",
+        "define `a`",
+        "template `a` .",
+        "until",
+        "index",
+        "list",
+        "toYaml",
+        "fromJSON",
+        "repeat",
+        "indent",
+        "printf `%d`",
+        "trunc",
+        "slice",
+        "1",
+        "-1",
+        "999999",
+        "1e9",
+        ".Values",
+        ".List",
+        "nil",
+        "true",
+        "text",
+        "é",
+    ];
+
+    /// A text that is almost a template.
+    fn template() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            9 => prop::sample::select(TOKENS).prop_map(str::to_owned),
+            1 => "\\PC{0,4}",
+        ];
+        prop::collection::vec(part, 0..24).prop_map(|parts| parts.join(" "))
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_rendered_or_refused_in_time(text in template()) {
+            let data = tmap! { "Values" => tmap! { "a" => 1.5 }, "List" => vec![1i64, 2] };
+            let start = Instant::now();
+            if let Ok(output) = render(&text, &data) {
+                prop_assert!(output.len() <= MAX_OUTPUT);
+            }
+            prop_assert!(start.elapsed() < Duration::from_secs(20));
+        }
+
+        #[test]
+        fn actions_are_rendered_or_refused(text in template()) {
+            let data = tmap! { "Values" => tmap! { "a" => 1.5 }, "List" => vec![1i64, 2] };
+            let _ = render(&format!("{{{{ {text} }}}}"), &data);
+        }
+    }
+
+    fn render(text: &str, data: &Value) -> Result<String, String> {
+        Template::parse(text, &functions::table(true))?.render(data)
+    }
+
+    #[test]
+    fn a_comment_trims_only_the_side_with_the_mark() {
+        let data = tmap! {};
+        for (text, expected) in [
+            ("a \n{{- /* c */}}\n b", "a\n b"),
+            ("a \n{{- /* c */ -}}\n b", "ab"),
+            ("a \n{{/* c */ -}}\n b", "a \nb"),
+            ("a {{- /* c\n */ }} b", "a b"),
+            ("a {{- 1 }} b", "a1 b"),
+        ] {
+            assert_eq!(render(text, &data).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_functions_are_named_at_load() {
+        let text =
+            "{{ define `x` }}{{ if nope . }}{{ end }}{{ end }}{{ $x := (b 1 | quote) }}{{ now }}";
+        let problem = render(text, &tmap! {}).unwrap_err();
+        for part in ["nope", "b is", "now", "clock"] {
+            assert!(problem.contains(part), "{problem}");
+        }
+        assert!(!problem.contains("quote"), "{problem}");
+    }
+
+    #[test]
+    fn output_and_time_are_bounded() {
+        let data = tmap! {};
+        let text = "{{ range until 1000 }}{{ repeat 10000 `x` }}{{ end }}";
+        assert!(render(text, &data).unwrap_err().contains("bytes"));
+        let text = "{{ range until 1000 }}{{ range until 1000 }}{{ end }}{{ end }}";
+        assert!(render(text, &data).is_err());
+        assert!(render("{{ repeat 1000000000 `x` }}", &data).is_err());
+        assert!(render("{{ range until 1000000000 }}{{ end }}", &data).is_err());
+        assert!(
+            render(
+                "{{ define `a` }}{{ template `a` }}{{ end }}{{ template `a` }}",
+                &data
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn istios_constructs_render() {
+        let data = tmap! { "A" => vec!["x".to_owned(), "y".to_owned()], "N" => Value::Nil };
+        let text = "{{- $l := list }}{{ range $i, $v := .A }}{{ $l = append $l $v }}{{ end }}\
+                    {{- $l | join `,` }} {{ (.N).Missing }}{{ with index .A 0 | default `z` }}{{ . }}{{ end }}";
+        let expected = "x,y <no value>x";
+        assert_eq!(render(text, &data).unwrap(), expected);
+    }
+}
