@@ -7,3 +7,5 @@ pub mod pod;
 pub mod proxy_config;
 pub mod restriction;
 pub mod select;
+
+pub use annotation_values::check_annotation;

@@ -15,8 +15,9 @@ mod kube_inject;
 mod labels;
 mod report;
 mod run;
+mod sources;
 
-use choices::Choices;
+use choices::{Builtin, Choices};
 pub(super) use kube_inject::KubeInject;
 use labels::Labels;
 use run::{Action, File, Job};
@@ -25,6 +26,7 @@ use run::{Action, File, Job};
 ///
 /// Reads YAML or JSON, and writes the same format. Documents that do not change keep every byte. If
 /// one document has an error, nothing is written.
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line")]
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("written").args(["output", "in_place", "diff", "patch", "why"]),
@@ -83,6 +85,13 @@ pub(super) struct Inject {
 
     #[command(flatten)]
     choices: Choices,
+
+    /// Read what no file has from Istio's ConfigMaps in the cluster
+    #[arg(long, help_heading = "Istio's configuration")]
+    from_cluster: bool,
+
+    #[command(flatten)]
+    builtin: Builtin,
 }
 
 /// Exit code of `--diff` if there is a difference, as of `diff` and `kubectl diff`.
@@ -105,7 +114,9 @@ impl Inject {
         let action = if self.uninject {
             Action::Uninject
         } else {
-            Action::Inject(Box::new(self.choices.configuration()?))
+            Action::Inject(Box::new(
+                self.choices.webhook(self.from_cluster, &self.builtin)?,
+            ))
         };
         let job = Job {
             action,

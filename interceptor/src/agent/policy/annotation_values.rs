@@ -103,6 +103,13 @@ pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
     ),
 ];
 
+/// Checks the value of an annotation in which a pod says what is captured. The problem names what is
+/// allowed. Other annotations are accepted.
+pub fn check_annotation(name: &str, value: &str) -> Result<(), String> {
+    let annotation = ANNOTATIONS.iter().find(|known| known.name == name);
+    annotation.map_or(Ok(()), |annotation| annotation.values.check(value))
+}
+
 const EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 
 /// The proxy's own ports, which are always excluded from inbound capture.

@@ -1,16 +1,23 @@
 //! Which pods are injected with what.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use interceptor_injection::{Config, Sidecar, builtin, decision::Rules};
+use interceptor_injection::{
+    Config, Sidecar, builtin,
+    decision::{Policy, Rules, selector, webhooks::DEFAULT_REVISION},
+    istio::{self, Interception, Options},
+};
+
+use super::sources::{Sources, Texts};
+use crate::{agent::policy::check_annotation, stdio::message};
 
 /// What is injected.
 #[derive(Args)]
 pub(super) struct Choices {
     /// Revision of the injector, for the label istio.io/rev
-    #[arg(short, long, value_name = "NAME", default_value = "")]
+    #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION)]
     revision: String,
 
     /// Whether the sidecar is a native one: an init container that keeps running. It requires
@@ -19,12 +26,44 @@ pub(super) struct Choices {
     native_sidecar: NativeSidecar,
 
     #[command(flatten)]
-    builtin: Builtin,
+    sources: Sources,
+
+    #[command(flatten)]
+    istio: Istio,
+}
+
+/// Choices of Istio's sidecar.
+#[derive(Args)]
+#[command(next_help_heading = "With Istio's template")]
+struct Istio {
+    /// What redirects traffic: what Istio is configured for (keep), the node agent, or the init
+    /// container istio-init [default: keep]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    interception: Option<InterceptionChoice>,
+
+    /// Whether the init container istio-validation stays with --interception agent, where it
+    /// succeeds without privileges [default: drop]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    validation: Option<Validation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InterceptionChoice {
+    Keep,
+    Agent,
+    IstioInit,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Validation {
+    Keep,
+    Drop,
 }
 
 /// Choices of the built-in sidecar.
 #[derive(Args)]
-struct Builtin {
+#[command(next_help_heading = "With the built-in sidecar")]
+pub(super) struct Builtin {
     /// Start the app's containers when the proxy is ready
     #[arg(long)]
     hold: bool,
@@ -51,30 +90,117 @@ impl Choices {
         &self.revision
     }
 
-    pub(super) fn configuration(&self) -> Result<Config> {
-        Ok(Config {
-            rules: Rules::default(),
-            sidecar: Sidecar::Builtin(Box::new(self.builtin()?)),
-        })
+    /// The webhook's configuration: that of Istio, whose policy and selectors decide, or else the
+    /// built-in sidecar.
+    pub(super) fn webhook(&self, from_cluster: bool, builtin: &Builtin) -> Result<Config> {
+        let texts = if from_cluster {
+            Some(self.sources.with_cluster(&self.revision)?)
+        } else {
+            self.sources.files()?
+        };
+        let Some(texts) = texts else {
+            return self.builtin(builtin);
+        };
+        if builtin.is_set() {
+            bail!(
+                "--hold, --image and --bootstrap are for the built-in sidecar: Istio's template \
+                 has values for them"
+            );
+        }
+        let istio = self.istio(&texts)?;
+        Ok(config(rules(&istio), istio))
+    }
+
+    /// The configuration of `istioctl kube-inject`: only the workload itself decides, and what no
+    /// file has is read from the cluster.
+    pub(super) fn istioctl(&self) -> Result<Config> {
+        let texts = self.sources.with_cluster(&self.revision)?;
+        Ok(config(Rules::default(), self.istio(&texts)?))
     }
 
     fn is_native(&self) -> bool {
         self.native_sidecar != NativeSidecar::False
     }
 
-    fn builtin(&self) -> Result<builtin::Config> {
+    fn istio(&self, texts: &Texts) -> Result<istio::Config> {
+        let sources = istio::Sources {
+            inject: &texts.inject,
+            values: &texts.values,
+            mesh: &texts.mesh,
+        };
+        Ok(istio::Config::load(&sources, self.istio_options())?)
+    }
+
+    fn istio_options(&self) -> Options {
+        Options {
+            // The label istio.io/rev has a value also for the revision without a name.
+            revision: match &*self.revision {
+                DEFAULT_REVISION => String::new(),
+                revision => revision.to_owned(),
+            },
+            native_sidecar: self.is_native(),
+            interception: match self.istio.interception {
+                None | Some(InterceptionChoice::Keep) => Interception::Keep,
+                Some(InterceptionChoice::Agent) => Interception::Agent,
+                Some(InterceptionChoice::IstioInit) => Interception::IstioInit,
+            },
+            keep_validation: self.istio.validation == Some(Validation::Keep),
+            check: check_annotation,
+        }
+    }
+
+    fn builtin(&self, flags: &Builtin) -> Result<Config> {
+        if self.istio.interception.is_some() || self.istio.validation.is_some() {
+            bail!(
+                "--interception and --validation are for Istio's template, which \
+                 --injectConfigFile or --from-cluster reads"
+            );
+        }
         let defaults = builtin::Config::default();
-        let bootstrap = self.builtin.bootstrap.as_ref().map(|path| {
+        let bootstrap = flags.bootstrap.as_ref().map(|path| {
             let text = fs::read_to_string(path)?;
             Ok(serde_saphyr::from_str(&text)?)
         });
         let bootstrap: Result<_> = bootstrap.transpose();
-        Ok(builtin::Config {
-            image: self.builtin.image.clone().unwrap_or(defaults.image),
+        let builtin = builtin::Config {
+            image: flags.image.clone().unwrap_or(defaults.image),
             is_native: self.is_native(),
-            hold: self.builtin.hold,
+            hold: flags.hold,
             bootstrap: bootstrap.context("cannot read --bootstrap")?,
             ..defaults
+        };
+        Ok(Config {
+            rules: Rules::default(),
+            sidecar: Sidecar::Builtin(Box::new(builtin), check_annotation),
         })
+    }
+}
+
+impl Builtin {
+    const fn is_set(&self) -> bool {
+        self.hold || self.image.is_some() || self.bootstrap.is_some()
+    }
+}
+
+fn config(rules: Rules, istio: istio::Config) -> Config {
+    Config {
+        rules,
+        sidecar: Sidecar::Istio(Arc::new(istio)),
+    }
+}
+
+/// The rules of Istio's configuration. Selectors that cannot be used are reported.
+fn rules(config: &istio::Config) -> Rules {
+    let select = |name, objects| {
+        let (selectors, warnings) = selector::list(name, objects);
+        for warning in warnings {
+            message!("interceptor: {warning}");
+        }
+        selectors
+    };
+    Rules {
+        policy: Policy::named(&config.policy),
+        never: select("neverInjectSelector", &config.never_inject_selector),
+        always: select("alwaysInjectSelector", &config.always_inject_selector),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
@@ -11,12 +11,13 @@ use super::{
     run::{Action, Job},
     write_stream,
 };
+use crate::stdio::message;
 
 /// Add the sidecar to Kubernetes manifests, with the arguments of `istioctl kube-inject`
 ///
 /// Injects every workload that is not in the host network and does not decline. Unlike istioctl, it
 /// keeps the text of what does not change, writes nothing if one document has an error, and reads
-/// the configuration from files, never from a webhook.
+/// the template from files or from the cluster's ConfigMaps, never from a webhook.
 #[derive(Args)]
 pub(in crate::cli) struct KubeInject {
     /// File with manifests, - for standard input
@@ -33,12 +34,72 @@ pub(in crate::cli) struct KubeInject {
 
     #[command(flatten)]
     choices: Choices,
+
+    #[command(flatten)]
+    ignored: Ignored,
+
+    /// Not supported: render the operator's values first, and use --valuesFile and --meshConfigFile
+    #[arg(long = "operatorFileName", value_name = "FILE", hide = true)]
+    operator_file: Option<PathBuf>,
+}
+
+/// Arguments about the connection to istiod or to its webhook, which this command does not need.
+#[derive(Args)]
+struct Ignored {
+    #[arg(long = "webhookConfig", hide = true)]
+    webhook_config: Option<String>,
+    #[arg(long, hide = true)]
+    xds_address: Option<String>,
+    #[arg(long, hide = true)]
+    xds_label: Option<String>,
+    #[arg(long, hide = true)]
+    xds_port: Option<String>,
+    #[arg(long, hide = true)]
+    cert_dir: Option<String>,
+    #[arg(long, hide = true)]
+    authority: Option<String>,
+    #[arg(long, hide = true)]
+    timeout: Option<String>,
+    #[arg(long, hide = true)]
+    kubeclient_timeout: Option<String>,
+    #[arg(long, hide = true)]
+    insecure: bool,
+    #[arg(long, hide = true)]
+    plaintext: bool,
+}
+
+impl Ignored {
+    fn names(&self) -> Vec<&'static str> {
+        let given = [
+            ("--webhookConfig", self.webhook_config.is_some()),
+            ("--xds-address", self.xds_address.is_some()),
+            ("--xds-label", self.xds_label.is_some()),
+            ("--xds-port", self.xds_port.is_some()),
+            ("--cert-dir", self.cert_dir.is_some()),
+            ("--authority", self.authority.is_some()),
+            ("--timeout", self.timeout.is_some()),
+            ("--kubeclient-timeout", self.kubeclient_timeout.is_some()),
+            ("--insecure", self.insecure),
+            ("--plaintext", self.plaintext),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        given.map(|(name, _)| name).collect()
+    }
 }
 
 impl KubeInject {
     pub(in crate::cli) fn run(&self) -> Result<ExitCode> {
+        if self.operator_file.is_some() {
+            bail!(
+                "--operatorFileName is not supported: render the operator's values, and use \
+                 --injectConfigFile, --valuesFile and --meshConfigFile"
+            );
+        }
+        for name in self.ignored.names() {
+            message!("interceptor: {name} has no effect: no webhook and no istiod is called");
+        }
         let job = Job {
-            action: Action::Inject(Box::new(self.choices.configuration()?)),
+            action: Action::Inject(Box::new(self.choices.istioctl()?)),
             namespace: &self.namespace,
             webhooks: None,
         };

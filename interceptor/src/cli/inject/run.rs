@@ -7,7 +7,7 @@ use interceptor_injection::{
     documents::{self, Document, Piece},
     inject,
     refusal::{Problem, Refusal},
-    uninject::{Uninjected, uninject},
+    uninject::{Uninjected, uninject, uninject_job_template},
     workloads::{self, Workload},
 };
 use serde_json::Value;
@@ -150,10 +150,16 @@ impl Job<'_> {
         if workload.owner.namespace.is_empty() {
             self.namespace.clone_into(&mut workload.owner.namespace);
         }
-        let result = match object.pointer_mut(&workload.pointer) {
+        let mut result = match object.pointer_mut(&workload.pointer) {
             Some(pod) => self.pod(pod, &workload),
             None => Ok(Done::NotInjected),
         };
+        if let (Ok(Done::NotInjected), "CronJob") = (&result, &*workload.owner.kind) {
+            let job = workload.pointer.strip_suffix("/spec/template");
+            if let Some(job) = job.and_then(|pointer| object.pointer_mut(pointer)) {
+                result = remove(job, uninject_job_template);
+            }
+        }
         Item {
             namespace: workload.owner.namespace.clone(),
             workload,
@@ -163,7 +169,7 @@ impl Job<'_> {
 
     fn pod(&self, pod: &mut Value, workload: &Workload) -> Result<Done, Refusal> {
         let Action::Inject(config) = &self.action else {
-            return remove(pod);
+            return remove(pod, uninject);
         };
         if let Some(reason) = self.not_selected(pod, workload) {
             return Ok(Done::Skipped(reason));
@@ -198,7 +204,10 @@ impl Job<'_> {
     }
 }
 
-fn remove(pod: &mut Value) -> Result<Done, Refusal> {
+fn remove(
+    pod: &mut Value,
+    uninject: fn(&Value) -> Result<Uninjected, Refusal>,
+) -> Result<Done, Refusal> {
     let (original, notes) = match uninject(pod)? {
         Uninjected::Untouched => return Ok(Done::NotInjected),
         Uninjected::Exact(original) => (original, Vec::new()),
