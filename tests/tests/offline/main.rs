@@ -1,5 +1,7 @@
-//! The manifests and the pure verdict. Only the manifests' privileges are tested on a kernel, as
-//! root.
+//! The manifests, injection and the pure verdict. Only the manifests' privileges are tested on a
+//! kernel, as root.
 
+mod inject;
+mod injection;
 mod manifests;
 mod model;

@@ -1,0 +1,272 @@
+//! A template of Istio's kind, from files and from a cluster. The template is our own: Istio's are
+//! compared in `injection`.
+
+use std::{fs, path::PathBuf, process::Output};
+
+use interceptor_testkit::apiserver::ApiServer;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{inject, interceptor, stderr, stdout, succeeded, text};
+
+const TEMPLATE: &str = r#"
+metadata:
+  annotations:
+    istio.io/rev: {{ .Revision | default "default" | quote }}
+spec:
+  {{- if not .Values.pilot.cni.enabled }}
+  initContainers:
+  - name: istio-init
+    image: {{ .ProxyImage }}
+  {{- end }}
+  containers:
+  - name: istio-proxy
+    image: {{ .ProxyImage }}
+    env:
+    - name: WORKLOAD
+      value: {{ .DeploymentMeta.Name | quote }}
+    - name: MESH
+      value: {{ .MeshConfig.TrustDomain | quote }}
+  volumes:
+  - name: workload-socket
+    emptyDir: {}
+"#;
+
+const VALUES: &str = r#"{"global": {"hub": "registry.example", "tag": "1",
+    "proxy": {"image": "proxyv2"}}, "pilot": {"cni": {"enabled": false}}}"#;
+
+const MANIFEST: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  template:
+    metadata:
+      labels:
+        app: web
+    spec:
+      containers:
+      - name: web   # the app
+        image: web
+        readinessProbe:
+          tcpSocket:
+            port: 80
+";
+
+/// The key `config` of the injector's `ConfigMap`.
+fn config(policy: &str) -> String {
+    let template = TEMPLATE.replace('\n', "\n    ");
+    format!("policy: {policy}\ntemplates:\n  sidecar: |{template}\n")
+}
+
+struct Files {
+    directory: TempDir,
+}
+
+impl Files {
+    fn new(policy: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Self { directory };
+        files.write("config", &config(policy));
+        files.write("values", VALUES);
+        files.write("mesh", "trustDomain: mesh.example\n");
+        files.write("web.yaml", MANIFEST);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Runs a command with these files and arguments.
+    fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        let mut command = interceptor(&[command]);
+        command.arg("-f").arg(self.path("web.yaml"));
+        for (option, name) in [
+            ("--injectConfigFile", "config"),
+            ("--valuesFile", "values"),
+            ("--meshConfigFile", "mesh"),
+        ] {
+            command.arg(option).arg(self.path(name));
+        }
+        command.args(arguments).output().unwrap()
+    }
+}
+
+#[test]
+fn the_template_is_rendered_and_undone() {
+    let files = Files::new("enabled");
+    let arguments = ["--native-sidecar", "false"];
+    let output = succeeded(files.run("inject", &arguments));
+    let injected = stdout(&output);
+    for part in [
+        "image: \"registry.example/proxyv2:1\"",
+        "- name: web   # the app",
+        "name: istio-init",
+        "value: mesh.example",
+        "value: web\n",
+        "istio.io/rev: default",
+    ] {
+        let plain = part.replace('"', "");
+        assert!(
+            injected.contains(part) || injected.contains(&plain),
+            "{part}: {injected}"
+        );
+    }
+    files.write("web.yaml", injected);
+    let again = succeeded(files.run("inject", &arguments));
+    assert_eq!(stdout(&again), injected);
+    let original = inject(&["--uninject", "-f", text(&files.path("web.yaml"))]);
+    assert_eq!(stdout(&succeeded(original)), MANIFEST);
+}
+
+#[test]
+fn interception_is_a_choice() {
+    let files = Files::new("enabled");
+    for (choice, has_init) in [("keep", true), ("agent", false), ("istio-init", true)] {
+        let output = succeeded(files.run("inject", &["--interception", choice]));
+        assert_eq!(stdout(&output).contains("istio-init"), has_init, "{choice}");
+    }
+}
+
+#[test]
+fn the_policy_holds_for_inject_but_not_for_kube_inject() {
+    let files = Files::new("disabled");
+    let output = succeeded(files.run("inject", &[]));
+    assert_eq!(stdout(&output), MANIFEST);
+    let reason = "deployment/web skipped: the policy is disabled, and no label or annotation of \
+                  the pod decides\n";
+    assert_eq!(stderr(&output), reason);
+    let output = succeeded(files.run("kube-inject", &[]));
+    assert!(stdout(&output).contains("istio-proxy"));
+}
+
+#[test]
+fn the_agents_table_checks_annotations() {
+    let files = Files::new("enabled");
+    let annotation = "annotations:\n        traffic.sidecar.istio.io/includeOutboundPorts: 80-90\n";
+    let manifest = MANIFEST.replacen("labels:", &format!("{annotation}      labels:"), 1);
+    files.write("web.yaml", &manifest);
+    let builtin = inject(&["-f", text(&files.path("web.yaml"))]);
+    for output in [files.run("inject", &[]), builtin] {
+        assert_eq!(output.status.code(), Some(1));
+        let place = "web.yaml: document 1, line 9: deployment/web: annotation \
+                     traffic.sidecar.istio.io/includeOutboundPorts \"80-90\": \"80-90\" is not a port";
+        let message = stderr(&output);
+        assert_eq!(message.matches(place).count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn the_cluster_has_what_no_file_has() {
+    let server = ApiServer::start().unwrap();
+    let files = Files::new("enabled");
+    let map = |name: &str, data| {
+        let metadata = json!({"name": name, "namespace": "mesh"});
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
+        server.put(map).unwrap();
+    };
+    map(
+        "istio-sidecar-injector-canary",
+        json!({"config": config("enabled"), "values": VALUES}),
+    );
+    map(
+        "istio-canary",
+        json!({"mesh": "trustDomain: cluster.example"}),
+    );
+    files.write("kubeconfig", &server.kubeconfig());
+    let (manifest, kubeconfig) = (files.path("web.yaml"), files.path("kubeconfig"));
+    let arguments = |command| {
+        let mut command = interceptor(&[command, "-f", text(&manifest), "-i", "mesh", "-c"]);
+        command.arg(&kubeconfig).args(["-r", "canary"]);
+        command
+    };
+    let kube_inject = arguments("kube-inject").output().unwrap();
+    let injected = stdout(&succeeded(kube_inject)).to_owned();
+    assert!(injected.contains("cluster.example"), "{injected}");
+    let from_cluster = arguments("inject").arg("--from-cluster").output().unwrap();
+    assert_eq!(stdout(&succeeded(from_cluster)), injected);
+    let mesh = files.path("mesh");
+    let with_file = arguments("kube-inject")
+        .arg("--meshConfigFile")
+        .arg(mesh)
+        .output();
+    let with_file = succeeded(with_file.unwrap());
+    assert!(stdout(&with_file).contains("mesh.example"));
+    let missing = arguments("kube-inject")
+        .args(["-i", "other"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+    let missing = arguments("kube-inject")
+        .args(["--meshConfigMapName", "none"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    let message = stderr(&missing);
+    assert!(
+        message.contains("cannot read ConfigMap mesh/none"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_incomplete_or_contradictory_choice_is_refused() {
+    let files = Files::new("enabled");
+    let config = files.path("config");
+    for (arguments, problem) in [
+        (&["--injectConfigFile", text(&config)][..], "--valuesFile"),
+        (&["--valuesFile", text(&config)], "--injectConfigFile"),
+        (&["--interception", "agent"], "Istio's template"),
+    ] {
+        let output = inject(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(problem), "{}", stderr(&output));
+    }
+    let output = files.run("inject", &["--hold"]);
+    assert!(
+        stderr(&output).contains("built-in sidecar"),
+        "{}",
+        stderr(&output)
+    );
+    files.write("config", "templates: {sidecar: '{{ nope }}'}");
+    let output = files.run("inject", &[]);
+    assert!(stderr(&output).contains("nope"), "{}", stderr(&output));
+}
+
+#[test]
+fn kube_inject_has_the_messages_of_istioctl() {
+    let files = Files::new("enabled");
+    let skipped = MANIFEST.replace("    spec:", "    spec:\n      hostNetwork: true");
+    let skipped = skipped.replace("name: web", "name: node");
+    let declines = MANIFEST.replace("app: web", "sidecar.istio.io/inject: \"false\"");
+    files.write(
+        "web.yaml",
+        &format!("{MANIFEST}---\n{skipped}---\n{declines}"),
+    );
+    let output = files.run(
+        "kube-inject",
+        &["--timeout", "1s", "--native-sidecar", "false"],
+    );
+    assert!(stdout(&succeeded(output.clone())).contains("istio-proxy"));
+    assert_eq!(
+        stderr(&output),
+        "interceptor: --timeout has no effect: no webhook and no istiod is called\n\
+         ===> Skipping injection because Deployment \"default/node\" has host networking enabled\n\
+         ===> Skipping injection because Deployment \"default/web\" has sidecar injection disabled\n"
+    );
+    let missing = interceptor(&["kube-inject"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+    let operator = files.run("kube-inject", &["--operatorFileName", "x"]);
+    assert!(
+        stderr(&operator).contains("--valuesFile"),
+        "{}",
+        stderr(&operator)
+    );
+}
