@@ -4,6 +4,7 @@
 //! A request that is not supported, or not allowed, is refused and recorded, so that a test can
 //! check the requests.
 
+mod admission;
 mod parameters;
 mod patching;
 mod rbac;
@@ -237,6 +238,30 @@ impl ApiServer {
     /// Refuses watches that start with all objects, as servers before 1.32 do.
     pub fn refuse_streaming_lists(&self) {
         self.state.lock().faults.no_streaming_lists = true;
+    }
+
+    /// Creates a pod as a client would: admission webhooks are called. Returns the stored pod, or the
+    /// message of the server's refusal.
+    pub async fn create_pod(&self, namespace: &str, pod: &Value) -> Result<Value, String> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let target = resource::Target::parse(&path).expect("a path of pods");
+        let admitted = admission::admit(&self.state, &target, pod).await;
+        let mut pod = admitted.map_err(|failure| failure.message().to_owned())?;
+        pod["metadata"]["namespace"] = json!(namespace);
+        Ok(self.state.change(|store| store.put(target.resource, pod)))
+    }
+
+    /// Sets where the endpoints of a Service are reached. Admission webhooks are called there.
+    pub fn set_endpoints(&self, namespace: &str, service: &str, endpoints: &[SocketAddr]) {
+        let mut inner = self.state.lock();
+        inner.set_endpoints(namespace, service, endpoints);
+    }
+
+    /// The audit annotations and warnings of all calls of admission webhooks:
+    /// `{"annotations": {"WEBHOOK/KEY": VALUE}, "warnings": [...]}`.
+    #[must_use]
+    pub fn admissions(&self) -> Vec<Value> {
+        self.state.lock().admissions.clone()
     }
 }
 

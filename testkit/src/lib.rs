@@ -16,6 +16,7 @@ pub mod conntrack;
 pub mod containerd;
 pub mod dialler;
 pub mod forged;
+pub mod https;
 pub mod inner;
 pub mod interceptor;
 pub mod janitor;

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Json,
     /// Kubernetes' own, which merges lists by keys.
     Strategic,
+    /// Server-side apply, as far as it adds and replaces: lists of named objects are merged by name.
+    Apply,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
             "application/merge-patch+json" => Some(Self::Merge),
             "application/json-patch+json" => Some(Self::Json),
             "application/strategic-merge-patch+json" => Some(Self::Strategic),
+            "application/apply-patch+yaml" => Some(Self::Apply),
             _ => None,
         }
     }
@@ -35,6 +38,7 @@ pub(super) fn patched(kind: Kind, object: &Value, patch: &Value) -> Result<Value
             ensure_no_lists(patch)?;
             merge(&mut object, patch);
         }
+        Kind::Apply => apply_fields(&mut object, patch),
         Kind::Json => {
             let steps = patch
                 .as_array()
@@ -61,6 +65,28 @@ fn merge(object: &mut Value, patch: &Value) {
         } else {
             merge(&mut object[name], value);
         }
+    }
+}
+
+fn apply_fields(object: &mut Value, applied: &Value) {
+    match (object, applied) {
+        (Value::Object(object), Value::Object(fields)) => {
+            for (name, value) in fields {
+                apply_fields(object.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(items), Value::Array(applied))
+            if applied.iter().all(|item| item["name"].is_string()) =>
+        {
+            for item in applied {
+                let found = items.iter_mut().find(|found| found["name"] == item["name"]);
+                match found {
+                    Some(found) => apply_fields(found, item),
+                    None => items.push(item.clone()),
+                }
+            }
+        }
+        (object, applied) => *object = applied.clone(),
     }
 }
 

@@ -48,14 +48,21 @@ const fn global(
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// All that are served.
-pub const RESOURCES: [Resource; 17] = [
+pub const RESOURCES: [Resource; 19] = [
     namespaced("", "v1", "pods", "Pod"),
     namespaced("", "v1", "configmaps", "ConfigMap"),
     namespaced("", "v1", "events", "Event"),
     namespaced("", "v1", "resourcequotas", "ResourceQuota"),
+    namespaced("", "v1", "secrets", "Secret"),
     namespaced("", "v1", "serviceaccounts", "ServiceAccount"),
     global("", "v1", "namespaces", "Namespace"),
     global("", "v1", "nodes", "Node"),
+    global(
+        "admissionregistration.k8s.io",
+        "v1",
+        "mutatingwebhookconfigurations",
+        "MutatingWebhookConfiguration",
+    ),
     namespaced("apps", "v1", "daemonsets", "DaemonSet"),
     namespaced("batch", "v1", "jobs", "Job"),
     namespaced("coordination.k8s.io", "v1", "leases", "Lease"),
@@ -191,7 +198,7 @@ mod tests {
         for path in [
             "/",
             "/version",
-            "/api/v1/secrets",
+            "/api/v1/bindings",
             "/apis/apps/v1/pods",
             "/api/v2/pods",
         ] {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    admission,
     parameters::{Parameters, Version},
     patching::{self, Kind},
     rbac::{self, Attributes},
@@ -48,7 +49,8 @@ async fn serve(Shared(state): Shared<Arc<State>>, request: Request) -> Response 
         Ok(request) => request,
         Err(failure) => return failure.into_response(),
     };
-    let response = respond(&state, &request).unwrap_or_else(Failure::into_response);
+    let response = respond(&state, &request).await;
+    let response = response.unwrap_or_else(Failure::into_response);
     let ParsedRequest {
         verb,
         path,
@@ -103,28 +105,46 @@ impl ParsedRequest {
     }
 }
 
-fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response, Failure> {
-    let mut inner = state.lock();
-    if inner.faults.unavailable {
-        return Err(Failure::unavailable());
-    }
+async fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response, Failure> {
     let target = Target::parse(&request.path);
     let target = target
         .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
+    authorize(&state.lock(), &target, request)?;
+    if request.verb == "create" && target.resource.plural == "pods" && target.part.is_none() {
+        let pod = admission::admit(state, &target, &request.body).await?;
+        let created = create(&mut state.lock(), &target, &pod);
+        state.signal(|signal| signal.changes += 1);
+        return created;
+    }
+    execute(state, &target, request)
+}
+
+fn authorize(inner: &Inner, target: &Target<'_>, request: &ParsedRequest) -> Result<(), Failure> {
+    if inner.faults.unavailable {
+        return Err(Failure::unavailable());
+    }
     if let Some(account) = &inner.account {
         let selector = request.parameters.selector()?;
-        let attributes = Attributes::new(&request.verb, &target, &selector);
+        let attributes = Attributes::new(&request.verb, target, &selector);
         rbac::authorize(&inner.store, account, attributes)?;
     }
     request
         .parameters
-        .validate(!inner.faults.no_streaming_lists)?;
+        .validate(!inner.faults.no_streaming_lists)
+}
+
+fn execute(
+    state: &Arc<State>,
+    target: &Target<'_>,
+    request: &ParsedRequest,
+) -> Result<Response, Failure> {
+    let mut inner = state.lock();
     match request.verb.as_str() {
-        "watch" => watching::start(state, &inner, &request.path, &target, &request.parameters),
-        "list" => list(&mut inner, &target, &request.parameters),
-        "get" => get(&inner, &target),
+        "watch" => watching::start(state, &inner, &request.path, target, &request.parameters),
+        "list" => list(&mut inner, target, &request.parameters),
+        "get" => get(&inner, target),
         verb => {
-            let changed = change(&mut inner, verb, &target, request)?;
+            let changed = change(&mut inner, verb, target, request)?;
             drop(inner);
             state.signal(|signal| signal.changes += 1);
             Ok(changed)

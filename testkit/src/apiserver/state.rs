@@ -1,7 +1,8 @@
 //! The state that the server's handlers and the test share.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -67,6 +68,26 @@ pub(super) struct Inner {
     /// The account whose requests are served; `None` allows everything.
     pub(super) account: Option<Account>,
     pub(super) recorded: Vec<Recorded>,
+    /// Audit annotations and warnings of admission webhooks, one object for each call.
+    pub(super) admissions: Vec<Value>,
+    services: BTreeMap<(String, String), VecDeque<SocketAddr>>,
+}
+
+impl Inner {
+    /// Replaces the endpoints of a Service.
+    pub(super) fn set_endpoints(&mut self, namespace: &str, name: &str, endpoints: &[SocketAddr]) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.services
+            .insert(key, endpoints.iter().copied().collect());
+    }
+
+    /// An endpoint of a Service: each in turn.
+    pub(super) fn next_endpoint(&mut self, namespace: &str, name: &str) -> Option<SocketAddr> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let endpoints = self.services.get_mut(&key)?;
+        endpoints.rotate_left(usize::from(!endpoints.is_empty()));
+        endpoints.back().copied()
+    }
 }
 
 impl Default for State {

@@ -66,6 +66,15 @@ impl Store {
         self.objects.get(&key(resource, namespace, name))
     }
 
+    /// All objects of a kind, in the order of their names.
+    pub(super) fn all(&self, resource: &Resource) -> impl Iterator<Item = &Value> {
+        let Resource { group, plural, .. } = *resource;
+        self.objects
+            .iter()
+            .filter(move |(key, _)| (key.0, key.1) == (group, plural))
+            .map(|(_, object)| object)
+    }
+
     /// Creates or replaces an object. Returns it with its new version.
     pub(super) fn put(&mut self, resource: &'static Resource, mut object: Value) -> Value {
         self.version += 1;
