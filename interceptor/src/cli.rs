@@ -23,10 +23,12 @@ mod dry_run;
 mod explain;
 mod inject;
 mod istio_iptables;
+mod log;
 mod output;
 mod run;
 mod status;
 mod uninstall;
+mod webhook;
 
 /// Redirects a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
@@ -57,6 +59,7 @@ enum Command {
     Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
     Uninstall(uninstall::Uninstall),
+    Webhook(Box<webhook::Webhook>),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
@@ -82,7 +85,7 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line(env::args_os()));
-    match log(&cli.command).and_then(|()| run(&cli)) {
+    match init_log(&cli.command).and_then(|()| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
             message!("interceptor: {error:#}");
@@ -91,9 +94,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log(command: &Command) -> Result<()> {
-    if let Command::Agent(agent) = command {
-        return agent.log();
+fn init_log(command: &Command) -> Result<()> {
+    match command {
+        Command::Agent(agent) => return agent.log(),
+        Command::Webhook(webhook) => return webhook.log(),
+        _ => {}
     }
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
@@ -117,6 +122,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
         Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),
+        Command::Webhook(webhook) => webhook.run().map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }

@@ -25,3 +25,4 @@ pub mod settings;
 mod status;
 mod stdio;
 mod validation;
+mod webhook;

@@ -9,7 +9,7 @@ use interceptor_injection::decision::webhooks::Webhooks;
 use crate::stdio::{self, message};
 
 mod atomic;
-mod choices;
+pub(super) mod choices;
 mod input;
 mod kube_inject;
 mod labels;

@@ -1,6 +1,10 @@
 //! Which pods are injected with what.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
@@ -15,7 +19,7 @@ use crate::{agent::policy::check_annotation, stdio::message};
 
 /// What is injected.
 #[derive(Args)]
-pub(super) struct Choices {
+pub(in crate::cli) struct Choices {
     /// Revision of the injector, for the label istio.io/rev
     #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION)]
     revision: String,
@@ -63,7 +67,7 @@ enum Validation {
 /// Choices of the built-in sidecar.
 #[derive(Args)]
 #[command(next_help_heading = "With the built-in sidecar")]
-pub(super) struct Builtin {
+pub(in crate::cli) struct Builtin {
     /// Start the app's containers when the proxy is ready
     #[arg(long)]
     hold: bool,
@@ -86,13 +90,17 @@ enum NativeSidecar {
 }
 
 impl Choices {
-    pub(super) fn revision(&self) -> &str {
+    pub(in crate::cli) fn revision(&self) -> &str {
         &self.revision
+    }
+
+    pub(in crate::cli) fn kubeconfig(&self) -> Option<&Path> {
+        self.sources.kubeconfig()
     }
 
     /// The webhook's configuration: that of Istio, whose policy and selectors decide, or else the
     /// built-in sidecar.
-    pub(super) fn webhook(&self, from_cluster: bool, builtin: &Builtin) -> Result<Config> {
+    pub(in crate::cli) fn webhook(&self, from_cluster: bool, builtin: &Builtin) -> Result<Config> {
         let texts = if from_cluster {
             Some(self.sources.with_cluster(&self.revision)?)
         } else {

@@ -40,6 +40,10 @@ pub(super) struct Texts {
 }
 
 impl Sources {
+    pub(super) fn kubeconfig(&self) -> Option<&Path> {
+        self.cluster.kubeconfig.as_deref()
+    }
+
     /// Reads the files, if there are any.
     pub(super) fn files(&self) -> Result<Option<Texts>> {
         let mesh = optional(self.mesh_config_file.as_deref())?;

@@ -35,7 +35,7 @@ pub(super) struct Cluster {
 
     /// Path of the kubeconfig file [default: $KUBECONFIG or ~/.kube/config]
     #[arg(short = 'c', long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
 
     /// Context of the kubeconfig file [default: its current context]
     #[arg(long, value_name = "NAME")]

@@ -1,0 +1,78 @@
+//! Where the certificate comes from: a Secret with our own CA, or a directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    identity::{Certificate, Identity},
+    registration::Registration,
+    secret::{Contents, SecretStore},
+};
+
+/// The source of the certificate.
+pub(super) enum Source {
+    /// A Secret, which the replicas of the webhook share and renew.
+    Own(Box<OwnAuthority>),
+    /// A directory, which another program writes.
+    Directory(PathBuf),
+}
+
+/// The webhook's own CA, in a Secret.
+pub(super) struct OwnAuthority {
+    pub(super) store: SecretStore,
+    pub(super) registration: Registration,
+    /// The names in the certificate.
+    pub(super) names: Vec<String>,
+}
+
+impl Source {
+    /// Reads the certificate into `identity`, and renews what is due. Returns the CA's
+    /// certificates, in PEM, if they are known.
+    pub(super) async fn refresh(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<Option<String>> {
+        match self {
+            Self::Own(own) => own.refresh(identity, now).await.map(Some),
+            Self::Directory(directory) => {
+                let read = |name: &str| read(&directory.join(name));
+                let certificate = Certificate::parse(&read("tls.crt")?, &read("tls.key")?);
+                identity.replace(certificate.with_context(|| directory.display().to_string())?);
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl OwnAuthority {
+    /// Renews what is due. Returns the CA's certificates, in PEM.
+    ///
+    /// A new CA is published first. Certificates that it signs are used from the next call on,
+    /// when the API servers have had the time to read it.
+    async fn refresh(&self, identity: &Identity, now: SystemTime) -> Result<String> {
+        let contents = self.store.with_ca(&self.names, now).await?;
+        identity.replace(parse(&contents)?);
+        if self.registration.apply(&contents.bundle).await? {
+            return Ok(contents.bundle);
+        }
+        let contents = self.store.with_certificate(&self.names, now).await?;
+        identity.replace(parse(&contents)?);
+        Ok(contents.bundle)
+    }
+}
+
+fn parse(contents: &Contents) -> Result<Certificate> {
+    let server = &contents.server;
+    Certificate::parse(server.certificate.as_bytes(), server.key.as_bytes())
+        .context("the certificate in the Secret")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

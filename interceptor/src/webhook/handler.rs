@@ -1,0 +1,148 @@
+//! Requests of the API server: the limits of a request, and the response.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use interceptor_injection::{
+    refusal::{Problem, Refusal},
+    review::{Review, review},
+};
+use tokio::{sync::Semaphore, time::timeout};
+use tracing::{debug, error};
+
+use super::{injector::Injector, metrics::Metrics};
+
+/// How long a client may take to send its body. The API server waits at most 30 s for a webhook.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a request needs.
+#[derive(Clone)]
+pub(super) struct Webhook {
+    injector: Injector,
+    metrics: Metrics,
+    in_flight: Arc<Semaphore>,
+    max_body: usize,
+}
+
+impl Webhook {
+    pub(super) fn new(
+        injector: Injector,
+        metrics: Metrics,
+        max_in_flight: usize,
+        max_body: usize,
+    ) -> Self {
+        Self {
+            injector,
+            metrics,
+            in_flight: Arc::new(Semaphore::new(max_in_flight)),
+            max_body,
+        }
+    }
+
+    /// Istio's paths.
+    pub(super) fn router(self) -> Router {
+        Router::new()
+            .route("/inject", post(inject))
+            .route("/inject/", post(inject))
+            .route("/inject/{*environment}", post(inject))
+            .with_state(self)
+    }
+
+    /// Processes a review. A panic refuses the pod; it does not end the process.
+    fn review(&self, body: &[u8], path: &str) -> Review {
+        let start = Instant::now();
+        let config = self.injector.current();
+        let audit = config.audit();
+        let attempt = AssertUnwindSafe(|| {
+            review(body, path, &audit, |pod, subject| {
+                config.inject(pod, subject)
+            })
+        });
+        let review = catch_unwind(attempt).unwrap_or_else(|_reported| {
+            self.metrics.panicked();
+            error!("a review panicked, and its pod is refused: report this as a bug");
+            review(body, path, &audit, |_, _| Err(internal_error()))
+        });
+        self.metrics.reviewed(review.result, start.elapsed());
+        review
+    }
+}
+
+fn internal_error() -> Refusal {
+    let problem = "internal error of the webhook, which has logged it".to_owned();
+    Refusal(vec![Problem::Other(problem)])
+}
+
+async fn inject(
+    State(webhook): State<Webhook>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if !is_json(&headers) {
+        return plain(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the content type must be application/json\n",
+        );
+    }
+    // Not queued: a client that waits repeats its request when its timeout ends.
+    let Ok(_permit) = webhook.in_flight.try_acquire() else {
+        webhook.metrics.overloaded();
+        return plain(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many admission reviews are in progress\n",
+        );
+    };
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, webhook.max_body)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(problem)) => {
+            debug!("cannot read the body of a request: {problem}");
+            return plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!(
+                    "the body must be readable and at most {} bytes\n",
+                    webhook.max_body
+                ),
+            );
+        }
+        Err(_late) => {
+            return plain(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body was not sent in time\n",
+            );
+        }
+    };
+    if body.is_empty() {
+        return plain(StatusCode::BAD_REQUEST, "the body is empty\n");
+    }
+    let review = webhook.review(&body, uri.path());
+    (
+        [(CONTENT_TYPE, "application/json")],
+        review.response.to_string(),
+    )
+        .into_response()
+}
+
+/// `application/json`, with or without parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn plain(status: StatusCode, text: &str) -> Response {
+    (status, text.to_owned()).into_response()
+}
