@@ -5,3 +5,4 @@ mod inject;
 mod injection;
 mod manifests;
 mod model;
+mod webhook;

@@ -2,6 +2,7 @@
 //! status.
 
 use std::{
+    fs,
     io::pipe,
     process::{Command, ExitStatus, Stdio},
 };
@@ -78,6 +79,11 @@ fn every_command_exits_as_with_a_reader() {
     let netns = lab.pod.path().display().to_string();
     let cgroup = lab.cgroup.path().display().to_string();
     let dir = TempDir::new().expect("a directory");
+    let pod = dir.path().join("pod.yaml");
+    let manifest =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n";
+    fs::write(&pod, manifest).expect("a manifest");
+    let pod = pod.display().to_string();
     let dir = dir.path().display().to_string();
     let attach = ["attach", "--netns", &netns, "--cgroup", &cgroup];
     let attach = [&attach[..], STOCK].concat();
@@ -119,6 +125,16 @@ fn every_command_exits_as_with_a_reader() {
             &dir,
         ],
         &["agent", "--node-name", "n", "--kubeconfig", "/no/such/file"],
+        &[
+            "webhook",
+            "--listen=127.0.0.1:0",
+            "--http-address=127.0.0.1:0",
+            "--kubeconfig=/no/such/file",
+        ],
+        &["inject", "-f", &pod],
+        &["inject", "-f", &pod, "--diff"],
+        &["inject", "-f", &pod, "--why"],
+        &["kube-inject", "-f", &pod, "--kubeconfig", "/no/such/file"],
         &["cni"],
         &["detach", "--netns", "/no/such/netns"],
     ];
@@ -178,7 +194,7 @@ fn run_continues_without_a_reader_of_its_log() {
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
     let _shared = machine::shared().expect("the machine");
-    let full = std::fs::File::options()
+    let full = fs::File::options()
         .write(true)
         .open("/dev/full")
         .expect("/dev/full");
