@@ -165,7 +165,10 @@ struct Maintenance {
 }
 
 impl Maintenance {
-    #[expect(clippy::infinite_loop, reason = "the caller drops the future at SIGTERM")]
+    #[expect(
+        clippy::infinite_loop,
+        reason = "the caller drops the future at SIGTERM"
+    )]
     async fn run(&self) {
         let mut last = String::new();
         loop {
