@@ -15,6 +15,8 @@ pub(super) fn init(level: &str, as_json: bool) -> Result<()> {
         .with_context(|| format!("--log-level {level}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Reported on standard error, which panics if it is closed.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     if as_json {
         log.json().init();
