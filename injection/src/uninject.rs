@@ -16,7 +16,7 @@ pub enum Uninjected {
     Untouched,
     /// The original, from the record of the injection.
     Exact(Value),
-    /// The original as far as Istio's output tells, and what it does not tell.
+    /// The original as far as Istio's output contains it, and what it does not contain.
     BestEffort(Value, Vec<String>),
 }
 

@@ -47,7 +47,7 @@ fn last_of_block(block: &str) -> Option<u32> {
 }
 
 /// Removes the user of the pod's own istio-proxy if it is the application's: `OpenShift` assigned both,
-/// and a proxy with the application's user would not be told apart from it.
+/// and a proxy with the application's user could not be distinguished from it.
 pub(super) fn release_assigned_user(pod: &mut Value, subject: &Subject) {
     let on_openshift = [USERS, GROUPS]
         .iter()

@@ -32,7 +32,7 @@ const RESERVED: &[(i64, &str)] = &[
     (15090, "Envoy's metrics"),
 ];
 
-/// Points the annotations to pilot-agent, and tells it where the application's metrics are.
+/// Points the annotations to pilot-agent, and passes it the place of the application's metrics.
 pub(super) fn merge(pod: &mut Value, mesh: &Mesh) -> Result<(), Problem> {
     if is_scraped(pod) && is_merged(pod, mesh) {
         redirect(pod, mesh.proxy.status_port())?;

@@ -35,7 +35,7 @@ impl ProxyConfig {
         serde_saphyr::from_str(text).map_err(|error| {
             let error = error.to_string();
             let first = error.lines().next().unwrap_or_default();
-            format!("annotation {ANNOTATION} is not read, for it is no ProxyConfig: {first}")
+            format!("annotation {ANNOTATION} is ignored: it is not a valid ProxyConfig: {first}")
         })
     }
 }
