@@ -18,8 +18,11 @@ use crate::{
 /// The maximum number of processes in an error.
 const MAX_NAMED_PROCESSES: usize = 5;
 
-/// How long a process may stay in a network namespace only to inspect it.
-const RECHECK_DELAY: Duration = Duration::from_millis(50);
+/// CNI plugins and other commands of ours enter a network namespace for a moment. They do not count
+/// if one of this many checks finds no process outside of the attach points.
+const MAX_CHECKS: usize = 10;
+/// The interval between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A process and the cgroup that it creates its sockets in.
 struct Process {
@@ -36,13 +39,14 @@ pub(crate) fn check_covered(
     hierarchy: &Hierarchy,
 ) -> Result<()> {
     let cgroup = &attach_points.root;
-    if outside(netns, cgroup, hierarchy)?.is_empty() {
-        return Ok(());
+    let mut outside = find_outside(netns, cgroup, hierarchy)?;
+    for _ in 1..MAX_CHECKS {
+        if outside.is_empty() {
+            return Ok(());
+        }
+        thread::sleep(CHECK_INTERVAL);
+        outside = find_outside(netns, cgroup, hierarchy)?;
     }
-    // CNI plugins and other commands of ours enter the namespace for a moment: they do not count if
-    // they have left it at the second look.
-    thread::sleep(RECHECK_DELAY);
-    let outside = outside(netns, cgroup, hierarchy)?;
     if outside.is_empty() {
         return Ok(());
     }
@@ -78,7 +82,7 @@ pub(crate) fn is_empty(netns: &Netns) -> Result<bool> {
 }
 
 /// The processes of `netns` outside of `cgroup`.
-fn outside(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
+fn find_outside(netns: &Netns, cgroup: &Cgroup, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
     let mut processes = in_netns(netns, hierarchy)?;
     processes.retain(|process| !cgroup.covers(&process.cgroup));
     Ok(processes)
