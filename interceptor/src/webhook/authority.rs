@@ -23,6 +23,9 @@ const SERVER_VALIDITY: Duration = DAY.saturating_mul(90);
 /// The validity starts in the past: the clocks of a cluster differ.
 const CLOCK_SKEW: Duration = Duration::from_hours(1);
 
+/// How long a CA is published before it signs: API servers read a changed `caBundle` within seconds.
+const PUBLICATION: Duration = Duration::from_secs(10);
+
 /// A certificate and its private key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyedCertificate {
@@ -86,6 +89,12 @@ pub(super) fn is_due(pem: &str, now: SystemTime) -> bool {
         seconds(now) >= start + (end - start) / 3 * 2
     })
     .unwrap_or(true)
+}
+
+/// Whether the first CA in `bundle` was created so recently that API servers may not trust it yet.
+pub(super) fn is_new(bundle: &str, now: SystemTime) -> bool {
+    let start = with_first(bundle, |ca| validity(ca).0);
+    start.is_some_and(|start| seconds(now - CLOCK_SKEW - PUBLICATION) < start)
 }
 
 /// Whether the first certificate in `pem` is for these names.
@@ -189,6 +198,16 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             now
         ));
+    }
+
+    #[test]
+    fn a_ca_is_new_for_ten_seconds() {
+        let now = SystemTime::now();
+        let ca = create_ca(now).unwrap().certificate;
+        assert!(is_new(&ca, now));
+        assert!(is_new(&ca, now + Duration::from_secs(8)));
+        assert!(!is_new(&ca, now + Duration::from_secs(12)));
+        assert!(!is_new("", now));
     }
 
     #[test]

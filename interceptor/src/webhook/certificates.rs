@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
+    authority,
     identity::{Certificate, Identity},
     registration::Registration,
     secret::{Contents, SecretStore},
@@ -53,12 +54,16 @@ impl Source {
 impl OwnAuthority {
     /// Renews what is due. Returns the CA's certificates, in PEM.
     ///
-    /// A new CA is published first. Certificates that it signs are used from the next call on,
-    /// when the API servers have had the time to read it.
+    /// A new CA is published before it signs: the present certificate stays in use until the API
+    /// servers have had the time to read the new CA, whichever replica created it.
     async fn refresh(&self, identity: &Identity, now: SystemTime) -> Result<String> {
         let contents = self.store.with_ca(&self.names, now).await?;
-        identity.replace(parse(&contents)?);
-        if self.registration.apply(&contents.bundle).await? {
+        let certificate = parse(&contents)?;
+        let is_usable = certificate.not_after > now
+            && authority::is_for(&contents.server.certificate, &self.names);
+        identity.replace(certificate);
+        let has_changed = self.registration.apply(&contents.bundle).await?;
+        if is_usable && (has_changed || authority::is_new(&contents.bundle, now)) {
             return Ok(contents.bundle);
         }
         let contents = self.store.with_certificate(&self.names, now).await?;
