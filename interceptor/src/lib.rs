@@ -9,6 +9,7 @@
 )]
 
 pub mod agent;
+mod api_server;
 pub mod bpf;
 pub mod cgroup;
 mod check;

@@ -1,6 +1,5 @@
 //! Everything the agent reads from and writes to the API server.
 
-pub(super) mod api;
 pub mod deployment;
 pub mod events;
 pub mod lookups;

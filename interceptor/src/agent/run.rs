@@ -21,7 +21,7 @@ use super::{
     blocking::blocking,
     host::malloc,
     install::{self, InstallState, IstioCni},
-    kube::{api, deployment::Deployment, pods, shutdown::ShutdownAction, taint},
+    kube::{deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
     reconcile::{cni_handler::CniHandler, controller::Controller},
     telemetry::{
@@ -31,6 +31,7 @@ use super::{
     },
 };
 use crate::{
+    api_server,
     cni::{
         files,
         protocol::{self, BindError, Listener},
@@ -110,7 +111,7 @@ async fn client(options: &AgentOptions, retries: ClientRetries) -> Result<Client
     let mut config = config;
     config.read_timeout = Some(READ_TIMEOUT);
     config.default_retry = retries == ClientRetries::Many;
-    api::client(config).context("cannot create an API server client")
+    api_server::client(config).context("cannot create an API server client")
 }
 
 async fn work(options: &AgentOptions, client: &Client) -> Result<()> {

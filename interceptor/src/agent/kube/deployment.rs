@@ -22,11 +22,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-use super::{
-    api,
-    shutdown::{self, DaemonSetState, Deleted, ShutdownAction},
-};
-use crate::agent::install::InstallOptions;
+use super::shutdown::{self, DaemonSetState, Deleted, ShutdownAction};
+use crate::{agent::install::InstallOptions, api_server};
 
 /// Limit for deciding whether to uninstall: kubelet kills the agent after ten seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -142,7 +139,7 @@ fn full_name(set: &DaemonSet) -> String {
 
 /// A client's error as text, with the API server's status code.
 fn api_error(error: &kube::Error) -> Error {
-    Error::msg(api::error_text(error))
+    Error::msg(api_server::error_text(error))
 }
 
 /// Calls `update` at each change of the object, with whether it is deleted or being deleted.
@@ -161,7 +158,7 @@ where
             }
             Err(error) if !has_warned => {
                 has_warned = true;
-                let (kind, problem) = (K::kind(&()), api::error_text(&error));
+                let (kind, problem) = (K::kind(&()), api_server::error_text(&error));
                 warn!("cannot watch the agent's own {kind} {name}, retrying: {problem}");
             }
             Err(_repeated) => {}

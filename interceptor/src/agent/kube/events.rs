@@ -15,8 +15,7 @@ use kube::{
 use tokio::{sync::Semaphore, task::spawn_local, time::timeout};
 use tracing::debug;
 
-use super::api;
-use crate::cni::protocol::PodName;
+use crate::{api_server, cni::protocol::PodName};
 
 /// The Events' reporting controller.
 const CONTROLLER: &str = "interceptor-agent";
@@ -95,7 +94,10 @@ impl Events {
             let publish = recorder.publish(&event, &reference);
             match timeout(REQUEST_TIMEOUT, publish).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("failed to publish event: {}", api::error_text(&error)),
+                Ok(Err(error)) => debug!(
+                    "failed to publish event: {}",
+                    api_server::error_text(&error)
+                ),
                 Err(_late) => debug!("failed to publish event: timed out"),
             }
         });

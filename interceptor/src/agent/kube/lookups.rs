@@ -8,8 +8,10 @@ use kube::{Api, Client};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::warn;
 
-use super::api;
-use crate::agent::policy::{index, pod::Pod, select::Runtime};
+use crate::{
+    agent::policy::{index, pod::Pod, select::Runtime},
+    api_server,
+};
 
 /// The annotation of a namespace that, with the value `true`, allows changes that capture less.
 pub const ALLOW_RELAXATION: &str = "interceptor.dev/allow-relaxation";
@@ -64,7 +66,7 @@ impl Lookups {
 
     async fn handler(&self, class: &str) -> Option<String> {
         let classes: Api<RuntimeClass> = Api::all(self.client.clone());
-        let found = api::request(REQUEST_TIMEOUT, classes.get(class)).await;
+        let found = api_server::request(REQUEST_TIMEOUT, classes.get(class)).await;
         found
             .inspect_err(|problem| warn!("cannot get the RuntimeClass {class}: {problem}"))
             .ok()
@@ -86,7 +88,7 @@ impl Lookups {
     /// False if the lookup fails.
     async fn allows_relaxation(&self, namespace: &str) -> bool {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let found = match api::request(REQUEST_TIMEOUT, namespaces.get(namespace)).await {
+        let found = match api_server::request(REQUEST_TIMEOUT, namespaces.get(namespace)).await {
             Ok(found) => found,
             Err(problem) => {
                 warn!(

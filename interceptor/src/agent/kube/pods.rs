@@ -14,7 +14,7 @@ use kube::{
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::api;
+use crate::api_server;
 
 /// The annotation in which kubectl stores a copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -73,7 +73,7 @@ fn pod_event(event: Result<Event<Pod>, watcher::Error>, listed: &mut Vec<Pod>) -
         Ok(Event::Apply(pod)) => Some(PodEvent::Pod(Box::new(pod))),
         Ok(Event::Delete(pod)) => Some(PodEvent::Deleted(Box::new(pod))),
         Err(error) => {
-            let problem = api::error_text(&error);
+            let problem = api_server::error_text(&error);
             warn!("pod watch failed: {problem}; retrying");
             Some(PodEvent::Failed(problem))
         }

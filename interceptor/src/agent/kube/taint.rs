@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::api;
+use crate::api_server;
 
 /// Delay after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn remove(client: Client, name: &str, key: &str) {
     let nodes: Api<Node> = Api::all(client);
     while let Err(error) = try_remove(&nodes, name, key).await {
-        let problem = api::error_text(&error);
+        let problem = api_server::error_text(&error);
         warn!("cannot remove the taint {key} from node {name}, retrying: {problem}");
         sleep(RETRY_INTERVAL).await;
     }

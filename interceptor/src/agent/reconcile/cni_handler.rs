@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     agent::{
-        kube::api,
         options::UnsupportedRuntimePolicy,
         policy::{index::State, pod::PodUid, select::Refusal},
     },
+    api_server,
     cni::protocol::{AddRequest, DelRequest, Handler, PodResult},
     netns::{Netns, NetnsId, NetnsSpec},
 };
@@ -199,7 +199,7 @@ impl CniHandler {
 
     async fn look_up(&self, request: &AddRequest, timeout: Duration) -> Result<k8s::Pod, String> {
         let pods: Api<k8s::Pod> = Api::namespaced(self.0.client.clone(), &request.pod.namespace);
-        let pod = api::request(timeout, pods.get_opt(&request.pod.name)).await?;
+        let pod = api_server::request(timeout, pods.get_opt(&request.pod.name)).await?;
         let pod = pod.ok_or_else(|| "the API server has no such pod".to_owned())?;
         let uid = PodUid::of(&pod.metadata).map_or_else(String::new, |uid| uid.0);
         if request.uid.as_ref().is_none_or(|wanted| *wanted == uid) {

@@ -13,13 +13,15 @@ use tokio::{task::spawn_local, time::sleep};
 use tracing::{debug, warn};
 
 use super::controller::Controller;
-use crate::agent::{
-    backoff::Backoff,
-    kube::api,
-    policy::{
-        index::Missing,
-        pod::{PodName, PodUid},
+use crate::{
+    agent::{
+        backoff::Backoff,
+        policy::{
+            index::Missing,
+            pod::{PodName, PodUid},
+        },
     },
+    api_server,
 };
 
 /// Limit for one request to the API server.
@@ -88,7 +90,7 @@ impl Controller {
             return Ok(true);
         };
         let pods: Api<k8s::Pod> = Api::namespaced(self.client.clone(), namespace);
-        let found = api::request(REQUEST_TIMEOUT, pods.get_metadata_opt(name)).await;
+        let found = api_server::request(REQUEST_TIMEOUT, pods.get_metadata_opt(name)).await;
         let found = found.map_err(Error::msg)?;
         Ok(found.is_some_and(|found| PodUid::of(&found.metadata).as_ref() == Some(&pod.uid)))
     }

@@ -17,7 +17,7 @@ struct Unreachable {
 
 /// A client whose errors name the server's address if there is no response. kube's own error is
 /// `ServiceError: client error (Connect)`.
-pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
+pub(crate) fn client(config: Config) -> kube::Result<Client> {
     let address = config.cluster_url.to_string();
     let with_address = move |error: BoxError| -> BoxError {
         if error.is::<kube::Error>() {
@@ -31,7 +31,7 @@ pub(in crate::agent) fn client(config: Config) -> kube::Result<Client> {
 }
 
 /// The result of `call`, or the error as text. Fails after `limit`.
-pub(in crate::agent) async fn request<T>(
+pub(crate) async fn request<T>(
     limit: Duration,
     call: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, String> {
@@ -42,7 +42,7 @@ pub(in crate::agent) async fn request<T>(
 }
 
 /// An error of a call as text. kube's own text contains a Rust structure.
-pub(in crate::agent) fn error_text(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn error_text(error: &(dyn Error + 'static)) -> String {
     match Chain::new(error).find_map(|error| error.downcast_ref()) {
         Some(kube::Error::Api(status)) => {
             let (code, message) = (status.code, &status.message);
