@@ -1,9 +1,13 @@
 //! The API server's client. Its errors name the server's address and the cause.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
-use anyhow::Chain;
-use kube::{Client, Config, client::ClientBuilder};
+use anyhow::{Chain, Context as _, Result};
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use tokio::time::timeout;
 use tower::{BoxError, util::MapErrLayer};
 
@@ -15,9 +19,33 @@ struct Unreachable {
     cause: String,
 }
 
+/// How to reach the API server: what the file of `--kubeconfig` says, or else what the environment
+/// does (`KUBECONFIG`, ~/.kube/config, a pod's service account).
+pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config> {
+    let options = KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    match (kubeconfig, context) {
+        (Some(path), _) => {
+            let named = || format!("--kubeconfig {}", path.display());
+            let file = Kubeconfig::read_from(path).with_context(named)?;
+            Config::from_custom_kubeconfig(file, &options)
+                .await
+                .with_context(named)
+        }
+        (None, Some(context)) => Config::from_kubeconfig(&options)
+            .await
+            .with_context(|| format!("--context {context}")),
+        (None, None) => Config::infer().await.context(
+            "no API server configuration: run in a pod with a service account, or set --kubeconfig",
+        ),
+    }
+}
+
 /// A client whose errors name the server's address if there is no response. kube's own error is
 /// `ServiceError: client error (Connect)`.
-pub(crate) fn client(config: Config) -> kube::Result<Client> {
+pub(crate) fn client(config: Config) -> Result<Client> {
     let address = config.cluster_url.to_string();
     let with_address = move |error: BoxError| -> BoxError {
         if error.is::<kube::Error>() {
@@ -26,7 +54,8 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
         let (address, cause) = (address.clone(), chain(&*error));
         Unreachable { address, cause }.into()
     };
-    let builder = ClientBuilder::try_from(config)?;
+    let builder =
+        ClientBuilder::try_from(config).context("cannot create an API server client")?;
     Ok(builder.with_layer(&MapErrLayer::new(with_address)).build())
 }
 
@@ -39,6 +68,12 @@ pub(crate) async fn request<T>(
         Ok(request) => request.map_err(|error| error_text(&error)),
         Err(_late) => Err(format!("no response from the API server within {limit:?}")),
     }
+}
+
+/// An error of a call, with the text of [`error_text`].
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
+pub(crate) fn described(error: kube::Error) -> anyhow::Error {
+    anyhow::Error::msg(error_text(&error))
 }
 
 /// An error of a call as text. kube's own text contains a Rust structure.

@@ -4,10 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, pin_mut};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::Client;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -98,20 +95,10 @@ enum ClientRetries {
 }
 
 async fn client(options: &AgentOptions, retries: ClientRetries) -> Result<Client> {
-    let config = match &options.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("--kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => Config::infer().await.context(
-            "no API server configuration: run in a pod with a service account, or set --kubeconfig",
-        )?,
-    };
-    let mut config = config;
+    let mut config = api_server::config(options.kubeconfig.as_deref(), None).await?;
     config.read_timeout = Some(READ_TIMEOUT);
     config.default_retry = retries == ClientRetries::Many;
-    api_server::client(config).context("cannot create an API server client")
+    api_server::client(config)
 }
 
 async fn work(options: &AgentOptions, client: &Client) -> Result<()> {

@@ -9,6 +9,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::api_server::described;
+
 /// Owner of the field in `managedFields`.
 const FIELD_MANAGER: &str = "interceptor-webhook";
 
@@ -30,7 +32,7 @@ impl Registration {
     /// had to.
     pub(super) async fn apply(&self, bundle: &str) -> Result<bool> {
         let name = &self.name;
-        let found = self.api.get(name).await;
+        let found = self.api.get(name).await.map_err(described);
         let found =
             found.with_context(|| format!("cannot get the MutatingWebhookConfiguration {name}"))?;
         let webhooks = found.webhooks.unwrap_or_default();
@@ -54,6 +56,7 @@ impl Registration {
         self.api
             .patch(name, &parameters, &Patch::Apply(&patch))
             .await
+            .map_err(described)
             .with_context(|| {
                 format!("cannot set caBundle in the MutatingWebhookConfiguration {name}")
             })?;

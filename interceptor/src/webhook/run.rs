@@ -9,10 +9,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use interceptor_injection::Config;
-use kube::{
-    Client,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -39,6 +35,7 @@ use super::{
     secret::SecretStore,
     server,
 };
+use crate::api_server;
 
 /// Interval at which certificate and `caBundle` are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -130,26 +127,12 @@ async fn source(options: &WebhookOptions, kubeconfig: Option<&Path>) -> Result<S
     if let Some(directory) = &options.tls_dir {
         return Ok(Source::Directory(directory.clone()));
     }
-    let client = kube_client(kubeconfig).await?;
+    let client = api_server::client(api_server::config(kubeconfig, None).await?)?;
     Ok(Source::Own(Box::new(OwnAuthority {
         store: SecretStore::new(client.clone(), &options.namespace, &options.tls_secret),
         registration: Registration::new(client, &options.webhook_config),
         names: service_names(options),
     })))
-}
-
-async fn kube_client(kubeconfig: Option<&Path>) -> Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context(
-            "no API server configuration: run in a pod with a service account, or set --kubeconfig",
-        )?,
-    };
-    Client::try_from(config).context("cannot create an API server client")
 }
 
 /// Keeps the certificate, its publication and the readiness current.

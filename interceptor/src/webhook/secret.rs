@@ -10,6 +10,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams, core::Status};
 
 use super::authority::{self, KeyedCertificate};
+use crate::api_server::described;
 
 const BUNDLE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
@@ -154,7 +155,7 @@ impl SecretStore {
     ) -> Result<Contents> {
         let shown = format!("Secret {}/{}", self.namespace, self.name);
         for _ in 0..ATTEMPTS {
-            let secret = self.api.get_opt(&self.name).await;
+            let secret = self.api.get_opt(&self.name).await.map_err(described);
             let secret = secret.with_context(|| format!("cannot get the {shown}"))?;
             let found = secret.as_ref().map(Contents::of).transpose();
             let found = found.with_context(|| {
@@ -168,7 +169,7 @@ impl SecretStore {
                 // Another replica was first.
                 Err(kube::Error::Api(status)) if is_conflict(&status) => {}
                 Err(error) => {
-                    return Err(error).with_context(|| format!("cannot write the {shown}"));
+                    return Err(described(error).context(format!("cannot write the {shown}")));
                 }
             }
         }

@@ -8,7 +8,7 @@
 
 use std::{cell::Cell, fmt::Debug, time::Duration};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, future, pin_mut};
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
@@ -116,7 +116,7 @@ impl Deployment {
             anyhow::bail!("the agent's own pod is not configured (POD_NAME, POD_NAMESPACE)");
         };
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-        let found = pods.get(pod).await.map_err(|error| api_error(&error));
+        let found = pods.get(pod).await.map_err(api_server::described);
         let found = found.with_context(|| format!("cannot get the pod {namespace}/{pod}"))?;
         let owners = found.metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.kind == "DaemonSet");
@@ -127,7 +127,7 @@ impl Deployment {
         let set = sets
             .get_opt(&owner.name)
             .await
-            .map_err(|error| api_error(&error));
+            .map_err(api_server::described);
         let set = set.with_context(|| format!("cannot get the DaemonSet {name}"))?;
         Ok((name, set))
     }
@@ -135,11 +135,6 @@ impl Deployment {
 
 fn full_name(set: &DaemonSet) -> String {
     format!("{}/{}", set.namespace().unwrap_or_default(), set.name_any())
-}
-
-/// A client's error as text, with the API server's status code.
-fn api_error(error: &kube::Error) -> Error {
-    Error::msg(api_server::error_text(error))
 }
 
 /// Calls `update` at each change of the object, with whether it is deleted or being deleted.
