@@ -54,8 +54,7 @@ pub(crate) fn client(config: Config) -> Result<Client> {
         let (address, cause) = (address.clone(), chain(&*error));
         Unreachable { address, cause }.into()
     };
-    let builder =
-        ClientBuilder::try_from(config).context("cannot create an API server client")?;
+    let builder = ClientBuilder::try_from(config).context("cannot create an API server client")?;
     Ok(builder.with_layer(&MapErrLayer::new(with_address)).build())
 }
 
@@ -71,7 +70,10 @@ pub(crate) async fn request<T>(
 }
 
 /// An error of a call, with the text of [`error_text`].
-#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that map_err takes"
+)]
 pub(crate) fn described(error: kube::Error) -> anyhow::Error {
     anyhow::Error::msg(error_text(&error))
 }

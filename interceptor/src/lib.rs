@@ -23,6 +23,7 @@ pub mod netns;
 pub mod policy;
 mod rules;
 pub mod settings;
+mod sidecar;
 mod status;
 mod stdio;
 mod validation;

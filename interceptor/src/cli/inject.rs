@@ -6,18 +6,18 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Args};
 use interceptor_injection::decision::webhooks::Webhooks;
 
-use crate::stdio::{self, message};
+use crate::{
+    sidecar::SidecarOptions,
+    stdio::{self, message},
+};
 
 mod atomic;
-pub(super) mod choices;
 mod input;
 mod kube_inject;
 mod labels;
 mod report;
 mod run;
-mod sources;
 
-use choices::{Builtin, Choices};
 pub(super) use kube_inject::KubeInject;
 use labels::Labels;
 use run::{Action, File, Job};
@@ -84,14 +84,7 @@ pub(super) struct Inject {
     namespace_labels: Option<Labels>,
 
     #[command(flatten)]
-    choices: Choices,
-
-    /// Read what no file has from Istio's ConfigMaps in the cluster
-    #[arg(long, help_heading = "Istio's configuration")]
-    from_cluster: bool,
-
-    #[command(flatten)]
-    builtin: Builtin,
+    sidecar: SidecarOptions,
 }
 
 /// Exit code of `--diff` if there is a difference, as of `diff` and `kubectl diff`.
@@ -114,9 +107,7 @@ impl Inject {
         let action = if self.uninject {
             Action::Uninject
         } else {
-            Action::Inject(Box::new(
-                self.choices.webhook(self.from_cluster, &self.builtin)?,
-            ))
+            Action::Inject(Box::new(self.sidecar.load()?))
         };
         let job = Job {
             action,
@@ -140,7 +131,7 @@ impl Inject {
 
     fn webhooks(&self) -> Option<(Webhooks, &Labels)> {
         let webhooks = Webhooks {
-            revision: self.choices.revision().to_owned(),
+            revision: self.sidecar.revision().to_owned(),
             by_default: false,
         };
         Some((webhooks, self.namespace_labels.as_ref()?))

@@ -3,13 +3,13 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::{
-    inject::choices::{Builtin, Choices},
-    log,
-};
-use crate::webhook::{
-    options::WebhookOptions,
-    run::{self, Setup},
+use super::log;
+use crate::{
+    sidecar::SidecarOptions,
+    webhook::{
+        options::WebhookOptions,
+        run::{self, Setup},
+    },
 };
 
 /// Run the admission webhook: inject sidecars into pods as they are created
@@ -24,22 +24,15 @@ pub(super) struct Webhook {
     options: WebhookOptions,
 
     #[command(flatten)]
-    choices: Choices,
-
-    /// Read what no file has from Istio's ConfigMaps in the cluster
-    #[arg(long, help_heading = "Istio's configuration")]
-    from_cluster: bool,
-
-    #[command(flatten)]
-    builtin: Builtin,
+    sidecar: SidecarOptions,
 }
 
 impl Webhook {
     pub(super) fn run(&self) -> Result<()> {
         let setup = Setup {
-            config: self.choices.webhook(self.from_cluster, &self.builtin)?,
-            revision: self.choices.revision().to_owned(),
-            kubeconfig: self.choices.kubeconfig().map(Into::into),
+            config: self.sidecar.load()?,
+            revision: self.sidecar.revision().to_owned(),
+            kubeconfig: self.sidecar.kubeconfig().map(Into::into),
         };
         run::run(&self.options, setup)
     }

@@ -6,12 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
-    choices::Choices,
     input, report,
     run::{Action, Job},
     write_stream,
 };
-use crate::stdio::message;
+use crate::{sidecar::Choices, stdio::message};
 
 /// Add the sidecar to Kubernetes manifests, with the arguments of `istioctl kube-inject`
 ///

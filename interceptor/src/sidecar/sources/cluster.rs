@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, Client};
 
 use super::Texts;
+use crate::api_server;
 
 /// Where Istio's ConfigMaps are.
 #[derive(Args)]
@@ -71,23 +69,12 @@ impl Cluster {
     }
 
     async fn client(&self) -> Result<Client> {
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path)
-                    .with_context(|| format!("--kubeconfig {}", path.display()))?;
-                Config::from_custom_kubeconfig(file, &options).await
-            }
-            None => Config::from_kubeconfig(&options).await,
-        };
-        let config = config.context(
-            "no configuration of a cluster: set --kubeconfig, or name files with \
-             --injectConfigFile and --valuesFile",
+        let config = api_server::config(self.kubeconfig.as_deref(), self.context.as_deref());
+        let config = config.await.context(
+            "cannot read Istio's ConfigMaps from the cluster (name files with --injectConfigFile, \
+             --valuesFile and --meshConfigFile to need no cluster)",
         )?;
-        Client::try_from(config).context("cannot create an API server client")
+        api_server::client(config)
     }
 
     async fn text(
@@ -101,7 +88,7 @@ impl Cluster {
             return Ok(text);
         }
         let namespace = &self.istio_namespace;
-        let map = maps.get(name).await;
+        let map = maps.get(name).await.map_err(api_server::described);
         let map = map.with_context(|| format!("cannot read ConfigMap {namespace}/{name}"))?;
         let data = map.data.and_then(|mut data| data.remove(key));
         data.with_context(|| format!("ConfigMap {namespace}/{name} has no key {key}"))

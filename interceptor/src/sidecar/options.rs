@@ -1,4 +1,4 @@
-//! Which pods are injected with what.
+//! The options of the commands.
 
 use std::{
     fs,
@@ -17,9 +17,23 @@ use interceptor_injection::{
 use super::sources::{Sources, Texts};
 use crate::{agent::policy::check_annotation, stdio::message};
 
-/// What is injected.
+/// What is injected, and where its configuration comes from.
 #[derive(Args)]
-pub(in crate::cli) struct Choices {
+pub(crate) struct SidecarOptions {
+    #[command(flatten)]
+    choices: Choices,
+
+    /// Read what no file has from Istio's ConfigMaps in the cluster
+    #[arg(long, help_heading = "Istio's configuration")]
+    from_cluster: bool,
+
+    #[command(flatten)]
+    builtin: Builtin,
+}
+
+/// The options of `istioctl kube-inject`, and those that all commands have.
+#[derive(Args)]
+pub(crate) struct Choices {
     /// Revision of the injector, for the label istio.io/rev
     #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION)]
     revision: String,
@@ -67,7 +81,7 @@ enum Validation {
 /// Choices of the built-in sidecar.
 #[derive(Args)]
 #[command(next_help_heading = "With the built-in sidecar")]
-pub(in crate::cli) struct Builtin {
+struct Builtin {
     /// Start the app's containers when the proxy is ready
     #[arg(long)]
     hold: bool,
@@ -89,25 +103,30 @@ enum NativeSidecar {
     False,
 }
 
-impl Choices {
-    pub(in crate::cli) fn revision(&self) -> &str {
-        &self.revision
+impl SidecarOptions {
+    /// The injector's revision.
+    pub(crate) fn revision(&self) -> &str {
+        &self.choices.revision
     }
 
-    pub(in crate::cli) fn kubeconfig(&self) -> Option<&Path> {
-        self.sources.kubeconfig()
+    /// The value of `--kubeconfig`.
+    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
+        self.choices.sources.kubeconfig()
     }
 
-    /// The webhook's configuration: that of Istio, whose policy and selectors decide, or else the
-    /// built-in sidecar.
-    pub(in crate::cli) fn webhook(&self, from_cluster: bool, builtin: &Builtin) -> Result<Config> {
-        let texts = if from_cluster {
-            Some(self.sources.with_cluster(&self.revision)?)
+    /// The configuration: that of Istio, whose policy and selectors decide, or else the built-in
+    /// sidecar.
+    pub(crate) fn load(&self) -> Result<Config> {
+        let Self {
+            choices, builtin, ..
+        } = self;
+        let texts = if self.from_cluster {
+            Some(choices.sources.with_cluster(&choices.revision)?)
         } else {
-            self.sources.files()?
+            choices.sources.files()?
         };
         let Some(texts) = texts else {
-            return self.builtin(builtin);
+            return choices.builtin(builtin);
         };
         if builtin.is_set() {
             bail!(
@@ -115,13 +134,15 @@ impl Choices {
                  has values for them"
             );
         }
-        let istio = self.istio(&texts)?;
+        let istio = choices.istio(&texts)?;
         Ok(config(rules(&istio), istio))
     }
+}
 
+impl Choices {
     /// The configuration of `istioctl kube-inject`: only the workload itself decides, and what no
     /// file has is read from the cluster.
-    pub(super) fn istioctl(&self) -> Result<Config> {
+    pub(crate) fn istioctl(&self) -> Result<Config> {
         let texts = self.sources.with_cluster(&self.revision)?;
         Ok(config(Rules::default(), self.istio(&texts)?))
     }
