@@ -51,13 +51,17 @@ pub enum Reason {
     NamespaceDisabled,
     /// The namespace or the pod belongs to another revision.
     OtherRevision,
+    /// The webhooks exclude the namespace by its name.
+    NamespaceExcluded,
     /// Neither the namespace nor the pod has a label that asks for injection.
     NoLabel,
+    /// The webhooks have other selectors than Istio's, and none matches.
+    NotSelected,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::HostNetwork,
         Self::SystemNamespace,
         Self::PolicyInvalid,
@@ -71,7 +75,9 @@ impl Reason {
         Self::PolicyDisabled,
         Self::NamespaceDisabled,
         Self::OtherRevision,
+        Self::NamespaceExcluded,
         Self::NoLabel,
+        Self::NotSelected,
     ];
 
     /// The reason as a label of metrics and a value of audit annotations.
@@ -129,11 +135,19 @@ impl Reason {
             ),
             Self::OtherRevision => (
                 "other_revision",
-                "the label istio.io/rev names another revision",
+                "the labels of the namespace or the pod select another revision",
+            ),
+            Self::NamespaceExcluded => (
+                "namespace_excluded",
+                "the webhooks exclude the namespace by its name",
             ),
             Self::NoLabel => (
                 "no_label",
                 "neither the namespace nor the pod has a label that enables injection",
+            ),
+            Self::NotSelected => (
+                "not_selected",
+                "no selector of the webhooks matches the labels of the namespace and the pod",
             ),
         }
     }

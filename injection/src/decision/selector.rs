@@ -1,6 +1,9 @@
 //! Label selectors, as in `neverInjectSelector` and in webhook configurations.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,8 +12,9 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(Vec<Requirement>);
 
+/// One requirement of a selector, on one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Requirement {
+pub struct Requirement {
     key: String,
     operator: Operator,
     values: Vec<String>,
@@ -78,9 +82,87 @@ impl Selector {
     /// Whether these labels meet all requirements.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<&str, &str>) -> bool {
-        self.0.iter().all(|requirement| requirement.holds(labels))
+        self.unmet(labels).is_none()
+    }
+
+    /// The first requirement that these labels do not meet.
+    #[must_use]
+    pub fn unmet(&self, labels: &BTreeMap<&str, &str>) -> Option<&Requirement> {
+        self.0.iter().find(|requirement| {
+            let value = labels.get(requirement.key.as_str()).copied();
+            !requirement.holds(value)
+        })
+    }
+
+    /// Whether a requirement is on this label.
+    #[must_use]
+    pub fn mentions(&self, key: &str) -> bool {
+        self.on(key).next().is_some()
+    }
+
+    /// The values that the requirements on this label list.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.on(key)
+            .flat_map(|requirement| requirement.values.iter().map(String::as_str))
+    }
+
+    /// The selector with this value of a label as its only requirement.
+    #[must_use]
+    pub fn equal(key: &str, value: &str) -> Self {
+        Self(vec![equal(key.to_owned(), value.to_owned())])
+    }
+
+    /// The selector with the requirements of both.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self(self.0.iter().chain(&other.0).cloned().collect())
+    }
+
+    /// Whether there are labels that both selectors match.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let keys: BTreeSet<_> = self.0.iter().chain(&other.0).map(|one| &*one.key).collect();
+        keys.into_iter().all(|key| {
+            let mut cases = cases(self.on(key).chain(other.on(key)));
+            cases.any(|value| self.allows(key, value) && other.allows(key, value))
+        })
+    }
+
+    /// Whether `other` matches all labels that this selector matches.
+    #[must_use]
+    pub fn implies(&self, other: &Self) -> bool {
+        !self.overlaps(self)
+            || other.0.iter().all(|requirement| {
+                let key = &*requirement.key;
+                let mut cases = cases(self.on(key).chain(other.on(key)));
+                cases.all(|value| !self.allows(key, value) || requirement.holds(value))
+            })
+    }
+
+    fn on(&self, key: &str) -> impl Iterator<Item = &Requirement> {
+        self.0
+            .iter()
+            .filter(move |requirement| requirement.key == key)
+    }
+
+    /// Whether the requirements on `key` permit this value, or the label's absence.
+    fn allows(&self, key: &str, value: Option<&str>) -> bool {
+        self.on(key).all(|requirement| requirement.holds(value))
     }
 }
+
+/// Values of a label that these requirements can distinguish: absent, each listed one, and one that
+/// none lists.
+fn cases<'a>(
+    requirements: impl Iterator<Item = &'a Requirement>,
+) -> impl Iterator<Item = Option<&'a str>> {
+    let listed = requirements.flat_map(|requirement| requirement.values.iter());
+    let listed = listed.map(|value| Some(value.as_str()));
+    [None, Some(UNLISTED)].into_iter().chain(listed)
+}
+
+/// No value of a label: it has a space.
+pub(super) const UNLISTED: &str = "any other";
 
 fn equal(key: String, value: String) -> Requirement {
     Requirement {
@@ -114,8 +196,8 @@ fn requirement(expression: Expression) -> Result<Requirement, Invalid> {
 }
 
 impl Requirement {
-    fn holds(&self, labels: &BTreeMap<&str, &str>) -> bool {
-        let value = labels.get(self.key.as_str());
+    /// Whether a label with this value, or its absence, meets the requirement.
+    fn holds(&self, value: Option<&str>) -> bool {
         let listed = || value.is_some_and(|value| self.values.iter().any(|one| one == value));
         match self.operator {
             Operator::In => listed(),
@@ -123,6 +205,21 @@ impl Requirement {
             Operator::NotIn => !listed(),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// As kubectl prints it.
+impl fmt::Display for Requirement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, values) = (&self.key, self.values.join(","));
+        match (self.operator, self.values.len()) {
+            (Operator::In, 1) => write!(formatter, "{key}={values}"),
+            (Operator::In, _) => write!(formatter, "{key} in ({values})"),
+            (Operator::NotIn, 1) => write!(formatter, "{key}!={values}"),
+            (Operator::NotIn, _) => write!(formatter, "{key} notin ({values})"),
+            (Operator::Exists, _) => formatter.write_str(key),
+            (Operator::DoesNotExist, _) => write!(formatter, "!{key}"),
         }
     }
 }
@@ -144,55 +241,4 @@ pub fn list(name: &str, objects: &Value) -> (Vec<Selector>, Vec<String>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn matches(selector: &Value, labels: &[(&str, &str)]) -> bool {
-        let selector = Selector::parse(selector).unwrap();
-        selector.matches(&labels.iter().copied().collect())
-    }
-
-    fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
-        json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-    }
-
-    #[test]
-    fn operators_are_those_of_the_api() {
-        let labels = [("a", "1"), ("b", "")];
-        for (selector, expected) in [
-            (json!({"matchLabels": {"a": "1"}}), true),
-            (json!({"matchLabels": {"a": "1", "c": "1"}}), false),
-            (expression("a", "In", &["0", "1"]), true),
-            (expression("c", "In", &["1"]), false),
-            (expression("a", "NotIn", &["1"]), false),
-            (expression("c", "NotIn", &["1"]), true),
-            (expression("b", "Exists", &[]), true),
-            (expression("b", "DoesNotExist", &[]), false),
-            (expression("c", "DoesNotExist", &[]), true),
-        ] {
-            assert_eq!(matches(&selector, &labels), expected, "{selector}");
-        }
-    }
-
-    #[test]
-    fn unusable_selectors_are_ignored_with_a_warning() {
-        let objects = json!([
-            {},
-            {"matchLabels": {}},
-            {"matchLabels": {"a": 1}},
-            expression("a", "In", &[]),
-            expression("a", "Exists", &["1"]),
-            expression("a", "Like", &["1"]),
-            {"matchLabels": {"a": "1"}},
-        ]);
-        let (selectors, warnings) = list("neverInjectSelector", &objects);
-        assert_eq!(selectors.len(), 1);
-        assert_eq!(warnings.len(), 4);
-        assert_eq!(
-            warnings[1],
-            "neverInjectSelector[3] is ignored: matchExpressions: \"a\": In and NotIn require values"
-        );
-    }
-}
+mod tests;

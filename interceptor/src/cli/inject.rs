@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Args};
-use interceptor_injection::decision::webhooks::Webhooks;
+use interceptor_injection::decision::webhooks::{Configuration, Standard};
 
 use crate::{
     sidecar::SidecarOptions,
@@ -129,12 +129,12 @@ impl Inject {
         self.write(&files)
     }
 
-    fn webhooks(&self) -> Option<(Webhooks, &Labels)> {
-        let webhooks = Webhooks {
-            revision: self.sidecar.revision().to_owned(),
+    fn webhooks(&self) -> Option<(Configuration, &Labels)> {
+        let webhooks = Standard {
+            revision: self.sidecar.revision(),
             by_default: false,
         };
-        Some((webhooks, self.namespace_labels.as_ref()?))
+        Some((webhooks.configuration(), self.namespace_labels.as_ref()?))
     }
 
     fn write(&self, files: &[File]) -> Result<ExitCode> {

@@ -2,7 +2,10 @@
 
 use interceptor_injection::{
     Config, Outcome, Subject,
-    decision::{Reason, webhooks::Webhooks},
+    decision::{
+        Reason,
+        webhooks::{Called, Configuration, Creation},
+    },
     diff,
     documents::{self, Document, Piece},
     inject,
@@ -20,7 +23,7 @@ pub(super) struct Job<'a> {
     /// The namespace of objects without one.
     pub(super) namespace: &'a str,
     /// The webhooks that must select a workload, and the labels of its namespace.
-    pub(super) webhooks: Option<(Webhooks, &'a Labels)>,
+    pub(super) webhooks: Option<(Configuration, &'a Labels)>,
 }
 
 pub(super) enum Action {
@@ -198,9 +201,11 @@ impl Job<'_> {
         let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
         let labels = labels.filter_map(|(key, value)| Some((&**key, value.as_str()?)));
         let labels = labels.collect();
-        webhooks
-            .call(&workload.owner.namespace, &namespace.get(), &labels)
-            .err()
+        let creation = Creation::new(&workload.owner.namespace, namespace.get(), labels);
+        match webhooks.called(&creation) {
+            Called::No(reason) => Some(reason),
+            Called::Yes(_) | Called::IfConditions(_) => None,
+        }
     }
 }
 
