@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod annotations;
+mod api_access;
 mod config;
 mod containers;
 mod context;
@@ -20,11 +21,13 @@ mod engine;
 mod environment;
 mod functions;
 mod images;
+mod memo;
 mod merge;
 mod mesh;
 mod names;
 mod openshift;
 mod order;
+mod overlay;
 mod overrides;
 mod probes;
 mod prometheus;
@@ -39,6 +42,7 @@ mod tests;
 
 pub use config::{AnnotationCheck, Config, ConfigError, Interception, Options, Sources};
 use containers::{CONTAINERS, INIT_CONTAINERS};
+pub use memo::MemoCounts;
 
 /// The container of the proxy.
 const PROXY: &str = "istio-proxy";

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    istio::AnnotationCheck,
+    istio::{AnnotationCheck, MemoCounts},
     refusal::{Problem, Refusal},
     uninject::Uninjected,
 };
@@ -100,6 +100,15 @@ pub enum Sidecar {
 }
 
 impl Sidecar {
+    /// How often a rendered template was found in the memo. The built-in sidecar has no template.
+    #[must_use]
+    pub fn memo_counts(&self) -> MemoCounts {
+        match self {
+            Self::Builtin(..) => MemoCounts::default(),
+            Self::Istio(config) => config.memo_counts(),
+        }
+    }
+
     fn inject(&self, pod: &Value, subject: &Subject) -> Result<(Value, Vec<String>), Refusal> {
         match self {
             Self::Builtin(config, check) => {

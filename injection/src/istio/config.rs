@@ -5,7 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::{engine::Template, functions, mesh::Mesh, names, proxy_config::ProxyConfig, yaml};
+use super::{
+    engine::Template,
+    functions,
+    memo::{Memo, MemoCounts},
+    mesh::Mesh,
+    names,
+    proxy_config::ProxyConfig,
+    yaml,
+};
 
 /// The template of a configuration that names none.
 const SIDECAR: &str = "sidecar";
@@ -102,6 +110,7 @@ pub struct Config {
     pub(super) values_for_templates: gotmpl::Value,
     pub(super) mesh: Mesh,
     pub(super) options: Options,
+    pub(super) memo: Memo,
 }
 
 /// The key `config` of Istio's `ConfigMap`.
@@ -166,7 +175,13 @@ impl Config {
             values,
             mesh,
             options,
+            memo: Memo::new(),
         })
+    }
+
+    /// How often a rendered template was found in this configuration's memo.
+    pub fn memo_counts(&self) -> MemoCounts {
+        self.memo.counts()
     }
 
     /// Whether the values let applications wait for the proxy.

@@ -5,11 +5,8 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::{
-    CONTAINERS, INIT_CONTAINERS, PROXY, VALIDATION,
-    config::{Config, Interception},
-    containers,
-    context::Context,
-    data, merge, overrides, yaml,
+    CONTAINERS, INIT_CONTAINERS, PROXY, config::Config, containers, context::Context, merge,
+    overlay::Overlays,
 };
 use crate::refusal::Problem;
 
@@ -27,8 +24,7 @@ pub(super) struct Rendered {
 
 /// Renders the templates that the pod asks for.
 pub(super) fn render(original: &Value, context: &Context<'_>) -> Result<Rendered, Problem> {
-    let stripped = overrides::strip(original, context.config)?;
-    let data = data::of(&stripped, context);
+    let overlays = Overlays::of(original, context)?;
     let mut rendered = Rendered {
         pod: original.clone(),
         template_pod: json!({}),
@@ -36,7 +32,7 @@ pub(super) fn render(original: &Value, context: &Context<'_>) -> Result<Rendered
     let native = is_native(original, context.config);
     for name in templates(original, context.config) {
         let failed = |problem: String| Problem::Other(format!("template {name}: {problem}"));
-        let overlay = overlay(&name, &data, context.config)?;
+        let overlay = overlays.get(&name)?;
         rendered.apply(overlay, native).map_err(failed)?;
     }
     Ok(rendered)
@@ -55,30 +51,6 @@ fn templates<'a>(pod: &'a Value, config: &'a Config) -> Vec<Cow<'a, str>> {
             None => vec![name],
         });
     resolved.collect::<Vec<_>>().concat()
-}
-
-/// The patch that a template makes.
-fn overlay(name: &str, data: &gotmpl::Value, config: &Config) -> Result<Value, Problem> {
-    let Some(template) = config.templates.get(name) else {
-        let known: Vec<_> = config.templates.keys().map(String::as_str).collect();
-        return Err(Problem::Other(format!(
-            "template {name:?} does not exist: use one of {}",
-            known.join(", ")
-        )));
-    };
-    let problem = |problem| Problem::Other(format!("template {name}: {problem}"));
-    let text = template.render(data).map_err(problem)?;
-    let mut overlay = match yaml::read_lenient(&text) {
-        Ok(Value::Null) => json!({}),
-        Ok(overlay) if overlay.is_object() => overlay,
-        Ok(_) => return Err(problem("its result is not an object".to_owned())),
-        Err(error) => return Err(problem(format!("its result is not YAML: {error}"))),
-    };
-    let options = &config.options;
-    if options.interception == Interception::Agent && !options.keep_validation {
-        containers::take(&mut overlay, INIT_CONTAINERS, VALIDATION);
-    }
-    Ok(overlay)
 }
 
 fn is_native(pod: &Value, config: &Config) -> bool {

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use interceptor_injection::{Config, Outcome, Subject, inject, refusal::Refusal};
+use interceptor_injection::{
+    Config, Outcome, Subject, inject, istio::MemoCounts, refusal::Refusal,
+};
 use serde_json::Value;
 
 /// A configuration and its number.
+#[derive(Debug)]
 pub(super) struct Current {
     /// Counts the configurations since the start, from 1.
     generation: u64,
@@ -19,6 +22,11 @@ impl Current {
         inject(pod, subject, &self.config)
     }
 
+    /// How often a rendered template was found in the memo.
+    pub(super) fn memo_counts(&self) -> MemoCounts {
+        self.config.sidecar.memo_counts()
+    }
+
     /// Audit annotations: which configuration decided.
     pub(super) fn audit(&self) -> [(&'static str, String); 2] {
         [
@@ -29,7 +37,7 @@ impl Current {
 }
 
 /// The configuration in use, which can be replaced while reviews are processed. Copies share it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Injector(Arc<RwLock<Arc<Current>>>);
 
 impl Injector {

@@ -1,5 +1,7 @@
 //! The webhook's metrics: Istio's names, and our own with reasons.
 
+mod memo;
+
 use std::{sync::Arc, time::Duration};
 
 use interceptor_injection::review::ReviewResult;
@@ -13,6 +15,9 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+
+use self::memo::MemoMetrics;
+use super::injector::Injector;
 
 /// 0.5 ms to 2 s.
 const BUCKETS: (f64, f64, u16) = (0.0005, 2.0, 13);
@@ -39,8 +44,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing has been counted.
-    pub(super) fn new() -> Self {
+    /// Nothing has been counted, except by the memo of `injector`.
+    pub(super) fn new(injector: Injector) -> Self {
         let (start, factor, length) = BUCKETS;
         let mut metrics = Self {
             registry: Arc::default(),
@@ -54,11 +59,11 @@ impl Metrics {
             panics: Counter::default(),
             expiry: Gauge::default(),
         };
-        metrics.registry = Arc::new(metrics.registered());
+        metrics.registry = Arc::new(metrics.registered(injector));
         metrics
     }
 
-    fn registered(&self) -> Registry {
+    fn registered(&self, injector: Injector) -> Registry {
         let mut all = Registry::default();
         let ours = all.sub_registry_with_prefix("interceptor");
         let mut counter =
@@ -73,6 +78,7 @@ impl Metrics {
             "Reviews that were refused because the webhook panicked",
             &self.panics,
         );
+        ours.register_collector(Box::new(MemoMetrics(injector)));
         ours.register(
             "injection_reviews",
             "Admission reviews, by result and the rule that decided",

@@ -67,7 +67,8 @@ pub(crate) fn run(options: &WebhookOptions, setup: Setup) -> Result<()> {
 async fn serve(options: &WebhookOptions, setup: Setup) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = Metrics::new();
+    let injector = Injector::new(&setup.revision, setup.config);
+    let metrics = Metrics::new(injector.clone());
     let health = Health::new("the certificate is not loaded yet");
     let identity = Identity::default();
     let plain = server::listen(options.http_address, "--http-address").await?;
@@ -81,7 +82,7 @@ async fn serve(options: &WebhookOptions, setup: Setup) -> Result<()> {
     tokio::spawn(async move { axum::serve(plain, status).await });
 
     let webhook = Webhook::new(
-        Injector::new(&setup.revision, setup.config),
+        injector,
         metrics.clone(),
         options.max_in_flight,
         options.max_body,
