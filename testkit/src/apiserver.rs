@@ -94,11 +94,26 @@ impl ApiServer {
     /// A kubeconfig for it.
     #[must_use]
     pub fn kubeconfig(&self) -> String {
+        self.kubeconfig_with(&json!({}))
+    }
+
+    /// A kubeconfig with which all requests are those of this `ServiceAccount`, whatever
+    /// [`Self::authenticate_as`] says.
+    #[must_use]
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> String {
+        let account = Account {
+            namespace: namespace.to_owned(),
+            name: service_account.to_owned(),
+        };
+        self.kubeconfig_with(&json!({"token": account.token()}))
+    }
+
+    fn kubeconfig_with(&self, user: &Value) -> String {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "test", "cluster": {"server": self.url()}}],
-            "users": [{"name": "agent", "user": {}}],
+            "users": [{"name": "agent", "user": user}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "agent"}}],
             "current-context": "test",
         });

@@ -11,12 +11,15 @@
 //! ```
 
 mod agent;
+mod containers;
+mod http;
 mod job;
 mod kubelet;
 mod object;
 mod pod;
 mod runtime;
 mod test_dir;
+mod webhook;
 
 use std::{
     fs,
@@ -27,11 +30,13 @@ use std::{
 
 pub use agent::{AgentPlacement, AgentProcess, NAMESPACE, container};
 use anyhow::Result;
+pub use containers::{APP_IMAGE, ContainerProcess, ContainerRole, Image, ObjectPod, test_images};
 pub use kubelet::Driver;
 pub use object::Manifest;
 pub use pod::Pod;
 pub use runtime::{Call, ISTIO_CNI, Runtime};
 use test_dir::TestDir;
+pub use webhook::WebhookProcess;
 
 use crate::{
     actor::Actor,

@@ -11,6 +11,7 @@ mod builtin;
 mod client;
 pub mod envoy;
 mod exchange;
+mod first;
 pub mod launch;
 mod scene;
 mod server;
@@ -19,15 +20,17 @@ use std::env;
 
 use anyhow::{Result, bail};
 pub use builtin::{INBOUND_PORT, OUTBOUND_PORT};
-pub use client::ClientView;
+pub use client::{ClientView, send_http, send_line};
 pub use envoy::Envoy;
 pub use exchange::{ProxyReport, ServerResponse};
+pub use first::{ATTEMPTS, Attempt, FIRST_SOURCE_PORT};
 pub use scene::{Proxy, Scene, SceneClient};
+pub use server::RecordingServer;
 
 use crate::settings::Mode;
 
 /// The binary with the programs of a [`Scene`].
-const BINARY: &str = "interceptor-test-sidecar";
+pub(crate) const BINARY: &str = "interceptor-test-sidecar";
 
 /// The binary's main function: runs one of the programs.
 pub fn main() -> Result<()> {
@@ -36,6 +39,7 @@ pub fn main() -> Result<()> {
     match arguments.as_slice() {
         ["proxy"] => builtin::run(Mode::Redirect),
         ["proxy", "transparent"] => builtin::run(Mode::Tproxy),
+        ["first", to] => first::run(to),
         ["server", name, ports @ ..] => server::run(name, ports),
         other => bail!("not a program: {other:?}"),
     }

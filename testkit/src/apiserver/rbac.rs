@@ -21,6 +21,24 @@ pub(super) struct Account {
     pub(super) name: String,
 }
 
+/// The start of an account's user name.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+
+impl Account {
+    /// The account's token, which is its user name: nothing here is secret.
+    pub(super) fn token(&self) -> String {
+        format!("{SERVICE_ACCOUNT}{}:{}", self.namespace, self.name)
+    }
+
+    pub(super) fn of_token(token: &str) -> Option<Self> {
+        let (namespace, name) = token.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
+        Some(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// The verb and the object of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Attributes<'a> {
@@ -44,6 +62,7 @@ pub(super) fn authorize(
     attributes: Attributes<'_>,
 ) -> Result<(), Failure> {
     let Account { namespace, name } = account;
+    let user = account.token();
     if object(store, "v1", "ServiceAccount", namespace, name).is_none() {
         return Err(Failure::unauthorized());
     }
@@ -59,7 +78,7 @@ pub(super) fn authorize(
         None => "at the cluster scope".to_owned(),
     };
     Err(Failure::forbidden(format!(
-        "{plural} {object:?} is forbidden: User \"system:serviceaccount:{namespace}:{name}\" cannot \
+        "{plural} {object:?} is forbidden: User \"{user}\" cannot \
          {verb} resource {plural:?} in API group {group:?} {scope}"
     )))
 }

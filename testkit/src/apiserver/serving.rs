@@ -6,7 +6,10 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Query, Request, State as Shared},
-    http::{Method, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, Method, StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+    },
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
@@ -16,7 +19,7 @@ use super::{
     admission,
     parameters::{Parameters, Version},
     patching::{self, Kind},
-    rbac::{self, Attributes},
+    rbac::{self, Account, Attributes},
     resource::Target,
     state::{Inner, Recorded, State},
     status::Failure,
@@ -39,6 +42,8 @@ struct ParsedRequest {
     query: String,
     parameters: Parameters,
     patching: Option<Kind>,
+    /// The account that its token names.
+    account: Option<Account>,
     body: Value,
 }
 
@@ -96,6 +101,7 @@ impl ParsedRequest {
             path,
             parameters,
             patching,
+            account: account(&head.headers),
             body: if body.is_empty() {
                 Value::Null
             } else {
@@ -103,6 +109,12 @@ impl ParsedRequest {
             },
         })
     }
+}
+
+/// The account of a bearer token: see [`ApiServer::kubeconfig_of`](super::ApiServer::kubeconfig_of).
+fn account(headers: &HeaderMap) -> Option<Account> {
+    let token = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    Account::of_token(token.strip_prefix("Bearer ")?)
 }
 
 async fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response, Failure> {
@@ -123,7 +135,7 @@ fn authorize(inner: &Inner, target: &Target<'_>, request: &ParsedRequest) -> Res
     if inner.faults.unavailable {
         return Err(Failure::unavailable());
     }
-    if let Some(account) = &inner.account {
+    if let Some(account) = request.account.as_ref().or(inner.account.as_ref()) {
         let selector = request.parameters.selector()?;
         let attributes = Attributes::new(&request.verb, target, &selector);
         rbac::authorize(&inner.store, account, attributes)?;

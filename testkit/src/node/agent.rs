@@ -2,9 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
     iter,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -19,8 +18,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::Node;
-use crate::{interceptor, lab::wait_until, manifests, netns::Netns, spawn::spawn};
+use super::{Node, http};
+use crate::{interceptor, lab::wait_until, manifests, spawn::spawn};
 
 /// Joins the cgroup and the namespaces.
 const SCRIPT: &str = r#"
@@ -31,7 +30,7 @@ exec nsenter "$@"
 
 /// Executes a program that dies with its parent. The demo handles signals in one thread and blocks
 /// them in all others: the agent must not inherit that.
-const BECOME: [&str; 4] = [
+pub(super) const BECOME: [&str; 4] = [
     "env",
     "--default-signal=INT,TERM",
     "setpriv",
@@ -265,22 +264,7 @@ impl AgentProcess {
 
     /// The same within a time limit.
     pub fn get_within(&self, path: &str, limit: Duration) -> Result<(u16, String)> {
-        let request = || -> Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.http, limit)?;
-            stream.set_read_timeout(Some(limit))?;
-            let request =
-                format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes())?;
-            let mut response = String::new();
-            stream.read_to_string(&mut response)?;
-            Ok(response)
-        };
-        let response = Netns::enter_at(&self.host, request)?;
-        let (head, body) = response
-            .split_once("\r\n\r\n")
-            .context("not an HTTP response")?;
-        let status = head.split(' ').nth(1).context("no status")?;
-        Ok((status.parse()?, body.to_owned()))
+        http::get(&self.host, self.http, path, limit)
     }
 
     /// The value of a metric, by its name and labels as in the text format.

@@ -272,7 +272,7 @@ impl Pod {
         }
     }
 
-    fn container_cgroup(&self, node: &Node, id: &str) -> Result<PathBuf> {
+    pub(super) fn container_cgroup(&self, node: &Node, id: &str) -> Result<PathBuf> {
         let path = self.cgroup.join(node.driver.container(id));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(path)

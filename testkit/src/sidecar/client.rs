@@ -28,12 +28,12 @@ pub struct ClientView {
 }
 
 /// `actor` connects to `to` and sends an HTTP request.
-pub(super) fn send_http(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
+pub fn send_http(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, http_request(to), http_response)
 }
 
 /// `actor` connects to `to` and sends a line that is not HTTP.
-pub(super) fn send_line(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
+pub fn send_line(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
 }
 

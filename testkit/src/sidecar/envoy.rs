@@ -2,9 +2,10 @@
 //! inbound ones, and clusters that connect to the original destination.
 
 use std::{
+    collections::BTreeMap,
     env,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     time::Duration,
 };
@@ -71,18 +72,36 @@ impl Envoy {
 /// The number of connections that each worker has accepted on a port, read from an Envoy in the
 /// thread's network namespace.
 pub fn connections_by_worker(port: u16) -> Result<Vec<u32>> {
-    let mut admin = TcpStream::connect((Ipv4Addr::LOCALHOST, ports::ADMIN))?;
-    admin.set_read_timeout(Some(ADMIN_TIMEOUT))?;
     let name = format!("_{port}.worker_[0-9]+.downstream_cx_total");
-    let request = format!("GET /stats?filter={name} HTTP/1.1\r\nhost: admin\r\n{CLOSE}\r\n\r\n");
-    admin.write_all(request.as_bytes())?;
-    let mut response = String::new();
-    admin.read_to_string(&mut response)?;
-    response
+    admin(&format!("/stats?filter={name}"))?
         .lines()
         .filter_map(|line| line.split_once(".downstream_cx_total: "))
         .map(|(_, count)| count.parse().context(count.to_owned()))
         .collect()
+}
+
+/// The number of connections that a cluster of original destinations has made to each of them, read
+/// from an Envoy in the thread's network namespace. Envoy deletes those that are unused.
+pub fn connections_by_destination(cluster: &str) -> Result<BTreeMap<SocketAddr, u32>> {
+    // `PassthroughCluster::10.2.0.9:80::cx_total::1`
+    let start = format!("{cluster}::");
+    let text = admin("/clusters")?;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(&start));
+    lines
+        .filter_map(|line| line.split_once("::cx_total::"))
+        .map(|(destination, count)| Ok((destination.parse()?, count.parse()?)))
+        .collect()
+}
+
+/// A response of the admin interface.
+fn admin(path: &str) -> Result<String> {
+    let mut admin = TcpStream::connect((Ipv4Addr::LOCALHOST, ports::ADMIN))?;
+    admin.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\n{CLOSE}\r\n\r\n");
+    admin.write_all(request.as_bytes())?;
+    let mut response = String::new();
+    admin.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 /// The configuration of the built-in sidecar, which also reports in request headers what it knows of

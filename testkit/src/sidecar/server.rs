@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr, TcpStream},
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result};
 use socket2::{Domain, Socket, Type};
 
 use super::exchange::{MAX_REQUEST, ProxyReport, ServerResponse, is_http};
+use crate::netns::Netns;
 
 /// Time limit of a client's request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,7 +24,7 @@ pub(super) fn run(name: &str, ports: &[&str]) -> Result<()> {
         .map(|port| {
             let listener = listen(port.parse()?).with_context(|| format!("port {port}"))?;
             let server = format!("{name}:{port}");
-            Ok(thread::spawn(move || serve(&listener, &server)))
+            Ok(thread::spawn(move || serve(&listener, &server, |_| {})))
         })
         .collect::<Result<Vec<_>>>()?;
     for thread in threads {
@@ -40,8 +42,49 @@ fn listen(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn serve(listener: &Socket, server: &str) {
-    while let Ok((connection, _)) = listener.accept() {
+/// A server in the test's own process that keeps the address of each client. Stops when dropped.
+pub struct RecordingServer {
+    clients: Arc<Mutex<Vec<SocketAddr>>>,
+    listener: Socket,
+}
+
+impl RecordingServer {
+    /// Serves a port on all addresses of `netns`.
+    pub fn start(netns: &Netns, name: &str, port: u16) -> Result<Self> {
+        let listener = netns.enter(|| Ok(listen(port)?))?;
+        let server = Self {
+            clients: Arc::default(),
+            listener: listener.try_clone()?,
+        };
+        let (clients, name) = (Arc::clone(&server.clients), format!("{name}:{port}"));
+        let record = move |client| {
+            let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+            clients.push(client);
+        };
+        thread::spawn(move || serve(&listener, &name, record));
+        Ok(server)
+    }
+
+    /// The addresses of all clients so far.
+    #[must_use]
+    pub fn clients(&self) -> Vec<SocketAddr> {
+        let clients = self.clients.lock();
+        clients.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for RecordingServer {
+    fn drop(&mut self) {
+        // Ends the thread's accept(2).
+        let _closed = self.listener.shutdown(Shutdown::Both);
+    }
+}
+
+fn serve(listener: &Socket, server: &str, record: impl Fn(SocketAddr)) {
+    while let Ok((connection, client)) = listener.accept() {
+        if let Some(client) = client.as_socket() {
+            record(canonical(client));
+        }
         let server = server.to_owned();
         // An error means that the client has closed.
         thread::spawn(move || response(&connection.into(), server));
@@ -59,8 +102,7 @@ fn response(connection: &TcpStream, server: String) -> io::Result<()> {
     } else {
         None
     };
-    let peer = connection.peer_addr()?;
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let peer = canonical(connection.peer_addr()?);
     let body = serde_json::to_string(&ServerResponse {
         server,
         peer,
@@ -68,6 +110,10 @@ fn response(connection: &TcpStream, server: String) -> io::Result<()> {
     })? + "\n";
     let head = if is_http { head(&body) } else { String::new() };
     (&mut &*connection).write_all((head + &body).as_bytes())
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Reads the rest of the request's head, and the headers of a proxy.

@@ -1,0 +1,154 @@
+//! `interceptor webhook` on the node, called by its API server.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, Node, http};
+use crate::{
+    actor::User, interceptor, lab::wait_until, manifests, sidecar::launch::LaunchContext,
+    spawn::spawn,
+};
+
+/// The webhook's `ServiceAccount`, and its Service.
+const NAME: &str = "interceptor-webhook";
+/// The user of its image.
+const USER: User = User::new(65532, 65532);
+/// Objects of its manifests that the API server does not have.
+const NOT_SERVED: [&str; 3] = ["Service", "Deployment", "PodDisruptionBudget"];
+
+/// Time limit of a response of its HTTP server.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The webhook. Killed when dropped.
+pub struct WebhookProcess {
+    child: Child,
+    /// The address of its HTTP server.
+    http: SocketAddr,
+    /// The node's network namespace.
+    host: PathBuf,
+    log: PathBuf,
+}
+
+impl Node {
+    /// Applies `deploy/webhook`, and labels the namespace: its pods are to be injected.
+    pub fn enable_injection(&self, namespace: &str) -> Result<()> {
+        for object in manifests::render("webhook")? {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            if !NOT_SERVED.contains(&kind) {
+                self.api.put(object)?;
+            }
+        }
+        let labels = json!({"istio-injection": "enabled"});
+        let metadata = json!({"name": namespace, "labels": labels});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        self.api.put(object).map(drop)
+    }
+
+    /// Starts the webhook with additional options, without privileges and with the rights of its
+    /// `ServiceAccount`. Returns when it is ready and the only endpoint of its Service.
+    pub fn start_webhook(&self, options: &[&str]) -> Result<WebhookProcess> {
+        let id = self.new_id();
+        let kubeconfig = self.dir().join(format!("webhook-{id}.kubeconfig"));
+        fs::write(&kubeconfig, self.api.kubeconfig_of(NAMESPACE, NAME))?;
+        let log = self.dir().join(format!("webhook-{id}.log"));
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+        let own = [
+            "webhook",
+            "--listen=127.0.0.1:0",
+            "--http-address=127.0.0.1:0",
+            &kubeconfig,
+        ];
+        let arguments: Vec<_> = own.iter().chain(options).map(ToString::to_string).collect();
+        let context = LaunchContext {
+            netns: &self.host,
+            cgroup: &self.cgroup.child("system.slice/webhook")?,
+            user: USER,
+        };
+        let mut command = context.command(&interceptor::binary(), &arguments)?;
+        let output = File::create(&log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let mut child = spawn(command)?;
+        let addresses = await_addresses(&mut child, &log);
+        let (https, http) = addresses.with_context(|| read(&log))?;
+        let webhook = WebhookProcess {
+            child,
+            http,
+            host: self.host.path().to_owned(),
+            log,
+        };
+        let ready = || {
+            Ok(webhook
+                .get("/readyz")
+                .is_ok_and(|(status, _)| status == 200))
+        };
+        wait_until("the webhook is ready", ready).with_context(|| webhook.log())?;
+        self.api.set_endpoints(NAMESPACE, NAME, &[https]);
+        Ok(webhook)
+    }
+
+    /// Creates a pod as a client of the API server does: admission webhooks are called. Returns the
+    /// stored object, or the message of the refusal.
+    pub fn create(&self, namespace: &str, pod: &Value) -> Result<Result<Value, String>> {
+        self.host.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(self.api.create_pod(namespace, pod)))
+        })
+    }
+}
+
+impl WebhookProcess {
+    /// Its response: status and body.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http::get(&self.host, self.http, path, HTTP_TIMEOUT)
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+}
+
+impl Drop for WebhookProcess {
+    fn drop(&mut self) {
+        // Both fail only for a child that was waited for before.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// Waits until the log has its addresses: HTTPS, then HTTP.
+fn await_addresses(child: &mut Child, log: &PathBuf) -> Result<(SocketAddr, SocketAddr)> {
+    let mut found = None;
+    wait_until("the webhook listens", || {
+        ensure!(child.try_wait()?.is_none(), "the webhook has exited");
+        found = read(log).lines().find_map(addresses_in);
+        Ok(found.is_some())
+    })?;
+    found.context("no addresses")
+}
+
+/// `listening on 127.0.0.1:4711 (HTTPS) and 127.0.0.1:4712 (HTTP)`
+fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (_, addresses) = line.split_once("listening on ")?;
+    let (https, http) = addresses.split_once(" (HTTPS) and ")?;
+    let http = http.strip_suffix(" (HTTP)")?;
+    Some((https.parse().ok()?, http.parse().ok()?))
+}
+
+fn read(log: &PathBuf) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
