@@ -4,3 +4,4 @@
 mod agent;
 mod cni;
 mod containerd;
+mod injection;
