@@ -195,6 +195,23 @@ pub struct Rules {
     pub always: Vec<Selector>,
 }
 
+impl Rules {
+    /// The rules of Istio's configuration: its policy and its lists of selectors. Also a warning for
+    /// each selector that cannot be used.
+    #[must_use]
+    pub fn of_istio(policy: &str, never: &Value, always: &Value) -> (Self, Vec<String>) {
+        let (never, mut warnings) = selector::list("neverInjectSelector", never);
+        let (always, others) = selector::list("alwaysInjectSelector", always);
+        warnings.extend(others);
+        let rules = Self {
+            policy: Policy::named(policy),
+            never,
+            always,
+        };
+        (rules, warnings)
+    }
+}
+
 /// Whether a pod is injected, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {

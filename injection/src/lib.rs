@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub mod builtin;
+pub mod check;
 pub mod decision;
 pub mod diff;
 pub mod documents;

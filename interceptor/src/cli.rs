@@ -17,13 +17,16 @@ use crate::{cni::PLUGIN, stdio::message};
 mod agent;
 mod attach;
 mod check;
+mod check_inject;
 mod cni;
 mod detach;
 mod dry_run;
 mod explain;
 mod inject;
 mod istio_iptables;
+mod labels;
 mod log;
+mod manifests;
 mod output;
 mod run;
 mod status;
@@ -37,7 +40,7 @@ mod webhook;
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 (status) a pod has a warning, 126 (istio-iptables) validation failed. They stay the same if a reader closes its pipe early (`| head`)."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 (status, check-inject) a pod has a warning, 126 (istio-iptables) validation failed. They stay the same if a reader closes its pipe early (`| head`)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -55,6 +58,7 @@ enum Command {
     Check(check::Check),
     Inject(Box<inject::Inject>),
     KubeInject(Box<inject::KubeInject>),
+    CheckInject(Box<check_inject::CheckInject>),
     #[command(alias = "interceptor-cni")]
     Cni(cni::Cni),
     IstioIptables(istio_iptables::IstioIptables),
@@ -119,6 +123,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Check(check) => check.run(),
         Command::Inject(inject) => inject.run(),
         Command::KubeInject(inject) => inject.run(),
+        Command::CheckInject(check) => check.run(),
         Command::Cni(cni) => Ok(cni.run()),
         Command::IstioIptables(command) => command.run(),
         Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),

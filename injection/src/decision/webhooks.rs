@@ -169,6 +169,12 @@ impl Webhook {
         matches!(self.call(creation), Call::Yes | Call::IfConditions(_))
     }
 
+    /// The names of the webhook's match conditions.
+    #[must_use]
+    pub fn match_conditions(&self) -> &[String] {
+        &self.match_conditions
+    }
+
     /// Whether the webhook adds Istio's sidecar to pods, by what is known of it: its name, its
     /// Service, its path.
     #[must_use]

@@ -6,20 +6,18 @@ use anyhow::{Result, bail};
 use clap::{ArgGroup, Args};
 use interceptor_injection::decision::webhooks::{Configuration, Standard};
 
+use super::{labels::Labels, manifests};
 use crate::{
     sidecar::SidecarOptions,
     stdio::{self, message},
 };
 
 mod atomic;
-mod input;
 mod kube_inject;
-mod labels;
 mod report;
 mod run;
 
 pub(super) use kube_inject::KubeInject;
-use labels::Labels;
 use run::{Action, File, Job};
 
 /// Add the sidecar to Kubernetes manifests, or remove it
@@ -114,7 +112,7 @@ impl Inject {
             namespace: &self.namespace,
             webhooks: self.webhooks(),
         };
-        let sources = input::read(&self.files)?;
+        let sources = manifests::read(&self.files)?;
         let is_from_stdin = sources.iter().any(|source| source.path.is_none());
         if self.in_place && is_from_stdin {
             bail!("--in-place requires files: standard input cannot be written");

@@ -3,6 +3,7 @@
 
 mod admission;
 mod certificates;
+mod check_inject;
 mod limits;
 
 use std::{

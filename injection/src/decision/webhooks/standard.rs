@@ -21,7 +21,7 @@ pub struct Standard<'a> {
 }
 
 impl Standard<'_> {
-    /// The configuration with these webhooks.
+    /// The configuration with these webhooks, with the names of `deploy/webhook`.
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         let revision = match self.revision {
@@ -55,7 +55,7 @@ impl Standard<'_> {
             ));
         }
         Configuration {
-            name: "standard".to_owned(),
+            name: "interceptor-injector".to_owned(),
             created: None,
             revision: Some(revision.to_owned()),
             webhooks,
@@ -77,7 +77,7 @@ fn webhook(name: &str, namespace: &[Value], pod: &[Value]) -> Webhook {
         Selector::parse(&object).expect("selectors of this file, which are valid")
     };
     Webhook {
-        name: name.to_owned(),
+        name: format!("{name}.injector.interceptor.dev"),
         target: Target::Url("https://localhost/inject".to_owned()),
         ignores_failures: false,
         namespace_selector: selector(namespace),

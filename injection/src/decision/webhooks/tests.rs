@@ -476,7 +476,7 @@ fn our_own_service_is_no_other_injector() {
         (overlap.configuration, overlap.webhook),
         ("one", "x.istio.io")
     );
-    assert_eq!(overlap.ours, "rev.namespace");
+    assert_eq!(overlap.ours, "rev.namespace.injector.interceptor.dev");
     // Conditions can exclude any pod.
     let conditions = json!([{"name": "c", "expression": "false"}]);
     let open = configuration(&json!({"name": "x.istio.io", "matchConditions": conditions}));

@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{
-    input, report,
+    report,
     run::{Action, Job},
     write_stream,
 };
-use crate::{sidecar::Choices, stdio::message};
+use crate::{cli::manifests, sidecar::Choices, stdio::message};
 
 /// Add the sidecar to Kubernetes manifests, with the arguments of `istioctl kube-inject`
 ///
@@ -102,7 +102,7 @@ impl KubeInject {
             namespace: &self.namespace,
             webhooks: None,
         };
-        let files = job.run(input::read(std::slice::from_ref(&self.file))?);
+        let files = job.run(manifests::read(std::slice::from_ref(&self.file))?);
         report::refuse_problems(&files)?;
         report::print_istioctl_results(&files);
         write_stream(self.output.as_deref(), &files)?;

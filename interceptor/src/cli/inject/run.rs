@@ -15,7 +15,7 @@ use interceptor_injection::{
 };
 use serde_json::Value;
 
-use super::{input::Source, labels::Labels};
+use crate::cli::{labels::Labels, manifests::Source};
 
 /// What is done to all files.
 pub(super) struct Job<'a> {

@@ -135,6 +135,14 @@ fn every_command_exits_as_with_a_reader() {
         &["inject", "-f", &pod, "--diff"],
         &["inject", "-f", &pod, "--why"],
         &["kube-inject", "-f", &pod, "--kubeconfig", "/no/such/file"],
+        &[
+            "check-inject",
+            "-f",
+            &pod,
+            "--namespace-labels",
+            "istio-injection=enabled",
+        ],
+        &["check-inject", "a", "--kubeconfig", "/no/such/file"],
         &["cni"],
         &["detach", "--netns", "/no/such/netns"],
     ];
