@@ -6,21 +6,24 @@
 use serde_json::{Value, json};
 
 use crate::{
-    pod::{annotation, annotations_mut, containers_mut},
+    containers::{CONTAINERS, INIT_CONTAINERS},
+    pod::annotations_mut,
     refusal::{Problem, Refusal},
+    status::{STATUS, Status},
 };
 
 pub mod bootstrap;
 mod choices;
 mod container;
+mod own;
 pub mod ports;
+mod probes;
+mod warnings;
 
 use choices::Choices;
 
-/// The name of the proxy's container. The agent, istioctl and Kiali look for it.
-pub const CONTAINER: &str = "istio-proxy";
-
-const STATUS: &str = "sidecar.istio.io/status";
+/// The name of the proxy's container.
+pub const CONTAINER: &str = crate::containers::PROXY;
 
 /// The configuration of the built-in sidecar.
 #[derive(Clone, Debug)]
@@ -80,62 +83,52 @@ pub struct Resources {
 /// `pod` must have been stripped of an earlier sidecar.
 pub fn inject(pod: &Value, config: &Config) -> Result<(Value, Vec<String>), Refusal> {
     let choices = Choices::of(pod, config).map_err(Refusal)?;
-    if has_container(pod, CONTAINER) {
-        let problem = format!(
-            "the pod has a container {CONTAINER:?} of its own, which the built-in sidecar would \
-             replace: rename it, or inject with Istio's template"
-        );
-        return Err(Refusal(vec![Problem::Other(problem)]));
-    }
+    let injected = inject_chosen(pod, config, &choices);
+    injected.map_err(|problem| Refusal(vec![problem]))
+}
+
+fn inject_chosen(
+    pod: &Value,
+    config: &Config,
+    choices: &Choices,
+) -> Result<(Value, Vec<String>), Problem> {
+    let own = own::container(pod)?;
+    let mut warnings = warnings::of(pod, choices);
     let mut injected = pod.clone();
-    let proxy = container::proxy(&choices, config);
-    let names = json!([CONTAINER]);
-    let (init, regular) = if choices.is_native {
-        // Before the pod's own init containers, whose connections are captured too.
-        containers_mut(&mut injected, "initContainers").insert(0, proxy);
-        (names, Value::Null)
+    let mut probed = Vec::new();
+    if probes::are_wanted(pod) {
+        // Only the built-in configuration can serve them.
+        if config.bootstrap.is_none() && !own::has_command_line(own.as_ref()) {
+            probed = probes::rewrite(&mut injected);
+        } else if probes::exist(pod) {
+            warnings.push(
+                "TCP probes of the pod always succeed: the proxy accepts them, and its \
+                 configuration is not the built-in one, which would connect to the app"
+                    .to_owned(),
+            );
+        }
+    }
+    let proxy = container::proxy(choices, config, probed);
+    let list = if choices.is_native {
+        INIT_CONTAINERS
     } else {
-        containers_mut(&mut injected, "containers").push(proxy);
-        (Value::Null, names)
+        CONTAINERS
     };
-    let status = json!({
-        "initContainers": init,
-        "containers": regular,
-        "volumes": null,
-        "imagePullSecrets": null,
-        "revision": "default",
-    });
+    let mut injected = own::merged(&injected, list, proxy, own.as_ref())?;
+    let names = Some(vec![CONTAINER.to_owned()]);
+    let (init_containers, containers) = if choices.is_native {
+        (names, None)
+    } else {
+        (None, names)
+    };
+    let status = Status {
+        init_containers,
+        containers,
+        revision: "default".to_owned(),
+        ..Status::default()
+    };
     annotations_mut(&mut injected).insert(STATUS.to_owned(), json!(status.to_string()));
-    Ok((injected, warnings(pod, &choices)))
-}
-
-fn has_container(pod: &Value, name: &str) -> bool {
-    ["initContainers", "containers"]
-        .iter()
-        .filter_map(|list| pod["spec"][list].as_array())
-        .flatten()
-        .any(|container| container["name"] == name)
-}
-
-fn warnings(pod: &Value, choices: &Choices) -> Vec<String> {
-    let ends = matches!(
-        pod["spec"]["restartPolicy"].as_str(),
-        Some("Never" | "OnFailure")
-    );
-    let mut warnings = Vec::new();
-    if ends && !choices.is_native {
-        warnings.push(format!(
-            "the pod's restartPolicy is not Always, and {CONTAINER} is not a native sidecar: the \
-             pod does not complete, because the proxy keeps running"
-        ));
-    }
-    if annotation(pod, "sidecar.istio.io/bootstrapOverride").is_some() {
-        warnings.push(
-            "annotation sidecar.istio.io/bootstrapOverride has no effect on the built-in sidecar"
-                .to_owned(),
-        );
-    }
-    warnings
+    Ok((injected, warnings))
 }
 
 #[cfg(test)]

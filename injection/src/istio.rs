@@ -7,14 +7,15 @@
 use serde_json::Value;
 
 use crate::{
-    Subject, pod,
+    Subject,
+    containers::{self, CONTAINERS, INIT_CONTAINERS, PROXY},
+    merge, overrides, pod,
     refusal::{Problem, Refusal},
 };
 
 mod annotations;
 mod api_access;
 mod config;
-mod containers;
 mod context;
 mod data;
 mod engine;
@@ -22,30 +23,27 @@ mod environment;
 mod functions;
 mod images;
 mod memo;
-mod merge;
 mod mesh;
+mod metadata;
 mod names;
 mod openshift;
 mod order;
 mod overlay;
-mod overrides;
 mod probes;
 mod prometheus;
 mod proxy_config;
 mod render;
-mod status;
+mod strip;
 mod text;
+mod users;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{AnnotationCheck, Config, ConfigError, Interception, Options, Sources};
-use containers::{CONTAINERS, INIT_CONTAINERS};
 pub use memo::MemoCounts;
 
-/// The container of the proxy.
-const PROXY: &str = "istio-proxy";
 /// The init container that adds the iptables rules.
 const INIT: &str = "istio-init";
 /// The init container that checks that istio-cni added them.
@@ -80,18 +78,14 @@ fn inject_checked(
         proxy_config: &proxy_config,
     };
     let rendered = render::render(original, &context)?;
-    let mut injected = overrides::apply(
-        rendered.pod,
-        &rendered.template_pod,
-        original,
-        &proxy_config,
-    )?;
+    let mut injected = overrides::apply(rendered.pod, &rendered.template_pod, original)?;
+    users::adjust(&mut injected, original, &proxy_config)?;
     if let Some(proxy) = containers::sidecar_mut(&mut injected) {
         containers::set_environment(proxy, &environment);
     }
     prometheus::merge(&mut injected, &config.mesh)?;
     probes::rewrite(&mut injected, config);
-    status::record(&mut injected, &rendered.template_pod, &environment, config);
+    metadata::record(&mut injected, &rendered.template_pod, &environment, config);
     order::arrange(
         &mut injected,
         proxy_config.holds_application() || config.holds_application(),

@@ -7,7 +7,7 @@
 //! A pod passes these stages, one module each:
 //!
 //! 1. `decision`: is the pod injected, and by which rule?
-//! 2. `annotations`: are the values of its annotations valid?
+//! 2. `annotation_values`: are the values of its annotations valid?
 //! 3. The sidecar: Istio's template (`istio`), or our own (`builtin`).
 //! 4. `record`: what `uninject` needs to restore the original.
 
@@ -21,17 +21,23 @@ use crate::{
     uninject::Uninjected,
 };
 
+mod annotation_values;
 pub mod builtin;
 pub mod check;
+mod containers;
 pub mod decision;
 pub mod diff;
 pub mod documents;
+mod handlers;
 pub mod istio;
+mod merge;
+mod overrides;
 pub mod owner;
 mod pod;
 pub mod record;
 pub mod refusal;
 pub mod review;
+mod status;
 pub mod uninject;
 pub mod workloads;
 
@@ -115,7 +121,7 @@ impl Sidecar {
             Self::Builtin(config, check) => {
                 let pod = without_istio(pod)?;
                 let injected = builtin::inject(&pod, config);
-                with_problems(invalid_annotations(&pod, *check), injected)
+                with_problems(annotation_values::problems(&pod, check), injected)
             }
             Self::Istio(config) => istio::inject(pod, subject, config),
         }
@@ -154,19 +160,6 @@ pub fn inject(pod: &Value, subject: &Subject, config: &Config) -> Result<Outcome
         reason: decision.reason,
         warnings,
     }))
-}
-
-fn invalid_annotations(pod: &Value, check: AnnotationCheck) -> Vec<Problem> {
-    let annotations = pod::strings(&pod["metadata"]["annotations"]);
-    let problems = annotations.into_iter().filter_map(|(name, value)| {
-        let problem = check(name, value).err()?;
-        Some(Problem::Annotation {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            problem,
-        })
-    });
-    problems.collect()
 }
 
 /// `result`, or all problems at once.

@@ -2,12 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::{pod, record, refusal::Refusal};
+use crate::{pod, record, refusal::Refusal, status::STATUS};
 
 mod istio;
-
-/// The annotation that names what was injected.
-pub(crate) const STATUS: &str = "sidecar.istio.io/status";
 
 /// A pod without its sidecar.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,12 +2,18 @@
 //! outbound connections, one for inbound connections, and clusters that connect to the original
 //! destination.
 //!
-//! The proxy forwards bytes and requests unchanged: no timeout, no limit and no header is its own.
+//! The proxy forwards bytes unchanged, and requests as far as Envoy permits: no timeout and no header
+//! of a request is its own.
 //! The field names are those of Envoy's API v3.
 
 use serde_json::{Value, json};
 
 use super::ports::{ADMIN, HEALTH, INBOUND, OUTBOUND, STATS};
+
+mod http;
+mod probes;
+
+pub use probes::Probe;
 
 /// Connects outbound connections to their original destination.
 const OUTBOUND_CLUSTER: &str = "PassthroughCluster";
@@ -28,18 +34,22 @@ const CONNECT_TIMEOUT: &str = "10s";
 const NO_TIMEOUT: &str = "0s";
 
 /// What varies in the configuration.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
     /// The mark of connections to the app that use the client's address (TPROXY). Envoy then needs
     /// `CAP_NET_ADMIN`.
     pub transparent_mark: Option<u32>,
+    /// The app's TCP probes, which the proxy does.
+    pub probes: Vec<Probe>,
+    /// The pod's address, to which they connect.
+    pub pod_ip: String,
 }
 
 impl Bootstrap {
     /// The configuration.
     #[must_use]
-    pub fn configuration(self) -> Value {
-        json!({
+    pub fn configuration(&self) -> Value {
+        let mut configuration = json!({
             "admin": {"address": address("127.0.0.1", ADMIN)},
             "static_resources": {
                 "listeners": [outbound(), self.inbound(), health(), stats()],
@@ -51,10 +61,20 @@ impl Bootstrap {
                     admin_cluster(),
                 ],
             },
-        })
+        });
+        if !self.probes.is_empty() {
+            let resources = &mut configuration["static_resources"];
+            append(
+                &mut resources["listeners"],
+                [probes::listener_of(&self.probes)],
+            );
+            let clusters = self.probes.iter().map(|probe| probe.cluster(&self.pod_ip));
+            append(&mut resources["clusters"], clusters);
+        }
+        configuration
     }
 
-    fn inbound(self) -> Value {
+    fn inbound(&self) -> Value {
         let mut chains = vec![chain(
             "loop",
             &json!({"destination_port": INBOUND}),
@@ -65,7 +85,7 @@ impl Bootstrap {
             chains.push(chain(
                 &format!("{cluster}-http"),
                 &http_match(Some(&range)),
-                &http(cluster),
+                &http::forwarding(cluster),
             ));
             chains.push(chain(
                 cluster,
@@ -81,6 +101,12 @@ impl Bootstrap {
     }
 }
 
+fn append(list: &mut Value, items: impl IntoIterator<Item = Value>) {
+    if let Some(list) = list.as_array_mut() {
+        list.extend(items);
+    }
+}
+
 fn outbound() -> Value {
     let chains = [
         chain(
@@ -88,36 +114,14 @@ fn outbound() -> Value {
             &json!({"destination_port": OUTBOUND}),
             &tcp(BLACK_HOLE_CLUSTER),
         ),
-        chain("http", &http_match(None), &http(OUTBOUND_CLUSTER)),
+        chain(
+            "http",
+            &http_match(None),
+            &http::forwarding(OUTBOUND_CLUSTER),
+        ),
         chain("tcp", &json!({}), &tcp(OUTBOUND_CLUSTER)),
     ];
     capturing("virtualOutbound", "OUTBOUND", OUTBOUND, &chains)
-}
-
-fn http(cluster: &str) -> Value {
-    let routes = virtual_host(&[json!({
-        "match": {"prefix": "/"},
-        "route": {
-            "cluster": cluster,
-            "timeout": NO_TIMEOUT,
-            "idle_timeout": NO_TIMEOUT,
-            "max_stream_duration": {"max_stream_duration": NO_TIMEOUT},
-        },
-    })]);
-    let mut filter = http_connection_manager(cluster, &routes);
-    let config = &mut filter["typed_config"];
-    config["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
-    config["stream_idle_timeout"] = json!(NO_TIMEOUT);
-    config["common_http_protocol_options"] = json!({"idle_timeout": NO_TIMEOUT});
-    config["http_protocol_options"] = json!({
-        "accept_http_10": true,
-        "allow_absolute_url": true,
-        "header_key_format": preserved_case(),
-    });
-    config["generate_request_id"] = json!(false);
-    config["server_header_transformation"] = json!("PASS_THROUGH");
-    config["skip_xff_append"] = json!(true);
-    filter
 }
 
 /// The probes of kubelet. The admin interface offers more than other pods may use.
@@ -131,11 +135,11 @@ fn stats() -> Value {
 
 /// A listener with one path of the admin interface.
 fn internal(name: &str, port: u16, path: &str, admin_path: &str) -> Value {
-    let routes = virtual_host(&[json!({
+    let routes = http::virtual_host(&[json!({
         "match": {"path": path},
         "route": {"cluster": ADMIN_CLUSTER, "prefix_rewrite": admin_path},
     })]);
-    let chains = [json!({"filters": [http_connection_manager(name, &routes)]})];
+    let chains = [json!({"filters": [http::connection_manager(name, &routes)]})];
     listener(name, port, &chains)
 }
 
@@ -190,29 +194,6 @@ fn http_match(destinations: Option<&Value>) -> Value {
     matches
 }
 
-fn virtual_host(routes: &[Value]) -> Value {
-    json!({"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]})
-}
-
-fn http_connection_manager(stat_prefix: &str, routes: &Value) -> Value {
-    let manager = "filters.network.http_connection_manager.v3.HttpConnectionManager";
-    json!({
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": type_url(manager),
-            "stat_prefix": stat_prefix,
-            "route_config": routes,
-            "http_filters": [{
-                "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": type_url("filters.http.router.v3.Router"),
-                    "suppress_envoy_headers": true,
-                },
-            }],
-        },
-    })
-}
-
 fn tcp(cluster: &str) -> Value {
     json!({
         "name": "envoy.filters.network.tcp_proxy",
@@ -226,7 +207,6 @@ fn tcp(cluster: &str) -> Value {
 }
 
 fn passthrough(name: &str, source: Option<&str>) -> Value {
-    let http_options = "upstreams.http.v3.HttpProtocolOptions";
     let mut cluster = json!({
         "name": name,
         "type": "ORIGINAL_DST",
@@ -238,14 +218,7 @@ fn passthrough(name: &str, source: Option<&str>) -> Value {
             "max_requests": u32::MAX,
             "max_retries": u32::MAX,
         }]},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": type_url(http_options),
-                "explicit_http_config": {
-                    "http_protocol_options": {"header_key_format": preserved_case()},
-                },
-            },
-        },
+        "typed_extension_protocol_options": http::upstream_options(),
     });
     if let Some(source) = source {
         cluster["upstream_bind_config"] =
@@ -265,15 +238,6 @@ fn admin_cluster() -> Value {
             "endpoints": [{"lb_endpoints": [endpoint]}],
         },
     })
-}
-
-/// Header names keep the case in which the peer wrote them.
-fn preserved_case() -> Value {
-    let formatter = "http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
-    json!({"stateful_formatter": {
-        "name": "preserve_case",
-        "typed_config": {"@type": type_url(formatter)},
-    }})
 }
 
 fn address(ip: &str, port: u16) -> Value {

@@ -4,22 +4,26 @@ use serde_json::{Map, Value, json};
 
 use super::{
     CONTAINER, Config, Resources,
-    bootstrap::Bootstrap,
-    choices::Choices,
+    bootstrap::{Bootstrap, Probe},
+    choices::{Choices, Readiness},
     ports::{HEALTH, STATS},
 };
 
 /// The proxy's UID and GID, which the agent exempts.
 const PROXY_ID: u32 = 1337;
 
-pub(super) fn proxy(choices: &Choices, config: &Config) -> Value {
+/// The variable with the pod's address, which kubelet expands in arguments.
+const POD_IP: &str = "INSTANCE_IP";
+
+pub(super) fn proxy(choices: &Choices, config: &Config, probes: Vec<Probe>) -> Value {
+    let has_probes = !probes.is_empty();
     let mut container = json!({
         "name": CONTAINER,
         "image": choices.image,
         "command": ["/usr/local/bin/envoy"],
-        "args": arguments(choices, config),
+        "args": arguments(choices, config, probes),
         "ports": [{"containerPort": STATS, "name": "http-envoy-prom", "protocol": "TCP"}],
-        "readinessProbe": probe(15, 4),
+        "readinessProbe": readiness_probe(&choices.readiness),
         "resources": resources(&choices.resources),
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -35,6 +39,10 @@ pub(super) fn proxy(choices: &Choices, config: &Config) -> Value {
         // this succeeds.
         "startupProbe": probe(1, 600),
     });
+    if has_probes {
+        let source = json!({"fieldRef": {"fieldPath": "status.podIP"}});
+        container["env"] = json!([{"name": POD_IP, "valueFrom": source}]);
+    }
     if choices.is_native {
         container["restartPolicy"] = json!("Always");
     }
@@ -43,14 +51,10 @@ pub(super) fn proxy(choices: &Choices, config: &Config) -> Value {
 
 /// Envoy's command line. The configuration is part of it: no `ConfigMap` in each namespace, and no
 /// volume.
-fn arguments(choices: &Choices, config: &Config) -> Vec<String> {
-    let bootstrap = config
-        .bootstrap
-        .clone()
-        .unwrap_or_else(|| Bootstrap::default().configuration());
+fn arguments(choices: &Choices, config: &Config, probes: Vec<Probe>) -> Vec<String> {
     let mut arguments = vec![
         "--config-yaml".to_owned(),
-        literal(&bootstrap.to_string()),
+        configuration(config, probes),
         "--disable-hot-restart".to_owned(),
         "--log-level".to_owned(),
         literal(&choices.log_level),
@@ -65,9 +69,31 @@ fn arguments(choices: &Choices, config: &Config) -> Vec<String> {
     arguments
 }
 
+fn configuration(config: &Config, probes: Vec<Probe>) -> String {
+    if let Some(bootstrap) = &config.bootstrap {
+        return literal(&bootstrap.to_string());
+    }
+    let pod_ip = format!("$({POD_IP})");
+    let bootstrap = Bootstrap {
+        probes,
+        pod_ip: pod_ip.clone(),
+        ..Bootstrap::default()
+    };
+    let text = literal(&bootstrap.configuration().to_string());
+    text.replace(&literal(&pod_ip), &pod_ip)
+}
+
 /// kubelet expands `$(NAME)` in arguments, and reads `$$` as `$`.
 fn literal(argument: &str) -> String {
     argument.replace('$', "$$")
+}
+
+fn readiness_probe(choices: &Readiness) -> Value {
+    let mut probe = probe(choices.period, choices.failure_threshold);
+    if choices.initial_delay > 0 {
+        probe["initialDelaySeconds"] = json!(choices.initial_delay);
+    }
+    probe
 }
 
 fn probe(period: u32, failure_threshold: u32) -> Value {

@@ -8,5 +8,7 @@ pub const INBOUND: u16 = 15006;
 pub const ADMIN: u16 = 15000;
 /// Readiness, at `/healthz/ready`.
 pub const HEALTH: u16 = 15021;
+/// Probes of the app's TCP ports, at `/app-health/CONTAINER/PROBE`.
+pub const PROBES: u16 = 15020;
 /// Metrics of the proxy, at `/stats/prometheus`.
 pub const STATS: u16 = 15090;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{CONTAINERS, INIT, INIT_CONTAINERS, PROXY, VALIDATION, containers};
+use crate::containers::move_to;
 
 /// Allows core dumps, in old releases.
 const CORE_DUMP: &str = "enable-core-dump";
@@ -22,16 +23,6 @@ pub(super) fn arrange(pod: &mut Value, holds_application: bool) {
         move_to(pod, INIT_CONTAINERS, VALIDATION, true);
         move_to(pod, INIT_CONTAINERS, INIT, false);
         move_to(pod, INIT_CONTAINERS, CORE_DUMP, false);
-    }
-}
-
-fn move_to(pod: &mut Value, list: &str, name: &str, first: bool) {
-    let Some(container) = containers::take(pod, list, name) else {
-        return;
-    };
-    if let Some(entries) = pod["spec"][list].as_array_mut() {
-        let place = if first { 0 } else { entries.len() };
-        entries.insert(place, container);
     }
 }
 

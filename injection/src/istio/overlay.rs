@@ -12,7 +12,7 @@ use super::{
     data,
     engine::Template,
     memo::{Entry, Key},
-    overrides, yaml,
+    strip, yaml,
 };
 use crate::{Subject, refusal::Problem};
 
@@ -63,7 +63,7 @@ impl<'a> Overlays<'a> {
 
     fn render(&self, name: &str, pod: &Value) -> Result<Value, Problem> {
         let config = self.context.config;
-        let stripped = overrides::strip(pod, config)?;
+        let stripped = strip::strip(pod, config)?;
         let data = data::of(&stripped, self.context);
         let template = find(name, config)?;
         let text = template

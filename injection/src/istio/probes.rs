@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CONTAINERS, INIT_CONTAINERS, PROXY, config::Config, containers, status, text};
+use super::{CONTAINERS, INIT_CONTAINERS, PROXY, config::Config, containers, text};
+use crate::{annotation_values, handlers, status::STATUS};
 
 /// The variable with the original probes.
 const VARIABLE: &str = "ISTIO_KUBE_APP_PROBERS";
@@ -68,7 +69,7 @@ impl Place {
 
 /// Points the probes of all containers but the proxy to pilot-agent.
 pub(super) fn rewrite(pod: &mut Value, config: &Config) {
-    let chosen = containers::annotation(pod, REWRITE).and_then(text::bool);
+    let chosen = containers::annotation(pod, REWRITE).and_then(annotation_values::bool);
     let Some(proxy) = containers::find_any(pod, PROXY) else {
         return;
     };
@@ -79,7 +80,7 @@ pub(super) fn rewrite(pod: &mut Value, config: &Config) {
     let mesh_port = config.mesh.proxy.status_port();
     let port = containers::annotation(pod, STATUS_PORT).and_then(|port| port.trim().parse().ok());
     let ports = [mesh_port, port.unwrap_or(mesh_port)];
-    let was_injected = containers::annotation(pod, status::STATUS).is_some();
+    let was_injected = containers::annotation(pod, STATUS).is_some();
     let mut probers = Map::new();
     // The order of Istio: a container of the same name in the other list wins.
     for list in [INIT_CONTAINERS, CONTAINERS] {
@@ -101,7 +102,7 @@ fn rewrite_container(
     probers: &mut Map<String, Value>,
 ) {
     let name = container["name"].as_str().unwrap_or_default().to_owned();
-    let named_ports = named_ports(container);
+    let named_ports = handlers::named_ports(container);
     for place in PLACES {
         let path = format!("/{}/{name}/{}", place.path, place.name);
         let Some(handler) = container.pointer_mut(place.pointer) else {
@@ -110,21 +111,18 @@ fn rewrite_container(
         let Some(action) = action(handler, place).filter(|_| hooks || !place.is_hook()) else {
             continue;
         };
-        if handler[action]["host"]
-            .as_str()
-            .is_some_and(|host| !host.is_empty())
-        {
+        if handlers::has_host(&handler[action]) {
             // The probe of another host, which pilot-agent does not do.
             continue;
         }
         let is_rewritten = handler[action]["path"] == path.as_str();
-        if let Some(port) = port(&handler[action], &named_ports) {
+        if let Some(port) = handlers::port(&handler[action], &named_ports) {
             let is_ours = port == ports[0] || is_rewritten && port == ports[1];
             if !is_ours || action == "grpc" {
                 probers.insert(path.clone(), prober(handler, action, port));
             }
         }
-        redirect(handler, action, &path, ports[1]);
+        handlers::redirect(handler, action, &path, ports[1]);
     }
 }
 
@@ -133,26 +131,6 @@ fn action(handler: &Value, place: &Place) -> Option<&'static str> {
     let actions = ACTIONS.iter().map(|(action, _)| *action);
     let mut possible = actions.filter(|action| !place.is_hook() || *action != "grpc");
     possible.find(|action| handler[action].is_object())
-}
-
-fn named_ports(container: &Value) -> Map<String, Value> {
-    let ports = container["ports"].as_array().into_iter().flatten();
-    ports
-        .filter_map(|port| {
-            Some((
-                port["name"].as_str()?.to_owned(),
-                port["containerPort"].clone(),
-            ))
-        })
-        .collect()
-}
-
-/// The number of an action's port; none for a name that the container does not have.
-fn port(action: &Value, named_ports: &Map<String, Value>) -> Option<i64> {
-    match &action["port"] {
-        Value::String(name) => named_ports.get(name)?.as_i64(),
-        number => number.as_i64(),
-    }
 }
 
 /// What pilot-agent has to do.
@@ -182,23 +160,6 @@ fn prober(handler: &Value, action: &str, port: i64) -> Value {
         prober["timeoutSeconds"] = handler["timeoutSeconds"].clone();
     }
     prober
-}
-
-fn redirect(handler: &mut Value, action: &str, path: &str, port: i64) {
-    if action != "httpGet" {
-        handler
-            .as_object_mut()
-            .and_then(|handler| handler.shift_remove(action));
-        handler["httpGet"] = json!({"path": path, "port": port});
-        return;
-    }
-    let request = &mut handler["httpGet"];
-    request["path"] = json!(path);
-    request["port"] = json!(port);
-    if request["scheme"] == "HTTPS" {
-        // Of the kubelet with pilot-agent, which uses TLS with the application.
-        request["scheme"] = json!("HTTP");
-    }
 }
 
 /// Sets the variable. Probes of an earlier injection are kept: the pod no longer has them.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{containers, mesh::Mesh, text};
-use crate::refusal::Problem;
+use crate::{annotation_values, refusal::Problem};
 
 /// The variable with what the pod's annotations were.
 const VARIABLE: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
@@ -167,12 +167,12 @@ fn remove_annotations(pod: &mut Value) {
 
 /// Whether no annotation forbids it.
 fn is_scraped(pod: &Value) -> bool {
-    let scrape = find(pod, SCRAPE).and_then(|(_, value)| text::bool(value));
+    let scrape = find(pod, SCRAPE).and_then(|(_, value)| annotation_values::bool(value));
     scrape.unwrap_or(true)
 }
 
 fn is_merged(pod: &Value, mesh: &Mesh) -> bool {
-    let chosen = containers::annotation(pod, MERGE).and_then(text::bool);
+    let chosen = containers::annotation(pod, MERGE).and_then(annotation_values::bool);
     chosen.unwrap_or_else(|| mesh.merges_metrics())
 }
 

@@ -65,15 +65,6 @@ fn push_quoted(text: &mut String, character: char) {
     };
 }
 
-/// What `strconv.ParseBool` accepts.
-pub(super) fn bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// JSON with `<`, `>` and `&` escaped, as Go's encoder does by default.
 pub(super) fn json(value: &serde_json::Value) -> String {
     let text = value.to_string();

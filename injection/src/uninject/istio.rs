@@ -3,15 +3,15 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::STATUS;
 use crate::{
+    containers::{CONTAINERS, INIT_CONTAINERS, PROXY},
+    overrides::OVERRIDES,
     pod,
     refusal::{Problem, Refusal},
+    status::{STATUS, Status},
 };
 
-const OVERRIDES: &str = "proxy.istio.io/overrides";
-const PROXY: &str = "istio-proxy";
-const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
+const CONTAINER_LISTS: [&str; 2] = [INIT_CONTAINERS, CONTAINERS];
 
 /// Labels that Istio's templates add, and their value if it is always the same.
 const LABELS: [(&str, Option<&str>); 4] = [
@@ -29,16 +29,6 @@ const ANNOTATIONS: [&str; 5] = [
     OVERRIDES,
     STATUS,
 ];
-
-/// The names that the status annotation has.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Status {
-    init_containers: Option<Vec<String>>,
-    containers: Option<Vec<String>>,
-    volumes: Option<Vec<String>>,
-    image_pull_secrets: Option<Vec<String>>,
-}
 
 /// `pod` without what Istio injected, and what cannot be restored.
 pub(super) fn uninject(pod: &Value) -> Result<(Value, Vec<String>), Refusal> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::exchange::{PLAIN, ServerResponse};
 use crate::actor::{
@@ -35,6 +35,28 @@ pub fn send_http(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
 /// `actor` connects to `to` and sends a line that is not HTTP.
 pub fn send_line(actor: &Actor, to: SocketAddr) -> Result<ClientView> {
     exchange(actor, to, format!("{PLAIN}\n"), line)
+}
+
+/// `actor` connects to `to`, sends `request` and reads lines of the response.
+pub(super) fn read_lines(
+    actor: &Actor,
+    to: SocketAddr,
+    request: &str,
+    count: usize,
+) -> Result<Vec<String>> {
+    let (socket, connected) = connect(actor, to)?;
+    ensure!(!matches!(connected, Reply::Error(_)), "{connected:?}");
+    if !request.is_empty() {
+        let data = request.to_owned();
+        actor.call(&Request::Send { socket, data })?;
+    }
+    let read = |_| match actor.call(&Request::ReceiveLine { socket })? {
+        Reply::Data(line) => Ok(line),
+        other => bail!("{other:?}"),
+    };
+    let lines = (0..count).map(read).collect::<Result<_>>()?;
+    actor.must(&Request::Close { socket })?;
+    Ok(lines)
 }
 
 /// `actor` makes `count` connections to `to`, and then sends an HTTP request through each.

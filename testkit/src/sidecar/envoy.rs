@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_injection::builtin::{bootstrap::Bootstrap, ports};
+use interceptor_injection::builtin::{
+    bootstrap::{Bootstrap, Probe},
+    ports,
+};
 use serde_json::{Value, json};
 
 use super::exchange::{CLIENT, LISTENER, ORIGINAL};
@@ -28,6 +31,12 @@ pub struct Envoy {
     pub binary: PathBuf,
     /// The number of workers. Each has its own listening sockets.
     pub(super) concurrency: u32,
+    /// The app's probes that it does.
+    probes: Vec<Probe>,
+    /// The address that it probes.
+    pod_ip: String,
+    /// Whether it reports each connection in request headers.
+    reports: bool,
 }
 
 impl Envoy {
@@ -44,14 +53,36 @@ impl Envoy {
         Ok(Self {
             binary,
             concurrency,
+            probes: Vec::new(),
+            pod_ip: String::new(),
+            reports: true,
         })
+    }
+
+    /// The same, which does these probes of a pod with this address.
+    #[must_use]
+    pub fn with_probes(self, probes: Vec<Probe>, pod_ip: &str) -> Self {
+        Self {
+            probes,
+            pod_ip: pod_ip.to_owned(),
+            ..self
+        }
+    }
+
+    /// The same, which adds nothing to requests.
+    #[must_use]
+    pub fn without_reports(self) -> Self {
+        Self {
+            reports: false,
+            ..self
+        }
     }
 
     /// Its command line, which includes the configuration: no file is left behind.
     pub fn arguments(&self, mode: Mode) -> Vec<String> {
         [
             "--config-yaml",
-            &configuration(mode).to_string(),
+            &self.configuration(mode).to_string(),
             "--concurrency",
             &self.concurrency.to_string(),
             "--disable-hot-restart",
@@ -60,6 +91,22 @@ impl Envoy {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    /// The configuration of the built-in sidecar, which may also report in request headers what it
+    /// knows of the connection.
+    fn configuration(&self, mode: Mode) -> Value {
+        let bootstrap = Bootstrap {
+            transparent_mark: (mode == Mode::Tproxy).then(|| Settings::default().tproxy_mark),
+            probes: self.probes.clone(),
+            pod_ip: self.pod_ip.clone(),
+        };
+        let mut configuration = bootstrap.configuration();
+        let listeners = configuration["static_resources"]["listeners"].as_array_mut();
+        for listener in listeners.into_iter().flatten().filter(|_| self.reports) {
+            report_connections(listener);
+        }
+        configuration
     }
 
     /// The number of its listening sockets on each port: one per worker and family.
@@ -102,18 +149,6 @@ fn admin(path: &str) -> Result<String> {
     let mut response = String::new();
     admin.read_to_string(&mut response)?;
     Ok(response)
-}
-
-/// The configuration of the built-in sidecar, which also reports in request headers what it knows of
-/// the connection.
-fn configuration(mode: Mode) -> Value {
-    let transparent_mark = (mode == Mode::Tproxy).then(|| Settings::default().tproxy_mark);
-    let mut configuration = Bootstrap { transparent_mark }.configuration();
-    let listeners = configuration["static_resources"]["listeners"].as_array_mut();
-    for listener in listeners.into_iter().flatten() {
-        report_connections(listener);
-    }
-    configuration
 }
 
 fn report_connections(listener: &mut Value) {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     BINARY,
     builtin::{self, INBOUND_PORT, OUTBOUND_PORT},
-    client::{ClientView, send_http, send_http_at_once, send_line},
+    client::{ClientView, read_lines, send_http, send_http_at_once, send_line},
     envoy::{self, Envoy},
     launch::{LaunchContext, Process},
 };
@@ -57,10 +57,11 @@ pub struct Scene {
     // Dropped in this order: detached, then the programs, their namespaces, and the cgroup.
     interception: Option<Attachment>,
     proxy: Option<Process>,
-    _servers: [Process; 2],
+    /// The app, if it runs, and the remote server.
+    servers: Vec<Process>,
     clients: [Actor; 4],
     pod: Netns,
-    _outside: Netns,
+    outside: Netns,
     cgroup: Cgroup,
     settings: Settings,
     _shared: Shared,
@@ -86,7 +87,7 @@ impl Scene {
         Ok(Self {
             interception: None,
             proxy: None,
-            _servers: [
+            servers: vec![
                 serve("app", APP, &pod, &cgroup.child("pod/server")?, &APP_PORTS)?,
                 serve(
                     "remote",
@@ -103,7 +104,7 @@ impl Scene {
                 client("client", ROOT, &outside, "outside")?,
             ],
             pod,
-            _outside: outside,
+            outside,
             cgroup,
             settings,
             _shared: shared,
@@ -150,6 +151,32 @@ impl Scene {
     /// Kills the proxy.
     pub fn kill_proxy(&mut self) {
         self.proxy = None;
+    }
+
+    /// Kills the app.
+    pub fn kill_app(&mut self) {
+        self.servers.remove(0);
+    }
+
+    /// The pod's network namespace.
+    pub const fn pod(&self) -> &Netns {
+        &self.pod
+    }
+
+    /// The network namespace of its peers.
+    pub const fn outside(&self) -> &Netns {
+        &self.outside
+    }
+
+    /// `client` sends `request`, which may be empty, to `to`, and reads lines of the response.
+    pub fn lines(
+        &self,
+        client: SceneClient,
+        to: SocketAddr,
+        request: &str,
+        count: usize,
+    ) -> Result<Vec<String>> {
+        read_lines(self.actor(client), to, request, count)
     }
 
     /// `client` sends an HTTP request to `to`.

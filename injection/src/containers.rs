@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::PROXY;
-
+/// The name of the proxy's container. The agent, istioctl and Kiali look for it.
+pub(crate) const PROXY: &str = "istio-proxy";
 /// The list of containers in a pod's `spec`.
-pub(super) const CONTAINERS: &str = "containers";
+pub(crate) const CONTAINERS: &str = "containers";
 /// The list of init containers in a pod's `spec`.
-pub(super) const INIT_CONTAINERS: &str = "initContainers";
+pub(crate) const INIT_CONTAINERS: &str = "initContainers";
 
 /// The entries of `list` in the pod's `spec`; none if it is no list.
-pub(super) fn of<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
+pub(crate) fn of<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
     pod["spec"][list].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// The entries of `list` in the pod's `spec`, to change them.
-pub(super) fn of_mut<'a>(pod: &'a mut Value, list: &str) -> &'a mut [Value] {
+pub(crate) fn of_mut<'a>(pod: &'a mut Value, list: &str) -> &'a mut [Value] {
     let found = pod.get_mut("spec").and_then(|spec| spec.get_mut(list));
     found
         .and_then(Value::as_array_mut)
@@ -25,17 +25,17 @@ pub(super) fn of_mut<'a>(pod: &'a mut Value, list: &str) -> &'a mut [Value] {
 }
 
 /// The entry of `list` in the pod's `spec` with this name.
-pub(super) fn find<'a>(pod: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(pod: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
     of(pod, list).iter().find(|entry| entry["name"] == name)
 }
 
 /// A container of either list, as Istio looks for it: first among the containers.
-pub(super) fn find_any<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn find_any<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
     find(pod, CONTAINERS, name).or_else(|| find(pod, INIT_CONTAINERS, name))
 }
 
 /// A container of either list, to change it.
-pub(super) fn find_any_mut<'a>(pod: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+pub(crate) fn find_any_mut<'a>(pod: &'a mut Value, name: &str) -> Option<&'a mut Value> {
     let list = if find(pod, CONTAINERS, name).is_some() {
         CONTAINERS
     } else {
@@ -46,19 +46,19 @@ pub(super) fn find_any_mut<'a>(pod: &'a mut Value, name: &str) -> Option<&'a mut
 }
 
 /// The proxy, to change it.
-pub(super) fn sidecar_mut(pod: &mut Value) -> Option<&mut Value> {
+pub(crate) fn sidecar_mut(pod: &mut Value) -> Option<&mut Value> {
     find_any_mut(pod, PROXY)
 }
 
 /// Removes the entry with this name from `list`.
-pub(super) fn take(pod: &mut Value, list: &str, name: &str) -> Option<Value> {
+pub(crate) fn take(pod: &mut Value, list: &str, name: &str) -> Option<Value> {
     let entries = pod.get_mut("spec")?.get_mut(list)?.as_array_mut()?;
     let index = entries.iter().position(|entry| entry["name"] == name)?;
     Some(entries.remove(index))
 }
 
 /// Appends `container` to `list`.
-pub(super) fn push(pod: &mut Value, list: &str, container: Value) {
+pub(crate) fn push(pod: &mut Value, list: &str, container: Value) {
     let entries = &mut pod["spec"][list];
     match entries.as_array_mut() {
         Some(entries) => entries.push(container),
@@ -66,14 +66,25 @@ pub(super) fn push(pod: &mut Value, list: &str, container: Value) {
     }
 }
 
+/// Moves the entry with this name to the start of `list`, or to its end.
+pub(crate) fn move_to(pod: &mut Value, list: &str, name: &str, first: bool) {
+    let Some(container) = take(pod, list, name) else {
+        return;
+    };
+    if let Some(entries) = pod["spec"][list].as_array_mut() {
+        let place = if first { 0 } else { entries.len() };
+        entries.insert(place, container);
+    }
+}
+
 /// The value of a variable in the container's `env`.
-pub(super) fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
     let mut variables = container["env"].as_array()?.iter();
     variables.find(|variable| variable["name"] == name)?["value"].as_str()
 }
 
 /// Appends a variable to the container's `env`.
-pub(super) fn push_variable(container: &mut Value, name: &str, value: &str) {
+pub(crate) fn push_variable(container: &mut Value, name: &str, value: &str) {
     let variable = json!({"name": name, "value": value});
     match container["env"].as_array_mut() {
         Some(variables) => variables.push(variable),
@@ -82,7 +93,7 @@ pub(super) fn push_variable(container: &mut Value, name: &str, value: &str) {
 }
 
 /// Replaces variables of the same names, and appends these.
-pub(super) fn set_environment(container: &mut Value, environment: &BTreeMap<String, String>) {
+pub(crate) fn set_environment(container: &mut Value, environment: &BTreeMap<String, String>) {
     if environment.is_empty() {
         return;
     }
@@ -98,12 +109,12 @@ pub(super) fn set_environment(container: &mut Value, environment: &BTreeMap<Stri
 }
 
 /// An annotation of the pod.
-pub(super) fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     pod["metadata"]["annotations"][name].as_str()
 }
 
 /// Sets an entry of `metadata.labels` or `metadata.annotations`.
-pub(super) fn set_metadata(pod: &mut Value, map: &str, name: &str, value: &str) {
+pub(crate) fn set_metadata(pod: &mut Value, map: &str, name: &str, value: &str) {
     let entries = &mut pod["metadata"][map];
     if !entries.is_object() {
         *entries = json!({});
@@ -112,7 +123,7 @@ pub(super) fn set_metadata(pod: &mut Value, map: &str, name: &str, value: &str) 
 }
 
 /// Removes an annotation.
-pub(super) fn remove_annotation(pod: &mut Value, name: &str) {
+pub(crate) fn remove_annotation(pod: &mut Value, name: &str) {
     let annotations = pod
         .get_mut("metadata")
         .and_then(|metadata| metadata.get_mut("annotations"));

@@ -39,7 +39,7 @@ fn is_set(field: &str) -> bool {
 }
 
 /// Merges `patch` into `target`.
-pub(super) fn merge(target: &mut Value, patch: &Value) -> Result<(), String> {
+pub(crate) fn merge(target: &mut Value, patch: &Value) -> Result<(), String> {
     match (&mut *target, patch) {
         (Value::Object(object), Value::Object(patch)) => merge_object(object, patch),
         (_, patch) => {
