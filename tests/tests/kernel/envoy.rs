@@ -1,6 +1,12 @@
 //! The real Envoy, configured as Istio's sidecar. Every test also runs behind iptables, which
 //! proves that it expects the behavior of today's meshes.
 
+mod admin;
+mod exchange;
+mod http;
+mod probes;
+mod streams;
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
