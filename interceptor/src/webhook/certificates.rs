@@ -61,7 +61,10 @@ impl OwnAuthority {
         let certificate = parse(&contents)?;
         let is_usable = certificate.not_after > now
             && authority::is_for(&contents.server.certificate, &self.names);
-        identity.replace(certificate);
+        // One that was written over the Secret's by mistake is not served: the present one stays.
+        if is_usable {
+            identity.replace(certificate);
+        }
         let has_changed = self.registration.apply(&contents.bundle).await?;
         if is_usable && (has_changed || authority::is_new(&contents.bundle, now)) {
             return Ok(contents.bundle);

@@ -156,3 +156,27 @@ async fn a_certificate_in_a_directory_is_read_again() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+async fn an_overwritten_certificate_is_replaced_and_never_served() {
+    let cluster = Cluster::new();
+    let _replica = cluster.serve(&[]).await;
+    let mut secret = cluster.secret().unwrap();
+    for (from, to) in [("ca.crt", "tls.crt"), ("ca.key", "tls.key")] {
+        secret["data"][to] = secret["data"][from].clone();
+    }
+    let overwritten = secret["data"]["tls.crt"].clone();
+    cluster.api.put(secret).unwrap();
+    let start = std::time::Instant::now();
+    let mut replaced_at = None;
+    // The last calls are after the replacement.
+    while replaced_at.is_none_or(|at: std::time::Instant| at.elapsed() < Duration::from_secs(1)) {
+        let pod = cluster.api.create_pod("mesh", &pod(&json!({}))).await;
+        assert!(has_sidecar(&pod.expect("a pod")));
+        if cluster.secret().unwrap()["data"]["tls.crt"] != overwritten {
+            replaced_at.get_or_insert_with(std::time::Instant::now);
+        }
+        assert!(start.elapsed() < super::TIMEOUT, "not replaced in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
