@@ -27,6 +27,8 @@ pub(crate) enum What {
     Pod(Proxy),
     /// The node agent.
     Agent,
+    /// The injection of sidecars.
+    Injection,
 }
 
 /// Builds everything and executes the demo in this process, so that signals and the exit code are the
@@ -54,6 +56,10 @@ pub(crate) fn run(what: What) -> Result<()> {
             .arg("--agent")
             .env("KUBECTL_BIN", kubectl::ensure()?)
             .env("INTERCEPTOR_OTHER_BIN", build::other_layout()?),
+        What::Injection => demo
+            .arg("--inject")
+            .env("ENVOY_BIN", envoy::ensure()?)
+            .env("KUBECTL_BIN", kubectl::ensure()?),
     };
     Err(demo.exec()).with_context(|| format!("cannot run `{}`", display(&demo)))
 }

@@ -86,6 +86,9 @@ enum Task {
         /// Show the node agent instead: pods start, the agent is killed and upgraded
         #[arg(long, conflicts_with = "proxy")]
         agent: bool,
+        /// Show the injection of sidecars instead: from a plain manifest to captured traffic
+        #[arg(long, conflicts_with_all = ["proxy", "agent"])]
+        inject: bool,
     },
     /// Run tests on other kernels, in virtual machines
     TestVm {
@@ -125,6 +128,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench { options } => bench::run(&options),
         Task::Demo { agent: true, .. } => demo::run(demo::What::Agent),
+        Task::Demo { inject: true, .. } => demo::run(demo::What::Injection),
         Task::Demo { proxy, .. } => demo::run(demo::What::Pod(proxy)),
         Task::TestVm { kernel, command } => vm::run(kernel, &command),
     }

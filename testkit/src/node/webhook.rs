@@ -9,16 +9,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{NAMESPACE, Node, http};
 use crate::{
-    actor::User, interceptor, lab::wait_until, manifests, sidecar::launch::LaunchContext,
-    spawn::spawn,
+    actor::User, https::Server, interceptor, lab::wait_until, manifests,
+    sidecar::launch::LaunchContext, spawn::spawn,
 };
 
 /// The webhook's `ServiceAccount`, and its Service.
 const NAME: &str = "interceptor-webhook";
+/// Its `MutatingWebhookConfiguration`.
+const CONFIGURATION: &str = "interceptor-injector";
 /// The user of its image.
 const USER: User = User::new(65532, 65532);
 /// Objects of its manifests that the API server does not have.
@@ -30,6 +34,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The webhook. Killed when dropped.
 pub struct WebhookProcess {
     child: Child,
+    https: SocketAddr,
     /// The address of its HTTP server.
     http: SocketAddr,
     /// The node's network namespace.
@@ -52,7 +57,7 @@ impl Node {
         self.api.put(object).map(drop)
     }
 
-    /// Starts the webhook with additional options, without privileges and with the rights of its
+    /// Starts the webhook with additional options, without privileges and with the permissions of its
     /// `ServiceAccount`. Returns when it is ready and the only endpoint of its Service.
     pub fn start_webhook(&self, options: &[&str]) -> Result<WebhookProcess> {
         let id = self.new_id();
@@ -83,6 +88,7 @@ impl Node {
         let (https, http) = addresses.with_context(|| read(&log))?;
         let webhook = WebhookProcess {
             child,
+            https,
             http,
             host: self.host.path().to_owned(),
             log,
@@ -100,11 +106,40 @@ impl Node {
     /// Creates a pod as a client of the API server does: admission webhooks are called. Returns the
     /// stored object, or the message of the refusal.
     pub fn create(&self, namespace: &str, pod: &Value) -> Result<Result<Value, String>> {
+        self.block_on(self.api.create_pod(namespace, pod))
+    }
+
+    /// The SHA-256 of the certificate that the webhook serves, if the API server accepts it.
+    pub fn certificate_of(&self, webhook: &WebhookProcess) -> Result<String> {
+        let server = Server {
+            address: webhook.https,
+            name: &format!("{NAME}.{NAMESPACE}.svc"),
+            bundle: &self.ca_bundle()?,
+        };
+        let stream = self.block_on(server.connect())??;
+        let (_, session) = stream.get_ref();
+        let certificates = session.peer_certificates().context("no certificate")?;
+        let certificate = certificates.first().context("no certificate")?;
+        Ok(format!("{:x}", Sha256::digest(certificate)))
+    }
+
+    /// The CAs that the API server trusts for the webhook.
+    fn ca_bundle(&self) -> Result<Vec<u8>> {
+        let group = "admissionregistration.k8s.io/v1";
+        let kind = "MutatingWebhookConfiguration";
+        let object = self.api.get(group, kind, "", CONFIGURATION);
+        let object = object.with_context(|| format!("no {kind}"))?;
+        let bundle = object["webhooks"][0]["clientConfig"]["caBundle"].as_str();
+        Ok(STANDARD.decode(bundle.context("no caBundle")?)?)
+    }
+
+    /// Runs `future` in the node's network namespace.
+    fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
         self.host.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            Ok(runtime.block_on(self.api.create_pod(namespace, pod)))
+            Ok(runtime.block_on(future))
         })
     }
 }

@@ -22,6 +22,11 @@ use crate::settings::{Mode, Settings};
 
 /// Time limit of a response of the admin interface.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The clusters of the built-in sidecar that connect to the original destinations.
+pub const OUTBOUND_CLUSTER: &str = "PassthroughCluster";
+/// The same for inbound connections over IPv4.
+pub const INBOUND_CLUSTER: &str = "InboundPassthroughClusterIpv4";
+
 const CLOSE: &str = "connection: close";
 
 /// An Envoy to start.

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: shows the interception of connections.
 
 mod agent;
+mod inject;
 mod interruption;
 mod pod;
 mod result;
@@ -29,6 +30,10 @@ struct Options {
     /// Show the node agent instead: pods appear, the agent is killed and upgraded
     #[arg(long, conflicts_with = "proxy")]
     agent: bool,
+
+    /// Show the injection of sidecars instead: from a plain manifest to captured traffic
+    #[arg(long, conflicts_with_all = ["proxy", "agent"])]
+    inject: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,6 +63,9 @@ fn run(options: &Options) -> Result<bool> {
     catch_interruptions()?;
     if options.agent {
         return agent::run();
+    }
+    if options.inject {
+        return inject::run();
     }
     let proxy = match options.proxy {
         Kind::Builtin => Proxy::Builtin,

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Lines, Read as _},
-    process::{Child, ChildStderr, Command, Stdio},
+    io::{self, BufRead as _, BufReader, Lines, Read},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,19 +17,26 @@ use nix::{
 /// A running demo. Killed when dropped.
 struct Demo {
     child: Child,
-    progress: Lines<BufReader<ChildStderr>>,
+    progress: Lines<BufReader<Box<dyn Read>>>,
 }
 
 impl Demo {
     fn start() -> Result<Self> {
-        let mut command = Command::new(own_binary("demo")?);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = spawn(command)?;
-        let progress = BufReader::new(child.stderr.take().context("stderr")?).lines();
-        Ok(Self { child, progress })
+        let mut child = start(&[])?;
+        let progress = Box::new(child.stderr.take().context("stderr")?);
+        Ok(Self::with(child, progress))
+    }
+
+    /// The demo of the injection, which shows its steps on stdout.
+    fn start_injection() -> Result<Self> {
+        let mut child = start(&["--inject"])?;
+        let progress = Box::new(child.stdout.take().context("stdout")?);
+        Ok(Self::with(child, progress))
+    }
+
+    fn with(child: Child, progress: Box<dyn Read>) -> Self {
+        let progress = BufReader::new(progress).lines();
+        Self { child, progress }
     }
 
     /// Waits until it prints `what` for the `count`th time.
@@ -42,16 +50,40 @@ impl Demo {
         Ok(())
     }
 
-    fn cgroups(&self) -> Result<Vec<String>> {
+    /// Its cgroups, and its directories in `/run`.
+    fn leftovers(&self) -> Result<Vec<String>> {
         let prefix = format!("{}{}-", cgroup::PREFIX, self.child.id());
-        let names = fs::read_dir(cgroup::mount()?)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(names
-            .into_iter()
-            .filter(|name| name.starts_with(&prefix))
-            .collect())
+        let mut found = Vec::new();
+        for directory in [cgroup::mount()?, PathBuf::from("/run")] {
+            for entry in fs::read_dir(directory)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                found.extend(name.starts_with(&prefix).then_some(name));
+            }
+        }
+        Ok(found)
     }
+
+    /// Waits until it prints `what` for the `count`th time, interrupts it, and expects that
+    /// nothing is left.
+    fn interrupt(&mut self, signal: Signal, what: &str, count: usize) -> Result<()> {
+        self.await_progress(what, count)?;
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
+        let status = self.child.wait()?;
+        ensure!(status.code() == Some(130), "{what}: {status}");
+        let left = self.leftovers()?;
+        ensure!(left.is_empty(), "{what}: {left:?}");
+        Ok(())
+    }
+}
+
+fn start(arguments: &[&str]) -> Result<Child> {
+    let mut command = Command::new(own_binary("demo")?);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(spawn(command)?)
 }
 
 impl Drop for Demo {
@@ -81,13 +113,18 @@ fn nothing_is_left_when_it_is_interrupted() -> Result<()> {
         (Signal::SIGINT, "interceptor attach", 1),
         (Signal::SIGTERM, "connections", 2),
     ] {
-        let mut demo = Demo::start()?;
-        demo.await_progress(what, count)?;
-        kill(Pid::from_raw(demo.child.id().cast_signed()), signal)?;
-        let status = demo.child.wait()?;
-        ensure!(status.code() == Some(130), "{what}: {status}");
-        let left = demo.cgroups()?;
-        ensure!(left.is_empty(), "{what}: {left:?}");
+        Demo::start()?.interrupt(signal, what, count)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_when_the_injection_is_interrupted() -> Result<()> {
+    for (signal, what) in [
+        (Signal::SIGINT, "the pod's containers start"),
+        (Signal::SIGTERM, "the webhook's certificate is replaced"),
+    ] {
+        Demo::start_injection()?.interrupt(signal, what, 1)?;
     }
     Ok(())
 }
