@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    Sidecar as Injects, builtin,
+    Sidecar as Injects,
     decision::{Policy, webhooks::Standard},
 };
 

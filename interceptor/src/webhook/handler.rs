@@ -21,7 +21,7 @@ use interceptor_injection::{
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::{debug, error};
 
-use super::{injector::Injector, metrics::Metrics};
+use super::{injector::Injector, metrics::Metrics, other_injectors::Others};
 
 /// How long a client may take to send its body. The API server waits at most 30 s for a webhook.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Webhook {
     injector: Injector,
+    others: Others,
     metrics: Metrics,
     in_flight: Arc<Semaphore>,
     max_body: usize,
@@ -38,12 +39,14 @@ pub(super) struct Webhook {
 impl Webhook {
     pub(super) fn new(
         injector: Injector,
+        others: Others,
         metrics: Metrics,
         max_in_flight: usize,
         max_body: usize,
     ) -> Self {
         Self {
             injector,
+            others,
             metrics,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
             max_body,
@@ -66,7 +69,11 @@ impl Webhook {
         let audit = config.audit();
         let attempt = AssertUnwindSafe(|| {
             review(body, path, &audit, |pod, subject| {
-                config.inject(pod, subject)
+                let mut outcome = config.inject(pod, subject)?;
+                if self.others.warn(&mut outcome, pod, subject) {
+                    self.metrics.other_injectors.injected_twice();
+                }
+                Ok(outcome)
             })
         });
         let review = catch_unwind(attempt).unwrap_or_else(|_reported| {

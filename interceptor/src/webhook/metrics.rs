@@ -1,6 +1,7 @@
 //! The webhook's metrics: Istio's names, and our own with reasons.
 
 mod memo;
+mod other_injectors;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::memo::MemoMetrics;
+use self::{memo::MemoMetrics, other_injectors::OtherInjectorMetrics};
 use super::injector::Injector;
 
 /// 0.5 ms to 2 s.
@@ -41,6 +42,8 @@ pub(super) struct Metrics {
     overloads: Counter,
     panics: Counter,
     expiry: Gauge,
+    /// Injectors that take pods of ours.
+    pub(super) other_injectors: OtherInjectorMetrics,
 }
 
 impl Metrics {
@@ -58,6 +61,7 @@ impl Metrics {
             overloads: Counter::default(),
             panics: Counter::default(),
             expiry: Gauge::default(),
+            other_injectors: OtherInjectorMetrics::default(),
         };
         metrics.registry = Arc::new(metrics.registered(injector));
         metrics
@@ -94,6 +98,7 @@ impl Metrics {
             "End of the validity of the webhook's certificate, in seconds since 1970",
             self.expiry.clone(),
         );
+        self.other_injectors.register(ours);
         // The names that existing dashboards and alerts use.
         for (name, help, counter) in [
             ("requests", "Admission reviews", &self.requests),

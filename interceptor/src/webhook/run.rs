@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use futures_util::future;
 use interceptor_injection::Config;
+use kube::Client;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -31,6 +33,7 @@ use super::{
     injector::Injector,
     metrics::Metrics,
     options::WebhookOptions,
+    other_injectors::{self, Others},
     registration::Registration,
     secret::SecretStore,
     server,
@@ -81,8 +84,10 @@ async fn serve(options: &WebhookOptions, setup: Setup) -> Result<()> {
     let status = health::router(health.clone(), metrics.clone());
     tokio::spawn(async move { axum::serve(plain, status).await });
 
+    let others = Others::default();
     let webhook = Webhook::new(
         injector,
+        others.clone(),
         metrics.clone(),
         options.max_in_flight,
         options.max_body,
@@ -95,16 +100,19 @@ async fn serve(options: &WebhookOptions, setup: Setup) -> Result<()> {
     let serving = server::serve(secure, tls, webhook.router(), stopped, CLOSE_TIMEOUT);
     let serving = tokio::spawn(serving);
 
+    let client = client(options, setup.kubeconfig.as_deref()).await?;
+    let watching =
+        other_injectors::watch(client.clone(), &options.webhook_config, &others, &metrics);
     let maintenance = Maintenance {
-        source: source(options, setup.kubeconfig.as_deref()).await?,
+        source: source(options, client)?,
         server_name: service_names(options).swap_remove(0),
         address: loopback(address),
         identity,
-        metrics,
+        metrics: metrics.clone(),
         health: health.clone(),
     };
     tokio::select! {
-        () = maintenance.run() => {}
+        _ended = future::join(maintenance.run(), watching) => {}
         _ = interrupt.recv() => info!("interrupted"),
         _ = terminate.recv() => {
             info!("SIGTERM: serving for {} s more", options.drain_seconds);
@@ -124,11 +132,23 @@ fn service_names(options: &WebhookOptions) -> Vec<String> {
         .to_vec()
 }
 
-async fn source(options: &WebhookOptions, kubeconfig: Option<&Path>) -> Result<Source> {
-    if let Some(directory) = &options.tls_dir {
-        return Ok(Source::Directory(directory.clone()));
+/// A client of the API server. With a certificate in files, `None` if there is none.
+async fn client(options: &WebhookOptions, kubeconfig: Option<&Path>) -> Result<Option<Client>> {
+    match api_server::config(kubeconfig, None).await {
+        Ok(config) => api_server::client(config).map(Some),
+        Err(error) if options.tls_dir.is_none() => Err(error),
+        Err(error) => {
+            info!("no cluster is read: {error:#}");
+            Ok(None)
+        }
     }
-    let client = api_server::client(api_server::config(kubeconfig, None).await?)?;
+}
+
+fn source(options: &WebhookOptions, client: Option<Client>) -> Result<Source> {
+    let client = match (&options.tls_dir, client) {
+        (Some(directory), _) => return Ok(Source::Directory(directory.clone())),
+        (None, client) => client.context("without --tls-dir, the webhook needs an API server")?,
+    };
     Ok(Source::Own(Box::new(OwnAuthority {
         store: SecretStore::new(client.clone(), &options.namespace, &options.tls_secret),
         registration: Registration::new(client, &options.webhook_config),

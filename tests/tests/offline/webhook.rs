@@ -5,6 +5,7 @@ mod admission;
 mod certificates;
 mod check_inject;
 mod limits;
+mod other_injectors;
 
 use std::{
     io::{BufRead as _, BufReader},

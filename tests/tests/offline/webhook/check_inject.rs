@@ -97,12 +97,13 @@ fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
     json!({"key": key, "operator": operator, "values": values})
 }
 
-/// An istiod's webhooks with a revision: one for labels of the namespace, one for those of the pod.
-fn istio_webhooks(revision: &str) -> Value {
+/// An istiod's webhooks: two for its revision, and two more of the default one.
+pub(super) fn istio_webhooks(revision: &str) -> Value {
     let absent = |key| expression(key, "DoesNotExist", &[]);
     let of_revision = expression("istio.io/rev", "In", &[revision]);
     let not_false = expression("sidecar.istio.io/inject", "NotIn", &["false"]);
-    let selectors = [
+    let neither = json!([absent("istio-injection"), absent("istio.io/rev")]);
+    let mut selectors = vec![
         (
             "rev.namespace",
             json!([of_revision, absent("istio-injection")]),
@@ -110,11 +111,17 @@ fn istio_webhooks(revision: &str) -> Value {
         ),
         (
             "rev.object",
-            json!([absent("istio-injection"), absent("istio.io/rev")]),
+            neither.clone(),
             json!([not_false, of_revision]),
         ),
     ];
-    let webhooks = selectors.map(|(name, namespace, object)| {
+    if revision == "default" {
+        let enabled = expression("istio-injection", "In", &["enabled"]);
+        let wanted = expression("sidecar.istio.io/inject", "In", &["true"]);
+        selectors.push(("namespace", json!([enabled]), json!([not_false])));
+        selectors.push(("object", neither, json!([wanted, absent("istio.io/rev")])));
+    }
+    let webhooks = selectors.into_iter().map(|(name, namespace, object)| {
         json!({
             "name": format!("{name}.sidecar-injector.istio.io"),
             "clientConfig": {"service": {
@@ -136,7 +143,7 @@ fn istio_webhooks(revision: &str) -> Value {
             "name": format!("istio-sidecar-injector-{revision}"),
             "labels": {"istio.io/rev": revision},
         },
-        "webhooks": webhooks,
+        "webhooks": webhooks.collect::<Vec<_>>(),
     })
 }
 
