@@ -41,7 +41,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use config::{AnnotationCheck, Config, ConfigError, Interception, Options, Sources};
+pub use config::{AnnotationCheck, Config, ConfigError, Interception, Options, Part, Sources};
 pub use memo::MemoCounts;
 
 /// The init container that adds the iptables rules.

@@ -72,25 +72,34 @@ impl Default for Options {
     }
 }
 
+/// One of the [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// [`Sources::inject`].
+    Inject,
+    /// [`Sources::values`].
+    Values,
+    /// [`Sources::mesh`].
+    Mesh,
+}
+
 /// A source that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// A text is not what it has to be.
-    #[error("the {source_name} cannot be read: {problem}")]
-    Source {
-        /// Which text.
-        source_name: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A template cannot be used.
-    #[error("template {name} cannot be used: {problem}")]
-    Template {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        problem: String,
-    },
+#[error("{problem}")]
+pub struct ConfigError {
+    /// Which source.
+    pub part: Part,
+    /// What is wrong, and where: a line, a field or a template.
+    pub problem: String,
+}
+
+impl Part {
+    fn error(self) -> impl Fn(String) -> ConfigError {
+        move |problem| ConfigError {
+            part: self,
+            problem,
+        }
+    }
 }
 
 /// The configuration of injection with Istio's templates.
@@ -126,51 +135,79 @@ struct Inject {
     injected_annotations: Option<BTreeMap<String, String>>,
 }
 
+/// Its keys that no pod has.
+const CONFIGURATION_KEYS: [&str; 4] = ["policy", "defaultTemplates", "templates", "aliases"];
+
 impl Inject {
-    /// Without templates, the text is a template itself.
-    fn parse(text: &str) -> Self {
-        let config: Option<Self> = serde_saphyr::from_str(text).ok();
-        let config = config.filter(|config| {
-            let templates = config.templates.as_ref();
-            templates.is_some_and(|templates| !templates.is_empty())
-        });
-        config.unwrap_or_else(|| Self {
-            templates: Some(BTreeMap::from([(SIDECAR.to_owned(), text.to_owned())])),
-            ..Self::default()
-        })
+    /// A text that is not a configuration is a template itself.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Err("the text is empty".to_owned());
+        }
+        if !is_configuration(text) {
+            return Ok(Self {
+                templates: Some(BTreeMap::from([(SIDECAR.to_owned(), text.to_owned())])),
+                ..Self::default()
+            });
+        }
+        let config: Self =
+            serde_saphyr::from_str(text).map_err(|error| yaml::first_line(&error))?;
+        if config.templates.as_ref().is_none_or(BTreeMap::is_empty) {
+            return Err("templates names no template".to_owned());
+        }
+        Ok(config)
+    }
+
+    fn default_templates(&mut self) -> Vec<String> {
+        let named = self.default_templates.take().unwrap_or_default();
+        if named.is_empty() {
+            return vec![SIDECAR.to_owned()];
+        }
+        named
+    }
+}
+
+/// Whether `text` has a key of a configuration. With an error in its syntax, it must not be taken for
+/// a template: then a line that starts with the key is enough.
+fn is_configuration(text: &str) -> bool {
+    let is_key = |name: &str| CONFIGURATION_KEYS.contains(&name);
+    match serde_saphyr::from_str(text) {
+        Ok(Json::Object(keys)) => keys.keys().any(|key| is_key(key)),
+        Ok(_) => false,
+        Err(_) => text.lines().any(|line| {
+            let (key, _) = line.split_once(':').unwrap_or_default();
+            let in_json = key.trim_start_matches(['{', ' ']).strip_prefix('"');
+            is_key(key.trim_end())
+                || in_json
+                    .and_then(|key| key.strip_suffix('"'))
+                    .is_some_and(is_key)
+        }),
     }
 }
 
 impl Config {
     /// Reads the sources and parses all templates.
     pub fn load(sources: &Sources<'_>, options: Options) -> Result<Self, ConfigError> {
-        let inject = Inject::parse(sources.inject);
+        let mut inject = Inject::parse(sources.inject).map_err(Part::Inject.error())?;
+        let default_templates = inject.default_templates();
         let raw_templates = inject.templates.unwrap_or_default();
-        let source = |source_name| {
-            move |problem| ConfigError::Source {
-                source_name,
-                problem,
-            }
-        };
-        let mut values = yaml::read(sources.values).map_err(source("values"))?;
-        let defaults = proxy_defaults(&values, &raw_templates);
-        let mesh = Mesh::parse(sources.mesh, defaults).map_err(source("mesh configuration"))?;
+        let mut values = yaml::read(sources.values).map_err(Part::Values.error())?;
         if !values.is_object() {
-            let problem = "they are not an object".to_owned();
-            return Err(source("values")(problem));
+            let problem = "the values are not an object".to_owned();
+            return Err(Part::Values.error()(problem));
         }
+        let defaults = proxy_defaults(&values, &raw_templates);
+        let mesh = Mesh::parse(sources.mesh, defaults).map_err(Part::Mesh.error())?;
+        let templates = parse_templates(&raw_templates, options.native_sidecar);
         choose_interception(&mut values, options.interception);
         Ok(Self {
             policy: inject.policy.unwrap_or_else(|| "enabled".to_owned()),
             never_inject_selector: inject.never_inject_selector,
             always_inject_selector: inject.always_inject_selector,
-            default_templates: inject
-                .default_templates
-                .filter(|templates| !templates.is_empty())
-                .unwrap_or_else(|| vec![SIDECAR.to_owned()]),
+            default_templates,
             aliases: inject.aliases.unwrap_or_default(),
             injected_annotations: inject.injected_annotations.unwrap_or_default(),
-            templates: parse_templates(&raw_templates, options.native_sidecar)?,
+            templates: templates.map_err(Part::Inject.error())?,
             values_for_templates: names::any(&values),
             values,
             mesh,
@@ -198,16 +235,13 @@ impl Config {
 fn parse_templates(
     texts: &BTreeMap<String, String>,
     native_sidecar: bool,
-) -> Result<BTreeMap<String, Template>, ConfigError> {
+) -> Result<BTreeMap<String, Template>, String> {
     let functions = functions::table(native_sidecar);
     texts
         .iter()
         .map(|(name, text)| {
             let template = Template::parse(text, &functions);
-            let template = template.map_err(|problem| ConfigError::Template {
-                name: name.clone(),
-                problem,
-            })?;
+            let template = template.map_err(|problem| format!("template {name}, {problem}"))?;
             Ok((name.clone(), template))
         })
         .collect()
@@ -298,14 +332,33 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(error("a: b", "[").contains("values"));
+        assert!(error("a: b", "[").starts_with("line 1 "));
         assert!(error("a: b", "1").contains("values"));
-        let problem = error("templates: {x: '{{ nope }}'}", "{}");
-        assert!(
-            problem.contains("template x") && problem.contains("nope"),
-            "{problem}"
+        assert!(error(" ", "{}").contains("empty"));
+        assert_eq!(
+            error("templates: {x: \"a\\n{{ nope }}\"}", "{}"),
+            "template x, line 2: function nope is unknown"
         );
-        assert!(error("templates: {x: '{{ if }'}", "{}").contains("template x"));
+        let problem = error("templates: {x: '{{ if }'}", "{}");
+        assert!(problem.starts_with("template x, line 1: "), "{problem}");
+    }
+
+    #[test]
+    fn a_faulty_configuration_is_not_taken_for_a_template() {
+        for (text, expected) in [
+            (
+                "policy: enabled\ntemplates:\n  sidecar: |\n  x: y: z",
+                "line 4 ",
+            ),
+            ("{\n  \"templates\": {\n", "line "),
+            ("policy: [1]\ntemplates: {a: b}", "line 1 "),
+            ("policy: enabled", "templates"),
+            ("templates: {}", "templates"),
+        ] {
+            let error = load(text, "{}", Interception::Keep).unwrap_err();
+            assert_eq!(error.part, Part::Inject);
+            assert!(error.problem.starts_with(expected), "{text}: {error}");
+        }
     }
 
     #[test]

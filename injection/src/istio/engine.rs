@@ -4,7 +4,7 @@
 use std::fmt;
 
 use gotmpl::{
-    FuncMap, Template as Parsed, Value,
+    FuncMap, Template as Parsed, TemplateError, Value,
     parse::{BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode},
 };
 
@@ -25,18 +25,19 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
-    /// Parses `text`. The problem names unknown functions.
+    /// Parses `text`. The problem names the line, and all unknown functions.
     pub(super) fn parse(text: &str, functions: &FuncMap) -> Result<Self, String> {
         let text = without_trimmed_comments(text);
         let unknown = unknown_functions(&text, functions)?;
-        if !unknown.is_empty() {
-            return Err(unknown.join("; "));
+        if let Some(Unknown { line, .. }) = unknown.first() {
+            let problems: Vec<_> = unknown.iter().map(|function| &*function.problem).collect();
+            return Err(format!("line {line}: {}", problems.join("; ")));
         }
         let template = Parsed::new("inject")
             .max_range_iters(MAX_ITERATIONS)
             .funcs(functions.clone())
             .parse(&text);
-        template.map(Self).map_err(|error| error.to_string())
+        template.map(Self).map_err(with_line)
     }
 
     /// Renders the template with `data`.
@@ -110,32 +111,55 @@ fn trimmed_comment(action: &str) -> Option<(&str, &'static str)> {
     Some((&body[..length], end))
 }
 
-/// A description of each function that `text` calls and that does not exist.
-fn unknown_functions(text: &str, known: &FuncMap) -> Result<Vec<String>, String> {
+fn with_line(error: TemplateError) -> String {
+    match error {
+        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
+            format!("line {line}: {message}")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A function that does not exist.
+struct Unknown {
+    line: usize,
+    problem: String,
+}
+
+/// The functions that `text` calls and that do not exist, in the order of their first calls.
+fn unknown_functions(text: &str, known: &FuncMap) -> Result<Vec<Unknown>, String> {
     let parser = Parser::with_name(Some("inject"), text, "{{", "}}");
-    let (tree, defines) = parser
-        .and_then(Parser::parse)
-        .map_err(|error| error.to_string())?;
+    let (tree, defines) = parser.and_then(Parser::parse).map_err(with_line)?;
     let mut called = Vec::new();
     collect_list(&tree, &mut called);
     for define in &defines {
         collect_list(&define.body, &mut called);
     }
-    called.sort_unstable();
-    called.dedup();
-    let unknown = called
-        .into_iter()
-        .filter(|name| !known.contains_key(*name) && !functions::BUILTIN.contains(name));
-    Ok(unknown.map(functions::describe_unknown).collect())
+    called
+        .retain(|call| !known.contains_key(call.name) && !functions::BUILTIN.contains(&call.name));
+    called.sort_unstable_by_key(|call| (call.name, call.line));
+    called.dedup_by_key(|call| call.name);
+    called.sort_unstable_by_key(|call| call.line);
+    let unknown = called.into_iter().map(|Call { name, line }| Unknown {
+        line,
+        problem: functions::describe_unknown(name),
+    });
+    Ok(unknown.collect())
 }
 
-fn collect_list<'a>(list: &'a ListNode, called: &mut Vec<&'a str>) {
+/// A call of a function.
+struct Call<'a> {
+    name: &'a str,
+    line: usize,
+}
+
+fn collect_list<'a>(list: &'a ListNode, called: &mut Vec<Call<'a>>) {
     for node in &list.nodes {
         collect_node(node, called);
     }
 }
 
-fn collect_node<'a>(node: &'a Node, called: &mut Vec<&'a str>) {
+fn collect_node<'a>(node: &'a Node, called: &mut Vec<Call<'a>>) {
     match node {
         Node::List(list) => collect_list(list, called),
         Node::Action(action) => collect_pipe(&action.pipe, called),
@@ -152,7 +176,7 @@ fn collect_node<'a>(node: &'a Node, called: &mut Vec<&'a str>) {
     }
 }
 
-fn collect_branch<'a>(branch: &'a BranchNode, called: &mut Vec<&'a str>) {
+fn collect_branch<'a>(branch: &'a BranchNode, called: &mut Vec<Call<'a>>) {
     collect_pipe(&branch.pipe, called);
     collect_list(&branch.body, called);
     if let Some(list) = &branch.else_body {
@@ -160,7 +184,7 @@ fn collect_branch<'a>(branch: &'a BranchNode, called: &mut Vec<&'a str>) {
     }
 }
 
-fn collect_pipe<'a>(pipe: &'a PipeNode, called: &mut Vec<&'a str>) {
+fn collect_pipe<'a>(pipe: &'a PipeNode, called: &mut Vec<Call<'a>>) {
     for CommandNode { args, .. } in &pipe.commands {
         for argument in args {
             collect_expression(argument, called);
@@ -168,9 +192,12 @@ fn collect_pipe<'a>(pipe: &'a PipeNode, called: &mut Vec<&'a str>) {
     }
 }
 
-fn collect_expression<'a>(expression: &'a Expr, called: &mut Vec<&'a str>) {
+fn collect_expression<'a>(expression: &'a Expr, called: &mut Vec<Call<'a>>) {
     match expression {
-        Expr::Identifier(_, name) => called.push(name.as_str()),
+        Expr::Identifier(position, name) => called.push(Call {
+            name: name.as_str(),
+            line: position.line,
+        }),
         Expr::Pipe(_, pipe) => collect_pipe(pipe, called),
         Expr::Chain(_, inner, _) => collect_expression(inner, called),
         _ => {}

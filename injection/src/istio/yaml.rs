@@ -22,9 +22,11 @@ pub(super) fn read_lenient(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| first_line(&error))
 }
 
-fn first_line(error: &serde_saphyr::Error) -> String {
+/// The line and the problem, without an excerpt of the text.
+pub(super) fn first_line(error: &serde_saphyr::Error) -> String {
     let error = error.to_string();
-    error.lines().next().unwrap_or_default().to_owned()
+    let first = error.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
 /// `value` as YAML.
