@@ -11,6 +11,11 @@ use kube::{
 use tokio::time::timeout;
 use tower::{BoxError, util::MapErrLayer};
 
+pub(crate) mod events;
+
+/// Limit for a response. Longer than a watch.
+const READ_TIMEOUT: Duration = Duration::from_secs(295);
+
 /// No response arrived. (An error response becomes a [`kube::Error`] later.)
 #[derive(Debug, thiserror::Error)]
 #[error("cannot reach the API server at {address}: {cause}")]
@@ -26,7 +31,7 @@ pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> 
         context: context.map(str::to_owned),
         ..KubeConfigOptions::default()
     };
-    match (kubeconfig, context) {
+    let config: Result<Config> = match (kubeconfig, context) {
         (Some(path), _) => {
             let named = || format!("--kubeconfig {}", path.display());
             let file = Kubeconfig::read_from(path).with_context(named)?;
@@ -40,7 +45,10 @@ pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> 
         (None, None) => Config::infer().await.context(
             "no API server configuration: run in a pod with a service account, or set --kubeconfig",
         ),
-    }
+    };
+    let mut config = config?;
+    config.read_timeout = Some(READ_TIMEOUT);
+    Ok(config)
 }
 
 /// A client whose errors name the server's address if there is no response. kube's own error is

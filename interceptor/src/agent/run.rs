@@ -42,9 +42,6 @@ const MAX_BLOCKING_THREADS: usize = 4;
 /// Interval between attempts of a second agent to lock the socket.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Limit for a response of the API server. Longer than a watch.
-const READ_TIMEOUT: Duration = Duration::from_secs(295);
-
 /// Limit for blocking work to complete when the agent exits.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -96,7 +93,6 @@ enum ClientRetries {
 
 async fn client(options: &AgentOptions, retries: ClientRetries) -> Result<Client> {
     let mut config = api_server::config(options.kubeconfig.as_deref(), None).await?;
-    config.read_timeout = Some(READ_TIMEOUT);
     config.default_retry = retries == ClientRetries::Many;
     api_server::client(config)
 }

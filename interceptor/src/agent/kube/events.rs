@@ -10,12 +10,11 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{Event, EventType, Reporter},
 };
-use tokio::{sync::Semaphore, task::spawn_local, time::timeout};
-use tracing::debug;
+use tokio::{sync::Semaphore, task::spawn_local};
 
-use crate::{api_server, cni::protocol::PodName};
+use crate::{api_server::events, cni::protocol::PodName};
 
 /// The Events' reporting controller.
 const CONTROLLER: &str = "interceptor-agent";
@@ -28,12 +27,6 @@ const RATE_LIMIT_PERIOD: Duration = Duration::from_mins(1);
 
 /// Maximum number of concurrent requests.
 const MAX_CONCURRENT: usize = 4;
-
-/// Limit for one request to the API server.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The maximum length of an Event's text (`noteLengthLimit` of the API server).
-const MAX_NOTE_LENGTH: usize = 1024;
 
 /// Publishes Events.
 #[derive(Clone)]
@@ -77,29 +70,22 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(shortened(note)),
+            note: Some(note.to_owned()),
             action: "Capture".to_owned(),
             secondary: None,
         };
         let reference = reference(pod, uid);
-        let events = self.clone();
+        let Self {
+            client,
+            reporter,
+            permits,
+            ..
+        } = self.clone();
         spawn_local(async move {
-            let Ok(_permit) = events.permits.acquire().await else {
+            let Ok(_permit) = permits.acquire().await else {
                 return;
             };
-            // A new recorder each time: a recorder counts a second Event of the same reason as a
-            // repetition of the first, with the first one's text. (Repeated notices are dropped
-            // before.)
-            let recorder = Recorder::new(events.client, events.reporter);
-            let publish = recorder.publish(&event, &reference);
-            match timeout(REQUEST_TIMEOUT, publish).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(
-                    "failed to publish event: {}",
-                    api_server::error_text(&error)
-                ),
-                Err(_late) => debug!("failed to publish event: timed out"),
-            }
+            events::publish(client, reporter, event, &reference).await;
         });
     }
 
@@ -128,25 +114,5 @@ fn reference(pod: &PodName, uid: &str) -> ObjectReference {
         name: Some(pod.name.clone()),
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
-    }
-}
-
-fn shortened(note: &str) -> String {
-    if note.len() <= MAX_NOTE_LENGTH {
-        return note.to_owned();
-    }
-    let end = note.floor_char_boundary(MAX_NOTE_LENGTH - '…'.len_utf8());
-    format!("{}…", &note[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_text_is_cut_at_a_character_boundary() {
-        assert_eq!(shortened("short"), "short");
-        let long = shortened(&"ä".repeat(MAX_NOTE_LENGTH));
-        assert!(long.len() <= MAX_NOTE_LENGTH && long.ends_with("ä…"));
     }
 }
