@@ -1,7 +1,24 @@
-//! Which sidecar is injected into which pods: the options of the commands, and the configuration
-//! that is made of them and of what they name.
+//! Which sidecar is injected into which pods.
+//!
+//! The options of a command (`options`) make a plan (`plan`): where the parts of the configuration
+//! are, and what to make of them. A command reads them once (`read`); the webhook watches them
+//! (`watch`). Both get `inputs`, of which the plan makes a configuration, without I/O.
 
+mod access;
+mod files;
+mod inputs;
+mod native;
+mod nodes;
+mod objects;
 mod options;
+mod origin;
+mod plan;
+mod read;
 mod sources;
+mod watch;
 
+pub(crate) use inputs::Inputs;
 pub(crate) use options::{Choices, SidecarOptions};
+pub(crate) use origin::Origin;
+pub(crate) use plan::{Configured, Plan, Problem};
+pub(crate) use watch::watch;

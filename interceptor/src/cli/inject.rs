@@ -102,10 +102,11 @@ impl Inject {
     }
 
     fn try_run(&self) -> Result<ExitCode> {
+        let plan = self.sidecar.plan()?;
         let action = if self.uninject {
             Action::Uninject
         } else {
-            Action::Inject(Box::new(self.sidecar.load()?))
+            Action::Inject(Box::new(plan.load()?))
         };
         let job = Job {
             action,
@@ -124,6 +125,7 @@ impl Inject {
         }
         report::refuse_problems(&files)?;
         report::print_results(&files);
+        report::print_assumption(&plan, &files);
         self.write(&files)
     }
 

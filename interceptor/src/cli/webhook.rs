@@ -6,18 +6,17 @@ use clap::Args;
 use super::log;
 use crate::{
     sidecar::SidecarOptions,
-    webhook::{
-        options::WebhookOptions,
-        run::{self, Setup},
-    },
+    webhook::{options::WebhookOptions, run},
 };
 
 /// Run the admission webhook: inject sidecars into pods as they are created
 ///
 /// The API server calls the webhook over TLS, as a MutatingWebhookConfiguration says. The webhook
 /// creates its own CA and certificate in a Secret, renews both, and sets caBundle; or it reads a
-/// certificate from --tls-dir. It needs no privileges on the node. It reads the configuration of the
-/// sidecar when it starts: restart it to apply a change.
+/// certificate from --tls-dir. It needs no privileges on the node.
+///
+/// It watches the configuration of the sidecar, in files or in ConfigMaps. A change applies to pods
+/// that are created from then on; a configuration with an error is logged, and not used.
 #[derive(Args)]
 pub(super) struct Webhook {
     #[command(flatten)]
@@ -29,12 +28,7 @@ pub(super) struct Webhook {
 
 impl Webhook {
     pub(super) fn run(&self) -> Result<()> {
-        let setup = Setup {
-            config: self.sidecar.load()?,
-            revision: self.sidecar.revision().to_owned(),
-            kubeconfig: self.sidecar.kubeconfig().map(Into::into),
-        };
-        run::run(&self.options, setup)
+        run::run(&self.options, &self.sidecar)
     }
 
     /// Configures the log from the options.

@@ -1,21 +1,23 @@
 //! The options of the commands.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use interceptor_injection::{
-    Config, Sidecar, builtin,
-    decision::{Policy, Rules, selector, webhooks::DEFAULT_REVISION},
-    istio::{self, Interception, Options},
+    builtin,
+    decision::webhooks::DEFAULT_REVISION,
+    istio::{self, Interception},
 };
 
-use super::sources::{Sources, Texts};
-use crate::{agent::policy::check_annotation, stdio::message};
+use super::{
+    access::Access,
+    native::NativeSidecar,
+    origin::Origin,
+    plan::{Contents, Plan},
+    sources::{Origins, Sources},
+};
+use crate::agent::policy::check_annotation;
 
 /// What is injected, and where its configuration comes from.
 #[derive(Args)]
@@ -38,8 +40,8 @@ pub(crate) struct Choices {
     #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION)]
     revision: String,
 
-    /// Whether the sidecar is a native one: an init container that keeps running. It requires
-    /// Kubernetes 1.29. auto is true
+    /// Whether the sidecar is a native one: an init container that keeps running. auto: if all
+    /// kubelets of the cluster support it, or if no cluster is read
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     native_sidecar: NativeSidecar,
 
@@ -95,79 +97,70 @@ struct Builtin {
     bootstrap: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum NativeSidecar {
-    #[default]
-    Auto,
-    True,
-    False,
-}
-
 impl SidecarOptions {
     /// The injector's revision.
     pub(crate) fn revision(&self) -> &str {
         &self.choices.revision
     }
 
-    /// The value of `--kubeconfig`.
-    pub(crate) fn kubeconfig(&self) -> Option<&Path> {
-        self.choices.sources.kubeconfig()
+    /// How to reach the cluster.
+    pub(crate) fn access(&self) -> &Access {
+        &self.choices.sources.access
     }
 
-    /// The configuration: that of Istio, whose policy and selectors decide, or else the built-in
-    /// sidecar.
-    pub(crate) fn load(&self) -> Result<Config> {
-        let Self {
-            choices, builtin, ..
-        } = self;
-        let texts = if self.from_cluster {
-            Some(choices.sources.with_cluster(&choices.revision)?)
+    /// That of Istio, whose policy and selectors decide, or else the built-in sidecar.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let (choices, builtin) = (&self.choices, &self.builtin);
+        let origins = if self.from_cluster {
+            Some(choices.sources.with_cluster(&choices.revision))
         } else {
             choices.sources.files()?
         };
-        let Some(texts) = texts else {
-            return choices.builtin(builtin);
-        };
-        if builtin.is_set() {
-            bail!(
+        match origins {
+            Some(_) if builtin.is_set() => bail!(
                 "--hold, --image and --bootstrap are for the built-in sidecar: Istio's template \
                  has values for them"
-            );
+            ),
+            Some(origins) => Ok(choices.istio(origins, true)),
+            None if choices.istio.is_set() => bail!(
+                "--interception and --validation are for Istio's template, which \
+                 --injectConfigFile or --from-cluster reads"
+            ),
+            None => Ok(choices.plan(builtin.contents())),
         }
-        let istio = choices.istio(&texts)?;
-        Ok(config(rules(&istio), istio))
     }
 }
 
 impl Choices {
-    /// The configuration of `istioctl kube-inject`: only the workload itself decides, and what no
-    /// file has is read from the cluster.
-    pub(crate) fn istioctl(&self) -> Result<Config> {
-        let texts = self.sources.with_cluster(&self.revision)?;
-        Ok(config(Rules::default(), self.istio(&texts)?))
+    /// The plan of `istioctl kube-inject`: only the workload itself decides, and what no file has is
+    /// read from the cluster.
+    pub(crate) fn istioctl_plan(&self) -> Plan {
+        self.istio(self.sources.with_cluster(&self.revision), false)
     }
 
-    fn is_native(&self) -> bool {
-        self.native_sidecar != NativeSidecar::False
+    fn istio(&self, origins: Origins, decides_by_policy: bool) -> Plan {
+        self.plan(Contents::Istio {
+            origins,
+            options: self.istio_options(),
+            decides_by_policy,
+        })
     }
 
-    fn istio(&self, texts: &Texts) -> Result<istio::Config> {
-        let sources = istio::Sources {
-            inject: &texts.inject,
-            values: &texts.values,
-            mesh: &texts.mesh,
-        };
-        Ok(istio::Config::load(&sources, self.istio_options())?)
+    fn plan(&self, contents: Contents) -> Plan {
+        Plan {
+            contents,
+            native: self.native_sidecar,
+            access: self.sources.access.clone(),
+        }
     }
 
-    fn istio_options(&self) -> Options {
-        Options {
+    fn istio_options(&self) -> istio::Options {
+        istio::Options {
             // The label istio.io/rev has a value also for the revision without a name.
             revision: match &*self.revision {
                 DEFAULT_REVISION => String::new(),
                 revision => revision.to_owned(),
             },
-            native_sidecar: self.is_native(),
             interception: match self.istio.interception {
                 None | Some(InterceptionChoice::Keep) => Interception::Keep,
                 Some(InterceptionChoice::Agent) => Interception::Agent,
@@ -175,33 +168,14 @@ impl Choices {
             },
             keep_validation: self.istio.validation == Some(Validation::Keep),
             check: check_annotation,
+            ..istio::Options::default()
         }
     }
+}
 
-    fn builtin(&self, flags: &Builtin) -> Result<Config> {
-        if self.istio.interception.is_some() || self.istio.validation.is_some() {
-            bail!(
-                "--interception and --validation are for Istio's template, which \
-                 --injectConfigFile or --from-cluster reads"
-            );
-        }
-        let defaults = builtin::Config::default();
-        let bootstrap = flags.bootstrap.as_ref().map(|path| {
-            let text = fs::read_to_string(path)?;
-            Ok(serde_saphyr::from_str(&text)?)
-        });
-        let bootstrap: Result<_> = bootstrap.transpose();
-        let builtin = builtin::Config {
-            image: flags.image.clone().unwrap_or(defaults.image),
-            is_native: self.is_native(),
-            hold: flags.hold,
-            bootstrap: bootstrap.context("cannot read --bootstrap")?,
-            ..defaults
-        };
-        Ok(Config {
-            rules: Rules::default(),
-            sidecar: Sidecar::Builtin(Box::new(builtin), check_annotation),
-        })
+impl Istio {
+    const fn is_set(&self) -> bool {
+        self.interception.is_some() || self.validation.is_some()
     }
 }
 
@@ -209,27 +183,17 @@ impl Builtin {
     const fn is_set(&self) -> bool {
         self.hold || self.image.is_some() || self.bootstrap.is_some()
     }
-}
 
-fn config(rules: Rules, istio: istio::Config) -> Config {
-    Config {
-        rules,
-        sidecar: Sidecar::Istio(Arc::new(istio)),
-    }
-}
-
-/// The rules of Istio's configuration. Selectors that cannot be used are reported.
-fn rules(config: &istio::Config) -> Rules {
-    let select = |name, objects| {
-        let (selectors, warnings) = selector::list(name, objects);
-        for warning in warnings {
-            message!("interceptor: {warning}");
+    fn contents(&self) -> Contents {
+        let defaults = builtin::Config::default();
+        Contents::Builtin {
+            config: Box::new(builtin::Config {
+                image: self.image.clone().unwrap_or(defaults.image),
+                hold: self.hold,
+                ..defaults
+            }),
+            bootstrap: self.bootstrap.clone().map(Origin::File),
+            check: check_annotation,
         }
-        selectors
-    };
-    Rules {
-        policy: Policy::named(&config.policy),
-        never: select("neverInjectSelector", &config.never_inject_selector),
-        always: select("alwaysInjectSelector", &config.always_inject_selector),
     }
 }

@@ -1,14 +1,14 @@
-//! Istio's configuration: from files, or from the ConfigMaps of a cluster.
+//! Where Istio's configuration is: in files, or in the `ConfigMaps` of a cluster.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
-mod cluster;
+use super::{
+    access::Access,
+    origin::{ConfigMapName, Origin},
+};
 
 /// Where the sidecar's template and its values come from. Without any of these, the sidecar is the
 /// built-in one.
@@ -28,30 +28,47 @@ pub(super) struct Sources {
     #[arg(long = "meshConfigFile", value_name = "FILE")]
     mesh_config_file: Option<PathBuf>,
 
+    /// ConfigMap with the template and its values [default: istio-sidecar-injector, or
+    /// istio-sidecar-injector-REVISION]
+    #[arg(long = "injectConfigMapName", value_name = "NAME")]
+    inject_config_map: Option<String>,
+
+    /// ConfigMap with the configuration of the mesh [default: istio, or istio-REVISION]
+    #[arg(long = "meshConfigMapName", value_name = "NAME")]
+    mesh_config_map: Option<String>,
+
+    /// Namespace of Istio's ConfigMaps
+    #[arg(
+        short = 'i',
+        long = "istioNamespace",
+        value_name = "NAME",
+        default_value = "istio-system"
+    )]
+    istio_namespace: String,
+
     #[command(flatten)]
-    cluster: cluster::Cluster,
+    pub(super) access: Access,
 }
 
-/// The texts of Istio's configuration.
-pub(super) struct Texts {
-    pub(super) inject: String,
-    pub(super) values: String,
-    pub(super) mesh: String,
+/// Where the texts of Istio's configuration are.
+#[derive(Clone, Debug)]
+pub(super) struct Origins {
+    pub(super) inject: Origin,
+    pub(super) values: Origin,
+    /// Without one, Istio's defaults apply.
+    pub(super) mesh: Option<Origin>,
 }
 
 impl Sources {
-    pub(super) fn kubeconfig(&self) -> Option<&Path> {
-        self.cluster.kubeconfig.as_deref()
-    }
-
-    /// Reads the files, if there are any.
-    pub(super) fn files(&self) -> Result<Option<Texts>> {
-        let mesh = optional(self.mesh_config_file.as_deref())?;
+    /// The files, if there are any.
+    pub(super) fn files(&self) -> Result<Option<Origins>> {
+        let file = |path: &Path| Origin::File(path.to_owned());
+        let mesh = self.mesh_config_file.as_deref().map(file);
         match (&self.inject_config_file, &self.values_file) {
-            (Some(inject), Some(values)) => Ok(Some(Texts {
-                inject: text(inject)?,
-                values: text(values)?,
-                mesh: mesh.unwrap_or_default(),
+            (Some(inject), Some(values)) => Ok(Some(Origins {
+                inject: file(inject),
+                values: file(values),
+                mesh,
             })),
             (None, None) if mesh.is_none() => Ok(None),
             _ => bail!(
@@ -60,26 +77,38 @@ impl Sources {
         }
     }
 
-    /// Reads the files, and from the cluster what they do not have.
-    pub(super) fn with_cluster(&self, revision: &str) -> Result<Texts> {
-        let inject = optional(self.inject_config_file.as_deref())?;
-        let values = optional(self.values_file.as_deref())?;
-        let mesh = optional(self.mesh_config_file.as_deref())?;
-        match (inject, values, mesh) {
-            (Some(inject), Some(values), Some(mesh)) => Ok(Texts {
-                inject,
-                values,
-                mesh,
-            }),
-            (inject, values, mesh) => self.cluster.complete(revision, inject, values, mesh),
+    /// The files, and `ConfigMaps` for what has no file.
+    pub(super) fn with_cluster(&self, revision: &str) -> Origins {
+        let injector = self.injector(revision);
+        let mesh = ConfigMapName {
+            namespace: self.istio_namespace.clone(),
+            name: named(self.mesh_config_map.as_deref(), "istio", revision),
+        };
+        let or = |file: Option<&PathBuf>, map: &ConfigMapName, key| match file {
+            Some(path) => Origin::File(path.clone()),
+            None => Origin::ConfigMap(map.clone(), key),
+        };
+        Origins {
+            inject: or(self.inject_config_file.as_ref(), &injector, "config"),
+            values: or(self.values_file.as_ref(), &injector, "values"),
+            mesh: Some(or(self.mesh_config_file.as_ref(), &mesh, "mesh")),
+        }
+    }
+
+    fn injector(&self, revision: &str) -> ConfigMapName {
+        let given = self.inject_config_map.as_deref();
+        ConfigMapName {
+            namespace: self.istio_namespace.clone(),
+            name: named(given, "istio-sidecar-injector", revision),
         }
     }
 }
 
-fn optional(path: Option<&Path>) -> Result<Option<String>> {
-    path.map(text).transpose()
-}
-
-fn text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+/// Istiods with a revision have ConfigMaps of their own.
+fn named(given: Option<&str>, name: &str, revision: &str) -> String {
+    match given {
+        Some(given) => given.to_owned(),
+        None if ["", "default"].contains(&revision) => name.to_owned(),
+        None => format!("{name}-{revision}"),
+    }
 }

@@ -21,7 +21,11 @@ use interceptor_injection::{
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::{debug, error};
 
-use super::{injector::Injector, metrics::Metrics, other_injectors::Others};
+use super::{
+    injector::{Current, Injector},
+    metrics::Metrics,
+    other_injectors::Others,
+};
 
 /// How long a client may take to send its body. The API server waits at most 30 s for a webhook.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,9 +67,8 @@ impl Webhook {
     }
 
     /// Processes a review. A panic refuses the pod; it does not end the process.
-    fn review(&self, body: &[u8], path: &str) -> Review {
+    fn review(&self, config: &Current, body: &[u8], path: &str) -> Review {
         let start = Instant::now();
-        let config = self.injector.current();
         let audit = config.audit();
         let attempt = AssertUnwindSafe(|| {
             review(body, path, &audit, |pod, subject| {
@@ -133,7 +136,13 @@ async fn inject(
     if body.is_empty() {
         return plain(StatusCode::BAD_REQUEST, "the body is empty\n");
     }
-    let review = webhook.review(&body, uri.path());
+    let Some(config) = webhook.injector.current() else {
+        return plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no valid configuration has been loaded: /readyz says why\n",
+        );
+    };
+    let review = webhook.review(&config, &body, uri.path());
     (
         [(CONTENT_TYPE, "application/json")],
         review.response.to_string(),

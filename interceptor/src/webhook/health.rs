@@ -1,6 +1,9 @@
 //! Health and metrics over plain HTTP.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use axum::{
     Router,
@@ -9,29 +12,53 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use tracing::info;
 
 use super::metrics::Metrics;
 
 /// The content type of the metrics (the text format of `OpenMetrics` 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What can have a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Certificate,
+    Configuration,
+    /// The process is to end.
+    Process,
+}
+
 /// Why the webhook is not ready. Copies share it.
 #[derive(Clone)]
-pub(super) struct Health(Arc<RwLock<Vec<String>>>);
+pub(super) struct Health(Arc<RwLock<BTreeMap<Part, String>>>);
 
 impl Health {
-    pub(super) fn new(problem: &str) -> Self {
-        Self(Arc::new(RwLock::new(vec![problem.to_owned()])))
+    /// Neither certificate nor configuration are loaded.
+    pub(super) fn new() -> Self {
+        let problems = [
+            (Part::Certificate, "the certificate is not loaded yet"),
+            (Part::Configuration, "the configuration is not loaded yet"),
+        ];
+        let problems = problems.map(|(part, problem)| (part, problem.to_owned()));
+        Self(Arc::new(RwLock::new(problems.into())))
     }
 
-    /// Replaces the problems. Ready without any.
-    pub(super) fn set(&self, problems: Vec<String>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = problems;
+    /// Replaces the problem of a part. The webhook is ready when no part has one.
+    pub(super) fn set(&self, part: Part, problem: Option<String>) {
+        let mut problems = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let was_ready = problems.is_empty();
+        match problem {
+            Some(problem) => problems.insert(part, problem),
+            None => problems.remove(&part),
+        };
+        if problems.is_empty() && !was_ready {
+            info!("ready");
+        }
     }
 
     fn problems(&self) -> Vec<String> {
         let problems = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        problems.clone()
+        problems.values().cloned().collect()
     }
 }
 

@@ -22,6 +22,11 @@ impl Current {
         inject(pod, subject, &self.config)
     }
 
+    /// Its number.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// How often a rendered template was found in the memo.
     pub(super) fn memo_counts(&self) -> MemoCounts {
         self.config.sidecar.memo_counts()
@@ -37,20 +42,25 @@ impl Current {
 }
 
 /// The configuration in use, which can be replaced while reviews are processed. Copies share it.
-#[derive(Clone, Debug)]
-pub(super) struct Injector(Arc<RwLock<Arc<Current>>>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Injector(Arc<RwLock<Option<Arc<Current>>>>);
 
 impl Injector {
-    pub(super) fn new(revision: &str, config: Config) -> Self {
-        let current = Current {
-            generation: 1,
+    /// Uses `config` for the reviews that start from now on. Returns its number.
+    pub(super) fn replace(&self, revision: &str, config: Config) -> u64 {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let last = current.as_ref().map_or(0, |current| current.generation);
+        let generation = last + 1;
+        *current = Some(Arc::new(Current {
+            generation,
             revision: revision.to_owned(),
             config,
-        };
-        Self(Arc::new(RwLock::new(Arc::new(current))))
+        }));
+        generation
     }
 
-    pub(super) fn current(&self) -> Arc<Current> {
+    /// The configuration, if one has been loaded.
+    pub(super) fn current(&self) -> Option<Arc<Current>> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
         current.clone()
     }

@@ -3,7 +3,10 @@
 mod memo;
 mod other_injectors;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use interceptor_injection::review::ReviewResult;
 use prometheus_client::{
@@ -44,6 +47,8 @@ pub(super) struct Metrics {
     expiry: Gauge,
     /// Injectors that take pods of ours.
     pub(super) other_injectors: OtherInjectorMetrics,
+    generation: Gauge<u64, AtomicU64>,
+    last_reload: Gauge,
 }
 
 impl Metrics {
@@ -62,6 +67,8 @@ impl Metrics {
             panics: Counter::default(),
             expiry: Gauge::default(),
             other_injectors: OtherInjectorMetrics::default(),
+            generation: Gauge::default(),
+            last_reload: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.registered(injector));
         metrics
@@ -99,6 +106,16 @@ impl Metrics {
             self.expiry.clone(),
         );
         self.other_injectors.register(ours);
+        ours.register(
+            "injection_config_generation",
+            "Number of the configuration in use: counts the configurations since the start, from 1",
+            self.generation.clone(),
+        );
+        ours.register(
+            "injection_config_last_reload_success",
+            "Whether the newest configuration is in use (1), or an error keeps it out (0)",
+            self.last_reload.clone(),
+        );
         // The names that existing dashboards and alerts use.
         for (name, help, counter) in [
             ("requests", "Admission reviews", &self.requests),
@@ -146,6 +163,17 @@ impl Metrics {
     /// The certificate is valid until then, in seconds since 1970.
     pub(super) fn expires(&self, timestamp: i64) {
         self.expiry.set(timestamp);
+    }
+
+    /// The configuration of this number is in use.
+    pub(super) fn configured(&self, generation: u64) {
+        self.generation.set(generation);
+        self.last_reload.set(1);
+    }
+
+    /// A configuration was kept out.
+    pub(super) fn misconfigured(&self) {
+        self.last_reload.set(0);
     }
 
     /// In the text format of `OpenMetrics`.

@@ -119,3 +119,20 @@ pub(crate) struct WebhookOptions {
     )]
     pub(crate) log_as_json: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_option() {
+        let documentation = include_str!("../../../docs/injection.md");
+        let command = WebhookOptions::augment_args(clap::Command::new("webhook"));
+        for argument in command.get_arguments() {
+            let option = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            let row = format!("| `--{option}` | `{variable}` |");
+            assert!(documentation.contains(&row), "{row}");
+        }
+    }
+}

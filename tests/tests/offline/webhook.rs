@@ -4,6 +4,7 @@
 mod admission;
 mod certificates;
 mod check_inject;
+mod configuration;
 mod limits;
 mod other_injectors;
 
@@ -43,8 +44,13 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
+        Self::with("webhook")
+    }
+
+    /// With the manifests of a directory below `deploy`.
+    fn with(directory: &str) -> Self {
         let api = ApiServer::start().unwrap();
-        for object in render("webhook").unwrap() {
+        for object in render(directory).unwrap() {
             let kind = object["kind"].as_str().unwrap();
             if ["Service", "Deployment", "PodDisruptionBudget"].contains(&kind) {
                 continue;

@@ -97,14 +97,16 @@ impl KubeInject {
         for name in self.ignored.names() {
             message!("interceptor: {name} has no effect: no webhook and no istiod is called");
         }
+        let plan = self.choices.istioctl_plan();
         let job = Job {
-            action: Action::Inject(Box::new(self.choices.istioctl()?)),
+            action: Action::Inject(Box::new(plan.load()?)),
             namespace: &self.namespace,
             webhooks: None,
         };
         let files = job.run(manifests::read(std::slice::from_ref(&self.file))?);
         report::refuse_problems(&files)?;
         report::print_istioctl_results(&files);
+        report::print_assumption(&plan, &files);
         write_stream(self.output.as_deref(), &files)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -7,7 +7,7 @@ use interceptor_injection::{decision::Reason, diff};
 use serde_json::{Value, json};
 
 use super::run::{Changes, Done, File, Item};
-use crate::{cli::output::table, stdio::message};
+use crate::{cli::output::table, sidecar::Plan, stdio::message};
 
 /// Fails with all problems if there are any.
 pub(super) fn refuse_problems(files: &[File]) -> Result<()> {
@@ -30,6 +30,18 @@ pub(super) fn print_results(files: &[File]) {
         }
     }
     print_notes(files);
+}
+
+/// What an injected sidecar requires of a cluster that was not read.
+pub(super) fn print_assumption(plan: &Plan, files: &[File]) {
+    let mut items = files.iter().flat_map(|file| &file.workloads);
+    let is_injected = items.any(|item| matches!(item.result, Ok(Done::Injected { .. })));
+    if let Some(assumption) = plan
+        .assumption()
+        .filter(|_| is_injected && !plan.needs_cluster())
+    {
+        message!("{assumption}");
+    }
 }
 
 fn print_notes(files: &[File]) {

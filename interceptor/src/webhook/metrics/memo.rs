@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use interceptor_injection::istio::MemoCounts;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -17,7 +18,8 @@ pub(super) struct MemoMetrics(pub(super) Injector);
 
 impl Collector for MemoMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counts = self.0.current().memo_counts();
+        let current = self.0.current();
+        let counts = current.map_or_else(MemoCounts::default, |current| current.memo_counts());
         let mut metric = encoder.encode_descriptor(
             "injection_memo_lookups",
             "Lookups of rendered templates by result: a miss is rendered",

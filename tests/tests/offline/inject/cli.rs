@@ -24,6 +24,10 @@ spec:
   - name: web
 ";
 
+/// What a run without a cluster assumes.
+const NATIVE: &str = "the sidecar is native, which requires Kubernetes 1.29: for older ones, set \
+                      --native-sidecar false";
+
 const BAD: &str = "\
 apiVersion: v1
 kind: Service
@@ -63,8 +67,10 @@ fn each_workload_has_a_line() {
     let output = succeeded(inject_text(&[], &format!("{POD}---\n{skipped}")));
     assert_eq!(
         stderr(&output),
-        "pod/web injected\npod/node skipped: the pod uses the host network\n"
+        format!("pod/web injected\npod/node skipped: the pod uses the host network\n{NATIVE}\n")
     );
+    let output = succeeded(inject_text(&["--native-sidecar=true"], POD));
+    assert_eq!(stderr(&output), "pod/web injected\n");
 }
 
 #[test]
@@ -254,7 +260,7 @@ fn a_closed_pipe_is_no_error() {
     let mut stderr = process.stderr.take().unwrap();
     stderr.read_to_string(&mut message).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(0), "{message}");
-    assert_eq!(message, "pod/web injected\n");
+    assert_eq!(message, format!("pod/web injected\n{NATIVE}\n"));
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn the_cluster_has_what_no_file_has() {
     assert_eq!(missing.status.code(), Some(1));
     let message = stderr(&missing);
     assert!(
-        message.contains("cannot read ConfigMap mesh/none"),
+        message.contains("ConfigMap mesh/none, key mesh: the ConfigMap does not exist"),
         "{message}"
     );
 }

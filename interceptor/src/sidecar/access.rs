@@ -1,0 +1,30 @@
+//! How to reach the cluster.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use kube::Client;
+
+use crate::api_server;
+
+/// How to reach the cluster.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Access {
+    /// Path of the kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or in a pod its service
+    /// account]
+    #[arg(short = 'c', long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig file [default: its current context]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl Access {
+    /// A client of the API server. No request is made.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        let config = api_server::config(self.kubeconfig.as_deref(), self.context.as_deref());
+        api_server::client(config.await?)
+    }
+}

@@ -1,0 +1,292 @@
+//! Where the parts of a configuration are, and what to make of them.
+
+use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc};
+
+use interceptor_injection::{
+    Config, Outcome, Sidecar, Subject, builtin,
+    decision::{INJECT, Policy, Rules, selector},
+    inject,
+    istio::{self, AnnotationCheck, Part},
+};
+use serde_json::json;
+
+use super::{
+    access::Access,
+    inputs::Inputs,
+    native::{NativeSidecar, Version},
+    origin::{ConfigMapName, Origin},
+    sources::Origins,
+};
+
+/// Where the parts of a configuration are, and what to make of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(super) contents: Contents,
+    pub(super) native: NativeSidecar,
+    pub(super) access: Access,
+}
+
+/// Which sidecar.
+#[derive(Clone, Debug)]
+pub(super) enum Contents {
+    Builtin {
+        config: Box<builtin::Config>,
+        /// Envoy's configuration, in place of the built-in one.
+        bootstrap: Option<Origin>,
+        check: AnnotationCheck,
+    },
+    Istio {
+        origins: Origins,
+        options: istio::Options,
+        /// Whether the policy and the selectors of the configuration apply.
+        decides_by_policy: bool,
+    },
+}
+
+/// A configuration, and what the user should know about it, one sentence each.
+pub(crate) struct Configured {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) struct Problem {
+    /// Where, if one text is the cause.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) problem: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(formatter, "{origin}: ")?;
+        }
+        formatter.write_str(&self.problem)
+    }
+}
+
+impl Problem {
+    fn at(origin: &Origin) -> impl Fn(String) -> Self {
+        move |problem| Self {
+            origin: Some(origin.clone()),
+            problem,
+        }
+    }
+
+    fn of_cluster(problem: String) -> Self {
+        Self {
+            origin: None,
+            problem,
+        }
+    }
+}
+
+impl Plan {
+    /// Where the texts are.
+    pub(super) fn origins(&self) -> Vec<&Origin> {
+        match &self.contents {
+            Contents::Builtin { bootstrap, .. } => bootstrap.iter().collect(),
+            Contents::Istio { origins, .. } => [&origins.inject, &origins.values]
+                .into_iter()
+                .chain(&origins.mesh)
+                .collect(),
+        }
+    }
+
+    /// The files with texts.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let files = self
+            .origins()
+            .into_iter()
+            .filter_map(|origin| match origin {
+                Origin::File(path) => Some(path.clone()),
+                Origin::ConfigMap(..) => None,
+            });
+        files.collect()
+    }
+
+    /// The `ConfigMaps` with texts.
+    pub(super) fn config_maps(&self) -> BTreeSet<ConfigMapName> {
+        let maps = self
+            .origins()
+            .into_iter()
+            .filter_map(|origin| match origin {
+                Origin::File(_) => None,
+                Origin::ConfigMap(name, _) => Some(name.clone()),
+            });
+        maps.collect()
+    }
+
+    /// Whether a text is in the cluster.
+    pub(crate) fn needs_cluster(&self) -> bool {
+        !self.config_maps().is_empty()
+    }
+
+    /// Whether the nodes' kubelets decide about native sidecars.
+    pub(super) fn depends_on_kubelets(&self) -> bool {
+        self.native == NativeSidecar::Auto
+    }
+
+    /// The configuration.
+    pub(crate) fn configure(&self, inputs: &Inputs) -> Result<Configured, Problem> {
+        let mut warnings = Vec::new();
+        let native_sidecar = self.is_native(inputs, &mut warnings)?;
+        let config = match &self.contents {
+            Contents::Builtin {
+                config,
+                bootstrap,
+                check,
+            } => {
+                let config = builtin::Config {
+                    is_native: native_sidecar,
+                    bootstrap: bootstrap
+                        .as_ref()
+                        .map(|origin| yaml(inputs, origin))
+                        .transpose()?,
+                    ..(**config).clone()
+                };
+                Config {
+                    rules: Rules::default(),
+                    sidecar: Sidecar::Builtin(Box::new(config), *check),
+                }
+            }
+            Contents::Istio {
+                origins,
+                options,
+                decides_by_policy,
+            } => {
+                let options = istio::Options {
+                    native_sidecar,
+                    ..options.clone()
+                };
+                let istio = load(origins, options, inputs)?;
+                let rules = if *decides_by_policy {
+                    rules(&istio, &origins.inject, &mut warnings)
+                } else {
+                    Rules::default()
+                };
+                Config {
+                    rules,
+                    sidecar: Sidecar::Istio(Arc::new(istio)),
+                }
+            }
+        };
+        Ok(Configured { config, warnings })
+    }
+
+    fn is_native(&self, inputs: &Inputs, warnings: &mut Vec<String>) -> Result<bool, Problem> {
+        let oldest = match (self.native, &inputs.oldest_kubelet) {
+            (NativeSidecar::True, _) => return Ok(true),
+            (NativeSidecar::False, _) => return Ok(false),
+            (NativeSidecar::Auto, Some(Ok(oldest))) => oldest.as_ref(),
+            (NativeSidecar::Auto, Some(Err(problem))) => {
+                return Err(Problem::of_cluster(problem.clone()));
+            }
+            (NativeSidecar::Auto, None) => None,
+        };
+        let objection = oldest.and_then(|oldest| oldest.objection(self.minimum_version()));
+        let is_native = objection.is_none();
+        warnings.extend(objection);
+        Ok(is_native)
+    }
+
+    /// The oldest Kubernetes with native sidecars. For Istio's template it is Istio's choice.
+    const fn minimum_version(&self) -> Version {
+        match self.contents {
+            Contents::Builtin { .. } => Version::ENABLED,
+            Contents::Istio { .. } => Version::STABLE,
+        }
+    }
+
+    /// What is assumed about a cluster that is not read.
+    pub(crate) fn assumption(&self) -> Option<String> {
+        let minimum = self.minimum_version();
+        self.depends_on_kubelets().then(|| {
+            format!(
+                "the sidecar is native, which requires Kubernetes {minimum}: for older ones, set \
+                 --native-sidecar false"
+            )
+        })
+    }
+
+    /// Injects a small pod, so that a template is not used that parses, but whose result is no pod.
+    pub(crate) fn try_out(&self, config: &Config) -> Result<(), Problem> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "trial", "labels": {INJECT: "true"}},
+            "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        let subject = Subject {
+            namespace: "default".to_owned(),
+            ..Subject::default()
+        };
+        match inject(&pod, &subject, config) {
+            Ok(Outcome::Inject(_) | Outcome::Skip(_)) => Ok(()),
+            Err(refusal) => {
+                let origin = match &self.contents {
+                    Contents::Builtin { bootstrap, .. } => bootstrap.clone(),
+                    Contents::Istio { origins, .. } => Some(origins.inject.clone()),
+                };
+                Err(Problem {
+                    origin,
+                    problem: format!("no pod can be injected: {refusal}"),
+                })
+            }
+        }
+    }
+}
+
+fn yaml(inputs: &Inputs, origin: &Origin) -> Result<serde_json::Value, Problem> {
+    let text = inputs.text(origin).map_err(Problem::at(origin))?;
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.to_string();
+        let first = error.lines().next().unwrap_or_default();
+        Problem::at(origin)(first.trim_start_matches("error: ").to_owned())
+    })
+}
+
+fn load(
+    origins: &Origins,
+    options: istio::Options,
+    inputs: &Inputs,
+) -> Result<istio::Config, Problem> {
+    let text = |origin| inputs.text(origin).map_err(Problem::at(origin));
+    let sources = istio::Sources {
+        inject: text(&origins.inject)?,
+        values: text(&origins.values)?,
+        mesh: origins
+            .mesh
+            .as_ref()
+            .map(text)
+            .transpose()?
+            .unwrap_or_default(),
+    };
+    istio::Config::load(&sources, options).map_err(|error| Problem {
+        origin: match error.part {
+            Part::Inject => Some(origins.inject.clone()),
+            Part::Values => Some(origins.values.clone()),
+            Part::Mesh => origins.mesh.clone(),
+        },
+        problem: error.problem,
+    })
+}
+
+/// The rules of Istio's configuration. Selectors that cannot be used are reported.
+fn rules(config: &istio::Config, origin: &Origin, warnings: &mut Vec<String>) -> Rules {
+    let mut select = |name, objects| {
+        let (selectors, unusable) = selector::list(name, objects);
+        warnings.extend(
+            unusable
+                .iter()
+                .map(|problem| format!("{origin}: {problem}")),
+        );
+        selectors
+    };
+    Rules {
+        policy: Policy::named(&config.policy),
+        never: select("neverInjectSelector", &config.never_inject_selector),
+        always: select("alwaysInjectSelector", &config.always_inject_selector),
+    }
+}

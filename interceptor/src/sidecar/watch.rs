@@ -1,0 +1,270 @@
+//! Watches the parts of a configuration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, future,
+    path::PathBuf,
+};
+
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, watch_object},
+    },
+};
+use tracing::{info, warn};
+
+use super::{
+    files,
+    inputs::{Inputs, Reading},
+    native::Kubelet,
+    nodes,
+    origin::{ConfigMapName, Origin},
+    plan::Plan,
+};
+use crate::api_server;
+
+/// What files and cluster contain: when all of it is known, and after each change. Without a client,
+/// only files are watched.
+pub(crate) fn watch(plan: &Plan, client: Option<&Client>) -> impl Stream<Item = Inputs> + use<> {
+    let mut state = State {
+        origins: plan.origins().into_iter().cloned().collect(),
+        awaits_kubelets: client.is_some() && plan.depends_on_kubelets(),
+        ..State::default()
+    };
+    // Complete at once if nothing is read.
+    let initial = state.complete();
+    let changed = stream::select_all(notices(plan, client)).filter_map(move |notice| {
+        state.apply(notice);
+        future::ready(state.complete())
+    });
+    stream::iter(initial).chain(changed)
+}
+
+/// A part in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    ConfigMap(ConfigMapName),
+    Nodes,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigMap(name) => name.fmt(formatter),
+            Self::Nodes => formatter.write_str("the nodes"),
+        }
+    }
+}
+
+/// What a watch reports.
+enum Notice {
+    Files(BTreeMap<PathBuf, Reading<String>>),
+    ConfigMap(ConfigMapName, Option<Box<ConfigMap>>),
+    OldestKubelet(Option<Kubelet>),
+    /// The part cannot be watched, for this reason. This is retried.
+    Failed(Part, String),
+}
+
+impl Notice {
+    /// The part of the cluster that is watched without an error.
+    fn watched(&self) -> Option<Part> {
+        match self {
+            Self::ConfigMap(name, _) => Some(Part::ConfigMap(name.clone())),
+            Self::OldestKubelet(_) => Some(Part::Nodes),
+            Self::Files(_) | Self::Failed(..) => None,
+        }
+    }
+}
+
+fn notices(plan: &Plan, client: Option<&Client>) -> Vec<BoxStream<'static, Notice>> {
+    let mut streams = Vec::new();
+    let files = plan.files();
+    if !files.is_empty() {
+        streams.push(files::watch(files).map(Notice::Files).boxed());
+    }
+    let Some(client) = client else {
+        return streams;
+    };
+    for name in plan.config_maps() {
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), &name.namespace);
+        let found = watch_object(maps, &name.name).default_backoff();
+        let part = Part::ConfigMap(name.clone());
+        let notice = notice(part, move |found: Option<ConfigMap>| {
+            Notice::ConfigMap(name.clone(), found.map(Box::new))
+        });
+        streams.push(found.map(notice).boxed());
+    }
+    if plan.depends_on_kubelets() {
+        let oldest = nodes::watch_oldest_kubelet(client.clone());
+        let notice = notice(Part::Nodes, Notice::OldestKubelet);
+        streams.push(oldest.map(notice).boxed());
+    }
+    streams
+}
+
+fn notice<T>(part: Part, changed: impl Fn(T) -> Notice) -> impl Fn(watcher::Result<T>) -> Notice {
+    move |result| match result {
+        Ok(found) => changed(found),
+        Err(error) => Notice::Failed(part.clone(), api_server::error_text(&error)),
+    }
+}
+
+/// What is known of the parts.
+#[derive(Default)]
+struct State {
+    origins: Vec<Origin>,
+    awaits_kubelets: bool,
+    inputs: Inputs,
+    /// The parts that have been read.
+    known: BTreeSet<Part>,
+    /// The parts whose watch has failed, until it succeeds.
+    failed: BTreeSet<Part>,
+    returned: Option<Inputs>,
+}
+
+impl State {
+    fn apply(&mut self, notice: Notice) {
+        if let Some(part) = notice.watched() {
+            if self.failed.remove(&part) {
+                info!("watching {part} again");
+            }
+            self.known.insert(part);
+        }
+        match notice {
+            Notice::Files(files) => {
+                let texts = files.into_iter();
+                let texts = texts.map(|(path, text)| (Origin::File(path), text));
+                self.inputs.texts.extend(texts);
+            }
+            Notice::ConfigMap(name, found) => {
+                let found = found.as_deref();
+                self.inputs.set_config_map(&name, found, &self.origins);
+            }
+            Notice::OldestKubelet(oldest) => self.inputs.oldest_kubelet = Some(Ok(oldest)),
+            Notice::Failed(part, problem) => self.fail(part, &problem),
+        }
+    }
+
+    /// What has been read before stays in use.
+    fn fail(&mut self, part: Part, problem: &str) {
+        if !self.known.contains(&part) {
+            let problem = format!("cannot be watched: {problem}");
+            match &part {
+                Part::ConfigMap(name) => {
+                    let inputs = &mut self.inputs;
+                    inputs.set_unreadable(name, &problem, &self.origins);
+                }
+                Part::Nodes => {
+                    let problem = format!("{part} {problem} (needed by --native-sidecar auto)");
+                    self.inputs.oldest_kubelet = Some(Err(problem));
+                }
+            }
+        }
+        if !self.failed.contains(&part) {
+            warn!("{part} cannot be watched, retrying: {problem}");
+            self.failed.insert(part);
+        }
+    }
+
+    /// The inputs, if all are known and one has changed.
+    fn complete(&mut self) -> Option<Inputs> {
+        let texts = &self.inputs.texts;
+        let is_complete = self.origins.iter().all(|origin| texts.contains_key(origin))
+            && (!self.awaits_kubelets || self.inputs.oldest_kubelet.is_some());
+        if !is_complete || self.returned.as_ref() == Some(&self.inputs) {
+            return None;
+        }
+        self.returned = Some(self.inputs.clone());
+        self.returned.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: [&str; 2] = ["config", "values"];
+
+    fn name() -> ConfigMapName {
+        ConfigMapName {
+            namespace: "istio-system".to_owned(),
+            name: "injector".to_owned(),
+        }
+    }
+
+    fn origin(key: &'static str) -> Origin {
+        Origin::ConfigMap(name(), key)
+    }
+
+    fn state() -> State {
+        State {
+            origins: KEYS.map(origin).to_vec(),
+            awaits_kubelets: true,
+            ..State::default()
+        }
+    }
+
+    fn found(keys: &[&str]) -> Notice {
+        let data = keys.iter().map(|key| ((*key).to_owned(), String::new()));
+        let map = ConfigMap {
+            data: Some(data.collect()),
+            ..ConfigMap::default()
+        };
+        Notice::ConfigMap(name(), Some(Box::new(map)))
+    }
+
+    fn failed(part: Part) -> Notice {
+        Notice::Failed(part, "status 403".to_owned())
+    }
+
+    #[test]
+    fn the_inputs_are_complete_when_all_parts_are_known() {
+        let mut state = state();
+        assert!(state.complete().is_none());
+        state.apply(found(&KEYS));
+        assert!(state.complete().is_none());
+        state.apply(Notice::OldestKubelet(None));
+        assert!(state.complete().is_some());
+        // Nothing has changed.
+        state.apply(found(&KEYS));
+        assert!(state.complete().is_none());
+        state.apply(found(&["config"]));
+        let inputs = state.complete().unwrap();
+        assert_eq!(inputs.text(&origin("config")), Ok(""));
+        let problem = inputs.text(&origin("values")).unwrap_err();
+        assert!(problem.contains("no such key"), "{problem}");
+    }
+
+    #[test]
+    fn a_failed_watch_is_a_problem_only_before_the_first_result() {
+        let mut state = state();
+        state.apply(failed(Part::Nodes));
+        state.apply(failed(Part::ConfigMap(name())));
+        let inputs = state.complete().unwrap();
+        assert!(inputs.text(&origin("values")).unwrap_err().contains("403"));
+        assert!(inputs.oldest_kubelet.unwrap().is_err());
+        state.apply(found(&KEYS));
+        state.apply(Notice::OldestKubelet(None));
+        assert!(state.complete().is_some());
+        state.apply(failed(Part::Nodes));
+        state.apply(failed(Part::ConfigMap(name())));
+        assert!(state.complete().is_none());
+    }
+
+    #[test]
+    fn a_deleted_map_is_a_problem() {
+        let mut state = state();
+        state.awaits_kubelets = false;
+        state.apply(Notice::ConfigMap(name(), None));
+        let inputs = state.complete().unwrap();
+        let problem = inputs.text(&origin("config")).unwrap_err();
+        assert!(problem.contains("does not exist"), "{problem}");
+    }
+}
