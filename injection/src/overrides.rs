@@ -63,8 +63,10 @@ pub(crate) fn apply(
         }
     }
     if status.is_none() && !found.is_empty() {
-        let text = Value::Object(found).to_string();
-        containers::set_metadata(&mut pod, "annotations", OVERRIDES, &text);
+        let mut found = Value::Object(found);
+        // A pod that was restored from its record may have its fields in another order.
+        found.sort_all_objects();
+        containers::set_metadata(&mut pod, "annotations", OVERRIDES, &found.to_string());
     }
     Ok(pod)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Config, Resources, own};
+use super::{Config, Resources, own, probes};
 use crate::{
     annotation_values,
     containers::{self, PROXY},
@@ -72,6 +72,7 @@ impl Choices {
             Some(native) => native == "true",
         };
         problems.extend(own::check(pod, is_native).err());
+        problems.extend(probes::dangling(pod));
         let hold = proxy_config.hold_application_until_proxy_starts;
         if hold.unwrap_or(config.hold) && !is_native {
             problems.push(Problem::Other(

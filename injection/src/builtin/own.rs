@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::{
     containers::{self, CONTAINERS, INIT_CONTAINERS, PROXY},
-    overrides,
+    merge, overrides,
+    pod::{named, remove},
     refusal::Problem,
 };
 
@@ -62,15 +63,15 @@ pub(super) fn merged(
     {
         containers::push(&mut injected, INIT_CONTAINERS, own);
     }
-    crate::merge::merge(&mut injected, &overlay).map_err(Problem::Other)?;
+    merge::merge(&mut injected, &overlay).map_err(Problem::Other)?;
     let mut injected = overrides::apply(injected, &overlay, pod)?;
     // A native sidecar precedes the pod's own init containers, whose connections are captured too.
     containers::move_to(&mut injected, list, PROXY, list == INIT_CONTAINERS);
     Ok(injected)
 }
 
-/// Removes what would make the pod invalid: a second action of a probe, and a request that is above
-/// a limit.
+/// Removes what would make the pod invalid: a second action of a probe, a second source of a variable,
+/// and a request that is above a limit.
 fn leave_out_conflicts(proxy: &mut Value, own: &Value) {
     for probe in PROBES {
         let has_action = ACTIONS.iter().any(|action| own[probe][action].is_object());
@@ -80,13 +81,20 @@ fn leave_out_conflicts(proxy: &mut Value, own: &Value) {
             ours.retain(|field, _| !ACTIONS.contains(&&**field));
         }
     }
+    if let Some(variables) = proxy.get_mut("env").and_then(Value::as_array_mut) {
+        let is_own = |name: &Value| {
+            name.as_str()
+                .is_some_and(|name| named(&own["env"], name).is_some())
+        };
+        variables.retain(|variable| !is_own(&variable["name"]));
+    }
     for resource in ["cpu", "memory"] {
         let kinds = ["limits", "requests"];
         let is_set = kinds
             .iter()
             .any(|kind| !own["resources"][kind][resource].is_null());
         for kind in kinds.iter().filter(|_| is_set) {
-            crate::pod::remove(proxy, &["resources", kind, resource]);
+            remove(proxy, &["resources", kind, resource]);
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::{
     containers::{self, CONTAINERS, INIT_CONTAINERS, PROXY},
     handlers,
     pod::annotation,
+    record::UNDO,
+    refusal::Problem,
 };
 
 /// The annotation that decides for the pod.
@@ -23,6 +25,9 @@ const NAMES: [(&str, &str); 3] = [
     ("livenessProbe", "livez"),
     ("startupProbe", "startupz"),
 ];
+
+/// The start of their paths at the proxy.
+const PREFIX: &str = "/app-health/";
 
 const TCP: &str = "tcpSocket";
 
@@ -53,6 +58,30 @@ pub(super) fn rewrite(pod: &mut Value) -> Vec<Probe> {
     probes
 }
 
+/// Probes that an earlier injection sent to the proxy, and whose originals are lost with its record:
+/// they would always fail.
+pub(super) fn dangling(pod: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for container in [INIT_CONTAINERS, CONTAINERS]
+        .into_iter()
+        .flat_map(|list| containers::of(pod, list))
+    {
+        for (field, _) in NAMES {
+            let request = &container[field]["httpGet"];
+            let path = request["path"].as_str().unwrap_or_default();
+            if path.starts_with(PREFIX) && request["port"] == PROBES {
+                problems.push(Problem::Other(format!(
+                    "{field} of container {} is a request to the proxy, which an earlier injection \
+                     made of a TCP probe, and the annotation {UNDO} with the original is missing: \
+                     write the probe again",
+                    container["name"]
+                )));
+            }
+        }
+    }
+    problems
+}
+
 fn rewrite_container(container: &mut Value) -> Vec<Probe> {
     let name = container["name"].as_str().unwrap_or_default().to_owned();
     let named_ports = handlers::named_ports(container);
@@ -68,7 +97,7 @@ fn rewrite_container(container: &mut Value) -> Vec<Probe> {
             Some(seconds) => seconds,
         };
         let probe = Probe {
-            path: format!("/app-health/{name}/{path}"),
+            path: format!("{PREFIX}{name}/{path}"),
             port,
             period: seconds("periodSeconds", PERIOD),
             timeout: seconds("timeoutSeconds", TIMEOUT),

@@ -378,6 +378,20 @@ fn tcp_probes_stay_if_the_pod_or_the_configuration_decides() {
 }
 
 #[test]
+fn a_probe_whose_original_is_lost_is_refused() {
+    let pod = with_fields(&json!({"livenessProbe": {"tcpSocket": {"port": 80}}}));
+    let (mut injected, _) = inject(&pod, &Config::default()).unwrap();
+    injected["spec"]["initContainers"] = json!([]);
+    let problem = inject(&injected, &Config::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        problem.contains("livenessProbe of container \"app\""),
+        "{problem}"
+    );
+}
+
+#[test]
 fn readiness_is_chosen_by_annotations() {
     let injected = injected(&json!({
         "readiness.status.sidecar.istio.io/initialDelaySeconds": "1",

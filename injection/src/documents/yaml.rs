@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
-use serde_saphyr::{options, ser_options};
+use serde_saphyr::{SingleQuoted, options, ser_options};
 
 use super::Unreadable;
 
@@ -92,5 +93,27 @@ pub(super) fn render(value: &Value) -> String {
         folded_wrap_chars: usize::MAX,
     };
     // A JSON value has no keys or numbers that YAML lacks. JSON is YAML.
-    serde_saphyr::to_string_with_options(value, options).unwrap_or_else(|_| format!("{value:#}\n"))
+    serde_saphyr::to_string_with_options(&Readable(value), options)
+        .unwrap_or_else(|_| format!("{value:#}\n"))
+}
+
+/// A value whose texts in JSON are in single quotes, where no character needs an escape.
+struct Readable<'a>(&'a Value);
+
+impl Serialize for Readable<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::String(text) if is_json(text) => SingleQuoted(text).serialize(serializer),
+            Value::Array(list) => serializer.collect_seq(list.iter().map(Readable)),
+            Value::Object(object) => {
+                serializer.collect_map(object.iter().map(|(key, value)| (key, Readable(value))))
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+fn is_json(text: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'\'';
+    text.starts_with(['{', '[']) && text.contains('"') && text.bytes().all(is_plain)
 }

@@ -153,7 +153,7 @@ fn a_classic_sidecar_is_last_and_has_the_pods_own_settings() {
         "imagePullSecrets": null, "revision": "default",
     });
     let overrides =
-        json!({"containers": [{"name": "istio-proxy", "env": [{"name": "OWN", "value": "x"}]}]});
+        json!({"containers": [{"env": [{"name": "OWN", "value": "x"}], "name": "istio-proxy"}]});
     let expected = json!({
         "metadata": {
             "annotations": {

@@ -58,7 +58,9 @@ pub(super) fn uninject(pod: &Value) -> Result<(Value, Vec<String>), Refusal> {
     for annotation in ANNOTATIONS {
         pod::remove(&mut original, &["metadata", "annotations", annotation]);
     }
-    Ok((original, notes(pod, &probes)))
+    let mut notes = notes(pod, &probes);
+    notes.extend(lost_probes(&original));
+    Ok((original, notes))
 }
 
 /// The JSON in an annotation; the default if there is none.
@@ -205,6 +207,25 @@ fn targets(before: &Value) -> Vec<String> {
         Some(format!("{port}:{path}"))
     };
     targets.filter_map(text).collect()
+}
+
+/// Probes that are still requests to the proxy: pilot-agent has no original of them.
+fn lost_probes(original: &Value) -> Option<String> {
+    let containers = CONTAINER_LISTS
+        .iter()
+        .flat_map(|list| original["spec"][list].as_array().into_iter().flatten());
+    let mut names: Vec<_> = containers
+        .filter(|container| container.to_string().contains("\"path\":\"/app-health/"))
+        .map(|container| container["name"].to_string())
+        .collect();
+    names.dedup();
+    (!names.is_empty()).then(|| {
+        format!(
+            "probes of the containers {} stay requests to the proxy, whose originals are not in the \
+             pod: write them again",
+            names.join(", ")
+        )
+    })
 }
 
 fn notes(pod: &Value, probes: &Value) -> Vec<String> {

@@ -115,3 +115,15 @@ fn several_prometheus_targets_are_one_annotation() {
     });
     assert_eq!(pod["metadata"]["annotations"], expected);
 }
+
+#[test]
+fn probes_without_an_original_are_named() {
+    let mut pod = injected();
+    pod["spec"]["initContainers"][1]["env"] = json!([]);
+    let (_, notes) = uninject(&pod).unwrap();
+    let note = notes.last().unwrap();
+    assert!(
+        note.starts_with("probes of the containers \"web\" stay"),
+        "{note}"
+    );
+}
