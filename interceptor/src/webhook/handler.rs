@@ -3,12 +3,12 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
@@ -18,17 +18,15 @@ use interceptor_injection::{
     refusal::{Problem, Refusal},
     review::{Review, review},
 };
-use tokio::{sync::Semaphore, time::timeout};
-use tracing::{debug, error};
+use tokio::sync::Semaphore;
+use tracing::error;
 
 use super::{
+    body::{Bodies, Unread},
     injector::{Current, Injector},
     metrics::Metrics,
     other_injectors::Others,
 };
-
-/// How long a client may take to send its body. The API server waits at most 30 s for a webhook.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a request needs.
 #[derive(Clone)]
@@ -37,7 +35,7 @@ pub(super) struct Webhook {
     others: Others,
     metrics: Metrics,
     in_flight: Arc<Semaphore>,
-    max_body: usize,
+    bodies: Bodies,
 }
 
 impl Webhook {
@@ -53,7 +51,7 @@ impl Webhook {
             others,
             metrics,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
-            max_body,
+            bodies: Bodies::new(max_body),
         }
     }
 
@@ -87,6 +85,23 @@ impl Webhook {
         self.metrics.reviewed(review.result, start.elapsed());
         review
     }
+
+    fn unread(&self, unread: &Unread) -> Response {
+        if *unread == Unread::Overload {
+            self.metrics.overloaded();
+        }
+        plain(status(unread), &format!("{unread}\n"))
+    }
+}
+
+/// The status of a request without a body.
+const fn status(unread: &Unread) -> StatusCode {
+    match unread {
+        Unread::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Unread::Overload => StatusCode::TOO_MANY_REQUESTS,
+        Unread::Late => StatusCode::REQUEST_TIMEOUT,
+        Unread::Incomplete => StatusCode::BAD_REQUEST,
+    }
 }
 
 fn internal_error() -> Refusal {
@@ -108,32 +123,13 @@ async fn inject(
     }
     // Not queued: a client that waits repeats its request when its timeout ends.
     let Ok(_permit) = webhook.in_flight.try_acquire() else {
-        webhook.metrics.overloaded();
-        return plain(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many admission reviews are in progress\n",
-        );
+        return webhook.unread(&Unread::Overload);
     };
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, webhook.max_body)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(problem)) => {
-            debug!("cannot read the body of a request: {problem}");
-            return plain(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!(
-                    "the body must be readable and at most {} bytes\n",
-                    webhook.max_body
-                ),
-            );
-        }
-        Err(_late) => {
-            return plain(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body was not sent in time\n",
-            );
-        }
+    let body = match webhook.bodies.read(&headers, body).await {
+        Ok(body) => body,
+        Err(unread) => return webhook.unread(&unread),
     };
-    if body.is_empty() {
+    if body.bytes.is_empty() {
         return plain(StatusCode::BAD_REQUEST, "the body is empty\n");
     }
     let Some(config) = webhook.injector.current() else {
@@ -142,7 +138,7 @@ async fn inject(
             "no valid configuration has been loaded: /readyz says why\n",
         );
     };
-    let review = webhook.review(&config, &body, uri.path());
+    let review = webhook.review(&config, &body.bytes, uri.path());
     (
         [(CONTENT_TYPE, "application/json")],
         review.response.to_string(),

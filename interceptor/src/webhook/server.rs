@@ -1,32 +1,39 @@
-//! HTTPS and HTTP: connections, their limits, and the graceful end.
+//! HTTPS and HTTP: connections, and their graceful end.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use axum::{Router, body::Body, extract::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::watch,
+    task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::{ServiceExt as _, service_fn};
 use tracing::{debug, warn};
 
-use super::identity::{Identity, provider};
+use super::{
+    connections::{Connections, Limits, OpenConnection},
+    identity::{Identity, provider},
+};
+use crate::host::raise_open_files;
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Open connections. The API servers of a cluster keep a few each.
-const MAX_CONNECTIONS: usize = 1024;
 /// Pause after a failed accept, such as without free file descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Concurrent requests on a connection: fewer than may be in progress, so that no client needs all.
+const MAX_STREAMS: u32 = 256;
+/// How long a client may take to read what was sent before its connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval at which an HTTP/2 client must respond to a ping.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Listens on `address`, which the option `option` sets.
 pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
@@ -57,65 +64,123 @@ pub(super) async fn serve(
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
-    let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    if let Err(error) = raise_open_files() {
+        warn!("connections may fail for lack of file descriptors: {error:#}");
+    }
+    let (stopping, stopped) = watch::channel(false);
+    let server = Server {
+        acceptor: TlsAcceptor::from(tls),
+        router,
+        stopped,
+    };
+    let connections = Connections::new(Limits::DEFAULT);
+    let mut tasks = JoinSet::new();
     tokio::pin!(stop);
     loop {
-        let next = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => next,
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => server.accept(stream, &connections, &mut tasks),
+                Err(error) => {
+                    warn!("cannot accept a connection, retrying: {error}");
+                    sleep(ACCEPT_RETRY_INTERVAL).await;
+                }
+            },
+            Some(_ended) = tasks.join_next() => {}
             () = &mut stop => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let watcher = graceful.watcher();
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = serve_connection(stream, acceptor, router, watcher).await {
-                        debug!("connection closed: {error:#}");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                warn!("cannot accept a connection, retrying: {error}");
-                sleep(ACCEPT_RETRY_INTERVAL).await;
-            }
         }
     }
     drop(listener);
-    if timeout(drain, graceful.shutdown()).await.is_err() {
+    stopping.send_replace(true);
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if timeout(drain, ended).await.is_err() {
         warn!("closed connections that were still open after {drain:?}");
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
+/// What each connection needs.
+#[derive(Clone)]
+struct Server {
     acceptor: TlsAcceptor,
     router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-        .await
-        .map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))
-        .and_then(|accepted| accepted)
-        .context("TLS handshake failed")?;
-    let service = router.map_request(|request: Request<_>| request.map(Body::new));
+    stopped: watch::Receiver<bool>,
+}
+
+impl Server {
+    fn accept(&self, stream: TcpStream, connections: &Connections, tasks: &mut JoinSet<()>) {
+        let Some(place) = connections.open() else {
+            debug!("closed a new connection: all others have requests in progress");
+            return;
+        };
+        let server = self.clone();
+        tasks.spawn(async move {
+            if let Err(error) = server.serve(stream, &place).await {
+                debug!("connection closed: {error:#}");
+            }
+        });
+    }
+
+    async fn serve(mut self, stream: TcpStream, place: &OpenConnection) -> Result<()> {
+        stream.set_nodelay(true)?;
+        let stream = tokio::select! {
+            accepted = self.handshake(stream, place) => accepted?,
+            () = place.closing() => return Ok(()),
+        };
+        let (router, requests) = (self.router.clone(), place.requests());
+        let service = service_fn(move |request: Request<_>| {
+            let (router, in_progress) = (router.clone(), requests());
+            async move {
+                let response = router.oneshot(request.map(Body::new)).await;
+                drop(in_progress);
+                response
+            }
+        });
+        let builder = builder();
+        let connection =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        let failed = |error| anyhow!("{error}");
+        tokio::select! {
+            served = connection.as_mut() => return served.map_err(failed),
+            () = place.closing() => {}
+            () = self.stops() => {
+                connection.as_mut().graceful_shutdown();
+                return connection.await.map_err(failed);
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        let closed = timeout(CLOSE_TIMEOUT, connection).await;
+        closed.context("not closed in time")?.map_err(failed)
+    }
+
+    async fn stops(&mut self) {
+        // Fails if the server ends.
+        let _stopped = self.stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        place: &OpenConnection,
+    ) -> Result<TlsStream<TcpStream>> {
+        timeout(place.limits().handshake, self.acceptor.accept(stream))
+            .await
+            .map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))
+            .and_then(|accepted| accepted)
+            .context("TLS handshake failed")
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    // `Connections` limits the time until a request's headers have arrived.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    watcher
-        .watch(connection.into_owned())
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING_INTERVAL);
+    builder
 }
