@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: the cost of interception, compared in one run with no interception at all
-//! and with Istio's rules in the kernel's own iptables.
+//! and with Istio's rules in the kernel's own iptables. (The cost of injection: `injection`.)
 //!
 //! There are three identical pods. Every workload runs in short rounds, in which the contestants
 //! take turns in another order each time; reported are ratios within a round, so that whatever
@@ -9,6 +9,7 @@
 mod charts;
 mod contestant;
 mod environment;
+pub mod injection;
 mod load;
 mod markdown;
 mod pod;

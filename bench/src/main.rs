@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum as _};
-use interceptor_bench::{self as bench, LOAD, Options, Scale, Workload};
+use interceptor_bench::{self as bench, LOAD, Options, Scale, Workload, injection};
 
 #[derive(Parser)]
 struct Arguments {
@@ -14,6 +14,9 @@ struct Arguments {
     /// Short and rough
     #[arg(long)]
     quick: bool,
+    /// Measure sidecar injection instead
+    #[arg(long, conflicts_with = "only")]
+    injection: bool,
     /// Only these workloads
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Workload>,
@@ -28,6 +31,9 @@ fn main() -> Result<()> {
         );
     }
     let arguments = Arguments::parse();
+    if arguments.injection {
+        return inject(&arguments);
+    }
     let options = Options {
         scale: if arguments.quick {
             Scale::quick()
@@ -42,6 +48,19 @@ fn main() -> Result<()> {
     };
     let results = bench::run(&options, |results| bench::write(results, &arguments.output))?;
     println!("{}", bench::verdicts(&results));
+    println!("{}", arguments.output.join("README.md").display());
+    Ok(())
+}
+
+fn inject(arguments: &Arguments) -> Result<()> {
+    let scale = if arguments.quick {
+        injection::Scale::quick()
+    } else {
+        injection::Scale::full()
+    };
+    let results = injection::run(&scale)?;
+    injection::write(&results, &arguments.output)?;
+    println!("{}", injection::verdicts(&results));
     println!("{}", arguments.output.join("README.md").display());
     Ok(())
 }

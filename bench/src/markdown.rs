@@ -1,6 +1,6 @@
 //! The results as a page of the docs.
 
-use super::{Results, Row, Section, table};
+use super::{Environment, Results, Row, Section, table};
 
 /// The whole page.
 pub(super) fn page(results: &Results) -> String {
@@ -8,7 +8,7 @@ pub(super) fn page(results: &Results) -> String {
     format!(
         "# What interception costs\n\n{}{}\n{}\n{}",
         introduction(results),
-        environment(results),
+        environment(&results.environment),
         targets(results),
         sections.concat()
     )
@@ -32,8 +32,8 @@ fn introduction(results: &Results) -> String {
     )
 }
 
-fn environment(results: &Results) -> String {
-    let environment = &results.environment;
+/// The machine, as a list.
+pub(super) fn environment(environment: &Environment) -> String {
     let mut lines = vec![
         format!(
             "- {} × {}, {}",
@@ -65,7 +65,8 @@ fn targets(results: &Results) -> String {
     )
 }
 
-fn section(section: &Section) -> String {
+/// A section with its table.
+pub(super) fn section(section: &Section) -> String {
     let charts: Vec<String> = section
         .charts
         .iter()

@@ -84,6 +84,8 @@ pub enum Unit {
     Count,
     /// Bytes.
     Bytes,
+    /// 2²⁰ bytes.
+    Mebibytes,
 }
 
 impl Unit {
@@ -99,6 +101,7 @@ impl Unit {
             Self::GigabitsPerSecond => "Gbit/s",
             Self::Count => "",
             Self::Bytes => "bytes",
+            Self::Mebibytes => "MiB",
         }
     }
 }

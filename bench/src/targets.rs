@@ -53,7 +53,7 @@ impl Verdict {
 
 /// The limit of a number.
 #[derive(Clone, Copy)]
-enum Bound {
+pub(super) enum Bound {
     AtMost(f64),
     AtLeast(f64),
     Below(f64),
@@ -62,7 +62,7 @@ enum Bound {
 }
 
 impl Bound {
-    fn judge(self, number: f64) -> Verdict {
+    pub(super) fn judge(self, number: f64) -> Verdict {
         let is_met = match self {
             Self::AtMost(limit) => number <= limit,
             Self::AtLeast(limit) => number >= limit,
@@ -77,7 +77,7 @@ impl Bound {
         }
     }
 
-    fn text(self, unit: Option<Unit>) -> String {
+    pub(super) fn text(self, unit: Option<Unit>) -> String {
         let unit = unit.map_or_else(String::new, |unit| format!(" {}", unit.symbol()));
         match self {
             Self::AtMost(limit) => format!("≤ {limit}{unit}"),

@@ -68,3 +68,17 @@ fn only_direct_connections_run_out_of_ports() {
     assert!(open(Contestant::Direct) <= 500.0);
     assert!(open(Contestant::Interceptor) > 3000.0);
 }
+
+#[test]
+fn injection_is_measured_without_errors() {
+    let results = bench::injection::run(&bench::injection::Scale::smallest()).expect("results");
+    let dir = tempfile::tempdir().expect("a directory");
+    bench::injection::write(&results, dir.path()).expect("written");
+    let page = fs::read_to_string(dir.path().join("README.md")).expect("a page");
+    for target in &results.targets {
+        assert!(page.contains(&target.what), "{}", target.what);
+        let measured = target.measured.expect("a number").median;
+        let is_count = target.what.contains("errors");
+        assert!(!is_count || measured == 0.0, "{}: {measured}", target.what);
+    }
+}

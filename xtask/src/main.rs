@@ -73,7 +73,8 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Measure the cost of interception, compared with none and with iptables; requires root
+    /// Measure the cost of interception, compared with none and with iptables; requires root.
+    /// With --injection: the speed of sidecar injection
     Bench {
         #[command(flatten)]
         options: bench::Options,

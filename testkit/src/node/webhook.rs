@@ -15,8 +15,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::{NAMESPACE, Node, http};
 use crate::{
-    actor::User, https::Server, interceptor, lab::wait_until, manifests,
-    sidecar::launch::LaunchContext, spawn::spawn,
+    actor::User,
+    https::{Protocol, Server},
+    interceptor,
+    lab::wait_until,
+    manifests,
+    sidecar::launch::LaunchContext,
+    spawn::spawn,
 };
 
 /// The webhook's `ServiceAccount`, and its Service.
@@ -116,7 +121,7 @@ impl Node {
             name: &format!("{NAME}.{NAMESPACE}.svc"),
             bundle: &self.ca_bundle()?,
         };
-        let stream = self.block_on(server.connect())??;
+        let stream = self.block_on(server.connect(Protocol::Http2))??;
         let (_, session) = stream.get_ref();
         let certificates = session.peer_certificates().context("no certificate")?;
         let certificate = certificates.first().context("no certificate")?;

@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use interceptor_testkit::https::Protocol;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -30,7 +31,11 @@ async fn replicas_share_one_ca() {
     let bundle = cluster.bundle();
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 1);
     for replica in [&one, &other] {
-        replica.server(&bundle).connect().await.unwrap();
+        replica
+            .server(&bundle)
+            .connect(Protocol::Http2)
+            .await
+            .unwrap();
     }
     let refused = cluster.api.refused();
     assert!(refused.is_empty(), "{refused:?}");
@@ -139,7 +144,11 @@ async fn a_certificate_in_a_directory_is_read_again() {
     let bundle = cluster.bundle();
     let option = format!("--tls-dir={}", directory.path().display());
     let replica = cluster.serve(&[&option]).await;
-    replica.server(&bundle).connect().await.unwrap();
+    replica
+        .server(&bundle)
+        .connect(Protocol::Http2)
+        .await
+        .unwrap();
 
     // Another CA.
     cluster
@@ -151,7 +160,12 @@ async fn a_certificate_in_a_directory_is_read_again() {
     let renewed = cluster.bundle();
     assert_ne!(renewed, bundle);
     let start = std::time::Instant::now();
-    while replica.server(&renewed).connect().await.is_err() {
+    while replica
+        .server(&renewed)
+        .connect(Protocol::Http2)
+        .await
+        .is_err()
+    {
         assert!(start.elapsed() < super::TIMEOUT);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
