@@ -18,7 +18,10 @@ use interceptor_injection::{
 };
 use serde_json::{Value, json};
 
-use super::{labels::Labels, manifests};
+use super::{
+    labels::{Labels, dns_label},
+    manifests,
+};
 use crate::{agent::policy::check_annotation, stdio};
 
 mod cluster;
@@ -67,7 +70,7 @@ pub(super) struct CheckInject {
     files: Vec<PathBuf>,
 
     /// Namespace of what names none [default: that of the kubeconfig's context]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = dns_label)]
     namespace: Option<String>,
 
     /// Labels of the namespace. No cluster is read: the webhooks are those of deploy/webhook, which
@@ -84,6 +87,7 @@ pub(super) struct CheckInject {
         short,
         long,
         value_name = "NAME",
+        value_parser = dns_label,
         requires = "namespace_labels",
         conflicts_with = "target"
     )]
@@ -110,7 +114,7 @@ struct ClusterOptions {
     context: Option<String>,
 
     /// Namespace of Istio's ConfigMaps [default: that of the webhook's Service]
-    #[arg(short = 'i', long = "istioNamespace", value_name = "NAME")]
+    #[arg(short = 'i', long = "istioNamespace", value_name = "NAME", value_parser = dns_label)]
     istio_namespace: Option<String>,
 
     /// interceptor's own webhook runs with --from-cluster: policy and selectors of Istio's ConfigMaps

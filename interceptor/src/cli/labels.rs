@@ -1,4 +1,4 @@
-//! Labels on the command line.
+//! Labels and names of Kubernetes on the command line.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -19,9 +19,84 @@ impl FromStr for Labels {
     fn from_str(text: &str) -> Result<Self, String> {
         let items = text.split(',').filter(|item| !item.is_empty());
         let labels = items.map(|item| match item.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(format!("{item:?}: expected KEY=VALUE")),
+            Some((key, value)) if is_key(key) && (value.is_empty() || is_value(value)) => {
+                Ok((key.to_owned(), value.to_owned()))
+            }
+            _ => Err(format!(
+                "{item:?} is not a label: expected KEY=VALUE, such as istio-injection=enabled"
+            )),
         });
         labels.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// `NAME`, or `DOMAIN/NAME`.
+fn is_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((domain, name)) => domain.split('.').all(is_dns_label) && is_value(name),
+        None => is_value(text),
+    }
+}
+
+/// The syntax of a label's value that is not empty, and of the name in its key.
+fn is_value(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let bytes = text.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    bytes.len() <= 63
+        && ends
+            .iter()
+            .all(|byte| byte.is_some_and(u8::is_ascii_alphanumeric))
+        && bytes.iter().copied().all(is_inner)
+}
+
+/// The syntax of a namespace's name: lower-case letters, digits and `-`.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let is_outer = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let ends = [bytes.first(), bytes.last()];
+    bytes.len() <= 63
+        && ends
+            .iter()
+            .all(|byte| byte.is_some_and(|byte| is_outer(*byte)))
+        && bytes.iter().all(|byte| is_outer(*byte) || *byte == b'-')
+}
+
+/// The name of a namespace or of a revision.
+pub(super) fn dns_label(text: &str) -> Result<String, String> {
+    if is_dns_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has lower-case letters, digits and \"-\", at most 63".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_kubernetes() {
+        for text in ["", "a=", "a=b,istio.io/rev=1-29.x_Y", "x.y/A.b_c=1"] {
+            text.parse::<Labels>().unwrap();
+        }
+        for (text, item) in [
+            ("a=b,x", "x"),
+            ("=b", "=b"),
+            ("a b=c", "a b=c"),
+            ("a=b c", "a=b c"),
+            ("A/b=c", "A/b=c"),
+            ("a=-b", "a=-b"),
+        ] {
+            let error = text.parse::<Labels>().unwrap_err();
+            assert!(error.starts_with(&format!("{item:?} is not")), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_are_dns_labels() {
+        assert_eq!(dns_label("kube-system"), Ok("kube-system".to_owned()));
+        for text in ["", "Bad", "a b", "-a", "a-", "a.b", &"a".repeat(64)] {
+            assert!(dns_label(text).is_err(), "{text}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::cli::labels::is_dns_label;
+
 /// What is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -92,7 +94,7 @@ impl FromStr for Target {
             namespace: namespace.map(str::to_owned),
         };
         let parts = namespace.into_iter().chain(name.split('.'));
-        if let Some(part) = parts.into_iter().find(|part| !is_label(part)) {
+        if let Some(part) = parts.into_iter().find(|part| !is_dns_label(part)) {
             let kinds: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
             return Err(format!(
                 "{part:?} is not a name: expected POD, POD.NAMESPACE, NAMESPACE/POD or KIND/NAME, \
@@ -110,17 +112,6 @@ fn with_namespace(kind: Kind, text: &str) -> (Kind, &str, Option<&str>) {
         Some((name, namespace)) => (kind, name, Some(namespace)),
         None => (kind, text, None),
     }
-}
-
-/// A label of a DNS name, of which names consist.
-fn is_label(text: &str) -> bool {
-    let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(|first| is_alphanumeric(*first))
-        && bytes.last().is_some_and(|last| is_alphanumeric(*last))
-        && bytes
-            .iter()
-            .all(|byte| is_alphanumeric(*byte) || *byte == b'-')
 }
 
 #[cfg(test)]
