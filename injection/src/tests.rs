@@ -1,26 +1,33 @@
 //! Properties of the whole function.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
 
 use super::{decision::Reason, *};
 
 /// Both sidecars, native and classic. The template is our own.
 fn configuration() -> impl Strategy<Value = Config> {
-    (any::<bool>(), any::<bool>()).prop_map(|(is_native, is_istio)| Config {
+    let sidecar = any::<bool>().prop_flat_map(|is_native| {
+        prop_oneof![
+            2 => Just(istio(is_native)),
+            // The built-in configuration is large.
+            1 => Just(built_in(is_native, Some(json!({"admin": {}})))),
+            1 => Just(built_in(is_native, None)),
+        ]
+    });
+    sidecar.prop_map(|sidecar| Config {
         rules: decision::Rules::default(),
-        sidecar: if is_istio {
-            istio(is_native)
-        } else {
-            let config = builtin::Config {
-                is_native,
-                // The built-in one is large.
-                bootstrap: Some(json!({"admin": {}})),
-                ..builtin::Config::default()
-            };
-            Sidecar::Builtin(Box::new(config), |_, _| Ok(()))
-        },
+        sidecar,
     })
+}
+
+fn built_in(is_native: bool, bootstrap: Option<Value>) -> Sidecar {
+    let config = builtin::Config {
+        is_native,
+        bootstrap,
+        ..builtin::Config::default()
+    };
+    Sidecar::Builtin(Box::new(config), |_, _| Ok(()))
 }
 
 fn istio(native_sidecar: bool) -> Sidecar {
@@ -134,6 +141,38 @@ fn container(name: String) -> impl Strategy<Value = Value> {
     })
 }
 
+/// The pod's own settings of the proxy.
+fn own_proxy() -> impl Strategy<Value = Value> {
+    let resources = prop::option::of(prop::sample::select(vec![
+        json!({"limits": {"cpu": "50m"}}),
+        json!({"requests": {"memory": "2Gi"}, "claims": []}),
+    ]));
+    let parts = (
+        resources,
+        prop::option::of(probe()),
+        strings(),
+        any::<bool>(),
+    );
+    parts.prop_map(|(resources, startup, unknown, has_env)| {
+        let mut proxy = json!({"name": "istio-proxy", "image": "auto"});
+        // Not null: a merge deletes such a field, and a record restores it behind the others.
+        if !unknown.is_null() {
+            proxy["fieldOfTheFuture"] = unknown;
+        }
+        if let Some(resources) = resources {
+            proxy["resources"] = resources;
+        }
+        if let Some(probe) = startup {
+            proxy["startupProbe"] = probe;
+        }
+        if has_env {
+            proxy["env"] = json!([{"name": "INSTANCE_IP", "value": "mine"}]);
+            proxy["ports"] = json!([{"containerPort": 15090, "name": "metrics"}]);
+        }
+        proxy
+    })
+}
+
 fn containers() -> impl Strategy<Value = Value> {
     (1..5_usize).prop_flat_map(|count| {
         let containers: Vec<_> = (0..count).map(|n| container(format!("c{n}"))).collect();
@@ -143,9 +182,13 @@ fn containers() -> impl Strategy<Value = Value> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let volumes = prop::option::of(Just(json!([{"name": "data", "emptyDir": {}}])));
-    let lists = (containers(), prop::option::of(containers()), volumes);
+    let own = prop::option::weighted(0.3, own_proxy());
+    let lists = (containers(), prop::option::of(containers()), volumes, own);
     (strings(), strings(), lists, strings()).prop_map(|(labels, annotations, lists, unknown)| {
-        let (containers, init, volumes) = lists;
+        let (mut containers, init, volumes, own) = lists;
+        if let Some(own) = own {
+            containers.as_array_mut().unwrap().push(own);
+        }
         let mut pod = json!({"spec": {"containers": containers, "fieldOfTheFuture": unknown}});
         if !labels.is_null() {
             pod["metadata"]["labels"] = labels;
@@ -176,6 +219,76 @@ fn assert_unique(items: &[&Value], key: &str) -> Result<(), TestCaseError> {
     values.dedup();
     prop_assert_eq!(values.len(), items.len(), "{}: {:?}", key, items);
     Ok(())
+}
+
+/// Each probe of a container has one action.
+fn assert_one_action(container: &Value) -> Result<(), TestCaseError> {
+    for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
+        let Some(probe) = container[probe].as_object() else {
+            continue;
+        };
+        let actions = ["httpGet", "tcpSocket", "grpc", "exec"];
+        let actions = actions.iter().filter(|action| probe.contains_key(**action));
+        prop_assert_eq!(actions.count(), 1, "{}", container);
+    }
+    Ok(())
+}
+
+/// Values that a strategy draws, the same in each run.
+fn drawn<T>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    let mut draw = || strategy.new_tree(&mut runner).unwrap().current();
+    (0..count).map(|_| draw()).collect()
+}
+
+/// The properties hold for something: a property of own proxies needs pods that have them.
+#[test]
+fn the_drawn_pods_are_not_all_alike() {
+    let config = Config {
+        rules: decision::Rules::default(),
+        sidecar: built_in(true, None),
+    };
+    let [mut own, mut probed, mut other] = [0; 3];
+    for pod in drawn(400, pod()) {
+        let text = pod.to_string();
+        own += usize::from(text.contains("\"istio-proxy\""));
+        other += usize::from(!text.is_ascii());
+        let result = injected(&pod, &config).pod;
+        probed += usize::from(result.to_string().contains("/app-health/"));
+    }
+    assert!(
+        own > 80 && probed > 80 && other > 80,
+        "{own} {probed} {other}"
+    );
+}
+
+#[test]
+fn a_pod_may_have_hundreds_of_containers() {
+    let of = |name: &str, count: usize| -> Value {
+        let containers = (0..count).map(|number| {
+            json!({
+                "name": format!("{name}-{number}"),
+                "image": "é",
+                "livenessProbe": {"tcpSocket": {"port": 1000 + number}},
+                "readinessProbe": {"tcpSocket": {"port": 2000 + number}},
+            })
+        });
+        containers.collect()
+    };
+    let pod = json!({"spec": {"containers": of("c", 200), "initContainers": of("i", 50)}});
+    for is_native in [true, false] {
+        for sidecar in [built_in(is_native, None), istio(is_native)] {
+            let config = Config {
+                rules: decision::Rules::default(),
+                sidecar,
+            };
+            let once = injected(&pod, &config);
+            assert_eq!(once.warnings, [""; 0]);
+            assert!(!once.pod.to_string().contains("tcpSocket\":{\"port\":1"));
+            assert_eq!(injected(&once.pod, &config).pod, once.pod);
+            assert_eq!(original(&once.pod), pod);
+        }
+    }
 }
 
 proptest! {
@@ -230,6 +343,10 @@ proptest! {
             assert_unique(&items(&container["volumeMounts"]), "mountPath")?;
             assert_unique(&items(&container["ports"]), "containerPort")?;
             assert_unique(&items(&container["env"]), "name")?;
+            assert_one_action(container)?;
+            for variable in items(&container["env"]) {
+                prop_assert!(variable["value"].is_null() || variable["valueFrom"].is_null());
+            }
         }
         let label = &injected["metadata"]["labels"]["service.istio.io/canonical-name"];
         prop_assert!(label.as_str().is_none_or(|label| label.len() <= 63));

@@ -209,7 +209,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use gotmpl::tmap;
-    use proptest::prelude::*;
+    use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 
     use super::*;
 
@@ -288,6 +288,25 @@ mod tests {
             let data = tmap! { "Values" => tmap! { "a" => 1.5 }, "List" => vec![1i64, 2] };
             let _ = render(&format!("{{{{ {text} }}}}"), &data);
         }
+    }
+
+    /// Otherwise the properties above would hold for refusals only.
+    #[test]
+    fn drawn_templates_are_not_all_refused() {
+        let data = tmap! { "Values" => tmap! { "a" => 1.5 }, "List" => vec![1i64, 2] };
+        let mut runner = TestRunner::deterministic();
+        let [mut parsed, mut rendered] = [0, 0];
+        for _ in 0..4000 {
+            let text = template().new_tree(&mut runner).unwrap().current();
+            for text in [format!("{{{{ {text} }}}}"), text] {
+                if let Ok(template) = Template::parse(&text, &functions::table(true)) {
+                    parsed += 1;
+                    rendered += u32::from(template.render(&data).is_ok());
+                }
+            }
+        }
+        // Of 8000.
+        assert!(parsed > 2000 && rendered > 2000, "{parsed} {rendered}");
     }
 
     fn render(text: &str, data: &Value) -> Result<String, String> {

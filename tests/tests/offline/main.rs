@@ -5,4 +5,5 @@ mod inject;
 mod injection;
 mod manifests;
 mod model;
+mod pod_security;
 mod webhook;

@@ -6,6 +6,7 @@ mod names;
 mod rights;
 mod types;
 mod values;
+mod webhook;
 
 use std::{fs, sync::LazyLock};
 

@@ -7,6 +7,7 @@ mod check_inject;
 mod configuration;
 mod limits;
 mod other_injectors;
+mod rights;
 
 use std::{
     io::{BufRead as _, BufReader},

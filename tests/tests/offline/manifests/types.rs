@@ -2,9 +2,11 @@
 
 use k8s_openapi::{
     api::{
-        apps::v1::DaemonSet,
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::{DaemonSet, Deployment},
         batch::v1::Job,
-        core::v1::{ConfigMap, Namespace, ResourceQuota, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, ResourceQuota, Service, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -39,11 +41,17 @@ fn through_its_type(object: &Value) -> Value {
         ("v1", "ServiceAccount") => through::<ServiceAccount>,
         ("v1", "ConfigMap") => through::<ConfigMap>,
         ("v1", "ResourceQuota") => through::<ResourceQuota>,
+        ("v1", "Service") => through::<Service>,
+        ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration") => {
+            through::<MutatingWebhookConfiguration>
+        }
         ("apps/v1", "DaemonSet") => through::<DaemonSet>,
+        ("apps/v1", "Deployment") => through::<Deployment>,
         ("batch/v1", "Job") => through::<Job>,
         ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition") => {
             through::<NetworkAttachmentDefinition>
         }
+        ("policy/v1", "PodDisruptionBudget") => through::<PodDisruptionBudget>,
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => through::<ClusterRole>,
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => through::<ClusterRoleBinding>,
         ("rbac.authorization.k8s.io/v1", "Role") => through::<Role>,
@@ -76,6 +84,13 @@ fn base_and_overlays_have_known_fields_only() {
 fn components_have_known_fields_only() {
     for example in ["examples/taint", "examples/live-annotations"] {
         check(&Rendered::of(example));
+    }
+}
+
+#[test]
+fn the_webhook_has_known_fields_only() {
+    for dir in ["webhook", "examples/injection"] {
+        check(&Rendered::of(dir));
     }
 }
 

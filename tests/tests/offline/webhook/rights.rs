@@ -1,0 +1,96 @@
+//! The rights that `deploy/webhook` grants: those that the webhook uses, and no other.
+
+use std::time::{Duration, Instant};
+
+use interceptor_testkit::{apiserver::Recorded, manifests::render};
+use serde_json::Value;
+
+use super::{Cluster, TIMEOUT};
+
+/// What one request needs: group, resource, verb, and the object's name.
+type Right = [String; 4];
+
+/// The right that a request used.
+fn used(request: &Recorded) -> Right {
+    let mut path = request.path.trim_start_matches('/').split('/').skip(1);
+    let is_core = request.path.starts_with("/api/");
+    let group = if is_core { "" } else { path.next().unwrap() };
+    let mut rest: Vec<_> = path.skip(1).collect();
+    if rest.len() > 2 && rest[0] == "namespaces" {
+        rest.drain(..2);
+    }
+    let selected = request.query.split('&').find_map(|parameter| {
+        let selector = parameter.strip_prefix("fieldSelector=metadata.name")?;
+        Some(selector.trim_start_matches("%3D").trim_start_matches('='))
+    });
+    let name = rest.get(1).copied().or(selected).unwrap_or_default();
+    [group, rest[0], &request.verb, name].map(str::to_owned)
+}
+
+/// The rights that the roles of `deploy/webhook` grant; the name is empty for all objects.
+fn granted() -> Vec<Right> {
+    let objects = render("webhook").unwrap();
+    let roles = objects.iter().filter(|object| {
+        ["ClusterRole", "Role"].contains(&object["kind"].as_str().unwrap_or_default())
+    });
+    let rules = roles.flat_map(|role| role["rules"].as_array().unwrap());
+    let mut rights = Vec::new();
+    for rule in rules {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    let names = texts(&rule["resourceNames"]);
+                    let names = if names.is_empty() { vec![""] } else { names };
+                    let of = |name| [group, resource, verb, name].map(str::to_owned);
+                    rights.extend(names.into_iter().map(of));
+                }
+            }
+        }
+    }
+    rights
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).collect()
+}
+
+/// The granted rights that no request has used.
+fn unused(cluster: &Cluster) -> Vec<Right> {
+    let requests = cluster.api.recorded();
+    let successful = requests.iter().filter(|request| request.status < 400);
+    let used: Vec<_> = successful.map(used).collect();
+    let mut granted = granted();
+    granted.retain(|right| {
+        let mut used = used.iter();
+        !used.any(|one| one[..3] == right[..3] && (right[3].is_empty() || one[3] == right[3]))
+    });
+    granted
+}
+
+#[tokio::test]
+async fn every_right_is_used_and_sufficient() {
+    let cluster = Cluster::new();
+    // Another one has a certificate that has to be replaced.
+    let other = cluster.start(&["--service=old-name"]);
+    let start = Instant::now();
+    while cluster.secret().is_none() {
+        assert!(start.elapsed() < TIMEOUT, "no Secret");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(other);
+    let _replica = cluster.serve(&[]).await;
+    loop {
+        let unused = unused(&cluster);
+        if unused.is_empty() {
+            break;
+        }
+        assert!(
+            start.elapsed() < TIMEOUT,
+            "granted and not used: {unused:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = cluster.api.refused();
+    assert!(refused.is_empty(), "used and not granted: {refused:?}");
+}
