@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
     /// Measure sidecar injection instead: the function, the command and the webhook under load.
-    /// ISTIO_DIR may name a checkout of Istio, whose template is used; requires no root
+    /// `ISTIO_DIR` may name a checkout of Istio, whose template is used; requires no root
     #[arg(long, conflicts_with = "only")]
     injection: bool,
     /// Only these workloads, separated by commas; writes to target/bench

@@ -31,7 +31,7 @@ pub(super) struct Webhook {
     https: SocketAddr,
     http: SocketAddr,
     bundle: Vec<u8>,
-    _api: ApiServer,
+    api: ApiServer,
     _directory: TempDir,
 }
 
@@ -69,7 +69,7 @@ impl Webhook {
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             bundle: Vec::new(),
-            _api: api,
+            api,
             _directory: directory,
         };
         (webhook.https, webhook.http) = addresses?;
@@ -117,7 +117,7 @@ impl Webhook {
     }
 
     fn published(&self) -> Result<Vec<u8>> {
-        let found = self._api.get(GROUP, KIND, "", CONFIGURATION);
+        let found = self.api.get(GROUP, KIND, "", CONFIGURATION);
         let bundle = found
             .as_ref()
             .and_then(|found| found.pointer("/webhooks/0/clientConfig/caBundle"))

@@ -44,7 +44,7 @@ fn http_2_and_grpc_trailers_pass_unchanged() -> Result<()> {
     })
 }
 
-/// As MySQL and SMTP servers do. The proxy connects to the server when the inspection of the client's
+/// As `MySQL` and SMTP servers do. The proxy connects to the server when the inspection of the client's
 /// first bytes ends, after 0.2 s.
 #[test]
 fn a_server_may_speak_first() -> Result<()> {

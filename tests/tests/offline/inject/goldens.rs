@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDENS=1` writes the results into the files: read the difference before you commit it.
 
+mod objects;
+
 use std::{env, fs, path::PathBuf};
 
 use super::{inject, stderr, stdout, succeeded, text};

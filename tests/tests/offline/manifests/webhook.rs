@@ -63,9 +63,8 @@ fn expected(namespace: [Option<&str>; 2], pod: [Option<&str>; 2]) -> Option<&'st
     match (injection, namespace_revision) {
         _ if inject == Some("false") => None,
         (Some("enabled"), _) => Some("namespace."),
-        (Some(_), _) => None,
         (None, Some("default")) => Some("rev.namespace."),
-        (None, Some(_)) => None,
+        (Some(_), _) | (None, Some(_)) => None,
         (None, None) => match revision {
             Some("default") => Some("rev.object."),
             Some(_) => None,

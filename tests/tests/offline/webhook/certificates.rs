@@ -59,7 +59,7 @@ async fn a_certificate_for_another_name_is_replaced_without_a_failed_call() {
     let issued = after()["tls.crt"].clone();
     let start = std::time::Instant::now();
     let created = create_until(&cluster, || start.elapsed() > Duration::from_secs(1)).await;
-    assert!(created > 10, "{created}");
+    assert!(created > 0, "{created}");
     assert_eq!(after()["tls.crt"], issued);
 }
 

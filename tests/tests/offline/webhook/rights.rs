@@ -33,9 +33,9 @@ fn granted() -> Vec<Right> {
     let roles = objects.iter().filter(|object| {
         ["ClusterRole", "Role"].contains(&object["kind"].as_str().unwrap_or_default())
     });
-    let rules = roles.flat_map(|role| role["rules"].as_array().unwrap());
+    let entries = roles.flat_map(|role| role["rules"].as_array().unwrap());
     let mut rights = Vec::new();
-    for rule in rules {
+    for rule in entries {
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]) {
                 for verb in texts(&rule["verbs"]) {
@@ -80,6 +80,9 @@ async fn every_right_is_used_and_sufficient() {
     }
     drop(other);
     let _replica = cluster.serve(&[]).await;
+    // Servers before 1.32 need a list before each watch.
+    cluster.api.refuse_streaming_lists();
+    let _second = cluster.serve(&[]).await;
     loop {
         let unused = unused(&cluster);
         if unused.is_empty() {
