@@ -56,7 +56,7 @@ impl NoteKind {
         }
     }
 
-    /// Whether somebody should act.
+    /// Whether the user should act.
     #[must_use]
     pub const fn is_warning(self) -> bool {
         matches!(

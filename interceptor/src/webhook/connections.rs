@@ -1,6 +1,6 @@
 //! Open connections: how many there may be, and which of them is closed for a new one.
 //!
-//! Whoever can reach the webhook can open connections and send nothing, or send slowly. Such
+//! A client that can reach the webhook can open connections and send nothing, or send slowly. Such
 //! connections end after a time, and earlier if a new connection needs their place. So they keep no
 //! API server out.
 

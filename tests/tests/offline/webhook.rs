@@ -5,6 +5,7 @@ mod admission;
 mod certificates;
 mod check_inject;
 mod configuration;
+mod istiod;
 mod limits;
 mod other_injectors;
 mod rights;

@@ -1,17 +1,17 @@
 //! `interceptor check-inject` against what the API server and the injectors do with the same pods.
 
-use std::{
-    fs,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, process::Output};
 
 use interceptor_injection::decision::Reason;
 use interceptor_testkit::{interceptor, manifests};
 use serde_json::{Value, json};
 
-use super::{Cluster, Replica, has_sidecar, pod};
+use super::{
+    Cluster, has_sidecar,
+    istiod::{INJECT_CONFIG, ISTIO, istio_webhooks, istiod},
+    pod,
+};
 
-const ISTIO: &str = "istio-system";
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 
 /// API group, resource and verb.
@@ -91,112 +91,6 @@ fn namespace(cluster: &Cluster, name: &str, labels: &Value) {
     let metadata = json!({"name": name, "labels": labels});
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
     cluster.api.put(object).unwrap();
-}
-
-fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
-    json!({"key": key, "operator": operator, "values": values})
-}
-
-/// An istiod's webhooks: two for its revision, and two more of the default one.
-pub(super) fn istio_webhooks(revision: &str) -> Value {
-    let absent = |key| expression(key, "DoesNotExist", &[]);
-    let of_revision = expression("istio.io/rev", "In", &[revision]);
-    let not_false = expression("sidecar.istio.io/inject", "NotIn", &["false"]);
-    let neither = json!([absent("istio-injection"), absent("istio.io/rev")]);
-    let mut selectors = vec![
-        (
-            "rev.namespace",
-            json!([of_revision, absent("istio-injection")]),
-            json!([not_false]),
-        ),
-        (
-            "rev.object",
-            neither.clone(),
-            json!([not_false, of_revision]),
-        ),
-    ];
-    if revision == "default" {
-        let enabled = expression("istio-injection", "In", &["enabled"]);
-        let wanted = expression("sidecar.istio.io/inject", "In", &["true"]);
-        selectors.push(("namespace", json!([enabled]), json!([not_false])));
-        selectors.push(("object", neither, json!([wanted, absent("istio.io/rev")])));
-    }
-    let webhooks = selectors.into_iter().map(|(name, namespace, object)| {
-        json!({
-            "name": format!("{name}.sidecar-injector.istio.io"),
-            "clientConfig": {"service": {
-                "namespace": ISTIO, "name": format!("istiod-{revision}"), "path": "/inject",
-            }},
-            "rules": [{
-                "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
-                "resources": ["pods"],
-            }],
-            "namespaceSelector": {"matchExpressions": namespace},
-            "objectSelector": {"matchExpressions": object},
-            "failurePolicy": "Fail", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-        })
-    });
-    json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {
-            "name": format!("istio-sidecar-injector-{revision}"),
-            "labels": {"istio.io/rev": revision},
-        },
-        "webhooks": webhooks.collect::<Vec<_>>(),
-    })
-}
-
-/// A configuration in which the policy, both selectors and the pod decide.
-const INJECT_CONFIG: &str = "\
-policy: disabled
-alwaysInjectSelector: [{matchLabels: {app: web}}]
-neverInjectSelector: [{matchExpressions: [{key: job, operator: Exists}]}]
-templates:
-  sidecar: |
-    spec:
-      containers:
-      - name: istio-proxy
-        image: proxy:1
-";
-
-/// A process that does what an istiod of this revision would do.
-async fn istiod(cluster: &Cluster, revision: &str) -> Replica {
-    cluster.api.put(istio_webhooks(revision)).unwrap();
-    let map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"namespace": ISTIO, "name": format!("istio-sidecar-injector-{revision}")},
-        "data": {"config": INJECT_CONFIG, "values": "{\"global\": {}}"},
-    });
-    cluster.api.put(map).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = cluster.directory.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let service = format!("istiod-{revision}");
-    let mut command = Command::new(interceptor::binary());
-    command
-        .args([
-            "webhook",
-            "--listen=127.0.0.1:0",
-            "--http-address=127.0.0.1:0",
-            "--namespace=istio-system",
-        ])
-        .args(["--kubeconfig", &kubeconfig(cluster, "admin")])
-        .args(["--service", &service, "--revision", revision])
-        .arg(format!(
-            "--webhook-config=istio-sidecar-injector-{revision}"
-        ))
-        .args(["--injectConfigFile", &file("config", INJECT_CONFIG)])
-        .args(["--valuesFile", &file("values", "{\"global\": {}}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let replica = Replica::start(command);
-    replica.until_ready().await;
-    cluster.api.set_endpoints(ISTIO, &service, &[replica.https]);
-    replica
 }
 
 /// Labels with each of these values, or absent.
@@ -314,7 +208,8 @@ async fn the_answers_equal_what_the_api_server_does() {
     let cluster = Cluster::new();
     add_users(&cluster);
     let _ours = cluster.serve(&[]).await;
-    let _istiod = istiod(&cluster, "canary").await;
+    let kubeconfig = kubeconfig(&cluster, "admin");
+    let _istiod = istiod(&cluster, "canary", &kubeconfig).await;
     let pods = matrix(&cluster);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string();
     let file = cluster.directory.path().join("pods.json");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Cluster, Replica, TIMEOUT, check_inject::istio_webhooks, pod};
+use super::{Cluster, Replica, TIMEOUT, istiod::istio_webhooks, pod};
 
 const METRIC: &str = "interceptor_injection_other_injectors{configuration=";
 const OTHER: &str = "istio-sidecar-injector-default";
