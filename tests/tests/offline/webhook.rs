@@ -4,9 +4,12 @@
 mod admission;
 mod certificates;
 mod check_inject;
+mod clients;
 mod configuration;
 mod istiod;
 mod limits;
+mod load;
+mod memo;
 mod other_injectors;
 mod rights;
 
@@ -222,6 +225,18 @@ fn pod(metadata: &Value) -> Value {
         pod["metadata"][key] = value.clone();
     }
     pod
+}
+
+/// A review of a new pod.
+fn review() -> String {
+    let kind = json!({"kind": "Pod"});
+    let request = json!({"uid": "1", "kind": kind, "object": pod(&json!({}))});
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": request,
+    });
+    review.to_string()
 }
 
 fn has_sidecar(pod: &Value) -> bool {
