@@ -75,6 +75,9 @@ pub fn review(
         Ok(envelope) => envelope,
         Err((envelope, problem)) => return envelope.invalid(&problem),
     };
+    if envelope.kind().is_empty() {
+        return envelope.invalid("the review's request names no kind");
+    }
     if !envelope.is_pod_creation() {
         let result = ReviewResult::NotApplicable;
         return envelope.allow(result, audit, Map::new());
@@ -148,13 +151,18 @@ impl Envelope {
 
     /// Neither an update nor a subresource. (`istioctl kube-inject` leaves the operation empty.)
     fn is_pod_creation(&self) -> bool {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let kind = text(&self.request["kind"]["kind"]);
-        let operation = text(&self.request["operation"]);
-        let is_pod = kind == "Pod" || (kind.is_empty() && self.request["object"]["kind"] == "Pod");
-        is_pod
-            && (operation == "CREATE" || operation.is_empty())
-            && text(&self.request["subResource"]).is_empty()
+        let text = |field: &str| self.request[field].as_str().unwrap_or_default();
+        self.kind() == "Pod"
+            && ["CREATE", ""].contains(&text("operation"))
+            && text("subResource").is_empty()
+    }
+
+    /// The kind of the object. (`istioctl kube-inject` names it in the object only.)
+    fn kind(&self) -> &str {
+        let named = self.request["kind"]["kind"].as_str();
+        let kind = named.filter(|kind| !kind.is_empty());
+        kind.or(self.request["object"]["kind"].as_str())
+            .unwrap_or_default()
     }
 
     /// A pod's own namespace may be empty at its creation.

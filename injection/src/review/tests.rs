@@ -145,6 +145,8 @@ fn what_is_no_review_is_refused() {
     other_version["apiVersion"] = json!("admission.k8s.io/v9");
     let mut no_spec = request();
     no_spec["request"]["object"] = json!([]);
+    let mut no_kind = request();
+    no_kind["request"] = json!({"uid": "u-1", "operation": "CREATE"});
     let cases = [
         (String::new(), "JSON"),
         ("{".to_owned(), "JSON"),
@@ -153,6 +155,7 @@ fn what_is_no_review_is_refused() {
         (no_request.to_string(), "no request"),
         (other_version.to_string(), "apiVersion"),
         (no_spec.to_string(), "spec"),
+        (no_kind.to_string(), "names no kind"),
     ];
     for (body, expected) in cases {
         let review = review(body.as_bytes(), "/inject", &[], |pod, _| Ok(injected(pod)));
