@@ -6,6 +6,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, header::CONTENT_LENGTH},
 };
+use futures_util::StreamExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -72,6 +73,8 @@ impl Bodies {
         let declared = declared(headers);
         let size = declared.unwrap_or(self.max);
         if size > self.max {
+            // It is late or not: the response is the same.
+            let _read = timeout(TIMEOUT, discard(body, 2 * self.max)).await;
             return Err(Unread::TooLarge(self.max));
         }
         // Not queued: a client that waits repeats its request when its timeout ends.
@@ -86,6 +89,18 @@ impl Bodies {
             Ok(Err(_)) if declared.is_some() => Err(Unread::Incomplete),
             Ok(Err(_)) => Err(Unread::TooLarge(self.max)),
             Err(_late) => Err(Unread::Late),
+        }
+    }
+}
+
+/// Reads a body that is too large, but not much too large: a client that still writes when its
+/// connection is closed gets an error instead of the response.
+async fn discard(body: Body, mut limit: usize) {
+    let mut chunks = body.into_data_stream();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        match limit.checked_sub(chunk.len()) {
+            Some(left) => limit = left,
+            None => return,
         }
     }
 }
