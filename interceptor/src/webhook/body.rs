@@ -73,8 +73,8 @@ impl Bodies {
         let declared = declared(headers);
         let size = declared.unwrap_or(self.max);
         if size > self.max {
-            // It is late or not: the response is the same.
-            let _read = timeout(TIMEOUT, discard(body, 2 * self.max)).await;
+            // The response is the same if it does not arrive in time.
+            let _read = timeout(TIMEOUT, discard(body, self.max.saturating_mul(2))).await;
             return Err(Unread::TooLarge(self.max));
         }
         // Not queued: a client that waits repeats its request when its timeout ends.
