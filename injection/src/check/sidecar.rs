@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
-use crate::{pod, record};
-
-/// The annotation in which injectors write what they have added.
-const STATUS: &str = "sidecar.istio.io/status";
-const PROXY: &str = "istio-proxy";
-const LISTS: [&str; 2] = ["initContainers", "containers"];
+use crate::{
+    containers::{CONTAINERS, INIT_CONTAINERS, PROXY},
+    pod, record,
+    status::Status,
+};
 
 /// A sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,32 +23,24 @@ impl Sidecar {
     /// The sidecar of `pod`: what its status names, or else a container with the proxy's name.
     #[must_use]
     pub fn of(pod: &Value) -> Option<Self> {
-        let status = pod::annotation(pod, STATUS)
-            .map(|text| serde_json::from_str(text).unwrap_or(Value::Null));
+        let status = Status::of(pod).unwrap_or_default();
         let exists = |name: &str| {
-            LISTS
+            [INIT_CONTAINERS, CONTAINERS]
                 .iter()
                 .any(|list| pod::named(&pod["spec"][list], name).is_some())
         };
-        let containers: Vec<_> = match &status {
-            Some(status) => LISTS
-                .iter()
-                .filter_map(|list| status[list].as_array())
-                .flatten()
-                .filter_map(Value::as_str)
-                .filter(|name| exists(name))
-                .map(str::to_owned)
-                .collect(),
-            None => Vec::new(),
-        };
+        let named = [status.init_containers, status.containers];
+        let containers: Vec<_> = named
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|name| exists(name))
+            .collect();
         if !exists(PROXY) && containers.is_empty() {
             return None;
         }
-        let revision = status
-            .as_ref()
-            .and_then(|status| status["revision"].as_str());
         Some(Self {
-            revision: revision.filter(|name| !name.is_empty()).map(str::to_owned),
+            revision: Some(status.revision).filter(|name| !name.is_empty()),
             containers: if containers.is_empty() {
                 vec![PROXY.to_owned()]
             } else {
