@@ -16,6 +16,7 @@ mod rights;
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -81,19 +82,8 @@ impl Cluster {
     fn start(&self, arguments: &[&str]) -> Replica {
         let kubeconfig = self.directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, self.api.kubeconfig()).unwrap();
-        let mut command = Command::new(interceptor::binary());
-        command
-            .args([
-                "webhook",
-                "--listen=127.0.0.1:0",
-                "--http-address=127.0.0.1:0",
-            ])
-            .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        let mut command = command(&kubeconfig);
+        command.args(arguments);
         Replica::start(command)
     }
 
@@ -134,6 +124,23 @@ struct Replica {
     process: Child,
     https: SocketAddr,
     http: SocketAddr,
+}
+
+/// `interceptor webhook` on free ports.
+fn command(kubeconfig: &Path) -> Command {
+    let mut command = Command::new(interceptor::binary());
+    command
+        .args([
+            "webhook",
+            "--listen=127.0.0.1:0",
+            "--http-address=127.0.0.1:0",
+        ])
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
 }
 
 impl Replica {

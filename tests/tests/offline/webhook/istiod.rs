@@ -1,14 +1,10 @@
 //! An istiod of a revision: its webhooks, its `ConfigMap` and a process that injects by them.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use std::fs;
 
-use interceptor_testkit::interceptor;
 use serde_json::{Value, json};
 
-use super::{Cluster, Replica};
+use super::{Cluster, Replica, command};
 
 /// Its namespace.
 pub(super) const ISTIO: &str = "istio-system";
@@ -95,24 +91,15 @@ pub(super) async fn istiod(cluster: &Cluster, revision: &str, kubeconfig: &str) 
         path.display().to_string()
     };
     let service = format!("istiod-{revision}");
-    let mut command = Command::new(interceptor::binary());
+    let mut command = command(kubeconfig.as_ref());
     command
-        .args([
-            "webhook",
-            "--listen=127.0.0.1:0",
-            "--http-address=127.0.0.1:0",
-            "--namespace=istio-system",
-        ])
-        .args(["--kubeconfig", kubeconfig])
+        .args(["--namespace", ISTIO])
         .args(["--service", &service, "--revision", revision])
         .arg(format!(
             "--webhook-config=istio-sidecar-injector-{revision}"
         ))
         .args(["--injectConfigFile", &file("config", INJECT_CONFIG)])
-        .args(["--valuesFile", &file("values", "{\"global\": {}}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .args(["--valuesFile", &file("values", "{\"global\": {}}")]);
     let replica = Replica::start(command);
     replica.until_ready().await;
     cluster.api.set_endpoints(ISTIO, &service, &[replica.https]);
