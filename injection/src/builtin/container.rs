@@ -1,5 +1,7 @@
 //! The proxy's container.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -70,9 +72,17 @@ fn arguments(choices: &Choices, config: &Config, probes: Vec<Probe>) -> Vec<Stri
 }
 
 fn configuration(config: &Config, probes: Vec<Probe>) -> String {
-    if let Some(bootstrap) = &config.bootstrap {
-        return literal(&bootstrap.to_string());
+    /// That of most pods. Building it takes most of an injection's time.
+    static WITHOUT_PROBES: LazyLock<String> = LazyLock::new(|| own_configuration(Vec::new()));
+
+    match &config.bootstrap {
+        Some(bootstrap) => literal(&bootstrap.to_string()),
+        None if probes.is_empty() => WITHOUT_PROBES.clone(),
+        None => own_configuration(probes),
     }
+}
+
+fn own_configuration(probes: Vec<Probe>) -> String {
     let pod_ip = format!("$({POD_IP})");
     let bootstrap = Bootstrap {
         probes,

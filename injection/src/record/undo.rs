@@ -58,26 +58,27 @@ pub(super) fn between(original: &Value, injected: &Value) -> Undo {
     root.unwrap_or_else(|| Undo::Fields(Parts::new()))
 }
 
+/// Nothing if both are equal. Collections are compared by their parts only: comparing them as a whole
+/// first would visit each value once for each of its parents.
 fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Option<Undo> {
-    if before == after {
-        return None;
-    }
     let Some(before) = before else {
         return Some(created(after?, depth));
     };
-    let undo = match (before, after) {
+    match (before, after) {
         (Value::Object(before), Some(Value::Object(after))) => {
-            Undo::Fields(fields(before, after, depth))
+            let parts = fields(before, after, depth);
+            (!parts.is_empty()).then_some(Undo::Fields(parts))
         }
-        (Value::Array(before), Some(Value::Array(after))) => {
-            items(before, after, depth).unwrap_or_else(|| replaced(before.clone().into(), None))
-        }
+        (Value::Array(old), Some(Value::Array(new))) => match items(old, new, depth) {
+            Some(undo) => undo,
+            None => (old != new).then(|| replaced(before.clone(), None)),
+        },
+        (before, Some(after)) if before == after => None,
         (before, after) => {
             let scalar = after.filter(|after| !after.is_object() && !after.is_array());
-            replaced(before.clone(), scalar.cloned())
+            Some(replaced(before.clone(), scalar.cloned()))
         }
-    };
-    Some(undo)
+    }
 }
 
 const fn replaced(value: Value, was: Option<Value>) -> Undo {
@@ -106,34 +107,44 @@ fn created(value: &Value, depth: usize) -> Undo {
 }
 
 fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize) -> Parts {
-    let keys = before.keys().chain(after.keys());
-    let parts = keys.filter_map(|key| {
-        let undo = difference(before.get(key), after.get(key), depth + 1)?;
-        Some((key.clone(), undo))
-    });
-    parts.collect()
+    let old = before
+        .iter()
+        .map(|(key, value)| (key, Some(value), after.get(key)));
+    let new = after.iter().filter(|(key, _)| !before.contains_key(*key));
+    let new = new.map(|(key, value)| (key, None, Some(value)));
+    parts(old.chain(new), depth)
 }
 
-/// Nothing if the items have no distinct names.
-fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Undo> {
+/// Nothing if the items have no distinct names; `Some(None)` if both lists are equal.
+fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Option<Undo>> {
     let (names_before, names_after) = (names(before)?, names(after)?);
-    let keyed = |names: &[&str], list: &[Value]| -> Map<String, Value> {
-        let names = names.iter().map(|name| (*name).to_owned());
-        names.zip(list.iter().cloned()).collect()
-    };
-    let items = fields(
-        &keyed(&names_before, before),
-        &keyed(&names_after, after),
+    let old: BTreeMap<_, _> = names_before.iter().copied().zip(before).collect();
+    let new: BTreeMap<_, _> = names_after.iter().copied().zip(after).collect();
+    let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let pairs = all.into_iter();
+    let items = parts(
+        pairs.map(|name| (*name, old.get(name).copied(), new.get(name).copied())),
         depth,
     );
     let kept = names_after
         .iter()
         .filter(|name| names_before.contains(name));
     if kept.eq(&names_before) {
-        return Some(Undo::Items(items));
+        return Some((!items.is_empty()).then_some(Undo::Items(items)));
     }
     let order = names_before.into_iter().map(str::to_owned).collect();
-    Some(Undo::Ordered(Ordered { items, order }))
+    Some(Some(Undo::Ordered(Ordered { items, order })))
+}
+
+/// The differences of the parts of a collection.
+fn parts<'a, Key: Into<String>>(
+    pairs: impl Iterator<Item = (Key, Option<&'a Value>, Option<&'a Value>)>,
+    depth: usize,
+) -> Parts {
+    let parts = pairs.filter_map(|(key, before, after)| {
+        Some((key.into(), difference(before, after, depth + 1)?))
+    });
+    parts.collect()
 }
 
 /// The names of the items, if all have one of their own.
