@@ -14,7 +14,7 @@ mod traces;
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 pub use killing::Killing;
 pub use stand_in::stand_in;
 pub use talk::{call, dial, echoes, stderr_of, wait_until};
@@ -230,27 +230,37 @@ impl Lab {
     /// returns.
     pub fn dial(&self, caller: Caller, to: &str) -> Result<String> {
         let actor = self.actor(caller);
+        let before = self.open_sockets()?;
         let (socket, outcome) = call(actor, to)?;
         let name = actor.call(&Request::LocalName { socket })?;
         actor.must(&Request::Close { socket })?;
         if let Reply::Name(name) = name {
-            self.wait_for_close(name.port())?;
+            self.wait_for_close(name.port(), &before)?;
         }
         Ok(outcome)
     }
 
-    /// Waits until both ends in the pod are closed or in `TIME_WAIT`.
-    fn wait_for_close(&self, port: u16) -> Result<()> {
-        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/{}/net/{name}", self.app.pid()));
+    /// Waits until both ends in the pod are closed or in `TIME_WAIT`. Sockets that were open
+    /// `before` are other connections: those of other hosts and to other destinations may have the
+    /// same port.
+    fn wait_for_close(&self, port: u16, before: &[OpenSocket]) -> Result<()> {
+        let mut open = Vec::new();
         wait_until("a closed connection", || {
-            for table in &tables {
-                let sockets = fs::read_to_string(table)?;
-                if sockets.lines().any(|socket| is_open_on(socket, port)) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
+            open = self.open_sockets()?;
+            open.retain(|socket| socket.has(port) && !before.contains(socket));
+            Ok(open.is_empty())
         })
+        .with_context(|| format!("open on port {port}: {open:?}"))
+    }
+
+    /// The sockets of the pod that are neither closed, nor in `TIME_WAIT`, nor listeners.
+    fn open_sockets(&self) -> Result<Vec<OpenSocket>> {
+        let mut open = Vec::new();
+        for name in ["tcp", "tcp6"] {
+            let table = fs::read_to_string(format!("/proc/{}/net/{name}", self.app.pid()))?;
+            open.extend(table.lines().skip(1).filter_map(OpenSocket::parse));
+        }
+        Ok(open)
     }
 
     /// The servers that respond to each of [`CAPTURED`].
@@ -307,13 +317,26 @@ pub fn all_direct() -> Vec<&'static str> {
     CAPTURED.iter().map(|(.., direct)| *direct).collect()
 }
 
-/// Whether a line of `/proc/net/tcp` is an open connection with an end on `port`.
-fn is_open_on(line: &str, port: u16) -> bool {
-    const OVER: [&str; 3] = ["06", "07", "0A"];
+/// An end of a connection, as in `/proc/net/tcp`: addresses in hexadecimal.
+#[derive(Debug, PartialEq, Eq)]
+struct OpenSocket {
+    local: String,
+    remote: String,
+}
 
-    let mut fields = line.split_whitespace().skip(1);
-    let (local, remote, state) = (fields.next(), fields.next(), fields.next());
-    let port = format!(":{port:04X}");
-    let on_port = |end: Option<&str>| end.is_some_and(|end| end.ends_with(&port));
-    (on_port(local) || on_port(remote)) && state.is_some_and(|state| !OVER.contains(&state))
+impl OpenSocket {
+    /// `None` for a listener, and for a connection that is closed or in `TIME_WAIT`.
+    fn parse(line: &str) -> Option<Self> {
+        const OVER: [&str; 3] = ["06", "07", "0A"];
+
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        let state = fields.next()?;
+        (!OVER.contains(&state)).then_some(Self { local, remote })
+    }
+
+    fn has(&self, port: u16) -> bool {
+        let port = format!(":{port:04X}");
+        self.local.ends_with(&port) || self.remote.ends_with(&port)
+    }
 }
