@@ -18,6 +18,7 @@ mod container;
 mod own;
 pub mod ports;
 mod probes;
+mod texts;
 mod warnings;
 
 use choices::Choices;

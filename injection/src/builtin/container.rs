@@ -1,7 +1,5 @@
 //! The proxy's container.
 
-use std::sync::LazyLock;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -9,6 +7,7 @@ use super::{
     bootstrap::{Bootstrap, Probe},
     choices::{Choices, Readiness},
     ports::{HEALTH, STATS},
+    texts,
 };
 
 /// The proxy's UID and GID, which the agent exempts.
@@ -72,13 +71,9 @@ fn arguments(choices: &Choices, config: &Config, probes: Vec<Probe>) -> Vec<Stri
 }
 
 fn configuration(config: &Config, probes: Vec<Probe>) -> String {
-    /// That of most pods. Building it takes most of an injection's time.
-    static WITHOUT_PROBES: LazyLock<String> = LazyLock::new(|| own_configuration(Vec::new()));
-
     match &config.bootstrap {
         Some(bootstrap) => literal(&bootstrap.to_string()),
-        None if probes.is_empty() => WITHOUT_PROBES.clone(),
-        None => own_configuration(probes),
+        None => texts::find_or_make(probes, own_configuration),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{INBOUND_SOURCES, address, http, listener, type_url};
 use crate::builtin::ports::PROBES;
 
 /// A TCP probe of the app, which the kubelet does as an HTTP request to the proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
     /// The path of the request.
     pub path: String,
