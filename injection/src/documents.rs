@@ -45,10 +45,12 @@ pub enum Piece<'a> {
 
 /// A stream that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {problem}")]
+#[error("line {line}, column {column}: {problem}")]
 pub struct Unreadable {
     /// The line, from 1.
     pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
     /// What is wrong.
     pub problem: String,
 }
@@ -81,6 +83,12 @@ pub fn parse(text: &str) -> Result<Vec<Piece<'_>>, Unreadable> {
     Ok(pieces)
 }
 
+/// A problem without the position at its end, which is not that in the stream.
+fn without_position(problem: &str) -> String {
+    let end = problem.rfind(" at line ").unwrap_or(problem.len());
+    problem[..end].to_owned()
+}
+
 fn lines(text: &str) -> usize {
     text.matches('\n').count()
 }
@@ -100,7 +108,7 @@ fn read<'a>(text: &'a str, line: usize, pieces: &mut Vec<Piece<'a>>) -> Result<(
     pieces.push(Piece::Document(Document {
         text,
         line,
-        value: yaml::value(text).map_err(|error| error.below(line))?,
+        value: yaml::value(text).map_err(|error| error.below(line, on_separator))?,
         format: Format::Yaml,
         on_separator,
     }));
@@ -108,10 +116,12 @@ fn read<'a>(text: &'a str, line: usize, pieces: &mut Vec<Piece<'a>>) -> Result<(
 }
 
 impl Unreadable {
-    /// The same problem in a document that begins on `line` of its stream.
-    fn below(self, line: usize) -> Self {
+    /// The same problem in a document that begins on `line` of its stream, after a `---` or not.
+    fn below(self, line: usize, on_separator: bool) -> Self {
+        let is_shifted = on_separator && self.line == 1;
         Self {
             line: self.line + line - 1,
+            column: self.column + if is_shifted { "---".len() } else { 0 },
             ..self
         }
     }

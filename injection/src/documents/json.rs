@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::{Map, Value, ser::PrettyFormatter};
 
-use super::{Document, Format, Piece, Unreadable, lines};
+use super::{Document, Format, Piece, Unreadable, lines, without_position};
 
 /// The objects in `text`, which begins on `line`; nothing if it is no JSON, but perhaps YAML in
 /// flow style.
@@ -38,18 +38,13 @@ pub(super) fn read(text: &str, line: usize) -> Result<Option<Vec<Piece<'_>>>, Un
             Some(Err(error)) if error.is_data() => {
                 return Err(Unreadable {
                     line: line - lines(&text[..start]) + error.line() - 1,
-                    problem: without_position(&error),
+                    column: error.column().max(1),
+                    problem: without_position(&error.to_string()),
                 });
             }
             Some(Err(_)) => return Ok(None),
         }
     }
-}
-
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let end = text.rfind(" at line ").unwrap_or(text.len());
-    text[..end].to_owned()
 }
 
 /// `value` in the style of `text`: on one line, or with its indentation.

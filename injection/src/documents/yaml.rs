@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_saphyr::{SingleQuoted, options, ser_options};
 
-use super::Unreadable;
+use super::{Unreadable, without_position};
 
 /// A part of a stream.
 pub(super) enum Part<'a> {
@@ -69,9 +69,14 @@ pub(super) fn value(text: &str) -> Result<Value, Unreadable> {
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
+        let location = error.location();
+        let number = |number: Option<u64>| {
+            let number = number.and_then(|number| usize::try_from(number).ok());
+            number.unwrap_or(1).max(1)
+        };
         Unreadable {
-            line: usize::try_from(line).unwrap_or(1).max(1),
+            line: number(location.map(|location| location.line())),
+            column: number(location.map(|location| location.column())),
             problem: problem(&error),
         }
     })
@@ -81,7 +86,15 @@ pub(super) fn value(text: &str) -> Result<Value, Unreadable> {
 fn problem(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
+    without_position(without_start(line.trim_start_matches("error: ")))
+}
+
+/// Without `line 1 column 5: `, with which some errors begin.
+fn without_start(problem: &str) -> &str {
+    match problem.split_once(": ") {
+        Some((position, problem)) if position.starts_with("line ") => problem,
+        _ => problem,
+    }
 }
 
 /// A document of its own. Quoting is that of YAML 1.1, which Kubernetes reads.
