@@ -37,4 +37,5 @@ pub mod spawn;
 pub mod tap;
 pub mod topology;
 pub mod users;
+pub mod webhook;
 pub mod world;

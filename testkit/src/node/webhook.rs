@@ -1,14 +1,8 @@
 //! `interceptor webhook` on the node, called by its API server.
 
-use std::{
-    fs::{self, File},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -21,7 +15,7 @@ use crate::{
     lab::wait_until,
     manifests,
     sidecar::launch::LaunchContext,
-    spawn::spawn,
+    webhook::{ARGUMENTS, Webhook},
 };
 
 /// The webhook's `ServiceAccount`, and its Service.
@@ -38,13 +32,9 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The webhook. Killed when dropped.
 pub struct WebhookProcess {
-    child: Child,
-    https: SocketAddr,
-    /// The address of its HTTP server.
-    http: SocketAddr,
+    webhook: Webhook,
     /// The node's network namespace.
     host: PathBuf,
-    log: PathBuf,
 }
 
 impl Node {
@@ -70,33 +60,18 @@ impl Node {
         fs::write(&kubeconfig, self.api.kubeconfig_of(NAMESPACE, NAME))?;
         let log = self.dir().join(format!("webhook-{id}.log"));
         let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
-        let own = [
-            "webhook",
-            "--listen=127.0.0.1:0",
-            "--http-address=127.0.0.1:0",
-            &kubeconfig,
-        ];
-        let arguments: Vec<_> = own.iter().chain(options).map(ToString::to_string).collect();
+        let arguments = ARGUMENTS.into_iter().chain([&*kubeconfig]);
+        let arguments = arguments.chain(options.iter().copied());
+        let arguments: Vec<_> = arguments.map(str::to_owned).collect();
         let context = LaunchContext {
             netns: &self.host,
             cgroup: &self.cgroup.child("system.slice/webhook")?,
             user: USER,
         };
-        let mut command = context.command(&interceptor::binary(), &arguments)?;
-        let output = File::create(&log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        let mut child = spawn(command)?;
-        let addresses = await_addresses(&mut child, &log);
-        let (https, http) = addresses.with_context(|| read(&log))?;
+        let command = context.command(&interceptor::binary(), &arguments)?;
         let webhook = WebhookProcess {
-            child,
-            https,
-            http,
+            webhook: Webhook::start(command, log)?,
             host: self.host.path().to_owned(),
-            log,
         };
         let ready = || {
             Ok(webhook
@@ -104,7 +79,8 @@ impl Node {
                 .is_ok_and(|(status, _)| status == 200))
         };
         wait_until("the webhook is ready", ready).with_context(|| webhook.log())?;
-        self.api.set_endpoints(NAMESPACE, NAME, &[https]);
+        let addresses = [webhook.webhook.https];
+        self.api.set_endpoints(NAMESPACE, NAME, &addresses);
         Ok(webhook)
     }
 
@@ -117,7 +93,7 @@ impl Node {
     /// The SHA-256 of the certificate that the webhook serves, if the API server accepts it.
     pub fn certificate_of(&self, webhook: &WebhookProcess) -> Result<String> {
         let server = Server {
-            address: webhook.https,
+            address: webhook.webhook.https,
             name: &format!("{NAME}.{NAMESPACE}.svc"),
             bundle: &self.ca_bundle()?,
         };
@@ -152,43 +128,12 @@ impl Node {
 impl WebhookProcess {
     /// Its response: status and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http::get(&self.host, self.http, path, HTTP_TIMEOUT)
+        http::get(&self.host, self.webhook.http, path, HTTP_TIMEOUT)
     }
 
     /// Its log.
     #[must_use]
     pub fn log(&self) -> String {
-        read(&self.log)
+        self.webhook.log()
     }
-}
-
-impl Drop for WebhookProcess {
-    fn drop(&mut self) {
-        // Both fail only for a child that was waited for before.
-        let _killed = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-/// Waits until the log has its addresses: HTTPS, then HTTP.
-fn await_addresses(child: &mut Child, log: &PathBuf) -> Result<(SocketAddr, SocketAddr)> {
-    let mut found = None;
-    wait_until("the webhook listens", || {
-        ensure!(child.try_wait()?.is_none(), "the webhook has exited");
-        found = read(log).lines().find_map(addresses_in);
-        Ok(found.is_some())
-    })?;
-    found.context("no addresses")
-}
-
-/// `listening on 127.0.0.1:4711 (HTTPS) and 127.0.0.1:4712 (HTTP)`
-fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (_, addresses) = line.split_once("listening on ")?;
-    let (https, http) = addresses.split_once(" (HTTPS) and ")?;
-    let http = http.strip_suffix(" (HTTP)")?;
-    Some((https.parse().ok()?, http.parse().ok()?))
-}
-
-fn read(log: &PathBuf) -> String {
-    fs::read_to_string(log).unwrap_or_default()
 }

@@ -14,17 +14,19 @@ mod other_injectors;
 mod rights;
 
 use std::{
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use interceptor_testkit::{apiserver::ApiServer, https::Server, interceptor, manifests::render};
+use interceptor_testkit::{
+    apiserver::ApiServer,
+    https::Server,
+    interceptor,
+    manifests::render,
+    webhook::{ARGUMENTS, Webhook},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -84,7 +86,17 @@ impl Cluster {
         std::fs::write(&kubeconfig, self.api.kubeconfig()).unwrap();
         let mut command = command(&kubeconfig);
         command.args(arguments);
-        Replica::start(command)
+        self.run(command)
+    }
+
+    /// A replica that this command starts, with its log in a file of its own.
+    fn run(&self, command: Command) -> Replica {
+        let log = tempfile::Builder::new()
+            .prefix("webhook-")
+            .suffix(".log")
+            .tempfile_in(self.directory.path());
+        let (_, log) = log.unwrap().keep().unwrap();
+        Replica(Webhook::start(command, log).unwrap())
     }
 
     /// A replica that is ready, as the only endpoint of the Service.
@@ -96,7 +108,7 @@ impl Cluster {
     }
 
     fn route(&self, replicas: &[&Replica]) {
-        let addresses: Vec<_> = replicas.iter().map(|replica| replica.https).collect();
+        let addresses: Vec<_> = replicas.iter().map(|replica| replica.0.https).collect();
         self.api.set_endpoints(NAMESPACE, NAME, &addresses);
     }
 
@@ -119,55 +131,25 @@ impl Cluster {
     }
 }
 
-/// A process of the webhook. Killed when dropped.
-struct Replica {
-    process: Child,
-    https: SocketAddr,
-    http: SocketAddr,
-}
+/// A process of the webhook.
+struct Replica(Webhook);
 
-/// `interceptor webhook` on free ports.
+/// `interceptor webhook` on free ports. It dies with the tests.
 fn command(kubeconfig: &Path) -> Command {
-    let mut command = Command::new(interceptor::binary());
+    let mut command = Command::new("setpriv");
     command
-        .args([
-            "webhook",
-            "--listen=127.0.0.1:0",
-            "--http-address=127.0.0.1:0",
-        ])
+        .args(["--pdeathsig=KILL", "--"])
+        .arg(interceptor::binary())
+        .args(ARGUMENTS)
         .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .arg(kubeconfig);
     command
 }
 
 impl Replica {
-    fn start(mut command: Command) -> Self {
-        let mut process = command.spawn().unwrap();
-        let log = BufReader::new(process.stderr.take().unwrap());
-        let (send, addresses) = mpsc::channel();
-        thread::spawn(move || {
-            for line in log.lines().map_while(Result::ok) {
-                if let Some(found) = addresses_in(&line) {
-                    let _closed = send.send(found);
-                }
-            }
-        });
-        let Ok((https, http)) = addresses.recv_timeout(TIMEOUT) else {
-            panic!("the webhook does not listen: {:?}", process.try_wait());
-        };
-        Self {
-            process,
-            https,
-            http,
-        }
-    }
-
     /// The status line and the body of a plain HTTP response.
     async fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let mut stream = TcpStream::connect(self.0.http).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: webhook\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = String::new();
@@ -192,33 +174,17 @@ impl Replica {
     }
 
     fn signal(&self, signal: Signal) {
-        let process = i32::try_from(self.process.id()).unwrap();
+        let process = i32::try_from(self.0.pid()).unwrap();
         kill(Pid::from_raw(process), signal).unwrap();
     }
 
     fn server<'a>(&self, bundle: &'a str) -> Server<'a> {
         Server {
-            address: self.https,
+            address: self.0.https,
             name: SERVER_NAME,
             bundle: bundle.as_bytes(),
         }
     }
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        // Both fail only for a process that has been waited for.
-        let _killed = self.process.kill();
-        let _status = self.process.wait();
-    }
-}
-
-/// `listening on 127.0.0.1:4711 (HTTPS) and 127.0.0.1:4712 (HTTP)`
-fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (_, addresses) = line.split_once("listening on ")?;
-    let (https, http) = addresses.split_once(" (HTTPS) and ")?;
-    let http = http.strip_suffix(" (HTTP)")?;
-    Some((https.parse().ok()?, http.parse().ok()?))
 }
 
 fn pod(metadata: &Value) -> Value {

@@ -100,8 +100,10 @@ pub(super) async fn istiod(cluster: &Cluster, revision: &str, kubeconfig: &str) 
         ))
         .args(["--injectConfigFile", &file("config", INJECT_CONFIG)])
         .args(["--valuesFile", &file("values", "{\"global\": {}}")]);
-    let replica = Replica::start(command);
+    let replica = cluster.run(command);
     replica.until_ready().await;
-    cluster.api.set_endpoints(ISTIO, &service, &[replica.https]);
+    cluster
+        .api
+        .set_endpoints(ISTIO, &service, &[replica.0.https]);
     replica
 }
