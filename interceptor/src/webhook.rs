@@ -12,6 +12,7 @@ mod body;
 mod certificates;
 mod configuration;
 mod connections;
+mod events;
 mod handler;
 mod health;
 mod identity;

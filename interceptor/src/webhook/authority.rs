@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData as _,
 };
 use x509_parser::{
     certificate::X509Certificate,
@@ -89,6 +89,15 @@ pub(super) fn is_due(pem: &str, now: SystemTime) -> bool {
         seconds(now) >= start + (end - start) / 3 * 2
     })
     .unwrap_or(true)
+}
+
+/// Whether `key` is that of the first CA in `bundle`, so that it can sign.
+pub(super) fn can_sign(bundle: &str, key: &str) -> bool {
+    let Ok(key) = KeyPair::from_pem(key) else {
+        return false;
+    };
+    let is_its = |ca: &X509Certificate<'_>| ca.public_key().raw == key.subject_public_key_info();
+    with_first(bundle, is_its).unwrap_or(false)
 }
 
 /// Whether the first CA in `bundle` was created so recently that API servers may not trust it yet.
@@ -208,6 +217,21 @@ mod tests {
         assert!(is_new(&ca, now + Duration::from_secs(8)));
         assert!(!is_new(&ca, now + Duration::from_secs(12)));
         assert!(!is_new("", now));
+    }
+
+    #[test]
+    fn only_a_cas_own_key_can_sign() {
+        let now = SystemTime::now();
+        let [ca, other] = [create_ca(now).unwrap(), create_ca(now).unwrap()];
+        assert!(can_sign(&ca.certificate, &ca.key));
+        let bundle = other.certificate + &ca.certificate;
+        for (bundle, key) in [
+            (&bundle, &*ca.key),
+            (&ca.certificate, "x"),
+            (&ca.key, &ca.key),
+        ] {
+            assert!(!can_sign(bundle, key), "{bundle} {key}");
+        }
     }
 
     #[test]

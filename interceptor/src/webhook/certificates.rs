@@ -12,7 +12,7 @@ use super::{
     authority,
     identity::{Certificate, Identity},
     registration::Registration,
-    secret::{Contents, SecretStore},
+    secret::SecretStore,
 };
 
 /// The source of the certificate.
@@ -44,7 +44,8 @@ impl Source {
             Self::Directory(directory) => {
                 let read = |name: &str| read(&directory.join(name));
                 let certificate = Certificate::parse(&read("tls.crt")?, &read("tls.key")?);
-                identity.replace(certificate.with_context(|| directory.display().to_string())?);
+                let problem = || format!("--tls-dir {}", directory.display());
+                identity.replace(certificate.with_context(problem)?);
                 Ok(None)
             }
         }
@@ -58,29 +59,28 @@ impl OwnAuthority {
     /// servers have had the time to read the new CA, whichever replica created it.
     async fn refresh(&self, identity: &Identity, now: SystemTime) -> Result<String> {
         let contents = self.store.with_ca(&self.names, now).await?;
-        let certificate = parse(&contents)?;
-        let is_usable = certificate.not_after > now
-            && authority::is_for(&contents.server.certificate, &self.names);
+        let read = contents.certificate();
+        let usable = read.as_ref().ok().filter(|certificate| {
+            certificate.not_after > now
+                && authority::is_for(&contents.server.certificate, &self.names)
+        });
         // One that was written over the Secret's by mistake is not served: the present one stays.
-        if is_usable {
-            identity.replace(certificate);
+        if let Some(certificate) = usable {
+            identity.replace(certificate.clone());
         }
         let has_changed = self.registration.apply(&contents.bundle).await?;
-        if is_usable && (has_changed || authority::is_new(&contents.bundle, now)) {
+        if usable.is_some() && (has_changed || authority::is_new(&contents.bundle, now)) {
             return Ok(contents.bundle);
         }
         let contents = self.store.with_certificate(&self.names, now).await?;
-        identity.replace(parse(&contents)?);
+        identity.replace(contents.certificate()?);
+        if let Err(problem) = read {
+            self.store.report_replacement(&problem).await;
+        }
         Ok(contents.bundle)
     }
 }
 
-fn parse(contents: &Contents) -> Result<Certificate> {
-    let server = &contents.server;
-    Certificate::parse(server.certificate.as_bytes(), server.key.as_bytes())
-        .context("the certificate in the Secret")
-}
-
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    fs::read(path).with_context(|| format!("--tls-dir: cannot read {}", path.display()))
 }

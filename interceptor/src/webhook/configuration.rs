@@ -1,25 +1,16 @@
 //! Keeps the configuration equal to what files and cluster contain.
 
 use futures_util::{Stream, StreamExt as _, pin_mut};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Reporter},
-};
+use kube::Client;
 use tracing::{error, info, warn};
 
 use super::{
+    events::{self, Cause},
     health::{Health, Part},
     injector::Injector,
     metrics::Metrics,
 };
-use crate::{
-    api_server::events,
-    sidecar::{Configured, Inputs, Origin, Plan, Problem},
-};
-
-/// The Events' reporting controller.
-const CONTROLLER: &str = "interceptor-webhook";
+use crate::sidecar::{Configured, Inputs, Origin, Plan, Problem};
 
 /// Keeps the configuration equal to what files and cluster contain. One with an error is not used:
 /// the last one without stays in use.
@@ -93,23 +84,9 @@ impl Configuration {
         let Some(uid) = inputs.uid(name) else {
             return;
         };
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("ConfigMap".to_owned()),
-            namespace: Some(name.namespace.clone()),
-            name: Some(name.name.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        let event = Event {
-            type_: EventType::Warning,
-            reason: "InvalidInjectionConfig".to_owned(),
-            note: Some(format!("key {key}: {}; {consequence}", problem.problem)),
-            action: "LoadConfiguration".to_owned(),
-            secondary: None,
-        };
-        let reporter = Reporter::from(CONTROLLER);
-        let client = client.clone();
-        tokio::spawn(async move { events::publish(client, reporter, event, &about).await });
+        let about = events::object("ConfigMap", &name.namespace, &name.name, Some(uid));
+        let note = format!("key {key}: {}; {consequence}", problem.problem);
+        let cause = Cause::InvalidInjectionConfig;
+        tokio::spawn(events::warn(client.clone(), about, cause, note));
     }
 }

@@ -3,13 +3,18 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams, core::Status};
+use tracing::warn;
 
-use super::authority::{self, KeyedCertificate};
+use super::{
+    authority::{self, KeyedCertificate},
+    events::{self, Cause},
+    identity::Certificate,
+};
 use crate::api_server::described;
 
 const BUNDLE: &str = "ca.crt";
@@ -42,9 +47,11 @@ impl Contents {
         })
     }
 
-    /// The same with a new CA, if the CA is due. The server's certificate is not changed.
+    /// The same with a new CA, if the CA is due or cannot sign. The server's certificate is not
+    /// changed.
     fn with_ca(&self, now: SystemTime) -> Result<Option<Self>> {
-        if !authority::is_due(&self.bundle, now) {
+        let is_due = authority::is_due(&self.bundle, now);
+        if !is_due && authority::can_sign(&self.bundle, &self.ca_key) {
             return Ok(None);
         }
         let ca = authority::create_ca(now)?;
@@ -55,13 +62,20 @@ impl Contents {
         }))
     }
 
-    /// The same with a new server certificate, if the present one is due, is for other names, or is
-    /// signed by an earlier CA.
+    /// The server's certificate and its key, if both can be read and belong together.
+    pub(super) fn certificate(&self) -> Result<Certificate> {
+        let server = &self.server;
+        Certificate::parse(server.certificate.as_bytes(), server.key.as_bytes())
+    }
+
+    /// The same with a new server certificate, if the present one is due, is for other names, is
+    /// signed by an earlier CA, or cannot be used.
     fn with_certificate(&self, names: &[String], now: SystemTime) -> Result<Option<Self>> {
         let certificate = &self.server.certificate;
         let is_current = !authority::is_due(certificate, now)
             && authority::is_for(certificate, names)
-            && authority::is_signed_by(certificate, &self.bundle);
+            && authority::is_signed_by(certificate, &self.bundle)
+            && self.certificate().is_ok();
         if is_current {
             return Ok(None);
         }
@@ -75,20 +89,22 @@ impl Contents {
         }))
     }
 
+    /// Fails for a Secret that another program has created: it has no key of a CA. Of our own, what is
+    /// missing or is no text is replaced, as what cannot be parsed.
     fn of(secret: &Secret) -> Result<Self> {
         let data = secret.data.as_ref();
+        let value = |key: &str| data.and_then(|data| data.get(key));
         let text = |key: &str| {
-            let value = data.and_then(|data| data.get(key));
-            let value = value.with_context(|| format!("the Secret has no key {key}"))?;
-            let text = String::from_utf8(value.0.clone());
-            text.with_context(|| format!("the Secret's {key} is not text"))
+            let value = value(key).map(|value| value.0.clone()).unwrap_or_default();
+            String::from_utf8(value).unwrap_or_default()
         };
+        ensure!(value(CA_KEY).is_some(), "the Secret has no key {CA_KEY}");
         Ok(Self {
-            bundle: text(BUNDLE)?,
-            ca_key: text(CA_KEY)?,
+            bundle: text(BUNDLE),
+            ca_key: text(CA_KEY),
             server: KeyedCertificate {
-                certificate: text(CERTIFICATE)?,
-                key: text(KEY)?,
+                certificate: text(CERTIFICATE),
+                key: text(KEY),
             },
         })
     }
@@ -112,6 +128,7 @@ impl Contents {
 
 /// The Secret in the API server.
 pub(super) struct SecretStore {
+    client: Client,
     api: Api<Secret>,
     namespace: String,
     name: String,
@@ -120,7 +137,8 @@ pub(super) struct SecretStore {
 impl SecretStore {
     pub(super) fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
-            api: Api::namespaced(client, namespace),
+            api: Api::namespaced(client.clone(), namespace),
+            client,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
@@ -176,6 +194,16 @@ impl SecretStore {
         bail!("the {shown} was changed concurrently {ATTEMPTS} times")
     }
 
+    /// Reports in the log and by an Event that the server's certificate was replaced.
+    pub(super) async fn report_replacement(&self, problem: &anyhow::Error) {
+        let note = format!("the server's certificate was replaced: {problem:#}");
+        warn!("Secret {}/{}: {note}", self.namespace, self.name);
+        let secret = self.api.get_opt(&self.name).await.ok().flatten();
+        let uid = secret.and_then(|secret| secret.metadata.uid);
+        let about = events::object("Secret", &self.namespace, &self.name, uid.as_deref());
+        events::warn(self.client.clone(), about, Cause::UnusableCertificate, note).await;
+    }
+
     async fn write(&self, secret: Option<Secret>, contents: &Contents) -> kube::Result<()> {
         let parameters = PostParams::default();
         let data = Some(contents.data());
@@ -228,6 +256,57 @@ mod tests {
         assert_eq!(renewed.bundle, contents.bundle);
         assert_ne!(renewed.server, contents.server);
         assert_eq!(renewed.with_certificate(&names(), later).unwrap(), None);
+    }
+
+    #[test]
+    fn an_unusable_secret_of_ours_is_replaced() {
+        let now = SystemTime::now();
+        let contents = Contents::new(&names(), now).unwrap();
+        let other = Contents::new(&names(), now).unwrap();
+        let damaged = |damage: fn(&mut Contents, &Contents)| {
+            let mut damaged = contents.clone();
+            damage(&mut damaged, &other);
+            let with_ca = damaged.with_ca(now).unwrap().unwrap_or(damaged);
+            let whole = with_ca.with_certificate(&names(), now).unwrap();
+            let whole = whole.expect("another certificate");
+            whole.certificate().unwrap();
+            assert_eq!(whole.with_ca(now).unwrap(), None);
+            assert_eq!(whole.with_certificate(&names(), now).unwrap(), None);
+            whole
+        };
+        let kept: [fn(&mut Contents, &Contents); 3] = [
+            |damaged, _| damaged.server.certificate = "x".to_owned(),
+            |damaged, _| damaged.server.key.clear(),
+            |damaged, other| damaged.server.key.clone_from(&other.server.key),
+        ];
+        for damage in kept {
+            assert_eq!(damaged(damage).bundle, contents.bundle);
+        }
+        let renewed: [fn(&mut Contents, &Contents); 3] = [
+            |damaged, _| damaged.bundle.clear(),
+            |damaged, _| damaged.ca_key = "x".to_owned(),
+            |damaged, other| damaged.ca_key.clone_from(&other.ca_key),
+        ];
+        for damage in renewed {
+            assert_ne!(damaged(damage).bundle, contents.bundle);
+        }
+    }
+
+    #[test]
+    fn a_secret_of_another_program_is_kept() {
+        let now = SystemTime::now();
+        let mut data = Contents::new(&names(), now).unwrap().data();
+        let secret = |data: &BTreeMap<String, ByteString>| Secret {
+            data: Some(data.clone()),
+            ..Secret::default()
+        };
+        data.insert(CERTIFICATE.to_owned(), ByteString(vec![0xff]));
+        data.remove(BUNDLE);
+        let contents = Contents::of(&secret(&data)).unwrap();
+        assert_eq!((&*contents.bundle, &*contents.server.certificate), ("", ""));
+        data.remove(CA_KEY);
+        let error = Contents::of(&secret(&data)).unwrap_err();
+        assert!(error.to_string().contains("no key ca.key"), "{error}");
     }
 
     #[test]

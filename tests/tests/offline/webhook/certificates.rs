@@ -194,3 +194,36 @@ async fn an_overwritten_certificate_is_replaced_and_never_served() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn an_unreadable_certificate_is_replaced_and_reported() {
+    let cluster = Cluster::new();
+    let replica = cluster.serve(&[]).await;
+    let bundle = cluster.bundle();
+    let mut secret = cluster.secret().unwrap();
+    let unreadable = json!("eA==");
+    secret["data"]["tls.crt"] = unreadable.clone();
+    cluster.api.put(secret).unwrap();
+    // No call fails meanwhile, and the CA stays.
+    create_until(&cluster, || {
+        cluster.secret().unwrap()["data"]["tls.crt"] != unreadable
+    })
+    .await;
+    assert_eq!(cluster.bundle(), bundle);
+    let warning = "the server's certificate was replaced: the PEM file has no certificate";
+    let start = std::time::Instant::now();
+    let event = loop {
+        if let Some(event) = cluster.api.events_about("interceptor-webhook-tls").pop() {
+            break event;
+        }
+        assert!(start.elapsed() < super::TIMEOUT, "{}", replica.0.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(event["note"], warning);
+    assert_eq!(event["reason"], "UnusableCertificate");
+    assert_eq!(
+        event["regarding"]["uid"],
+        cluster.secret().unwrap()["metadata"]["uid"]
+    );
+    assert!(replica.0.log().contains(warning), "{}", replica.0.log());
+}

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use interceptor_testkit::{apiserver::Recorded, manifests::render};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Cluster, TIMEOUT};
 
@@ -79,6 +79,10 @@ async fn every_right_is_used_and_sufficient() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     drop(other);
+    // It cannot be read: the Event about it needs a right too.
+    let mut secret = cluster.secret().unwrap();
+    secret["data"]["tls.crt"] = json!("eA==");
+    cluster.api.put(secret).unwrap();
     let _replica = cluster.serve(&[]).await;
     // Servers before 1.32 need a list before each watch.
     cluster.api.refuse_streaming_lists();
