@@ -18,7 +18,7 @@ use interceptor_injection::{
     refusal::{Problem, Refusal},
     review::{Review, review},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::block_in_place};
 use tracing::error;
 
 use super::{
@@ -27,6 +27,10 @@ use super::{
     metrics::Metrics,
     other_injectors::Others,
 };
+
+/// From this size on, a review takes longer than a task may take between two awaits (some ms): another
+/// thread then takes over the tasks of this one. For smaller reviews, that would cost more.
+const LARGE: usize = 256 << 10;
 
 /// What a request needs.
 #[derive(Clone)]
@@ -138,12 +142,16 @@ async fn inject(
             "no valid configuration has been loaded: /readyz says why\n",
         );
     };
-    let review = webhook.review(&config, &body.bytes, uri.path());
-    (
-        [(CONTENT_TYPE, "application/json")],
-        review.response.to_string(),
-    )
-        .into_response()
+    let respond = || {
+        let review = webhook.review(&config, &body.bytes, uri.path());
+        review.response.to_string()
+    };
+    let response = if body.bytes.len() < LARGE {
+        respond()
+    } else {
+        block_in_place(respond)
+    };
+    ([(CONTENT_TYPE, "application/json")], response).into_response()
 }
 
 /// `application/json`, with or without parameters.
