@@ -1,6 +1,6 @@
 //! The admission webhook: what selects pods, what fails without it, and what it may do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use interceptor_testkit::interceptor;
 use k8s_openapi::{
@@ -20,8 +20,25 @@ use crate::pod_security;
 const NAMESPACE: &str = "interceptor-system";
 
 /// Everything that deploys the webhook, except for what a user writes.
-fn rendered() -> [Rendered; 2] {
-    ["webhook", "examples/injection"].map(Rendered::of)
+const DIRECTORIES: [&str; 4] = [
+    "webhook",
+    "examples/injection",
+    "examples/injection-istio",
+    "examples/injection-beside-istiod",
+];
+
+/// They are rendered once for all tests.
+fn rendered() -> &'static [Rendered; 4] {
+    static RENDERED: LazyLock<[Rendered; 4]> = LazyLock::new(|| DIRECTORIES.map(Rendered::of));
+    &RENDERED
+}
+
+/// The revision that a manifest's webhooks are of.
+fn revision(rendered: &Rendered) -> &'static str {
+    match &*rendered.dir {
+        "examples/injection-beside-istiod" => "interceptor",
+        _ => "default",
+    }
 }
 
 fn deployment(rendered: &Rendered) -> Deployment {
@@ -56,26 +73,37 @@ fn matches(selector: &LabelSelector, labels: &Value) -> bool {
     })
 }
 
-/// The webhook that is called, by Istio's rules for the default revision.
-fn expected(namespace: [Option<&str>; 2], pod: [Option<&str>; 2]) -> Option<&'static str> {
+/// The webhook that is called, by Istio's rules for an injector of `revision`. Namespaces and pods
+/// without a revision are those of the default one.
+fn expected(
+    revision: &str,
+    namespace: [Option<&str>; 2],
+    pod: [Option<&str>; 2],
+) -> Option<&'static str> {
     let [injection, namespace_revision] = namespace;
-    let [inject, revision] = pod;
+    let [inject, pod_revision] = pod;
+    let is_default = revision == "default";
     match (injection, namespace_revision) {
         _ if inject == Some("false") => None,
-        (Some("enabled"), _) => Some("namespace."),
-        (None, Some("default")) => Some("rev.namespace."),
+        (Some("enabled"), _) => is_default.then_some("namespace."),
+        (None, Some(named)) if named == revision => Some("rev.namespace."),
         (Some(_), _) | (None, Some(_)) => None,
-        (None, None) => match revision {
-            Some("default") => Some("rev.object."),
+        (None, None) => match pod_revision {
+            Some(named) if named == revision => Some("rev.object."),
             Some(_) => None,
-            None => (inject == Some("true")).then_some("object."),
+            None => (is_default && inject == Some("true")).then_some("object."),
         },
     }
 }
 
 #[test]
 fn each_pod_is_selected_once_and_as_by_istio() {
-    let webhooks = webhooks(&rendered()[0]);
+    for rendered in rendered() {
+        each_pod_is_selected_once(&webhooks(&rendered), revision(&rendered));
+    }
+}
+
+fn each_pod_is_selected_once(webhooks: &[MutatingWebhook], own_revision: &str) {
     let injections = [
         None,
         Some("enabled"),
@@ -83,7 +111,13 @@ fn each_pod_is_selected_once_and_as_by_istio() {
         Some(""),
         Some("true"),
     ];
-    let revisions = [None, Some("default"), Some("canary"), Some("")];
+    let revisions = [
+        None,
+        Some("default"),
+        Some("interceptor"),
+        Some("canary"),
+        Some(""),
+    ];
     let choices = [None, Some("true"), Some("false"), Some(""), Some("yes")];
     let mut called = BTreeSet::new();
     for injection in injections {
@@ -104,7 +138,8 @@ fn each_pod_is_selected_once_and_as_by_istio() {
                         })
                         .map(|webhook| webhook.name.trim_end_matches("injector.interceptor.dev"))
                         .collect();
-                    let one = expected([injection, namespace_revision], [choice, revision]);
+                    let namespaces = [injection, namespace_revision];
+                    let one = expected(own_revision, namespaces, [choice, revision]);
                     assert_eq!(names, one.as_slice(), "{namespace} {labels}");
                     called.extend(one);
                 }
@@ -121,7 +156,8 @@ fn neither_the_cluster_nor_the_webhook_depends_on_it() {
     for rendered in rendered() {
         for name in [NAMESPACE, "kube-system", "kube-public", "kube-node-lease"] {
             for webhook in webhooks(&rendered) {
-                for (injection, revision) in [(Some("enabled"), None), (None, Some("default"))] {
+                let own = Some(revision(&rendered));
+                for (injection, revision) in [(Some("enabled"), None), (None, own)] {
                     let labels = json!({
                         "kubernetes.io/metadata.name": name,
                         "istio-injection": injection, "istio.io/rev": revision,
@@ -143,7 +179,7 @@ fn neither_the_cluster_nor_the_webhook_depends_on_it() {
 
 #[test]
 fn pods_that_are_selected_are_injected_or_refused() {
-    for webhook in webhooks(&rendered()[0]) {
+    for webhook in rendered().iter().flat_map(webhooks) {
         let name = &webhook.name;
         assert_eq!(webhook.failure_policy.as_deref(), Some("Fail"), "{name}");
         assert_eq!(webhook.side_effects, "None", "{name}");
