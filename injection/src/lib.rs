@@ -11,7 +11,10 @@
 //! 3. The sidecar: Istio's template (`istio`), or our own (`builtin`).
 //! 4. `record`: what `uninject` needs to restore the original.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -36,10 +39,13 @@ pub mod owner;
 mod pod;
 pub mod record;
 pub mod refusal;
+mod replaced;
 pub mod review;
 mod status;
 pub mod uninject;
 pub mod workloads;
+
+pub use replaced::Replaced;
 
 /// What the caller knows of a pod besides its object.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +90,8 @@ pub struct Injected {
     pub pod: Value,
     /// The rule that decided.
     pub reason: decision::Reason,
+    /// The sidecar that the pod had before.
+    pub replaced: Option<Replaced>,
     /// What the pod's owner should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -104,6 +112,31 @@ pub enum Sidecar {
     Builtin(Box<builtin::Config>, AnnotationCheck),
     /// That of Istio's templates.
     Istio(Arc<istio::Config>),
+    /// Another one on some nodes.
+    ByNode(Box<ByNode>),
+}
+
+/// The sidecar of pods whose node is known before they are created, and that of all others.
+#[derive(Clone, Debug)]
+pub struct ByNode {
+    /// The nodes that differ from others.
+    pub nodes: BTreeSet<String>,
+    /// The sidecar of pods on these nodes.
+    pub there: Sidecar,
+    /// The sidecar of all other pods.
+    pub elsewhere: Sidecar,
+}
+
+impl ByNode {
+    /// The sidecar of `pod`.
+    fn of(&self, pod: &Value) -> &Sidecar {
+        let node = pod["spec"]["nodeName"].as_str();
+        if node.is_some_and(|node| self.nodes.contains(node)) {
+            &self.there
+        } else {
+            &self.elsewhere
+        }
+    }
 }
 
 impl Sidecar {
@@ -113,6 +146,14 @@ impl Sidecar {
         match self {
             Self::Builtin(..) => MemoCounts::default(),
             Self::Istio(config) => config.memo_counts(),
+            Self::ByNode(sidecars) => {
+                let [there, elsewhere] =
+                    [&sidecars.there, &sidecars.elsewhere].map(Self::memo_counts);
+                MemoCounts {
+                    hits: there.hits + elsewhere.hits,
+                    misses: there.misses + elsewhere.misses,
+                }
+            }
         }
     }
 
@@ -124,6 +165,7 @@ impl Sidecar {
                 with_problems(annotation_values::problems(&pod, check), injected)
             }
             Self::Istio(config) => istio::inject(pod, subject, config),
+            Self::ByNode(sidecars) => sidecars.of(pod).inject(pod, subject),
         }
     }
 }
@@ -147,7 +189,7 @@ pub fn inject(pod: &Value, subject: &Subject, config: &Config) -> Result<Outcome
     let recorded = record::original(pod)?;
     let original = recorded.as_ref().unwrap_or(pod);
     let (injected, mut warnings) = config.sidecar.inject(original, subject)?;
-    let (pod, warning) = record::add(original, injected);
+    let (injected, warning) = record::add(original, injected);
     warnings.extend(warning);
     if let Some(choice) = decision::ignored_choice(original) {
         warnings.push(format!(
@@ -156,8 +198,9 @@ pub fn inject(pod: &Value, subject: &Subject, config: &Config) -> Result<Outcome
         ));
     }
     Ok(Outcome::Inject(Injected {
-        pod,
+        pod: injected,
         reason: decision.reason,
+        replaced: Replaced::of(pod),
         warnings,
     }))
 }

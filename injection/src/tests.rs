@@ -426,3 +426,63 @@ fn a_pod_of_the_wrong_shape_is_refused() {
         assert_eq!(refusal.to_string(), problem);
     }
 }
+
+#[test]
+fn a_pods_node_decides_where_nodes_differ() {
+    let sidecar = Sidecar::ByNode(Box::new(ByNode {
+        nodes: ["new".to_owned()].into(),
+        there: built_in(true, None),
+        elsewhere: built_in(false, None),
+    }));
+    let config = Config {
+        rules: decision::Rules::default(),
+        sidecar,
+    };
+    for (node, is_native) in [
+        (json!("new"), true),
+        (json!("old"), false),
+        (json!("unknown"), false),
+        (json!(null), false),
+    ] {
+        let pod = json!({"spec": {"nodeName": node, "containers": [{"name": "app"}]}});
+        let result = injected(&pod, &config).pod;
+        let list = if is_native {
+            "initContainers"
+        } else {
+            "containers"
+        };
+        assert!(
+            containers::find(&result, list, containers::PROXY).is_some(),
+            "{result}"
+        );
+    }
+}
+
+#[test]
+fn a_second_injection_says_what_it_replaces() {
+    let config = |image: &str| Config {
+        rules: decision::Rules::default(),
+        sidecar: Sidecar::Builtin(
+            Box::new(builtin::Config {
+                image: image.to_owned(),
+                ..builtin::Config::default()
+            }),
+            |_, _| Ok(()),
+        ),
+    };
+    let replaced = |pod: &Value| {
+        let replaced = injected(pod, &config("envoy:2")).replaced;
+        replaced.map(|replaced| replaced.to_string())
+    };
+    let pod = json!({"spec": {"containers": [{"name": "app"}]}});
+    assert_eq!(replaced(&pod), None);
+    let ours = injected(&pod, &config("envoy:1")).pod;
+    let expected = "replaces the sidecar of an earlier injection by this program, image envoy:1";
+    assert_eq!(replaced(&ours).as_deref(), Some(expected));
+    let istios = json!({
+        "metadata": {"annotations": {status::STATUS: r#"{"containers":["istio-proxy"]}"#}},
+        "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy", "image": "proxy:1"}]},
+    });
+    let expected = "replaces the sidecar of an injection by Istio, image proxy:1";
+    assert_eq!(replaced(&istios).as_deref(), Some(expected));
+}

@@ -26,6 +26,7 @@ fn injected(pod: &Value) -> Outcome {
     let mut pod = pod.clone();
     pod["spec"]["containers"] = json!([{"name": "istio-proxy"}]);
     Outcome::Inject(Injected {
+        replaced: None,
         pod,
         reason: Reason::PolicyEnabled,
         warnings: vec!["look".to_owned()],

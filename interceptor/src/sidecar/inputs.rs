@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{
-    native::Kubelet,
+    native::Kubelets,
     origin::{ConfigMapName, Origin},
 };
 
@@ -18,8 +18,8 @@ pub(crate) struct Inputs {
     pub(super) texts: BTreeMap<Origin, Reading<String>>,
     /// UIDs of `ConfigMaps`.
     pub(super) uids: BTreeMap<ConfigMapName, String>,
-    /// The oldest kubelet of the cluster's nodes, if there is one. `None` without a cluster.
-    pub(super) oldest_kubelet: Option<Reading<Option<Kubelet>>>,
+    /// The kubelets of the cluster's nodes. `None` without a cluster.
+    pub(super) kubelets: Option<Reading<Kubelets>>,
 }
 
 impl Inputs {

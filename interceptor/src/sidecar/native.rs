@@ -1,6 +1,6 @@
 //! Whether sidecars are native: init containers that keep running.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use clap::ValueEnum;
 
@@ -80,6 +80,31 @@ impl Kubelet {
     }
 }
 
+/// What the kubelets of all nodes say about native sidecars.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kubelets {
+    /// The oldest one, if there is a node.
+    pub(super) oldest: Option<Kubelet>,
+    /// The nodes whose kubelet supports native sidecars; none if all do.
+    pub(super) exceptions: BTreeSet<String>,
+}
+
+impl Kubelets {
+    /// Of these nodes, where native sidecars require `minimum`.
+    pub(super) fn of(kubelets: impl IntoIterator<Item = Kubelet>, minimum: Version) -> Self {
+        let kubelets: BTreeSet<_> = kubelets.into_iter().collect();
+        let oldest = kubelets.first().cloned();
+        let (old, new): (Vec<_>, Vec<_>) = kubelets
+            .into_iter()
+            .partition(|kubelet| kubelet.version < minimum);
+        let new = new.into_iter().map(|kubelet| kubelet.node);
+        Self {
+            oldest,
+            exceptions: new.filter(|_| !old.is_empty()).collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +127,26 @@ mod tests {
         }
         let kubelets = ["v1.30.0", "v1.9.0", "v1.31.0"].map(|version| Kubelet::new("n", version));
         assert_eq!(kubelets.iter().min().unwrap().reported, "v1.9.0");
+    }
+
+    #[test]
+    fn new_nodes_are_exceptions_while_there_are_old_ones() {
+        let kubelets = |versions: &[(&str, &str)]| {
+            let kubelets = versions
+                .iter()
+                .map(|(node, version)| Kubelet::new(node, version));
+            Kubelets::of(kubelets.collect::<Vec<_>>(), Version::STABLE)
+        };
+        let mixed = kubelets(&[("new", "v1.33.0"), ("old", "v1.32.0"), ("newer", "v1.34.0")]);
+        assert_eq!(mixed.oldest.unwrap().node, "old");
+        assert_eq!(
+            mixed.exceptions.into_iter().collect::<Vec<_>>(),
+            ["new", "newer"]
+        );
+        let new = kubelets(&[("new", "v1.33.0"), ("newer", "v1.34.0")]);
+        assert_eq!(new.oldest.unwrap().node, "new");
+        assert!(new.exceptions.is_empty());
+        assert_eq!(kubelets(&[]), Kubelets::default());
     }
 
     #[test]

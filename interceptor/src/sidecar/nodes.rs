@@ -1,7 +1,5 @@
 //! The kubelets of the cluster's nodes.
 
-use std::collections::BTreeMap;
-
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1 as k8s;
 use kube::{
@@ -12,7 +10,10 @@ use kube::{
 };
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{native::Kubelet, objects};
+use super::{
+    native::{Kubelet, Kubelets, Version},
+    objects,
+};
 
 /// A node, without the parts that are not used: most of it is a list of images.
 type Node = Object<Option<IgnoredAny>, Status>;
@@ -33,22 +34,22 @@ fn api(client: Client) -> Api<Node> {
     Api::all_with(client, &ApiResource::erase::<k8s::Node>(&()))
 }
 
-/// The oldest kubelet, if there is a node.
-pub(super) async fn oldest_kubelet(client: Client) -> kube::Result<Option<Kubelet>> {
+/// The kubelets of all nodes, where native sidecars require the version `minimum`.
+pub(super) async fn kubelets(client: Client, minimum: Version) -> kube::Result<Kubelets> {
     let nodes = api(client).list(&ListParams::default()).await?;
-    Ok(nodes.items.iter().filter_map(kubelet).min())
+    Ok(Kubelets::of(
+        nodes.items.iter().filter_map(kubelet),
+        minimum,
+    ))
 }
 
-/// The oldest kubelet, after each change.
-pub(super) fn watch_oldest_kubelet(
+/// The same after each change.
+pub(super) fn watch_kubelets(
     client: Client,
-) -> impl Stream<Item = watcher::Result<Option<Kubelet>>> {
+    minimum: Version,
+) -> impl Stream<Item = watcher::Result<Kubelets>> {
     let kubelets = objects::watch_all(api(client), |node: Node| kubelet(&node));
-    kubelets.map(|kubelets| Ok(oldest(&kubelets?)))
-}
-
-fn oldest(kubelets: &BTreeMap<objects::Name, Kubelet>) -> Option<Kubelet> {
-    kubelets.values().min().cloned()
+    kubelets.map(move |kubelets| Ok(Kubelets::of(kubelets?.into_values(), minimum)))
 }
 
 /// A node that has not reported its version yet runs no pods.

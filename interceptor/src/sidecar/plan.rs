@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc};
 
 use interceptor_injection::{
-    Config, Outcome, Sidecar, Subject, builtin,
+    ByNode, Config, Outcome, Sidecar, Subject, builtin,
     decision::{INJECT, Policy, Rules, selector},
     inject,
     istio::{self, AnnotationCheck, Part},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     access::Access,
@@ -131,8 +131,28 @@ impl Plan {
     /// The configuration.
     pub(crate) fn configure(&self, inputs: &Inputs) -> Result<Configured, Problem> {
         let mut warnings = Vec::new();
-        let native_sidecar = self.is_native(inputs, &mut warnings)?;
-        let config = match &self.contents {
+        let is_native = self.is_native(inputs, &mut warnings)?;
+        let mut config = self.configure_for(inputs, is_native, &mut warnings)?;
+        let nodes = self.exceptions(inputs);
+        if !nodes.is_empty() {
+            let there = self.configure_for(inputs, !is_native, &mut Vec::new())?;
+            config.sidecar = Sidecar::ByNode(Box::new(ByNode {
+                nodes,
+                there: there.sidecar,
+                elsewhere: config.sidecar,
+            }));
+        }
+        Ok(Configured { config, warnings })
+    }
+
+    /// The configuration of nodes where sidecars are native, or of those where they are not.
+    fn configure_for(
+        &self,
+        inputs: &Inputs,
+        native_sidecar: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Config, Problem> {
+        Ok(match &self.contents {
             Contents::Builtin {
                 config,
                 bootstrap,
@@ -142,7 +162,7 @@ impl Plan {
                     is_native: native_sidecar,
                     bootstrap: bootstrap
                         .as_ref()
-                        .map(|origin| yaml(inputs, origin))
+                        .map(|origin| bootstrap_at(inputs, origin))
                         .transpose()?,
                     ..(**config).clone()
                 };
@@ -162,7 +182,7 @@ impl Plan {
                 };
                 let istio = load(origins, options, inputs)?;
                 let rules = if *decides_by_policy {
-                    rules(&istio, &origins.inject, &mut warnings)
+                    rules(&istio, &origins.inject, warnings)
                 } else {
                     Rules::default()
                 };
@@ -171,15 +191,22 @@ impl Plan {
                     sidecar: Sidecar::Istio(Arc::new(istio)),
                 }
             }
-        };
-        Ok(Configured { config, warnings })
+        })
+    }
+
+    /// The nodes whose pods have native sidecars although others have not.
+    fn exceptions(&self, inputs: &Inputs) -> BTreeSet<String> {
+        match (self.native, &inputs.kubelets) {
+            (NativeSidecar::Auto, Some(Ok(kubelets))) => kubelets.exceptions.clone(),
+            _ => BTreeSet::new(),
+        }
     }
 
     fn is_native(&self, inputs: &Inputs, warnings: &mut Vec<String>) -> Result<bool, Problem> {
-        let oldest = match (self.native, &inputs.oldest_kubelet) {
+        let oldest = match (self.native, &inputs.kubelets) {
             (NativeSidecar::True, _) => return Ok(true),
             (NativeSidecar::False, _) => return Ok(false),
-            (NativeSidecar::Auto, Some(Ok(oldest))) => oldest.as_ref(),
+            (NativeSidecar::Auto, Some(Ok(kubelets))) => kubelets.oldest.as_ref(),
             (NativeSidecar::Auto, Some(Err(problem))) => {
                 return Err(Problem::of_cluster(problem.clone()));
             }
@@ -192,7 +219,7 @@ impl Plan {
     }
 
     /// The oldest Kubernetes with native sidecars. For Istio's template it is Istio's choice.
-    const fn minimum_version(&self) -> Version {
+    pub(super) const fn minimum_version(&self) -> Version {
         match self.contents {
             Contents::Builtin { .. } => Version::ENABLED,
             Contents::Istio { .. } => Version::STABLE,
@@ -238,13 +265,24 @@ impl Plan {
     }
 }
 
-fn yaml(inputs: &Inputs, origin: &Origin) -> Result<serde_json::Value, Problem> {
-    let text = inputs.text(origin).map_err(Problem::at(origin))?;
-    serde_saphyr::from_str(text).map_err(|error| {
+/// Envoy's configuration at `origin`. Its fields are not checked: Envoy's versions differ.
+fn bootstrap_at(inputs: &Inputs, origin: &Origin) -> Result<Value, Problem> {
+    let problem = |problem: String| {
+        Problem::at(origin)(format!("Envoy's configuration (--bootstrap) {problem}"))
+    };
+    let text = inputs.text(origin).map_err(problem)?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| {
         let error = error.to_string();
         let first = error.lines().next().unwrap_or_default();
-        Problem::at(origin)(first.trim_start_matches("error: ").to_owned())
-    })
+        let first = first.trim_start_matches("error: ");
+        problem(format!("is not valid YAML: {first}"))
+    })?;
+    if !value.is_object() {
+        return Err(problem(
+            "must be a mapping with Envoy's fields, such as static_resources".to_owned(),
+        ));
+    }
+    Ok(value)
 }
 
 fn load(

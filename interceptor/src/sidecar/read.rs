@@ -1,17 +1,23 @@
 //! Reads the parts of a configuration once.
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
 use interceptor_injection::Config;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 
 use super::{
     inputs::{self, Inputs},
+    native::Kubelets,
     nodes,
     origin::{ConfigMapName, Origin},
     plan::Plan,
 };
 use crate::{api_server, stdio::message};
+
+/// Limit of one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Plan {
     /// Reads the configuration, and prints what the user should know about it.
@@ -50,8 +56,8 @@ impl Plan {
             inputs.set_config_map(&name, found.as_ref(), &origins);
         }
         if self.depends_on_kubelets() {
-            match nodes::oldest_kubelet(client).await {
-                Ok(oldest) => inputs.oldest_kubelet = Some(Ok(oldest)),
+            match nodes::kubelets(client, self.minimum_version()).await {
+                Ok(kubelets) => inputs.kubelets = Some(Ok(kubelets)),
                 // Not every user may list nodes.
                 Err(error) => {
                     let problem = api_server::error_text(&error);
@@ -59,7 +65,7 @@ impl Plan {
                         "interceptor: sidecars are native: cannot list the nodes, whose version \
                          decides (--native-sidecar auto): {problem}"
                     );
-                    inputs.oldest_kubelet = Some(Ok(None));
+                    inputs.kubelets = Some(Ok(Kubelets::default()));
                 }
             }
         }
@@ -67,10 +73,9 @@ impl Plan {
     }
 }
 
-async fn config_map(client: Client, name: &ConfigMapName) -> Result<Option<ConfigMap>> {
+/// The `ConfigMap` of this name, if there is one.
+pub(crate) async fn config_map(client: Client, name: &ConfigMapName) -> Result<Option<ConfigMap>> {
     let maps = Api::<ConfigMap>::namespaced(client, &name.namespace);
-    let found = maps.get_opt(&name.name).await;
-    found
-        .map_err(api_server::described)
-        .with_context(|| format!("cannot read {name}"))
+    let found = api_server::request(TIMEOUT, maps.get_opt(&name.name)).await;
+    found.map_err(|problem| anyhow!("cannot read {name}: {problem}"))
 }

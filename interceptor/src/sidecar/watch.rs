@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::{
     files,
     inputs::{Inputs, Reading},
-    native::Kubelet,
+    native::Kubelets,
     nodes,
     origin::{ConfigMapName, Origin},
     plan::Plan,
@@ -67,7 +67,7 @@ impl fmt::Display for Part {
 enum Notice {
     Files(BTreeMap<PathBuf, Reading<String>>),
     ConfigMap(ConfigMapName, Option<Box<ConfigMap>>),
-    OldestKubelet(Option<Kubelet>),
+    Kubelets(Kubelets),
     /// The part cannot be watched, for this reason. This is retried.
     Failed(Part, String),
 }
@@ -77,7 +77,7 @@ impl Notice {
     fn watched(&self) -> Option<Part> {
         match self {
             Self::ConfigMap(name, _) => Some(Part::ConfigMap(name.clone())),
-            Self::OldestKubelet(_) => Some(Part::Nodes),
+            Self::Kubelets(_) => Some(Part::Nodes),
             Self::Files(_) | Self::Failed(..) => None,
         }
     }
@@ -102,9 +102,9 @@ fn notices(plan: &Plan, client: Option<&Client>) -> Vec<BoxStream<'static, Notic
         streams.push(found.map(notice).boxed());
     }
     if plan.depends_on_kubelets() {
-        let oldest = nodes::watch_oldest_kubelet(client.clone());
-        let notice = notice(Part::Nodes, Notice::OldestKubelet);
-        streams.push(oldest.map(notice).boxed());
+        let kubelets = nodes::watch_kubelets(client.clone(), plan.minimum_version());
+        let notice = notice(Part::Nodes, Notice::Kubelets);
+        streams.push(kubelets.map(notice).boxed());
     }
     streams
 }
@@ -147,7 +147,7 @@ impl State {
                 let found = found.as_deref();
                 self.inputs.set_config_map(&name, found, &self.origins);
             }
-            Notice::OldestKubelet(oldest) => self.inputs.oldest_kubelet = Some(Ok(oldest)),
+            Notice::Kubelets(kubelets) => self.inputs.kubelets = Some(Ok(kubelets)),
             Notice::Failed(part, problem) => self.fail(part, &problem),
         }
     }
@@ -163,7 +163,7 @@ impl State {
                 }
                 Part::Nodes => {
                     let problem = format!("{part} {problem} (needed by --native-sidecar auto)");
-                    self.inputs.oldest_kubelet = Some(Err(problem));
+                    self.inputs.kubelets = Some(Err(problem));
                 }
             }
         }
@@ -177,7 +177,7 @@ impl State {
     fn complete(&mut self) -> Option<Inputs> {
         let texts = &self.inputs.texts;
         let is_complete = self.origins.iter().all(|origin| texts.contains_key(origin))
-            && (!self.awaits_kubelets || self.inputs.oldest_kubelet.is_some());
+            && (!self.awaits_kubelets || self.inputs.kubelets.is_some());
         if !is_complete || self.returned.as_ref() == Some(&self.inputs) {
             return None;
         }
@@ -230,7 +230,7 @@ mod tests {
         assert!(state.complete().is_none());
         state.apply(found(&KEYS));
         assert!(state.complete().is_none());
-        state.apply(Notice::OldestKubelet(None));
+        state.apply(Notice::Kubelets(Kubelets::default()));
         assert!(state.complete().is_some());
         // Nothing has changed.
         state.apply(found(&KEYS));
@@ -249,9 +249,9 @@ mod tests {
         state.apply(failed(Part::ConfigMap(name())));
         let inputs = state.complete().unwrap();
         assert!(inputs.text(&origin("values")).unwrap_err().contains("403"));
-        assert!(inputs.oldest_kubelet.unwrap().is_err());
+        assert!(inputs.kubelets.unwrap().is_err());
         state.apply(found(&KEYS));
-        state.apply(Notice::OldestKubelet(None));
+        state.apply(Notice::Kubelets(Kubelets::default()));
         assert!(state.complete().is_some());
         state.apply(failed(Part::Nodes));
         state.apply(failed(Part::ConfigMap(name())));

@@ -225,6 +225,7 @@ mod tests {
         others.replace(OtherInjectors::of("ours", known.configurations()));
         let pod = json!({"metadata": {}});
         let mut outcome = Outcome::Inject(Injected {
+            replaced: None,
             pod: pod.clone(),
             reason: Reason::PolicyEnabled,
             warnings: Vec::new(),

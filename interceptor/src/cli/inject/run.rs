@@ -1,7 +1,7 @@
 //! Injects the workloads of files.
 
 use interceptor_injection::{
-    Config, Outcome, Subject,
+    Config, Outcome, Replaced, Subject,
     decision::{
         Reason,
         webhooks::{Called, Configuration, Creation},
@@ -35,6 +35,8 @@ pub(super) enum Action {
 pub(super) struct File {
     pub(super) source: Source,
     pub(super) text: String,
+    /// Whether a document is an object, of any kind.
+    pub(super) has_objects: bool,
     pub(super) documents: Vec<Changes>,
     pub(super) workloads: Vec<Item>,
     pub(super) problems: Vec<String>,
@@ -59,6 +61,7 @@ pub(super) struct Item {
 pub(super) enum Done {
     Injected {
         reason: Reason,
+        replaced: Option<Replaced>,
         warnings: Vec<String>,
     },
     Skipped(Reason),
@@ -81,6 +84,7 @@ impl Job<'_> {
         let mut file = File {
             source,
             text: String::with_capacity(text.len()),
+            has_objects: false,
             documents: Vec::new(),
             workloads: Vec::new(),
             problems: Vec::new(),
@@ -112,6 +116,7 @@ impl Job<'_> {
 
     fn document(&self, document: &Document<'_>, number: usize, file: &mut File) {
         let mut value = document.value.clone();
+        file.has_objects |= value.is_object();
         for workload in workloads::of(&document.value) {
             let item = self.workload(workload, &mut value);
             if let Err(refusal) = &item.result {
@@ -189,6 +194,7 @@ impl Job<'_> {
                 *pod = injected.pod;
                 Done::Injected {
                     reason: injected.reason,
+                    replaced: injected.replaced,
                     warnings: injected.warnings,
                 }
             }
@@ -238,7 +244,11 @@ impl Item {
     /// As kubectl prints it: `deployment/web`.
     pub(super) fn object(&self) -> String {
         let owner = &self.workload.owner;
-        format!("{}/{}", owner.kind.to_lowercase(), owner.name)
+        let kind = owner.kind.to_lowercase();
+        match &*owner.name {
+            "" => kind,
+            name => format!("{kind}/{name}"),
+        }
     }
 }
 

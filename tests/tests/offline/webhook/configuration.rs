@@ -286,6 +286,17 @@ async fn the_oldest_kubelet_decides_about_native_sidecars() {
     cluster.put_node("old", "v1.32.1-gke.7");
     let _replica = cluster.serve(&["--from-cluster"]).await;
     until_native(&cluster, false).await;
+    // A pod that names its node counts this one only.
+    for (node, is_native) in [("new", true), ("old", false), ("unknown", false)] {
+        let mut pod = pod(&json!({}));
+        pod["spec"]["nodeName"] = json!(node);
+        let created = cluster.api.create_pod("mesh", &pod).await.unwrap();
+        assert_eq!(
+            created["spec"]["initContainers"].is_array(),
+            is_native,
+            "{node}"
+        );
+    }
     cluster.api.remove("v1", "Node", "", "old").unwrap();
     until_native(&cluster, true).await;
     cluster.put_node("older", "v1.28.0");
