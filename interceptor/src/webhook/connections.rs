@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::metrics::ConnectionMetrics;
+
 /// The limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -41,6 +43,7 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     pub(super) limits: Limits,
+    metrics: ConnectionMetrics,
     open: Arc<Mutex<Open>>,
 }
 
@@ -79,9 +82,10 @@ pub(super) struct OpenConnection {
 pub(super) struct Request(Arc<Activity>);
 
 impl Connections {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, metrics: ConnectionMetrics) -> Self {
         Self {
             limits,
+            metrics,
             open: Arc::default(),
         }
     }
@@ -91,7 +95,11 @@ impl Connections {
     pub(super) fn open(&self) -> Option<OpenConnection> {
         let mut open = self.lock();
         if open.by_number.len() >= self.limits.connections {
-            open.evict()?;
+            if !open.evict() {
+                self.metrics.rejected();
+                return None;
+            }
+            self.metrics.evicted();
         }
         let activity = Arc::new(Activity::new());
         open.last += 1;
@@ -111,14 +119,18 @@ impl Connections {
 
 impl Open {
     /// Closes a connection without a request: first one that never had any, and of these the oldest.
-    fn evict(&mut self) -> Option<()> {
+    /// Returns whether there is one.
+    fn evict(&mut self) -> bool {
         let idle = self.by_number.iter().filter_map(|(number, activity)| {
             let state = *activity.lock();
             (state.requests == 0).then_some((state.has_served, state.since, *number))
         });
-        let (.., number) = idle.min()?;
-        self.by_number.remove(&number)?.evicted.notify_one();
-        Some(())
+        let number = idle.min().map(|(.., number)| number);
+        let evicted = number.and_then(|number| self.by_number.remove(&number));
+        evicted.is_some_and(|activity| {
+            activity.evicted.notify_one();
+            true
+        })
     }
 }
 
@@ -206,11 +218,16 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::webhook::{injector::Injector, metrics::Metrics};
 
     const SHORT: Duration = Duration::from_millis(20);
 
+    fn with_limits(limits: Limits) -> Connections {
+        Connections::new(limits, ConnectionMetrics::default())
+    }
+
     fn connections(count: usize) -> Connections {
-        Connections::new(Limits {
+        with_limits(Limits {
             connections: count,
             ..Limits::DEFAULT
         })
@@ -237,6 +254,27 @@ mod tests {
         assert!(!is_closing(&busy).await);
     }
 
+    #[test]
+    fn closed_connections_are_counted() {
+        let metrics = Metrics::new(Injector::default());
+        let limits = Limits {
+            connections: 2,
+            ..Limits::DEFAULT
+        };
+        let all = Connections::new(limits, metrics.connections.clone());
+        let open = [(); 5].map(|()| all.open().unwrap());
+        let _requests = [&open[3], &open[4]].map(|connection| connection.requests()());
+        assert!(all.open().is_none());
+        let text = metrics.text().unwrap();
+        for metric in [
+            "connections_evicted_total 3",
+            "connections_rejected_total 1",
+        ] {
+            let line = format!("interceptor_webhook_{metric}\n");
+            assert!(text.contains(&line), "{line}: {text}");
+        }
+    }
+
     #[tokio::test]
     async fn no_request_in_progress_is_ended_for_a_new_connection() {
         let all = connections(1);
@@ -249,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_requests_is_closed_in_time() {
-        let all = Connections::new(Limits {
+        let all = with_limits(Limits {
             first_request: Duration::ZERO,
             ..Limits::DEFAULT
         });
@@ -260,7 +298,7 @@ mod tests {
         drop(request);
         assert!(!is_closing(&connection).await);
         assert!(is_closing(&all.open().unwrap()).await);
-        let all = Connections::new(Limits {
+        let all = with_limits(Limits {
             idle: Duration::ZERO,
             ..Limits::DEFAULT
         });

@@ -1,5 +1,6 @@
 //! The webhook's metrics: Istio's names, and our own with reasons.
 
+mod connections;
 mod memo;
 mod other_injectors;
 
@@ -20,6 +21,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub(super) use self::connections::ConnectionMetrics;
 use self::{memo::MemoMetrics, other_injectors::OtherInjectorMetrics};
 use super::injector::Injector;
 
@@ -45,6 +47,8 @@ pub(super) struct Metrics {
     overloads: Counter,
     panics: Counter,
     expiry: Gauge,
+    /// Connections that were closed.
+    pub(super) connections: ConnectionMetrics,
     /// Injectors that take pods of ours.
     pub(super) other_injectors: OtherInjectorMetrics,
     generation: Gauge<u64, AtomicU64>,
@@ -66,6 +70,7 @@ impl Metrics {
             overloads: Counter::default(),
             panics: Counter::default(),
             expiry: Gauge::default(),
+            connections: ConnectionMetrics::default(),
             other_injectors: OtherInjectorMetrics::default(),
             generation: Gauge::default(),
             last_reload: Gauge::default(),
@@ -105,6 +110,7 @@ impl Metrics {
             "End of the validity of the webhook's certificate, in seconds since 1970",
             self.expiry.clone(),
         );
+        self.connections.register(ours);
         self.other_injectors.register(ours);
         ours.register(
             "injection_config_generation",

@@ -16,6 +16,7 @@ use tracing::info;
 use super::{
     certificates::{OwnAuthority, Source},
     configuration::Configuration,
+    connections::{Connections, Limits},
     handler::Webhook,
     health::{self, Health, Part},
     identity::Identity,
@@ -28,7 +29,10 @@ use super::{
     secret::SecretStore,
     server,
 };
-use crate::sidecar::{self, Plan, SidecarOptions};
+use crate::{
+    listen::listen,
+    sidecar::{self, Plan, SidecarOptions},
+};
 
 /// How long requests may take that are in progress when the webhook stops accepting.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,8 +54,8 @@ async fn serve(options: &WebhookOptions, sidecar: &SidecarOptions, plan: Plan) -
     let metrics = Metrics::new(injector.clone());
     let health = Health::new();
     let identity = Identity::default();
-    let http = server::listen(options.http_address, "--http-address").await?;
-    let https = server::listen(options.listen, "--listen").await?;
+    let http = listen(options.http_address, "--http-address").await?;
+    let https = listen(options.listen, "--listen").await?;
     let address = https.local_addr()?;
     info!(
         "listening on {address} (HTTPS) and {} (HTTP)",
@@ -73,7 +77,9 @@ async fn serve(options: &WebhookOptions, sidecar: &SidecarOptions, plan: Plan) -
         let _closed = stopped.await;
     };
     let tls = server::tls(&identity)?;
-    let serving = server::serve(https, tls, webhook.router(), stopped, CLOSE_TIMEOUT);
+    let connections = Connections::new(Limits::DEFAULT, metrics.connections.clone());
+    let router = webhook.router();
+    let serving = server::serve(https, tls, router, connections, stopped, CLOSE_TIMEOUT);
     let serving = tokio::spawn(serving);
 
     let client = client(options, sidecar, &plan).await?;

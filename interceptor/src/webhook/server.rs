@@ -1,6 +1,6 @@
 //! HTTPS and HTTP: connections, and their graceful end.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::{Router, body::Body, extract::Request};
@@ -21,7 +21,7 @@ use tower::{ServiceExt as _, service_fn};
 use tracing::{debug, warn};
 
 use super::{
-    connections::{Connections, Limits, OpenConnection},
+    connections::{Connections, OpenConnection},
     identity::{Identity, provider},
 };
 use crate::host::raise_open_files;
@@ -34,15 +34,6 @@ const MAX_STREAMS: u32 = 256;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval at which an HTTP/2 client must respond to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Listens on `address`, which the option `option` sets.
-pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {address}: stop the process that uses this address, or set {option}"
-        )
-    })
-}
 
 /// TLS 1.2 and 1.3 with the certificate of `identity`, for HTTP/2 and HTTP/1.1.
 pub(super) fn tls(identity: &Identity) -> Result<Arc<ServerConfig>> {
@@ -61,6 +52,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     router: Router,
+    connections: Connections,
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) {
@@ -73,7 +65,6 @@ pub(super) async fn serve(
         router,
         stopped,
     };
-    let connections = Connections::new(Limits::DEFAULT);
     let mut tasks = JoinSet::new();
     tokio::pin!(stop);
     loop {

@@ -1,6 +1,9 @@
 //! Clients that are slow, silent, or many.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use interceptor_testkit::https::Protocol;
@@ -12,15 +15,30 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Cluster, TIMEOUT, has_sidecar, pod, review};
+use super::{Cluster, Replica, TIMEOUT, has_sidecar, pod, review};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// More than the webhook keeps open.
 const SILENT: usize = 1100;
+const EVICTED: &str = "interceptor_webhook_connections_evicted_total ";
 
 async fn assert_injects(cluster: &Cluster) {
     let created = cluster.api.create_pod("mesh", &pod(&json!({}))).await;
     assert!(has_sidecar(&created.unwrap()));
+}
+
+/// Waits until at least this many connections were closed for new ones.
+async fn until_evicted(replica: &Replica, least: usize) {
+    let evicted = |metrics: &str| {
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix(EVICTED)?.parse().ok());
+        count.unwrap_or(0)
+    };
+    let start = Instant::now();
+    while evicted(&replica.get("/metrics").await) < least {
+        assert!(start.elapsed() < TIMEOUT, "fewer than {least} were closed");
+        sleep(PAUSE).await;
+    }
 }
 
 #[tokio::test]
@@ -40,7 +58,7 @@ async fn silent_connections_keep_no_client_out() {
     let idle = server.connect(Protocol::Http2).await.unwrap();
     let mut silent = Vec::new();
     for _ in 0..SILENT {
-        silent.push(TcpStream::connect(replica.https).await.unwrap());
+        silent.push(TcpStream::connect(replica.0.https).await.unwrap());
     }
     assert_injects(&cluster).await;
     // A connection that has had a request is the last to be closed.
@@ -49,6 +67,7 @@ async fn silent_connections_keep_no_client_out() {
         .await
         .unwrap();
     assert!(status.is_success());
+    until_evicted(&replica, SILENT - 1024).await;
     drop((silent, idle));
 }
 
@@ -93,7 +112,7 @@ async fn slow_clients_are_closed_while_others_are_served() {
     let (header, body, (), ()) = tokio::join!(
         async { trickle(connect().await, header, b'a').await },
         async { trickle(connect().await, body, b' ').await },
-        silent(replica.https),
+        silent(replica.0.https),
         async {
             for _ in 0..20 {
                 assert_injects(&cluster).await;
