@@ -2,11 +2,11 @@
 
 use std::{error::Error, path::Path, time::Duration};
 
-use anyhow::{Chain, Context as _, Result};
+use anyhow::{Chain, Context as _, Result, anyhow};
 use kube::{
     Client, Config,
     client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::time::timeout;
 use tower::{BoxError, util::MapErrLayer};
@@ -33,22 +33,52 @@ pub(crate) async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> 
     };
     let config: Result<Config> = match (kubeconfig, context) {
         (Some(path), _) => {
-            let named = || format!("--kubeconfig {}", path.display());
-            let file = Kubeconfig::read_from(path).with_context(named)?;
-            Config::from_custom_kubeconfig(file, &options)
-                .await
-                .with_context(named)
+            let config = match Kubeconfig::read_from(path) {
+                Ok(file) => Config::from_custom_kubeconfig(file, &options).await,
+                Err(error) => Err(error),
+            };
+            config.map_err(|error| {
+                let problem = match &error {
+                    // Its text has the path too.
+                    KubeconfigError::ReadConfig(cause, _) => format!("cannot be read: {cause}"),
+                    error => kubeconfig_problem(error),
+                };
+                anyhow!("--kubeconfig {}: {problem}", path.display())
+            })
         }
         (None, Some(context)) => Config::from_kubeconfig(&options)
             .await
-            .with_context(|| format!("--context {context}")),
-        (None, None) => Config::infer().await.context(
-            "no API server configuration: run in a pod with a service account, or set --kubeconfig",
-        ),
+            .map_err(|error| anyhow!("--context {context}: {}", kubeconfig_problem(&error))),
+        (None, None) => Config::infer().await.map_err(|error| {
+            anyhow!(
+                "no API server configuration: run in a pod with a service account, or set \
+                 --kubeconfig: {}",
+                inference_problem(&error)
+            )
+        }),
     };
     let mut config = config?;
     config.read_timeout = Some(READ_TIMEOUT);
     Ok(config)
+}
+
+/// Why no configuration is found: that of the kubeconfig file. No service account is the normal case.
+fn inference_problem(error: &InferConfigError) -> String {
+    let of_file = error
+        .source()
+        .and_then(|source| source.downcast_ref::<KubeconfigError>());
+    of_file.map_or_else(|| chain(error), kubeconfig_problem)
+}
+
+/// What is wrong with a kubeconfig file, once.
+fn kubeconfig_problem(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(cause, path) => {
+            format!("cannot read {}: {cause}", path.display())
+        }
+        // The lines that follow show a part of the file, which may be secret.
+        error => chain(error).lines().next().unwrap_or_default().to_owned(),
+    }
 }
 
 /// A client whose errors name the server's address if there is no response. kube's own error is

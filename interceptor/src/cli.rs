@@ -85,13 +85,27 @@ fn command_line(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
     arguments
 }
 
+/// Exit code of a wrong command line, as of clap.
+const WRONG_USAGE: u8 = 2;
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line(env::args_os()));
     match init_log(&cli.command).and_then(|()| run(&cli)) {
         Ok(code) => code,
-        Err(error) => {
+        Err(error) => print_error(&error),
+    }
+}
+
+/// Prints why a command failed. Returns its exit code.
+fn print_error(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<clap::Error>() {
+        Some(wrong_usage) => {
+            message!("{}", wrong_usage.to_string().trim_end());
+            ExitCode::from(WRONG_USAGE)
+        }
+        None => {
             message!("interceptor: {error:#}");
             ExitCode::FAILURE
         }

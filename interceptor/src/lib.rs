@@ -10,6 +10,7 @@
 
 pub mod agent;
 mod api_server;
+mod arguments;
 pub mod bpf;
 pub mod cgroup;
 mod check;
@@ -19,6 +20,7 @@ pub mod dataplane;
 mod digest;
 mod explain;
 mod host;
+mod listen;
 pub mod netns;
 pub mod policy;
 mod rules;

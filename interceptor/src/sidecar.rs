@@ -17,8 +17,10 @@ mod read;
 mod sources;
 mod watch;
 
+pub(crate) use access::Access;
 pub(crate) use inputs::Inputs;
-pub(crate) use options::{Choices, SidecarOptions};
-pub(crate) use origin::Origin;
+pub(crate) use options::{Choices, SidecarOptions, of_cluster, without_sidecar};
+pub(crate) use origin::{ConfigMapName, Origin};
 pub(crate) use plan::{Configured, Plan, Problem};
+pub(crate) use read::config_map;
 pub(crate) use watch::watch;

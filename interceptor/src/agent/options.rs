@@ -14,12 +14,16 @@ use super::{
         select::Selection,
     },
 };
+use crate::arguments::{log_filter, number, socket_address};
 
 /// Differs from istio-cni's ports (15014, 8000): both agents may run on a node during a migration.
 const HTTP: SocketAddr = SocketAddr::new(EVERYWHERE, 15028);
 
 /// Both families: kubelet probes the node's address, which may be IPv6.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// An hour.
+const MAX_START_JITTER: u64 = 3_600_000;
 
 /// The agent's options.
 #[derive(Args, Clone, Debug)]
@@ -60,12 +64,19 @@ pub struct AgentOptions {
         long,
         env = "START_JITTER",
         default_value_t = 100,
+        value_parser = number(0..=MAX_START_JITTER),
         value_name = "MILLISECONDS"
     )]
     pub start_jitter: u64,
 
     /// Listen address of /startupz, /healthz, /readyz and /metrics
-    #[arg(long, env = "HTTP_ADDRESS", default_value_t = HTTP, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        env = "HTTP_ADDRESS",
+        default_value_t = HTTP,
+        value_parser = socket_address,
+        value_name = "IP:PORT"
+    )]
     pub http_address: SocketAddr,
 
     /// Log level (error, warn, info, debug, trace), or filters such as
@@ -74,6 +85,7 @@ pub struct AgentOptions {
         long,
         env = "LOGGING_LEVEL",
         default_value = "info",
+        value_parser = log_filter,
         value_name = "FILTER"
     )]
     pub log_level: String,

@@ -34,6 +34,7 @@ use crate::{
         protocol::{self, BindError, Listener},
     },
     host,
+    listen::listen,
 };
 
 /// The maximum number of blocking threads. Changes are made one at a time in any case.
@@ -104,7 +105,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         waiting.push((Part::Cni, "the CNI plugin is not installed yet"));
     }
     let health = Health::new(metrics.clone(), &waiting);
-    let web = http::listen(options.http_address).await;
+    let web = listen(options.http_address, "--http-address").await;
     let early = web.is_ok();
     if let Ok(web) = web {
         spawn_local(http::serve(web, health.clone(), metrics.clone()));
@@ -112,7 +113,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     let listener = bind_socket(options, &health).await?;
     if !early {
         // The previous agent, which has exited, used the address.
-        let web = http::listen(options.http_address).await?;
+        let web = listen(options.http_address, "--http-address").await?;
         spawn_local(http::serve(web, health.clone(), metrics.clone()));
     }
     let node = Rc::new(Controller::new(

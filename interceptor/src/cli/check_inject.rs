@@ -18,11 +18,13 @@ use interceptor_injection::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    labels::{Labels, dns_label},
-    manifests,
+use super::{labels::Labels, manifests};
+use crate::{
+    agent::policy::check_annotation,
+    arguments::{dns_label, revision},
+    sidecar::Access,
+    stdio,
 };
-use crate::{agent::policy::check_annotation, stdio};
 
 mod cluster;
 mod manifest;
@@ -87,7 +89,7 @@ pub(super) struct CheckInject {
         short,
         long,
         value_name = "NAME",
-        value_parser = dns_label,
+        value_parser = revision,
         requires = "namespace_labels",
         conflicts_with = "target"
     )]
@@ -105,13 +107,8 @@ pub(super) struct CheckInject {
 #[derive(Args)]
 #[command(next_help_heading = "Cluster")]
 struct ClusterOptions {
-    /// Path of the kubeconfig file [default: $KUBECONFIG or ~/.kube/config]
-    #[arg(short = 'c', long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-
-    /// Context of the kubeconfig file [default: its current context]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    access: Access,
 
     /// Namespace of Istio's ConfigMaps [default: that of the webhook's Service]
     #[arg(short = 'i', long = "istioNamespace", value_name = "NAME", value_parser = dns_label)]
@@ -202,8 +199,7 @@ impl CheckInject {
             Some(_) => (Vec::new(), Vec::new()),
             None => self.described(self.namespace.as_deref().unwrap_or_default())?,
         };
-        let cluster = Cluster::connect(options.kubeconfig.as_deref(), options.context.as_deref());
-        let cluster = cluster.await?;
+        let cluster = Cluster::connect(&options.access).await?;
         if let Some(target) = &self.target {
             found.push(cluster.find(target, self.namespace.as_deref()).await?);
         }

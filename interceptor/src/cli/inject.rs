@@ -2,14 +2,18 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
-use clap::{ArgGroup, Args};
+use anyhow::Result;
+use clap::{
+    ArgGroup, Args,
+    builder::{PathBufValueParser, TypedValueParser as _},
+};
 use interceptor_injection::decision::webhooks::{Configuration, Standard};
 
 use super::{labels::Labels, manifests};
 use crate::{
-    sidecar::SidecarOptions,
-    stdio::{self, message},
+    arguments::{dns_label, output_file, wrong_usage},
+    sidecar::{SidecarOptions, of_cluster, without_sidecar},
+    stdio,
 };
 
 mod atomic;
@@ -28,6 +32,9 @@ use run::{Action, File, Job};
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("written").args(["output", "in_place", "diff", "patch", "why"]),
+    mut_arg("kubeconfig", of_cluster),
+    mut_arg("context", of_cluster),
+    mut_arg("uninject", without_sidecar),
     after_help = "\
 Examples:
   Print the manifests with the built-in sidecar:
@@ -49,7 +56,12 @@ pub(super) struct Inject {
     files: Vec<PathBuf>,
 
     /// Write the manifests to this file, not to standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        value_parser = PathBufValueParser::new().try_map(output_file)
+    )]
     output: Option<PathBuf>,
 
     /// Write the manifests to the files that they are read from
@@ -70,11 +82,11 @@ pub(super) struct Inject {
 
     /// Remove the sidecar: exactly if it was injected by this program, as far as possible if Istio
     /// injected it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "namespace_labels")]
     uninject: bool,
 
     /// Namespace of objects that name none
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    #[arg(short, long, value_name = "NAME", default_value = "default", value_parser = dns_label)]
     namespace: String,
 
     /// Labels of the namespace: workloads that no injection webhook would select are skipped
@@ -94,7 +106,7 @@ impl Inject {
     pub(super) fn run(&self) -> Result<ExitCode> {
         match self.try_run() {
             Err(error) if self.diff => {
-                message!("interceptor: {error:#}");
+                super::print_error(&error);
                 Ok(ExitCode::from(DIFF_FAILED))
             }
             result => result,
@@ -116,7 +128,9 @@ impl Inject {
         let sources = manifests::read(&self.files)?;
         let is_from_stdin = sources.iter().any(|source| source.path.is_none());
         if self.in_place && is_from_stdin {
-            bail!("--in-place requires files: standard input cannot be written");
+            return Err(wrong_usage(
+                "--in-place requires files: standard input cannot be written",
+            ));
         }
         let files = job.run(sources);
         if self.why {
@@ -124,9 +138,10 @@ impl Inject {
             return Ok(report::exit_code(&files));
         }
         report::refuse_problems(&files)?;
+        let code = self.write(&files)?;
         report::print_results(&files);
         report::print_assumption(&plan, &files);
-        self.write(&files)
+        Ok(code)
     }
 
     fn webhooks(&self) -> Option<(Configuration, &Labels)> {

@@ -1,6 +1,8 @@
-//! Labels and names of Kubernetes on the command line.
+//! Labels on the command line.
 
 use std::{collections::BTreeMap, str::FromStr};
+
+use crate::arguments::is_dns_label;
 
 /// `KEY=VALUE,...`
 #[derive(Clone, Debug, Default)]
@@ -50,26 +52,6 @@ fn is_value(text: &str) -> bool {
         && bytes.iter().copied().all(is_inner)
 }
 
-/// The syntax of a namespace's name: lower-case letters, digits and `-`.
-pub(super) fn is_dns_label(text: &str) -> bool {
-    let is_outer = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    let ends = [bytes.first(), bytes.last()];
-    bytes.len() <= 63
-        && ends
-            .iter()
-            .all(|byte| byte.is_some_and(|byte| is_outer(*byte)))
-        && bytes.iter().all(|byte| is_outer(*byte) || *byte == b'-')
-}
-
-/// The name of a namespace or of a revision.
-pub(super) fn dns_label(text: &str) -> Result<String, String> {
-    if is_dns_label(text) {
-        return Ok(text.to_owned());
-    }
-    Err("a name has lower-case letters, digits and \"-\", at most 63".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,14 +71,6 @@ mod tests {
         ] {
             let error = text.parse::<Labels>().unwrap_err();
             assert!(error.starts_with(&format!("{item:?} is not")), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_are_dns_labels() {
-        assert_eq!(dns_label("kube-system"), Ok("kube-system".to_owned()));
-        for text in ["", "Bad", "a b", "-a", "a-", "a.b", &"a".repeat(64)] {
-            assert!(dns_label(text).is_err(), "{text}");
         }
     }
 }

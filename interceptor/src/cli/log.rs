@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use tracing_subscriber::EnvFilter;
 
 /// These commands log the API server's errors in plain words themselves: kube's own warnings about
@@ -12,7 +12,7 @@ const KUBE: &str = "kube_client=error,kube_runtime=error";
 /// Logs to standard error, at `level` (--log-level).
 pub(super) fn init(level: &str, as_json: bool) -> Result<()> {
     let filter = EnvFilter::try_new(format!("{KUBE},{level}"))
-        .with_context(|| format!("--log-level {level}"))?;
+        .map_err(|error| anyhow!("--log-level {level}: {error}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // Reported on standard error, which panics if it is closed.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use kube::Client;
+use kube::{Client, Config};
 
 use crate::api_server;
 
@@ -22,9 +22,13 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// The address of the API server, how to authenticate, and the default namespace.
+    pub(crate) async fn config(&self) -> Result<Config> {
+        api_server::config(self.kubeconfig.as_deref(), self.context.as_deref()).await
+    }
+
     /// A client of the API server. No request is made.
     pub(crate) async fn client(&self) -> Result<Client> {
-        let config = api_server::config(self.kubeconfig.as_deref(), self.context.as_deref());
-        api_server::client(config.await?)
+        api_server::client(self.config().await?)
     }
 }

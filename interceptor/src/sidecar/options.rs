@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::{Arg, ArgGroup, Args, Command, ValueEnum};
 use interceptor_injection::{
     builtin,
     decision::webhooks::DEFAULT_REVISION,
@@ -17,10 +17,24 @@ use super::{
     plan::{Contents, Plan},
     sources::{Origins, Sources},
 };
-use crate::agent::policy::check_annotation;
+use crate::{
+    agent::policy::check_annotation,
+    arguments::{image_reference, revision},
+};
 
 /// What is injected, and where its configuration comes from.
 #[derive(Args)]
+#[command(
+    group = ArgGroup::new(TEMPLATE).args(["inject_config_file", FROM_CLUSTER]).multiple(true),
+    mut_arg("inject_config_map", of_cluster),
+    mut_arg("mesh_config_map", of_cluster),
+    mut_arg("istio_namespace", of_cluster),
+    mut_arg("interception", of_template),
+    mut_arg("validation", of_template),
+    mut_arg("hold", of_builtin),
+    mut_arg("image", of_builtin),
+    mut_arg("bootstrap", of_builtin)
+)]
 pub(crate) struct SidecarOptions {
     #[command(flatten)]
     choices: Choices,
@@ -33,11 +47,46 @@ pub(crate) struct SidecarOptions {
     builtin: Builtin,
 }
 
+/// The option that reads `ConfigMaps`.
+pub(crate) const FROM_CLUSTER: &str = "from_cluster";
+/// The options that name Istio's template.
+const TEMPLATE: &str = "template";
+
+/// An option that has no effect if no `ConfigMap` is read.
+pub(crate) fn of_cluster(option: Arg) -> Arg {
+    option.requires(FROM_CLUSTER)
+}
+
+/// An option with which all options about the sidecar have no effect.
+pub(crate) fn without_sidecar(option: Arg) -> Arg {
+    let command = SidecarOptions::augment_args(Command::new(""));
+    let options = command
+        .get_arguments()
+        .map(|option| option.get_id().clone());
+    option.conflicts_with_all(options)
+}
+
+/// An option that has no effect on the built-in sidecar.
+fn of_template(option: Arg) -> Arg {
+    option.requires(TEMPLATE)
+}
+
+/// An option that has no effect with Istio's template, which has values for it.
+fn of_builtin(option: Arg) -> Arg {
+    let template = [
+        "inject_config_file",
+        "values_file",
+        "mesh_config_file",
+        FROM_CLUSTER,
+    ];
+    option.conflicts_with_all(template)
+}
+
 /// The options of `istioctl kube-inject`, and those that all commands have.
 #[derive(Args)]
 pub(crate) struct Choices {
     /// Revision of the injector, for the label istio.io/rev
-    #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    #[arg(short, long, value_name = "NAME", default_value = DEFAULT_REVISION, value_parser = revision)]
     revision: String,
 
     /// Whether the sidecar is a native one: an init container that keeps running. auto: if all
@@ -89,7 +138,7 @@ struct Builtin {
     hold: bool,
 
     /// Image of the built-in sidecar's proxy, with Envoy at /usr/local/bin/envoy
-    #[arg(long, value_name = "REFERENCE")]
+    #[arg(long, value_name = "REFERENCE", value_parser = image_reference)]
     image: Option<String>,
 
     /// Envoy's configuration (JSON or YAML), in place of the built-in one
@@ -116,18 +165,10 @@ impl SidecarOptions {
         } else {
             choices.sources.files()?
         };
-        match origins {
-            Some(_) if builtin.is_set() => bail!(
-                "--hold, --image and --bootstrap are for the built-in sidecar: Istio's template \
-                 has values for them"
-            ),
-            Some(origins) => Ok(choices.istio(origins, true)),
-            None if choices.istio.is_set() => bail!(
-                "--interception and --validation are for Istio's template, which \
-                 --injectConfigFile or --from-cluster reads"
-            ),
-            None => Ok(choices.plan(builtin.contents())),
-        }
+        Ok(match origins {
+            Some(origins) => choices.istio(origins, true),
+            None => choices.plan(builtin.contents()),
+        })
     }
 }
 
@@ -173,17 +214,7 @@ impl Choices {
     }
 }
 
-impl Istio {
-    const fn is_set(&self) -> bool {
-        self.interception.is_some() || self.validation.is_some()
-    }
-}
-
 impl Builtin {
-    const fn is_set(&self) -> bool {
-        self.hold || self.image.is_some() || self.bootstrap.is_some()
-    }
-
     fn contents(&self) -> Contents {
         let defaults = builtin::Config::default();
         Contents::Builtin {

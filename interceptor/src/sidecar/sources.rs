@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use super::{
     access::Access,
     origin::{ConfigMapName, Origin},
 };
+use crate::arguments::{dns_label, object_name, wrong_usage};
 
 /// Where the sidecar's template and its values come from. Without any of these, the sidecar is the
 /// built-in one.
@@ -30,11 +31,19 @@ pub(super) struct Sources {
 
     /// ConfigMap with the template and its values [default: istio-sidecar-injector, or
     /// istio-sidecar-injector-REVISION]
-    #[arg(long = "injectConfigMapName", value_name = "NAME")]
+    #[arg(
+        long = "injectConfigMapName",
+        value_name = "NAME",
+        value_parser = object_name
+    )]
     inject_config_map: Option<String>,
 
     /// ConfigMap with the configuration of the mesh [default: istio, or istio-REVISION]
-    #[arg(long = "meshConfigMapName", value_name = "NAME")]
+    #[arg(
+        long = "meshConfigMapName",
+        value_name = "NAME",
+        value_parser = object_name
+    )]
     mesh_config_map: Option<String>,
 
     /// Namespace of Istio's ConfigMaps
@@ -42,7 +51,8 @@ pub(super) struct Sources {
         short = 'i',
         long = "istioNamespace",
         value_name = "NAME",
-        default_value = "istio-system"
+        default_value = "istio-system",
+        value_parser = dns_label
     )]
     istio_namespace: String,
 
@@ -71,19 +81,21 @@ impl Sources {
                 mesh,
             })),
             (None, None) if mesh.is_none() => Ok(None),
-            _ => bail!(
-                "Istio's template needs --injectConfigFile and --valuesFile, or --from-cluster"
-            ),
+            _ => Err(wrong_usage(
+                "Istio's template requires --injectConfigFile, --valuesFile and, unless Istio's \
+                 defaults apply to the mesh, --meshConfigFile; or --from-cluster for what no file \
+                 has",
+            )),
         }
     }
 
     /// The files, and `ConfigMaps` for what has no file.
     pub(super) fn with_cluster(&self, revision: &str) -> Origins {
-        let injector = self.injector(revision);
-        let mesh = ConfigMapName {
-            namespace: self.istio_namespace.clone(),
-            name: named(self.mesh_config_map.as_deref(), "istio", revision),
-        };
+        let namespace = &self.istio_namespace;
+        let injector = ConfigMapName::of_injector(namespace, revision);
+        let injector = injector.renamed(self.inject_config_map.as_deref());
+        let mesh = ConfigMapName::of_istio(namespace, "istio", revision);
+        let mesh = mesh.renamed(self.mesh_config_map.as_deref());
         let or = |file: Option<&PathBuf>, map: &ConfigMapName, key| match file {
             Some(path) => Origin::File(path.clone()),
             None => Origin::ConfigMap(map.clone(), key),
@@ -93,22 +105,5 @@ impl Sources {
             values: or(self.values_file.as_ref(), &injector, "values"),
             mesh: Some(or(self.mesh_config_file.as_ref(), &mesh, "mesh")),
         }
-    }
-
-    fn injector(&self, revision: &str) -> ConfigMapName {
-        let given = self.inject_config_map.as_deref();
-        ConfigMapName {
-            namespace: self.istio_namespace.clone(),
-            name: named(given, "istio-sidecar-injector", revision),
-        }
-    }
-}
-
-/// Istiods with a revision have ConfigMaps of their own.
-fn named(given: Option<&str>, name: &str, revision: &str) -> String {
-    match given {
-        Some(given) => given.to_owned(),
-        None if ["", "default"].contains(&revision) => name.to_owned(),
-        None => format!("{name}-{revision}"),
     }
 }

@@ -8,20 +8,41 @@ use std::{
 
 use clap::Args;
 
+use crate::arguments::{dns_label, log_filter, number, object_name, socket_address};
+
 const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Open to the control plane in private GKE clusters.
 const HTTPS: SocketAddr = SocketAddr::new(ANY, 10250);
 const HTTP: SocketAddr = SocketAddr::new(ANY, 15029);
 
+/// 1 GiB. The API server's own limit is 3 MiB for most objects.
+const MAX_BODY: usize = 1 << 30;
+/// More than any machine has memory for.
+const MAX_IN_FLIGHT: usize = 1_000_000;
+/// A day.
+const MAX_DRAIN: u64 = 86_400;
+
 /// The webhook's options.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WebhookOptions {
     /// Listen address of /inject, over TLS
-    #[arg(long, env = "LISTEN_ADDRESS", default_value_t = HTTPS, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        env = "LISTEN_ADDRESS",
+        default_value_t = HTTPS,
+        value_parser = socket_address,
+        value_name = "IP:PORT"
+    )]
     pub(crate) listen: SocketAddr,
 
     /// Listen address of /healthz, /readyz and /metrics
-    #[arg(long, env = "HTTP_ADDRESS", default_value_t = HTTP, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        env = "HTTP_ADDRESS",
+        default_value_t = HTTP,
+        value_parser = socket_address,
+        value_name = "IP:PORT"
+    )]
     pub(crate) http_address: SocketAddr,
 
     /// Namespace of the webhook's Service, Secret and ConfigMaps
@@ -29,6 +50,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "POD_NAMESPACE",
         default_value = "interceptor-system",
+        value_parser = dns_label,
         value_name = "NAMESPACE"
     )]
     pub(crate) namespace: String,
@@ -38,6 +60,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "SERVICE_NAME",
         default_value = "interceptor-webhook",
+        value_parser = dns_label,
         value_name = "NAME"
     )]
     pub(crate) service: String,
@@ -47,6 +70,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "WEBHOOK_CONFIG",
         default_value = "interceptor-injector",
+        value_parser = object_name,
         value_name = "NAME"
     )]
     pub(crate) webhook_config: String,
@@ -57,6 +81,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "TLS_SECRET",
         default_value = "interceptor-webhook-tls",
+        value_parser = object_name,
         value_name = "NAME"
     )]
     pub(crate) tls_secret: String,
@@ -76,6 +101,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "MAX_BODY",
         default_value_t = 6 * 1024 * 1024,
+        value_parser = number(1..=MAX_BODY),
         value_name = "BYTES"
     )]
     pub(crate) max_body: usize,
@@ -85,6 +111,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "MAX_IN_FLIGHT",
         default_value_t = 512,
+        value_parser = number(1..=MAX_IN_FLIGHT),
         value_name = "NUMBER"
     )]
     pub(crate) max_in_flight: usize,
@@ -95,6 +122,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "DRAIN_SECONDS",
         default_value_t = 10,
+        value_parser = number(0..=MAX_DRAIN),
         value_name = "SECONDS"
     )]
     pub(crate) drain_seconds: u64,
@@ -104,6 +132,7 @@ pub(crate) struct WebhookOptions {
         long,
         env = "LOGGING_LEVEL",
         default_value = "info",
+        value_parser = log_filter,
         value_name = "FILTER"
     )]
     pub(crate) log_level: String,
@@ -123,6 +152,36 @@ pub(crate) struct WebhookOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn problem(argument: &str) -> String {
+        let command = WebhookOptions::augment_args(clap::Command::new("webhook"));
+        let parsed = command.try_get_matches_from(["webhook", argument]);
+        parsed.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refused_value_says_what_is_allowed() {
+        for (argument, expected) in [
+            ("--max-body=0", "a whole number from 1 to 1073741824"),
+            ("--max-body=x", "a whole number from 1 to 1073741824"),
+            ("--max-in-flight=0", "a whole number from 1 to 1000000"),
+            ("--max-in-flight=18446744073709551615", "from 1 to 1000000"),
+            ("--drain-seconds=-1", "a whole number from 0 to 86400"),
+            ("--listen=1.2.3.4", "an IP address and a port"),
+            ("--http-address=localhost:80", "an IP address and a port"),
+            ("--namespace=A b", "lower-case letters"),
+            ("--service=a.b", "lower-case letters"),
+            ("--webhook-config=", "the name of an object"),
+            ("--tls-secret=A", "the name of an object"),
+            (
+                "--log-level=a=b=c",
+                "off, error, warn, info, debug or trace",
+            ),
+        ] {
+            let problem = problem(argument);
+            assert!(problem.contains(expected), "{argument}: {problem}");
+        }
+    }
 
     #[test]
     fn the_documentation_lists_every_option() {

@@ -1,12 +1,7 @@
 //! Health and metrics over HTTP.
 
-use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use axum::{
     Router,
     extract::State,
@@ -14,7 +9,6 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use nix::errno::Errno;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tracing::error;
 
@@ -26,28 +20,6 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 
 /// Limit for the response to `/startupz`. The startup probe's `timeoutSeconds` is longer.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Listens for kubelet's probes and Prometheus.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let listening = match TcpListener::bind(address).await {
-        Err(error) if is_without_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        listening => listening,
-    };
-    listening.with_context(|| {
-        format!(
-            "cannot listen on {address} for health and metrics: stop the process that uses this \
-             address, or set --http-address"
-        )
-    })
-}
-
-/// Whether the kernel has no IPv6 (`ipv6.disable=1`), or IPv6 is off (`disable_ipv6`).
-fn is_without_ipv6(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
-}
 
 /// Serves the probes and the metrics.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics) {

@@ -1,6 +1,6 @@
 //! What is read from the cluster.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use interceptor_injection::{
@@ -8,7 +8,7 @@ use interceptor_injection::{
     decision::{
         Rules,
         selector::Selector,
-        webhooks::{self, Configuration, DEFAULT_REVISION},
+        webhooks::{self, Configuration},
     },
     workloads,
 };
@@ -21,7 +21,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Found, Target, builtin_sidecar};
-use crate::{api_server, stdio::message};
+use crate::{
+    api_server,
+    sidecar::{Access, ConfigMapName, config_map},
+    stdio::message,
+};
 
 /// Limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,8 +40,8 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Self> {
-        let config = api_server::config(kubeconfig, context).await.context(
+    pub(super) async fn connect(access: &Access) -> Result<Self> {
+        let config = access.config().await.context(
             "cannot read the cluster's webhooks (with -f or -l, --namespace-labels needs no cluster)",
         )?;
         let default_namespace = config.default_namespace.clone();
@@ -221,28 +225,28 @@ impl Cluster {
 
     /// The rules of an istiod, from its ConfigMap.
     async fn istio_rules(&self, namespace: &str, revision: Option<&str>) -> Result<Rules> {
-        let name = match revision {
-            None | Some("" | DEFAULT_REVISION) => "istio-sidecar-injector".to_owned(),
-            Some(revision) => format!("istio-sidecar-injector-{revision}"),
-        };
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
-        let map = self.get(&path, &name).await.with_context(|| {
-            format!(
-                "cannot get ConfigMap {namespace}/{name} (--istioNamespace names another namespace)"
+        let name = ConfigMapName::of_injector(namespace, revision.unwrap_or_default());
+        let map = config_map(self.client.clone(), &name).await?;
+        let map = map.with_context(|| {
+            format!("{name} does not exist (--istioNamespace names another namespace)")
+        })?;
+        let text = map.data.as_ref().and_then(|data| data.get("config"));
+        let text = text.with_context(|| format!("{name} has no key config"))?;
+        let config: InjectConfig = serde_saphyr::from_str(text).map_err(|error| {
+            // The lines that follow show the text.
+            let error = error.to_string();
+            anyhow!(
+                "{name}, key config: {}",
+                error.lines().next().unwrap_or_default()
             )
         })?;
-        let text = map["data"]["config"].as_str();
-        let text =
-            text.with_context(|| format!("ConfigMap {namespace}/{name} has no key config"))?;
-        let config: InjectConfig = serde_saphyr::from_str(text)
-            .with_context(|| format!("ConfigMap {namespace}/{name}, key config"))?;
         let (rules, warnings) = Rules::of_istio(
             &config.policy,
             &config.never_inject_selector,
             &config.always_inject_selector,
         );
         for warning in warnings {
-            message!("interceptor: ConfigMap {namespace}/{name}, key config: {warning}");
+            message!("interceptor: {name}, key config: {warning}");
         }
         Ok(rules)
     }

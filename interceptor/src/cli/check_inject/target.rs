@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::cli::labels::is_dns_label;
+use crate::arguments::is_dns_label;
 
 /// What is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tempfile::NamedTempFile;
 
 /// Writes all files, or none: they are renamed to their names when all are written.
@@ -23,6 +23,14 @@ pub(super) fn write<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) ->
         }
     }
     Ok(())
+}
+
+/// Why no file can be created beside the target: the error itself contains a random name.
+fn without_temporary_name(kind: ErrorKind) -> anyhow::Error {
+    match kind {
+        ErrorKind::NotFound => anyhow!("its directory does not exist"),
+        kind => anyhow!("no file can be created in its directory: {kind}"),
+    }
 }
 
 /// A file beside `path` with its content and mode, and the path that it replaces. What is no
@@ -49,7 +57,8 @@ fn temporary(path: &Path, text: &str) -> Result<Option<(NamedTempFile, PathBuf)>
     let mut file = builder
         .prefix(".interceptor-")
         .permissions(new_mode)
-        .tempfile_in(directory.unwrap_or(Path::new(".")))?;
+        .tempfile_in(directory.unwrap_or(Path::new(".")))
+        .map_err(|error| without_temporary_name(error.kind()))?;
     file.write_all(text.as_bytes())?;
     if let Some(metadata) = metadata {
         file.as_file().set_permissions(metadata.permissions())?;

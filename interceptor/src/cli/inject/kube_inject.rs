@@ -2,15 +2,23 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::Result;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser as _},
+};
 
 use super::{
     report,
     run::{Action, Job},
     write_stream,
 };
-use crate::{cli::manifests, sidecar::Choices, stdio::message};
+use crate::{
+    arguments::{dns_label, output_file, wrong_usage},
+    cli::manifests,
+    sidecar::Choices,
+    stdio::message,
+};
 
 /// Add the sidecar to Kubernetes manifests, with the arguments of `istioctl kube-inject`
 ///
@@ -24,11 +32,16 @@ pub(in crate::cli) struct KubeInject {
     file: PathBuf,
 
     /// Write the manifests to this file, not to standard output
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        value_parser = PathBufValueParser::new().try_map(output_file)
+    )]
     output: Option<PathBuf>,
 
     /// Namespace of objects that name none
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    #[arg(short, long, value_name = "NAME", default_value = "default", value_parser = dns_label)]
     namespace: String,
 
     #[command(flatten)]
@@ -89,10 +102,10 @@ impl Ignored {
 impl KubeInject {
     pub(in crate::cli) fn run(&self) -> Result<ExitCode> {
         if self.operator_file.is_some() {
-            bail!(
+            return Err(wrong_usage(
                 "--operatorFileName is not supported: render the operator's values, and use \
-                 --injectConfigFile, --valuesFile and --meshConfigFile"
-            );
+                 --injectConfigFile, --valuesFile and --meshConfigFile",
+            ));
         }
         for name in self.ignored.names() {
             message!("interceptor: {name} has no effect: no webhook and no istiod is called");
@@ -105,9 +118,9 @@ impl KubeInject {
         };
         let files = job.run(manifests::read(std::slice::from_ref(&self.file))?);
         report::refuse_problems(&files)?;
+        write_stream(self.output.as_deref(), &files)?;
         report::print_istioctl_results(&files);
         report::print_assumption(&plan, &files);
-        write_stream(self.output.as_deref(), &files)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -22,8 +22,26 @@ pub(super) fn refuse_problems(files: &[File]) -> Result<()> {
     }
 }
 
+/// Says so if there is nothing that could be injected: a wrong file is more likely than an empty one.
+fn print_emptiness(files: &[File]) {
+    if files.iter().any(|file| !file.workloads.is_empty()) {
+        return;
+    }
+    let objects = if files.iter().any(|file| file.has_objects) {
+        "no pod and no workload"
+    } else {
+        "no objects"
+    };
+    let mut names = files.iter().map(|file| file.source.name());
+    match (names.next(), names.next()) {
+        (Some(name), None) => message!("{name} has {objects}"),
+        _ => message!("the files have {objects}"),
+    }
+}
+
 /// One line for each workload, and one for each of its warnings.
 pub(super) fn print_results(files: &[File]) {
+    print_emptiness(files);
     for file in files {
         for item in &file.workloads {
             print_result(item);
@@ -75,6 +93,7 @@ fn print_result(item: &Item) {
 
 /// The messages of `istioctl kube-inject`, and warnings.
 pub(super) fn print_istioctl_results(files: &[File]) {
+    print_emptiness(files);
     for item in files.iter().flat_map(|file| &file.workloads) {
         match &item.result {
             Ok(Done::Skipped(reason)) => {
@@ -101,8 +120,12 @@ pub(super) fn why(files: &[File]) -> String {
     let mut table = table(["OBJECT", "NAMESPACE", "RESULT", "RULE", "REASON"]);
     for item in files.iter().flat_map(|file| &file.workloads) {
         let (result, rule, reason) = match &item.result {
-            Ok(Done::Injected { reason, .. }) => {
-                ("injected", reason.label(), reason.words().to_owned())
+            Ok(Done::Injected {
+                reason, replaced, ..
+            }) => {
+                let replaced = replaced.iter().map(|replaced| format!("; {replaced}"));
+                let words = replaced.fold(reason.words().to_owned(), |all, one| all + &one);
+                ("injected", reason.label(), words)
             }
             Ok(Done::Skipped(reason)) => ("skipped", reason.label(), reason.words().to_owned()),
             Err(refusal) => ("refused", "-", refusal.to_string()),

@@ -93,7 +93,7 @@ fn an_error_names_its_place_and_nothing_is_written() {
         );
         assert!(message.contains(&place), "{message}");
         assert!(
-            message.contains(&format!("{path}/c.yml: line ")),
+            message.contains(&format!("{path}/c.yml: line 1, column 4: ")),
             "{message}"
         );
         assert!(
@@ -138,11 +138,12 @@ fn a_directory_that_cannot_be_written_changes_nothing() {
         text(&missing),
     ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("cannot write"),
-        "{}",
-        stderr(&output)
+    // Nothing is injected, and the name of the temporary file means nothing to the user.
+    let expected = format!(
+        "interceptor: cannot write {}: its directory does not exist\n",
+        missing.display()
     );
+    assert_eq!(stderr(&output), expected);
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn a_wrong_command_line_has_exit_code_2() {
         assert_eq!(inject(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let output = inject_text(&["--in-place"], POD);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--in-place requires files"));
 }
 
@@ -271,4 +272,139 @@ fn files_that_cannot_be_read_are_named() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(text(path)), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_refused_option_says_what_is_allowed() {
+    for (arguments, expected) in [
+        (&["--image", ""][..], "expected the reference of an image"),
+        (&["--image", "a b"], "expected the reference of an image"),
+        (&["-n", "Bad"], "expected at most 63 lower-case letters"),
+        (&["-r", "1.29"], "expected at most 63 lower-case letters"),
+        (
+            &["--istioNamespace", "a b"],
+            "expected at most 63 lower-case letters",
+        ),
+        (
+            &["--injectConfigMapName", "A"],
+            "expected the name of an object",
+        ),
+        (&["-o", "json"], "set ./json"),
+        (&["-i", "mesh"], "--from-cluster"),
+        (&["--injectConfigMapName", "injector"], "--from-cluster"),
+        (&["--meshConfigMapName", "mesh"], "--from-cluster"),
+        (&["-c", "kubeconfig"], "--from-cluster"),
+        (&["--context", "kind"], "--from-cluster"),
+        (&["--interception", "agent"], "--from-cluster"),
+        (&["--hold", "--from-cluster"], "cannot be used with"),
+        (
+            &["--image", "envoy", "--valuesFile", "x"],
+            "cannot be used with",
+        ),
+        (&["--uninject", "--image", "envoy"], "cannot be used with"),
+        (&["--uninject", "--from-cluster"], "cannot be used with"),
+        (&["--uninject", "-r", "canary"], "cannot be used with"),
+        (
+            &["--uninject", "--native-sidecar", "true"],
+            "cannot be used with",
+        ),
+        (&["--uninject", "--valuesFile", "x"], "cannot be used with"),
+        (
+            &["--uninject", "--namespace-labels", "a=b"],
+            "cannot be used with",
+        ),
+    ] {
+        let output = inject_text(arguments, POD);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let message = stderr(&output);
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn istios_template_requires_all_of_its_files() {
+    for option in ["--injectConfigFile", "--valuesFile", "--meshConfigFile"] {
+        let output = inject_text(&[option, "/none"], POD);
+        assert_eq!(output.status.code(), Some(2), "{option}");
+        for named in ["--injectConfigFile", "--valuesFile", "--meshConfigFile"] {
+            assert!(stderr(&output).contains(named), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn an_unusable_bootstrap_is_named() {
+    let files = directory(&[("list", "[]"), ("text", "hello"), ("bad", "a: [")]);
+    let path = |name: &str| files.path().join(name);
+    for (name, problem) in [
+        ("none", "cannot be read: No such file or directory"),
+        ("list", "must be a mapping"),
+        ("text", "must be a mapping"),
+        ("bad", "is not valid YAML: line 1"),
+    ] {
+        let output = inject_text(&["--bootstrap", text(&path(name))], POD);
+        assert_eq!(output.status.code(), Some(1));
+        let start = format!(
+            "interceptor: {}: Envoy's configuration (--bootstrap) {problem}",
+            path(name).display()
+        );
+        assert!(stderr(&output).starts_with(&start), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_input_without_objects_is_named() {
+    let files = directory(&[("a.yaml", ""), ("b.yaml", "# nothing\n")]);
+    let [one, both] = [files.path().join("a.yaml"), files.path().to_owned()];
+    let expected = format!("{} has no objects\n", one.display());
+    let output = succeeded(inject(&["-f", text(&one)]));
+    assert_eq!((stderr(&output), stdout(&output)), (&*expected, ""));
+    let output = succeeded(inject(&["-f", text(&both)]));
+    assert_eq!(stderr(&output), "the files have no objects\n");
+    for (input, expected) in [
+        ("hello\n", "standard input has no objects\n"),
+        (
+            "kind: Service\n",
+            "standard input has no pod and no workload\n",
+        ),
+    ] {
+        let output = succeeded(inject_text(&[], input));
+        assert_eq!((stderr(&output), stdout(&output)), (expected, input));
+    }
+}
+
+#[test]
+fn an_unreadable_kubeconfig_is_named_once() {
+    let files = directory(&[("a.yaml", POD), ("bad", "clusters: [")]);
+    let manifest = files.path().join("a.yaml");
+    let bad = files.path().join("bad");
+    for (path, problem) in [
+        (
+            "/none",
+            "cannot be read: No such file or directory (os error 2)\n",
+        ),
+        (text(&bad), "failed to parse kubeconfig YAML: "),
+    ] {
+        let output = inject(&["-f", text(&manifest), "--from-cluster", "-c", path]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = stderr(&output);
+        let expected = format!("--kubeconfig {path}: {problem}");
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(
+            message.matches("kubeconfig").count(),
+            expected.matches("kubeconfig").count()
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn why_says_what_a_second_injection_replaces() {
+    let injected = succeeded(inject_text(&["--image", "envoy:1"], POD));
+    let output = succeeded(inject_text(&["--why"], stdout(&injected)));
+    let expected = "; replaces the sidecar of an earlier injection by this program, image envoy:1";
+    assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+    let output = succeeded(inject_text(&["--why"], POD));
+    assert!(!stdout(&output).contains("replaces"), "{}", stdout(&output));
 }
