@@ -77,7 +77,11 @@ fn kubeconfig_problem(error: &KubeconfigError) -> String {
             format!("cannot read {}: {cause}", path.display())
         }
         // The lines that follow show a part of the file, which may be secret.
-        error => chain(error).lines().next().unwrap_or_default().to_owned(),
+        error => {
+            let chain = chain(error);
+            let first = chain.lines().next().unwrap_or_default();
+            first.replace(": error: ", ": ")
+        }
     }
 }
 
@@ -116,9 +120,19 @@ pub(crate) fn described(error: kube::Error) -> anyhow::Error {
     anyhow::Error::msg(error_text(&error))
 }
 
+/// kube's reason for an error response whose body is not one of Kubernetes.
+const NO_STATUS: &str = "Failed to parse error data";
+
 /// An error of a call as text. kube's own text contains a Rust structure.
 pub(crate) fn error_text(error: &(dyn Error + 'static)) -> String {
     match Chain::new(error).find_map(|error| error.downcast_ref()) {
+        Some(kube::Error::Api(status)) if status.reason == NO_STATUS => {
+            let first = status.message.lines().next().unwrap_or_default();
+            format!(
+                "status {} of a server that is no API server, or of a proxy before one: {first}",
+                status.code
+            )
+        }
         Some(kube::Error::Api(status)) => {
             let (code, message) = (status.code, &status.message);
             format!(
@@ -160,6 +174,17 @@ mod tests {
             error_text(&watcher::Error::WatchStartFailed(refused)),
             expected
         );
+    }
+
+    #[test]
+    fn a_page_of_another_server_is_cut() {
+        let page = Status::failure("<!DOCTYPE HTML>\n<html>", NO_STATUS).with_code(404);
+        let text = error_text(&kube::Error::Api(page.boxed()));
+        assert!(
+            text.starts_with("status 404 of a server that is no API server"),
+            "{text}"
+        );
+        assert!(text.ends_with(": <!DOCTYPE HTML>"), "{text}");
     }
 
     #[test]

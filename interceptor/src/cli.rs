@@ -1,16 +1,9 @@
 //! The command line: one file per command.
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, IsTerminal as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::{cni::PLUGIN, stdio::message};
 
@@ -100,16 +93,12 @@ pub fn main() -> ExitCode {
 
 /// Prints why a command failed. Returns its exit code.
 fn print_error(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<clap::Error>() {
-        Some(wrong_usage) => {
-            message!("{}", wrong_usage.to_string().trim_end());
-            ExitCode::from(WRONG_USAGE)
-        }
-        None => {
-            message!("interceptor: {error:#}");
-            ExitCode::FAILURE
-        }
+    if let Some(wrong_usage) = error.downcast_ref::<clap::Error>() {
+        message!("{}", wrong_usage.to_string().trim_end());
+        return ExitCode::from(WRONG_USAGE);
     }
+    message!("interceptor: {error:#}");
+    ExitCode::FAILURE
 }
 
 fn init_log(command: &Command) -> Result<()> {
@@ -118,11 +107,7 @@ fn init_log(command: &Command) -> Result<()> {
         Command::Webhook(webhook) => return webhook.log(),
         _ => {}
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    log::init_from_environment();
     Ok(())
 }
 

@@ -56,6 +56,12 @@ fn standard_input() -> Result<Source> {
 }
 
 fn file(path: PathBuf) -> Result<Source> {
+    if path.to_str().is_some_and(|path| path.contains("://")) && !path.exists() {
+        bail!(
+            "{} is a URL, which is not read: download it, and name the file",
+            path.display()
+        );
+    }
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let path = Some(path);

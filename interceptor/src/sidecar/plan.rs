@@ -8,6 +8,7 @@ use interceptor_injection::{
     inject,
     istio::{self, AnnotationCheck, Part},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -285,12 +286,33 @@ fn bootstrap_at(inputs: &Inputs, origin: &Origin) -> Result<Value, Problem> {
     Ok(value)
 }
 
+/// The text at `origin`. A file with a whole `ConfigMap` would be an empty configuration.
+fn text_at<'a>(inputs: &'a Inputs, origin: &Origin) -> Result<&'a str, Problem> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Object {
+        api_version: String,
+        kind: String,
+    }
+    let text = inputs.text(origin).map_err(Problem::at(origin))?;
+    if let Origin::File(_) = origin
+        && let Ok(Object { api_version, kind }) = serde_saphyr::from_str(text)
+    {
+        return Err(Problem::at(origin)(format!(
+            "is the manifest of an object ({api_version} {kind}): expected the text of one key of \
+             Istio's ConfigMap, such as `kubectl get configmap -n istio-system \
+             istio-sidecar-injector -o jsonpath='{{.data.config}}'` prints"
+        )));
+    }
+    Ok(text)
+}
+
 fn load(
     origins: &Origins,
     options: istio::Options,
     inputs: &Inputs,
 ) -> Result<istio::Config, Problem> {
-    let text = |origin| inputs.text(origin).map_err(Problem::at(origin));
+    let text = |origin| text_at(inputs, origin);
     let sources = istio::Sources {
         inject: text(&origins.inject)?,
         values: text(&origins.values)?,

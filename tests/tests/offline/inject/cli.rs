@@ -267,7 +267,8 @@ fn a_closed_pipe_is_no_error() {
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let empty = directory(&[("d.txt", "x")]);
-    for path in [Path::new("/none/such.yaml"), empty.path()] {
+    let url = Path::new("https://example.com/a.yaml");
+    for path in [Path::new("/none/such.yaml"), empty.path(), url] {
         let output = inject(&["-f", text(path)]);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(text(path)), "{}", stderr(&output));
@@ -407,4 +408,24 @@ fn why_says_what_a_second_injection_replaces() {
     assert!(stdout(&output).contains(expected), "{}", stdout(&output));
     let output = succeeded(inject_text(&["--why"], POD));
     assert!(!stdout(&output).contains("replaces"), "{}", stdout(&output));
+}
+
+#[test]
+fn an_unreachable_api_server_is_named_once() {
+    // Nothing listens on this port.
+    let kubeconfig = "\
+clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+users: [{name: a, user: {}}]
+current-context: a
+";
+    let files = directory(&[("a.yaml", POD), ("kubeconfig", kubeconfig)]);
+    let [manifest, kubeconfig] = ["a.yaml", "kubeconfig"].map(|name| files.path().join(name));
+    let arguments = ["--from-cluster", "-c", text(&kubeconfig)];
+    let output = inject(&[&["-f", text(&manifest)], &arguments[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    let expected = "cannot reach the API server at http://127.0.0.1:1/: ";
+    assert!(message.contains(expected), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
 }

@@ -234,6 +234,11 @@ fn an_incomplete_or_contradictory_choice_is_refused() {
     for part in ["--hold", "cannot be used with"] {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
+    let map = "apiVersion: v1\nkind: ConfigMap\ndata: {config: 'policy: enabled'}\n";
+    files.write("config", map);
+    let output = files.run("inject", &[]);
+    let problem = "is the manifest of an object (v1 ConfigMap)";
+    assert!(stderr(&output).contains(problem), "{}", stderr(&output));
     files.write("config", "templates: {sidecar: '{{ nope }}'}");
     let output = files.run("inject", &[]);
     assert!(stderr(&output).contains("nope"), "{}", stderr(&output));
