@@ -233,11 +233,25 @@ impl ProxyConfig {
                 }
             };
             if !is_default && !is_empty(name, value) {
-                written.insert(name.to_owned(), value.clone());
+                written.insert(name.to_owned(), in_order(name, value));
             }
         }
         Json::Object(written).to_string()
     }
+}
+
+/// Protobuf writes the entries of maps in the order of their keys.
+fn in_order(name: &str, value: &Json) -> Json {
+    let mut value = value.clone();
+    let is_map = FIELDS
+        .iter()
+        .any(|(field, kind)| *field == name && matches!(kind, Kind::Map));
+    if let Json::Object(entries) = &mut value
+        && is_map
+    {
+        entries.sort_keys();
+    }
+    value
 }
 
 /// Whether protobuf leaves the value out.
@@ -392,8 +406,8 @@ mod tests {
                 r#"{"drainDuration":"5s","meshId":"x"}"#,
             ),
             (
-                "newField: 1\nproxyMetadata: {A: b}",
-                r#"{"proxyMetadata":{"A":"b"},"newField":1}"#,
+                "newField: 1\nproxyMetadata: {B: b, A: b}",
+                r#"{"proxyMetadata":{"A":"b","B":"b"},"newField":1}"#,
             ),
         ] {
             assert_eq!(changed(yaml).unwrap().to_json(), expected, "{yaml}");
