@@ -32,6 +32,7 @@ mod overlay;
 mod probes;
 mod prometheus;
 mod proxy_config;
+mod proxy_configs;
 mod render;
 mod strip;
 mod text;
@@ -43,6 +44,7 @@ mod tests;
 
 pub use config::{AnnotationCheck, Config, ConfigError, Interception, Options, Part, Sources};
 pub use memo::MemoCounts;
+pub use proxy_configs::ProxyConfigs;
 
 /// The init container that adds the iptables rules.
 const INIT: &str = "istio-init";
@@ -70,7 +72,10 @@ fn inject_checked(
     subject: &Subject,
     config: &Config,
 ) -> Result<(Value, Vec<String>), Problem> {
-    let proxy_config = config.mesh.proxy_config_of(original)?;
+    let resources = &config.options.proxy_configs;
+    let proxy_config = config
+        .mesh
+        .proxy_config_of(original, &subject.namespace, resources)?;
     let environment = environment::of(original, subject, config);
     let context = context::Context {
         config,

@@ -13,6 +13,7 @@ mod objects;
 mod options;
 mod origin;
 mod plan;
+mod proxy_configs;
 mod read;
 mod sources;
 mod watch;

@@ -250,6 +250,16 @@ impl ApiServer {
         self.state.lock().faults.unlisted.insert(name.to_owned());
     }
 
+    /// Whether a custom resource of this plural name is installed. Requests for one that is not get 404.
+    pub fn set_installed(&self, plural: &str, installed: bool) {
+        let uninstalled = &mut self.state.lock().faults.uninstalled;
+        if installed {
+            uninstalled.remove(plural);
+        } else {
+            uninstalled.insert(plural.to_owned());
+        }
+    }
+
     /// Refuses watches that start with all objects, as servers before 1.32 do.
     pub fn refuse_streaming_lists(&self) {
         self.state.lock().faults.no_streaming_lists = true;

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{config::Config, mesh::PROXY_CONFIG, yaml};
+use super::{config::Config, mesh::PROXY_CONFIG, proxy_config::Change};
 use crate::{
     annotation_values::{self, without_control_characters},
     overrides::OVERRIDES,
@@ -37,7 +37,7 @@ fn check_one(name: &str, value: &str, config: &Config) -> Result<(), String> {
         without_control_characters(value)?;
     }
     if name == PROXY_CONFIG {
-        return check_proxy_config(value, config);
+        return check_proxy_config(value);
     }
     (config.options.check)(name, value)?;
     annotation_values::check(name, value)
@@ -48,19 +48,8 @@ fn is_read_by_templates(name: &str) -> bool {
     domain == "istio.io" || domain.ends_with(".istio.io") || domain == "resource.opentelemetry.io"
 }
 
-fn check_proxy_config(value: &str, config: &Config) -> Result<(), String> {
-    config.mesh.proxy.with_yaml(value)?;
-    let parsed = yaml::read(value)?;
-    for metadata in ["proxyMetadata", "proxy_metadata"] {
-        let entries = parsed[metadata].as_object().into_iter().flatten();
-        for (name, value) in entries {
-            let value = value.as_str().unwrap_or_default();
-            without_control_characters(name)
-                .and_then(|()| without_control_characters(value))
-                .map_err(|problem| format!("proxyMetadata {name:?}: {problem}"))?;
-        }
-    }
-    Ok(())
+fn check_proxy_config(value: &str) -> Result<(), String> {
+    Change::parse(value)?.check_quoted()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     mesh::Mesh,
     names,
     proxy_config::ProxyConfig,
+    proxy_configs::ProxyConfigs,
     yaml,
 };
 
@@ -56,6 +57,8 @@ pub struct Options {
     pub interception: Interception,
     /// With [`Interception::Agent`]: whether the init container `istio-validation` stays.
     pub keep_validation: bool,
+    /// The cluster's resources of kind `ProxyConfig`.
+    pub proxy_configs: ProxyConfigs,
     /// Checks the annotations about interception.
     pub check: AnnotationCheck,
 }
@@ -67,6 +70,7 @@ impl Default for Options {
             native_sidecar: true,
             interception: Interception::default(),
             keep_validation: false,
+            proxy_configs: ProxyConfigs::default(),
             check: |_, _| Ok(()),
         }
     }

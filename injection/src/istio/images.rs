@@ -57,7 +57,7 @@ fn tag_of_type(tag: &str, image_type: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::proxy_config::Change, *};
 
     #[test]
     fn the_type_replaces_the_suffix_of_the_tag() {
@@ -78,7 +78,7 @@ mod tests {
             "hub": "h", "tag": 1.2, "variant": "v", "proxy": {"image": ""}, "proxy_init": {"image": "i"}
         }});
         let config = ProxyConfig::defaults();
-        let debug = config.with_yaml("image: {imageType: debug}").unwrap();
+        let debug = config.with(&Change::parse("image: {imageType: debug}").unwrap());
         let pod = json!({"metadata": {"annotations": {IMAGE_TYPE: "default"}}});
         assert_eq!(proxy(&values, &json!({}), &config), "h/proxyv2:1.2-v");
         assert_eq!(proxy(&values, &json!({}), &debug), "h/proxyv2:1.2-debug");

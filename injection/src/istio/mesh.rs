@@ -7,7 +7,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     containers, names,
-    proxy_config::{ProxyConfig, camel_case},
+    proxy_config::{Change, ProxyConfig, camel_case},
+    proxy_configs::ProxyConfigs,
     yaml,
 };
 use crate::refusal::Problem;
@@ -38,8 +39,9 @@ impl Mesh {
             match (camel_case(&name).as_str(), value) {
                 (_, Json::Null) => {}
                 ("defaultConfig", value) => {
-                    let changed = proxy.with(&value);
-                    proxy = changed.map_err(|problem| format!("defaultConfig: {problem}"))?;
+                    let change = Change::of(&value);
+                    let change = change.map_err(|problem| format!("defaultConfig: {problem}"))?;
+                    proxy = proxy.with(&change);
                 }
                 ("extensionProviders", Json::Array(providers)) => {
                     add_providers(&mut config, providers);
@@ -58,19 +60,35 @@ impl Mesh {
         })
     }
 
-    /// The configuration of this pod's proxy.
-    pub(super) fn proxy_config_of(&self, pod: &Json) -> Result<Cow<'_, ProxyConfig>, Problem> {
-        let Some(change) = containers::annotation(pod, PROXY_CONFIG) else {
-            return Ok(Cow::Borrowed(&self.proxy));
-        };
-        let changed = self.proxy.with_yaml(change);
-        changed
-            .map(Cow::Owned)
-            .map_err(|problem| Problem::Annotation {
-                name: PROXY_CONFIG.to_owned(),
-                value: change.to_owned(),
-                problem,
-            })
+    /// The configuration of the proxy of a pod in `namespace`. Each of these changes the result of those
+    /// before it: the mesh configuration, a resource of the root namespace, one of the pod's namespace,
+    /// the pod's annotation, a resource that selects the pod.
+    pub(super) fn proxy_config_of(
+        &self,
+        pod: &Json,
+        namespace: &str,
+        resources: &ProxyConfigs,
+    ) -> Result<Cow<'_, ProxyConfig>, Problem> {
+        let root = self.root_namespace();
+        let of_namespace = || resources.of_namespace(namespace);
+        let annotation = annotation(pod)?;
+        let changes = [
+            resources.of_namespace(root),
+            (namespace != root).then(of_namespace).flatten(),
+            annotation.as_ref(),
+            resources.of_pod(pod, namespace),
+        ];
+        let mut config = Cow::Borrowed(&self.proxy);
+        for change in changes.into_iter().flatten() {
+            config = Cow::Owned(config.with(change));
+        }
+        Ok(config)
+    }
+
+    /// The namespace whose resources are for all.
+    fn root_namespace(&self) -> &str {
+        let root = self.config.get("rootNamespace").and_then(Json::as_str);
+        root.unwrap_or_default()
     }
 
     /// Whether the proxy serves the application's metrics with its own.
@@ -86,6 +104,19 @@ impl Mesh {
             _ => "passthrough",
         }
     }
+}
+
+/// The change that the pod's annotation makes.
+fn annotation(pod: &Json) -> Result<Option<Change>, Problem> {
+    let Some(value) = containers::annotation(pod, PROXY_CONFIG) else {
+        return Ok(None);
+    };
+    let change = Change::parse(value).map_err(|problem| Problem::Annotation {
+        name: PROXY_CONFIG.to_owned(),
+        value: value.to_owned(),
+        problem,
+    })?;
+    Ok(Some(change))
 }
 
 /// What istiod has built in, as far as templates can ask for it.
@@ -201,18 +232,238 @@ mod tests {
     fn a_pod_changes_the_configuration_of_its_proxy() {
         let mesh = Mesh::parse("", ProxyConfig::defaults()).unwrap();
         let pod = |config: &str| json!({"metadata": {"annotations": {PROXY_CONFIG: config}}});
+        let of = |pod: &Json| mesh.proxy_config_of(pod, "shop", &ProxyConfigs::default());
         let changed = pod("holdApplicationUntilProxyStarts: true");
-        assert!(mesh.proxy_config_of(&changed).unwrap().holds_application());
-        assert!(
-            !mesh
-                .proxy_config_of(&json!({}))
-                .unwrap()
-                .holds_application()
-        );
-        let problem = mesh.proxy_config_of(&pod("statusPort: x")).unwrap_err();
+        assert!(of(&changed).unwrap().holds_application());
+        assert!(!of(&json!({})).unwrap().holds_application());
+        let problem = of(&pod("statusPort: x")).unwrap_err();
         assert!(
             problem.to_string().contains("proxy.istio.io/config"),
             "{problem}"
         );
+    }
+
+    const MESH: &str =
+        "rootNamespace: root\ndefaultConfig: {concurrency: 1, proxyMetadata: {M: mesh}}";
+
+    /// A resource of this namespace, created in this second.
+    fn resource(namespace: &str, second: u32, spec: &Json) -> Json {
+        let created = format!("2026-01-01T00:00:{second:02}Z");
+        let name = format!("from-{second}");
+        let metadata = json!({"namespace": namespace, "name": name, "creationTimestamp": created});
+        json!({"metadata": metadata, "spec": spec})
+    }
+
+    /// The JSON of the configuration for a pod in `shop` with the label `app: web`.
+    fn effective(mesh: &str, resources: &[Json], annotation: Option<&str>) -> Json {
+        let mesh = Mesh::parse(mesh, ProxyConfig::defaults()).unwrap();
+        let (resources, warnings) = ProxyConfigs::parse(resources, "");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let mut pod = json!({"metadata": {"labels": {"app": "web", "tier": "front"}}});
+        if let Some(annotation) = annotation {
+            pod["metadata"]["annotations"] = json!({PROXY_CONFIG: annotation});
+        }
+        let config = mesh.proxy_config_of(&pod, "shop", &resources).unwrap();
+        serde_json::from_str(&config.to_json()).unwrap()
+    }
+
+    /// The spec of a resource for the pods of `app: web`.
+    fn for_web(mut spec: Json) -> Json {
+        spec["selector"] = json!({"matchLabels": {"app": "web"}});
+        spec
+    }
+
+    /// Its name, the mesh configuration, resources, the annotation, and the result.
+    type Case = (
+        &'static str,
+        &'static str,
+        Vec<Json>,
+        Option<&'static str>,
+        Json,
+    );
+
+    /// What `TestEffectiveProxyConfig` of Istio requires.
+    #[test]
+    fn resources_take_precedence_as_in_istio() {
+        let concurrency = |number: u32| json!({"concurrency": number});
+        let variable = |name: &str| json!({"environmentVariables": {name: "x"}});
+        let debug = json!({"concurrency": 3, "image": {"imageType": "debug"}});
+        let of_mesh = "defaultConfig: {concurrency: 2}";
+        let cases: [Case; 9] = [
+            ("nothing is configured", "", vec![], None, json!({})),
+            (
+                "all fields of a resource of the namespace apply",
+                "",
+                vec![resource("shop", 1, &debug)],
+                None,
+                debug.clone(),
+            ),
+            (
+                "the root namespace over the mesh configuration",
+                of_mesh,
+                vec![resource("istio-system", 1, &concurrency(3))],
+                None,
+                concurrency(3),
+            ),
+            (
+                "a selector over the namespace, whichever is older",
+                "",
+                vec![
+                    resource("shop", 2, &for_web(concurrency(3))),
+                    resource("shop", 1, &concurrency(2)),
+                ],
+                None,
+                concurrency(3),
+            ),
+            (
+                "a selector over the annotation",
+                "",
+                vec![resource("shop", 1, &for_web(debug.clone()))],
+                Some(r#"{"concurrency": 5}"#),
+                debug.clone(),
+            ),
+            (
+                "the annotation over the namespace",
+                "",
+                vec![resource("shop", 1, &debug)],
+                Some("concurrency: 5"),
+                json!({"concurrency": 5, "image": {"imageType": "debug"}}),
+            ),
+            (
+                "none of another namespace",
+                "",
+                vec![
+                    resource("other", 1, &concurrency(1)),
+                    resource("other", 1, &for_web(concurrency(2))),
+                    resource("istio-system", 1, &concurrency(3)),
+                ],
+                None,
+                concurrency(3),
+            ),
+            (
+                "the oldest of those that select the pod, alone",
+                "",
+                vec![
+                    resource("shop", 3, &for_web(variable("C"))),
+                    resource("shop", 1, &for_web(variable("A"))),
+                    resource("shop", 2, &for_web(variable("B"))),
+                ],
+                None,
+                json!({"proxyMetadata": {"A": "x"}}),
+            ),
+            (
+                "the oldest of those for the namespace, alone",
+                "",
+                vec![
+                    resource("shop", 2, &variable("B")),
+                    resource("shop", 1, &variable("A")),
+                ],
+                None,
+                json!({"proxyMetadata": {"A": "x"}}),
+            ),
+        ];
+        for (case, mesh, resources, annotation, expected) in cases {
+            assert_eq!(effective(mesh, &resources, annotation), expected, "{case}");
+        }
+    }
+
+    /// What `TestMergeWithPrecedence` of Istio requires, for the fields that a resource has.
+    #[test]
+    fn fields_are_replaced_and_variables_are_merged() {
+        let variables = |variables: Json| json!({"environmentVariables": variables});
+        for (mesh, spec, expected) in [
+            (
+                "concurrency: 2",
+                json!({"concurrency": 1}),
+                json!({"concurrency": 1}),
+            ),
+            (
+                "concurrency: 2",
+                json!({"concurrency": 0}),
+                json!({"concurrency": 0}),
+            ),
+            (
+                "concurrency: 2",
+                json!({"concurrency": null}),
+                json!({"concurrency": 2}),
+            ),
+            ("concurrency: 2", json!({}), json!({"concurrency": 2})),
+            ("", json!({"concurrency": 2}), json!({"concurrency": 2})),
+            (
+                "proxyMetadata: {a: z, b: v, c: d}",
+                variables(json!({"a": "x", "b": "v"})),
+                json!({"proxyMetadata": {"a": "x", "b": "v", "c": "d"}}),
+            ),
+            (
+                "proxyMetadata: {a: z}",
+                variables(json!({})),
+                json!({"proxyMetadata": {"a": "z"}}),
+            ),
+            (
+                "proxyMetadata: {a: z}",
+                Json::Null,
+                json!({"proxyMetadata": {"a": "z"}}),
+            ),
+            (
+                "image: {imageType: debug}",
+                json!({"image": {}}),
+                json!({"image": {}}),
+            ),
+            (
+                "terminationDrainDuration: 0.5s, tracing: {}",
+                json!({}),
+                json!({"terminationDrainDuration": "0.5s", "tracing": {}}),
+            ),
+        ] {
+            let mesh = format!("defaultConfig: {{{mesh}}}");
+            let resources = [resource("shop", 1, &spec)];
+            assert_eq!(
+                effective(&mesh, &resources, None),
+                expected,
+                "{mesh} {spec}"
+            );
+        }
+    }
+
+    #[test]
+    fn variables_of_all_levels_are_merged() {
+        let variables = |level: &str| json!({"environmentVariables": {"ALL": level, level: level}});
+        let resources = [
+            resource("root", 1, &variables("root")),
+            resource("istio-system", 1, &variables("wrong")),
+            resource("shop", 1, &variables("namespace")),
+            resource("shop", 1, &for_web(variables("selector"))),
+        ];
+        let annotation = "proxyMetadata: {ALL: annotation, annotation: annotation}";
+        let config = effective(MESH, &resources, Some(annotation));
+        let expected = json!({
+            "ALL": "selector",
+            "M": "mesh",
+            "root": "root",
+            "namespace": "namespace",
+            "annotation": "annotation",
+            "selector": "selector",
+        });
+        assert_eq!(config["proxyMetadata"], expected);
+        assert_eq!(config["concurrency"], 1);
+    }
+
+    #[test]
+    fn resources_of_the_root_namespace_apply_there_once() {
+        let mesh = Mesh::parse(MESH, ProxyConfig::defaults()).unwrap();
+        let spec = json!({"concurrency": 3});
+        let selecting = for_web(json!({"image": {"imageType": "debug"}}));
+        let objects = [resource("root", 1, &spec), resource("root", 1, &selecting)];
+        let (resources, _) = ProxyConfigs::parse(&objects, "");
+        let pod = json!({"metadata": {"labels": {"app": "web"}}});
+        for (namespace, image_type) in [("root", "debug"), ("shop", "")] {
+            let config = mesh.proxy_config_of(&pod, namespace, &resources).unwrap();
+            // A selector of the root namespace is for its own pods only.
+            assert_eq!(config.image_type(), image_type, "{namespace}");
+            assert!(
+                config.to_json().contains("\"concurrency\":3"),
+                "{namespace}"
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ use gotmpl::Value;
 use serde_json::{Map, Value as Json, json};
 
 use super::{names, text};
+use crate::annotation_values::without_control_characters;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,70 @@ const OMITTED_DEFAULTS: &[&str] = &[
     "statusPort",
 ];
 
+/// Fields of a configuration, whose values have been checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change(Map<String, Json>);
+
+impl Change {
+    /// Of an object; `null` changes nothing.
+    pub(super) fn of(fields: &Json) -> Result<Self, String> {
+        let fields = match fields {
+            Json::Null => return Ok(Self::default()),
+            Json::Object(fields) => fields,
+            other => return Err(format!("a ProxyConfig is an object, not {other}")),
+        };
+        let mut change = Self::default();
+        for (name, value) in fields {
+            let name = camel_case(name);
+            let set = change.set(&name, value);
+            set.map_err(|problem| format!("{name} {value}: {problem}"))?;
+        }
+        Ok(change)
+    }
+
+    /// Of an object in YAML.
+    pub(super) fn parse(yaml: &str) -> Result<Self, String> {
+        Self::of(&super::yaml::read(yaml)?)
+    }
+
+    /// Adds a field; `null` is none.
+    pub(super) fn set(&mut self, name: &str, value: &Json) -> Result<(), String> {
+        if value.is_null() {
+            return Ok(());
+        }
+        let field = FIELDS.iter().find(|(field, _)| *field == name);
+        let value = match field {
+            Some((_, kind)) => checked(*kind, value)?,
+            // A field that is newer than this list.
+            None => value.clone(),
+        };
+        check_value(name, &value)?;
+        self.0.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// Refuses control characters in what templates write between quotes.
+    pub(super) fn check_quoted(&self) -> Result<(), String> {
+        for field in ["proxyMetadata", "image"] {
+            let value = self.0.get(field).unwrap_or(&Json::Null);
+            check_entries(value).map_err(|problem| format!("{field} {problem}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses control characters in the entries of an object: between quotes in a template, a line break
+/// could add fields to the pod.
+pub(super) fn check_entries(object: &Json) -> Result<(), String> {
+    for (name, value) in object.as_object().into_iter().flatten() {
+        let value = value.as_str().unwrap_or_default();
+        without_control_characters(name)
+            .and_then(|()| without_control_characters(value))
+            .map_err(|problem| format!("{name:?}: {problem}"))?;
+    }
+    Ok(())
+}
+
 /// A configuration, complete with Istio's defaults.
 #[derive(Clone, Debug)]
 pub(super) struct ProxyConfig {
@@ -122,49 +187,25 @@ impl ProxyConfig {
         }
     }
 
-    /// This configuration, changed by `yaml`: each field replaces the old one, but the entries of
+    /// This configuration with a change: each field replaces the old one, but the entries of
     /// `proxyMetadata` and `proxyHeaders` are merged.
-    pub(super) fn with_yaml(&self, yaml: &str) -> Result<Self, String> {
-        let change = super::yaml::read(yaml)?;
-        self.with(&change)
-    }
-
-    /// As [`Self::with_yaml`], for a change that is already parsed.
-    pub(super) fn with(&self, change: &Json) -> Result<Self, String> {
-        let change = match change {
-            Json::Null => return Ok(self.clone()),
-            Json::Object(change) => change,
-            other => return Err(format!("a ProxyConfig is an object, not {other}")),
-        };
+    pub(super) fn with(&self, change: &Change) -> Self {
         let mut changed = self.clone();
-        for (name, value) in change {
-            changed.set(camel_case(name), value)?;
+        for (name, value) in &change.0 {
+            changed.set(name, value);
         }
-        Ok(changed)
+        changed
     }
 
-    fn set(&mut self, name: String, value: &Json) -> Result<(), String> {
-        if value.is_null() {
-            return Ok(());
-        }
-        let field = FIELDS.iter().find(|(field, _)| *field == name);
-        let value = match field {
-            Some((_, kind)) => {
-                checked(*kind, value).map_err(|problem| format!("{name} {value}: {problem}"))?
-            }
-            // A field that is newer than this list.
-            None => value.clone(),
-        };
-        check_value(&name, &value).map_err(|problem| format!("{name} {value}: {problem}"))?;
-        match (name.as_str(), self.fields.get_mut(&name), &value) {
+    fn set(&mut self, name: &str, value: &Json) {
+        match (name, self.fields.get_mut(name), value) {
             ("proxyMetadata" | "proxyHeaders", Some(Json::Object(old)), Json::Object(new)) => {
                 old.extend(new.clone());
             }
             _ => {
-                self.fields.insert(name, value);
+                self.fields.insert(name.to_owned(), value.clone());
             }
         }
-        Ok(())
     }
 
     /// Whether the application waits for the proxy.
@@ -216,7 +257,7 @@ impl ProxyConfig {
     }
 
     /// The JSON for the proxy: without what is a default or empty.
-    fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         let defaults = Self::defaults();
         let unknown = self.fields.keys().map(String::as_str);
         let unknown = unknown.filter(|name| FIELDS.iter().all(|(field, _)| field != name));
@@ -383,7 +424,7 @@ mod tests {
     use super::*;
 
     fn changed(yaml: &str) -> Result<ProxyConfig, String> {
-        ProxyConfig::defaults().with_yaml(yaml)
+        Ok(ProxyConfig::defaults().with(&Change::parse(yaml)?))
     }
 
     #[test]
@@ -417,9 +458,7 @@ mod tests {
     #[test]
     fn metadata_is_merged_and_other_fields_are_replaced() {
         let config = changed("proxyMetadata: {A: a, B: b}\nimage: {imageType: debug}").unwrap();
-        let config = config
-            .with_yaml("proxyMetadata: {B: c}\nimage: {}")
-            .unwrap();
+        let config = config.with(&Change::parse("proxyMetadata: {B: c}\nimage: {}").unwrap());
         let expected = r#"{"proxyMetadata":{"A":"a","B":"c"},"image":{}}"#;
         assert_eq!(config.to_json(), expected);
         assert_eq!(config.image_type(), "");
@@ -429,7 +468,7 @@ mod tests {
     fn old_releases_traced_to_zipkin_by_default() {
         let old = ProxyConfig::defaults_with_zipkin();
         assert_eq!(old.to_json(), "{}");
-        let off = old.with_yaml("tracing: {}").unwrap();
+        let off = old.with(&Change::parse("tracing: {}").unwrap());
         assert_eq!(off.to_json(), r#"{"tracing":{}}"#);
     }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
 
 use super::{
     native::Kubelets,
@@ -20,6 +21,8 @@ pub(crate) struct Inputs {
     pub(super) uids: BTreeMap<ConfigMapName, String>,
     /// The kubelets of the cluster's nodes. `None` without a cluster.
     pub(super) kubelets: Option<Reading<Kubelets>>,
+    /// The cluster's resources of kind `ProxyConfig`. `None` without a cluster.
+    pub(super) proxy_configs: Option<Reading<Vec<Value>>>,
 }
 
 impl Inputs {

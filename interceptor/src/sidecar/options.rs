@@ -39,7 +39,7 @@ pub(crate) struct SidecarOptions {
     #[command(flatten)]
     choices: Choices,
 
-    /// Read what no file has from Istio's ConfigMaps in the cluster
+    /// Read what no file has from the cluster: Istio's ConfigMaps and ProxyConfigs
     #[arg(long, help_heading = "Istio's configuration")]
     from_cluster: bool,
 

@@ -6,7 +6,7 @@ use interceptor_injection::{
     ByNode, Config, Outcome, Sidecar, Subject, builtin,
     decision::{INJECT, Policy, Rules, selector},
     inject,
-    istio::{self, AnnotationCheck, Part},
+    istio::{self, AnnotationCheck, Part, ProxyConfigs},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -129,6 +129,11 @@ impl Plan {
         self.native == NativeSidecar::Auto
     }
 
+    /// Whether the cluster's resources of kind `ProxyConfig` apply: if `ConfigMaps` do.
+    pub(super) fn depends_on_proxy_configs(&self) -> bool {
+        matches!(self.contents, Contents::Istio { .. }) && self.needs_cluster()
+    }
+
     /// The configuration.
     pub(crate) fn configure(&self, inputs: &Inputs) -> Result<Configured, Problem> {
         let mut warnings = Vec::new();
@@ -179,6 +184,7 @@ impl Plan {
             } => {
                 let options = istio::Options {
                     native_sidecar,
+                    proxy_configs: proxy_configs(inputs, &options.revision, warnings)?,
                     ..options.clone()
                 };
                 let istio = load(origins, options, inputs)?;
@@ -305,6 +311,22 @@ fn text_at<'a>(inputs: &'a Inputs, origin: &Origin) -> Result<&'a str, Problem> 
         )));
     }
     Ok(text)
+}
+
+fn proxy_configs(
+    inputs: &Inputs,
+    revision: &str,
+    warnings: &mut Vec<String>,
+) -> Result<ProxyConfigs, Problem> {
+    match &inputs.proxy_configs {
+        None => Ok(ProxyConfigs::default()),
+        Some(Err(problem)) => Err(Problem::of_cluster(problem.clone())),
+        Some(Ok(objects)) => {
+            let (configs, unusable) = ProxyConfigs::parse(objects, revision);
+            warnings.extend(unusable);
+            Ok(configs)
+        }
+    }
 }
 
 fn load(

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use interceptor_injection::Config;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use serde_json::Value;
 
 use super::{
     inputs::{self, Inputs},
@@ -13,6 +14,7 @@ use super::{
     nodes,
     origin::{ConfigMapName, Origin},
     plan::Plan,
+    proxy_configs::{self, Absence},
 };
 use crate::{api_server, stdio::message};
 
@@ -55,6 +57,9 @@ impl Plan {
             let found = config_map(client.clone(), &name).await?;
             inputs.set_config_map(&name, found.as_ref(), &origins);
         }
+        if self.depends_on_proxy_configs() {
+            inputs.proxy_configs = Some(Ok(proxy_configs_of(client.clone()).await?));
+        }
         if self.depends_on_kubelets() {
             match nodes::kubelets(client, self.minimum_version()).await {
                 Ok(kubelets) => inputs.kubelets = Some(Ok(kubelets)),
@@ -71,6 +76,18 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Without the kind there are none; not every user may list them.
+async fn proxy_configs_of(client: Client) -> Result<Vec<Value>> {
+    let listed = api_server::request(TIMEOUT, proxy_configs::list(client)).await;
+    let listed = listed.map_err(|problem| anyhow!("cannot list the ProxyConfigs: {problem}"))?;
+    listed.or_else(|absence| {
+        if absence == Absence::NoRight {
+            message!("interceptor: pods are injected without ProxyConfigs: {absence}");
+        }
+        Ok(Vec::new())
+    })
 }
 
 /// The `ConfigMap` of this name, if there is one.

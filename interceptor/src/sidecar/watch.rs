@@ -1,7 +1,7 @@
 //! Watches the parts of a configuration.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt, future,
     path::PathBuf,
 };
@@ -18,6 +18,7 @@ use kube::{
         watcher::{self, watch_object},
     },
 };
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::{
@@ -27,6 +28,7 @@ use super::{
     nodes,
     origin::{ConfigMapName, Origin},
     plan::Plan,
+    proxy_configs::{self, Absence},
 };
 use crate::api_server;
 
@@ -36,6 +38,7 @@ pub(crate) fn watch(plan: &Plan, client: Option<&Client>) -> impl Stream<Item = 
     let mut state = State {
         origins: plan.origins().into_iter().cloned().collect(),
         awaits_kubelets: client.is_some() && plan.depends_on_kubelets(),
+        awaits_proxy_configs: client.is_some() && plan.depends_on_proxy_configs(),
         ..State::default()
     };
     // Complete at once if nothing is read.
@@ -52,6 +55,7 @@ pub(crate) fn watch(plan: &Plan, client: Option<&Client>) -> impl Stream<Item = 
 enum Part {
     ConfigMap(ConfigMapName),
     Nodes,
+    ProxyConfigs,
 }
 
 impl fmt::Display for Part {
@@ -59,6 +63,7 @@ impl fmt::Display for Part {
         match self {
             Self::ConfigMap(name) => name.fmt(formatter),
             Self::Nodes => formatter.write_str("the nodes"),
+            Self::ProxyConfigs => formatter.write_str("the ProxyConfigs"),
         }
     }
 }
@@ -68,6 +73,9 @@ enum Notice {
     Files(BTreeMap<PathBuf, Reading<String>>),
     ConfigMap(ConfigMapName, Option<Box<ConfigMap>>),
     Kubelets(Kubelets),
+    ProxyConfigs(Vec<Value>),
+    /// There are none to read, for this reason. This is retried.
+    NoProxyConfigs(Absence),
     /// The part cannot be watched, for this reason. This is retried.
     Failed(Part, String),
 }
@@ -78,7 +86,8 @@ impl Notice {
         match self {
             Self::ConfigMap(name, _) => Some(Part::ConfigMap(name.clone())),
             Self::Kubelets(_) => Some(Part::Nodes),
-            Self::Files(_) | Self::Failed(..) => None,
+            Self::ProxyConfigs(_) => Some(Part::ProxyConfigs),
+            Self::Files(_) | Self::NoProxyConfigs(_) | Self::Failed(..) => None,
         }
     }
 }
@@ -106,6 +115,14 @@ fn notices(plan: &Plan, client: Option<&Client>) -> Vec<BoxStream<'static, Notic
         let notice = notice(Part::Nodes, Notice::Kubelets);
         streams.push(kubelets.map(notice).boxed());
     }
+    if plan.depends_on_proxy_configs() {
+        let resources = proxy_configs::watch(client.clone());
+        let notice = notice(Part::ProxyConfigs, |found| match found {
+            Ok(resources) => Notice::ProxyConfigs(resources),
+            Err(absence) => Notice::NoProxyConfigs(absence),
+        });
+        streams.push(resources.map(notice).boxed());
+    }
     streams
 }
 
@@ -116,24 +133,33 @@ fn notice<T>(part: Part, changed: impl Fn(T) -> Notice) -> impl Fn(watcher::Resu
     }
 }
 
+/// Why the watch of a part has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Absence(Absence),
+    /// An error that may be another one each time.
+    Error,
+}
+
 /// What is known of the parts.
 #[derive(Default)]
 struct State {
     origins: Vec<Origin>,
     awaits_kubelets: bool,
+    awaits_proxy_configs: bool,
     inputs: Inputs,
     /// The parts that have been read.
     known: BTreeSet<Part>,
-    /// The parts whose watch has failed, until it succeeds.
-    failed: BTreeSet<Part>,
+    /// The parts whose watch has failed, until it succeeds, each with what has been logged.
+    failed: BTreeMap<Part, Failure>,
     returned: Option<Inputs>,
 }
 
 impl State {
     fn apply(&mut self, notice: Notice) {
         if let Some(part) = notice.watched() {
-            if self.failed.remove(&part) {
-                info!("watching {part} again");
+            if self.failed.remove(&part).is_some() {
+                info!("{part} can be watched now");
             }
             self.known.insert(part);
         }
@@ -148,6 +174,8 @@ impl State {
                 self.inputs.set_config_map(&name, found, &self.origins);
             }
             Notice::Kubelets(kubelets) => self.inputs.kubelets = Some(Ok(kubelets)),
+            Notice::ProxyConfigs(configs) => self.inputs.proxy_configs = Some(Ok(configs)),
+            Notice::NoProxyConfigs(absence) => self.go_without(absence),
             Notice::Failed(part, problem) => self.fail(part, &problem),
         }
     }
@@ -165,11 +193,33 @@ impl State {
                     let problem = format!("{part} {problem} (needed by --native-sidecar auto)");
                     self.inputs.kubelets = Some(Err(problem));
                 }
+                Part::ProxyConfigs => {
+                    self.inputs.proxy_configs = Some(Err(format!("{part} {problem}")));
+                }
             }
         }
-        if !self.failed.contains(&part) {
-            warn!("{part} cannot be watched, retrying: {problem}");
-            self.failed.insert(part);
+        if let Entry::Vacant(first) = self.failed.entry(part) {
+            warn!("{} cannot be watched, retrying: {problem}", first.key());
+            first.insert(Failure::Error);
+        }
+    }
+
+    /// Without the kind there are no objects. Without the right, those that were read before stay in use.
+    fn go_without(&mut self, absence: Absence) {
+        self.known.insert(Part::ProxyConfigs);
+        let kept = match (absence, self.inputs.proxy_configs.take()) {
+            (Absence::NoRight, Some(Ok(kept))) => kept,
+            _ => Vec::new(),
+        };
+        let consequence = if kept.is_empty() {
+            "pods are injected without ProxyConfigs"
+        } else {
+            "the ProxyConfigs that were read before stay in use"
+        };
+        self.inputs.proxy_configs = Some(Ok(kept));
+        let failure = Failure::Absence(absence);
+        if self.failed.insert(Part::ProxyConfigs, failure) != Some(failure) {
+            warn!("{consequence}, retrying: {absence}");
         }
     }
 
@@ -177,7 +227,8 @@ impl State {
     fn complete(&mut self) -> Option<Inputs> {
         let texts = &self.inputs.texts;
         let is_complete = self.origins.iter().all(|origin| texts.contains_key(origin))
-            && (!self.awaits_kubelets || self.inputs.kubelets.is_some());
+            && (!self.awaits_kubelets || self.inputs.kubelets.is_some())
+            && (!self.awaits_proxy_configs || self.inputs.proxy_configs.is_some());
         if !is_complete || self.returned.as_ref() == Some(&self.inputs) {
             return None;
         }
@@ -256,6 +307,45 @@ mod tests {
         state.apply(failed(Part::Nodes));
         state.apply(failed(Part::ConfigMap(name())));
         assert!(state.complete().is_none());
+    }
+
+    fn proxy_configs(state: &mut State, notice: Notice) -> Option<Reading<Vec<Value>>> {
+        state.apply(notice);
+        state.complete()?.proxy_configs
+    }
+
+    #[test]
+    fn proxy_configs_that_cannot_be_read_are_no_problem() {
+        for absence in [Absence::NoKind, Absence::NoRight] {
+            let mut state = State {
+                awaits_proxy_configs: true,
+                ..State::default()
+            };
+            assert!(state.complete().is_none());
+            let found = proxy_configs(&mut state, Notice::NoProxyConfigs(absence));
+            assert_eq!(found, Some(Ok(Vec::new())));
+            // It is retried.
+            for notice in [Notice::NoProxyConfigs(absence), failed(Part::ProxyConfigs)] {
+                assert_eq!(proxy_configs(&mut state, notice), None);
+            }
+            let found = proxy_configs(&mut state, Notice::ProxyConfigs(vec![Value::Null]));
+            assert_eq!(found, Some(Ok(vec![Value::Null])));
+            let left = proxy_configs(&mut state, Notice::NoProxyConfigs(absence));
+            let is_gone = absence == Absence::NoKind;
+            assert_eq!(left, is_gone.then(|| Ok(Vec::new())), "{absence}");
+        }
+    }
+
+    #[test]
+    fn pods_wait_for_proxy_configs_that_may_exist() {
+        let mut state = State {
+            awaits_proxy_configs: true,
+            ..State::default()
+        };
+        let problem = proxy_configs(&mut state, failed(Part::ProxyConfigs));
+        assert!(problem.unwrap().is_err());
+        let found = proxy_configs(&mut state, Notice::ProxyConfigs(Vec::new()));
+        assert_eq!(found, Some(Ok(Vec::new())));
     }
 
     #[test]

@@ -48,7 +48,7 @@ const fn global(
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// All that are served.
-pub const RESOURCES: [Resource; 19] = [
+pub const RESOURCES: [Resource; 20] = [
     namespaced("", "v1", "pods", "Pod"),
     namespaced("", "v1", "configmaps", "ConfigMap"),
     namespaced("", "v1", "events", "Event"),
@@ -72,6 +72,12 @@ pub const RESOURCES: [Resource; 19] = [
         "v1",
         "network-attachment-definitions",
         "NetworkAttachmentDefinition",
+    ),
+    namespaced(
+        "networking.istio.io",
+        "v1beta1",
+        "proxyconfigs",
+        "ProxyConfig",
     ),
     global("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass"),
     global(RBAC, "v1", "clusterroles", "ClusterRole"),

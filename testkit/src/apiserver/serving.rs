@@ -122,6 +122,12 @@ async fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response
     let target = target
         .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
     authorize(&state.lock(), &target, request)?;
+    let is_uninstalled = |inner: &Inner| inner.faults.uninstalled.contains(target.resource.plural);
+    if is_uninstalled(&state.lock()) {
+        return Err(Failure::not_found(
+            "the server could not find the requested resource",
+        ));
+    }
     if request.verb == "create" && target.resource.plural == "pods" && target.part.is_none() {
         let pod = admission::admit(state, &target, &request.body).await?;
         let created = create(&mut state.lock(), &target, &pod);

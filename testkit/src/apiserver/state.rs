@@ -39,6 +39,8 @@ pub(super) struct Faults {
     pub(super) no_streaming_lists: bool,
     /// The names of objects that are missing in lists that need not be the newest.
     pub(super) unlisted: BTreeSet<String>,
+    /// The plural names of resources that are not installed.
+    pub(super) uninstalled: BTreeSet<String>,
 }
 
 /// Counters of changes that open watches react to.

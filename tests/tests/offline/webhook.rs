@@ -11,6 +11,7 @@ mod limits;
 mod load;
 mod memo;
 mod other_injectors;
+mod proxy_configs;
 mod rights;
 
 use std::{
@@ -147,6 +148,13 @@ fn command(kubeconfig: &Path) -> Command {
 }
 
 impl Replica {
+    /// The lines of its log with this text.
+    fn logged(&self, text: &str) -> Vec<String> {
+        let log = self.0.log();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    }
+
     /// The status line and the body of a plain HTTP response.
     async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.0.http).await.unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Owner, Subject,
-    istio::{Config, MemoCounts, Options, Sources, inject},
+    istio::{Config, MemoCounts, Options, ProxyConfigs, Sources, inject},
     refusal::Refusal,
 };
 
@@ -42,7 +42,20 @@ fn config() -> Config {
         values: r#"{"global": {"hub": "h", "tag": "t", "proxy": {"image": "proxyv2"}}}"#,
         mesh: "",
     };
-    Config::load(&sources, Options::default()).unwrap()
+    let resource = |namespace: &str, spec: Value| {
+        let metadata = json!({"name": "x", "namespace": namespace});
+        json!({"metadata": metadata, "spec": spec})
+    };
+    let selector = json!({"matchLabels": {"app": "a"}});
+    let resources = [
+        resource("ns0", json!({"concurrency": 7})),
+        resource("ns1", json!({"concurrency": 8, "selector": selector})),
+    ];
+    let options = Options {
+        proxy_configs: ProxyConfigs::parse(&resources, "").0,
+        ..Options::default()
+    };
+    Config::load(&sources, options).unwrap()
 }
 
 /// A pod without the name of its volume, and its subject.

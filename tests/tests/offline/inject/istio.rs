@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, process::Output};
 
 use interceptor_testkit::apiserver::ApiServer;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{inject, interceptor, stderr, stdout, succeeded, text};
@@ -27,6 +27,10 @@ spec:
       value: {{ .DeploymentMeta.Name | quote }}
     - name: MESH
       value: {{ .MeshConfig.TrustDomain | quote }}
+    {{- range $name, $value := .ProxyConfig.ProxyMetadata }}
+    - name: {{ $name }}
+      value: {{ $value | quote }}
+    {{- end }}
   volumes:
   - name: workload-socket
     emptyDir: {}
@@ -214,6 +218,101 @@ fn the_cluster_has_what_no_file_has() {
         message.contains("ConfigMap mesh/none, key mesh: the ConfigMap does not exist"),
         "{message}"
     );
+}
+
+/// A `ProxyConfig` that sets the variable LEVEL.
+fn proxy_config(namespace: &str, level: &str) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1beta1",
+        "kind": "ProxyConfig",
+        "metadata": {"name": "level", "namespace": namespace},
+        "spec": {"environmentVariables": {"LEVEL": level}},
+    })
+}
+
+/// A cluster whose user may read ConfigMaps and nodes.
+fn cluster_with_istio(files: &Files) -> ApiServer {
+    let server = ApiServer::start().unwrap();
+    let put = |api_version: &str, kind: &str, name: &str, mut object: Value| {
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+        object["metadata"] = json!({"name": name});
+        if !kind.starts_with("ClusterRole") {
+            object["metadata"]["namespace"] = json!("istio-system");
+        }
+        server.put(object).unwrap();
+    };
+    let injector = json!({"data": {"config": config("enabled"), "values": VALUES}});
+    put("v1", "ConfigMap", "istio-sidecar-injector", injector);
+    put("v1", "ConfigMap", "istio", json!({"data": {"mesh": ""}}));
+    put("v1", "ServiceAccount", "user", json!({}));
+    let group = "rbac.authorization.k8s.io/v1";
+    let permission = json!({
+        "apiGroups": [""],
+        "resources": ["configmaps", "nodes"],
+        "verbs": ["get", "list"],
+    });
+    put(group, "ClusterRole", "user", json!({"rules": [permission]}));
+    let subject = json!({"kind": "ServiceAccount", "name": "user", "namespace": "istio-system"});
+    let role = json!({"kind": "ClusterRole", "name": "user"});
+    let binding = json!({"roleRef": role, "subjects": [subject]});
+    put(group, "ClusterRoleBinding", "user", binding);
+    files.write("kubeconfig", &server.kubeconfig());
+    server
+}
+
+#[test]
+fn proxy_configs_of_the_cluster_apply() {
+    let files = Files::new("enabled");
+    let server = cluster_with_istio(&files);
+    server.put(proxy_config("istio-system", "root")).unwrap();
+    server.put(proxy_config("shop", "namespace")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = interceptor(arguments);
+        command.arg("-f").arg(files.path("web.yaml"));
+        command.arg("-c").arg(files.path("kubeconfig"));
+        succeeded(command.output().unwrap())
+    };
+    for (arguments, level) in [
+        (&["inject", "--from-cluster"][..], "value: root"),
+        (
+            &["inject", "--from-cluster", "-n", "shop"],
+            "value: namespace",
+        ),
+        (&["kube-inject", "-n", "shop"], "value: namespace"),
+    ] {
+        let output = run(arguments);
+        assert!(stdout(&output).contains(level), "{arguments:?} {output:?}");
+    }
+    server.set_installed("proxyconfigs", false);
+    let output = run(&["inject", "--from-cluster"]);
+    assert!(!stdout(&output).contains("LEVEL"), "{output:?}");
+    assert_eq!(stderr(&output), "deployment/web injected\n");
+    server.set_installed("proxyconfigs", true);
+    server.authenticate_as("istio-system", "user");
+    let output = run(&["inject", "--from-cluster"]);
+    assert!(!stdout(&output).contains("LEVEL"), "{output:?}");
+    let message = stderr(&output);
+    assert_eq!(
+        message.matches("without ProxyConfigs").count(),
+        1,
+        "{message}"
+    );
+}
+
+/// As istioctl, which passes through what has no pod template.
+#[test]
+fn proxy_configs_in_the_input_stay_as_they_are() {
+    let files = Files::new("enabled");
+    let resource = format!("# of the shop\n{}\n", proxy_config("default", "input"));
+    files.write("web.yaml", &format!("{resource}---\n{MANIFEST}"));
+    for command in ["inject", "kube-inject"] {
+        let output = succeeded(files.run(command, &[]));
+        let written = stdout(&output);
+        assert!(written.starts_with(&resource), "{written}");
+        assert!(written.contains("istio-proxy"), "{written}");
+        assert_eq!(written.matches("LEVEL").count(), 1, "{written}");
+    }
 }
 
 #[test]

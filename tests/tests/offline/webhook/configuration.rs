@@ -31,24 +31,24 @@ fn config(version: &str) -> String {
 }
 
 /// Line 3 of its template has an error.
-fn faulty_config() -> String {
+pub(super) fn faulty_config() -> String {
     config("two").replace("    spec:\n", "    spec: {{ nothing }}\n")
 }
 
 impl Cluster {
     /// A cluster with Istio's ConfigMaps.
-    fn with_istio() -> Self {
+    pub(super) fn with_istio() -> Self {
         let cluster = Self::with("examples/injection-istio");
         cluster.put_map("istio", &json!({"mesh": "trustDomain: cluster.local"}));
         cluster.put_config(&config("one"));
         cluster
     }
 
-    fn put_config(&self, config: &str) {
+    pub(super) fn put_config(&self, config: &str) {
         self.put_map(INJECTOR, &json!({"config": config, "values": "{}"}));
     }
 
-    fn put_map(&self, name: &str, data: &Value) {
+    pub(super) fn put_map(&self, name: &str, data: &Value) {
         let metadata = json!({"namespace": "istio-system", "name": name, "uid": name});
         let map =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
@@ -61,7 +61,7 @@ impl Cluster {
         self.api.put(node).unwrap();
     }
 
-    async fn create(&self) -> Value {
+    pub(super) async fn create(&self) -> Value {
         self.api.create_pod("mesh", &pod(&json!({}))).await.unwrap()
     }
 
@@ -95,7 +95,7 @@ impl Cluster {
     }
 
     /// The number of the configuration that decided about the last pod.
-    fn generation(&self) -> Option<u64> {
+    pub(super) fn generation(&self) -> Option<u64> {
         let admissions = self.api.admissions();
         let annotations = admissions.last()?["annotations"].as_object()?;
         let (_, number) = annotations

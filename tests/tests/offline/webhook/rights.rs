@@ -1,11 +1,11 @@
-//! The rights that `deploy/webhook` grants: those that the webhook uses, and no other.
+//! The rights that the manifests grant: those that the webhook uses, and no other.
 
 use std::time::{Duration, Instant};
 
 use interceptor_testkit::{apiserver::Recorded, manifests::render};
 use serde_json::{Value, json};
 
-use super::{Cluster, TIMEOUT};
+use super::{Cluster, NAME, TIMEOUT, configuration::faulty_config};
 
 /// What one request needs: group, resource, verb, and the object's name.
 type Right = [String; 4];
@@ -27,11 +27,14 @@ fn used(request: &Recorded) -> Right {
     [group, rest[0], &request.verb, name].map(str::to_owned)
 }
 
-/// The rights that the roles of `deploy/webhook` grant; the name is empty for all objects.
-fn granted() -> Vec<Right> {
-    let objects = render("webhook").unwrap();
+/// The rights that the webhook's roles in a directory below `deploy` grant; the name is empty for all
+/// objects.
+fn granted(directory: &str) -> Vec<Right> {
+    let objects = render(directory).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let roles = objects.iter().filter(|object| {
-        ["ClusterRole", "Role"].contains(&object["kind"].as_str().unwrap_or_default())
+        ["ClusterRole", "Role"].contains(&&*text(&object["kind"]))
+            && text(&object["metadata"]["name"]).starts_with(NAME)
     });
     let entries = roles.flat_map(|role| role["rules"].as_array().unwrap());
     let mut rights = Vec::new();
@@ -56,23 +59,33 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 /// The granted rights that no request has used.
-fn unused(cluster: &Cluster) -> Vec<Right> {
+fn unused(cluster: &Cluster, granted: &[Right]) -> Vec<Right> {
     let requests = cluster.api.recorded();
     let successful = requests.iter().filter(|request| request.status < 400);
     let used: Vec<_> = successful.map(used).collect();
-    let mut granted = granted();
-    granted.retain(|right| {
+    let is_used = |right: &Right| {
         let mut used = used.iter();
-        !used.any(|one| one[..3] == right[..3] && (right[3].is_empty() || one[3] == right[3]))
-    });
-    granted
+        used.any(|one| one[..3] == right[..3] && (right[3].is_empty() || one[3] == right[3]))
+    };
+    let unused = granted.iter().filter(|right| !is_used(right));
+    unused.cloned().collect()
 }
 
 #[tokio::test]
 async fn every_right_is_used_and_sufficient() {
-    let cluster = Cluster::new();
+    use_all_rights(&Cluster::new(), "webhook", &[]).await;
+}
+
+#[tokio::test]
+async fn every_right_with_istios_configuration_is_used_too() {
+    let cluster = Cluster::with_istio();
+    use_all_rights(&cluster, "examples/injection-istio", &["--from-cluster"]).await;
+}
+
+async fn use_all_rights(cluster: &Cluster, directory: &str, arguments: &[&str]) {
+    let granted = granted(directory);
     // Another one has a certificate that has to be replaced.
-    let other = cluster.start(&["--service=old-name"]);
+    let other = cluster.start(&[arguments, &["--service=old-name"]].concat());
     let start = Instant::now();
     while cluster.secret().is_none() {
         assert!(start.elapsed() < TIMEOUT, "no Secret");
@@ -83,12 +96,14 @@ async fn every_right_is_used_and_sufficient() {
     let mut secret = cluster.secret().unwrap();
     secret["data"]["tls.crt"] = json!("eA==");
     cluster.api.put(secret).unwrap();
-    let _replica = cluster.serve(&[]).await;
+    let _replica = cluster.serve(arguments).await;
     // Servers before 1.32 need a list before each watch.
     cluster.api.refuse_streaming_lists();
-    let _second = cluster.serve(&[]).await;
+    let _second = cluster.serve(arguments).await;
+    // The replicas publish an Event about it.
+    cluster.put_config(&faulty_config());
     loop {
-        let unused = unused(&cluster);
+        let unused = unused(cluster, &granted);
         if unused.is_empty() {
             break;
         }
