@@ -245,12 +245,21 @@ impl Plan {
     }
 
     /// Injects a small pod, so that a template is not used that parses, but whose result is no pod.
+    /// Where nodes differ, also one on a node that differs.
     pub(crate) fn try_out(&self, config: &Config) -> Result<(), Problem> {
+        self.try_on(None, config)?;
+        match &config.sidecar {
+            Sidecar::ByNode(sidecars) => self.try_on(sidecars.nodes.first(), config),
+            Sidecar::Builtin(..) | Sidecar::Istio(_) => Ok(()),
+        }
+    }
+
+    fn try_on(&self, node: Option<&String>, config: &Config) -> Result<(), Problem> {
         let pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": "trial", "labels": {INJECT: "true"}},
-            "spec": {"containers": [{"name": "app", "image": "app"}]},
+            "spec": {"nodeName": node, "containers": [{"name": "app", "image": "app"}]},
         });
         let subject = Subject {
             namespace: "default".to_owned(),

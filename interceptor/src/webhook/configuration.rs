@@ -1,6 +1,7 @@
 //! Keeps the configuration equal to what files and cluster contain.
 
 use futures_util::{Stream, StreamExt as _, pin_mut};
+use interceptor_injection::Config;
 use kube::Client;
 use tracing::{error, info, warn};
 
@@ -29,10 +30,14 @@ impl Configuration {
     pub(super) async fn run(&self, inputs: impl Stream<Item = Inputs>) {
         pin_mut!(inputs);
         let mut last = None;
+        let mut warnings = Vec::new();
         while let Some(inputs) = inputs.next().await {
             match self.configure(&inputs) {
                 Ok(configured) => {
-                    self.replace(configured);
+                    // While nodes differ, each new node is a reason for another configuration.
+                    log_new(&configured.warnings, &warnings);
+                    self.replace(configured.config);
+                    warnings = configured.warnings;
                     last = None;
                 }
                 Err(problem) if last.as_ref() == Some(&problem) => {}
@@ -50,11 +55,8 @@ impl Configuration {
         Ok(configured)
     }
 
-    fn replace(&self, configured: Configured) {
-        for warning in configured.warnings {
-            warn!("{warning}");
-        }
-        let generation = self.injector.replace(&self.revision, configured.config);
+    fn replace(&self, config: Config) {
+        let generation = self.injector.replace(&self.revision, config);
         info!("configuration {generation} is in use");
         self.metrics.configured(generation);
         self.health.set(Part::Configuration, None);
@@ -88,5 +90,12 @@ impl Configuration {
         let note = format!("key {key}: {}; {consequence}", problem.problem);
         let cause = Cause::InvalidInjectionConfig;
         tokio::spawn(events::warn(client.clone(), about, cause, note));
+    }
+}
+
+/// Logs the warnings that the last configuration did not have.
+fn log_new(warnings: &[String], last: &[String]) {
+    for warning in warnings.iter().filter(|warning| !last.contains(warning)) {
+        warn!("{warning}");
     }
 }
