@@ -32,6 +32,10 @@ use run::{Action, File, Job};
 #[derive(Args)]
 #[command(
     group = ArgGroup::new("written").args(["output", "in_place", "diff", "patch", "why"]),
+    group = ArgGroup::new("revised")
+        .args(["namespace_labels", "inject_config_file", "from_cluster"])
+        .multiple(true),
+    mut_arg("revision", |option| option.requires("revised")),
     mut_arg("kubeconfig", of_cluster),
     mut_arg("context", of_cluster),
     mut_arg("uninject", without_sidecar),

@@ -112,7 +112,7 @@ struct Istio {
 
     /// Whether the init container istio-validation stays with --interception agent, where it
     /// succeeds without privileges [default: drop]
-    #[arg(long, value_enum, value_name = "WHAT")]
+    #[arg(long, value_enum, value_name = "WHAT", requires = "interception")]
     validation: Option<Validation>,
 }
 

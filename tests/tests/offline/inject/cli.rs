@@ -291,6 +291,11 @@ fn a_refused_option_says_what_is_allowed() {
             "expected the name of an object",
         ),
         (&["-o", "json"], "set ./json"),
+        (&["-r", "canary"], "--namespace-labels"),
+        (
+            &["--from-cluster", "--validation", "keep"],
+            "--interception",
+        ),
         (&["-i", "mesh"], "--from-cluster"),
         (&["--injectConfigMapName", "injector"], "--from-cluster"),
         (&["--meshConfigMapName", "mesh"], "--from-cluster"),
