@@ -17,7 +17,7 @@ use interceptor_injection::{
     uninject::{self, Uninjected},
     workloads::{self, Workload},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The corpus, or a note on stderr that there is none.
 fn corpus() -> Option<Corpus> {
@@ -163,7 +163,11 @@ fn with_the_agent_pods_have_no_init_container_and_no_capabilities() {
         native: Some(true),
         ..Case::new("hello.yaml", "hello.yaml.cni.injected")
     };
-    let config = injector(corpus.config_with(&case, istio::Interception::Agent));
+    let options = istio::Options {
+        interception: istio::Interception::Agent,
+        ..istio::Options::default()
+    };
+    let config = injector(corpus.config_with(&case, options));
     let [object] = &corpus.documents(&case.input)[..] else {
         panic!("more than one document");
     };
@@ -179,4 +183,41 @@ fn with_the_agent_pods_have_no_init_container_and_no_capabilities() {
         annotations["traffic.sidecar.istio.io/includeInboundPorts"],
         "*"
     );
+}
+
+#[test]
+fn a_proxy_config_does_what_the_default_configuration_does() {
+    let Some(corpus) = corpus() else { return };
+    let case = Case::new("hello.yaml", "hello.yaml.injected");
+    let by_mesh = Case {
+        mesh: "defaultConfig: {concurrency: 3, image: {imageType: debug}, proxyMetadata: {A: b}}",
+        ..Case::new("hello.yaml", "hello.yaml.injected")
+    };
+    let resource = json!({
+        "metadata": {"namespace": "istio-system", "name": "all"},
+        "spec": {
+            "concurrency": 3,
+            "image": {"imageType": "debug"},
+            "environmentVariables": {"A": "b"},
+        },
+    });
+    let options = istio::Options {
+        proxy_configs: istio::ProxyConfigs::parse(&[resource], "").0,
+        ..istio::Options::default()
+    };
+    let config = injector(corpus.config_with(&case, options));
+    let by_mesh = injector(corpus.config(&by_mesh));
+    for object in corpus.documents(&case.input) {
+        let injected = inject_all(&object, &case, &config).unwrap();
+        let expected = inject_all(&object, &case, &by_mesh).unwrap();
+        equality::identical(&injected, &expected).unwrap();
+        let text = injected.to_string();
+        for part in [
+            "-debug\"",
+            r#"\"concurrency\":3"#,
+            r#"{"name":"A","value":"b"}"#,
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interceptor_injection::istio::{Config, Interception, Options, Sources};
+use interceptor_injection::istio::{Config, Options, Sources};
 use serde_json::{Map, Value, json};
 
 use super::cases::Case;
@@ -62,10 +62,10 @@ impl Corpus {
     }
 
     pub(super) fn config(&self, case: &Case) -> Config {
-        self.config_with(case, Interception::Keep)
+        self.config_with(case, Options::default())
     }
 
-    pub(super) fn config_with(&self, case: &Case, interception: Interception) -> Config {
+    pub(super) fn config_with(&self, case: &Case, options: Options) -> Config {
         let inject = json!({"policy": "enabled", "templates": self.templates(&self.values(case))});
         let mut mesh = yaml(
             "{trustDomain: cluster.local, rootNamespace: istio-system, enablePrometheusMerge: true, \
@@ -89,9 +89,8 @@ impl Corpus {
         };
         let options = Options {
             native_sidecar: case.native.unwrap_or_else(|| self.is_native_by_default()),
-            interception,
             check: interceptor::agent::policy::check_annotation,
-            ..Options::default()
+            ..options
         };
         Config::load(&sources, options).unwrap()
     }
