@@ -99,7 +99,7 @@ fn expected(
 #[test]
 fn each_pod_is_selected_once_and_as_by_istio() {
     for rendered in rendered() {
-        each_pod_is_selected_once(&webhooks(&rendered), revision(&rendered));
+        each_pod_is_selected_once(&webhooks(rendered), revision(rendered));
     }
 }
 
@@ -155,8 +155,8 @@ fn each_pod_is_selected_once(webhooks: &[MutatingWebhook], own_revision: &str) {
 fn neither_the_cluster_nor_the_webhook_depends_on_it() {
     for rendered in rendered() {
         for name in [NAMESPACE, "kube-system", "kube-public", "kube-node-lease"] {
-            for webhook in webhooks(&rendered) {
-                let own = Some(revision(&rendered));
+            for webhook in webhooks(rendered) {
+                let own = Some(revision(rendered));
                 for (injection, revision) in [(Some("enabled"), None), (None, own)] {
                     let labels = json!({
                         "kubernetes.io/metadata.name": name,
@@ -167,7 +167,7 @@ fn neither_the_cluster_nor_the_webhook_depends_on_it() {
                 }
             }
         }
-        let own = deployment(&rendered)
+        let own = deployment(rendered)
             .spec
             .unwrap()
             .template
@@ -219,7 +219,7 @@ fn pods_that_are_selected_are_injected_or_refused() {
 #[test]
 fn no_name_is_one_of_istios() {
     for rendered in rendered() {
-        for webhook in webhooks(&rendered) {
+        for webhook in webhooks(rendered) {
             assert!(
                 webhook.name.ends_with(".injector.interceptor.dev"),
                 "{}",
@@ -243,7 +243,7 @@ fn webhook_service_and_pods_belong_together() {
         let service: Service = rendered.only("Service");
         let spec = service.spec.unwrap();
         let port = &spec.ports.unwrap()[0];
-        for webhook in webhooks(&rendered) {
+        for webhook in webhooks(rendered) {
             let reference = webhook.client_config.service.unwrap();
             assert_eq!(Some(&reference.name), service.metadata.name.as_ref());
             assert_eq!(
@@ -254,14 +254,14 @@ fn webhook_service_and_pods_belong_together() {
             assert_eq!(reference.port, Some(port.port));
             assert_eq!(reference.path.as_deref(), Some("/inject"));
         }
-        let template = deployment(&rendered).spec.unwrap().template;
+        let template = deployment(rendered).spec.unwrap().template;
         let labels = template.metadata.unwrap().labels.unwrap();
         let budget: PodDisruptionBudget = rendered.only("PodDisruptionBudget");
         let budget = budget.spec.unwrap();
         let selected = [
             spec.selector.unwrap(),
             budget.selector.unwrap().match_labels.unwrap(),
-            deployment(&rendered)
+            deployment(rendered)
                 .spec
                 .unwrap()
                 .selector
@@ -276,7 +276,7 @@ fn webhook_service_and_pods_belong_together() {
                     .all(|(key, value)| labels.get(key) == Some(value))
             );
         }
-        let ports = pod(&rendered).containers.remove(0).ports.unwrap();
+        let ports = pod(rendered).containers.remove(0).ports.unwrap();
         let Some(IntOrString::String(target)) = &port.target_port else {
             panic!("the port has no name");
         };
@@ -287,7 +287,7 @@ fn webhook_service_and_pods_belong_together() {
 #[test]
 fn a_drain_leaves_a_replica() {
     for rendered in rendered() {
-        let spec = deployment(&rendered).spec.unwrap();
+        let spec = deployment(rendered).spec.unwrap();
         assert!(spec.replicas.unwrap() >= 2);
         let update = spec.strategy.unwrap().rolling_update.unwrap();
         assert_eq!(update.max_unavailable, Some(IntOrString::Int(0)));
@@ -300,7 +300,7 @@ fn a_drain_leaves_a_replica() {
 #[test]
 fn the_webhooks_pods_pass_pod_security_restricted() {
     for rendered in rendered() {
-        let pod = pod(&rendered);
+        let pod = pod(rendered);
         assert_eq!(pod_security::violations(&pod), [""; 0], "{}", rendered.dir);
         let context = pod.containers[0].security_context.as_ref().unwrap();
         assert_eq!(context.read_only_root_filesystem, Some(true));
@@ -312,7 +312,7 @@ fn the_webhook_knows_its_arguments_and_variables() {
     let help = interceptor::try_run(["webhook", "--help"]).unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     for rendered in rendered() {
-        let container = pod(&rendered).containers.remove(0);
+        let container = pod(rendered).containers.remove(0);
         let image = format!("interceptor:{}", env!("CARGO_PKG_VERSION"));
         assert_eq!(container.image, Some(image), "{}", rendered.dir);
         let mut arguments = container.args.unwrap().into_iter();
