@@ -58,8 +58,8 @@ pub(super) fn between(original: &Value, injected: &Value) -> Undo {
     root.unwrap_or_else(|| Undo::Fields(Parts::new()))
 }
 
-/// Nothing if both are equal. Collections are compared by their parts only: comparing them as a whole
-/// first would visit each value once for each of its parents.
+/// Nothing if both are equal. Objects are compared by their parts only: comparing them as a whole first
+/// would visit each value once for each of its parents.
 fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Option<Undo> {
     let Some(before) = before else {
         return Some(created(after?, depth));
@@ -69,10 +69,9 @@ fn difference(before: Option<&Value>, after: Option<&Value>, depth: usize) -> Op
             let parts = fields(before, after, depth);
             (!parts.is_empty()).then_some(Undo::Fields(parts))
         }
-        (Value::Array(old), Some(Value::Array(new))) => match items(old, new, depth) {
-            Some(undo) => undo,
-            None => (old != new).then(|| replaced(before.clone(), None)),
-        },
+        (Value::Array(old), Some(Value::Array(new))) if old != new => {
+            Some(items(old, new, depth).unwrap_or_else(|| replaced(before.clone(), None)))
+        }
         (before, Some(after)) if before == after => None,
         (before, after) => {
             let scalar = after.filter(|after| !after.is_object() && !after.is_array());
@@ -115,8 +114,8 @@ fn fields(before: &Map<String, Value>, after: &Map<String, Value>, depth: usize)
     parts(old.chain(new), depth)
 }
 
-/// Nothing if the items have no distinct names; `Some(None)` if both lists are equal.
-fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Option<Undo>> {
+/// Nothing if the items have no distinct names.
+fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Undo> {
     let (names_before, names_after) = (names(before)?, names(after)?);
     let old: BTreeMap<_, _> = names_before.iter().copied().zip(before).collect();
     let new: BTreeMap<_, _> = names_after.iter().copied().zip(after).collect();
@@ -130,10 +129,10 @@ fn items(before: &[Value], after: &[Value], depth: usize) -> Option<Option<Undo>
         .iter()
         .filter(|name| names_before.contains(name));
     if kept.eq(&names_before) {
-        return Some((!items.is_empty()).then_some(Undo::Items(items)));
+        return Some(Undo::Items(items));
     }
     let order = names_before.into_iter().map(str::to_owned).collect();
-    Some(Some(Undo::Ordered(Ordered { items, order })))
+    Some(Undo::Ordered(Ordered { items, order }))
 }
 
 /// The differences of the parts of a collection.
