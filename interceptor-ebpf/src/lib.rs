@@ -22,6 +22,7 @@ mod reason;
 mod address;
 mod call;
 mod count;
+mod event;
 mod keys;
 mod layout;
 mod listener;
@@ -37,6 +38,7 @@ pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
 pub use count::{COUNTS, Counted, Counts, Direction, Outcome};
 pub use decide::{PolicyLookups, Verdict, decide};
+pub use event::{COMMAND_LENGTH, EVENT_BUFFER, Event};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};
 pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{

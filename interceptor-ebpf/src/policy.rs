@@ -75,7 +75,6 @@ impl Policy {
     pub const fn draining(&self) -> Self {
         // Without the flags that capture.
         let kept = PolicyFlags::IPV6
-            .union(PolicyFlags::LOG)
             .union(PolicyFlags::TPROXY)
             .union(PolicyFlags::HAS_INTERFACES)
             .union(PolicyFlags::SEEN_TWICE)
@@ -251,8 +250,6 @@ flags! {
         HAS_OUTBOUND_PORTS = 1 << 5,
         /// The policy lists prefixes.
         HAS_PREFIXES = 1 << 6,
-        /// Log every verdict by aya-log.
-        LOG = 1 << 7,
         /// Inbound connections have the client's address also between the proxy and the app.
         TPROXY = 1 << 8,
         /// DNS queries to at least some servers are captured.

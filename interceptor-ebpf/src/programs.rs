@@ -14,13 +14,14 @@ mod tc;
 
 mod context;
 mod count;
+mod events;
 mod kernel_memory;
-mod log;
 mod maps;
 mod outbound_call;
 mod own_addresses;
 mod packet;
 mod pod;
+mod report;
 mod self_connections;
 mod share;
 mod stand_ins;

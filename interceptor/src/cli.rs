@@ -20,6 +20,7 @@ mod istio_iptables;
 mod labels;
 mod log;
 mod manifests;
+mod observe;
 mod output;
 mod run;
 mod status;
@@ -48,6 +49,7 @@ enum Command {
     Detach(detach::Detach),
     Status(status::Status),
     Explain(explain::Explain),
+    Observe(Box<observe::Observe>),
     Check(check::Check),
     Inject(Box<inject::Inject>),
     KubeInject(Box<inject::KubeInject>),
@@ -119,6 +121,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
+        Command::Observe(observe) => observe.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
         Command::Inject(inject) => inject.run(),
         Command::KubeInject(inject) => inject.run(),

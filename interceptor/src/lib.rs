@@ -22,6 +22,8 @@ mod explain;
 mod host;
 mod listen;
 pub mod netns;
+mod observe;
+pub mod pod_name;
 pub mod policy;
 mod rules;
 pub mod settings;

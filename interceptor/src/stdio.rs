@@ -24,6 +24,12 @@ pub(crate) fn print_required(text: &str) -> Result<()> {
     write(text).context(CANNOT_WRITE)
 }
 
+/// Whether an error of [`print_required`] means that the reader has closed its pipe.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 const CANNOT_WRITE: &str = "cannot write to standard output";
 
 fn write(text: &str) -> io::Result<()> {

@@ -2,14 +2,15 @@
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use interceptor_ebpf::{
-    Destination, Flow, Refusal, StandIn, StandInRange, Transport, Verdict, decide,
+    Flow, Listener, Refusal, StandIn, StandInRange, Transport, Verdict, decide,
 };
 
 use super::{
     context::{HookResult, SockAddr},
-    count, dns, log,
+    dns,
     outbound_call::OutboundCall,
-    pod::Pod,
+    pod::{Pod, RouteLookup},
+    report::{self, Refused},
     stand_ins, tproxy,
     uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_TCP, IPPROTO_UDP, LOOPBACK},
 };
@@ -44,7 +45,7 @@ fn connect_tcp(call: SockAddr) -> HookResult {
     };
     // Whatever the verdict would be: the packets do not go to the destination.
     if call.has_source_route() {
-        return count::refuse(Refusal::SourceRoute, ECONNREFUSED);
+        return report::refuse(&call, Refused(Refusal::SourceRoute, ECONNREFUSED));
     }
     let interface = call.sock().bound_interface();
     let outbound = OutboundCall::of(&call, pod, call.bound_address(), interface);
@@ -62,56 +63,63 @@ fn handle_tcp(mut call: SockAddr, pod: Pod, outbound: OutboundCall) -> HookResul
     }
     if StandInRange::contains(address) {
         let port = outbound.port;
-        return connect_to_stand_in(pod, StandIn { address, port });
+        return connect_to_stand_in(&call, pod, StandIn { address, port });
     }
     let lookup = outbound.look_up_route();
     let facts = outbound.flow(&call, Transport::Tcp, lookup);
-    let flow = Flow::Outbound(facts);
-    let verdict = decide(pod.policy, &pod, &flow);
-    log::verdict(pod.policy, &flow, &verdict);
-    count::outbound(&call, pod.policy, &verdict);
-    match verdict {
+    let verdict = decide(pod.policy, &pod, &Flow::Outbound(facts));
+    report::outbound(&call, pod, &facts, &verdict);
+    let (listener, reason) = match verdict {
         Verdict::Pass(_) => {
             tproxy::keep_to_loopback(&mut call, pod, &facts);
-            HookResult::Proceed
+            return HookResult::Proceed;
         }
-        Verdict::Capture(listener, _) => {
-            // `tcp_v6_connect`
-            if address.is_v6_link_local() && call.scope() == 0 {
-                return count::refuse(Refusal::NoRoute, EINVAL);
-            }
-            match lookup.error_for(outbound.bound) {
-                0 => capture(&mut call, pod, outbound.captured_by(listener, lookup)),
-                errno => count::refuse(Refusal::NoRoute, errno.into()),
-            }
-        }
-    }
-}
-
-/// Redirects the connection to the stand-in of its destination.
-#[inline(always)]
-fn capture(call: &mut SockAddr, pod: Pod, destination: Destination) -> HookResult {
-    // Routing would skip the stand-in's local route and use the next, which leaves the pod
-    // (`fib_lookup_good_nhc`, `RT6_LOOKUP_F_IFACE`).
-    if !matches!(call.sock().bound_interface(), 0 | LOOPBACK) {
-        return count::refuse(Refusal::BoundInterface, ECONNREFUSED);
-    }
-    match stand_ins::find_or_allocate(pod.netns, destination) {
-        Some(stand_in) => {
+        Verdict::Capture(listener, reason) => (listener, reason),
+    };
+    match stand_in(&call, outbound, lookup, listener) {
+        Ok(stand_in) => {
+            report::captured(pod, &facts, listener, reason);
             call.set(stand_in.address, stand_in.port);
             HookResult::Proceed
         }
-        None => count::refuse(Refusal::TableFull, ECONNREFUSED),
+        Err(refused) => report::refuse(&call, refused),
     }
+}
+
+/// The stand-in of a captured connection's destination, unless the connection would fail or bypass
+/// the proxy.
+#[inline(always)]
+fn stand_in(
+    call: &SockAddr,
+    outbound: OutboundCall,
+    lookup: RouteLookup,
+    listener: Listener,
+) -> Result<StandIn, Refused> {
+    // `tcp_v6_connect`
+    if outbound.destination.is_v6_link_local() && call.scope() == 0 {
+        return Err(Refused(Refusal::NoRoute, EINVAL));
+    }
+    let errno = lookup.error_for(outbound.bound);
+    if errno != 0 {
+        return Err(Refused(Refusal::NoRoute, errno.into()));
+    }
+    // Routing would skip the stand-in's local route and use the next, which leaves the pod
+    // (`fib_lookup_good_nhc`, `RT6_LOOKUP_F_IFACE`).
+    if !matches!(call.sock().bound_interface(), 0 | LOOPBACK) {
+        return Err(Refused(Refusal::BoundInterface, ECONNREFUSED));
+    }
+    let destination = outbound.captured_by(listener, lookup);
+    stand_ins::find_or_allocate(outbound.pod.netns, destination)
+        .ok_or(Refused(Refusal::TableFull, ECONNREFUSED))
 }
 
 /// Either a program at an inner cgroup has redirected the connection to the stand-in, or the app
 /// has used a stand-in itself, which reaches the proxy only as the destination it was allocated
 /// for.
 #[inline(always)]
-fn connect_to_stand_in(pod: Pod, stand_in: StandIn) -> HookResult {
+fn connect_to_stand_in(call: &SockAddr, pod: Pod, stand_in: StandIn) -> HookResult {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => HookResult::Proceed,
-        None => count::refuse(Refusal::UnknownStandIn, ECONNREFUSED),
+        None => report::refuse(call, Refused(Refusal::UnknownStandIn, ECONNREFUSED)),
     }
 }

@@ -19,10 +19,11 @@ use interceptor_ebpf::{
 
 use super::{
     context::{HookResult, SockAddr},
-    count, log,
+    events::Ends,
     maps::DNS_SOCKETS,
     outbound_call::OutboundCall,
     pod::{Pod, RouteLookup},
+    report::{self, Refused},
     stand_ins,
     uapi::{ECONNREFUSED, EINVAL, Family, IPPROTO_UDP},
 };
@@ -75,10 +76,10 @@ pub(crate) fn connect(mut call: SockAddr) -> HookResult {
 }
 
 #[inline(always)]
-fn connect_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
+fn connect_to_agent(call: &mut SockAddr, query: &Query) -> Result<(), Refused> {
     // `__ip6_datagram_connect`
     if query.server.address.is_v6_link_local() && call.scope() == 0 {
-        return count::refuse(Refusal::NoRoute, EINVAL);
+        return Err(Refused(Refusal::NoRoute, EINVAL));
     }
     let is_stored = call.store(&DNS_SOCKETS, |state| {
         state.server = query.server;
@@ -87,14 +88,13 @@ fn connect_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
         }
     });
     if !is_stored {
-        return count::refuse(Refusal::TableFull, ECONNREFUSED);
+        return Err(Refused(Refusal::TableFull, ECONNREFUSED));
     }
     if query.is_unbound {
         // Fails if the socket has a port already. Then the kernel selects localhost as the source.
         let _bound = call.bind(query.source);
     }
-    call.set(query.server.address.localhost(), DNS_CAPTURE_PORT);
-    HookResult::Proceed
+    Ok(())
 }
 
 /// Unbinds a socket that was disconnected (`AF_UNSPEC`) from the address that [`connect_to_agent`]
@@ -169,26 +169,24 @@ fn send(call: SockAddr) -> HookResult {
 }
 
 #[inline(always)]
-fn send_to_agent(mut call: SockAddr, query: &Query) -> HookResult {
+fn send_to_agent(call: &mut SockAddr, query: &Query) -> Result<(), Refused> {
     let is_connected = call.sock().is_connected();
     let is_for_any = !is_connected && call.socket().shares_port();
     if (query.is_additional_server && (query.is_unbound || is_connected))
         || (is_for_any && query.is_unbound)
     {
-        let Some(stand_in) = stand_ins::find_or_allocate(query.pod.netns, query.server) else {
-            return count::refuse(Refusal::TableFull, ECONNREFUSED);
-        };
+        let stand_in = stand_ins::find_or_allocate(query.pod.netns, query.server)
+            .ok_or(Refused(Refusal::TableFull, ECONNREFUSED))?;
         call.set_source(stand_in.address);
     } else {
         if !is_connected && !call.store(&DNS_SOCKETS, |state| state.server = query.server) {
-            return count::refuse(Refusal::TableFull, ECONNREFUSED);
+            return Err(Refused(Refusal::TableFull, ECONNREFUSED));
         }
         if query.is_unbound {
             call.set_source(query.source);
         }
     }
-    call.set(query.server.address.localhost(), DNS_CAPTURE_PORT);
-    HookResult::Proceed
+    Ok(())
 }
 
 /// The agent's response to a query from a stand-in: sent from the stand-in.
@@ -220,25 +218,48 @@ fn capture_query(call: SockAddr, kind: Operation) -> HookResult {
 }
 
 #[inline(always)]
-fn handle_query(call: SockAddr, kind: Operation, pod: Pod, outbound: OutboundCall) -> HookResult {
+fn handle_query(
+    mut call: SockAddr,
+    kind: Operation,
+    pod: Pod,
+    outbound: OutboundCall,
+) -> HookResult {
     let lookup = outbound.look_up_route();
-    let flow = Flow::Outbound(outbound.flow(&call, Transport::Udp, lookup));
-    let verdict = decide(pod.policy, &pod, &flow);
-    log::verdict(pod.policy, &flow, &verdict);
-    count::outbound(&call, pod.policy, &verdict);
-    if !matches!(verdict, Verdict::Capture(Listener::Dns, _)) {
+    let facts = outbound.flow(&call, Transport::Udp, lookup);
+    let verdict = decide(pod.policy, &pod, &Flow::Outbound(facts));
+    report::outbound(&call, pod, &facts, &verdict);
+    let Verdict::Capture(Listener::Dns, reason) = verdict else {
         return HookResult::Proceed;
+    };
+    match send_query(&mut call, kind, outbound, lookup) {
+        Ok(()) => {
+            report::captured(pod, &facts, Listener::Dns, reason);
+            call.set(outbound.destination.localhost(), DNS_CAPTURE_PORT);
+            HookResult::Proceed
+        }
+        Err(refused) => report::refuse(&call, refused),
     }
+}
+
+/// Prepares the socket for the agent as its peer.
+#[inline(always)]
+fn send_query(
+    call: &mut SockAddr,
+    kind: Operation,
+    outbound: OutboundCall,
+    lookup: RouteLookup,
+) -> Result<(), Refused> {
+    let pod = outbound.pod;
     let error = pod.interface_error(outbound.interface, outbound.destination);
     if error != 0 {
-        return count::refuse(Refusal::NoRoute, error);
+        return Err(Refused(Refusal::NoRoute, error));
     }
     // The copied routes are for TCP, which excludes multicast and broadcast, and for sockets that
     // select no interface.
     if outbound.interface == 0 && !outbound.destination.is_never_tcp() {
         let errno = lookup.error_for(outbound.bound);
         if errno != 0 {
-            return count::refuse(Refusal::NoRoute, errno.into());
+            return Err(Refused(Refusal::NoRoute, errno.into()));
         }
     }
     let server = outbound.captured_by(Listener::Dns, lookup);
@@ -248,7 +269,7 @@ fn handle_query(call: SockAddr, kind: Operation, pod: Pod, outbound: OutboundCal
         source: pod
             .policy
             .opaque_address(routed_source(pod, outbound, lookup)),
-        is_unbound: kind.source(&call).is_unspecified(),
+        is_unbound: kind.source(call).is_unspecified(),
         is_additional_server: call
             .stored(&DNS_SOCKETS)
             .is_some_and(|state| state.server != server),
@@ -297,7 +318,13 @@ fn send_connected(mut call: SockAddr) -> HookResult {
     let outbound = OutboundCall::of(&call, pod, bound, interface).towards(state.server.address);
     let error = pod.interface_error(interface, peer);
     if error != 0 {
-        return count::refuse(Refusal::NoRoute, error);
+        let ends = Ends {
+            source: bound,
+            source_port: 0,
+            destination: state.server.address,
+            port: state.server.port,
+        };
+        return report::refuse_between(&call, ends, Refused(Refusal::NoRoute, error));
     }
     if call.datagram_source().is_unspecified() {
         call.set_source(routed_source(pod, outbound, outbound.look_up_route()));

@@ -27,12 +27,11 @@ use interceptor_ebpf::{
 
 use super::{
     context::{SkLookup, Sock},
-    count,
+    events::Ends,
     listeners::candidates,
-    log,
     maps::{CALLS, LISTENER_PORTS, LISTENERS},
     pod::Pod,
-    self_connections, share, stand_ins,
+    report, self_connections, share, stand_ins,
     uapi::LOOPBACK,
 };
 
@@ -60,7 +59,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         // `connect` has decided.
         Ok(())
     } else {
-        lookup_inbound(&context, pod, local, interface)
+        lookup_inbound(&context, &packet, pod, local, interface)
     };
     let Err(refusal) = outcome else {
         return SK_PASS;
@@ -70,8 +69,31 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
     } else {
         Direction::Inbound
     };
-    count::refusal(direction, refusal);
+    let ends = ends(&packet, original(pod, local));
+    report::refusal(netns, ends, direction, refusal);
     SK_DROP
+}
+
+/// The destination before `connect` or a tc program has replaced it by a stand-in.
+#[inline(always)]
+fn original(pod: Pod, local: StandIn) -> StandIn {
+    if !StandInRange::contains(local.address) {
+        return local;
+    }
+    stand_ins::resolve(pod.netns, local).map_or(local, |destination| StandIn {
+        address: destination.address,
+        port: destination.port,
+    })
+}
+
+#[inline(always)]
+fn ends(packet: &SkLookup, local: StandIn) -> Ends {
+    Ends {
+        source: packet.remote_address(),
+        source_port: packet.remote_port(),
+        destination: local.address,
+        port: local.port,
+    }
 }
 
 /// A packet to a stand-in, from the pod itself or from `interface`. (A lookup without a packet, as
@@ -96,6 +118,7 @@ fn lookup_stand_in(
 #[inline(always)]
 fn lookup_inbound(
     context: &SkLookupContext,
+    packet: &SkLookup,
     pod: Pod,
     local: StandIn,
     interface: u32,
@@ -108,15 +131,14 @@ fn lookup_inbound(
         by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
     });
     let verdict = decide(pod.policy, &pod, &flow);
-    log::verdict(pod.policy, &flow, &verdict);
-    count::inbound(&verdict);
-    match verdict {
-        Verdict::Pass(_) => Ok(()),
-        Verdict::Capture(listener, _) => {
-            let exact = pod.redirect_address(interface, local.address);
-            deliver(context, pod, listener, exact, interface)
-        }
-    }
+    report::inbound(pod.netns, ends(packet, local), &verdict);
+    let Verdict::Capture(listener, reason) = verdict else {
+        return Ok(());
+    };
+    let exact = pod.redirect_address(interface, local.address);
+    deliver(context, pod, listener, exact, interface)?;
+    report::captured_inbound(pod, ends(packet, local), listener, reason);
+    Ok(())
 }
 
 /// Whether the pod itself has sent a packet whose incoming interface is the one with `to`. The

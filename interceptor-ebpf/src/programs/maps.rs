@@ -12,14 +12,14 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, SockHash},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockHash},
 };
 use interceptor_ebpf::{
-    Call, Counts, DnsSocketState, ForwardKey, GroupKey, Interface, InterfaceKey, KernelOffsets,
-    LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS, NetnsCookie,
-    NetnsState, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route, SETTINGS_CHUNK,
-    STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber,
-    StandInUsage,
+    Call, Counts, DnsSocketState, EVENT_BUFFER, ForwardKey, GroupKey, Interface, InterfaceKey,
+    KernelOffsets, LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS,
+    NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
+    SETTINGS_CHUNK, STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey, StandInEntry,
+    StandInNumber, StandInUsage,
 };
 
 /// The offsets of the running kernel, set at load.
@@ -125,6 +125,19 @@ static SHARED: ProgramArray = ProgramArray::pinned(1, 0);
 /// The counters of connections.
 #[map(name = "icept_counts")]
 pub(crate) static COUNTS: PerCpuArray<Counts> = PerCpuArray::pinned(1, 0);
+
+/// The time (`CLOCK_MONOTONIC`, in nanoseconds) until which an observer reads events; 0 if there is
+/// none.
+#[map(name = "icept_observed")]
+pub(crate) static OBSERVED_UNTIL: Array<u64> = Array::pinned(1, 0);
+
+/// The events that the observer has not read yet.
+#[map(name = "icept_events")]
+pub(crate) static EVENTS: RingBuf = RingBuf::pinned(EVENT_BUFFER, 0);
+
+/// The events that did not fit into the buffer.
+#[map(name = "icept_lost")]
+pub(crate) static LOST_EVENTS: PerCpuArray<u64> = PerCpuArray::pinned(1, 0);
 
 /// The offsets that the programs were loaded with: a cache for userspace, which is slow to find
 /// them.

@@ -12,7 +12,7 @@ use super::{
 /// A call with a destination: `connect`, or `sendmsg` with an address.
 #[derive(Clone, Copy)]
 pub(crate) struct OutboundCall {
-    pod: Pod,
+    pub(crate) pod: Pod,
     /// The effective destination.
     pub(crate) destination: Address,
     /// In host byte order.

@@ -16,10 +16,10 @@ use interceptor_ebpf::{
 };
 
 use super::{
-    count, log,
+    events::Ends,
     packet::{End, Ip, Packet, Tcp},
     pod::Pod,
-    stand_ins,
+    report, stand_ins,
 };
 
 /// The listeners that may receive a forwarded connection.
@@ -108,9 +108,14 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
         by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
     });
     let verdict = decide(pod.policy, &pod, &flow);
-    log::verdict(pod.policy, &flow, &verdict);
-    count::inbound(&verdict);
-    let Verdict::Capture(listener, _) = verdict else {
+    let ends = Ends {
+        source: ip.from,
+        source_port: tcp.from,
+        destination: ip.to,
+        port: tcp.to,
+    };
+    report::inbound(pod.netns, ends, &verdict);
+    let Verdict::Capture(listener, reason) = verdict else {
         return TcAction::Continue;
     };
     let is_tproxy = pod.policy.flags.contains(PolicyFlags::TPROXY);
@@ -123,9 +128,10 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
     let stand_in = stand_ins::find_or_allocate(pod.netns, destination)
         .and_then(|_| stand_ins::find(pod.netns, destination));
     let Some(stand_in) = stand_in else {
-        count::refusal(Direction::Inbound, Refusal::TableFull);
+        report::refusal(pod.netns, ends, Direction::Inbound, Refusal::TableFull);
         return TcAction::Drop;
     };
+    report::captured_inbound(pod, ends, listener, reason);
     redirect(packet, ip, tcp, stand_in)
 }
 

@@ -20,9 +20,10 @@ use crate::{
             CniDirs, InstallError, atomic_file, binary,
             conf_dir::{ConfDir, ConfFile},
         },
-        protocol::{PodName, SOCKET},
+        protocol::SOCKET,
     },
     host::paths,
+    pod_name::PodName,
 };
 
 mod istio_cni;

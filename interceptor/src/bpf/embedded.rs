@@ -10,9 +10,6 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("INTERCEPTOR_
 /// The map that caches the kernel offsets while any pod is attached: finding them is slow.
 pub(super) const OFFSETS: &str = "icept_offsets";
 
-/// The ring buffer that aya-log writes its records to.
-pub(super) const AYA_LOGS: &str = "AYA_LOGS";
-
 /// The maps that the object declares.
 static MAPS: LazyLock<HashMap<String, aya_obj::Map>> = LazyLock::new(|| {
     aya_obj::Object::parse(OBJECT).map_or_else(|_| HashMap::new(), |object| object.maps)

@@ -15,14 +15,15 @@
 //! - **asked**: UDP sockets that are connected to a DNS server see the DNS proxy as the sender of
 //!   responses until they connect again;
 //! - **calls**: the own program of each network namespace is replaced one by one;
-//! - **counts** start at 0.
+//! - **counts** start at 0;
+//! - **events**: observers read from the new buffer.
 //!
 //! The records are common to all builds: their map's definition never changes, and a policy's value
 //! starts with its [`interceptor_ebpf::PolicyId`], which is the key of its record.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use super::embedded::{self, AYA_LOGS, OFFSETS};
+use super::embedded::{self, OFFSETS};
 use crate::digest;
 
 /// Maps that are valid only together. The first one makes the others effective: it is removed first, so
@@ -41,6 +42,9 @@ pub(crate) const LISTENER_PORTS: &str = "icept_lports";
 pub(crate) const NETNS_STATE: &str = "icept_fib_gen";
 /// The number of connections of each kind.
 pub(crate) const COUNTS: &str = "icept_counts";
+
+/// The events for observers. Increase the revision if [`interceptor_ebpf::Event`] changes.
+pub(crate) const EVENTS: &str = "icept_events";
 
 const GROUPS: [Group; 12] = [
     Group {
@@ -96,7 +100,7 @@ const GROUPS: [Group; 12] = [
     },
     Group {
         revision: 1,
-        maps: &[AYA_LOGS],
+        maps: &[EVENTS, "icept_observed", "icept_lost"],
     },
 ];
 

@@ -84,7 +84,7 @@ impl Attach {
         if self.dry_run {
             return dry_run::print(&settings, self.output);
         }
-        let (netns, attached) = self.pod.attach(&settings, false)?;
+        let (netns, attached) = self.pod.attach(&settings)?;
         report(netns.path(), attached);
         Ok(())
     }
@@ -131,11 +131,11 @@ impl PodArgs {
         }
     }
 
-    /// Attaches the pod; `log` turns the log of verdicts on.
-    pub(super) fn attach(&self, settings: &Settings, log: bool) -> Result<(Netns, Attached)> {
+    /// Attaches the pod.
+    pub(super) fn attach(&self, settings: &Settings) -> Result<(Netns, Attached)> {
         let context = self.cgroup.open()?;
         let netns = Netns::open(&self.netns)?;
-        let attached = context.attach(&netns, settings, log)?;
+        let attached = context.attach(&netns, settings)?;
         Ok((netns, attached))
     }
 }
@@ -179,7 +179,7 @@ pub(super) struct AttachContext {
 }
 
 impl AttachContext {
-    pub(super) fn attach(&self, netns: &Netns, settings: &Settings, log: bool) -> Result<Attached> {
+    pub(super) fn attach(&self, netns: &Netns, settings: &Settings) -> Result<Attached> {
         netns.check_not_hosts()?;
         match netns.run(istio_rules::are_present) {
             Ok(false) => warn_of_other_rules(netns),
@@ -190,9 +190,9 @@ impl AttachContext {
         }
         let wanted = AttachSpec {
             netns,
+            pod: None,
             attach_points: &self.attach_points,
             settings,
-            log,
             scan_listeners: true,
         };
         let mut dataplane = Dataplane::new();

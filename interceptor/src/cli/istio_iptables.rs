@@ -81,7 +81,7 @@ impl IstioIptables {
             }
         };
         let netns = own_netns()?;
-        let attached = context.attach(&netns, settings, false)?;
+        let attached = context.attach(&netns, settings)?;
         attach::report(netns.path(), attached);
         if validate {
             return verify(settings, control);

@@ -1,6 +1,6 @@
 //! `interceptor run`
 
-use std::{convert::Infallible, future};
+use std::{convert::Infallible, future, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -11,16 +11,22 @@ use tokio::{
 
 use super::attach::{PodArgs, print_limits};
 use crate::{
-    bpf::{log, pins::Pins},
     cgroup::Hierarchy,
     dataplane::{Dataplane, attach::Attached, steps},
     netns::{
         Netns,
         changes::{Changes, WatchBackoff},
     },
+    observe::{
+        format::{Style, TimeFormat},
+        node::{NodeFlows, POLL_INTERVAL},
+    },
     settings::IstioFlags,
     stdio::message,
 };
+
+/// Interval between attempts to log connections.
+const LOG_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Capture a pod's traffic while this command runs
 ///
@@ -31,7 +37,7 @@ pub(super) struct Run {
     #[command(flatten)]
     pod: PodArgs,
 
-    /// Log every verdict to standard error. All pods share one log, which has one reader at a time
+    /// Log each connection of the pod to standard error, as `interceptor observe` shows it
     #[arg(long)]
     log: bool,
 
@@ -50,12 +56,12 @@ impl Run {
             // From here on a signal is pending until the pod is attached, and then detaches it.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
-            let (netns, _) = self.pod.attach(&settings, self.log)?;
+            let (netns, _) = self.pod.attach(&settings)?;
             let name = netns.path().display().to_string();
             message!("interceptor: {name} is captured; press Ctrl-C to detach");
             let log = async {
                 if self.log {
-                    log::print(&Pins::new()).await
+                    log(&netns).await
                 } else {
                     future::pending().await
                 }
@@ -71,6 +77,32 @@ impl Run {
             message!("interceptor: {name} is no longer captured");
             Ok(())
         })
+    }
+}
+
+/// Logs the pod's flows. Another observer, or an error, is no reason to detach the pod.
+async fn log(netns: &Netns) -> Result<()> {
+    #[expect(clippy::infinite_loop, reason = "until a signal ends the command")]
+    loop {
+        let Err(error) = log_flows(netns).await;
+        message!("interceptor: cannot log connections; retrying: {error:#}");
+        sleep(LOG_RETRY_INTERVAL).await;
+    }
+}
+
+/// The same until it fails.
+async fn log_flows(netns: &Netns) -> Result<Infallible> {
+    const STYLE: Style = Style {
+        time: TimeFormat::StampMilli,
+        is_colored: false,
+    };
+    let mut flows = NodeFlows::open()?;
+    loop {
+        let own = flows.read()?.into_iter();
+        for flow in own.filter(|flow| flow.pod.netns_cookie == netns.cookie()) {
+            message!("{}", STYLE.compact(&flow).trim_end());
+        }
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use super::{
     error::{CniError, Code},
-    protocol::{AddRequest, DelRequest, PodName},
+    protocol::{AddRequest, DelRequest},
 };
+use crate::pod_name::PodName;
 
 /// The verb of a CNI call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

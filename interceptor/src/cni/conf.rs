@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 
 use super::{
     error::{CniError, Code},
-    protocol::{PodName, SOCKET},
+    protocol::SOCKET,
 };
+use crate::pod_name::PodName;
 
 /// The length of the random suffix of a `DaemonSet`'s pod names.
 const SUFFIX_LENGTH: usize = 5;

@@ -5,9 +5,11 @@
 //! fields are ignored, and the response to an unknown request names it. Incompatible changes require a
 //! new [`PROTOCOL`].
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+use crate::pod_name::PodName;
 
 mod client;
 mod server;
@@ -23,22 +25,6 @@ pub const PROTOCOL: u32 = 1;
 
 /// The maximum length of a request or response. (An older plugin's GC names every sandbox of a node.)
 const MAX_MESSAGE_LENGTH: usize = 1 << 20;
-
-/// A pod's namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PodName {
-    /// The namespace.
-    pub namespace: String,
-    /// The name within the namespace.
-    pub name: String,
-}
-
-impl fmt::Display for PodName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { namespace, name } = self;
-        write!(f, "{namespace}/{name}")
-    }
-}
 
 /// CNI ADD and CHECK: a sandbox with a network from the plugins before us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

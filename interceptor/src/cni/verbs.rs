@@ -12,9 +12,10 @@ use super::{
     conf::{Conf, FailurePolicy, PluginSettings},
     error::{CniError, Code},
     log,
-    protocol::{self, CallError, PodName, Request, Response},
+    protocol::{self, CallError, Request, Response},
     version,
 };
+use crate::pod_name::PodName;
 
 /// How long the plugin retries to connect: as long as a restart of the agent takes.
 const AGENT_RESTART_TIMEOUT: Duration = Duration::from_secs(10);

@@ -32,6 +32,7 @@ use crate::{
         stand_in_rule,
         tproxy::{self, Delivery, Retired},
     },
+    pod_name::PodName,
     policy::CompiledPolicy,
     settings::Settings,
 };
@@ -86,12 +87,12 @@ pub(super) enum NetworkSource {
 pub struct AttachSpec<'a> {
     /// The pod's network namespace.
     pub netns: &'a Netns,
+    /// The pod's name, if known. Without one, a pod that is attached keeps its name.
+    pub pod: Option<&'a PodName>,
     /// The cgroups to attach to.
     pub attach_points: &'a AttachPoints,
     /// What is captured.
     pub settings: &'a Settings,
-    /// Whether every verdict is logged (`bpf::log`).
-    pub log: bool,
     /// Whether to search for listeners that opened while no hook was attached, even if others are
     /// registered. This iterates over every TCP socket of the machine.
     pub scan_listeners: bool,
@@ -114,7 +115,6 @@ impl AttachSpec<'_> {
             netns: self.netns,
             settings: self.settings,
             in_kernel: &in_kernel,
-            log: self.log,
             scan_listeners: self.scan_listeners,
             ipv6: existing
                 .as_ref()
@@ -144,13 +144,13 @@ impl AttachSpec<'_> {
         } = self.attach_points.names();
         Record {
             settings: self.settings.clone(),
+            pod: None,
             netns: self.netns.path().to_owned(),
             cgroup: root.path,
             cgroup_id: root.id,
             kubepods_cgroup: kubepods,
             pod_cgroup: pod,
             ipv6: network.ipv6,
-            log: self.log,
             network: network.digest(),
             limits: network.limits.clone(),
         }
@@ -172,7 +172,6 @@ struct AttachTxn<'a> {
     settings: &'a Settings,
     /// The settings with the kernel's user and group IDs.
     in_kernel: &'a Settings,
-    log: bool,
     scan_listeners: bool,
     /// Whether IPv6 is captured, if that is decided already.
     ipv6: Option<bool>,
@@ -201,8 +200,11 @@ impl AttachTxn<'_> {
         let rescan = hook_was_missing || self.scan_listeners;
         listeners::register_open(self.cookie(), self.settings, self.shared, rescan)?;
         let watched = self.hook_interfaces(&network)?;
+        let known = self.existing.as_ref();
+        let known = known.and_then(|existing| existing.record.pod.clone());
         let record = Record {
             netns: self.path(),
+            pod: wanted.pod.cloned().or(known),
             ..wanted.record(&network)
         };
         let is_seen_twice = wanted.attach_points.kubepods.is_some();
@@ -367,9 +369,7 @@ impl AttachTxn<'_> {
     ) -> Result<CompiledPolicy> {
         let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
-        compiled.policy.flags = flags
-            .with(PolicyFlags::LOG, self.log)
-            .with(PolicyFlags::SEEN_TWICE, is_seen_twice);
+        compiled.policy.flags = flags.with(PolicyFlags::SEEN_TWICE, is_seen_twice);
         Ok(compiled)
     }
 
@@ -416,7 +416,6 @@ impl AttachTxn<'_> {
             return Attached::New;
         };
         let refreshed = Record {
-            log: existing.record.log,
             network: existing.record.network,
             limits: existing.record.limits.clone(),
             ..record.clone()
@@ -475,7 +474,6 @@ pub(super) fn migrate_pod(
             netns,
             settings,
             in_kernel: &in_kernel,
-            log: record.log,
             scan_listeners: false,
             ipv6: Some(record.ipv6),
             pins,

@@ -7,12 +7,15 @@ use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
 use serde::{Deserialize, Serialize};
 
 use super::attach_points::{AttachPoints, CgroupName};
-use crate::{bpf::maps::Maps, netns::route_limits::Limit, settings::Settings};
+use crate::{bpf::maps::Maps, netns::route_limits::Limit, pod_name::PodName, settings::Settings};
 
 /// What a policy was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub settings: Settings,
+    /// The pod's name, if an agent attached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
     /// The path by which the network namespace was attached.
     pub netns: PathBuf,
     /// The cgroup that it is attached to.
@@ -31,9 +34,6 @@ pub struct Record {
     pub pod_cgroup: Option<CgroupName>,
     /// Whether the pod's IPv6 is captured.
     pub ipv6: bool,
-    /// Whether every verdict is logged.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub log: bool,
     /// Digest of the pod's addresses and routes.
     #[serde(default)]
     pub network: u64,
@@ -96,11 +96,6 @@ impl Record {
             .unwrap_or(text.len());
         serde_json::from_slice(&text[..length]).context("cannot parse the stored settings")
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 fn key(policy: PolicyId, number: usize) -> Result<SettingsKey> {

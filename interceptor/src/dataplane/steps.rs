@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Result;
-use interceptor_ebpf::PolicyFlags;
 use tracing::warn;
 
 use super::{
@@ -96,9 +95,9 @@ pub fn refresh(
         let attach_points = recorded.try_map(open)?;
         let wanted = AttachSpec {
             netns,
+            pod: None,
             attach_points: &attach_points,
             settings: &existing.record.settings,
-            log: existing.policy.flags.contains(PolicyFlags::LOG),
             scan_listeners: false,
         };
         Ok(dataplane.change(&wanted, source)?.map(Some))

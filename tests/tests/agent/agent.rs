@@ -8,6 +8,7 @@ mod killed;
 mod limits;
 mod live;
 mod messages;
+mod names;
 mod new_pods;
 mod node;
 mod other_programs;

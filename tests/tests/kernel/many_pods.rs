@@ -119,10 +119,10 @@ impl Attaching {
     ) -> Result<Attached> {
         let netns = Netns::open(&NetnsSpec::File(path.to_owned()))?;
         let attached = self.dataplane.attach(&AttachSpec {
+            pod: None,
             netns: &netns,
             attach_points: places,
             settings,
-            log: false,
             scan_listeners: false,
         });
         self.pods.push(netns);

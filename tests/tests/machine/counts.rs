@@ -47,10 +47,10 @@ fn attach_at_two_points(lab: &Lab) -> Result<Attached> {
     let settings = Settings::from_flags_and(&flags, &|_: &str| None, None)?.settings;
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
     Dataplane::new().attach(&AttachSpec {
+        pod: None,
         netns: &netns,
         attach_points: &places,
         settings: &settings,
-        log: false,
         scan_listeners: false,
     })
 }

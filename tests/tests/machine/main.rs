@@ -7,11 +7,11 @@ mod first;
 mod full_tables;
 mod last;
 mod leaving;
+mod observe;
 mod shares;
 mod swept;
 mod uninstalling;
 mod upgrade;
-mod verdict_log;
 
 use std::{
     process::Command,

@@ -8,14 +8,15 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::{bpf_bind, bpf_get_socket_cookie, bpf_setsockopt, generated::bpf_sk_storage_get},
 };
-use interceptor_ebpf::{Address, NetnsCookie};
+use interceptor_ebpf::{Address, NetnsCookie, Transport};
 use zerocopy::FromBytes;
 
 use super::{Sock, netns_of};
 use crate::programs::{
     kernel_memory::{SocketPointer, interface_of_datagram, scope_in_context},
     uapi::{
-        AF_INET, AF_INET6, Family, LOOPBACK, SO_BINDTOIFINDEX, SOL_SOCKET, SockAddrIn, SockAddrIn6,
+        AF_INET, AF_INET6, Family, IPPROTO_UDP, LOOPBACK, SO_BINDTOIFINDEX, SOL_SOCKET, SockAddrIn,
+        SockAddrIn6,
     },
 };
 
@@ -48,6 +49,15 @@ impl SockAddr {
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u32 {
         read!(self.context, bpf_sock_addr, u32 protocol)
+    }
+
+    /// The socket's transport; TCP if it is neither.
+    #[inline(always)]
+    pub(crate) fn transport(&self) -> Transport {
+        match self.protocol() {
+            IPPROTO_UDP => Transport::Udp,
+            _ => Transport::Tcp,
+        }
     }
 
     /// The socket's value in `map`, if it has one.

@@ -14,7 +14,7 @@ use kube::{
 };
 use tokio::{sync::Semaphore, task::spawn_local};
 
-use crate::{api_server::events, cni::protocol::PodName};
+use crate::{api_server::events, pod_name::PodName};
 
 /// The Events' reporting controller.
 const CONTROLLER: &str = "interceptor-agent";

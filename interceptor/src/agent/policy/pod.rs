@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::{api::core::v1 as k8s, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-pub use crate::cni::protocol::PodName;
+pub use crate::pod_name::PodName;
 
 /// Parts of the names of all annotations and labels that the agent reads.
 const KEPT_KEYS: [&str; 2] = ["istio.io/", "interceptor."];

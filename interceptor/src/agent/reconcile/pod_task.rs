@@ -35,6 +35,7 @@ use crate::{
     },
     dataplane::{attach::Attached, registry::AttachedPod},
     netns::{Netns, NetnsId},
+    pod_name::PodName,
 };
 
 /// Checks for a process in the pod's network namespace while the cgroup has processes in the host's
@@ -289,6 +290,7 @@ impl PodTask {
         let request = AttachRequest {
             netns: path,
             expected: trigger.expected(),
+            pod: self.pod_name(),
             cgroup: self.controller.sandboxes.cgroup(&self.uid.0),
             settings: settings.clone(),
             allow_istio: self.controller.options.install.allow_istio_cni,
@@ -367,9 +369,13 @@ impl PodTask {
     }
 
     fn name(&self) -> String {
+        self.pod_name()
+            .map_or_else(String::new, |name| name.to_string())
+    }
+
+    fn pod_name(&self) -> Option<PodName> {
         let index = self.controller.index.borrow();
-        let pod = index.pod(&self.uid);
-        pod.map_or_else(String::new, |pod| pod.name.to_string())
+        index.pod(&self.uid).map(|pod| pod.name.clone())
     }
 
     /// Notes about settings of the pod that have no effect.

@@ -24,6 +24,7 @@ use crate::{
     },
     host,
     netns::{Netns, NetnsId, NetnsSpec, istio_rules},
+    pod_name::PodName,
     settings::Settings,
 };
 
@@ -51,6 +52,8 @@ pub struct AttachRequest {
     /// The network namespace that the path must lead to. A process may have exited, and its PID be
     /// reused.
     pub expected: Option<NetnsId>,
+    /// The pod's name, unless the pod was deleted in the meantime.
+    pub pod: Option<PodName>,
     /// The pod's cgroups, if kubelet has created them.
     pub cgroup: Option<PodCgroup>,
     /// The settings to capture it with.
@@ -62,6 +65,7 @@ pub struct AttachRequest {
 /// A checked request, with the resources that it names opened.
 struct PreparedAttach {
     netns: Netns,
+    pod: Option<PodName>,
     places: AttachPoints,
     settings: Settings,
     warnings: Vec<String>,
@@ -130,6 +134,7 @@ impl Capture {
             return Err(IstiosRules.into());
         }
         Ok(PreparedAttach {
+            pod: request.pod,
             places: self.places(request.cgroup.as_ref())?,
             settings: request.settings,
             // Istio's own rules would be among them.
@@ -145,9 +150,9 @@ impl Capture {
     fn commit(&self, ready: PreparedAttach) -> Result<AttachedNetns> {
         let wanted = AttachSpec {
             netns: &ready.netns,
+            pod: ready.pod.as_ref(),
             attach_points: &ready.places,
             settings: &ready.settings,
-            log: false,
             scan_listeners: false,
         };
         let (attached, took) = steps::attach(&mut &*self, &wanted)?;

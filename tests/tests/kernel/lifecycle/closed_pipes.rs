@@ -111,6 +111,7 @@ fn every_command_exits_as_with_a_reader() {
             "tcp",
             "10.2.0.9:80",
         ],
+        &["observe", "--netns", "/no/such/netns"],
         &["check"],
         &["check", "-o", "json"],
         &["istio-iptables", "-n", "-m", "NONE"],

@@ -377,10 +377,10 @@ impl Counting {
         let netns = PodNetns::open(&netns).expect("the pod");
         let settings = settings(STOCK);
         let wanted = AttachSpec {
+            pod: None,
             netns: &netns,
             attach_points: &AttachPoints::single(cgroup(lab.cgroup.path())),
             settings: &settings,
-            log: false,
             scan_listeners: false,
         };
         let (attached, _) = steps::attach(self, &wanted).expect("attached");

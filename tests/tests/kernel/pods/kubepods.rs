@@ -59,10 +59,10 @@ fn attach(lab: &Lab, settings: &Settings, pod: &Path) -> Result<Attached> {
     };
     let netns = Netns::open(&NetnsSpec::File(lab.pod.path().to_owned()))?;
     Dataplane::new().attach(&AttachSpec {
+        pod: None,
         netns: &netns,
         attach_points: &places,
         settings,
-        log: false,
         scan_listeners: false,
     })
 }
