@@ -64,23 +64,74 @@ pub struct Rendered {
     pub comments_lost: bool,
 }
 
+/// A part of a stream that can be read independently of the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    text: &'a str,
+    /// The line on which it begins, from 1.
+    line: usize,
+    kind: PartKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PartKind {
+    Separator,
+    Documents {
+        /// Whether the first document begins on the line of its separator.
+        on_separator: bool,
+    },
+}
+
 /// Cuts `text` into pieces. Together they are the text.
 pub fn parse(text: &str) -> Result<Vec<Piece<'_>>, Unreadable> {
-    let mut pieces = Vec::new();
+    let pieces = parts(text)
+        .iter()
+        .map(Part::read)
+        .collect::<Result<Vec<_>, _>>();
+    Ok(pieces?.concat())
+}
+
+/// Cuts `text` at the separators of its documents.
+#[must_use]
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
     let mut line = 1;
+    let mut on_separator = false;
     for part in yaml::split(text) {
-        match part {
-            yaml::Part::Separator(text) => {
-                pieces.push(Piece::Verbatim(text));
-                line += lines(text);
-            }
-            yaml::Part::Document(text) => {
-                read(text, line, &mut pieces)?;
-                line += lines(text);
-            }
-        }
+        let (text, kind) = match part {
+            yaml::Part::Separator(text) => (text, PartKind::Separator),
+            yaml::Part::Document(text) => (text, PartKind::Documents { on_separator }),
+        };
+        parts.push(Part { text, line, kind });
+        line += lines(text);
+        on_separator = kind == PartKind::Separator && text == "---";
     }
-    Ok(pieces)
+    parts
+}
+
+impl<'a> Part<'a> {
+    /// Cuts the part into pieces.
+    pub fn read(&self) -> Result<Vec<Piece<'a>>, Unreadable> {
+        let Self { text, line, kind } = *self;
+        let PartKind::Documents { on_separator } = kind else {
+            return Ok(vec![Piece::Verbatim(text)]);
+        };
+        if text.trim_start().starts_with('{')
+            && let Some(documents) = json::read(text, line)?
+        {
+            return Ok(documents);
+        }
+        if yaml::is_blank(text) {
+            return Ok(vec![Piece::Verbatim(text)]);
+        }
+        Ok(vec![Piece::Document(Document {
+            text,
+            line,
+            value: yaml::value(text).map_err(|error| error.below(line, on_separator))?,
+            format: Format::Yaml,
+            on_separator,
+        })])
+    }
 }
 
 /// A problem without the position at its end, which is not that in the stream.
@@ -91,28 +142,6 @@ fn without_position(problem: &str) -> String {
 
 fn lines(text: &str) -> usize {
     text.matches('\n').count()
-}
-
-fn read<'a>(text: &'a str, line: usize, pieces: &mut Vec<Piece<'a>>) -> Result<(), Unreadable> {
-    if text.trim_start().starts_with('{')
-        && let Some(documents) = json::read(text, line)?
-    {
-        pieces.extend(documents);
-        return Ok(());
-    }
-    if yaml::is_blank(text) {
-        pieces.push(Piece::Verbatim(text));
-        return Ok(());
-    }
-    let on_separator = matches!(pieces.last(), Some(Piece::Verbatim("---")));
-    pieces.push(Piece::Document(Document {
-        text,
-        line,
-        value: yaml::value(text).map_err(|error| error.below(line, on_separator))?,
-        format: Format::Yaml,
-        on_separator,
-    }));
-    Ok(())
 }
 
 impl Unreadable {

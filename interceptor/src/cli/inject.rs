@@ -18,6 +18,7 @@ use crate::{
 
 mod atomic;
 mod kube_inject;
+mod parallel;
 mod report;
 mod run;
 

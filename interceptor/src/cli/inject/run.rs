@@ -7,7 +7,7 @@ use interceptor_injection::{
         webhooks::{Called, Configuration, Creation},
     },
     diff,
-    documents::{self, Document, Piece},
+    documents::{self, Document, Piece, Rendered},
     inject,
     refusal::{Problem, Refusal},
     uninject::{Uninjected, uninject, uninject_job_template},
@@ -15,7 +15,7 @@ use interceptor_injection::{
 };
 use serde_json::Value;
 
-use crate::cli::{labels::Labels, manifests::Source};
+use crate::cli::{inject::parallel::in_parallel, labels::Labels, manifests::Source};
 
 /// What is done to all files.
 pub(super) struct Job<'a> {
@@ -41,6 +41,19 @@ pub(super) struct File {
     pub(super) workloads: Vec<Item>,
     pub(super) problems: Vec<String>,
     pub(super) notes: Vec<String>,
+}
+
+/// What was done to a piece.
+enum PieceResult<'a> {
+    Verbatim(&'a str),
+    Document(&'a Document<'a>, DocumentResult),
+}
+
+/// What was done to a document.
+struct DocumentResult {
+    workloads: Vec<Item>,
+    rendered: Rendered,
+    value: Value,
 }
 
 /// A document that changes.
@@ -90,8 +103,10 @@ impl Job<'_> {
             problems: Vec::new(),
             notes: Vec::new(),
         };
-        match documents::parse(&text) {
-            Ok(pieces) => self.pieces(&pieces, &mut file),
+        let parts = documents::parts(&text);
+        let pieces = in_parallel(&parts, documents::Part::read);
+        match pieces.into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(pieces) => self.pieces(&pieces.concat(), &mut file),
             Err(error) => {
                 let problem = format!("{}: {error}", file.source.name());
                 file.problems.push(problem);
@@ -102,54 +117,32 @@ impl Job<'_> {
     }
 
     fn pieces(&self, pieces: &[Piece<'_>], file: &mut File) {
+        let results = in_parallel(pieces, |piece| match piece {
+            Piece::Verbatim(text) => PieceResult::Verbatim(text),
+            Piece::Document(document) => PieceResult::Document(document, self.document(document)),
+        });
         let mut number = 0;
-        for piece in pieces {
-            match piece {
-                Piece::Verbatim(text) => file.text += text,
-                Piece::Document(document) => {
+        for result in results {
+            match result {
+                PieceResult::Verbatim(text) => file.text += text,
+                PieceResult::Document(document, result) => {
                     number += 1;
-                    self.document(document, number, file);
+                    file.add(document, number, result);
                 }
             }
         }
     }
 
-    fn document(&self, document: &Document<'_>, number: usize, file: &mut File) {
+    fn document(&self, document: &Document<'_>) -> DocumentResult {
         let mut value = document.value.clone();
-        file.has_objects |= value.is_object();
-        for workload in workloads::of(&document.value) {
-            let item = self.workload(workload, &mut value);
-            if let Err(refusal) = &item.result {
-                let place = |pointer: &str| {
-                    let line = document.line_of(pointer);
-                    let (name, object) = (file.source.name(), item.object());
-                    format!("{name}: document {number}, line {line}: {object}")
-                };
-                let problems = refusal.0.iter().map(|problem| {
-                    let pointer = pointer(&item.workload, problem);
-                    format!("{}: {problem}", place(&pointer))
-                });
-                let problems: Vec<_> = problems.collect();
-                file.problems.extend(problems);
-            }
-            file.workloads.push(item);
-        }
-        let rendered = document.render(&value);
-        file.text += &rendered.text;
-        if rendered.comments_lost {
-            file.notes.push(format!(
-                "{}: document {number}, line {}: comments are lost: a document with anchors, tags \
-                 or everything in braces is written again as a whole",
-                file.source.name(),
-                document.line,
-            ));
-        }
-        if value != document.value {
-            file.documents.push(Changes {
-                number,
-                before: document.value.clone(),
-                after: value,
-            });
+        let workloads = workloads::of(&document.value).into_iter();
+        let workloads = workloads
+            .map(|workload| self.workload(workload, &mut value))
+            .collect();
+        DocumentResult {
+            workloads,
+            rendered: document.render(&value),
+            value,
         }
     }
 
@@ -253,6 +246,37 @@ impl Item {
 }
 
 impl File {
+    fn add(&mut self, document: &Document<'_>, number: usize, result: DocumentResult) {
+        let name = self.source.name();
+        let place = |line| format!("{name}: document {number}, line {line}");
+        self.has_objects |= document.value.is_object();
+        for item in &result.workloads {
+            let problems = item.result.as_ref().err();
+            for problem in problems.into_iter().flat_map(|refusal| &refusal.0) {
+                let line = document.line_of(&pointer(&item.workload, problem));
+                let object = item.object();
+                self.problems
+                    .push(format!("{}: {object}: {problem}", place(line)));
+            }
+        }
+        self.workloads.extend(result.workloads);
+        self.text += &result.rendered.text;
+        if result.rendered.comments_lost {
+            self.notes.push(format!(
+                "{}: comments are lost: a document with anchors, tags or everything in braces is \
+                 written again as a whole",
+                place(document.line),
+            ));
+        }
+        if result.value != document.value {
+            self.documents.push(Changes {
+                number,
+                before: document.value.clone(),
+                after: result.value,
+            });
+        }
+    }
+
     pub(super) fn diff(&self) -> String {
         diff::unified(&self.source.name(), &self.source.text, &self.text)
     }
