@@ -5,12 +5,11 @@ mod goldens;
 mod istio;
 
 use std::{
-    io::Write as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
-use interceptor_testkit::interceptor::binary;
+use interceptor_testkit::{command::output, interceptor::binary};
 
 /// `interceptor` with these arguments.
 fn interceptor(arguments: &[&str]) -> Command {
@@ -23,13 +22,7 @@ fn interceptor(arguments: &[&str]) -> Command {
 fn inject_text(arguments: &[&str], input: &str) -> Output {
     let mut command = interceptor(&["inject"]);
     command.args(arguments);
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = pipes.stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = process.stdin.take().unwrap();
-    // The command reads everything before it writes.
-    stdin.write_all(input.as_bytes()).unwrap();
-    drop(stdin);
-    process.wait_with_output().unwrap()
+    output(&mut command, input).unwrap()
 }
 
 fn inject(arguments: &[&str]) -> Output {
