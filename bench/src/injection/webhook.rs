@@ -49,7 +49,10 @@ impl Webhook {
         }))?;
         let kubeconfig = directory.path().join("kubeconfig");
         fs::write(&kubeconfig, api.kubeconfig())?;
-        let mut process = Command::new(interceptor::binary())
+        // If the benchmark is killed, its webhook is, too.
+        let mut process = Command::new("setpriv")
+            .arg("--pdeathsig=KILL")
+            .arg(interceptor::binary())
             .args([
                 "webhook",
                 "--listen=127.0.0.1:0",
