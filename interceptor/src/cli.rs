@@ -22,6 +22,7 @@ mod log;
 mod manifests;
 mod observe;
 mod output;
+mod pod_ref;
 mod run;
 mod status;
 mod uninstall;
@@ -30,7 +31,8 @@ mod webhook;
 /// Redirects a pod's traffic to its sidecar proxy with eBPF, by the rules of istio-iptables.
 ///
 /// Outbound TCP goes to the proxy's port 15001, inbound TCP to port 15006. The proxy's own traffic
-/// is not redirected. Commands name a pod by its network namespace.
+/// is not redirected. Commands name a pod by its network namespace, or by its name if the node agent has
+/// captured it.
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(

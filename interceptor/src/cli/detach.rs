@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgGroup, Args};
 
+use super::pod_ref::PodRef;
 use crate::{
     dataplane::{Dataplane, detach::Detached},
     host,
-    netns::{Netns, NetnsSpec},
+    netns::Netns,
     stdio::message,
 };
 
@@ -17,14 +18,13 @@ use crate::{
 /// Removes everything that attach has created. Open connections stay open. A pod that is not
 /// captured is not an error.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[command(group = ArgGroup::new("which").args(["pod", "netns", "all"]).required(true))]
 pub(super) struct Detach {
-    /// The pod's network namespace: a path, or the ID of a process in it
-    #[arg(long, value_name = "PATH|PID")]
-    netns: Option<NetnsSpec>,
+    #[command(flatten)]
+    pod: PodRef,
 
     /// All captured pods on this machine
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pod_ref")]
     all: bool,
 }
 
@@ -32,12 +32,12 @@ impl Detach {
     pub(super) fn run(&self) -> Result<()> {
         host::check_root()?;
         host::ensure_bpffs()?;
-        let Some(spec) = &self.netns else {
+        let Some(spec) = self.pod.netns()? else {
             let count = Dataplane::new().detach_all()?;
             message!("interceptor: {count} network namespaces are no longer captured");
             return Ok(());
         };
-        let netns = Netns::open(spec)?;
+        let netns = Netns::open(&spec)?;
         report(netns.path(), Dataplane::new().detach(&netns)?);
         Ok(())
     }

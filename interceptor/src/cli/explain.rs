@@ -6,15 +6,19 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::Result;
-use clap::{Args, ValueEnum};
+use anyhow::{Context as _, Result};
+use clap::{ArgGroup, Args, ValueEnum};
 use interceptor_ebpf::{Owner, Transport};
 
-use super::output::{Format, json};
+use super::{
+    output::{Format, json},
+    pod_ref::PodRef,
+};
 use crate::{
+    arguments::socket_address,
     explain::{self, Direction, Explanation, Outcome, Query},
     host,
-    netns::{Netns, NetnsSpec},
+    netns::Netns,
     stdio,
 };
 
@@ -23,16 +27,23 @@ use crate::{
 /// Uses the settings that the pod was attached with, and its current addresses and routes. Makes no
 /// connection.
 #[derive(Args)]
-#[command(after_help = "\
+#[command(group = ArgGroup::new("which").args(["pod", "netns"]).required(true), after_help = "\
 Examples:
   An app in the pod of process 4711 connects to a service:
-    interceptor explain --netns 4711 --from uid=1000,gid=1000 tcp 10.96.0.10:80
-  A client outside the pod connects to it:
-    interceptor explain --netns 4711 --inbound tcp 10.244.1.7:8080")]
+    interceptor explain --netns 4711 --from uid=1000,gid=1000 --to 10.96.0.10:80
+  A client outside the pod, which the node agent has captured, connects to it:
+    interceptor explain shop/web-0 --inbound --to 10.244.1.7:8080")]
 pub(super) struct Explain {
-    /// The pod's network namespace: a path, or the ID of a process in it
-    #[arg(long, value_name = "PATH|PID")]
-    netns: NetnsSpec,
+    #[command(flatten)]
+    pod: PodRef,
+
+    /// Destination of the connection: ADDRESS:PORT, an IPv6 address in brackets
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket_address)]
+    to: SocketAddr,
+
+    /// The protocol
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
 
     /// Owner of the socket and the address that it is bound to: uid=N, gid=N, source=ADDRESS
     /// [default: neither the proxy's UID nor its GID; not bound]
@@ -50,17 +61,11 @@ pub(super) struct Explain {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-
-    /// The protocol
-    #[arg(value_enum)]
-    protocol: Protocol,
-
-    /// Destination of the connection: ADDRESS:PORT, an IPv6 address in brackets
-    destination: SocketAddr,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Default, ValueEnum)]
 enum Protocol {
+    #[default]
     Tcp,
     Udp,
 }
@@ -122,8 +127,9 @@ impl Explain {
     pub(super) fn run(&self) -> Result<()> {
         host::check_root()?;
         host::ensure_bpffs()?;
+        let netns = self.pod.netns()?.context("name a pod, or use --netns")?;
         let query = self.query();
-        let explanation = explain::explain(&Netns::open(&self.netns)?, &query)?;
+        let explanation = explain::explain(&Netns::open(&netns)?, &query)?;
         stdio::print(&match self.output {
             Format::Json => json(&explanation)?,
             Format::Text => text(&explanation)?,
@@ -146,7 +152,7 @@ impl Explain {
                 Protocol::Tcp => Transport::Tcp,
                 Protocol::Udp => Transport::Udp,
             },
-            destination: explain::effective(self.destination),
+            destination: explain::effective(self.to),
             direction,
         }
     }

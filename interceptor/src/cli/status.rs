@@ -5,10 +5,12 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 
-use super::output::{Format, json, table};
+use super::{
+    output::{Format, json, table},
+    pod_ref::PodRef,
+};
 use crate::{
     host,
-    netns::NetnsSpec,
     settings::{
         DnsCapture, Mode, OwnerGroups, Settings, ports::PortSelection, prefixes::PrefixSelection,
     },
@@ -19,14 +21,14 @@ use crate::{
 /// Exit code if a captured pod has a warning.
 const DEGRADED: u8 = 3;
 
-/// Show captured pods, with their cgroups and settings
+/// Show captured pods and their settings: all, or one
 ///
 /// Exits with 3 if a pod has a warning, which the output shows.
 #[derive(Args)]
 pub(super) struct Status {
-    /// Only this pod: a path to its network namespace, or the ID of a process in it
-    #[arg(long, value_name = "PATH|PID")]
-    netns: Option<NetnsSpec>,
+    // Without one: all pods.
+    #[command(flatten)]
+    pod: PodRef,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -37,7 +39,7 @@ impl Status {
     pub(super) fn run(&self) -> Result<ExitCode> {
         host::check_root()?;
         host::ensure_bpffs()?;
-        let pods = status::read(self.netns.as_ref())?;
+        let pods = status::read(self.pod.netns()?.as_ref())?;
         stdio::print(&match self.output {
             Format::Json => json(&pods)?,
             Format::Text => text(&pods)?,
@@ -55,21 +57,13 @@ fn text(pods: &[PodStatus]) -> Result<String> {
     if pods.is_empty() {
         return Ok("No pod is captured.\n".to_owned());
     }
-    let mut table = table([
-        "NETNS",
-        "CGROUP",
-        "PROXY",
-        "LISTENING",
-        "INBOUND",
-        "OUTBOUND",
-        "IPV6",
-    ]);
+    let mut table = table(["POD", "PROXY", "LISTENING", "INBOUND", "OUTBOUND", "IPV6"]);
     for pod in pods {
         table.add_row(row(pod));
     }
     let mut text = format!("{table}\n");
     for pod in pods {
-        let name = pod.attached.netns.display();
+        let name = name(pod);
         if pod.network_changed {
             writeln!(
                 text,
@@ -84,12 +78,19 @@ fn text(pods: &[PodStatus]) -> Result<String> {
     Ok(text)
 }
 
-fn row(pod: &PodStatus) -> [String; 7] {
+/// The pod's name, or its network namespace.
+fn name(pod: &PodStatus) -> String {
+    match &pod.attached.pod {
+        Some(name) => name.to_string(),
+        None => pod.attached.netns.display().to_string(),
+    }
+}
+
+fn row(pod: &PodStatus) -> [String; 6] {
     let settings = &pod.attached.settings;
     let ids = |ids: &[u32]| join(ids);
     [
-        pod.attached.netns.display().to_string(),
-        pod.attached.cgroup.display().to_string(),
+        name(pod),
         format!(
             "uid {} gid {}",
             ids(settings.proxy_uids.as_slice()),

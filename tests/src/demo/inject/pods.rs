@@ -188,11 +188,11 @@ impl DemoPod {
     /// The message of `interceptor explain`.
     pub(crate) fn explain_uncaptured(&self, to: &str) -> Result<String> {
         let netns = self.pod.pod.netns()?.path().display().to_string();
-        let explained = interceptor::try_run(["explain", "--netns", &netns, "tcp", to])?;
+        let explained = interceptor::try_run(["explain", "--netns", &netns, "--to", to])?;
         let error = String::from_utf8_lossy(&explained.stderr).trim().to_owned();
         ensure!(error.contains("is not captured"), "{error}");
         Ok(format!(
-            "interceptor explain tcp {to}: the pod is not captured"
+            "interceptor explain --to {to}: the pod is not captured"
         ))
     }
 

@@ -49,8 +49,8 @@ const fn case(
     }
 }
 
-const WEB: Connection = Outbound(&["tcp", "10.2.0.9:80"]);
-const WEB_V6: Connection = Outbound(&["tcp", "[fd00:2::9]:80"]);
+const WEB: Connection = Outbound(&["--to", "10.2.0.9:80"]);
+const WEB_V6: Connection = Outbound(&["--to", "[fd00:2::9]:80"]);
 const INCLUDED: &str = "traffic.sidecar.istio.io/includeOutboundIPRanges";
 const CONFIG: &str = "proxy.istio.io/config";
 const UNCAPTURED: &str = "not captured";
@@ -144,9 +144,9 @@ fn verdict(pod: &ObjectPod, connection: Connection) -> String {
         Outbound(query) => arguments.extend(query),
         Inbound(port) => {
             address = format!("{}:{port}", pod.ip().expect("an address"));
-            arguments.extend(["--inbound", "--interface=eth0", "tcp", &address]);
+            arguments.extend(["--inbound", "--interface=eth0", "--to", &address]);
         }
-        Forwarded(to) => arguments.extend(["--inbound", "--interface=eth0", "tcp", to]),
+        Forwarded(to) => arguments.extend(["--inbound", "--interface=eth0", "--to", to]),
     }
     let output = interceptor::try_run(&arguments).expect("explain");
     if !output.status.success() {

@@ -14,7 +14,7 @@ fn explained(lab: &Lab, caller: Caller, to: &str) -> String {
         Caller::App => ["--from", &owner],
         Caller::Client => ["--inbound", "--interface=eth0"],
     };
-    let question = ["-o", "json", "tcp", to];
+    let question = ["-o", "json", "--to", to];
     let arguments = ["explain", "--netns", &netns];
     let arguments = arguments.iter().chain(&direction).chain(&question);
     let explained = interceptor::try_run(arguments).expect("explain");
@@ -44,7 +44,7 @@ fn the_explanation_matches_the_verdict() {
 fn explain_reports_an_uncaptured_pod() {
     let lab = Lab::new().expect("a lab");
     let netns = lab.pod.path().display().to_string();
-    let arguments = ["explain", "--netns", &netns, "tcp", "10.2.0.9:80"];
+    let arguments = ["explain", "--netns", &netns, "--to", "10.2.0.9:80"];
     let explained = interceptor::try_run(arguments).expect("explain");
     assert_eq!(explained.status.code(), Some(1));
     let printed = String::from_utf8_lossy(&explained.stderr);

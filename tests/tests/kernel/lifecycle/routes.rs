@@ -58,7 +58,7 @@ fn explained(lab: &Lab, to: &str) -> serde_json::Value {
     let netns = lab.pod.path().display().to_string();
     let from = format!("uid={},gid={}", APP.uid, APP.gid);
     let arguments = ["explain", "-o", "json", "--netns", &netns, "--from", &from];
-    let arguments = arguments.into_iter().chain(["tcp", to]);
+    let arguments = arguments.into_iter().chain(["--to", to]);
     let explained = command::try_run(arguments).expect("explain");
     serde_json::from_slice(&explained.stdout).expect("JSON")
 }

@@ -1,0 +1,51 @@
+//! How a command names a captured pod.
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    dataplane::Dataplane,
+    netns::{Netns, NetnsSpec},
+    pod_name::PodName,
+};
+
+/// A captured pod: by its name, or by its network namespace.
+#[derive(Args)]
+#[group(id = "pod_ref", multiple = false)]
+pub(super) struct PodRef {
+    /// The name of a pod that the node agent has captured: NAMESPACE/NAME or NAME.NAMESPACE
+    #[arg(value_name = "POD")]
+    pod: Option<PodName>,
+
+    /// The pod's network namespace: a path, or the ID of a process in it
+    #[arg(long, value_name = "PATH|PID")]
+    netns: Option<NetnsSpec>,
+}
+
+impl PodRef {
+    /// The pod's network namespace; nothing if none is named.
+    pub(super) fn netns(&self) -> Result<Option<NetnsSpec>> {
+        match &self.pod {
+            Some(name) => find(name).map(Some),
+            None => Ok(self.netns.clone()),
+        }
+    }
+}
+
+/// The network namespace of the pod with this name. A path that leads elsewhere is that of an earlier
+/// sandbox of the pod.
+pub(super) fn find(name: &PodName) -> Result<NetnsSpec> {
+    let pods = Dataplane::new().attached()?.into_iter();
+    let mut named = pods.filter(|pod| pod.record.pod.as_ref() == Some(name));
+    let current = named.find_map(|pod| {
+        let spec = NetnsSpec::File(pod.record.netns);
+        let netns = Netns::open(&spec).ok()?;
+        (netns.cookie() == pod.netns).then_some(spec)
+    });
+    current.with_context(|| {
+        format!(
+            "no captured pod of this node is named {name}: `interceptor status` lists them. A pod that \
+             was attached by a command has no name: use --netns"
+        )
+    })
+}
