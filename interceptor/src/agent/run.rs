@@ -15,7 +15,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    api,
     blocking::blocking,
+    flows::FlowHub,
     host::malloc,
     install::{self, InstallState, IstioCni},
     kube::{deployment::Deployment, pods, shutdown::ShutdownAction, taint},
@@ -123,6 +125,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         health,
     )?);
     node.adopt().await?;
+    let observers = protocol::observers_socket(&options.install.socket);
     tokio::select! {
         result = node.watch_cgroups() => result.context("cannot watch cgroups"),
         result = install(&node) => result,
@@ -130,6 +133,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         () = protocol::serve(listener, CniHandler(node.clone())) => Ok(()),
         never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
+        result = api::serve(&observers, FlowHub::new()) => result,
     }
 }
 

@@ -1,21 +1,26 @@
 //! `interceptor observe`
 
 use std::{
+    collections::VecDeque,
     io::{self, IsTerminal as _},
-    thread,
+    path::PathBuf,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ColorChoice, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
 
 use self::filters::Filters;
 use crate::{
     arguments::number,
     host,
     observe::{
+        agent::AgentFlows,
         filter::Filter,
         flow::Flow,
         format::{self, Style, TimeFormat},
+        message::{Message, Parameters, SOCKET},
         node::{NodeFlows, POLL_INTERVAL},
     },
     stdio::{self, message},
@@ -30,9 +35,28 @@ mod filters;
 #[derive(Args)]
 #[command(visible_alias = "monitor", after_help = EXAMPLES)]
 pub(super) struct Observe {
+    /// Show new flows; with --since after those of the agent's history [default without --last and
+    /// --since]
+    #[arg(short, long, conflicts_with = "last")]
+    follow: bool,
+
+    /// Show the last N flows of the agent's history, and exit. An agent keeps the last 4096 that
+    /// were observed
+    #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX), conflicts_with = "first")]
+    last: Option<u64>,
+
+    /// Show the flows of the agent's history that are not older than this, such as 90s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = age)]
+    since: Option<SignedDuration>,
+
     /// Exit after this number of flows
     #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     first: Option<u64>,
+
+    /// The node agent's socket. If no agent listens there, the flows are read from the kernel, which
+    /// has one reader at a time
+    #[arg(long, value_name = "FILE", default_value = SOCKET)]
+    socket: PathBuf,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -78,18 +102,71 @@ impl Observe {
         host::check_root()?;
         host::ensure_bpffs()?;
         let filter = self.filters.filter()?;
-        let flows = NodeFlows::open()?;
-        if io::stderr().is_terminal() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime")?;
+        runtime.block_on(self.observe(&filter))
+    }
+
+    async fn observe(&self, filter: &Filter) -> Result<()> {
+        let mut source = self.source().await?;
+        if self.follows() && io::stderr().is_terminal() {
             message!("interceptor: observing; press Ctrl-C to end");
         }
         if self.output == Output::Table && !print(&format::table_header())? {
             return Ok(());
         }
-        let mut left = self.first;
-        follow(flows, &filter, |flow| {
-            let is_read = print(&self.text(flow)?)?;
-            left = left.map(|left| left - 1);
-            Ok(is_read && left != Some(0))
+        let since = self.since.map(|age| Timestamp::now() - age);
+        let is_wanted =
+            |flow: &Flow| filter.matches(flow) && since.is_none_or(|since| flow.time >= since);
+        let mut printed = 0;
+        // Of the history only the last are printed, once its end is known.
+        let mut last = VecDeque::new();
+        while let Some(flows) = source.next().await? {
+            for flow in flows.into_iter().filter(is_wanted) {
+                if let Some(limit) = self.last {
+                    last.push_back(flow);
+                    if last.len() as u64 > limit {
+                        last.pop_front();
+                    }
+                    continue;
+                }
+                printed += 1;
+                if !print(&self.text(&flow)?)? || self.first == Some(printed) {
+                    return Ok(());
+                }
+            }
+        }
+        for flow in last {
+            if !print(&self.text(&flow)?)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether new flows are shown.
+    const fn follows(&self) -> bool {
+        self.follow || (self.last.is_none() && self.since.is_none())
+    }
+
+    async fn source(&self) -> Result<Source> {
+        let parameters = Parameters {
+            history: self.since.is_some(),
+            follow: self.follows(),
+        };
+        if let Some(flows) = AgentFlows::request(&self.socket, parameters).await? {
+            return Ok(Source::Agent(flows));
+        }
+        ensure!(
+            self.last.is_none() && self.since.is_none(),
+            "no node agent listens at {}, and only an agent keeps flows for --last and --since",
+            self.socket.display()
+        );
+        Ok(Source::Node {
+            flows: Box::new(NodeFlows::open()?),
+            lost: 0,
         })
     }
 
@@ -121,25 +198,60 @@ fn print(text: &str) -> Result<bool> {
     }
 }
 
-/// Calls `each` for each flow until it returns false. Says how many flows were lost.
-fn follow(
-    mut flows: NodeFlows,
-    filter: &Filter,
-    mut each: impl FnMut(&Flow) -> Result<bool>,
-) -> Result<()> {
-    let mut lost = 0;
-    loop {
-        for flow in flows.read()? {
-            if filter.matches(&flow) && !each(&flow)? {
-                return Ok(());
+/// How long ago. (jiff's syntax has units that this excludes: the length of a month varies.)
+fn age(text: &str) -> Result<SignedDuration, String> {
+    let age = text.parse::<SignedDuration>().ok();
+    age.filter(SignedDuration::is_positive)
+        .ok_or_else(|| "expected a duration such as 90s, 5m or 1h30m".to_owned())
+}
+
+/// Where flows come from.
+enum Source {
+    Agent(AgentFlows),
+    /// The kernel, and the number of flows that were lost so far.
+    Node {
+        flows: Box<NodeFlows>,
+        lost: u64,
+    },
+}
+
+impl Source {
+    /// The next flows; nothing at the end. Reports lost flows.
+    async fn next(&mut self) -> Result<Option<Vec<Flow>>> {
+        match self {
+            Self::Agent(flows) => {
+                let messages = flows.read().await?;
+                if messages.is_empty() {
+                    return Ok(None);
+                }
+                Ok(Some(messages.into_iter().filter_map(reported).collect()))
+            }
+            Self::Node { flows, lost } => {
+                sleep(POLL_INTERVAL).await;
+                let read = flows.read()?;
+                let lost_in_all = flows.lost()?;
+                if lost_in_all > *lost {
+                    report_lost(lost_in_all - *lost);
+                    *lost = lost_in_all;
+                }
+                Ok(Some(read))
             }
         }
-        let lost_in_all = flows.lost()?;
-        if lost_in_all > lost {
-            let new = lost_in_all - lost;
-            message!("interceptor: {new} flows were lost, as they were not read in time");
-            lost = lost_in_all;
-        }
-        thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// The flow of a message. Other messages are printed.
+fn reported(message: Message) -> Option<Flow> {
+    match message {
+        Message::Flow(flow) => return Some(*flow),
+        Message::Lost(lost) => report_lost(lost),
+        Message::Error(error) => {
+            message!("interceptor: the agent cannot read flows; it retries: {error}");
+        }
+    }
+    None
+}
+
+fn report_lost(lost: u64) {
+    message!("interceptor: {lost} flows were lost, as they were not read in time");
 }

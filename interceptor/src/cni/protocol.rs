@@ -16,6 +16,7 @@ mod server;
 
 pub use client::{CallError, call};
 pub use server::{BindError, Handler, Listener, remove_socket, serve};
+pub(crate) use server::{listen, observers_socket};
 
 /// The default path of the agent's socket.
 pub const SOCKET: &str = "/var/run/interceptor/agent.sock";

@@ -8,6 +8,7 @@ mod full_tables;
 mod last;
 mod leaving;
 mod observe;
+mod observers;
 mod shares;
 mod swept;
 mod uninstalling;

@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 
 use crate::alone;
 
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longer than the interval at which the observer reads.
-const QUIET: Duration = Duration::from_millis(300);
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
 
 const FLAGS: [&str; 9] = [
     "-b",
@@ -36,14 +36,14 @@ const FLAGS: [&str; 9] = [
 ];
 
 /// A command that prints a line for each flow, killed when dropped.
-struct Observer {
+pub(crate) struct Observer {
     child: Child,
-    lines: Receiver<String>,
+    pub(crate) lines: Receiver<String>,
 }
 
 impl Observer {
     /// Reads standard error if `is_log`, otherwise standard output.
-    fn start(mut command: Command, is_log: bool) -> Self {
+    pub(crate) fn start(mut command: Command, is_log: bool) -> Self {
         command.stdin(Stdio::null());
         if is_log {
             command.stderr(Stdio::piped());
@@ -89,7 +89,7 @@ impl Observer {
     }
 
     /// The flows until none comes for some time.
-    fn flows(&self) -> Vec<Value> {
+    pub(crate) fn flows(&self) -> Vec<Value> {
         let mut flows = vec![serde_json::from_str(&self.next()).expect("a flow")];
         while let Ok(line) = self.lines.recv_timeout(QUIET) {
             flows.push(serde_json::from_str(&line).expect("a flow"));

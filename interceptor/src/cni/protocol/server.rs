@@ -104,6 +104,11 @@ impl Listener {
     }
 }
 
+/// The agent's socket for observers, beside the one at `path`.
+pub(crate) fn observers_socket(path: &Path) -> PathBuf {
+    path.with_file_name("observe.sock")
+}
+
 /// Removes the files that an exited agent left at `path`, and the directory if it is empty. Does
 /// nothing while an agent is running.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
@@ -112,7 +117,7 @@ pub fn remove_socket(path: &Path) -> io::Result<()> {
         let Some(_lock) = lock(path)? else {
             return Ok(());
         };
-        for file in [path, &lock_file] {
+        for file in [path, &observers_socket(path), &lock_file] {
             match fs::remove_file(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -148,9 +153,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Creates the socket under another name, makes it accessible to root only, and renames it to `path`.
+/// Creates a socket under another name, makes it accessible to root only, and renames it to `path`.
 /// The rename is atomic: a plugin finds the old or the new socket.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     let new = beside(path, "new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
