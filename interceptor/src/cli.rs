@@ -3,7 +3,7 @@
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{cni::PLUGIN, stdio::message};
 
@@ -12,6 +12,7 @@ mod attach;
 mod check;
 mod check_inject;
 mod cni;
+mod completions;
 mod detach;
 mod dry_run;
 mod explain;
@@ -61,6 +62,9 @@ enum Command {
     IstioIptables(istio_iptables::IstioIptables),
     Uninstall(uninstall::Uninstall),
     Webhook(Box<webhook::Webhook>),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(completions::Man),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
@@ -132,14 +136,16 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::IstioIptables(command) => command.run(),
         Command::Uninstall(uninstall) => uninstall.run().map(|()| ExitCode::SUCCESS),
         Command::Webhook(webhook) => webhook.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => {
+            completions.run(Cli::command()).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man(man) => man.run(Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn called(arguments: &[&str]) -> Command {

@@ -19,6 +19,7 @@ mod fmt;
 mod image;
 mod kubectl;
 mod lint;
+mod man;
 mod paths;
 mod pip;
 mod python_tool;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(long)]
         other_layout: bool,
     },
+    /// Write the manual pages of the interceptor binary into target/man
+    Man,
     /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
     /// Build, attach to a pod and print its verdicts until Ctrl-C; requires root
@@ -121,6 +124,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             }
             build::run().map(drop)
         }
+        Task::Man => man::run(),
         Task::Image(image) => image::run(&image),
         Task::Dev(options) => dev::run(&options),
         Task::Fmt => fmt::apply(),

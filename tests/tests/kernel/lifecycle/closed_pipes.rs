@@ -112,6 +112,7 @@ fn every_command_exits_as_with_a_reader() {
             "10.2.0.9:80",
         ],
         &["observe", "--netns", "/no/such/netns"],
+        &["completions", "bash"],
         &["check"],
         &["check", "-o", "json"],
         &["istio-iptables", "-n", "-m", "NONE"],
