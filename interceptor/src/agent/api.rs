@@ -1,8 +1,7 @@
 //! The agent's HTTP API for observers, on a Unix socket that only root can open.
 
-use std::{convert::Infallible, path::Path, sync::Arc};
+use std::{convert::Infallible, future, io, path::Path, sync::Arc};
 
-use anyhow::{Context as _, Result};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -20,17 +19,20 @@ use crate::{
     observe::message::{FLOWS, Parameters},
 };
 
-/// Listens at `path`, in place of an agent that has exited, and serves observers.
-pub(super) async fn serve(path: &Path, flows: FlowHub) -> Result<()> {
-    let socket = protocol::listen(path)
-        .with_context(|| format!("cannot listen for observers at {}", path.display()))?;
+/// Listens at `path`, in place of an agent that has exited, and serves observers. Does not return: the
+/// agent captures pods also without this socket.
+pub(super) async fn serve(path: &Path, flows: FlowHub) -> ! {
+    if let Err(error) = try_serve(path, flows).await {
+        error!("no observer can connect to {}: {error}", path.display());
+    }
+    future::pending().await
+}
+
+async fn try_serve(path: &Path, flows: FlowHub) -> io::Result<()> {
     let routes = Router::new()
         .route(FLOWS, get(send_flows))
         .with_state(flows);
-    if let Err(error) = axum::serve(socket, routes).await {
-        error!("the HTTP server for observers stopped: {error}");
-    }
-    std::future::pending().await
+    axum::serve(protocol::listen(path)?, routes).await
 }
 
 async fn send_flows(

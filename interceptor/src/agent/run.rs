@@ -133,7 +133,7 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         () = protocol::serve(listener, CniHandler(node.clone())) => Ok(()),
         never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
-        result = api::serve(&observers, FlowHub::new()) => result,
+        never = api::serve(&observers, FlowHub::new()) => never,
     }
 }
 
