@@ -10,9 +10,6 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use interceptor_testkit::sidecar::Scene;
 
-/// The pod's address and a port of it that only these servers use.
-pub(super) const SERVER: &str = "10.1.0.2:9000";
-
 /// Time limit of a side that waits in vain.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,8 +30,8 @@ pub(super) const fn same(bytes: &[u8]) -> Message<'_> {
 
 /// The server receives each request, then responds, in turn, on one connection.
 pub(super) fn exchange(scene: &Scene, turns: &[[Message<'_>; 2]]) -> Result<()> {
-    let listener = scene.pod().enter(|| Ok(TcpListener::bind(SERVER)?))?;
-    let mut client = connect(scene)?;
+    let listener = listen(scene)?;
+    let mut client = connect(scene, &listener)?;
     thread::scope(|scope| {
         let server = scope.spawn(|| -> Result<()> {
             let mut server = accept(&listener)?;
@@ -52,9 +49,16 @@ pub(super) fn exchange(scene: &Scene, turns: &[[Message<'_>; 2]]) -> Result<()> 
     })
 }
 
-/// A connection from outside to [`SERVER`].
-pub(super) fn connect(scene: &Scene) -> Result<TcpStream> {
-    let client = scene.outside().enter(|| Ok(TcpStream::connect(SERVER)?))?;
+/// A server in the pod, on a port that no other one had. Otherwise Envoy could send a request on a
+/// connection that it keeps to an earlier server, and of which it has not read the end yet.
+pub(super) fn listen(scene: &Scene) -> Result<TcpListener> {
+    scene.pod().enter(|| Ok(TcpListener::bind("10.1.0.2:0")?))
+}
+
+/// A connection from outside to this server.
+pub(super) fn connect(scene: &Scene, server: &TcpListener) -> Result<TcpStream> {
+    let address = server.local_addr()?;
+    let client = scene.outside().enter(|| Ok(TcpStream::connect(address)?))?;
     client.set_read_timeout(Some(TIMEOUT))?;
     Ok(client)
 }

@@ -10,10 +10,7 @@ use anyhow::{Result, ensure};
 use interceptor_injection::builtin::bootstrap::Probe;
 use interceptor_testkit::sidecar::{Envoy, Proxy, Scene};
 
-use super::{
-    behind_both, envoy,
-    exchange::{SERVER, respond},
-};
+use super::{behind_both, envoy, exchange::respond};
 
 const PATH: &str = "/app-health/app/livez";
 
@@ -77,9 +74,10 @@ fn http_and_grpc_probes_fail_without_the_app() -> Result<()> {
     let grpc = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
-        let http = status(scene, SERVER, "/")?;
+        let app = "10.1.0.2:9000";
+        let http = status(scene, app, "/")?;
         ensure!(http == "503", "{http}");
-        let response = respond(scene, SERVER, grpc)?;
+        let response = respond(scene, app, grpc)?;
         ensure!(response.is_empty(), "{response}");
         Ok(())
     })

@@ -12,7 +12,7 @@ use interceptor_testkit::sidecar::SceneClient;
 
 use super::{
     behind_both, envoy,
-    exchange::{SERVER, accept, connect, exchange, receive, same},
+    exchange::{accept, connect, exchange, listen, receive, same},
 };
 
 /// The client's preface of HTTP/2, and empty settings.
@@ -73,8 +73,8 @@ fn a_server_may_speak_first() -> Result<()> {
 fn a_closed_direction_leaves_the_other_open() -> Result<()> {
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
-        let listener = scene.pod().enter(|| Ok(TcpListener::bind(SERVER)?))?;
-        let mut client = connect(scene)?;
+        let listener = listen(scene)?;
+        let mut client = connect(scene, &listener)?;
         client.write_all(b"\0question")?;
         let mut server = accept(&listener)?;
         // Envoy closes a connection whose client closes its direction before it is inspected.
@@ -99,8 +99,8 @@ fn large_bodies_pass_in_both_directions() -> Result<()> {
     let response_head = head("HTTP/1.1 200 OK\r\nDate: x\r\n");
     behind_both(|scene| {
         scene.start_proxy(&envoy(1)?)?;
-        let listener = scene.pod().enter(|| Ok(TcpListener::bind(SERVER)?))?;
-        let mut client = connect(scene)?;
+        let listener = listen(scene)?;
+        let mut client = connect(scene, &listener)?;
         thread::scope(|scope| {
             let server = scope.spawn(|| -> Result<()> {
                 let mut server = accept(&listener)?;
