@@ -1,6 +1,6 @@
 //! The counters of verdicts and refusals, and the index of each.
 
-use crate::{Reason, Refusal, Verdict, layout::map_type};
+use crate::{NetnsCookie, Reason, Refusal, Verdict, layout::map_type};
 
 /// The direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +89,18 @@ impl Outcome {
 }
 
 map_type! {
-    /// The counters of one CPU. If an index changes its meaning, increase the revision of the map
-    /// (`interceptor/src/bpf/layout.rs`).
+    /// The counters of one pod, of all CPUs.
+    pub struct PodCounts: 872 {
+        /// The pod's network namespace; 0 if the counters were never used. For userspace only.
+        pub netns: NetnsCookie,
+        /// The counters, by [`Counted::index`].
+        pub numbers: [u64; COUNTS],
+    }
+}
+
+map_type! {
+    /// The counters of all pods, of one CPU. If an index changes its meaning, increase the revision of
+    /// this map and that of [`PodCounts`] (`interceptor/src/bpf/layout.rs`).
     pub struct Counts: 872 {
         /// With attachments at two cgroups: the cookie of the socket whose connection has passed
         /// the inner one, and not reached the outer one yet; 0 if there is none.

@@ -36,7 +36,7 @@ mod kernel;
 
 pub use address::Address;
 pub use call::{CALL_WORDS, CALLER_SHIFT, Call};
-pub use count::{COUNTS, Counted, Counts, Direction, Outcome};
+pub use count::{COUNTS, Counted, Counts, Direction, Outcome, PodCounts};
 pub use decide::{PolicyLookups, Verdict, decide};
 pub use event::{COMMAND_LENGTH, EVENT_BUFFER, Event};
 pub use flow::{Flow, Inbound, Outbound, Owner, Transport};

@@ -45,8 +45,8 @@ map_type! {
         /// The port of the mesh's own tunnel (15008), which the `nat` rules never redirect, in host
         /// byte order.
         pub tunnel_port: u16,
-        /// Always 0.
-        pub zero: u16,
+        /// The index of the pod's counters, below [`crate::MAX_PODS`]: its highest bit is always 0.
+        pub counters: u16,
         /// TPROXY's mark.
         pub mark: u32,
         /// The prefix that counts as localhost in IPv4.
@@ -100,9 +100,10 @@ impl Policy {
     #[inline(always)]
     #[must_use]
     pub const fn opaque(&self, word: u32) -> u32 {
-        // To the verifier, a value from a map may be any, and subtracting it from 0 affects all
-        // bits.
-        word ^ 0_u32.wrapping_sub(self.zero as u32)
+        // Always 0. To the verifier, a value from a map may be any, and subtracting it from 0 affects
+        // all bits.
+        let zero = (self.counters >> (u16::BITS - 1)) as u32;
+        word ^ 0_u32.wrapping_sub(zero)
     }
 
     /// The same for an address. A known family stays known.

@@ -23,6 +23,7 @@ mod host;
 mod listen;
 pub mod netns;
 mod observe;
+mod outcome;
 pub mod pod_name;
 pub mod policy;
 mod rules;

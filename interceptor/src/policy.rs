@@ -76,7 +76,7 @@ impl CompiledPolicy {
                 outbound_port: settings.outbound_port,
                 inbound_port: settings.inbound_port,
                 tunnel_port: settings.tunnel_port,
-                zero: 0,
+                counters: 0,
                 mark: settings.tproxy_mark,
                 loopback: V4Prefix::new(settings.loopback.addr(), settings.loopback.prefix_len()),
                 fib: network.fib(),

@@ -21,6 +21,7 @@ use crate::{
         Netns, NetnsSpec, interfaces, netlink, network::PodNetwork, routes::RouteLookup,
         stand_in_routes,
     },
+    outcome::ConnectionCount,
 };
 
 /// One captured pod.
@@ -40,6 +41,8 @@ pub(crate) struct PodStatus {
     /// Stand-ins that were evicted because the pod needed more than its share: connections to these
     /// destinations continue, but `SO_ORIGINAL_DST` no longer returns them.
     pub evicted_stand_ins: u64,
+    /// The connections since the attach, without results that have none.
+    pub connections: Vec<ConnectionCount>,
     /// Problems, each with what to do.
     pub warnings: Vec<String>,
 }
@@ -108,9 +111,17 @@ fn pod_status(
         inbound_listeners: count(policy.inbound_port),
         network_changed: false,
         evicted_stand_ins: maps.evicted_stand_ins(netns),
+        connections: connections(maps, policy)?,
         warnings,
         attached,
     })
+}
+
+fn connections(maps: &Maps, policy: &Policy) -> Result<Vec<ConnectionCount>> {
+    let counts = maps.connections(policy)?.into_iter();
+    Ok(counts
+        .map(|(counted, count)| ConnectionCount::new(counted, count))
+        .collect())
 }
 
 fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<String>> {

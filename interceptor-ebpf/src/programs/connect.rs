@@ -45,7 +45,7 @@ fn connect_tcp(call: SockAddr) -> HookResult {
     };
     // Whatever the verdict would be: the packets do not go to the destination.
     if call.has_source_route() {
-        return report::refuse(&call, Refused(Refusal::SourceRoute, ECONNREFUSED));
+        return report::refuse(&call, pod, Refused(Refusal::SourceRoute, ECONNREFUSED));
     }
     let interface = call.sock().bound_interface();
     let outbound = OutboundCall::of(&call, pod, call.bound_address(), interface);
@@ -82,7 +82,7 @@ fn handle_tcp(mut call: SockAddr, pod: Pod, outbound: OutboundCall) -> HookResul
             call.set(stand_in.address, stand_in.port);
             HookResult::Proceed
         }
-        Err(refused) => report::refuse(&call, refused),
+        Err(refused) => report::refuse(&call, pod, refused),
     }
 }
 
@@ -120,6 +120,6 @@ fn stand_in(
 fn connect_to_stand_in(call: &SockAddr, pod: Pod, stand_in: StandIn) -> HookResult {
     match stand_ins::resolve(pod.netns, stand_in) {
         Some(_) => HookResult::Proceed,
-        None => report::refuse(call, Refused(Refusal::UnknownStandIn, ECONNREFUSED)),
+        None => report::refuse(call, pod, Refused(Refusal::UnknownStandIn, ECONNREFUSED)),
     }
 }

@@ -1,25 +1,33 @@
-//! Counters of verdicts and refusals, for the agent's metrics: one lookup in a per-CPU map for each
-//! connection of a pod.
+//! Counters of verdicts and refusals, for the agent's metrics: of the node and of each pod. For each
+//! connection of a pod, two lookups in arrays.
 
 use core::arch::asm;
 
 use interceptor_ebpf::{COUNTS, Counted};
 
-use super::{context::SockAddr, maps};
+use super::{context::SockAddr, maps, pod::Pod};
 
-/// Adds one to a counter. (One instruction, as another program may interrupt this one on the same CPU.
+/// Adds one to a counter of the node and to that of the pod.
+#[inline(always)]
+pub(crate) fn add(pod: Pod, counted: Counted) {
+    let index = icept_opaque(counted.index());
+    if let Some(counts) = maps::COUNTS.get_ptr_mut(0) {
+        // SAFETY: the value lives as long as the map.
+        increment(unsafe { &raw mut (*counts).numbers }, index);
+    }
+    if let Some(counts) = maps::POD_COUNTS.get_ptr_mut(pod.policy.counters.into()) {
+        // SAFETY: as above.
+        increment(unsafe { &raw mut (*counts).numbers }, index);
+    }
+}
+
+/// Adds one to a number. (One instruction, as another program may interrupt this one on the same CPU.
 /// Rust's atomics are missing on this target, which for Rust has no compare-and-swap.)
 #[inline(always)]
-pub(crate) fn add(counted: Counted) {
-    let Some(counts) = maps::COUNTS.get_ptr_mut(0) else {
-        return;
-    };
-    let index = icept_opaque(counted.index());
+fn increment(numbers: *mut [u64; COUNTS], index: usize) {
     if index >= COUNTS {
         return;
     }
-    // SAFETY: the value lives as long as the map.
-    let numbers = unsafe { &raw mut (*counts).numbers };
     // SAFETY: the index is less than the length of the array.
     let number = unsafe { numbers.cast::<u64>().add(index) };
     // SAFETY: the number is aligned, and is only ever changed atomically.

@@ -237,7 +237,7 @@ fn handle_query(
             call.set(outbound.destination.localhost(), DNS_CAPTURE_PORT);
             HookResult::Proceed
         }
-        Err(refused) => report::refuse(&call, refused),
+        Err(refused) => report::refuse(&call, outbound.pod, refused),
     }
 }
 
@@ -324,7 +324,7 @@ fn send_connected(mut call: SockAddr) -> HookResult {
             destination: state.server.address,
             port: state.server.port,
         };
-        return report::refuse_between(&call, ends, Refused(Refusal::NoRoute, error));
+        return report::refuse_between(&call, pod, ends, Refused(Refusal::NoRoute, error));
     }
     if call.datagram_source().is_unspecified() {
         call.set_source(routed_source(pod, outbound, outbound.look_up_route()));

@@ -70,7 +70,7 @@ pub(crate) fn icept_lookup(context: SkLookupContext) -> u32 {
         Direction::Inbound
     };
     let ends = ends(&packet, original(pod, local));
-    report::refusal(netns, ends, direction, refusal);
+    report::refusal(pod, ends, direction, refusal);
     SK_DROP
 }
 
@@ -131,7 +131,7 @@ fn lookup_inbound(
         by_rerouted_interface: lists.contains(InterfaceFlags::REROUTED),
     });
     let verdict = decide(pod.policy, &pod, &flow);
-    report::inbound(pod.netns, ends(packet, local), &verdict);
+    report::inbound(pod, ends(packet, local), &verdict);
     let Verdict::Capture(listener, reason) = verdict else {
         return Ok(());
     };

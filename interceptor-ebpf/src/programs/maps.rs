@@ -17,9 +17,9 @@ use aya_ebpf::{
 use interceptor_ebpf::{
     Call, Counts, DnsSocketState, EVENT_BUFFER, ForwardKey, GroupKey, Interface, InterfaceKey,
     KernelOffsets, LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS,
-    NetnsCookie, NetnsState, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey, Route,
-    SETTINGS_CHUNK, STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey, StandInEntry,
-    StandInNumber, StandInUsage,
+    NetnsCookie, NetnsState, PodCounts, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey,
+    Route, SETTINGS_CHUNK, STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey,
+    StandInEntry, StandInNumber, StandInUsage,
 };
 
 /// The offsets of the running kernel, set at load.
@@ -122,9 +122,14 @@ pub(crate) static CALLS: PerCpuArray<Call> = PerCpuArray::pinned(1, 0);
 #[map(name = "icept_shared")]
 static SHARED: ProgramArray = ProgramArray::pinned(1, 0);
 
-/// The counters of connections.
+/// The counters of the connections of all pods.
 #[map(name = "icept_counts")]
 pub(crate) static COUNTS: PerCpuArray<Counts> = PerCpuArray::pinned(1, 0);
+
+/// The counters of each pod's connections, by [`Policy::counters`]. (Not per CPU: that would need
+/// memory for [`MAX_PODS`] pods on every CPU.)
+#[map(name = "icept_pod_count")]
+pub(crate) static POD_COUNTS: Array<PodCounts> = Array::pinned(PODS, 0);
 
 /// The time (`CLOCK_MONOTONIC`, in nanoseconds) until which an observer reads events; 0 if there is
 /// none.

@@ -7,8 +7,7 @@
 //! at the root alone connects twice in a row, the counter is off by one.)
 
 use interceptor_ebpf::{
-    Counted, Direction, Listener, NetnsCookie, Outbound, Outcome, PolicyFlags, Reason, Refusal,
-    Verdict,
+    Counted, Direction, Listener, Outbound, Outcome, PolicyFlags, Reason, Refusal, Verdict,
 };
 
 use super::{
@@ -30,7 +29,7 @@ pub(crate) fn outbound(call: &SockAddr, pod: Pod, facts: &Outbound, verdict: &Ve
         return;
     }
     let counted = Counted::verdict(Direction::Outbound, verdict);
-    count::add(counted);
+    count::add(pod, counted);
     if let Verdict::Pass(_) = verdict
         && events::are_observed()
     {
@@ -56,29 +55,30 @@ pub(crate) struct Refused(pub(crate) Refusal, pub(crate) u32);
 
 /// Refuses a call, and reports it unless a program at an inner cgroup has refused it.
 #[inline(always)]
-pub(crate) fn refuse(call: &SockAddr, refused: Refused) -> HookResult {
+pub(crate) fn refuse(call: &SockAddr, pod: Pod, refused: Refused) -> HookResult {
     let ends = Ends {
         source: call.bound_address(),
         source_port: 0,
         destination: call.address(),
         port: call.port(),
     };
-    refuse_between(call, ends, refused)
+    refuse_between(call, pod, ends, refused)
 }
 
 /// The same for a call without an address.
 #[inline(always)]
 pub(crate) fn refuse_between(
     call: &SockAddr,
+    pod: Pod,
     ends: Ends,
     Refused(why, errno): Refused,
 ) -> HookResult {
     if !is_refused() {
         let counted = Counted::refusal(Direction::Outbound, why);
-        count::add(counted);
+        count::add(pod, counted);
         if events::are_observed() {
             let origin = Origin::Process(call.socket().owner(), call.transport());
-            events::write(call.netns(), ends, origin, counted, 0);
+            events::write(pod.netns, ends, origin, counted, 0);
         }
     }
     fail(errno)
@@ -86,11 +86,11 @@ pub(crate) fn refuse_between(
 
 /// Counts the verdict on a connection from outside the pod, and reports one that passes.
 #[inline(always)]
-pub(crate) fn inbound(netns: NetnsCookie, ends: Ends, verdict: &Verdict) {
+pub(crate) fn inbound(pod: Pod, ends: Ends, verdict: &Verdict) {
     let counted = Counted::verdict(Direction::Inbound, verdict);
-    count::add(counted);
+    count::add(pod, counted);
     if let Verdict::Pass(_) = verdict {
-        event(netns, ends, counted, 0);
+        event(pod, ends, counted, 0);
     }
 }
 
@@ -101,21 +101,21 @@ pub(crate) fn captured_inbound(pod: Pod, ends: Ends, listener: Listener, reason:
         direction: Direction::Inbound,
         outcome: Outcome::Captured(reason),
     };
-    event(pod.netns, ends, counted, listener.port(pod.policy));
+    event(pod, ends, counted, listener.port(pod.policy));
 }
 
 /// Reports that the packet of a connection is refused.
 #[inline(always)]
-pub(crate) fn refusal(netns: NetnsCookie, ends: Ends, direction: Direction, why: Refusal) {
+pub(crate) fn refusal(pod: Pod, ends: Ends, direction: Direction, why: Refusal) {
     let counted = Counted::refusal(direction, why);
-    count::add(counted);
-    event(netns, ends, counted, 0);
+    count::add(pod, counted);
+    event(pod, ends, counted, 0);
 }
 
 #[inline(always)]
-fn event(netns: NetnsCookie, ends: Ends, counted: Counted, proxy_port: u16) {
+fn event(pod: Pod, ends: Ends, counted: Counted, proxy_port: u16) {
     if events::are_observed() {
-        events::write(netns, ends, Origin::Packet, counted, proxy_port);
+        events::write(pod.netns, ends, Origin::Packet, counted, proxy_port);
     }
 }
 

@@ -114,7 +114,7 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
         destination: ip.to,
         port: tcp.to,
     };
-    report::inbound(pod.netns, ends, &verdict);
+    report::inbound(pod, ends, &verdict);
     let Verdict::Capture(listener, reason) = verdict else {
         return TcAction::Continue;
     };
@@ -128,7 +128,7 @@ fn handle_syn(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction {
     let stand_in = stand_ins::find_or_allocate(pod.netns, destination)
         .and_then(|_| stand_ins::find(pod.netns, destination));
     let Some(stand_in) = stand_in else {
-        report::refusal(pod.netns, ends, Direction::Inbound, Refusal::TableFull);
+        report::refusal(pod, ends, Direction::Inbound, Refusal::TableFull);
         return TcAction::Drop;
     };
     report::captured_inbound(pod, ends, listener, reason);

@@ -13,6 +13,7 @@ use super::{
         index::{Index, LiveChanges},
         select::Selection,
     },
+    telemetry::pods::Detail,
 };
 use crate::arguments::{log_filter, number, socket_address};
 
@@ -79,6 +80,12 @@ pub struct AgentOptions {
     )]
     pub http_address: SocketAddr,
 
+    /// Report the connections of each pod in /metrics: `interceptor_pod_connections_total`. About
+    /// ten series for each pod of the node
+    #[arg(long, env = "POD_METRICS", action = clap::ArgAction::Set, default_value_t = false)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub pod_metrics: bool,
+
     /// Log level (error, warn, info, debug, trace), or filters such as
     /// `info,interceptor::agent=debug`
     #[arg(
@@ -97,6 +104,16 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
+    /// How much the metrics report.
+    #[must_use]
+    pub const fn detail(&self) -> Detail {
+        if self.pod_metrics {
+            Detail::Pods
+        } else {
+            Detail::Node
+        }
+    }
+
     /// An empty index with these options.
     #[must_use]
     pub fn index(&self) -> Index {

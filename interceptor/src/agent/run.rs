@@ -101,7 +101,7 @@ async fn client(options: &AgentOptions, retries: ClientRetries) -> Result<Client
 }
 
 async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(options.detail());
     let mut waiting = vec![(Part::Pods, "waiting for the initial pod list")];
     if !options.node.no_cni {
         waiting.push((Part::Cni, "the CNI plugin is not installed yet"));

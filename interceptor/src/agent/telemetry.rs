@@ -1,8 +1,8 @@
 //! Metrics, health and the HTTP endpoint.
 
 pub(super) mod connections;
-pub(super) mod evictions;
 pub mod health;
 pub mod http;
 pub(super) mod maps;
 pub mod metrics;
+pub mod pods;

@@ -5,7 +5,7 @@
 //! only together have one digest of all their definitions. During an upgrade
 //! (`crate::dataplane::upgrade`), a group with another digest has these effects:
 //!
-//! - **policies** are compiled again, from their records;
+//! - **policies** are compiled again, from their records; the counters of each pod start at 0;
 //! - **stand-ins**: open connections stay connected, but queries of their original destinations return
 //!   ENOENT (`getpeername`: the stand-in), and a connection whose handshake meets the replacement of
 //!   the programs is refused;
@@ -40,7 +40,9 @@ pub(crate) const POLICIES: &str = "icept_policies";
 pub(crate) const LISTENER_PORTS: &str = "icept_lports";
 /// The result of the program that reads the state of a network namespace.
 pub(crate) const NETNS_STATE: &str = "icept_fib_gen";
-/// The number of connections of each kind.
+/// The number of connections of each kind, of each pod.
+pub(crate) const POD_COUNTS: &str = "icept_pod_count";
+/// The number of connections of each kind, of all pods.
 pub(crate) const COUNTS: &str = "icept_counts";
 
 /// The events for observers. Increase the revision if [`interceptor_ebpf::Event`] changes.
@@ -48,7 +50,7 @@ pub(crate) const EVENTS: &str = "icept_events";
 
 const GROUPS: [Group; 12] = [
     Group {
-        revision: 3,
+        revision: 4,
         maps: &[
             POLICIES,
             "icept_ports",
@@ -56,6 +58,7 @@ const GROUPS: [Group; 12] = [
             "icept_routes",
             "icept_groups",
             "icept_ifaces",
+            POD_COUNTS,
         ],
     },
     Group {

@@ -9,8 +9,9 @@ use aya::{
 };
 use interceptor_ebpf::{
     Address, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerKey, ListenerPort,
-    ListenerPortKey, NetnsCookie, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags, PrefixKey,
-    Route, SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber, StandInUsage,
+    ListenerPortKey, NetnsCookie, PodCounts, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags,
+    PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber,
+    StandInUsage,
 };
 
 use super::{layout, other_builds, sys};
@@ -45,6 +46,8 @@ pub struct Maps {
     pub stand_ins: HashMap<MapData, SlotKey, StandInEntry>,
     /// The ports whose listeners are registered, with the slots to look at first.
     pub listener_ports: HashMap<MapData, ListenerPortKey, ListenerPort>,
+    /// The counters of each pod's connections.
+    pub pod_counts: Array<MapData, PodCounts>,
     /// The proxies' listening sockets.
     pub listeners: SockHash<MapData, ListenerKey>,
     /// The arguments of the program of a network namespace to the shared program.
@@ -93,6 +96,7 @@ impl Maps {
             forward: hash_map(dir, "icept_forward")?,
             stand_ins: hash_map(dir, "icept_stand_ins")?,
             listener_ports: hash_map(dir, "icept_lports")?,
+            pod_counts: Map::Array(open(dir, layout::POD_COUNTS)?).try_into()?,
             listeners: Map::SockHash(open(dir, "icept_listeners")?).try_into()?,
             calls: open(dir, "icept_calls")?,
             shared: open(dir, "icept_shared")?,

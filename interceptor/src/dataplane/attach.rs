@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, PolicyId};
+use jiff::Timestamp;
 
 use super::{
     attach_points::AttachPoints, listeners, policy_entries, record::Record, registry::Existing,
@@ -145,6 +146,7 @@ impl AttachSpec<'_> {
         Record {
             settings: self.settings.clone(),
             pod: None,
+            attached_at: None,
             netns: self.netns.path().to_owned(),
             cgroup: root.path,
             cgroup_id: root.id,
@@ -201,10 +203,14 @@ impl AttachTxn<'_> {
         listeners::register_open(self.cookie(), self.settings, self.shared, rescan)?;
         let watched = self.hook_interfaces(&network)?;
         let known = self.existing.as_ref();
-        let known = known.and_then(|existing| existing.record.pod.clone());
+        let known = known.map(|existing| &existing.record);
         let record = Record {
             netns: self.path(),
-            pod: wanted.pod.cloned().or(known),
+            pod: wanted
+                .pod
+                .or(known.and_then(|known| known.pod.as_ref()))
+                .cloned(),
+            attached_at: known.map_or_else(|| Some(Timestamp::now()), |known| known.attached_at),
             ..wanted.record(&network)
         };
         let is_seen_twice = wanted.attach_points.kubepods.is_some();
@@ -362,7 +368,7 @@ impl AttachTxn<'_> {
     }
 
     fn compile(
-        &self,
+        &mut self,
         network: &PodNetwork,
         sources: &Sources,
         is_seen_twice: bool,
@@ -370,6 +376,10 @@ impl AttachTxn<'_> {
         let mut compiled = CompiledPolicy::new(random_id()?, self.in_kernel, network, sources);
         let flags = compiled.policy.flags;
         compiled.policy.flags = flags.with(PolicyFlags::SEEN_TWICE, is_seen_twice);
+        compiled.policy.counters = match &self.existing {
+            Some(existing) => existing.policy.counters,
+            None => self.shared.maps.claim_counters(self.netns.cookie())?,
+        };
         Ok(compiled)
     }
 

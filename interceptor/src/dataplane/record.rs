@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::attach_points::{AttachPoints, CgroupName};
@@ -16,6 +17,9 @@ pub struct Record {
     /// The pod's name, if an agent attached it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// When the pod was attached first. Missing if a build did that which did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_at: Option<Timestamp>,
     /// The path by which the network namespace was attached.
     pub netns: PathBuf,
     /// The cgroup that it is attached to.

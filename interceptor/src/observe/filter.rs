@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::flow::{Direction, Flow, Verdict};
+use super::flow::Flow;
+use crate::outcome::{Direction, Verdict};
 
 /// A condition of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]

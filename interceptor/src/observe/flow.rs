@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use interceptor_ebpf::{Counted, Direction as InKernel, Event, Outcome, Owner};
+use interceptor_ebpf::{Counted, Event, Owner};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes as _;
+
+use crate::outcome::{Direction, Outcome, Verdict};
 
 /// The protocol number of UDP.
 const UDP: u16 = 17;
@@ -50,28 +52,9 @@ pub(crate) struct Pod {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Direction {
-    Outbound,
-    Inbound,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {
     Tcp,
     Udp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "UPPERCASE")]
-#[value(rename_all = "UPPER")]
-pub(crate) enum Verdict {
-    /// Goes to the proxy.
-    Captured,
-    /// Goes to its destination.
-    Passed,
-    /// Fails.
-    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,20 +80,14 @@ impl Flow {
     /// The flow of an event that was written `age` ago.
     pub(crate) fn of(event: &Event, age: SignedDuration, pod: Pod) -> Result<Self> {
         let counted = Counted::all().nth(event.outcome as usize);
-        let Counted { direction, outcome } = counted
-            .with_context(|| format!("an event has the unknown outcome {}", event.outcome))?;
-        let (verdict, reason, explanation) = match outcome {
-            Outcome::Captured(reason) => (Verdict::Captured, reason.name(), reason.words()),
-            Outcome::Passed(reason) => (Verdict::Passed, reason.name(), reason.words()),
-            Outcome::Refused(why) => (Verdict::Refused, why.name(), why.words()),
-        };
+        let outcome = Outcome::from(
+            counted
+                .with_context(|| format!("an event has the unknown outcome {}", event.outcome))?,
+        );
         Ok(Self {
             time: Timestamp::now() - age,
             pod,
-            direction: match direction {
-                InKernel::Outbound => Direction::Outbound,
-                InKernel::Inbound => Direction::Inbound,
-            },
+            direction: outcome.direction,
             protocol: if event.protocol == UDP {
                 Protocol::Udp
             } else {
@@ -118,9 +95,9 @@ impl Flow {
             },
             source: Endpoint::new(event.source.into(), event.source_port),
             destination: Endpoint::new(event.destination.into(), event.port),
-            verdict,
-            reason: reason.to_owned(),
-            explanation: explanation.to_owned(),
+            verdict: outcome.verdict,
+            reason: outcome.reason.to_owned(),
+            explanation: outcome.explanation.to_owned(),
             proxy_port: (event.proxy_port != 0).then_some(event.proxy_port),
             process: Process::of(event),
         })

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use jiff::{Zoned, fmt::rfc2822, tz::TimeZone};
 
-use super::flow::{Direction, Endpoint, Flow, Pod, Process, Protocol, Verdict};
+use super::flow::{Endpoint, Flow, Pod, Process, Protocol};
+use crate::outcome::{Direction, Verdict};
 
 /// How times are printed. The names are those of Go's `time` package, as in Hubble.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -21,10 +21,12 @@ use interceptor_ebpf::{
 };
 use interceptor_testkit::{
     actor::{Actor, protocol::Handle},
+    command::run,
     lab::{Caller, Lab, STOCK, dial},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
     users::APP,
 };
+use serde_json::Value;
 
 use crate::alone;
 
@@ -143,6 +145,55 @@ fn connections_at_two_attach_points_are_counted_once() {
     assert_eq!(counted(|| talk(&lab, listeners)), expected());
 }
 
+/// The counts of the lab's pod in `status`.
+fn of_pod(lab: &Lab) -> Vec<Count> {
+    let text = run(lab.command("status").args(["-o", "json"]), "").expect("a status");
+    let status: Value = serde_json::from_str(&text).expect("JSON");
+    let kinds: Vec<_> = Counted::all().collect();
+    let rows = status[0]["connections"].as_array().expect("connections");
+    rows.iter()
+        .map(|row| {
+            let kind = kinds.iter().find(|kind| is_labeled(**kind, row));
+            let kind = kind.expect("known labels");
+            let count = row["count"].as_u64().expect("a count");
+            (kind.direction, kind.outcome, count)
+        })
+        .collect()
+}
+
+fn is_labeled(kind: Counted, row: &Value) -> bool {
+    let direction = match kind.direction {
+        Outbound => "outbound",
+        Inbound => "inbound",
+    };
+    let (verdict, reason) = match kind.outcome {
+        Passed(reason) => ("PASSED", reason.name()),
+        Captured(reason) => ("CAPTURED", reason.name()),
+        Refused(refusal) => ("REFUSED", refusal.name()),
+    };
+    row["direction"] == direction && row["verdict"] == verdict && row["reason"] == reason
+}
+
+#[test]
+fn status_counts_the_pods_connections_since_its_attach() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    let other = Lab::alone(&alone).expect("another lab");
+    let listeners = lab.start_proxy().expect("a proxy");
+    for lab in [&lab, &other] {
+        lab.attach(STOCK).expect("attached");
+    }
+    talk(&lab, listeners);
+    assert_eq!(of_pod(&lab), expected());
+    assert_eq!(of_pod(&other), []);
+    // With other settings, it is the same pod.
+    lab.attach(&["-b", "*", "-i", "*"]).expect("attached again");
+    assert_eq!(of_pod(&lab), expected());
+    lab.detach().expect("detached");
+    lab.attach(STOCK).expect("attached");
+    assert_eq!(of_pod(&lab), []);
+}
+
 /// Connections of an uncaptured pod are not counted.
 #[test]
 fn connections_outside_the_mesh_are_not_counted() {
@@ -163,9 +214,14 @@ fn connections_outside_the_mesh_are_not_counted() {
 fn the_agent_reports_the_number_of_connections() {
     let alone = alone();
     let node = Node::alone(Driver::Systemd, &alone).expect("a node");
-    let mut agent = node.start_ready_agent(&[]).expect("an agent");
-    let pod = Manifest::of_mesh("web", &node.new_uid());
-    let pod = node.run(pod).expect("a pod");
+    let by_pod = ["--pod-metrics"];
+    let mut agent = node.start_ready_agent(&by_pod).expect("an agent");
+    let [pod, other] = ["web", "other"].map(|name| {
+        let pod = Manifest::of_mesh(name, &node.new_uid());
+        node.run(pod).expect("a pod")
+    });
+    let response = dial(other.app().expect("the app"), REMOTE).expect("a dial");
+    assert!(response.starts_with(PROXIED), "{response}");
     let app = pod.app().expect("the app");
     for _ in 0..3 {
         let response = dial(app, REMOTE).expect("a dial");
@@ -179,21 +235,34 @@ fn the_agent_reports_the_number_of_connections() {
     let response = dial(&node.client, &address).expect("a dial");
     assert!(response.starts_with("proxy:15006"), "{response}");
     let expected = [
-        ("outbound", "captured", "prefix_included", 3.0),
-        ("outbound", "passed", "proxy_uid_gid", 2.0),
-        ("inbound", "captured", "inbound_port_included", 1.0),
+        ("outbound", "captured", "prefix_included", 3.0, 1.0),
+        ("outbound", "passed", "proxy_uid_gid", 2.0, 0.0),
+        ("inbound", "captured", "inbound_port_included", 1.0, 0.0),
     ];
+    let namespace = &Manifest::of_mesh("web", "").namespace;
     for is_last in [false, true] {
-        for (direction, verdict, reason, count) in expected {
+        for (direction, verdict, reason, count, of_other) in expected {
             let labels =
                 format!(r#"direction="{direction}",verdict="{verdict}",reason="{reason}""#);
-            let metric = agent.metric(&format!("interceptor_connections_total{{{labels}}}"));
-            assert_eq!(metric.expect("metrics"), Some(count), "{labels}");
+            let metric = |name: &str, pod: &str| {
+                let series = format!("interceptor_{name}_total{{{pod}{labels}}}");
+                agent.metric(&series).expect("metrics")
+            };
+            assert_eq!(
+                metric("connections", ""),
+                Some(count + of_other),
+                "{labels}"
+            );
+            for (pod, count) in [("web", count), ("other", of_other)] {
+                let pod = format!(r#"namespace="{namespace}",pod="{pod}","#);
+                let expected = (count > 0.0).then_some(count);
+                assert_eq!(metric("pod_connections", &pod), expected, "{pod}{labels}");
+            }
         }
         // Before the pod, which it would attach again while the API has it.
         agent.terminate().expect("deleted");
         if !is_last {
-            agent = node.start_ready_agent(&[]).expect("another agent");
+            agent = node.start_ready_agent(&by_pod).expect("another agent");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use interceptor_ebpf::{Counted, Direction, Outcome};
+use interceptor_ebpf::Counted;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 use tracing::debug;
 
-use crate::bpf::counts;
+use crate::{
+    bpf::counts,
+    outcome::{Direction, Outcome, Verdict},
+};
 
 /// Reads the kernel's counters at each scrape.
 #[derive(Debug)]
@@ -36,20 +39,21 @@ fn encode(mut encoder: DescriptorEncoder<'_>, counts: &[(Counted, u64)]) -> fmt:
     })
 }
 
-fn labels(counted: Counted) -> [(&'static str, &'static str); 3] {
-    let direction = match counted.direction {
+pub(super) fn labels(counted: Counted) -> [(&'static str, &'static str); 3] {
+    let outcome = Outcome::from(counted);
+    let direction = match outcome.direction {
         Direction::Outbound => "outbound",
         Direction::Inbound => "inbound",
     };
-    let (verdict, reason) = match counted.outcome {
-        Outcome::Passed(reason) => ("passed", reason.name()),
-        Outcome::Captured(reason) => ("captured", reason.name()),
-        Outcome::Refused(refusal) => ("refused", refusal.name()),
+    let verdict = match outcome.verdict {
+        Verdict::Passed => "passed",
+        Verdict::Captured => "captured",
+        Verdict::Refused => "refused",
     };
     [
         ("direction", direction),
         ("verdict", verdict),
-        ("reason", reason),
+        ("reason", outcome.reason),
     ]
 }
 
@@ -57,7 +61,7 @@ fn labels(counted: Counted) -> [(&'static str, &'static str); 3] {
 mod tests {
     use std::collections::HashSet;
 
-    use interceptor_ebpf::{COUNTS, Listener, Reason, Refusal, Verdict};
+    use interceptor_ebpf::{COUNTS, Direction, Listener, Reason, Refusal, Verdict};
     use prometheus_client::{encoding::text, registry::Registry};
 
     use super::*;

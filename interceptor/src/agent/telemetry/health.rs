@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_agent_is_ready_when_all_conditions_are_met() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let health = Health::new(metrics.clone(), &[(Part::Pods, "no list of pods yet")]);
         assert_eq!(health.problems(), ["no list of pods yet"]);
         health.resolve(Part::Pods);

@@ -11,8 +11,8 @@ use prometheus_client::{
 
 use super::{
     connections::ConnectionMetrics,
-    evictions::{self, EvictionMetrics},
     maps::MapMetrics,
+    pods::{CountedPod, Detail, PodMetrics},
 };
 use crate::agent::policy::pod::PodName;
 
@@ -77,19 +77,19 @@ pub struct Metrics {
     closed: Counter,
     stale: Gauge,
     ready: Gauge,
-    evictions: EvictionMetrics,
+    by_pod: PodMetrics,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(Detail::default())
     }
 }
 
 impl Metrics {
     /// All metrics, at zero.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(detail: Detail) -> Self {
         let exponential = |(start, factor, length)| {
             let buckets = prometheus_client::metrics::histogram::exponential_buckets;
             Histogram::new(buckets(start, factor, length))
@@ -104,7 +104,7 @@ impl Metrics {
             closed: Counter::default(),
             stale: Gauge::default(),
             ready: Gauge::default(),
-            evictions: EvictionMetrics::default(),
+            by_pod: PodMetrics::new(detail),
         };
         for state in PodState::ALL {
             metrics.pods.get_or_create(&state.label()).set(0);
@@ -158,7 +158,7 @@ impl Metrics {
         ours.register("build", "The running release", build);
         ours.register_collector(Box::new(ConnectionMetrics));
         ours.register_collector(Box::new(MapMetrics));
-        ours.register_collector(Box::new(self.evictions.clone()));
+        ours.register_collector(Box::new(self.by_pod.clone()));
         // The name in existing alerts for istio-cni.
         all.register("istio_cni_install_ready", ready, self.ready.clone());
         all
@@ -207,10 +207,10 @@ impl Metrics {
         StaleRoutes(self.stale.clone())
     }
 
-    /// Reports evictions of a captured pod while the returned value exists.
+    /// Reports on a captured pod while the returned value exists.
     #[must_use]
-    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> evictions::CountedPod {
-        self.evictions.count(netns, pod)
+    pub fn captured(&self, netns: NetnsCookie, pod: PodName) -> CountedPod {
+        self.by_pod.count(netns, pod)
     }
 
     /// Sets whether the agent is ready.
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn names_and_labels_are_the_documented_ones() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.pods(&[(PodState::Captured, 2), (PodState::Failed, 1)]);
         metrics.request("add", "captured");
         metrics.repair(true);

@@ -11,10 +11,8 @@ use ipnet::IpNet;
 use crate::{
     arguments::number,
     netns::{Netns, NetnsSpec},
-    observe::{
-        filter::{Condition, Filter, network},
-        flow::{Direction, Verdict},
-    },
+    observe::filter::{Condition, Filter, network},
+    outcome::{Direction, Verdict},
     pod_name::PodName,
 };
 
