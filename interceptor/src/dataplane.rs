@@ -8,6 +8,7 @@ pub mod attach_points;
 pub(crate) mod coverage;
 pub(crate) mod detach;
 mod listeners;
+mod named;
 mod policy_entries;
 pub(crate) mod record;
 pub(crate) mod registry;

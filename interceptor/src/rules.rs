@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::settings::Settings;
 
 mod build;
+mod listing;
 mod walk;
 
+pub(crate) use listing::listing;
 pub(crate) use walk::Packet;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

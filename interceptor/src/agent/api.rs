@@ -1,63 +1,65 @@
-//! The agent's HTTP API for observers, on a Unix socket that only root can open.
+//! The agent's HTTP API: what it knows about its node, and the flows of the node's pods.
 
-use std::{convert::Infallible, future, io, path::Path, sync::Arc};
+mod connection;
+mod error;
+mod flows;
+mod node;
+mod pods;
+mod reader;
+pub(super) mod states;
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::{Query, State},
-    http::header::CONTENT_TYPE,
-    response::IntoResponse,
-    routing::get,
-};
-use futures_util::{Stream, StreamExt as _, stream};
+use std::{future, io, path::Path, sync::Arc};
+
+use axum::{Router, routing::get};
 use tracing::error;
 
-use super::flows::{self, FlowHub};
-use crate::{
-    cni::protocol,
-    observe::message::{FLOWS, Parameters},
-};
+use self::{reader::Reader, states::States};
+use super::{flows::FlowHub, telemetry::health::Health};
+use crate::{cni::protocol, observe::message::FLOWS};
 
-/// Listens at `path`, in place of an agent that has exited, and serves observers. Does not return: the
-/// agent captures pods also without this socket.
-pub(super) async fn serve(path: &Path, flows: FlowHub) -> ! {
-    if let Err(error) = try_serve(path, flows).await {
+/// What the requests are served from. Clones share it.
+#[derive(Clone)]
+pub(super) struct Api {
+    node: Arc<str>,
+    health: Health,
+    flows: FlowHub,
+    states: States,
+    reader: Reader,
+}
+
+impl Api {
+    pub(super) fn new(node: &str, health: Health, states: States) -> Self {
+        Self {
+            node: node.into(),
+            health,
+            flows: FlowHub::new(),
+            states,
+            reader: Reader::default(),
+        }
+    }
+
+    fn routes(self) -> Router {
+        Router::new()
+            .route("/v1/health", get(node::health))
+            .route("/v1/states", get(node::states))
+            .route("/v1/pods", get(pods::list))
+            .route("/v1/pods/{namespace}/{name}", get(pods::status))
+            .route("/v1/pods/{namespace}/{name}/rules", get(pods::rules))
+            .route("/v1/pods/{namespace}/{name}/explain", get(pods::explain))
+            .route(FLOWS, get(flows::lines))
+            .with_state(self)
+    }
+}
+
+/// Serves the API on a Unix socket that only root can open, in place of an agent that has exited. Does
+/// not return: the agent captures pods also without this socket.
+pub(super) async fn serve(path: &Path, api: Api) -> ! {
+    if let Err(error) = try_serve(path, api).await {
         error!("no observer can connect to {}: {error}", path.display());
     }
     future::pending().await
 }
 
-async fn try_serve(path: &Path, flows: FlowHub) -> io::Result<()> {
-    let routes = Router::new()
-        .route(FLOWS, get(send_flows))
-        .with_state(flows);
-    axum::serve(protocol::listen(path)?, routes).await
-}
-
-async fn send_flows(
-    Query(parameters): Query<Parameters>,
-    State(flows): State<FlowHub>,
-) -> impl IntoResponse {
-    let body = if parameters.follow {
-        let (recent, lines) = flows.observe();
-        let recent = if parameters.history {
-            recent
-        } else {
-            Vec::new()
-        };
-        let new = stream::unfold(lines, |mut lines| async move {
-            let line = flows::next(&mut lines).await?;
-            Some((line, lines))
-        });
-        chunks(stream::iter(recent).chain(new))
-    } else {
-        chunks(stream::iter(flows.recent()))
-    };
-    ([(CONTENT_TYPE, "application/x-ndjson")], body)
-}
-
-fn chunks(lines: impl Stream<Item = Arc<str>> + Send + 'static) -> Body {
-    let chunks = lines.map(|line| Ok::<_, Infallible>(Bytes::copy_from_slice(line.as_bytes())));
-    Body::from_stream(chunks)
+async fn try_serve(path: &Path, api: Api) -> io::Result<()> {
+    axum::serve(protocol::listen(path)?, api.routes()).await
 }

@@ -15,9 +15,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    api,
+    api::{
+        self, Api,
+        states::{self, StateRequests},
+    },
     blocking::blocking,
-    flows::FlowHub,
     host::malloc,
     install::{self, InstallState, IstioCni},
     kube::{deployment::Deployment, pods, shutdown::ShutdownAction, taint},
@@ -126,6 +128,8 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
     )?);
     node.adopt().await?;
     let observers = protocol::observers_socket(&options.install.socket);
+    let (states, requests) = states::channel();
+    let api = Api::new(&options.node_name, node.health.clone(), states);
     tokio::select! {
         result = node.watch_cgroups() => result.context("cannot watch cgroups"),
         result = install(&node) => result,
@@ -133,7 +137,8 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         () = protocol::serve(listener, CniHandler(node.clone())) => Ok(()),
         never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
-        never = api::serve(&observers, FlowHub::new()) => never,
+        never = api::serve(&observers, api) => never,
+        never = report_states(&node, requests) => never,
     }
 }
 
@@ -213,6 +218,12 @@ async fn sweep_when_notified(node: &Controller) -> ! {
             }
         }
     }
+}
+
+/// Reads the states of the pods for the API.
+async fn report_states(node: &Controller, requests: StateRequests) -> ! {
+    requests.serve(|| node.index.borrow().reports()).await;
+    std::future::pending().await
 }
 
 async fn untaint(node: &Controller) -> Result<()> {

@@ -3,11 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{
-    dataplane::Dataplane,
-    netns::{Netns, NetnsSpec},
-    pod_name::PodName,
-};
+use crate::{dataplane::Dataplane, netns::NetnsSpec, pod_name::PodName};
 
 /// A captured pod: by its name, or by its network namespace.
 #[derive(Args)]
@@ -32,17 +28,9 @@ impl PodRef {
     }
 }
 
-/// The network namespace of the pod with this name. A path that leads elsewhere is that of an earlier
-/// sandbox of the pod.
+/// The network namespace of the pod with this name.
 pub(super) fn find(name: &PodName) -> Result<NetnsSpec> {
-    let pods = Dataplane::new().attached()?.into_iter();
-    let mut named = pods.filter(|pod| pod.record.pod.as_ref() == Some(name));
-    let current = named.find_map(|pod| {
-        let spec = NetnsSpec::File(pod.record.netns);
-        let netns = Netns::open(&spec).ok()?;
-        (netns.cookie() == pod.netns).then_some(spec)
-    });
-    current.with_context(|| {
+    Dataplane::new().named(name)?.with_context(|| {
         format!(
             "no captured pod of this node is named {name}: `interceptor status` lists them. A pod that \
              was attached by a command has no name: use --netns"

@@ -111,6 +111,7 @@ pub struct AgentPlacement {
 pub struct AgentProcess {
     child: Child,
     http: SocketAddr,
+    api: PathBuf,
     host: PathBuf,
     log: PathBuf,
 }
@@ -201,6 +202,7 @@ impl Node {
         Ok(AgentProcess {
             child: spawn(command)?,
             http,
+            api: self.dir().join("observe.sock"),
             host: self.host.path().to_owned(),
             log,
         })
@@ -265,6 +267,11 @@ impl AgentProcess {
     /// The same within a time limit.
     pub fn get_within(&self, path: &str, limit: Duration) -> Result<(u16, String)> {
         http::get(&self.host, self.http, path, limit)
+    }
+
+    /// The response of its API: status and body.
+    pub fn api(&self, path: &str) -> Result<(u16, String)> {
+        http::get_at(&self.api, path, HTTP_TIMEOUT)
     }
 
     /// The value of a metric, by its name and labels as in the text format.

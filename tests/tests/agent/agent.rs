@@ -1,5 +1,6 @@
 //! The node agent, against an API server, on a node laid out as kubelet does.
 
+mod api;
 mod api_faults;
 mod closing;
 mod idle;

@@ -4,6 +4,8 @@
 //! A captured pod stays captured while it runs: later changes of its object can change its settings, if
 //! that is enabled, but do not end the capture.
 
+pub(in crate::agent) mod report;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
@@ -106,19 +108,6 @@ pub struct Captured {
     pub netns: NetnsCookie,
     /// The effective settings.
     pub settings: Settings,
-}
-
-/// The number of pods in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Captured.
-    pub captured: usize,
-    /// To be captured, without a failed attempt.
-    pub pending: usize,
-    /// To be captured, after a failed attempt; or unsupported.
-    pub failed: usize,
-    /// Not to be captured.
-    pub skipped: usize,
 }
 
 /// When a pod was captured.
@@ -464,22 +453,6 @@ impl Index {
     #[must_use]
     pub fn is_due(&self, uid: &PodUid) -> bool {
         self.pods.get(uid).is_some_and(Entry::is_due)
-    }
-
-    /// Counts the pods in each state.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for entry in self.pods.values() {
-            let count = match &entry.state {
-                State::Captured(_) => &mut counts.captured,
-                State::Pending { reason: None } => &mut counts.pending,
-                State::Pending { .. } | State::Refused(_) => &mut counts.failed,
-                State::Skipped(_) => &mut counts.skipped,
-            };
-            *count += 1;
-        }
-        counts
     }
 }
 

@@ -57,6 +57,34 @@ fn reasons(actions: &[Action]) -> Vec<&'static str> {
 }
 
 #[test]
+fn reports_say_why_a_pod_is_captured_or_not() {
+    let report = |index: &Index| {
+        let [report] = &index.reports()[..] else {
+            panic!("one pod");
+        };
+        serde_json::to_value(report).unwrap()
+    };
+    let mut index = captured(LiveChanges::Ignored);
+    let expected = json!({
+        "namespace": "shop", "name": "reviews-1", "uid": "6d0e",
+        "state": "captured", "reason": "a sidecar was injected into the pod",
+    });
+    assert_eq!(report(&index), expected);
+    index.lost(&uid(), 7);
+    assert_eq!(report(&index)["state"], "pending");
+    let (_, actions) = index.failed(&uid(), "no memory");
+    assert_eq!(reasons(&actions), ["CaptureFailed"]);
+    let failed = report(&index);
+    assert_eq!(failed["state"], "failed");
+    assert_eq!(failed["reason"], "capture failed, retrying: no memory");
+    assert_eq!(failed["last_event"]["reason"], "CaptureFailed");
+    let mut skipped = injected();
+    skipped["spec"]["hostNetwork"] = json!(true);
+    apply(&mut index, &skipped);
+    assert_eq!(report(&index)["reason"], "it uses the host network");
+}
+
+#[test]
 fn a_pod_is_attached_once() {
     let mut index = captured(LiveChanges::Ignored);
     assert_eq!(apply(&mut index, &injected()), []);
