@@ -124,7 +124,7 @@ const fn wanted(
     }
 }
 
-const TARGETS: [Wanted; 27] = [
+const TARGETS: [Wanted; 29] = [
     wanted(
         "connect p50, outbound / direct",
         Workload::Setup,
@@ -247,6 +247,22 @@ const TARGETS: [Wanted; 27] = [
         of: OURS,
         counts: Counts::Itself(Unit::Nanoseconds),
         bound: Bound::None,
+    },
+    Wanted {
+        what: "connect p50 with one observer / with none",
+        workload: Workload::Observing,
+        row: "outbound, connect p50",
+        of: "one observer",
+        counts: Counts::RatioTo("no observer"),
+        bound: Bound::AtMost(1.10),
+    },
+    Wanted {
+        what: "connections that an observer does not show",
+        workload: Workload::Observing,
+        row: "a burst, lost connections",
+        of: "one observer",
+        counts: Counts::Itself(Unit::Count),
+        bound: Bound::AtMost(0.0),
     },
     Wanted {
         what: "a node of 250 pods captured, from an agent's start",

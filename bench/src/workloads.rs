@@ -8,6 +8,7 @@ mod growing;
 mod hooks;
 mod http;
 mod memory;
+mod observing;
 mod policy;
 mod processor;
 mod setup;
@@ -43,6 +44,8 @@ pub enum Workload {
     Processor,
     /// The run time of the programs.
     Hooks,
+    /// The cost of an observer.
+    Observing,
     /// Policies with many CIDRs and ports.
     Policy,
     /// Memory.
@@ -55,7 +58,7 @@ pub enum Workload {
 
 impl Workload {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Attaching,
         Self::Growing,
         Self::Starting,
@@ -66,6 +69,7 @@ impl Workload {
         Self::Http,
         Self::Processor,
         Self::Hooks,
+        Self::Observing,
         Self::Policy,
         Self::Memory,
         Self::Getsockopt,
@@ -86,6 +90,7 @@ impl Workload {
             Self::Http => "HTTP through Envoy",
             Self::Processor => "Processor time",
             Self::Hooks => "Time in the programs",
+            Self::Observing => "Observing",
             Self::Policy => "Policies of many CIDRs and ports",
             Self::Memory => "Memory",
             Self::Getsockopt => "getsockopt",
@@ -106,6 +111,7 @@ impl Workload {
             Self::Http => http::run(scale),
             Self::Processor => processor::run(scale),
             Self::Hooks => hooks::run(scale),
+            Self::Observing => observing::run(scale),
             Self::Policy => policy::run(scale),
             Self::Memory => memory::run(scale),
             Self::Getsockopt => getsockopt::run(scale),

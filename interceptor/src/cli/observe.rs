@@ -124,26 +124,33 @@ impl Observe {
         // Of the history only the last are printed, once its end is known.
         let mut last = VecDeque::new();
         while let Some(flows) = source.next().await? {
-            for flow in flows.into_iter().filter(is_wanted) {
-                if let Some(limit) = self.last {
-                    last.push_back(flow);
-                    if last.len() as u64 > limit {
-                        last.pop_front();
-                    }
-                    continue;
-                }
-                printed += 1;
-                if !print(&self.text(&flow)?)? || self.first == Some(printed) {
-                    return Ok(());
-                }
+            let flows = flows.into_iter().filter(is_wanted);
+            if let Some(limit) = self.last {
+                last.extend(flows);
+                let surplus = (last.len() as u64).saturating_sub(limit);
+                last.drain(..usize::try_from(surplus)?);
+                continue;
             }
-        }
-        for flow in last {
-            if !print(&self.text(&flow)?)? {
+            let left = self.first.map_or(u64::MAX, |first| first - printed);
+            let flows: Vec<_> = flows
+                .take(usize::try_from(left).unwrap_or(usize::MAX))
+                .collect();
+            printed += flows.len() as u64;
+            if !self.print(&flows)? || self.first == Some(printed) {
                 return Ok(());
             }
         }
-        Ok(())
+        self.print(last.make_contiguous()).map(drop)
+    }
+
+    /// Prints flows at once: at many flows in a second, a write for each would take most of the time.
+    /// Returns whether a reader is left.
+    fn print(&self, flows: &[Flow]) -> Result<bool> {
+        if flows.is_empty() {
+            return Ok(true);
+        }
+        let lines: Result<String> = flows.iter().map(|flow| self.text(flow)).collect();
+        print(&lines?)
     }
 
     /// Whether new flows are shown.
