@@ -18,6 +18,7 @@ pub(crate) mod offsets;
 pub(crate) mod other_builds;
 pub mod pins;
 pub(crate) mod pod_state;
+pub(crate) mod program_statistics;
 pub(crate) mod programs;
 mod sys;
 pub(crate) mod usage;

@@ -24,6 +24,7 @@ pub fn run(input: impl BufRead) -> Result<()> {
     let mut cgroups = Vec::new();
     let (mut mounts, mut dirs) = (Vec::new(), Vec::new());
     let mut namespaces = BTreeMap::new();
+    let mut writes = Vec::new();
     let mut sweeps = false;
     for line in input.lines() {
         match serde_json::from_str(&line?)? {
@@ -37,6 +38,7 @@ pub fn run(input: impl BufRead) -> Result<()> {
             Task::Detached(path) => drop(namespaces.remove(&path)),
             Task::Unmount(path) => mounts.push(path),
             Task::RemoveDir(path) => dirs.push(path),
+            Task::Write(path, text) => writes.push((path, text)),
             Task::Sweep => sweeps = true,
         }
     }
@@ -53,6 +55,10 @@ pub fn run(input: impl BufRead) -> Result<()> {
     }
     for path in dirs {
         let _removed = fs::remove_dir_all(&path);
+    }
+    // The oldest text last.
+    for (path, text) in writes.iter().rev() {
+        let _written = fs::write(path, text);
     }
     drop(namespaces);
     if sweeps {

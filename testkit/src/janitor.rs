@@ -29,6 +29,8 @@ pub enum Task {
     Unmount(PathBuf),
     /// Remove this directory of the test.
     RemoveDir(PathBuf),
+    /// Write this text to a file: the kernel's setting from before the test.
+    Write(PathBuf, String),
     /// Remove the pins of deleted network namespaces: a container runtime may have created
     /// namespaces that the test does not know.
     Sweep,

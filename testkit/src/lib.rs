@@ -34,6 +34,7 @@ pub mod settings;
 pub mod sidecar;
 pub mod smoke;
 pub mod spawn;
+pub mod sysctl;
 pub mod tap;
 pub mod topology;
 pub mod users;

@@ -6,3 +6,4 @@ pub mod http;
 pub(super) mod maps;
 pub mod metrics;
 pub mod pods;
+pub(super) mod programs;

@@ -24,6 +24,9 @@ use super::{
 /// The limit of events in one call of [`EventReader::read`]: more than the buffer holds.
 const MAX_EVENTS: usize = interceptor_ebpf::EVENT_BUFFER as usize / size_of::<Event>();
 
+/// The map with the number of events that did not fit into the buffer.
+const LOST: &str = "icept_lost";
+
 /// Why the events cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum OpenError {
@@ -61,16 +64,12 @@ impl EventReader {
         }
         let lock = lock(&dir)?;
         let map = id(&dir)?;
-        let open = |name| -> Result<MapData> {
-            let pin = dir.join(layout::pin(name));
-            MapData::from_pin(&pin)
-                .with_context(|| format!("cannot open the map {}", pin.display()))
-        };
+        let open = |name| open_map(&dir, name);
         let maps = || -> Result<_> {
             Ok((
                 Map::RingBuf(open(EVENTS)?).try_into()?,
                 Map::Array(open("icept_observed")?).try_into()?,
-                Map::PerCpuArray(open("icept_lost")?).try_into()?,
+                Map::PerCpuArray(open(LOST)?).try_into()?,
             ))
         };
         let (events, observed_until, lost) = maps()?;
@@ -117,8 +116,7 @@ impl EventReader {
     }
 
     fn lost_in_all(&self) -> Result<u64> {
-        let lost = self.lost.get(&0, 0);
-        Ok(lost.context("cannot read the lost events")?.iter().sum())
+        sum(&self.lost)
     }
 
     /// Discards what was written for an earlier reader.
@@ -131,6 +129,25 @@ impl EventReader {
             .set(0, time, 0)
             .context("cannot switch the events on or off")
     }
+}
+
+/// The number of events that did not fit into the buffer since it was created; 0 if there is none.
+pub(crate) fn lost(pins: &Pins) -> Result<u64> {
+    let dir = pins.maps();
+    if !dir.join(layout::pin(LOST)).exists() {
+        return Ok(0);
+    }
+    sum(&Map::PerCpuArray(open_map(&dir, LOST)?).try_into()?)
+}
+
+fn sum(lost: &PerCpuArray<MapData, u64>) -> Result<u64> {
+    let lost = lost.get(&0, 0).context("cannot read the lost events")?;
+    Ok(lost.iter().sum())
+}
+
+fn open_map(dir: &Path, name: &'static str) -> Result<MapData> {
+    let pin = dir.join(layout::pin(name));
+    MapData::from_pin(&pin).with_context(|| format!("cannot open the map {}", pin.display()))
 }
 
 impl Drop for EventReader {

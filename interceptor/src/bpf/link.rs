@@ -95,6 +95,12 @@ pub(crate) fn netns_inode(pin: &Path) -> Result<u64> {
         .with_context(|| format!("cannot query what {} is attached to", pin.display()))
 }
 
+/// The ID of the program that the link pinned at `pin` attaches.
+pub(crate) fn program_id(pin: &Path) -> Result<u32> {
+    sys::link_program_id(&open(pin)?)
+        .with_context(|| format!("cannot query the program of {}", pin.display()))
+}
+
 pub(crate) fn open_program(pin: &Path) -> io::Result<OwnedFd> {
     sys::obj_get(pin)
 }

@@ -226,6 +226,11 @@ fn link_info(link: &impl AsFd) -> io::Result<bpf_link_info> {
     Ok(info)
 }
 
+/// The ID of the program that a link attaches.
+pub(super) fn link_program_id(link: &impl AsFd) -> io::Result<u32> {
+    Ok(link_info(link)?.prog_id)
+}
+
 /// The inode of the network namespace that a link is attached to; 0 if that was deleted.
 pub(super) fn link_netns_inode(link: &impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;

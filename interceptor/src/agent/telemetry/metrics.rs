@@ -13,6 +13,7 @@ use super::{
     connections::ConnectionMetrics,
     maps::MapMetrics,
     pods::{CountedPod, Detail, PodMetrics},
+    programs::ProgramMetrics,
 };
 use crate::agent::policy::pod::PodName;
 
@@ -159,6 +160,7 @@ impl Metrics {
         ours.register_collector(Box::new(ConnectionMetrics));
         ours.register_collector(Box::new(MapMetrics));
         ours.register_collector(Box::new(self.by_pod.clone()));
+        ours.register_collector(Box::<ProgramMetrics>::default());
         // The name in existing alerts for istio-cni.
         all.register("istio_cni_install_ready", ready, self.ready.clone());
         all
