@@ -39,8 +39,9 @@ pub(crate) fn run(what: What) -> Result<()> {
         "the demo loads BPF programs: run this as root"
     );
     test::prepare()?;
-    // The demo consists of several programs.
-    let package = ["--release", "--package", "interceptor-tests"];
+    // The demo consists of several programs. (Not with --release: they are built faster, by the profile
+    // of the tests.)
+    let package = ["--package", "interceptor-tests"];
     exec(cargo("build").args(package).arg("--bins"))?;
     let mut demo = cargo("run");
     demo.arg("--quiet")
