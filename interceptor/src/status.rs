@@ -151,6 +151,14 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
 }
 
 impl PodStatus {
+    /// The pod's name, or its network namespace.
+    pub(crate) fn display_name(&self) -> String {
+        match &self.attached.pod {
+            Some(name) => name.to_string(),
+            None => self.attached.netns.display().to_string(),
+        }
+    }
+
     /// Compares the pod's network with the last attach, and checks the routes that capture requires.
     fn check_network(&mut self, policy: &Policy) -> Result<()> {
         let Some(netns) = open(self.netns_cookie, &self.attached) else {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::Result;
 use clap::Args;
 
-use super::output::{Format, json, table};
+use super::output::{Format, lines, table};
 use crate::{
     check::{self, Probe},
     stdio,
@@ -25,10 +25,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let probes = check::run();
-        stdio::print(&match self.output {
-            Format::Json => json(&probes)?,
-            Format::Text => text(&probes)?,
-        })?;
+        stdio::print(&self.output.render(&probes, |probes| text(probes))?)?;
         Ok(if probes.iter().all(|probe| probe.ok) {
             ExitCode::SUCCESS
         } else {
@@ -44,7 +41,7 @@ fn text(probes: &[Probe]) -> Result<String> {
         let advice = [&probe.problem, &probe.remedy].map(|text| text.as_deref().unwrap_or(""));
         table.add_row([probe.feature.as_str(), state, advice.join("\n").trim()]);
     }
-    let mut text = format!("{table}\n");
+    let mut text = lines(table);
     let missing = probes.iter().filter(|probe| !probe.ok).count();
     if missing == 0 {
         writeln!(text, "Interception works on this machine.")?;

@@ -18,7 +18,7 @@ use interceptor_injection::{
 };
 use serde_json::{Value, json};
 
-use super::{labels::Labels, manifests};
+use super::{labels::Labels, manifests, output};
 use crate::{
     agent::policy::check_annotation,
     arguments::{dns_label, revision},
@@ -128,6 +128,8 @@ enum Output {
     Table,
     /// One JSON list for programs.
     Json,
+    /// The same list as YAML.
+    Yaml,
 }
 
 /// Exit code if there is a warning.
@@ -158,7 +160,8 @@ impl CheckInject {
             .map(|found| Checked::new(found, &namespaces[&found.namespace], &injectors))
             .collect();
         stdio::print(&match self.output {
-            Output::Json => report::json(&checked)?,
+            Output::Json => output::json(&report::documents(&checked))?,
+            Output::Yaml => output::yaml(&report::documents(&checked))?,
             Output::Table => report::text(&checked),
         })?;
         let has_warning = checked.iter().any(Checked::has_warning);

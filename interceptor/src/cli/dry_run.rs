@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::output::{Format, json};
+use super::output::Format;
 use crate::{
     rules::{self, Family, Rules},
     settings::Settings,
@@ -24,14 +24,10 @@ struct RulesOfBoth {
 
 /// Prints the settings and the equivalent iptables rules.
 pub(super) fn print(settings: &Settings, format: Format) -> Result<()> {
-    stdio::print(&match format {
-        Format::Json => {
-            let rules = RulesOfBoth {
-                ipv4: Rules::new(settings, Family::V4),
-                ipv6: Rules::new(settings, Family::V6),
-            };
-            json(&Plan { settings, rules })?
-        }
-        Format::Text => rules::listing(settings)?,
-    })
+    let rules = RulesOfBoth {
+        ipv4: Rules::new(settings, Family::V4),
+        ipv6: Rules::new(settings, Family::V6),
+    };
+    let plan = Plan { settings, rules };
+    stdio::print(&format.render(&plan, |plan| rules::listing(plan.settings))?)
 }

@@ -10,10 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{ArgGroup, Args, ValueEnum};
 use interceptor_ebpf::{Owner, Transport};
 
-use super::{
-    output::{Format, json},
-    pod_ref::PodRef,
-};
+use super::{output::Format, pod_ref::PodRef};
 use crate::{
     arguments::socket_address,
     explain::{self, Direction, Explanation, Outcome, Query},
@@ -130,10 +127,7 @@ impl Explain {
         let netns = self.pod.netns()?.context("name a pod, or use --netns")?;
         let query = self.query();
         let explanation = explain::explain(&Netns::open(&netns)?, &query)?;
-        stdio::print(&match self.output {
-            Format::Json => json(&explanation)?,
-            Format::Text => text(&explanation)?,
-        })
+        stdio::print(&self.output.render(&explanation, text)?)
     }
 
     fn query(&self) -> Query {

@@ -9,7 +9,7 @@ use clap::{
 };
 use interceptor_injection::decision::webhooks::{Configuration, Standard};
 
-use super::{labels::Labels, manifests};
+use super::{labels::Labels, manifests, output::Format};
 use crate::{
     arguments::{dns_label, output_file, wrong_usage},
     sidecar::{SidecarOptions, of_cluster, without_sidecar},
@@ -82,8 +82,16 @@ pub(super) struct Inject {
     patch: bool,
 
     /// Print which rule decides for each workload, and write nothing
-    #[arg(long, conflicts_with = "uninject")]
-    why: bool,
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        conflicts_with = "uninject"
+    )]
+    why: Option<Format>,
 
     /// Remove the sidecar: exactly if it was injected by this program, as far as possible if Istio
     /// injected it
@@ -138,8 +146,8 @@ impl Inject {
             ));
         }
         let files = job.run(sources);
-        if self.why {
-            stdio::print(&report::why(&files))?;
+        if let Some(format) = self.why {
+            stdio::print(&report::why(&files, format)?)?;
             return Ok(report::exit_code(&files));
         }
         report::refuse_problems(&files)?;

@@ -1,30 +1,51 @@
 //! `interceptor status`
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
-    output::{Format, json, table},
+    output::{json, yaml},
     pod_ref::PodRef,
 };
 use crate::{
     host,
-    settings::{
-        DnsCapture, Mode, OwnerGroups, Settings, ports::PortSelection, prefixes::PrefixSelection,
-    },
     status::{self, PodStatus},
     stdio,
 };
 
+mod age;
+mod connections;
+mod list;
+mod pod;
+mod settings;
+mod state;
+
 /// Exit code if a captured pod has a warning.
 const DEGRADED: u8 = 3;
 
-/// Show captured pods and their settings: all, or one
+/// What to do about a pod's changed network.
+const NETWORK_CHANGED: &str = "its interfaces, addresses or routes have changed since the attach: \
+                               attach it again, or use `interceptor run`, which follows changes";
+
+/// Show captured pods and their settings: all in a table, or one on a screen
 ///
-/// Exits with 3 if a pod has a warning, which the output shows.
+/// A pod's state is `captured`, `no listener` (the proxy does not listen, so captured connections are
+/// refused), `outdated` (its network has changed since the attach) or `warning`. Exits with 3 if a pod
+/// has a warning, which the output shows.
+#[expect(clippy::doc_markdown, reason = "this is the text of --help")]
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  All captured pods of this node; with all settings:
+    interceptor status
+    interceptor status -o wide
+  One pod:
+    interceptor status shop/web-0
+    interceptor status --netns 4711
+  The names of the pods whose proxy does not receive outbound connections:
+    interceptor status -o json | jq -r '.[] | select(.outbound_listeners == 0) | .pod.name'")]
 pub(super) struct Status {
     // Without one: all pods.
     #[command(flatten)]
@@ -32,133 +53,43 @@ pub(super) struct Status {
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: Output,
+}
+
+/// How pods are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// A table of all pods; a screen for one.
+    #[default]
+    Text,
+    /// A table with all settings.
+    Wide,
+    /// One JSON list for programs.
+    Json,
+    /// The same list as YAML.
+    Yaml,
 }
 
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode> {
         host::check_root()?;
         host::ensure_bpffs()?;
-        let pods = status::read(self.pod.netns()?.as_ref())?;
-        stdio::print(&match self.output {
-            Format::Json => json(&pods)?,
-            Format::Text => text(&pods)?,
-        })?;
-        let degraded = pods.iter().any(|pod| !pod.warnings.is_empty());
-        Ok(if degraded {
-            ExitCode::from(DEGRADED)
-        } else {
-            ExitCode::SUCCESS
-        })
+        let netns = self.pod.netns()?;
+        let pods = status::read(netns.as_ref())?;
+        print(&pods, self.output, netns.is_some())
     }
 }
 
-fn text(pods: &[PodStatus]) -> Result<String> {
-    if pods.is_empty() {
-        return Ok("No pod is captured.\n".to_owned());
-    }
-    let mut table = table(["POD", "PROXY", "LISTENING", "INBOUND", "OUTBOUND", "IPV6"]);
-    for pod in pods {
-        table.add_row(row(pod));
-    }
-    let mut text = format!("{table}\n");
-    for pod in pods {
-        let name = name(pod);
-        if pod.network_changed {
-            writeln!(
-                text,
-                "note: {name}: its interfaces, addresses or routes have changed since the attach: \
-                 attach it again, or use `interceptor run`, which follows changes"
-            )?;
-        }
-        for warning in &pod.warnings {
-            writeln!(text, "warning: {name}: {warning}")?;
-        }
-    }
-    Ok(text)
-}
-
-/// The pod's name, or its network namespace.
-fn name(pod: &PodStatus) -> String {
-    match &pod.attached.pod {
-        Some(name) => name.to_string(),
-        None => pod.attached.netns.display().to_string(),
-    }
-}
-
-fn row(pod: &PodStatus) -> [String; 6] {
-    let settings = &pod.attached.settings;
-    let ids = |ids: &[u32]| join(ids);
-    [
-        name(pod),
-        format!(
-            "uid {} gid {}",
-            ids(settings.proxy_uids.as_slice()),
-            ids(settings.proxy_gids.as_slice())
-        ),
-        format!(
-            "{}: {}, {}: {}",
-            settings.outbound_port,
-            yes_or_no(pod.outbound_listeners > 0),
-            settings.inbound_port,
-            yes_or_no(pod.inbound_listeners > 0)
-        ),
-        inbound(settings),
-        outbound(settings),
-        yes_or_no(pod.attached.ipv6).to_owned(),
-    ]
-}
-
-fn inbound(settings: &Settings) -> String {
-    let mut text = match &settings.inbound_ports {
-        PortSelection::None => "none".to_owned(),
-        PortSelection::All => "all".to_owned() + &list(" except ", &settings.inbound_ports_exclude),
-        PortSelection::Listed(ports) => join(ports),
-    };
-    text += &list(" except interfaces ", &settings.excluded_interfaces);
-    if settings.mode == Mode::Tproxy {
-        text += ", by TPROXY";
-    }
-    text
-}
-
-fn outbound(settings: &Settings) -> String {
-    let mut text = match &settings.outbound_prefixes {
-        PrefixSelection::All => "all".to_owned(),
-        PrefixSelection::Listed(prefixes) if prefixes.is_empty() => "none".to_owned(),
-        PrefixSelection::Listed(prefixes) => join(prefixes),
-    };
-    text += &list(" and ports ", &settings.outbound_ports);
-    text += match &settings.dns {
-        DnsCapture::Off => "",
-        DnsCapture::Servers(_) => " and DNS to its servers",
-        DnsCapture::All => " and all DNS",
-    };
-    text += &list(" except ", &settings.outbound_prefixes_exclude);
-    text += &list(" except ports ", &settings.outbound_ports_exclude);
-    text += &list(" except interfaces ", &settings.excluded_interfaces);
-    match &settings.owner_groups {
-        OwnerGroups::AllBut(groups) => text += &list(" except groups ", groups.as_slice()),
-        OwnerGroups::Only(groups) if groups.as_slice().is_empty() => "none".clone_into(&mut text),
-        OwnerGroups::Only(groups) => text += &list(" of groups ", groups.as_slice()),
-    }
-    text
-}
-
-/// A list with its label, if it is not empty.
-fn list(what: &str, items: &[impl ToString]) -> String {
-    if items.is_empty() {
-        String::new()
-    } else {
-        what.to_owned() + &join(items)
-    }
-}
-
-fn join(items: &[impl ToString]) -> String {
-    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
-    items.join(",")
-}
-
-const fn yes_or_no(yes: bool) -> &'static str {
-    if yes { "yes" } else { "no" }
+/// Prints pods, all or one, and returns the exit code.
+pub(super) fn print(pods: &[PodStatus], output: Output, one: bool) -> Result<ExitCode> {
+    stdio::print(&match (output, pods) {
+        (Output::Json, _) => json(&pods)?,
+        (Output::Yaml, _) => yaml(&pods)?,
+        (_, []) => "No pod is captured.\n".to_owned(),
+        (Output::Text, [pod]) if one => pod::screen(pod),
+        (Output::Text, _) => list::narrow(pods) + &list::problems(pods),
+        (Output::Wide, _) => list::wide(pods) + &list::problems(pods),
+    })?;
+    let degraded = pods.iter().any(|pod| !pod.warnings.is_empty());
+    Ok(ExitCode::from(if degraded { DEGRADED } else { 0 }))
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
 use interceptor_injection::{
     check::{Answer, AnswerResult, Injector, Namespace, Overall, Report, Subjected, check},
     decision::webhooks::{Configuration, Target},
@@ -70,8 +69,7 @@ fn block(Checked { found, report }: &Checked<'_>) -> String {
         for (injector, answer) in &report.answers {
             table.add_row(row(injector, answer));
         }
-        text += &table.trim_fmt();
-        text.push('\n');
+        text += &output::lines(table);
     }
     for note in &report.notes {
         let level = if note.kind.is_warning() {
@@ -167,9 +165,8 @@ struct JsonNote<'a> {
 }
 
 /// A list, also for one pod.
-pub(super) fn json(checked: &[Checked<'_>]) -> Result<String> {
-    let list: Vec<_> = checked.iter().map(json_of).collect();
-    output::json(&list)
+pub(super) fn documents<'a>(checked: &'a [Checked<'_>]) -> Vec<impl Serialize + use<'a>> {
+    checked.iter().map(json_of).collect()
 }
 
 fn json_of<'a>(Checked { found, report }: &'a Checked<'_>) -> Json<'a> {

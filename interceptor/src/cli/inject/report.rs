@@ -4,10 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use interceptor_injection::{decision::Reason, diff};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::run::{Changes, Done, File, Item};
-use crate::{cli::output::table, sidecar::Plan, stdio::message};
+use crate::{
+    cli::output::{Format, lines, table},
+    sidecar::Plan,
+    stdio::message,
+};
 
 /// Fails with all problems if there are any.
 pub(super) fn refuse_problems(files: &[File]) -> Result<()> {
@@ -115,34 +120,71 @@ pub(super) fn print_istioctl_results(files: &[File]) {
     print_notes(files);
 }
 
-/// A table of decisions.
-pub(super) fn why(files: &[File]) -> String {
-    let mut table = table(["OBJECT", "NAMESPACE", "RESULT", "RULE", "REASON"]);
-    for item in files.iter().flat_map(|file| &file.workloads) {
+/// Why one workload is injected or not. Fields may be added, and keep their meaning.
+#[derive(Serialize)]
+struct Decision<'a> {
+    object: String,
+    namespace: &'a str,
+    file: String,
+    /// `injected`, `skipped` or `refused`.
+    result: &'static str,
+    rule: Option<&'static str>,
+    reason: String,
+}
+
+impl<'a> Decision<'a> {
+    /// Nothing for a sidecar that is removed.
+    fn of(file: &File, item: &'a Item) -> Option<Self> {
         let (result, rule, reason) = match &item.result {
             Ok(Done::Injected {
                 reason, replaced, ..
             }) => {
                 let replaced = replaced.iter().map(|replaced| format!("; {replaced}"));
                 let words = replaced.fold(reason.words().to_owned(), |all, one| all + &one);
-                ("injected", reason.label(), words)
+                ("injected", Some(reason.label()), words)
             }
-            Ok(Done::Skipped(reason)) => ("skipped", reason.label(), reason.words().to_owned()),
-            Err(refusal) => ("refused", "-", refusal.to_string()),
-            Ok(Done::Uninjected { .. } | Done::NotInjected) => continue,
+            Ok(Done::Skipped(reason)) => {
+                ("skipped", Some(reason.label()), reason.words().to_owned())
+            }
+            Err(refusal) => ("refused", None, refusal.to_string()),
+            Ok(Done::Uninjected { .. } | Done::NotInjected) => return None,
         };
-        table.add_row([
-            item.object(),
-            item.namespace.clone(),
-            result.to_owned(),
-            rule.to_owned(),
+        Some(Self {
+            object: item.object(),
+            namespace: &item.namespace,
+            file: file.source.name(),
+            result,
+            rule,
             reason,
-        ]);
+        })
     }
+}
+
+/// The decision about each workload.
+pub(super) fn why(files: &[File], format: Format) -> Result<String> {
+    let decisions = files.iter().flat_map(|file| {
+        let items = file.workloads.iter();
+        items.filter_map(|item| Decision::of(file, item))
+    });
+    let decisions: Vec<_> = decisions.collect();
     for problem in files.iter().flat_map(|file| &file.problems) {
         message!("interceptor: {problem}");
     }
-    format!("{}\n", table.trim_fmt())
+    format.render(&decisions, |decisions| Ok(decision_table(decisions)))
+}
+
+fn decision_table(decisions: &[Decision<'_>]) -> String {
+    let mut table = table(["OBJECT", "NAMESPACE", "RESULT", "RULE", "REASON"]);
+    for decision in decisions {
+        table.add_row([
+            &decision.object,
+            decision.namespace,
+            decision.result,
+            decision.rule.unwrap_or("-"),
+            &decision.reason,
+        ]);
+    }
+    lines(table)
 }
 
 /// Success, unless a workload is refused or a file cannot be read.

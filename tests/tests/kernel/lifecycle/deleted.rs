@@ -94,7 +94,7 @@ fn a_deleted_cgroup_is_reported() {
     let status = output(&mut moved.lab.command("status"), "").expect("status");
     let printed = String::from_utf8_lossy(&status.stdout);
     assert_eq!(status.status.code(), Some(3), "{printed}");
-    assert!(printed.contains("warning"), "{printed}");
+    assert!(printed.contains("Warning: "), "{printed}");
     assert!(
         printed.contains(&moved.old.display().to_string()),
         "{printed}"

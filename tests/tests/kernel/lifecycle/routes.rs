@@ -48,9 +48,12 @@ fn app_dials(lab: &Lab, to: &str) -> String {
     lab.dial(Caller::App, to).expect("a dial")
 }
 
+/// The exit code and the text, on one line.
 fn status(lab: &Lab) -> (Option<i32>, String) {
     let Output { status, stdout, .. } = output(&mut lab.command("status"), "").expect("status");
-    (status.code(), String::from_utf8_lossy(&stdout).into_owned())
+    let text = String::from_utf8_lossy(&stdout);
+    let words: Vec<_> = text.split_whitespace().collect();
+    (status.code(), words.join(" "))
 }
 
 /// The explanation of a connection of the app.
