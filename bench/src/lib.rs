@@ -13,6 +13,7 @@ pub mod injection;
 mod load;
 mod markdown;
 mod pod;
+mod process;
 mod results;
 mod rounds;
 mod scale;

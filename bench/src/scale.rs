@@ -33,6 +33,8 @@ pub struct Scale {
     pub destinations: &'static [u32],
     /// The calls of `getsockopt(2)` in a turn.
     pub getsockopt_calls: u32,
+    /// The duration of an agent with observers.
+    pub observed_seconds: u32,
 }
 
 impl Scale {
@@ -55,6 +57,7 @@ impl Scale {
             held: &[1, 100, 1_000, 10_000],
             destinations: &[1, 1_000, 10_000, 100_000],
             getsockopt_calls: 20_000,
+            observed_seconds: 60,
         }
     }
 
@@ -77,6 +80,7 @@ impl Scale {
             held: &[1, 1_000],
             destinations: &[1, 1_000],
             getsockopt_calls: 5_000,
+            observed_seconds: 5,
         }
     }
 

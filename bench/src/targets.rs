@@ -124,7 +124,7 @@ const fn wanted(
     }
 }
 
-const TARGETS: [Wanted; 29] = [
+const TARGETS: [Wanted; 31] = [
     wanted(
         "connect p50, outbound / direct",
         Workload::Setup,
@@ -263,6 +263,22 @@ const TARGETS: [Wanted; 29] = [
         of: "one observer",
         counts: Counts::Itself(Unit::Count),
         bound: Bound::AtMost(0.0),
+    },
+    Wanted {
+        what: "an agent with a page and three observers, 1,000 connections/s: memory",
+        workload: Workload::Observing,
+        row: "a page and three observers, memory",
+        of: "the agent",
+        counts: Counts::Itself(Unit::Mebibytes),
+        bound: Bound::AtMost(40.0),
+    },
+    Wanted {
+        what: "its processor time in a second",
+        workload: Workload::Observing,
+        row: "a page and three observers, processor time in a second",
+        of: "the agent",
+        counts: Counts::Itself(Unit::CpuSeconds),
+        bound: Bound::AtMost(0.05),
     },
     Wanted {
         what: "a node of 250 pods captured, from an agent's start",

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::configuration::Sidecar;
+use crate::process::peak_memory;
 
 const NAMESPACE: &str = "interceptor-system";
 const CONFIGURATION: &str = "interceptor-injector";
@@ -92,11 +93,7 @@ impl Webhook {
 
     /// The largest size of its memory so far, in bytes.
     pub(super) fn peak_memory(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let size: u32 = size.context("no VmHWM in its status")?.parse()?;
-        Ok(f64::from(size) * 1024.0)
+        peak_memory(self.process.id())
     }
 
     /// The value of a metric, by its name and labels.

@@ -1,19 +1,16 @@
-//! The cost of an observer, and whether it gets every connection.
+//! The cost of observers for connections and for the agent, and whether they get every connection.
+
+mod agent;
+mod observer;
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use interceptor_testkit::{interceptor, spawn::spawn};
+use anyhow::Result;
 
+use self::observer::Observer;
 use super::setup::{Turn, connect};
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit, pod::stock, results::Numbers,
@@ -26,7 +23,7 @@ const OBSERVED: &str = "one observer";
 
 /// The connections of a burst, in turns.
 const BURST: usize = 100;
-/// Time limit of an observer's start, and of the last line of a burst.
+/// Time limit of the last line of a burst.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -51,15 +48,19 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
             "As in \"Setting up connections\", with and without `interceptor observe -o json` for \
              the pod, whose output a thread of the benchmark reads. Then {burst} connections as \
              fast as one client can make them, with an observer: all that are not in its output are \
-             lost. Client, proxy, observer and its reader share the processors."
+             lost. Client, proxy, observer and its reader share the processors. {}",
+            agent::METHOD
         ),
-        rows: vec![
+        rows: [
             against("connect p50", Unit::Microseconds, |turn| turn.p50),
             against("connect p99", Unit::Microseconds, |turn| turn.p99),
             against("rate", Unit::PerSecond, |turn| turn.rate),
             one("a burst, rate", Unit::PerSecond, rate),
             one("a burst, lost connections", Unit::Count, lost),
-        ],
+        ]
+        .into_iter()
+        .chain(agent::run(scale)?)
+        .collect(),
         ..Section::default()
     })
 }
@@ -76,66 +77,4 @@ fn burst_of(pod: &Pod, count: usize) -> Result<(f64, f64)> {
     }
     let lost = u32::try_from(count.saturating_sub(observer.shown() - before))?;
     Ok((turn.rate, lost.into()))
-}
-
-/// `interceptor observe`, ended when dropped.
-struct Observer {
-    process: Child,
-    shown: Arc<AtomicU64>,
-}
-
-impl Observer {
-    /// Starts one, and waits until it shows connections.
-    fn start(pod: &Pod) -> Result<Self> {
-        let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig=KILL").arg(interceptor::binary());
-        command.args(["observe", "-o", "json", "--netns"]);
-        command.arg(pod.netns().path());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut process = spawn(command)?;
-        let stdout = process.stdout.take().context("no standard output")?;
-        let shown = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&shown);
-        thread::spawn(move || {
-            for _line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                counter.fetch_add(1, Relaxed);
-            }
-        });
-        let observer = Self { process, shown };
-        let start = Instant::now();
-        while observer.shown() == 0 {
-            ensure!(start.elapsed() < TIMEOUT, "the observer shows nothing");
-            connect(pod, Direction::Outbound, 1)?;
-            thread::sleep(POLL_INTERVAL);
-        }
-        observer.settle();
-        Ok(observer)
-    }
-
-    fn shown(&self) -> u64 {
-        self.shown.load(Relaxed)
-    }
-
-    /// Waits until it has shown what was connected before.
-    fn settle(&self) {
-        const QUIET: Duration = Duration::from_millis(200);
-        let (mut last, mut since) = (self.shown(), Instant::now());
-        while since.elapsed() < QUIET {
-            thread::sleep(POLL_INTERVAL);
-            if self.shown() != last {
-                (last, since) = (self.shown(), Instant::now());
-            }
-        }
-    }
-}
-
-impl Drop for Observer {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _killed = self.process.kill();
-        let _ended = self.process.wait();
-    }
 }
