@@ -10,6 +10,7 @@ pub mod apiserver;
 pub mod attachment;
 pub mod bpf;
 pub mod cgroup;
+pub mod chromium;
 pub mod cleanup;
 pub mod command;
 pub mod conntrack;

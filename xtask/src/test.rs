@@ -44,6 +44,12 @@ pub(crate) fn prepare() -> Result<()> {
         Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
         Need::new("/bin/busybox", "busybox-static"),
         Need::new("bpftool", "bpftool"),
+        Need::new("chromium", "chromium"),
+        // Chromium shows no text without a font.
+        Need::new(
+            "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+            "fonts-dejavu-core",
+        ),
         Need::new("containerd", "containerd"),
         Need::new("ip", "iproute2"),
         Need::new("iptables", "iptables"),

@@ -2,8 +2,11 @@
 
 mod connection;
 mod error;
+mod events;
 mod flows;
+mod loopback;
 mod node;
+mod page;
 mod pods;
 mod reader;
 pub(super) mod states;
@@ -47,6 +50,8 @@ impl Api {
             .route("/v1/pods/{namespace}/{name}/rules", get(pods::rules))
             .route("/v1/pods/{namespace}/{name}/explain", get(pods::explain))
             .route(FLOWS, get(flows::lines))
+            .route("/v1/events", get(events::stream))
+            .route("/", get(page::html))
             .with_state(self)
     }
 }
@@ -58,6 +63,15 @@ pub(super) async fn serve(path: &Path, api: Api) -> ! {
         error!("no observer can connect to {}: {error}", path.display());
     }
     future::pending().await
+}
+
+/// Serves the API and the page on this port of the loopback interface, unless the port is 0. Does not
+/// return.
+pub(super) async fn serve_page(port: u16, api: Api) -> ! {
+    match port {
+        0 => future::pending().await,
+        port => loopback::serve(port, api.routes()).await,
+    }
 }
 
 async fn try_serve(path: &Path, api: Api) -> io::Result<()> {

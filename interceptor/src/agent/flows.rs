@@ -124,3 +124,14 @@ pub(super) async fn next(lines: &mut Receiver<Arc<str>>) -> Option<Arc<str>> {
         Err(broadcast::error::RecvError::Closed) => None,
     }
 }
+
+/// A line that has been sent already, if there is one.
+pub(super) fn received(lines: &mut Receiver<Arc<str>>) -> Option<Arc<str>> {
+    match lines.try_recv() {
+        Ok(line) => Some(line),
+        Err(broadcast::error::TryRecvError::Lagged(lost)) => {
+            Some(Message::Lost(lost).line().into())
+        }
+        Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
+    }
+}

@@ -137,7 +137,8 @@ async fn work(options: &AgentOptions, client: &Client) -> Result<()> {
         () = protocol::serve(listener, CniHandler(node.clone())) => Ok(()),
         never = sweep_when_notified(&node) => never,
         result = untaint(&node) => result,
-        never = api::serve(&observers, api) => never,
+        never = api::serve(&observers, api.clone()) => never,
+        never = api::serve_page(options.page_port, api) => never,
         never = report_states(&node, requests) => never,
     }
 }

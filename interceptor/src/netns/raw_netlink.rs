@@ -42,6 +42,19 @@ impl RawNetlink {
         self.request(NLM_F_ACK, kind, body, &mut ignore)
     }
 
+    /// Calls `each` with the body of the response, if there is one.
+    pub(super) fn get(
+        &self,
+        kind: u16,
+        body: &[u8],
+        each: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.request(NLM_F_ACK, kind, body, &mut |message| {
+            each(message);
+            ControlFlow::Continue(())
+        })
+    }
+
     /// Calls `each` with the body of every message of a dump.
     pub(super) fn dump(
         &self,

@@ -14,6 +14,9 @@ use rtnetlink::{
 
 use super::raw_netlink::RawNetlink;
 
+/// In a request, for a socket of any cookie.
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TcpSocket {
     /// The local address; an IPv4-mapped one as IPv4.
@@ -75,6 +78,43 @@ impl SockDiag {
             }
         }
         Ok(())
+    }
+
+    /// The UID of the owner of the socket at `local` that is connected to `remote`; none if this network
+    /// namespace has no such socket, or no process has the socket open.
+    pub(crate) fn owner(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+        let (family, any) = match local {
+            SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+            SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+        };
+        let wanted = SocketId {
+            source_address: local.ip(),
+            source_port: local.port(),
+            destination_address: remote.ip(),
+            destination_port: remote.port(),
+            cookie: ANY_COOKIE,
+            ..any
+        };
+        let found = self.find(&request(family, StateFlags::all(), wanted))?;
+        // The kernel may return a listener instead. It reports UID 0 for a socket without an inode.
+        let found = found
+            .filter(|socket| socket.inode != 0)
+            .map(TcpSocket::from);
+        let found = found.filter(|socket| socket.local == local && socket.remote == remote);
+        Ok(found.map(|socket| socket.uid))
+    }
+
+    /// The socket of a request that names one.
+    fn find(&self, request: &[u8]) -> io::Result<Option<InetResponseHeader>> {
+        let mut found = None;
+        let result = self.0.get(SOCK_DIAG_BY_FAMILY, request, &mut |message| {
+            found = Some(InetResponseHeader::parse(message));
+        });
+        match result {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => found.transpose().map_err(io::Error::other),
+        }
     }
 
     /// Closes a connection as if it had been reset: both peers get an error.
@@ -155,6 +195,23 @@ mod tests {
             let _accepted = listener.accept().unwrap();
             assert_ne!(client, server);
         }
+    }
+
+    #[test]
+    fn a_connection_has_an_owner_while_a_process_has_it_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).unwrap();
+        let (accepted, local) = listener.accept().unwrap();
+        let diag = SockDiag::open().unwrap();
+        let own = nix::unistd::getuid().as_raw();
+        assert_eq!(diag.owner(local, server).unwrap(), Some(own));
+        // A listener at the address, but no connection.
+        let other = SocketAddr::new(local.ip(), 1);
+        assert_eq!(diag.owner(server, other).unwrap(), None);
+        drop(client);
+        assert_eq!(diag.owner(local, server).unwrap(), None);
+        drop(accepted);
     }
 
     #[test]

@@ -18,6 +18,10 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
+    pub(super) fn forbidden(text: impl Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, text)
+    }
+
     pub(super) fn not_found(text: impl Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, text)
     }

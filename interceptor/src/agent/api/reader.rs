@@ -24,6 +24,8 @@ pub(super) struct Reader {
 pub(super) struct NodeStatus {
     /// What `status -o json` prints.
     pub(super) pods: Arc<RawValue>,
+    /// How long the read took.
+    pub(super) took: Duration,
     at: Instant,
 }
 
@@ -63,6 +65,10 @@ impl NodeStatus {
     fn read() -> Result<Self> {
         let at = Instant::now();
         let pods = to_raw_value(&status::read(None)?)?.into();
-        Ok(Self { pods, at })
+        Ok(Self {
+            pods,
+            took: at.elapsed(),
+            at,
+        })
     }
 }

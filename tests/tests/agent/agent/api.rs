@@ -1,10 +1,11 @@
 //! The agent's HTTP API: the pods of its node, captured or not, with rules and explanations.
 
-use std::process::Output;
+use std::{net::TcpListener, process::Output};
 
 use interceptor_testkit::{
-    command::{bounded, output},
+    command::{bounded, output, run},
     interceptor,
+    lab::wait_until,
     node::{AgentProcess, Manifest, Node, Pod, REMOTE},
 };
 use serde_json::{Value, json};
@@ -151,4 +152,78 @@ fn errors_of_the_api_name_what_is_wrong() {
         assert_eq!(found, status, "{path}: {body}");
         assert!(body.contains(text), "{path}: {body}");
     }
+}
+
+/// Requests the health from the page's port, with a Host.
+const REQUEST: &str = r#"
+exec 3<> /dev/tcp/127.0.0.1/15029 &&
+printf 'GET /v1/health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" >&3 &&
+cat <&3
+"#;
+
+/// The response to a process of a user on the node.
+fn request(node: &Node, uid: u32, host: &str) -> Option<String> {
+    let mut command = bounded("nsenter");
+    command
+        .arg(format!("--net={}", node.host.path().display()))
+        .args(["setpriv", "--clear-groups"])
+        .args([format!("--reuid={uid}"), format!("--regid={uid}")])
+        .args(["bash", "-c", REQUEST, "bash", host]);
+    run(&mut command, "").ok()
+}
+
+#[test]
+fn the_page_is_only_for_root_and_a_loopback_host() {
+    let node = new_node();
+    let _agent = node.start_ready_agent(&[]).expect("an agent");
+    wait_until("the page", || Ok(request(&node, 0, "localhost").is_some())).expect("the page");
+    for (uid, host, status, text) in [
+        (0, "localhost:8080", "200 OK", "\"ready\":true"),
+        (0, "[::1]:15029", "200 OK", "\"ready\":true"),
+        (1000, "localhost", "403 Forbidden", "only root of this node"),
+        (
+            0,
+            "agent.example.org",
+            "403 Forbidden",
+            "must be localhost or a loopback address",
+        ),
+    ] {
+        let response = request(&node, uid, host).expect("a response");
+        let start = format!("HTTP/1.1 {status}\r\n");
+        assert!(response.starts_with(&start), "{uid} {host}: {response}");
+        assert!(response.contains(text), "{uid} {host}: {response}");
+        for header in [
+            "content-security-policy: default-src 'none'; frame-ancestors 'none'\r\n",
+            "x-content-type-options: nosniff\r\n",
+            "cache-control: no-store\r\n",
+            "referrer-policy: no-referrer\r\n",
+        ] {
+            assert!(response.contains(header), "{header}: {response}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_waits_for_the_port_of_the_page() {
+    let node = new_node();
+    let bind = || Ok(TcpListener::bind("127.0.0.1:15029")?);
+    let other = node.host.enter(bind).expect("a listener");
+    let agent = node.start_ready_agent(&[]).expect("an agent");
+    let warned = wait_until("a warning", || {
+        Ok(agent
+            .log()
+            .contains("the page is not available, as the agent cannot listen on 127.0.0.1:15029"))
+    });
+    warned.unwrap_or_else(|error| panic!("{error}: {}", agent.log()));
+    drop(other);
+    wait_until("the page", || Ok(request(&node, 0, "localhost").is_some())).expect("the page");
+}
+
+#[test]
+fn an_agent_with_page_port_0_has_no_page() {
+    let node = new_node();
+    let _agent = node
+        .start_ready_agent(&["--page-port", "0"])
+        .expect("an agent");
+    assert_eq!(request(&node, 0, "localhost"), None);
 }
