@@ -110,14 +110,8 @@ impl Kernel {
     }
 
     fn test_works(&self, interceptor: &Path) -> Result<()> {
-        exec(cargo("build").args([
-            "--release",
-            "--package",
-            "interceptor-tests",
-            "--bin",
-            SMOKE,
-        ]))?;
-        let smoke = paths::cargo_target().join("release").join(SMOKE);
+        exec(cargo("build").args(["--package", "interceptor-tests", "--bin", SMOKE]))?;
+        let smoke = paths::cargo_target().join("debug").join(SMOKE);
         let outcome = self.boot(&Guest {
             programs: vec![interceptor, &smoke],
             command: format!("/bin/interceptor check && /bin/{SMOKE}"),
