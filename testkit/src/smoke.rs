@@ -14,6 +14,7 @@ mod namespace;
 mod product;
 mod stage;
 mod tcp;
+mod verification;
 
 use std::{fs, path::Path, time::Instant};
 
@@ -32,6 +33,7 @@ pub fn run() -> Result<()> {
     stage.proxy.listen_inbound(&stage.pod)?;
     step("captured", || captured::expect_captured(&stage))?;
     step("DNS captured", || dns::expect_captured(&stage.pod))?;
+    step("verified", verification::print_counts)?;
     step("attach again", || product::attach(&stage.pod))?;
     step("captured still", || captured::expect_captured(&stage))?;
 

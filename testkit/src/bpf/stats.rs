@@ -1,4 +1,4 @@
-//! The number and duration of programs' runs, while the kernel's statistics are enabled.
+//! The kernel's statistics of programs: their runs, while these are counted, and their verification.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -12,6 +12,7 @@ const ENABLE_STATS: u32 = 32;
 const NAME: usize = 8;
 const RUN_TIME: usize = 24;
 const RUN_COUNT: usize = 25;
+const VERIFIED: usize = 27;
 
 /// Enables the kernel's statistics until dropped.
 pub struct Counting {
@@ -39,6 +40,8 @@ pub struct Run {
     pub count: u64,
     /// Their total duration.
     pub nanoseconds: u64,
+    /// The instructions that the verifier processed; 0 before Linux 5.16.
+    pub verified_instructions: u32,
 }
 
 /// The runs of every program whose name starts with `prefix`.
@@ -85,7 +88,14 @@ fn run(id: u32) -> io::Result<Option<Run>> {
         name: text(&words[NAME..NAME + 2]),
         count: words[RUN_COUNT],
         nanoseconds: words[RUN_TIME],
+        verified_instructions: first_half(words[VERIFIED]),
     }))
+}
+
+/// The first of two numbers of 32 bits.
+fn first_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 fn text(words: &[u64]) -> String {
