@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alerts;
 mod apt;
 mod bench;
 mod bpf_linker;
@@ -53,6 +54,8 @@ enum Task {
     },
     /// Write the manual pages of the interceptor binary into target/man
     Man,
+    /// Write the Prometheus operator's alert rules from the plain ones (deploy/monitoring)
+    Alerts,
     /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
     /// Build, attach to a pod and print its verdicts until Ctrl-C; requires root
@@ -125,6 +128,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             build::run().map(drop)
         }
         Task::Man => man::run(),
+        Task::Alerts => alerts::run(),
         Task::Image(image) => image::run(&image),
         Task::Dev(options) => dev::run(&options),
         Task::Fmt => fmt::apply(),

@@ -56,6 +56,7 @@ pub(crate) fn prepare() -> Result<()> {
         Need::new("nft", "nftables"),
         Need::new("musl-gcc", "musl-tools"),
         Need::new("nsenter", "util-linux"),
+        Need::new("promtool", "prometheus"),
         Need::new("runc", "runc"),
         Need::new("sysctl", "procps"),
     ])

@@ -5,3 +5,4 @@ mod agent;
 mod cni;
 mod containerd;
 mod injection;
+mod monitoring;

@@ -5,5 +5,6 @@ mod inject;
 mod injection;
 mod manifests;
 mod model;
+mod monitoring;
 mod pod_security;
 mod webhook;

@@ -109,7 +109,9 @@ impl RunTotals {
             }
         }
         let mut totals = self.unloaded.clone();
-        now.values().for_each(|program| add(&mut totals, program));
+        for program in now.values() {
+            add(&mut totals, program);
+        }
         self.last = now;
         totals
     }
