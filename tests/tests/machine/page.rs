@@ -49,7 +49,7 @@ struct Scene {
     web: Pod,
     db: Pod,
     _plain: Pod,
-    _node: Node,
+    node: Node,
 }
 
 impl Scene {
@@ -69,7 +69,7 @@ impl Scene {
             web,
             db,
             _plain: plain,
-            _node: node,
+            node,
         }
     }
 
@@ -274,6 +274,34 @@ fn the_page_shows_live_flows_with_filters() {
     scene.wait_for("!document.getElementById('pods').hidden");
     until_not_observed(&scene);
     scene.expect_no_problem();
+}
+
+/// The next agent finds a pod that cannot be captured.
+#[test]
+fn the_page_reconnects_and_shows_problems() {
+    let alone = alone();
+    let mut scene = Scene::new(&alone);
+    scene.wait_for("document.getElementById('connection').className === 'live'");
+    scene.agent.kill().expect("killed");
+    scene.wait_for("document.getElementById('connection').className === 'lost'");
+    let unknown =
+        Manifest::of_mesh("sandboxed", &scene.node.new_uid()).with_runtime_class("no-such");
+    let _sandboxed = scene.node.schedule(unknown).expect("a pod");
+    scene.agent = scene.node.start_ready_agent(&[]).expect("an agent");
+    scene.wait_for("document.getElementById('connection').className === 'live'");
+    scene.wait_for(&row_has(
+        "pod-rows",
+        &["shop/sandboxed", "failed", "no-such"],
+    ));
+    scene.node.api.set_unavailable(true);
+    scene.agent.kill().expect("killed");
+    scene.agent = scene.node.start_agent(&[]).expect("an agent");
+    scene.wait_for("document.getElementById('health').textContent === 'agent not ready'");
+    scene.wait_for("document.getElementById('problems').textContent.includes('pod list')");
+    scene.check_view("problems");
+    let problems = scene.browser.problems(PAGE).expect("problems");
+    let others = problems.iter().filter(|one| !one.contains("v1/events"));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 fn dial_as_element(pod: &Pod) {

@@ -27,6 +27,16 @@ const row = (cells, attributes = {}) => element('tr', { role: 'row', ...attribut
     { role: 'cell', 'data-label': label, class: content === '' ? `${kind ?? ''} empty-cell` : kind },
     element('span', {}, ...[content].flat()))));
 
+const rendered = new Map();
+
+/** Builds a part of the page again only if its key has changed, so that a selection or the focus stays. */
+function renderIfChanged(part, key, build) {
+  const text = JSON.stringify(key);
+  if (rendered.get(part) === text) return;
+  rendered.set(part, text);
+  build();
+}
+
 const badge = (text, kind) => element('span', { class: `badge ${kind}` }, text);
 const plural = (count, one) => `${count.toLocaleString('en')} ${one}${count === 1 ? '' : 's'}`;
 
@@ -74,14 +84,23 @@ function onNode(event) {
   $('health').hidden = false;
   $('health').textContent = agent.ready ? 'agent ready' : 'agent not ready';
   $('health').className = `badge ${agent.ready ? 'captured' : 'refused'}`;
-  showProblems(agent.problems.map(text => ['The agent does not capture new pods yet', text]));
+  setProblems('status', []);
+  setProblems('agent', agent.problems.map(text => ['The agent is not ready',
+    `${text}. Captured pods stay captured. If this lasts, the log of the agent says more.`]));
   render();
 }
 
-function showProblems(problems) {
-  $('problems').hidden = problems.length === 0;
-  $('problems').replaceChildren(...problems.map(([title, text]) =>
-    element('p', { class: 'notice error' }, element('strong', {}, `${title}: `), text)));
+const problems = { agent: [], status: [], flows: [] };
+
+/** Shows the problems of one kind, each a title and a text, in place of the earlier ones. */
+function setProblems(kind, found) {
+  problems[kind] = found;
+  const all = Object.values(problems).flat();
+  renderIfChanged('problems', all, () => {
+    $('problems').hidden = all.length === 0;
+    $('problems').replaceChildren(...all.map(([title, text]) =>
+      element('p', { class: 'notice error' }, element('strong', {}, `${title}: `), text)));
+  });
 }
 
 // Settings in words
@@ -143,6 +162,10 @@ function podRow(pod) {
 
 function renderPods() {
   const all = allPods();
+  renderIfChanged('pods', [all, stateFilter, $('pod-search').value], () => buildPods(all));
+}
+
+function buildPods(all) {
   const words = $('pod-search').value.trim().toLowerCase();
   const shown = all.filter(pod => (!stateFilter || pod.state === stateFilter)
     && `${pod.name} ${pod.reason}`.toLowerCase().includes(words));
@@ -194,6 +217,10 @@ function counterTable(pod) {
 
 function renderPod() {
   const pod = allPods().find(one => one.name === view.pod);
+  renderIfChanged('pod', [view.pod, pod, previous.get(view.pod)?.connections], () => buildPod(pod));
+}
+
+function buildPod(pod) {
   $('pod-name').textContent = view.pod;
   $('pod-captured').hidden = !pod?.status?.pod;
   if (!pod) {
@@ -335,9 +362,10 @@ function onFlows(event) {
     if (message.flow) arrived.unshift(message.flow);
     else if (message.lost) lost += message.lost;
     else if (message.omitted) omitted += message.omitted;
-    else if (message.error) showProblems([['Flows cannot be read', message.error]]);
+    else if (message.error) setProblems('flows', [['Flows cannot be read, retrying', message.error]]);
   }
   if (event.type === 'history') flows = [];
+  if (arrived.length) setProblems('flows', []);
   flows = arrived.concat(flows).slice(0, MAX_FLOWS);
   for (const { reason } of arrived) addReason(reason);
   if (paused && event.type !== 'history') unseen += arrived.length;
@@ -401,6 +429,7 @@ function follow() {
   source = undefined;
   if (!wanted) return;
   followsFlows = withFlows;
+  if (!withFlows) setProblems('flows', []);
   lastEvent = Date.now();
   source = new EventSource(`v1/events?flows=${withFlows}`);
   const on = (kind, handle) => source.addEventListener(kind, event => {
@@ -409,7 +438,7 @@ function follow() {
     handle(event);
   });
   on('node', onNode);
-  on('problem', event => showProblems([['The status cannot be read', event.data]]));
+  on('problem', event => setProblems('status', [['The status of pods cannot be read, retrying', event.data]]));
   on('history', onFlows);
   on('flows', onFlows);
   on('heartbeat', () => {});
