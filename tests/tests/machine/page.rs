@@ -52,6 +52,8 @@ struct Scene {
     node: Node,
 }
 
+type PickPod = fn(&Scene) -> &Pod;
+
 impl Scene {
     fn new(alone: &Exclusive) -> Self {
         let node = Node::alone(Driver::Systemd, alone).expect("a node");
@@ -81,7 +83,7 @@ impl Scene {
 
     /// Waits until `expression` is true while the pod makes connections.
     #[track_caller]
-    fn dial_until(&mut self, pod: fn(&Self) -> &Pod, expression: &str) {
+    fn dial_until(&mut self, pod: PickPod, expression: &str) {
         let waited = wait_until(expression, || {
             let app = pod(self).app()?;
             assert_eq!(dial(app, REMOTE)?, CAPTURED);
@@ -233,7 +235,7 @@ fn the_page_shows_live_flows_with_filters() {
         "prefix_included",
         "interceptor-tes",
     ];
-    let pods: [(fn(&Scene) -> &Pod, _); 2] = [
+    let pods: [(PickPod, _); 2] = [
         (|scene| &scene.web, "shop/web"),
         (|scene| &scene.db, "shop/db"),
     ];

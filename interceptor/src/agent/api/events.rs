@@ -135,12 +135,40 @@ async fn next_batch(lines: &mut Receiver<Arc<str>>) -> Option<Event> {
     Some(batch(collected).event("flows"))
 }
 
+fn batch(lines: VecDeque<Arc<str>>) -> Event {
+    Event::default().data(array(lines))
+}
+
 /// The newest lines as a JSON array, with the number of those that are left out.
-fn batch(mut lines: VecDeque<Arc<str>>) -> Event {
+fn array(mut lines: VecDeque<Arc<str>>) -> String {
     let omitted = lines.len().saturating_sub(MAX_BATCH);
     lines.drain(..omitted);
     let omitted = (omitted > 0).then(|| format!("{{\"omitted\":{omitted}}}"));
     let lines = lines.iter().map(|line| line.trim_end());
     let messages: Vec<_> = omitted.as_deref().into_iter().chain(lines).collect();
-    Event::default().data(format!("[{}]", messages.join(",")))
+    format!("[{}]", messages.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn messages(count: usize) -> Vec<Value> {
+        let lines = (1..=count).map(|number| format!("{{\"lost\":{number}}}\n").into());
+        serde_json::from_str(&array(lines.collect())).unwrap()
+    }
+
+    #[test]
+    fn a_batch_has_the_newest_messages_and_the_number_of_the_others() {
+        assert_eq!(messages(0), [] as [Value; 0]);
+        assert_eq!(messages(2), [json!({"lost": 1}), json!({"lost": 2})]);
+        let full = messages(MAX_BATCH);
+        assert_eq!(full.len(), MAX_BATCH);
+        assert_eq!(full[0], json!({"lost": 1}));
+        let more = messages(MAX_BATCH + 3);
+        assert_eq!(more.len(), MAX_BATCH + 1);
+        assert_eq!(more[..2], [json!({"omitted": 3}), json!({"lost": 4})]);
+    }
 }
