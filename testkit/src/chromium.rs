@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::{lab::wait_until, spawn::spawn};
+use crate::{cgroup, lab::wait_until, spawn::spawn};
 
 /// Joins the cgroup, then the network namespace. The browser reads commands from descriptor 3 and writes
 /// to descriptor 4.
@@ -44,6 +44,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The browser. Killed when dropped, with the processes of its cgroup.
 pub struct Chromium {
     child: Child,
+    cgroup: PathBuf,
     commands: ChildStdin,
     messages: Receiver<Value>,
     events: Vec<Value>,
@@ -93,6 +94,7 @@ impl Chromium {
         });
         let mut browser = Self {
             child,
+            cgroup: cgroup.to_owned(),
             commands,
             messages,
             events: Vec::new(),
@@ -240,5 +242,8 @@ impl Drop for Chromium {
         // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
         let _status = self.child.wait();
+        if let Err(error) = cgroup::remove(&self.cgroup) {
+            eprintln!("{}: {error}", self.cgroup.display());
+        }
     }
 }

@@ -21,7 +21,8 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A row of cells: [label, content, class]. The label is shown where the table's head is not. */
+/** A row of cells: [label, content, class]. On a narrow screen the table's head is hidden: numbers get their
+    label, and roles are explicit, because rows are no longer displayed as a table. */
 const row = (cells, attributes = {}) => element('tr', { role: 'row', ...attributes },
   ...cells.map(([label, content, kind]) => element('td',
     { role: 'cell', 'data-label': label, class: content === '' ? `${kind ?? ''} empty-cell` : kind },
@@ -200,7 +201,7 @@ function counterTable(pod) {
   if (!counters.length) return element('p', { class: 'empty' }, 'No connection since the pod was attached.');
   const earlier = previous.get(pod.name)?.connections ?? [];
   const head = ['Verdict', 'Direction', 'Reason', 'Connections', 'Since the last update'].map((title, index) =>
-    element('th', { scope: 'col', class: index > 2 ? 'number' : undefined }, title));
+    element('th', { role: 'columnheader', scope: 'col', class: index > 2 ? 'number' : undefined }, title));
   const rows = counters.map(one => {
     const before = earlier.find(other => other.reason === one.reason && other.direction === one.direction && other.verdict === one.verdict);
     const more = one.count - (before?.count ?? 0);
@@ -212,7 +213,9 @@ function counterTable(pod) {
       ['New:', previous.has(pod.name) && more > 0 ? `+${more.toLocaleString('en')}` : '', 'number'],
     ]);
   });
-  return element('table', { class: 'cards', role: 'table' }, element('thead', {}, element('tr', {}, ...head)), element('tbody', {}, ...rows));
+  return element('table', { class: 'cards', role: 'table' },
+    element('thead', { role: 'rowgroup' }, element('tr', { role: 'row' }, ...head)),
+    element('tbody', { role: 'rowgroup' }, ...rows));
 }
 
 function renderPod() {
