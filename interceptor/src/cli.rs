@@ -9,6 +9,7 @@ use crate::{cni::PLUGIN, stdio::message};
 
 mod agent;
 mod attach;
+mod bug_report;
 mod check;
 mod check_inject;
 mod cni;
@@ -54,6 +55,7 @@ enum Command {
     Explain(explain::Explain),
     Observe(Box<observe::Observe>),
     Check(check::Check),
+    BugReport(bug_report::BugReport),
     Inject(Box<inject::Inject>),
     KubeInject(Box<inject::KubeInject>),
     CheckInject(Box<check_inject::CheckInject>),
@@ -129,6 +131,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Observe(observe) => observe.run().map(|()| ExitCode::SUCCESS),
         Command::Check(check) => check.run(),
+        Command::BugReport(report) => report.run().map(|()| ExitCode::SUCCESS),
         Command::Inject(inject) => inject.run(),
         Command::KubeInject(inject) => inject.run(),
         Command::CheckInject(check) => check.run(),

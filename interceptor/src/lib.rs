@@ -12,6 +12,7 @@ pub mod agent;
 mod api_server;
 mod arguments;
 pub mod bpf;
+mod bug_report;
 pub mod cgroup;
 mod check;
 pub mod cli;

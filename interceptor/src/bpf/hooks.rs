@@ -52,6 +52,13 @@ pub(crate) const ITER_PROGRAM: &str = "icept_iter";
 /// The program that reads the state of a network namespace's routing tables.
 pub(crate) const FIB_PROGRAM: &str = "icept_fib";
 
+/// The hook of this program.
+pub(crate) fn find(program: &str) -> Option<Hook> {
+    let all = CGROUP_HOOKS.into_iter().chain([LOOKUP]);
+    all.chain(INTERFACE_HOOKS)
+        .find(|hook| hook.program == program)
+}
+
 const fn hook(program: &'static str, attach_type: bpf_attach_type) -> Hook {
     Hook {
         program,

@@ -1,17 +1,22 @@
 //! Links, which keep programs attached while they are pinned.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::loaded_programs;
 use aya_obj::generated::bpf_attach_type;
+use serde::Serialize;
 
-use super::{hooks::Hook, sys};
+use super::{
+    hooks::{self, Hook},
+    sys,
+};
 
 /// Attaches `program` to `target` and pins the link in `dir`, unless it exists. A link whose target was
 /// deleted is replaced. Returns whether the link is new.
@@ -99,6 +104,28 @@ pub(crate) fn netns_inode(pin: &Path) -> Result<u64> {
 pub(crate) fn program_id(pin: &Path) -> Result<u32> {
     sys::link_program_id(&open(pin)?)
         .with_context(|| format!("cannot query the program of {}", pin.display()))
+}
+
+/// What a pinned link attaches.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LinkStatus {
+    pin: PathBuf,
+    program_id: u32,
+    /// Whether the cgroup, network namespace or interface exists.
+    target_exists: bool,
+}
+
+/// The link pinned at `pin`, whose name starts with that of its program.
+pub(crate) fn status(pin: &Path) -> Result<LinkStatus> {
+    let name = pin.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let program = name.split_once('-').map_or(name, |(program, _)| program);
+    let hook = hooks::find(program)
+        .with_context(|| format!("the pin {} is of an unknown program", pin.display()))?;
+    Ok(LinkStatus {
+        pin: pin.to_owned(),
+        program_id: program_id(pin)?,
+        target_exists: is_alive(hook, pin)?,
+    })
 }
 
 pub(crate) fn open_program(pin: &Path) -> io::Result<OwnedFd> {

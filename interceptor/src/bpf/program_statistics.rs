@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramInfo, loaded_programs};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{link, pins, pins::Pins};
 
@@ -28,6 +28,7 @@ pub(crate) struct ProgramStatistics {
     /// The number of runs while the kernel counted them.
     pub runs: u64,
     /// Their total duration.
+    #[serde(rename = "run_time_ns", serialize_with = "nanoseconds")]
     pub run_time: Duration,
 }
 
@@ -42,6 +43,10 @@ impl ProgramStatistics {
             run_time: info.run_time(),
         }
     }
+}
+
+fn nanoseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(time.as_nanos())
 }
 
 /// Whether the kernel counts runs. Counting costs each run some nanoseconds.

@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapError, MapInfo};
+use serde::Serialize;
 
 use super::{layout, maps::Maps, pins::Pins};
 
 /// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct MapUsage {
     pub name: &'static str,
     pub entries: u32,

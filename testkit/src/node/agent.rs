@@ -232,6 +232,22 @@ impl AgentProcess {
         self.child.id()
     }
 
+    /// The address of its metrics.
+    #[must_use]
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// `program` in the network namespace of its host.
+    #[must_use]
+    pub fn on_its_host(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.host.display()))
+            .arg(program);
+        command
+    }
+
     /// Kills it.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;

@@ -2,6 +2,7 @@
 
 mod api;
 mod api_faults;
+mod bug_report;
 mod closing;
 mod idle;
 mod istio_cni;

@@ -115,6 +115,8 @@ fn every_command_exits_as_with_a_reader() {
         &["completions", "bash"],
         &["check"],
         &["check", "-o", "json"],
+        &["bug-report", "-o", "-", "--cni-conf-dir", &dir],
+        &["bug-report", "-o", &dir],
         &["istio-iptables", "-n", "-m", "NONE"],
         &["istio-iptables", "--skip-rule-apply"],
         &["istio-clean-iptables"],
