@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_the_newest_messages_and_the_number_of_the_others() {
-        assert_eq!(messages(0), [] as [Value; 0]);
+        assert_eq!(messages(0), Vec::<Value>::new());
         assert_eq!(messages(2), [json!({"lost": 1}), json!({"lost": 2})]);
         let full = messages(MAX_BATCH);
         assert_eq!(full.len(), MAX_BATCH);
