@@ -7,7 +7,7 @@ use std::{
     process::Output,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{bounded, output, run};
 
@@ -45,6 +45,19 @@ pub fn try_run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
         "{shown} is missing: run `cargo xtask build`"
     );
     output(bounded(binary).args(arguments), "")
+}
+
+/// The commands that `interceptor --help` lists.
+pub fn commands() -> Result<Vec<String>> {
+    let help = String::from_utf8(try_run(["--help"])?.stdout)?;
+    let (_, commands) = help.split_once("Commands:\n").context("no commands")?;
+    let lines = commands.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  "));
+    Ok(names
+        .filter(|name| !name.starts_with(' '))
+        .filter_map(|name| name.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Detaches from the network namespace at `netns`.

@@ -34,6 +34,7 @@ pub mod scenario;
 pub mod settings;
 pub mod sidecar;
 pub mod smoke;
+pub mod snapshot;
 pub mod spawn;
 pub mod sysctl;
 pub mod tap;

@@ -34,7 +34,6 @@ const NETWORK_CHANGED: &str = "its interfaces, addresses or routes have changed 
 /// A pod's state is `captured`, `no listener` (the proxy does not listen, so captured connections are
 /// refused), `outdated` (its network has changed since the attach) or `warning`. Exits with 3 if a pod
 /// has a warning, which the output shows.
-#[expect(clippy::doc_markdown, reason = "this is the text of --help")]
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -85,6 +84,7 @@ pub(super) fn print(pods: &[PodStatus], output: Output, one: bool) -> Result<Exi
     stdio::print(&match (output, pods) {
         (Output::Json, _) => json(&pods)?,
         (Output::Yaml, _) => yaml(&pods)?,
+        (_, []) if one => "The pod is not captured.\n".to_owned(),
         (_, []) => "No pod is captured.\n".to_owned(),
         (Output::Text, [pod]) if one => pod::screen(pod),
         (Output::Text, _) => list::narrow(pods) + &list::problems(pods),

@@ -9,6 +9,7 @@ mod last;
 mod leaving;
 mod observe;
 mod observers;
+mod outputs;
 mod page;
 mod programs;
 mod shares;

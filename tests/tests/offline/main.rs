@@ -6,5 +6,6 @@ mod injection;
 mod manifests;
 mod model;
 mod monitoring;
+mod outputs;
 mod pod_security;
 mod webhook;

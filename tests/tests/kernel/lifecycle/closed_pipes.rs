@@ -58,20 +58,6 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// The commands that `interceptor --help` lists.
-fn listed() -> Vec<String> {
-    let help = try_run(["--help"]).expect("help");
-    let help = String::from_utf8(help.stdout).expect("UTF-8");
-    let commands = help.split_once("Commands:\n").expect("commands").1;
-    let lines = commands.lines().take_while(|line| !line.is_empty());
-    let names = lines.filter_map(|line| line.strip_prefix("  "));
-    names
-        .filter(|name| !name.starts_with(' '))
-        .filter_map(|name| name.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
-}
-
 #[test]
 fn every_command_exits_as_with_a_reader() {
     let lab = Lab::new().expect("a lab");
@@ -150,7 +136,7 @@ fn every_command_exits_as_with_a_reader() {
         &["cni"],
         &["detach", "--netns", "/no/such/netns"],
     ];
-    for name in listed() {
+    for name in interceptor::commands().expect("commands") {
         let has_row = commands.iter().any(|arguments| arguments[0] == name);
         assert!(has_row, "{name} is not tested");
     }
