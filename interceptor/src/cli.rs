@@ -1,6 +1,11 @@
 //! The command line: one file per command.
 
-use std::{env, ffi::OsString, path::Path, process::ExitCode};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -19,6 +24,7 @@ mod dry_run;
 mod explain;
 mod inject;
 mod istio_iptables;
+mod kubectl;
 mod labels;
 mod log;
 mod manifests;
@@ -27,6 +33,7 @@ mod output;
 mod pod_ref;
 mod run;
 mod status;
+mod top;
 mod uninstall;
 mod webhook;
 
@@ -54,6 +61,8 @@ enum Command {
     Status(status::Status),
     Explain(explain::Explain),
     Observe(Box<observe::Observe>),
+    Top(top::Top),
+    Kubectl(Box<kubectl::Kubectl>),
     Check(check::Check),
     BugReport(bug_report::BugReport),
     Inject(Box<inject::Inject>),
@@ -94,11 +103,24 @@ const WRONG_USAGE: u8 = 2;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse_from(command_line(env::args_os()));
-    match init_log(&cli.command).and_then(|()| run(&cli)) {
+    let result = if is_kubectl_plugin(env::args_os().next().as_deref()) {
+        let plugin = kubectl::Plugin::parse();
+        log::init_from_environment();
+        plugin.kubectl.run()
+    } else {
+        let cli = Cli::parse_from(command_line(env::args_os()));
+        init_log(&cli.command).and_then(|()| run(&cli))
+    };
+    match result {
         Ok(code) => code,
         Err(error) => print_error(&error),
     }
+}
+
+/// Whether the binary is called by the name by which kubectl finds its plugins.
+fn is_kubectl_plugin(called: Option<&OsStr>) -> bool {
+    let called = called.map(Path::new);
+    called.and_then(Path::file_name) == Some(kubectl::PLUGIN.as_ref())
 }
 
 /// Prints why a command failed. Returns its exit code.
@@ -130,6 +152,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
         Command::Observe(observe) => observe.run().map(|()| ExitCode::SUCCESS),
+        Command::Top(top) => top.run().map(|()| ExitCode::SUCCESS),
+        Command::Kubectl(kubectl) => kubectl.run(),
         Command::Check(check) => check.run(),
         Command::BugReport(report) => report.run().map(|()| ExitCode::SUCCESS),
         Command::Inject(inject) => inject.run(),
@@ -161,6 +185,7 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
+        kubectl::Plugin::command().debug_assert();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use interceptor_ebpf::{
     Verdict, decide,
 };
 use nix::errno::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     bpf::{maps::Maps, pins::Pins},
@@ -54,7 +54,7 @@ pub(crate) enum Direction {
 }
 
 /// The result for a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// Not redirected.
@@ -69,7 +69,7 @@ pub(crate) enum Outcome {
 }
 
 /// The result and the reason.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Explanation {
     pub outcome: Outcome,
     /// The reason as text.
@@ -80,7 +80,7 @@ pub(crate) struct Explanation {
     pub interface: Option<String>,
     pub source: Option<IpAddr>,
     /// What depends on the socket itself, if anything.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 

@@ -9,6 +9,7 @@
 )]
 
 pub mod agent;
+mod agent_client;
 mod api_server;
 mod arguments;
 pub mod bpf;

@@ -3,10 +3,10 @@
 //!
 //! They are never applied: a dry run prints them, and `explain` names the one behind a verdict.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 
@@ -33,7 +33,7 @@ impl Family {
 }
 
 /// A table, in the order in which they are restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Table {
     /// Marks and drops.
@@ -54,12 +54,12 @@ impl fmt::Display for Table {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rule {
     pub table: Table,
-    pub chain: &'static str,
+    pub chain: Cow<'static, str>,
     /// The position in the chain, counted from 1; `None` for the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
     /// The matches and the target.
     pub specification: String,
@@ -110,7 +110,7 @@ impl Rules {
     /// The chains `ISTIO_...` of a table: first those that contain rules, in the order of the rules, then
     /// those that are only jumped to.
     fn chains(&self, table: Table) -> Vec<&str> {
-        let filled = self.in_table(table).map(|rule| rule.chain);
+        let filled = self.in_table(table).map(|rule| &*rule.chain);
         let targets = self.in_table(table).filter_map(Rule::jumps_to);
         let mut seen = BTreeSet::new();
         filled

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{ListenerKey, NetnsCookie, NetnsState, Policy};
 use rtnetlink::Handle;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     bpf::{hooks, interface_hooks, link, maps::Maps, pins::Pins},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// One captured pod.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PodStatus {
     pub netns_cookie: NetnsCookie,
     /// The settings and attach points.

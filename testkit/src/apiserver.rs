@@ -5,6 +5,7 @@
 //! check the requests.
 
 mod admission;
+mod forwarding;
 mod parameters;
 mod patching;
 mod rbac;
@@ -280,6 +281,13 @@ impl ApiServer {
     pub fn set_endpoints(&self, namespace: &str, service: &str, endpoints: &[SocketAddr]) {
         let mut inner = self.state.lock();
         inner.set_endpoints(namespace, service, endpoints);
+    }
+
+    /// Forwards ports of a pod to the loopback interface of `netns`, as the node's kubelet does.
+    pub fn forward_ports(&self, namespace: &str, pod: &str, netns: &Netns) {
+        let mut inner = self.state.lock();
+        let key = (namespace.to_owned(), pod.to_owned());
+        inner.forwards.insert(key, netns.path().to_owned());
     }
 
     /// The audit annotations and warnings of all calls of admission webhooks:

@@ -143,6 +143,8 @@ impl Node {
         }
         self.deploy(manifests::base()?)?;
         self.api.put(agent::own_pod(name))?;
+        self.api
+            .forward_ports(NAMESPACE, agent::OWN_POD, &self.host);
         Ok(())
     }
 

@@ -34,6 +34,13 @@ pub(super) struct Explain {
     #[command(flatten)]
     pod: PodRef,
 
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The connection to explain, and how.
+#[derive(Args)]
+pub(super) struct Connection {
     /// Destination of the connection: ADDRESS:PORT, an IPv6 address in brackets
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket_address)]
     to: SocketAddr,
@@ -125,9 +132,40 @@ impl Explain {
         host::check_root()?;
         host::ensure_bpffs()?;
         let netns = self.pod.netns()?.context("name a pod, or use --netns")?;
-        let query = self.query();
+        let query = self.connection.query();
         let explanation = explain::explain(&Netns::open(&netns)?, &query)?;
-        stdio::print(&self.output.render(&explanation, text)?)
+        self.connection.print(&explanation)
+    }
+}
+
+impl Connection {
+    pub(super) fn print(&self, explanation: &Explanation) -> Result<()> {
+        stdio::print(&self.output.render(explanation, text)?)
+    }
+
+    /// The parameters of the agent's API.
+    pub(super) fn parameters(&self) -> String {
+        // An IPv6 address has brackets, which a URL must not have.
+        let to = self.to.to_string().replace('[', "%5B").replace(']', "%5D");
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let mut parameters = format!("to={to}&protocol={protocol}&inbound={}", self.inbound);
+        let Client { owner, source } = self.from;
+        for (name, id) in [("from_uid", owner.uid), ("from_gid", owner.gid)] {
+            if id != u32::MAX {
+                let _written = write!(parameters, "&{name}={id}");
+            }
+        }
+        if let Some(source) = source {
+            let _written = write!(parameters, "&source={source}");
+        }
+        if let Some(interface) = &self.interface {
+            let interface = percent_encoded(interface);
+            let _written = write!(parameters, "&interface={interface}");
+        }
+        parameters
     }
 
     fn query(&self) -> Query {
@@ -150,6 +188,17 @@ impl Explain {
             direction,
         }
     }
+}
+
+/// As a part of a URL.
+fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 fn text(explanation: &Explanation) -> Result<String> {

@@ -13,16 +13,17 @@ use tokio::time::sleep;
 
 use self::filters::Filters;
 use crate::{
+    agent_client::{AgentClient, AgentFlows},
     arguments::number,
     host,
     observe::{
-        agent::AgentFlows,
-        filter::Filter,
+        filter::{Condition, Filter},
         flow::Flow,
         format::{self, Style, TimeFormat},
         message::{Message, Parameters, SOCKET},
         node::{NodeFlows, POLL_INTERVAL},
     },
+    pod_name::PodName,
     stdio::{self, message},
 };
 
@@ -35,6 +36,18 @@ mod filters;
 #[derive(Args)]
 #[command(visible_alias = "monitor", after_help = EXAMPLES)]
 pub(super) struct Observe {
+    /// The node agent's socket. If no agent listens there, the flows are read from the kernel, which
+    /// has one reader at a time
+    #[arg(long, value_name = "FILE", default_value = SOCKET)]
+    socket: PathBuf,
+
+    #[command(flatten)]
+    flows: Flows,
+}
+
+/// Which flows are shown, and how.
+#[derive(Args)]
+pub(super) struct Flows {
     /// Show new flows; with --since after those of the agent's history [default without --last and
     /// --since]
     #[arg(short, long, conflicts_with = "last")]
@@ -52,11 +65,6 @@ pub(super) struct Observe {
     /// Exit after this number of flows
     #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     first: Option<u64>,
-
-    /// The node agent's socket. If no agent listens there, the flows are read from the kernel, which
-    /// has one reader at a time
-    #[arg(long, value_name = "FILE", default_value = SOCKET)]
-    socket: PathBuf,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -101,16 +109,53 @@ impl Observe {
     pub(super) fn run(&self) -> Result<()> {
         host::check_root()?;
         host::ensure_bpffs()?;
-        let filter = self.filters.filter()?;
+        let filter = self.flows.filters.filter()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start a runtime")?;
-        runtime.block_on(self.observe(&filter))
+        runtime.block_on(async { self.flows.show(self.source().await?, &filter).await })
     }
 
-    async fn observe(&self, filter: &Filter) -> Result<()> {
-        let mut source = self.source().await?;
+    async fn source(&self) -> Result<Source> {
+        let parameters = self.flows.parameters();
+        if let Some(agent) = AgentClient::at_socket(&self.socket).await? {
+            return Ok(Source::Agent(agent.flows(parameters).await?));
+        }
+        ensure!(
+            self.flows.last.is_none() && self.flows.since.is_none(),
+            "no node agent listens at {}, and only an agent keeps flows for --last and --since",
+            self.socket.display()
+        );
+        Ok(Source::Node {
+            flows: Box::new(NodeFlows::open()?),
+            lost: 0,
+        })
+    }
+}
+
+impl Flows {
+    /// The namespace of the filters, if it is one.
+    pub(super) fn only_namespace(&self) -> Option<&str> {
+        self.filters.only_namespace()
+    }
+
+    /// Shows the flows of an agent on another node: of one pod, or of all.
+    pub(super) async fn show_of_agent(
+        &self,
+        agent: AgentClient,
+        pod: Option<&PodName>,
+    ) -> Result<()> {
+        let mut filter = self.filters.filter_of_another_node()?;
+        if let Some(PodName { namespace, name }) = pod {
+            let condition = Condition::Pod(namespace.clone(), name.clone());
+            filter.wanted.push(condition);
+        }
+        let source = Source::Agent(agent.flows(self.parameters()).await?);
+        self.show(source, &filter).await
+    }
+
+    async fn show(&self, mut source: Source, filter: &Filter) -> Result<()> {
         if self.follows() && io::stderr().is_terminal() {
             message!("interceptor: observing; press Ctrl-C to end");
         }
@@ -158,23 +203,11 @@ impl Observe {
         self.follow || (self.last.is_none() && self.since.is_none())
     }
 
-    async fn source(&self) -> Result<Source> {
-        let parameters = Parameters {
+    const fn parameters(&self) -> Parameters {
+        Parameters {
             history: self.since.is_some(),
             follow: self.follows(),
-        };
-        if let Some(flows) = AgentFlows::request(&self.socket, parameters).await? {
-            return Ok(Source::Agent(flows));
         }
-        ensure!(
-            self.last.is_none() && self.since.is_none(),
-            "no node agent listens at {}, and only an agent keeps flows for --last and --since",
-            self.socket.display()
-        );
-        Ok(Source::Node {
-            flows: Box::new(NodeFlows::open()?),
-            lost: 0,
-        })
     }
 
     fn text(&self, flow: &Flow) -> Result<String> {

@@ -9,7 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zerocopy::IntoBytes as _;
 
-use crate::outcome::{Direction, Outcome, Verdict};
+use crate::{
+    outcome::{Direction, Outcome, Verdict},
+    pod_name::PodName,
+};
 
 /// The protocol number of UDP.
 const UDP: u16 = 17;
@@ -48,6 +51,27 @@ pub(crate) struct Pod {
     /// The path of the network namespace; empty for one that has been detached since.
     pub(crate) netns: String,
     pub(crate) netns_cookie: u64,
+}
+
+impl Pod {
+    pub(crate) fn new(name: Option<PodName>, netns: String, netns_cookie: u64) -> Self {
+        let (namespace, name) = name.map(|pod| (pod.namespace, pod.name)).unzip();
+        Self {
+            namespace,
+            name,
+            netns,
+            netns_cookie,
+        }
+    }
+
+    /// The name, or the network namespace.
+    pub(crate) fn display_name(&self) -> String {
+        match (&self.namespace, &self.name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            _ if self.netns.is_empty() => format!("netns cookie {}", self.netns_cookie),
+            _ => self.netns.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::{Zoned, fmt::rfc2822, tz::TimeZone};
 
-use super::flow::{Endpoint, Flow, Pod, Process, Protocol};
+use super::flow::{Endpoint, Flow, Process, Protocol};
 use crate::outcome::{Direction, Verdict};
 
 /// How times are printed. The names are those of Go's `time` package, as in Hubble.
@@ -67,7 +67,7 @@ impl Style {
         let mut text = format!(
             "{}: {} {} {} -> {}{protocol} {}{to}: {}",
             self.time(flow),
-            pod(&flow.pod),
+            flow.pod.display_name(),
             direction(flow),
             endpoint(&flow.source),
             endpoint(&flow.destination),
@@ -87,7 +87,7 @@ impl Style {
             let _written = writeln!(text, "{name:>11}: {value}");
         };
         add("TIMESTAMP", &self.time(flow));
-        add("POD", &pod(&flow.pod));
+        add("POD", &flow.pod.display_name());
         add("DIRECTION", direction(flow));
         add("PROTOCOL", &format!("{:?}", flow.protocol).to_uppercase());
         add("SOURCE", &endpoint(&flow.source));
@@ -111,7 +111,7 @@ impl Style {
         );
         line(&[
             self.time(flow),
-            pod(&flow.pod),
+            flow.pod.display_name(),
             endpoint(&flow.source),
             endpoint(&flow.destination),
             self.verdict(flow.verdict),
@@ -155,15 +155,6 @@ fn line(values: &[String; COLUMNS.len()]) -> String {
         let _written = write!(text, "{value:width$} ", width = width + hidden);
     }
     text.trim_end().to_owned() + "\n"
-}
-
-/// Its name, or its network namespace.
-fn pod(pod: &Pod) -> String {
-    match (&pod.namespace, &pod.name) {
-        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-        _ if pod.netns.is_empty() => format!("netns cookie {}", pod.netns_cookie),
-        _ => pod.netns.clone(),
-    }
 }
 
 const fn direction(flow: &Flow) -> &'static str {

@@ -41,13 +41,8 @@ impl Pods {
 
     fn read_attached(&mut self) -> Result<()> {
         for pod in Dataplane::new().attached()? {
-            let name = pod.record.pod;
-            let named = Pod {
-                namespace: name.as_ref().map(|name| name.namespace.clone()),
-                name: name.map(|name| name.name),
-                netns: pod.record.netns.display().to_string(),
-                netns_cookie: pod.netns,
-            };
+            let path = pod.record.netns.display().to_string();
+            let named = Pod::new(pod.record.pod, path, pod.netns);
             self.known.insert(pod.netns, named);
         }
         Ok(())

@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
     fn add(&mut self, table: Table, chain: &'static str, specification: impl Into<String>) {
         self.rules.push(Rule {
             table,
-            chain,
+            chain: chain.into(),
             position: None,
             specification: specification.into(),
         });
@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
     ) {
         self.rules.push(Rule {
             table,
-            chain,
+            chain: chain.into(),
             position: Some(position),
             specification: specification.into(),
         });

@@ -57,14 +57,10 @@ impl Parameters {
     }
 
     pub(super) fn selector(&self) -> Result<Selector, Failure> {
-        if self
-            .label_selector
-            .as_deref()
-            .is_some_and(|text| !text.is_empty())
-        {
-            return Err(Failure::bad_request("this server knows no label selectors"));
-        }
-        Selector::parse(self.field_selector.as_deref().unwrap_or_default())
+        let fields = self.field_selector.as_deref().unwrap_or_default();
+        let labels = self.label_selector.as_deref().unwrap_or_default();
+        Selector::parse(fields)
+            .and_then(|selector| selector.with_labels(labels))
             .map_err(Failure::bad_request)
     }
 

@@ -1,4 +1,4 @@
-//! Field selectors: `spec.nodeName=one,status.phase!=Failed`.
+//! Field selectors, such as `spec.nodeName=one,status.phase!=Failed`, and label selectors.
 
 use serde_json::Value;
 
@@ -33,6 +33,23 @@ impl Selector {
             .map(Requirement::parse)
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// The same, and these labels: `KEY=VALUE,...`. Other operators are not supported.
+    pub(super) fn with_labels(mut self, text: &str) -> Result<Self, String> {
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let label = part.split_once('=');
+            let (key, value) = label
+                .filter(|(key, value)| !key.ends_with('!') && !value.starts_with('='))
+                .ok_or_else(|| format!("this server knows only equal labels, not {part}"))?;
+            let key = key.replace('~', "~0").replace('/', "~1");
+            self.0.push(Requirement {
+                pointer: format!("/metadata/labels/{key}"),
+                value: value.to_owned(),
+                equal: true,
+            });
+        }
+        Ok(self)
     }
 
     /// The name of the one object that this selects, if it requires a name.

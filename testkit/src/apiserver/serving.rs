@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 use super::{
     admission,
+    forwarding::{self, Upgrade},
     parameters::{Parameters, Version},
     patching::{self, Kind},
     rbac::{self, Account, Attributes},
@@ -47,14 +48,15 @@ struct ParsedRequest {
     body: Value,
 }
 
-async fn serve(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+async fn serve(Shared(state): Shared<Arc<State>>, mut request: Request) -> Response {
     let delay = state.lock().faults.delay;
     sleep(delay).await;
+    let upgrade = Upgrade::of(&mut request);
     let request = match ParsedRequest::read(request).await {
         Ok(request) => request,
         Err(failure) => return failure.into_response(),
     };
-    let response = respond(&state, &request).await;
+    let response = respond(&state, &request, upgrade).await;
     let response = response.unwrap_or_else(Failure::into_response);
     let ParsedRequest {
         verb,
@@ -117,11 +119,21 @@ fn account(headers: &HeaderMap) -> Option<Account> {
     Account::of_token(token.strip_prefix("Bearer ")?)
 }
 
-async fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response, Failure> {
+async fn respond(
+    state: &Arc<State>,
+    request: &ParsedRequest,
+    upgrade: Option<Upgrade>,
+) -> Result<Response, Failure> {
     let target = Target::parse(&request.path);
     let target = target
         .ok_or_else(|| Failure::not_found("the server could not find the requested resource"))?;
-    authorize(&state.lock(), &target, request)?;
+    authorize(&state.lock(), &target, request, &request.verb)?;
+    if forwarding::is_forward(&target) {
+        // As servers since 1.35 do.
+        authorize(&state.lock(), &target, request, "create")?;
+        let upgrade = upgrade.ok_or_else(|| Failure::bad_request("Upgrade request required"))?;
+        return forwarding::start(state, &target, &request.query, upgrade);
+    }
     let is_uninstalled = |inner: &Inner| inner.faults.uninstalled.contains(target.resource.plural);
     if is_uninstalled(&state.lock()) {
         return Err(Failure::not_found(
@@ -137,13 +149,18 @@ async fn respond(state: &Arc<State>, request: &ParsedRequest) -> Result<Response
     execute(state, &target, request)
 }
 
-fn authorize(inner: &Inner, target: &Target<'_>, request: &ParsedRequest) -> Result<(), Failure> {
+fn authorize(
+    inner: &Inner,
+    target: &Target<'_>,
+    request: &ParsedRequest,
+    verb: &str,
+) -> Result<(), Failure> {
     if inner.faults.unavailable {
         return Err(Failure::unavailable());
     }
     if let Some(account) = request.account.as_ref().or(inner.account.as_ref()) {
         let selector = request.parameters.selector()?;
-        let attributes = Attributes::new(&request.verb, target, &selector);
+        let attributes = Attributes::new(verb, target, &selector);
         rbac::authorize(&inner.store, account, attributes)?;
     }
     request

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     pub(super) recorded: Vec<Recorded>,
     /// Audit annotations and warnings of admission webhooks, one object for each call.
     pub(super) admissions: Vec<Value>,
+    /// The network namespaces of pods whose ports are forwarded, by namespace and name.
+    pub(super) forwards: BTreeMap<(String, String), PathBuf>,
     services: BTreeMap<(String, String), VecDeque<SocketAddr>>,
 }
 

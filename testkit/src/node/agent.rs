@@ -46,7 +46,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The agent's `DaemonSet`, and its `ServiceAccount`.
 const DAEMON_SET: &str = "interceptor";
 /// The agent's pod.
-const OWN_POD: &str = "interceptor-abcde";
+pub(super) const OWN_POD: &str = "interceptor-abcde";
 /// Their namespace.
 pub const NAMESPACE: &str = "interceptor-system";
 
@@ -58,6 +58,7 @@ pub(super) fn own_pod(node: &str) -> Value {
         "metadata": {
             "namespace": NAMESPACE,
             "name": OWN_POD,
+            "labels": {"app.kubernetes.io/name": "interceptor"},
             "uid": "5c1e4a36-0000-4000-8000-000000000000",
             "ownerReferences": [{
                 "apiVersion": "apps/v1",
@@ -68,7 +69,7 @@ pub(super) fn own_pod(node: &str) -> Value {
             }],
         },
         "spec": {"nodeName": node, "hostNetwork": true, "containers": [{"name": "agent"}]},
-        "status": {"phase": "Running"},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     })
 }
 

@@ -7,6 +7,7 @@ mod closing;
 mod idle;
 mod istio_cni;
 mod killed;
+mod kubectl;
 mod limits;
 mod live;
 mod messages;

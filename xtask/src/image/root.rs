@@ -7,10 +7,11 @@ use tar::{Builder, EntryType, Header};
 pub(super) const BINARY: &str = "/interceptor";
 /// Other names of the binary. With the first, the image can replace istio-init's, whose command is
 /// `pilot-agent istio-iptables …`.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "pilot-agent",
     "istio-iptables",
     "interceptor-cni",
+    "kubectl-interceptor",
     "interceptor",
 ];
 /// The directory of these names, on the `PATH`.

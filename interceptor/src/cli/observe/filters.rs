@@ -9,7 +9,7 @@ use interceptor_ebpf::{Reason, Refusal};
 use ipnet::IpNet;
 
 use crate::{
-    arguments::number,
+    arguments::{number, wrong_usage},
     netns::{Netns, NetnsSpec},
     observe::filter::{Condition, Filter, network},
     outcome::{Direction, Verdict},
@@ -130,6 +130,27 @@ impl Filters {
             }
         }
         Ok(filter)
+    }
+
+    /// The namespace, if only one is wanted.
+    pub(super) fn only_namespace(&self) -> Option<&str> {
+        let mut wanted = self.0.iter().filter_map(|filter| match filter {
+            (false, Selection::Condition(Condition::Namespace(name))) => Some(name.as_str()),
+            _ => None,
+        });
+        let first = wanted.next()?;
+        wanted.next().is_none().then_some(first)
+    }
+
+    /// The filter of flows of another node.
+    pub(super) fn filter_of_another_node(&self) -> Result<Filter> {
+        let mut selections = self.0.iter().map(|(_, selection)| selection);
+        if selections.any(|selection| matches!(selection, Selection::Netns(_))) {
+            return Err(wrong_usage(
+                "--netns is a network namespace of this machine: name a pod of the cluster",
+            ));
+        }
+        self.filter()
     }
 
     fn of(matches: &ArgMatches, flags: Flags) -> Self {
