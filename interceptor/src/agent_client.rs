@@ -1,7 +1,7 @@
 //! A client of the agent's HTTP API: over its Unix socket on the node, or over a port-forward of the API
 //! server.
 
-use std::{future::ready, io::ErrorKind, path::Path, time::Duration};
+use std::{future::ready, io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use axum::{
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     spawn,
     time::timeout,
 };
@@ -61,6 +61,14 @@ impl AgentClient {
         }
     }
 
+    /// Connects to the agent's HTTP endpoint of probes and metrics.
+    pub(crate) async fn at_address(address: SocketAddr) -> Result<Self> {
+        let agent = format!("the agent at {address}");
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.with_context(|| format!("cannot connect to {agent}"))?;
+        Self::over(stream, agent).await
+    }
+
     /// Speaks to an agent over an open connection. Must be called in a tokio runtime.
     async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -92,13 +100,23 @@ impl AgentClient {
 
     /// The document at `path`.
     pub(crate) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
-        let response = self.send(path).await?;
-        let body = to_bytes(response.into_body(), MAX_RESPONSE).await;
+        let body = self.body(path).await?;
         let agent = &self.agent;
-        let body = body.with_context(|| format!("the connection to {agent} failed"))?;
         serde_json::from_slice(&body).with_context(|| {
             format!("{agent} responded to {path} with another document: is it of another release?")
         })
+    }
+
+    /// The text at `path`.
+    pub(crate) async fn text(&mut self, path: &str) -> Result<String> {
+        let body = self.body(path).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn body(&mut self, path: &str) -> Result<Bytes> {
+        let response = self.send(path).await?;
+        let body = to_bytes(response.into_body(), MAX_RESPONSE).await;
+        body.with_context(|| format!("the connection to {} failed", self.agent))
     }
 
     /// Flows, until the agent or the reader ends the connection.
@@ -134,9 +152,7 @@ impl AgentClient {
             status => Err(problem(agent, status, response).await),
         }
     }
-}
 
-impl AgentClient {
     async fn no_response(&mut self, error: hyper::Error) -> anyhow::Error {
         let late = timeout(FAILURE_LIMIT, &mut self.failure).await;
         let failure = late.unwrap_or_default();

@@ -2,27 +2,13 @@
 
 use std::{future::Future, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use axum::{
-    body::{Body, to_bytes},
-    http::{Request, StatusCode, header::HOST},
-};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    runtime, spawn,
-    time::timeout,
-};
+use anyhow::{Context as _, Result};
+use tokio::{runtime, time::timeout};
 
 use super::{Sources, indented};
-use crate::observe::message::FLOWS;
+use crate::{agent_client::AgentClient, observe::message::FLOWS};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// More than any response of an agent.
-const MAX_RESPONSE: usize = 64 << 20;
 
 pub(super) fn health(sources: &Sources) -> Result<String> {
     indented(&of_socket(sources, "/v1/health")?)
@@ -39,19 +25,18 @@ pub(super) fn flows(sources: &Sources) -> Result<String> {
 pub(super) fn metrics(sources: &Sources) -> Result<String> {
     let address = sources.http_address;
     run(async {
-        let stream = TcpStream::connect(address).await;
-        let stream = stream.with_context(|| format!("no node agent listens at {address}"))?;
-        get(stream, "/metrics").await
+        let agent = AgentClient::at_address(address).await;
+        let none = || format!("no node agent listens at {address}");
+        agent.with_context(none)?.text("/metrics").await
     })
 }
 
 fn of_socket(sources: &Sources, path: &str) -> Result<String> {
     let socket = &sources.socket;
     run(async {
-        let stream = UnixStream::connect(socket).await;
-        let stream =
-            stream.with_context(|| format!("no node agent listens at {}", socket.display()))?;
-        get(stream, path).await
+        let agent = AgentClient::at_socket(socket).await?;
+        let none = || format!("no node agent listens at {}", socket.display());
+        agent.with_context(none)?.text(path).await
     })
 }
 
@@ -64,24 +49,4 @@ fn run(request: impl Future<Output = Result<String>>) -> Result<String> {
         let response = timeout(TIMEOUT, request).await;
         response.context("the node agent does not respond")?
     })
-}
-
-async fn get<S>(stream: S, path: &str) -> Result<String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its error is also that of the response.
-    spawn(connection);
-    let request = Request::get(path)
-        .header(HOST, "localhost")
-        .body(Body::empty())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    ensure!(
-        status == StatusCode::OK,
-        "the node agent responded to {path} with status {status}"
-    );
-    let body = to_bytes(Body::new(response.into_body()), MAX_RESPONSE).await?;
-    Ok(String::from_utf8_lossy(&body).into_owned())
 }

@@ -203,7 +203,7 @@ fn percent_encoded(text: &str) -> String {
 
 fn text(explanation: &Explanation) -> Result<String> {
     let outcome = match explanation.outcome {
-        Outcome::Passed => "PASSES".to_owned(),
+        Outcome::Passed => "PASSED".to_owned(),
         Outcome::Captured { port } => format!("CAPTURED to the proxy's port {port}"),
         Outcome::Unroutable => "REFUSED".to_owned(),
     };

@@ -121,7 +121,7 @@ fn connection_labels(pod: &PodName, counted: Counted) -> [(&'static str, &str); 
     [namespace, name, direction, verdict, reason]
 }
 
-/// See [`PodMetrics::count`].
+/// A pod that is reported until this is dropped.
 #[derive(Debug)]
 pub struct CountedPod {
     metrics: PodMetrics,
