@@ -35,16 +35,16 @@ impl Page {
         let (_, agent) = self.target.find().await?;
         // Reports now what would otherwise be an empty page.
         let _health: serde_json::Value = agent.connect().await?.get("/v1/health").await?;
+        let (mut interrupt, mut terminate) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        );
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
         let listener = listener.with_context(|| format!("--port {}", self.port))?;
         stdio::print(&format!("http://{}/\n", listener.local_addr()?))?;
         message!(
             "interceptor: forwarding to {}; press Ctrl-C to end",
             agent.describe()
-        );
-        let (mut interrupt, mut terminate) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
         );
         loop {
             tokio::select! {

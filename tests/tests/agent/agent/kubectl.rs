@@ -47,6 +47,7 @@ fn binding(kind: &str, metadata: &Value) -> Value {
 }
 
 impl Scene {
+    /// No other test has a pod of that name: agents know the pods of all tests.
     fn new(pod: &str) -> Self {
         let node = new_node();
         node.api
@@ -119,10 +120,10 @@ impl Scene {
 
 #[test]
 fn an_operator_sees_a_pod_from_elsewhere() {
-    let scene = Scene::new("web");
+    let scene = Scene::new("viewed");
     scene.grant();
     let name = scene.name();
-    let screen = scene.succeed(&["status", "web", "-n", "shop"]);
+    let screen = scene.succeed(&["status", "viewed", "-n", "shop"]);
     assert!(
         screen.contains(&format!("Pod:                {name}\n")),
         "{screen}"
@@ -130,7 +131,7 @@ fn an_operator_sees_a_pod_from_elsewhere() {
     assert!(screen.contains("CAPTURED"), "{screen}");
     let json = scene.succeed(&["status", &name, "-o", "json"]);
     let pods: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(pods[0]["pod"]["name"], "web", "{pods}");
+    assert_eq!(pods[0]["pod"]["name"], "viewed", "{pods}");
     // The only agent of the cluster, and that of a node.
     for arguments in [&["status"][..], &["status", "--node", &scene.node.name]] {
         let table = scene.succeed(arguments);
@@ -143,15 +144,15 @@ fn an_operator_sees_a_pod_from_elsewhere() {
     assert_eq!(explained["outcome"], "passed", "{explained}");
     let update = scene.succeed(&["top", &name, "--count", "1", "-o", "json"]);
     let update: Value = serde_json::from_str(&update).expect("JSON");
-    assert_eq!(update["pods"][0]["pod"]["name"], "web", "{update}");
+    assert_eq!(update["pods"][0]["pod"]["name"], "viewed", "{update}");
     assert_eq!(update["pods"].as_array().map(Vec::len), Some(1), "{update}");
 }
 
 #[test]
 fn an_operator_observes_a_pod_from_elsewhere() {
-    let scene = Scene::new("web");
+    let scene = Scene::new("observed");
     scene.grant();
-    let mut observe = scene.plugin(&["observe", "web", "-n", "shop", "--first", "1"]);
+    let mut observe = scene.plugin(&["observe", "observed", "-n", "shop", "--first", "1"]);
     observe.stdout(Stdio::piped());
     let mut observe = spawn(observe).expect("a process");
     // It observes once its request has arrived: until then, flows are not written.
@@ -163,15 +164,15 @@ fn an_operator_observes_a_pod_from_elsewhere() {
     let mut text = String::new();
     let mut stdout = observe.stdout.take().expect("stdout");
     stdout.read_to_string(&mut text).expect("text");
-    assert!(text.contains("shop/web outbound"), "{text}");
+    assert!(text.contains("shop/observed outbound"), "{text}");
     assert!(text.contains(REMOTE), "{text}");
 }
 
 #[test]
 fn the_page_is_forwarded_until_a_signal() {
-    let scene = Scene::new("web");
+    let scene = Scene::new("paged");
     scene.grant();
-    let mut page = scene.plugin(&["page", "web", "-n", "shop"]);
+    let mut page = scene.plugin(&["page", "paged", "-n", "shop"]);
     page.stdout(Stdio::piped());
     let mut page = spawn(page).expect("a process");
     let mut url = String::new();
@@ -202,11 +203,11 @@ fn the_page_is_forwarded_until_a_signal() {
 /// Each error names what is missing.
 #[test]
 fn errors_of_the_plugin_name_what_is_missing() {
-    let mut scene = Scene::new("web");
+    let mut scene = Scene::new("unviewed");
     let name = scene.name();
     let denied = scene.fail(&["status", &name]);
     let words = [
-        "cannot read the pod shop/web",
+        "cannot read the pod shop/unviewed",
         "403",
         "kind: ClusterRole",
         "verbs: [create, get]",

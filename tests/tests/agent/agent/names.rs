@@ -29,7 +29,8 @@ fn of_web(command: &[&str]) -> String {
 fn commands_name_pods_of_the_agent() {
     let node = new_node();
     let agent = node.start_ready_agent(&[]).expect("an agent");
-    let pod = node.run(of_mesh(&node, "web")).expect("a pod");
+    // No other test has a pod of this name.
+    let pod = node.run(of_mesh(&node, "named")).expect("a pod");
     expect_captured(&pod);
     drop(agent);
     let name = format!("{}/{}", pod.manifest.namespace, pod.manifest.name);
