@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     NETWORK_CHANGED, age, connections,
     settings::{self, Lists},
-    state::State,
+    state::{self, State},
 };
 use crate::{
     cli::output::{self, WIDTH, lines},
@@ -58,7 +58,10 @@ fn properties(pod: &PodStatus) -> Vec<(&'static str, String)> {
 fn state(pod: &PodStatus) -> String {
     let state = State::of(pod);
     match state {
-        State::NoListener => format!("{state}: captured connections are refused"),
+        State::NoListener => format!(
+            "{state} on {}: connections captured to it are refused",
+            Lists::Full.join(&state::ports_without_listener(pod))
+        ),
         _ => state.to_string(),
     }
 }

@@ -22,7 +22,7 @@ impl State {
     pub(super) fn of(pod: &PodStatus) -> Self {
         if !pod.warnings.is_empty() {
             Self::Warning
-        } else if Self::lacks_listener(pod) {
+        } else if !ports_without_listener(pod).is_empty() {
             Self::NoListener
         } else if pod.network_changed {
             Self::Outdated
@@ -30,12 +30,16 @@ impl State {
             Self::Captured
         }
     }
+}
 
-    fn lacks_listener(pod: &PodStatus) -> bool {
-        let settings = &pod.attached.settings;
-        (pod.outbound_listeners == 0 && captures_outbound(settings))
-            || (pod.inbound_listeners == 0 && captures_inbound(settings))
-    }
+/// The proxy's ports to which connections are captured, and on which nothing listens.
+pub(super) fn ports_without_listener(pod: &PodStatus) -> Vec<u16> {
+    let settings = &pod.attached.settings;
+    let outbound = pod.outbound_listeners == 0 && captures_outbound(settings);
+    let inbound = pod.inbound_listeners == 0 && captures_inbound(settings);
+    let outbound = outbound.then_some(settings.outbound_port);
+    let inbound = inbound.then_some(settings.inbound_port);
+    outbound.into_iter().chain(inbound).collect()
 }
 
 impl fmt::Display for State {
