@@ -51,7 +51,7 @@ pub(super) struct Connection {
 
     /// Owner of the socket and the address that it is bound to: uid=N, gid=N, source=ADDRESS
     /// [default: neither the proxy's UID nor its GID; not bound]
-    #[arg(long, value_name = "LIST", default_value_t)]
+    #[arg(long, value_name = "LIST", default_value_t, hide_default_value = true)]
     from: Client,
 
     /// An inbound connection, from outside the pod

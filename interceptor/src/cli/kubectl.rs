@@ -95,6 +95,7 @@ struct Observe {
 /// Explain how a connection of a pod is handled, and which rule decides
 #[derive(Args)]
 #[command(mut_arg("target", |arg| arg.required(true)))]
+#[command(mut_arg("node", |arg| arg.hide(true)))]
 struct Explain {
     #[command(flatten)]
     connection: Connection,

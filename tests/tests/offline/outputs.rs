@@ -9,6 +9,9 @@ use tempfile::TempDir;
 /// Commands that the list of commands does not show.
 const HIDDEN: [&str; 2] = ["istio-clean-iptables", "man"];
 
+/// The commands of `kubectl interceptor`.
+const OF_KUBECTL: [&str; 5] = ["status", "observe", "explain", "top", "page"];
+
 /// Wrong calls, and the names of their snapshots.
 const WRONG: [(&str, &[&str]); 20] = [
     ("no-command", &[]),
@@ -100,6 +103,9 @@ fn every_help_text_is_the_recorded_one() {
     let commands = interceptor::commands().expect("commands");
     for name in commands.iter().map(String::as_str).chain(HIDDEN) {
         check(name, &[name, "--help"]);
+    }
+    for name in OF_KUBECTL {
+        check(&format!("kubectl-{name}"), &["kubectl", name, "--help"]);
     }
 }
 
