@@ -22,7 +22,7 @@ use interceptor_ebpf::{
 use interceptor_testkit::{
     actor::{Actor, protocol::Handle},
     command::run,
-    lab::{Caller, Lab, STOCK, dial},
+    lab::{Caller, Lab, STOCK, dial, wait_until},
     node::{Driver, Manifest, Node, PROXIED, REMOTE, STRAIGHT},
     users::APP,
 };
@@ -241,6 +241,14 @@ fn the_agent_reports_the_number_of_connections() {
     ];
     let namespace = &Manifest::of_mesh("web", "").namespace;
     for is_last in [false, true] {
+        // An agent is ready before it knows the names of all pods that are captured already.
+        let known = wait_until("the names of both pods", || {
+            let (_, text) = agent.get("/metrics")?;
+            let has =
+                |pod| text.contains(&format!(r#"total{{namespace="{namespace}",pod="{pod}""#));
+            Ok(has("web") && has("other"))
+        });
+        known.unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
         for (direction, verdict, reason, count, of_other) in expected {
             let labels =
                 format!(r#"direction="{direction}",verdict="{verdict}",reason="{reason}""#);
