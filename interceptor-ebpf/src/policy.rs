@@ -1,7 +1,7 @@
 //! A pod's settings, compiled for the hot path.
 
 use crate::{
-    Address, FibGeneration,
+    Address, FibGeneration, MAX_PODS,
     keys::PolicyId,
     layout::{flags, map_type},
 };
@@ -20,6 +20,9 @@ pub const DNS_PORT: u16 = 53;
 pub const DNS_CAPTURE_PORT: u16 = 15053;
 
 const POLICY_SIZE: usize = 216 + OTHER * size_of::<u32>();
+
+// `Policy::opaque` requires it.
+const _: () = assert!(MAX_PODS <= 1 << (u16::BITS - 1), "an index of counters");
 
 /// The words between the ID and the rest.
 pub const OTHER: usize = if cfg!(feature = "other-layout") { 8 } else { 0 };

@@ -22,6 +22,27 @@ pub(crate) enum Verdict {
     Refused,
 }
 
+impl Direction {
+    /// As in JSON and in the metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+impl Verdict {
+    /// As in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Captured => "CAPTURED",
+            Self::Passed => "PASSED",
+            Self::Refused => "REFUSED",
+        }
+    }
+}
+
 /// The result of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {

@@ -15,13 +15,13 @@ use super::{
     },
     telemetry::pods::Detail,
 };
-use crate::arguments::{log_filter, number, socket_address};
+use crate::{
+    agent_client,
+    arguments::{log_filter, number, socket_address},
+};
 
 /// Differs from istio-cni's ports (15014, 8000): both agents may run on a node during a migration.
 const HTTP: SocketAddr = SocketAddr::new(EVERYWHERE, 15028);
-
-/// On the loopback interface of the node.
-const PAGE: u16 = 15029;
 
 /// Both families: kubelet probes the node's address, which may be IPv6.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -91,7 +91,13 @@ pub struct AgentOptions {
 
     /// Port of the page and of the agent's API on 127.0.0.1, for `kubectl port-forward`; 0: none. Only
     /// root of the node can connect
-    #[arg(long, env = "PAGE_PORT", default_value_t = PAGE, value_name = "PORT")]
+    #[arg(
+        long,
+        env = "PAGE_PORT",
+        default_value_t = agent_client::forward::PORT,
+        value_parser = number(0..=u16::MAX),
+        value_name = "PORT"
+    )]
     pub page_port: u16,
 
     /// Log level (error, warn, info, debug, trace), or filters such as

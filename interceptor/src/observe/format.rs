@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::{Zoned, fmt::rfc2822, tz::TimeZone};
 
 use super::flow::{Endpoint, Flow, Process, Protocol};
-use crate::outcome::{Direction, Verdict};
+use crate::outcome::Verdict;
 
 /// How times are printed. The names are those of Go's `time` package, as in Hubble.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -68,7 +68,7 @@ impl Style {
             "{}: {} {} {} -> {}{protocol} {}{to}: {}",
             self.time(flow),
             flow.pod.display_name(),
-            direction(flow),
+            flow.direction.name(),
             endpoint(&flow.source),
             endpoint(&flow.destination),
             self.verdict(flow.verdict),
@@ -88,7 +88,7 @@ impl Style {
         };
         add("TIMESTAMP", &self.time(flow));
         add("POD", &flow.pod.display_name());
-        add("DIRECTION", direction(flow));
+        add("DIRECTION", flow.direction.name());
         add("PROTOCOL", &format!("{:?}", flow.protocol).to_uppercase());
         add("SOURCE", &endpoint(&flow.source));
         add("DESTINATION", &endpoint(&flow.destination));
@@ -133,10 +133,11 @@ impl Style {
     }
 
     fn verdict(self, verdict: Verdict) -> String {
-        let (name, color) = match verdict {
-            Verdict::Captured => ("CAPTURED", 32),
-            Verdict::Passed => ("PASSED", 33),
-            Verdict::Refused => ("REFUSED", 31),
+        let name = verdict.name();
+        let color = match verdict {
+            Verdict::Captured => 32,
+            Verdict::Passed => 33,
+            Verdict::Refused => 31,
         };
         if self.is_colored {
             format!("\x1b[{color}m{name}\x1b[0m")
@@ -155,13 +156,6 @@ fn line(values: &[String; COLUMNS.len()]) -> String {
         let _written = write!(text, "{value:width$} ", width = width + hidden);
     }
     text.trim_end().to_owned() + "\n"
-}
-
-const fn direction(flow: &Flow) -> &'static str {
-    match flow.direction {
-        Direction::Outbound => "outbound",
-        Direction::Inbound => "inbound",
-    }
 }
 
 fn endpoint(end: &Endpoint) -> String {

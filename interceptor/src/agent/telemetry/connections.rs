@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::{
     bpf::counts,
-    outcome::{Direction, Outcome, Verdict},
+    outcome::{Outcome, Verdict},
 };
 
 /// Reads the kernel's counters at each scrape.
@@ -41,17 +41,13 @@ fn encode(mut encoder: DescriptorEncoder<'_>, counts: &[(Counted, u64)]) -> fmt:
 
 pub(super) fn labels(counted: Counted) -> [(&'static str, &'static str); 3] {
     let outcome = Outcome::from(counted);
-    let direction = match outcome.direction {
-        Direction::Outbound => "outbound",
-        Direction::Inbound => "inbound",
-    };
     let verdict = match outcome.verdict {
         Verdict::Passed => "passed",
         Verdict::Captured => "captured",
         Verdict::Refused => "refused",
     };
     [
-        ("direction", direction),
+        ("direction", outcome.direction.name()),
         ("verdict", verdict),
         ("reason", outcome.reason),
     ]

@@ -14,6 +14,7 @@ use tokio::{
 use super::target::Target;
 use crate::{
     agent_client::forward::{AgentPod, Forwarded},
+    arguments::number,
     stdio::{self, message},
 };
 
@@ -23,7 +24,7 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Page {
     /// Local port, 0 for any that is free
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    #[arg(long, value_name = "PORT", default_value_t = 0, value_parser = number(0..=u16::MAX))]
     port: u16,
 
     #[command(flatten)]

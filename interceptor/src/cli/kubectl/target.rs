@@ -37,6 +37,9 @@ pub(super) struct Target {
     access: Access,
 }
 
+/// The syntax of a [`Name`].
+const EXPECTED: &str = "expected NAME, NAMESPACE/NAME or NAME.NAMESPACE, in lower case";
+
 /// A name with or without its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
@@ -50,14 +53,14 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, String> {
         let name = match text.strip_prefix("pod/").unwrap_or(text) {
             short if is_dns_label(short) => Self::Short(short.to_owned()),
-            full => Self::Full(full.parse()?),
+            full => Self::Full(full.parse().map_err(|_error| EXPECTED)?),
         };
         match &name {
             // It is a part of URLs.
             Self::Full(PodName { namespace, name })
                 if dns_label(namespace).is_err() || object_name(name).is_err() =>
             {
-                Err("expected NAME, NAMESPACE/NAME or NAME.NAMESPACE, in lower case".to_owned())
+                Err(EXPECTED.to_owned())
             }
             _ => Ok(name),
         }

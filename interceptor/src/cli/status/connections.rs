@@ -2,7 +2,7 @@
 
 use super::super::output::{lines, table};
 use crate::{
-    outcome::{ConnectionCount, Direction, Verdict},
+    outcome::{ConnectionCount, Verdict},
     status::PodStatus,
 };
 
@@ -28,16 +28,7 @@ pub(super) fn by_reason(pod: &PodStatus) -> String {
         count,
     } in &pod.connections
     {
-        let direction = match direction {
-            Direction::Outbound => "outbound",
-            Direction::Inbound => "inbound",
-        };
-        let verdict = match verdict {
-            Verdict::Captured => "CAPTURED",
-            Verdict::Passed => "PASSED",
-            Verdict::Refused => "REFUSED",
-        };
-        table.add_row([direction, verdict, reason, &count.to_string()]);
+        table.add_row([direction.name(), verdict.name(), reason, &count.to_string()]);
     }
     lines(table)
 }
