@@ -1,0 +1,6 @@
+{{- define "interceptor.monitoringLabels" -}}
+{{- include "interceptor.labels" (list . "interceptor-monitoring") }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
