@@ -74,6 +74,7 @@ pub struct Pod {
 /// Detaches Interceptor from a pod when dropped.
 struct Attached {
     netns: PathBuf,
+    node: PathBuf,
 }
 
 impl Pod {
@@ -129,12 +130,12 @@ impl Pod {
                 janitor::register(&Task::Detach(self.netns.path().to_owned()))?;
                 self.attached = Some(Attached {
                     netns: self.netns.path().to_owned(),
+                    node: self.peer.path().to_owned(),
                 });
-                attach(
-                    self.netns.path(),
-                    self.cgroup.child("pod")?.as_path(),
-                    settings,
-                )?;
+                let cgroup = self.pod_cgroup()?;
+                // As an agent does, from the network namespace with the veth's other end.
+                self.peer
+                    .enter(|| attach(self.netns.path(), &cgroup, settings))?;
             }
         }
         Ok(())
@@ -276,7 +277,7 @@ pub(super) fn attach(netns: &Path, cgroup: &Path, settings: &Settings) -> Result
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        match interceptor::detach(&self.netns) {
+        match Netns::enter_at(&self.node, || interceptor::detach(&self.netns)) {
             // The janitor no longer has to detach.
             Ok(()) => drop(janitor::register(&Task::Detached(self.netns.clone()))),
             Err(error) => eprintln!("{error:#}"),

@@ -7,6 +7,9 @@ use super::{Contestant, Section, Summary, Unit, Workload};
 const DIRECT: &str = Contestant::Direct.name();
 const IPTABLES: &str = Contestant::Iptables.name();
 const OURS: &str = Contestant::Interceptor.name();
+/// The captured pods of [`Workload::Strict`].
+const STRICT: &str = "strict";
+const NOT_STRICT: &str = "not strict";
 
 /// A target and its verdict.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,7 +127,37 @@ const fn wanted(
     }
 }
 
-const TARGETS: [Wanted; 31] = [
+/// Of a pod in strict mode, beside one without.
+const fn strict(what: &'static str, row: &'static str, bound: Bound) -> Wanted {
+    Wanted {
+        what,
+        workload: Workload::Strict,
+        row,
+        of: STRICT,
+        counts: Counts::RatioTo(NOT_STRICT),
+        bound,
+    }
+}
+
+/// A number of the programs of strict mode.
+const fn strict_programs(
+    what: &'static str,
+    row: &'static str,
+    of: &'static str,
+    unit: Unit,
+    bound: Bound,
+) -> Wanted {
+    Wanted {
+        what,
+        workload: Workload::Strict,
+        row,
+        of,
+        counts: Counts::Itself(unit),
+        bound,
+    }
+}
+
+const TARGETS: [Wanted; 40] = [
     wanted(
         "connect p50, outbound / direct",
         Workload::Setup,
@@ -248,6 +281,62 @@ const TARGETS: [Wanted; 31] = [
         counts: Counts::Itself(Unit::Nanoseconds),
         bound: Bound::None,
     },
+    strict(
+        "strict mode: connect p50, outbound / not strict",
+        "outbound, connect p50",
+        Bound::AtMost(1.05),
+    ),
+    strict(
+        "strict mode: connect p50, inbound / not strict",
+        "inbound, connect p50",
+        Bound::AtMost(1.05),
+    ),
+    strict(
+        "strict mode: the proxy's open connection through eth0, 1 B / not strict",
+        "from the proxy, 1 B there and back",
+        Bound::AtLeast(0.95),
+    ),
+    strict(
+        "strict mode: the same, bulk / not strict",
+        "from the proxy, bulk",
+        Bound::AtLeast(0.95),
+    ),
+    strict_programs(
+        "strict mode: a packet that leaves (bpf_stats)",
+        "icept_leave, a packet, less the measuring",
+        STRICT,
+        Unit::Nanoseconds,
+        Bound::AtMost(150.0),
+    ),
+    strict_programs(
+        "strict mode: a packet that enters (bpf_stats)",
+        "icept_enter, a packet, less the measuring",
+        STRICT,
+        Unit::Nanoseconds,
+        Bound::AtMost(150.0),
+    ),
+    Wanted {
+        what: "beside it, not strict: the proxy's open connection, 1 B / direct",
+        workload: Workload::Strict,
+        row: "from the proxy, 1 B there and back",
+        of: NOT_STRICT,
+        counts: Counts::RatioTo(DIRECT),
+        bound: Bound::AtLeast(0.99),
+    },
+    strict_programs(
+        "beside it, not strict: runs of the program for packets that leave",
+        "icept_leave, runs in a turn",
+        NOT_STRICT,
+        Unit::Count,
+        Bound::AtMost(0.0),
+    ),
+    strict_programs(
+        "beside it, not strict: runs of the program for packets that enter",
+        "icept_enter, runs in a turn",
+        NOT_STRICT,
+        Unit::Count,
+        Bound::AtMost(0.0),
+    ),
     Wanted {
         what: "connect p50 with one observer / with none",
         workload: Workload::Observing,

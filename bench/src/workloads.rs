@@ -13,6 +13,7 @@ mod policy;
 mod processor;
 mod setup;
 mod starting;
+mod strict;
 mod sustained;
 mod talk;
 
@@ -44,6 +45,8 @@ pub enum Workload {
     Processor,
     /// The run time of the programs.
     Hooks,
+    /// Strict mode.
+    Strict,
     /// The cost of an observer.
     Observing,
     /// Policies with many CIDRs and ports.
@@ -58,7 +61,7 @@ pub enum Workload {
 
 impl Workload {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Attaching,
         Self::Growing,
         Self::Starting,
@@ -69,6 +72,7 @@ impl Workload {
         Self::Http,
         Self::Processor,
         Self::Hooks,
+        Self::Strict,
         Self::Observing,
         Self::Policy,
         Self::Memory,
@@ -90,6 +94,7 @@ impl Workload {
             Self::Http => "HTTP through Envoy",
             Self::Processor => "Processor time",
             Self::Hooks => "Time in the programs",
+            Self::Strict => "Strict mode",
             Self::Observing => "Observing",
             Self::Policy => "Policies of many CIDRs and ports",
             Self::Memory => "Memory",
@@ -111,6 +116,7 @@ impl Workload {
             Self::Http => http::run(scale),
             Self::Processor => processor::run(scale),
             Self::Hooks => hooks::run(scale),
+            Self::Strict => strict::run(scale),
             Self::Observing => observing::run(scale),
             Self::Policy => policy::run(scale),
             Self::Memory => memory::run(scale),

@@ -70,6 +70,22 @@ fn only_direct_connections_run_out_of_ports() {
 }
 
 #[test]
+fn programs_of_strict_mode_run_for_its_pod_alone() {
+    let options = Options {
+        scale: Scale::smallest(),
+        workloads: vec![Workload::Strict],
+    };
+    let results = bench::run(&options, |_| Ok(())).expect("results");
+    for program in ["icept_leave", "icept_enter"] {
+        let row = results.sections[0].row(&format!("{program}, runs in a turn"));
+        let row = row.expect("a row");
+        let runs = |name| row.value(name).expect("a number").median;
+        assert!(runs("strict") > 0.0, "{program}");
+        assert!(runs("not strict") < 1.0, "{program}");
+    }
+}
+
+#[test]
 fn injection_is_measured_without_errors() {
     let results = bench::injection::run(&bench::injection::Scale::smallest()).expect("results");
     let dir = tempfile::tempdir().expect("a directory");

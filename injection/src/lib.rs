@@ -31,6 +31,9 @@ mod containers;
 pub mod decision;
 pub mod diff;
 pub mod documents;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 pub mod istio;
 mod merge;

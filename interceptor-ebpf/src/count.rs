@@ -90,7 +90,7 @@ impl Outcome {
 
 map_type! {
     /// The counters of one pod, of all CPUs.
-    pub struct PodCounts: 872 {
+    pub struct PodCounts: 968 {
         /// The pod's network namespace; 0 if the counters were never used. For userspace only.
         pub netns: NetnsCookie,
         /// The counters, by [`Counted::index`].
@@ -101,7 +101,7 @@ map_type! {
 map_type! {
     /// The counters of all pods, of one CPU. If an index changes its meaning, increase the revision of
     /// this map and that of [`PodCounts`] (`interceptor/src/bpf/layout.rs`).
-    pub struct Counts: 872 {
+    pub struct Counts: 968 {
         /// With attachments at two cgroups: the cookie of the socket whose connection has passed
         /// the inner one, and not reached the outer one yet; 0 if there is none.
         pub passed: u64,

@@ -14,6 +14,19 @@ pub enum Verdict {
     Capture(Listener, Reason),
 }
 
+impl Verdict {
+    /// Whether a setting exempts the connection from capture. The other reasons to pass are those of
+    /// traffic that the rules do not capture at all: strict mode refuses it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_exemption(self) -> bool {
+        match self {
+            Self::Pass(reason) => !matches!(reason, Reason::Ipv6Disabled | Reason::NotTcp),
+            Self::Capture(..) => false,
+        }
+    }
+}
+
 /// Lookups in the lists of a policy, which are too long for [`Policy`] itself. Called only if a rule
 /// requires them.
 pub trait PolicyLookups {
@@ -232,7 +245,7 @@ fn is_tproxied_by_self(policy: &Policy, flow: &Outbound) -> bool {
         && flow.transport == Transport::Tcp
         && !flow.is_marked
         && flow.source != flow.destination.passthrough()
-        && (policy.uids.contains(flow.owner.uid) || policy.gids.contains(flow.owner.gid))
+        && policy.is_proxy(flow.owner)
 }
 
 /// The rest of `mangle`'s `ISTIO_INBOUND`: the ports, then
@@ -298,4 +311,19 @@ fn port_lists(
 #[inline(always)]
 fn is_family_captured(policy: &Policy, address: Address) -> bool {
     address.is_v4() || policy.flags.contains(PolicyFlags::IPV6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_setting_is_an_exemption() {
+        let passed = Reason::ALL.into_iter().map(Verdict::Pass);
+        let refused = passed.filter(|verdict| !verdict.is_exemption());
+        assert!(refused.eq([Reason::Ipv6Disabled, Reason::NotTcp].map(Verdict::Pass)));
+        for reason in Reason::ALL {
+            assert!(!Verdict::Capture(Listener::Outbound, reason).is_exemption());
+        }
+    }
 }

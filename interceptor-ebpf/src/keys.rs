@@ -109,6 +109,33 @@ map_type! {
 }
 
 map_type! {
+    /// Key of `UPLINKS`: an interface, on the pod's side or on the node's.
+    #[derive(PartialEq, Eq, Hash)]
+    pub struct UplinkKey: 16 {
+        /// The network namespace of the interface.
+        pub netns: NetnsCookie,
+        /// The interface's index.
+        pub interface: u32,
+        /// Always 0.
+        pub zero: u32,
+    }
+}
+
+map_type! {
+    /// Value of `UPLINKS`: the pod whose packets pass the interface.
+    #[derive(PartialEq, Eq)]
+    pub struct Uplink: 16 {
+        /// The pod.
+        pub pod: NetnsCookie,
+        /// The pod's network namespace, as an ID in that of the interface (`RTM_GETNSID`);
+        /// negative if they are the same.
+        pub netns_id: i32,
+        /// The index of the pod's own interface.
+        pub interface: u32,
+    }
+}
+
+map_type! {
     /// Key of `SELF_CONNECTIONS`: a connection of the pod to itself, during its handshake.
     #[derive(PartialEq, Eq, Hash)]
     pub struct SelfConnection: 48 {

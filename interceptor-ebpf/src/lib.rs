@@ -44,7 +44,7 @@ pub use kernel::{FibGeneration, KernelOffsets, NetnsState, UNKNOWN_OFFSET};
 pub use keys::{
     Destination, DnsSocketState, ForwardKey, GroupKey, Interface, InterfaceKey, NetnsCookie,
     PolicyId, PortPage, PortPageKey, PrefixKey, SETTINGS_CHUNK, SelfConnection, SettingsKey,
-    SlotKey, StandInEntry, StandInUsage,
+    SlotKey, StandInEntry, StandInUsage, Uplink, UplinkKey,
 };
 pub use listener::{
     LISTENER_ADDRESSES, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey,

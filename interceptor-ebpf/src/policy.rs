@@ -1,7 +1,7 @@
 //! A pod's settings, compiled for the hot path.
 
 use crate::{
-    Address, FibGeneration, MAX_PODS,
+    Address, FibGeneration, MAX_PODS, Owner,
     keys::PolicyId,
     layout::{flags, map_type},
 };
@@ -57,7 +57,8 @@ map_type! {
         /// The state of the pod's routing tables when the routes were copied.
         pub fib: FibGeneration,
         /// The address of the `struct net`. Valid in every program that looks up this policy: such
-        /// a program runs for a socket or a packet of that namespace.
+        /// a program runs for a socket of that namespace, or for a packet at one of its interfaces
+        /// or at the interface's peer, which the kernel deletes first.
         pub net: u64,
         /// The source address of the first part of the stand-in range, for IPv4.
         pub first_source_v4: Address,
@@ -90,6 +91,14 @@ impl Policy {
             gids: OwnerIds::NONE,
             ..*self
         }
+    }
+
+    /// Whether a socket of `owner` is the proxy's. Compares all IDs without a branch: the verifier
+    /// would follow each path, for each socket of a search.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_proxy(&self, owner: Owner) -> bool {
+        (self.uids.hits(owner.uid) | self.gids.hits(owner.gid)) >> 63 != 0
     }
 
     /// Whether the pod is being detached.
@@ -206,6 +215,14 @@ impl OwnerIds {
         self.len == 0
     }
 
+    /// A number whose highest bit is set if `id` is one of them.
+    #[inline(always)]
+    fn hits(&self, id: u32) -> u64 {
+        // Unused entries repeat the first one; if there is none, the highest bit of the mask is 0.
+        let is_any = 0_u64.wrapping_sub(self.len.into());
+        differences(&self.ids, id) & is_any
+    }
+
     /// Whether `id` is one of them.
     #[inline(always)]
     #[must_use]
@@ -277,6 +294,10 @@ flags! {
         HAS_INBOUND_PORTS = 1 << 17,
         /// The pod is being detached ([`Policy::draining`]). For userspace only.
         DRAINING = 1 << 18,
+        /// Strict mode: TCP passes the pod's uplinks only by a decision of these programs.
+        STRICT = 1 << 19,
+        /// The same for all protocols. Only together with [`Self::STRICT`].
+        STRICT_ALL = 1 << 20,
     }
 }
 
@@ -399,6 +420,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_proxy_is_known_by_either_id(
+            uids in prop::collection::vec(0_u32..6, 0..=MAX_OWNERS),
+            gids in prop::collection::vec(0_u32..6, 0..=MAX_OWNERS),
+            uid in 0_u32..6,
+            gid in 0_u32..6,
+        ) {
+            let mut policy = policy(0, 0);
+            policy.uids = OwnerIds::new(&uids).unwrap();
+            policy.gids = OwnerIds::new(&gids).unwrap();
+            let expected = uids.contains(&uid) || gids.contains(&gid);
+            prop_assert_eq!(policy.is_proxy(Owner { uid, gid }), expected);
+        }
+
         #[test]
         fn a_draining_policy_captures_nothing_new(
             flags: u32, address: [u32; 4], port: u16, tcp: bool, facts: [bool; 3], is_proxy: bool

@@ -5,11 +5,12 @@ mod dns;
 mod fib;
 mod listeners;
 mod lookup;
-mod mptcp;
 mod original_destination;
+mod socket_creation;
 mod socket_names;
 mod socket_options;
 mod sockops;
+mod strict;
 mod tc;
 
 mod context;

@@ -99,6 +99,19 @@ reasons! {
         /// `SO_BINDTODEVICE`.
         BoundInterface: "bound_interface",
             "the socket is bound to an interface that does not reach the proxy";
+        NotProxy: "not_proxy",
+            "strict mode: the socket that listens on the proxy's port is not the proxy's";
+        StrictPastProxy: "strict_past_proxy",
+            "strict mode: a connection that is to be captured leaves the pod past the proxy";
+        /// Raw and packet sockets, and packets that the pod forwards.
+        StrictNoSocket: "strict_no_socket",
+            "strict mode: the packet does not belong to a TCP connection of the pod";
+        StrictForgedSource: "strict_forged_source",
+            "strict mode: a packet from outside the pod has an address of the pod as its source";
+        StrictHeaders: "strict_headers", "strict mode: the packet's headers hide the TCP header";
+        /// Only with `--strict=all`.
+        StrictProtocol: "strict_protocol",
+            "strict mode: the protocol is not TCP, and no setting exempts the packet";
     }
 }
 

@@ -82,7 +82,9 @@ impl Cgroup {
     pub fn open(hierarchy: &Hierarchy, path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else {
             let root = Self::open_path(hierarchy, &hierarchy.mount)?;
-            if hierarchy.mount.join(NON_ROOT_FILE).exists() {
+            let non_root = hierarchy.mount.join(NON_ROOT_FILE);
+            let is_non_root = non_root.try_exists();
+            if is_non_root.with_context(|| format!("cannot read {}", non_root.display()))? {
                 bail!(
                     "{} is the root of a cgroup namespace, not of the host's cgroup hierarchy: \
                      programs attached there would miss the pods. Run in the host's cgroup \

@@ -16,7 +16,8 @@ use crate::{
     bpf::{
         dispatcher,
         hooks::{self, Hook},
-        interface_hooks, link,
+        interface_hooks::InterfaceHooks,
+        link,
         maps::Maps,
         object::Object,
         offsets,
@@ -68,7 +69,13 @@ fn shorten(problem: &str) -> String {
 }
 
 /// The prefixes of the statistics at the end of the verifier's log.
-const STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth", ":"];
+const STATISTICS: [&str; 5] = [
+    "processed ",
+    "verification time",
+    "stack depth",
+    "subprog ",
+    ":",
+];
 
 /// Runs all probes, each after those that it depends on.
 #[must_use]
@@ -195,13 +202,12 @@ impl Scratch {
 
     /// Attaches to the only interface of a new network namespace, and detaches.
     fn hook_interfaces(&self, object: &mut Object) -> Result<()> {
-        let dir = self.pins.netns(0);
-        pins::create_dir(&dir)?;
+        let hooks = InterfaceHooks::forwarding(&self.pins.netns(0));
         own_netns()?.run(|| {
             let all = netlink::run(async |handle| interfaces::list(&handle).await)?;
             all.iter()
-                .try_for_each(|interface| interface_hooks::ensure(object, interface, &dir))?;
-            interface_hooks::retain(&all, &[], &dir)
+                .try_for_each(|interface| hooks.ensure(object, interface))?;
+            hooks.retain(&[])
         })
     }
 
@@ -234,4 +240,21 @@ fn own_netns() -> Result<Netns> {
     })
     .join()
     .map_err(|_| anyhow::anyhow!("the thread in the network namespace panicked"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_error_is_found_above_its_statistics() {
+        let problem = "failed to load. Verifier output: 5347: (85) call bpf_set_retval#187\n\
+                       At bpf_set_retval the register R1 has smin=1\n\
+                       verification time 2018638 usec\nstack depth max 0\n\
+                       subprog 0 (icept_connect6) main insns_self 14664\n\
+                       processed 14664 insns\n: Invalid argument";
+        let expected =
+            "failed to load. the verifier reports: At bpf_set_retval the register R1 has smin=1";
+        assert_eq!(shorten(problem), expected);
+    }
 }

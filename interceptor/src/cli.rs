@@ -10,7 +10,11 @@ use std::{
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{cni::PLUGIN, stdio::message};
+use crate::{
+    cni::PLUGIN,
+    exec::{cleanup as exec_cleanup, inside as exec_inside},
+    stdio::message,
+};
 
 mod agent;
 mod attach;
@@ -21,6 +25,7 @@ mod cni;
 mod completions;
 mod detach;
 mod dry_run;
+mod exec;
 mod explain;
 mod inject;
 mod istio_iptables;
@@ -57,6 +62,7 @@ enum Command {
     Agent(Box<agent::Agent>),
     Attach(attach::Attach),
     Run(run::Run),
+    Exec(Box<exec::Exec>),
     Detach(detach::Detach),
     Status(status::Status),
     Explain(explain::Explain),
@@ -76,6 +82,10 @@ enum Command {
     Completions(completions::Completions),
     #[command(hide = true)]
     Man(completions::Man),
+    #[command(hide = true, name = exec_inside::COMMAND)]
+    ExecInside(exec::Inside),
+    #[command(hide = true, name = exec_cleanup::COMMAND)]
+    ExecCleanup(exec::Cleanup),
     #[command(hide = true)]
     IstioCleanIptables(istio_iptables::IstioCleanIptables),
 }
@@ -148,6 +158,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Agent(agent) => agent.run().map(|()| ExitCode::SUCCESS),
         Command::Attach(attach) => attach.run().map(|()| ExitCode::SUCCESS),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
+        Command::Exec(exec) => Ok(exec.run()),
         Command::Detach(detach) => detach.run().map(|()| ExitCode::SUCCESS),
         Command::Status(status) => status.run(),
         Command::Explain(explain) => explain.run().map(|()| ExitCode::SUCCESS),
@@ -167,6 +178,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             completions.run(Cli::command()).map(|()| ExitCode::SUCCESS)
         }
         Command::Man(man) => man.run(Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::ExecInside(inside) => inside.run(),
+        Command::ExecCleanup(cleanup) => cleanup.run().map(|()| ExitCode::SUCCESS),
         Command::IstioCleanIptables(_) => istio_iptables::refuse_clean(),
     }
 }

@@ -16,6 +16,7 @@ mod shared;
 pub mod steps;
 mod sweep;
 mod upgrade;
+mod uplinks;
 
 use std::time::Duration;
 
@@ -34,7 +35,11 @@ use self::{
     shared::SharedState,
 };
 use crate::{
-    bpf::{maps::Maps, other_builds::OtherBuilds, pins::Pins},
+    bpf::{
+        maps::Maps,
+        other_builds::OtherBuilds,
+        pins::{self, Pins},
+    },
     host::{self, Lock},
     netns::{Netns, route_limits::Limit},
 };
@@ -115,7 +120,7 @@ impl Dataplane {
 
     /// Starts a change, after removing what a killed command has left behind.
     fn begin(&mut self) -> Result<()> {
-        if self.pins.exist() && !Maps::are_complete(&self.pins.maps()) {
+        if self.pins.exist()? && !Maps::are_complete(&self.pins.maps())? {
             // Without all pins, no command can open the maps of the programs.
             self.pins.remove_all()?;
         }
@@ -161,7 +166,7 @@ impl Dataplane {
     /// Detaches `netns` at once, for callers that know that no process in it connects any more.
     pub fn remove(&mut self, netns: &Netns) -> Result<Detached> {
         let _lock = self.lock()?;
-        if !self.pins.exist() {
+        if !self.pins.exist()? {
             return detach::undo(&self.pins, netns);
         }
         let unfinished = self.pins.begin_change()?;
@@ -174,7 +179,7 @@ impl Dataplane {
     /// are left in it, and sweeps. Does nothing if another build has pinned anything: a cleanup does not
     /// upgrade.
     pub fn end_sandbox(&mut self, netns: Option<&Netns>) -> Result<()> {
-        if !self.pins.exist() {
+        if !self.pins.exist()? {
             return Ok(());
         }
         let _lock = host::lock_within(LOCK_TIMEOUT)?;
@@ -182,8 +187,8 @@ impl Dataplane {
             return Ok(());
         }
         let unfinished = self.pins.begin_change()?;
-        let is_pinned = |netns: &&Netns| self.pins.netns(netns.cookie()).exists();
-        if let Some(netns) = netns.filter(is_pinned)
+        if let Some(netns) = netns
+            && pins::exists(&self.pins.netns(netns.cookie()))?
             && coverage::is_empty(netns)?
         {
             detach::undo(&self.pins, netns)?;
@@ -300,7 +305,7 @@ impl Dataplane {
     }
 
     fn sweep_locked(&mut self) -> Result<()> {
-        if self.pins.exist() {
+        if self.pins.exist()? {
             let unfinished = self.pins.begin_change()?;
             self.finish(unfinished)?;
         }

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use interceptor_ebpf::{
-    Address, Flow, Inbound, InterfaceFlags, NetnsState, Outbound, Owner, Reason, Transport,
-    Verdict, decide,
+    Address, DNS_PORT, Flow, Inbound, InterfaceFlags, NetnsState, Outbound, Owner, Reason, Refusal,
+    Transport, Verdict, decide,
 };
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use crate::{
     host,
     netns::{
         Netns,
+        addresses::LOOPBACK_INDEX,
         interfaces::PodInterface,
         netlink,
         network::PodNetwork,
@@ -25,7 +26,7 @@ use crate::{
     },
     policy::CompiledPolicy,
     rules::{Family, Packet, Rule, Rules, Table},
-    settings::{Mode, Settings},
+    settings::{Mode, Settings, Strict},
 };
 
 /// A connection to explain.
@@ -66,6 +67,8 @@ pub(crate) enum Outcome {
     },
     /// It would be captured, but the pod has no route to the destination.
     Unroutable,
+    /// Strict mode refuses it at the pod's interfaces.
+    Refused,
 }
 
 /// The result and the reason.
@@ -121,7 +124,7 @@ fn record_of(netns: &Netns) -> Result<Record> {
 }
 
 /// A pod's settings and its current network.
-struct Pod {
+pub(crate) struct Pod {
     settings: Settings,
     network: PodNetwork,
     compiled: CompiledPolicy,
@@ -130,7 +133,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn new(settings: Settings, network: PodNetwork) -> Self {
+    pub(crate) fn new(settings: Settings, network: PodNetwork) -> Self {
         let compiled = CompiledPolicy::new(0, &settings, &network, &Sources::default());
         Self {
             settings,
@@ -140,7 +143,7 @@ impl Pod {
         }
     }
 
-    fn explain(&self, query: &Query, route: RouteLookup) -> Result<Explanation> {
+    pub(crate) fn explain(&self, query: &Query, route: RouteLookup) -> Result<Explanation> {
         match &query.direction {
             Direction::Outbound { owner, source } => {
                 Ok(self.explain_outbound(query, route, *owner, *source))
@@ -179,7 +182,8 @@ impl Pod {
             out_interface: interface.map(|interface| interface.name.clone()),
             owner: (owner != Owner::NONE).then_some(owner),
         };
-        let mut explanation = self.evaluate(&flow, &packet, "OUTPUT");
+        let verdict = self.verdict(&flow);
+        let mut explanation = self.evaluate(verdict, &packet, "OUTPUT");
         explanation.note = limit.map(ToString::to_string);
         if let (Outcome::Captured { .. }, RouteLookup::Nowhere(errno), None) =
             (explanation.outcome, route, limit)
@@ -192,7 +196,35 @@ impl Pod {
         } else if query.transport == Transport::Tcp {
             self.apply_stand_in_route(&mut explanation, bound);
         }
+        if matches!(route, RouteLookup::Out { .. }) {
+            self.apply_strict_mode(&mut explanation, query, interface, verdict);
+        }
         explanation
+    }
+
+    /// At the interfaces that it guards, strict mode refuses what no setting exempts, as
+    /// `programs/strict.rs` does.
+    fn apply_strict_mode(
+        &self,
+        explanation: &mut Explanation,
+        query: &Query,
+        interface: Option<&PodInterface>,
+        verdict: Verdict,
+    ) {
+        let is_dns = matches!(query.direction, Direction::Outbound { .. })
+            && query.destination.port() == DNS_PORT;
+        let refusal = match (query.transport, self.settings.strict) {
+            (Transport::Tcp, Strict::Tcp | Strict::All) => Refusal::StrictPastProxy,
+            (Transport::Udp, Strict::All) if !is_dns => Refusal::StrictProtocol,
+            _ => return,
+        };
+        if explanation.outcome == Outcome::Passed
+            && !verdict.is_exemption()
+            && !self.is_in(interface, InterfaceFlags::EXCLUDED)
+        {
+            explanation.outcome = Outcome::Refused;
+            refusal.words().clone_into(&mut explanation.reason);
+        }
     }
 
     /// A captured connection goes to the destination's stand-in, by the pod's routes to it.
@@ -216,6 +248,12 @@ impl Pod {
             Some(name) => Some(self.interface_named(name)?),
             None => self.interface_of(query.destination.ip()),
         };
+        // The rules of PREROUTING do not apply: nat's only to the first packet that enters the network
+        // namespace, mangle's return what has no mark.
+        ensure!(
+            interface.is_none_or(|interface| interface.index != LOOPBACK_INDEX),
+            "lo receives only connections of the pod itself: explain this one without --inbound"
+        );
         let flow = Flow::Inbound(Inbound {
             destination: query.destination.ip().into(),
             port: query.destination.port(),
@@ -231,21 +269,27 @@ impl Pod {
             out_interface: None,
             owner: None,
         };
-        if query.transport == Transport::Udp {
-            return Ok(Explanation {
+        let verdict = self.verdict(&flow);
+        let mut explanation = match query.transport {
+            Transport::Tcp => self.evaluate(verdict, &packet, "PREROUTING"),
+            Transport::Udp => Explanation {
                 outcome: Outcome::Passed,
                 reason: Reason::NotTcp.words().to_owned(),
                 rule: None,
                 interface: packet.in_interface,
                 source: None,
                 note: None,
-            });
-        }
-        Ok(self.evaluate(&flow, &packet, "PREROUTING"))
+            },
+        };
+        self.apply_strict_mode(&mut explanation, query, interface, verdict);
+        Ok(explanation)
     }
 
-    fn evaluate(&self, flow: &Flow, packet: &Packet, chain: &str) -> Explanation {
-        let verdict = decide(&self.compiled.policy, &self.compiled, flow);
+    fn verdict(&self, flow: &Flow) -> Verdict {
+        decide(&self.compiled.policy, &self.compiled, flow)
+    }
+
+    fn evaluate(&self, verdict: Verdict, packet: &Packet, chain: &str) -> Explanation {
         let (outcome, reason) = match verdict {
             Verdict::Pass(reason) => (Outcome::Passed, reason),
             Verdict::Capture(listener, reason) => {
@@ -349,16 +393,9 @@ mod tests {
     const STOCK: [&str; 6] = ["-b", "*", "-i", "*", "-d", "15020"];
 
     fn pod(flags: &[&str]) -> Pod {
-        let interface = |index, name: &str| PodInterface {
-            index,
-            name: name.to_owned(),
-            is_port: false,
-            is_up: true,
-            forwards: false,
-        };
         let network = PodNetwork {
             ipv6: false,
-            interfaces: vec![interface(1, "lo"), interface(2, "eth0")],
+            interfaces: vec![PodInterface::up(1, "lo"), PodInterface::up(2, "eth0")],
             addresses: vec![PodAddress {
                 net: "10.1.0.2/24".parse().unwrap(),
                 interface: 2,
@@ -408,6 +445,18 @@ mod tests {
         let interface = None;
         let query = query(destination, Direction::Inbound { interface });
         explained(pod, &query, RouteLookup::Nowhere(Errno::ENETUNREACH))
+    }
+
+    #[test]
+    fn a_connection_on_loopback_is_not_inbound() {
+        for mode in ["REDIRECT", "TPROXY"] {
+            let pod = pod(&["-b", "*", "-m", mode]);
+            let interface = Some("lo".to_owned());
+            let query = query("10.1.0.2:80", Direction::Inbound { interface });
+            let nowhere = RouteLookup::Nowhere(Errno::ENETUNREACH);
+            let error = pod.explain(&query, nowhere).unwrap_err().to_string();
+            assert!(error.contains("without --inbound"), "{error}");
+        }
     }
 
     #[track_caller]
@@ -467,6 +516,51 @@ mod tests {
             "-A ISTIO_INBOUND -p tcp -j ISTIO_TPROXY",
         );
         assert_explained(&inbound(&pod(&["-i", "*"]), "10.1.0.2:80"), None, "");
+    }
+
+    #[test]
+    fn strict_mode_refuses_what_no_setting_exempts() {
+        let to = |strict: &str, transport, direction, port: u16| {
+            let pod = pod(&["-b", "*", "-i", "*", "-d", "15020", "-o", "123", strict]);
+            let query = Query {
+                transport,
+                destination: SocketAddr::new([10, 2, 0, 9].into(), port),
+                direction,
+            };
+            let route = RouteLookup::Out {
+                source: None,
+                loopback_error: None,
+                interface: 2,
+            };
+            pod.explain(&query, route).unwrap().outcome
+        };
+        let outbound = || Direction::Outbound {
+            owner: Owner::NONE,
+            source: None,
+        };
+        let inbound = || Direction::Inbound { interface: None };
+        let udp = |strict, direction, port| to(strict, Transport::Udp, direction, port);
+        assert_eq!(udp("--strict=all", outbound(), 80), Outcome::Refused);
+        assert_eq!(udp("--strict=all", outbound(), 123), Outcome::Passed);
+        assert_eq!(udp("--strict=all", outbound(), 53), Outcome::Passed);
+        assert_eq!(udp("--strict=all", inbound(), 80), Outcome::Refused);
+        assert_eq!(udp("--strict=all", inbound(), 15020), Outcome::Passed);
+        assert_eq!(udp("--strict=tcp", outbound(), 80), Outcome::Passed);
+        let tcp = |direction, port| to("--strict=all", Transport::Tcp, direction, port);
+        assert_eq!(tcp(outbound(), 80), Outcome::Captured { port: 15001 });
+        assert_eq!(tcp(outbound(), 123), Outcome::Passed);
+        assert_eq!(tcp(inbound(), 80), Outcome::Captured { port: 15006 });
+    }
+
+    #[test]
+    fn strict_mode_refuses_ipv6_that_is_not_captured() {
+        let pod = pod(&["-b", "*", "--strict=tcp"]);
+        let inbound = Direction::Inbound { interface: None };
+        let query = query("[2001:db8::9]:80", inbound);
+        let route = RouteLookup::Nowhere(Errno::ENETUNREACH);
+        let explanation = pod.explain(&query, route).unwrap();
+        assert_eq!(explanation.outcome, Outcome::Refused);
+        assert_eq!(explanation.reason, Refusal::StrictPastProxy.words());
     }
 
     #[test]

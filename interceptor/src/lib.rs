@@ -20,7 +20,11 @@ pub mod cli;
 pub mod cni;
 pub mod dataplane;
 mod digest;
+mod exec;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod listen;
 pub mod netns;

@@ -26,6 +26,8 @@ use crate::host;
 pub(crate) mod addresses;
 pub(crate) mod changes;
 pub(crate) mod clsact;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod interfaces;
 pub mod istio_rules;
 pub(crate) mod listening;
@@ -44,6 +46,7 @@ pub(crate) mod tables;
 pub(crate) mod tcp_activity;
 pub(crate) mod tcp_sockets;
 pub(crate) mod tproxy;
+pub(crate) mod uplinks;
 pub(crate) mod userns;
 
 /// How a user specifies a network namespace.

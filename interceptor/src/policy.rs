@@ -21,7 +21,7 @@ use crate::{
         stand_in_routes::Sources,
     },
     settings::{
-        DnsCapture, InterfacePattern, Mode, OwnerGroups, Settings,
+        DnsCapture, InterfacePattern, Mode, OwnerGroups, Settings, Strict,
         ports::{PortRange, PortSelection},
         prefixes::PrefixSelection,
     },
@@ -137,6 +137,8 @@ fn flags(settings: &Settings, ipv6: bool) -> PolicyFlags {
     };
     PolicyFlags::NONE
         .with(PolicyFlags::IPV6, ipv6)
+        .with(PolicyFlags::STRICT, !settings.strict.is_off())
+        .with(PolicyFlags::STRICT_ALL, settings.strict == Strict::All)
         .with(
             PolicyFlags::INBOUND_ALL,
             settings.inbound_ports == PortSelection::All,
@@ -493,13 +495,6 @@ mod tests {
 
     /// Whether a pod has one address, if its `eth0` has `addresses` and `own` is local besides localhost.
     fn has_one(addresses: &[&str], own: &[&str]) -> bool {
-        let interface = |index, name: &str| PodInterface {
-            index,
-            name: name.to_owned(),
-            is_port: false,
-            is_up: true,
-            forwards: false,
-        };
         let net = |text: &&str| text.parse::<IpNet>().unwrap();
         let at = |interface| move |net| PodAddress { net, interface };
         let localhost = ["127.0.0.1/8"].iter().map(net).map(at(1));
@@ -510,7 +505,7 @@ mod tests {
         let always = ["0.0.0.0/32", "127.0.0.0/8", "127.128.0.0/15"];
         let network = PodNetwork {
             ipv6: false,
-            interfaces: vec![interface(1, "lo"), interface(2, "eth0")],
+            interfaces: vec![PodInterface::up(1, "lo"), PodInterface::up(2, "eth0")],
             addresses: localhost
                 .chain(addresses.iter().map(net).map(at(2)))
                 .collect(),

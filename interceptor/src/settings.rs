@@ -14,6 +14,7 @@ pub(crate) mod owners;
 pub(crate) mod ports;
 pub(crate) mod prefixes;
 mod source;
+pub(crate) mod strict;
 
 pub(crate) use self::source::parse_bool;
 pub use self::{
@@ -21,13 +22,11 @@ pub use self::{
     flags::IstioFlags,
     interfaces::InterfacePattern,
     owners::OwnerGroups,
-};
-use self::{
-    owners::Ids,
-    ports::{PortRange, PortSelection},
+    ports::PortSelection,
     prefixes::PrefixSelection,
-    source::Source,
+    strict::Strict,
 };
+use self::{owners::Ids, ports::PortRange, source::Source};
 
 /// How inbound connections are redirected to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +55,10 @@ pub struct Settings {
     /// The routing table for that mark.
     pub tproxy_table: u32,
     /// The proxy's UIDs, in the order of the rules.
+    #[serde(deserialize_with = "owners::read_proxy_ids")]
     pub proxy_uids: Ids,
     /// The proxy's GIDs, in the order of the rules.
+    #[serde(deserialize_with = "owners::read_proxy_ids")]
     pub proxy_gids: Ids,
     /// The inbound ports that are captured.
     pub inbound_ports: PortSelection,
@@ -85,6 +86,9 @@ pub struct Settings {
     pub drop_invalid: bool,
     /// Whether IPv6 is captured if any address of the pod is IPv6, not only if its first one is.
     pub dual_stack: bool,
+    /// What strict mode refuses at the pod's interfaces.
+    #[serde(default, skip_serializing_if = "Strict::is_off")]
+    pub strict: Strict,
 }
 
 /// Settings, and warnings about how they were given.
@@ -113,7 +117,7 @@ fn quoted(value: Option<&str>) -> String {
 }
 
 /// The process's environment. A value that is not UTF-8 is invalid anyway, so it is converted lossily.
-fn environment(name: &str) -> Option<String> {
+pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
@@ -173,6 +177,7 @@ impl Settings {
             dns: dns::capture(source, resolv_conf, &mut notes)?,
             drop_invalid: source.switch(&flags::DROP_INVALID)?,
             dual_stack: source.switch(&flags::DUAL_STACK)?,
+            strict: strict::mode(source)?,
         };
         notes.extend(notes::unused(source, &settings));
         Ok(Parsed { settings, notes })

@@ -8,7 +8,7 @@ use rtnetlink::Handle;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bpf::{hooks, interface_hooks, link, maps::Maps, pins::Pins},
+    bpf::{hooks, interface_hooks::InterfaceHooks, link, maps::Maps, pins::Pins},
     cgroup::{Cgroup, Hierarchy},
     dataplane::{
         attach_points::CgroupName,
@@ -146,6 +146,7 @@ fn warnings(pins: &Pins, netns: NetnsCookie, attached: &Record) -> Result<Vec<St
         }
     }
     warnings.extend(unhooked(pins, netns, attached)?);
+    warnings.extend(unguarded(pins, netns, attached)?);
     warnings.extend(cgroup_problem(netns, attached));
     Ok(warnings)
 }
@@ -224,12 +225,40 @@ fn unhooked(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Optio
     }))
 }
 
+/// Lists the interfaces at which strict mode is not enforced, such as new ones.
+fn unguarded(pins: &Pins, cookie: NetnsCookie, attached: &Record) -> Result<Option<String>> {
+    if attached.settings.strict.is_off() {
+        return Ok(None);
+    }
+    let Some(netns) = open(cookie, attached) else {
+        return Ok(None);
+    };
+    let interfaces = netns.run(|| netlink::run(async |handle| interfaces::list(&handle).await))?;
+    let mut unguarded: Vec<_> = interfaces::guarded(&interfaces, &attached.settings)
+        .into_iter()
+        .filter(|interface| interface.is_up)
+        .map(|interface| interface.name)
+        .collect();
+    if InterfaceHooks::are_strict_alive(&pins.netns(cookie))? {
+        let guarded = &attached.uplinks;
+        unguarded.retain(|name| guarded.iter().all(|uplink| uplink.interface != *name));
+    }
+    Ok((!unguarded.is_empty()).then(|| {
+        format!(
+            "strict mode is not enforced at {}: attach the pod again, or use `interceptor run` or \
+             the agent, which follow changes",
+            unguarded.join(", ")
+        )
+    }))
+}
+
 /// Those of the calling thread's network namespace, with its pins in `dir`.
 fn unhooked_interfaces(dir: &Path, attached: &Record) -> Result<Vec<String>> {
     let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
+    let hooks = InterfaceHooks::forwarding(dir);
     let mut unhooked = Vec::new();
     for interface in interfaces::watched(&interfaces, &attached.settings) {
-        if !interface_hooks::are_attached(&interface, dir)? {
+        if !hooks.are_attached(&interface)? {
             unhooked.push(interface.name);
         }
     }

@@ -12,7 +12,8 @@ use crate::{
     command::{bounded, run},
     interceptor::{self, binary},
     janitor::{self, Task},
-    machine::{self, Shared},
+    kept::{self, SharedLoaded},
+    netns::Netns,
     settings::Settings,
 };
 
@@ -20,23 +21,26 @@ use crate::{
 /// exits.
 pub struct Attachment {
     netns: PathBuf,
+    node: PathBuf,
     cgroup: PathBuf,
-    _shared: Shared,
+    _shared: SharedLoaded,
 }
 
 impl Attachment {
-    /// Attaches the pod.
-    pub fn new(netns: &Path, cgroup: &Path, settings: &Settings) -> Result<Self> {
+    /// Attaches the pod as an agent does, from the network namespace `node`, which has the other
+    /// ends of the pod's veths.
+    pub fn new(netns: &Path, node: &Path, cgroup: &Path, settings: &Settings) -> Result<Self> {
         let binary = binary();
         let shown = binary.display();
         ensure!(
             binary.exists(),
             "{shown} is missing: run `cargo xtask build`"
         );
-        let shared = machine::shared()?;
+        let shared = kept::shared()?;
         janitor::register(&Task::Detach(netns.to_owned()))?;
         let attachment = Self {
             netns: netns.to_owned(),
+            node: node.to_owned(),
             cgroup: cgroup.to_owned(),
             _shared: shared,
         };
@@ -54,7 +58,7 @@ impl Attachment {
         if let Some(file) = &resolv_conf {
             command.arg("--resolv-conf").arg(file.path());
         }
-        run(&mut command, "").map(drop)
+        Netns::enter_at(&self.node, || run(&mut command, "")).map(drop)
     }
 }
 
@@ -66,7 +70,7 @@ fn temporary_file(text: String) -> Result<NamedTempFile> {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        match interceptor::detach(&self.netns) {
+        match Netns::enter_at(&self.node, || interceptor::detach(&self.netns)) {
             // The janitor no longer has to detach.
             Ok(()) => drop(janitor::register(&Task::Detached(self.netns.clone()))),
             Err(error) => eprintln!("{error:#}"),

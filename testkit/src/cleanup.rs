@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::BufRead,
     os::fd::AsRawFd as _,
-    path::Path,
+    path::{Path, PathBuf},
     process, thread,
     time::Duration,
 };
@@ -42,9 +42,6 @@ pub fn run(input: impl BufRead) -> Result<()> {
             Task::Sweep => sweeps = true,
         }
     }
-    for file in namespaces.values() {
-        detach(file);
-    }
     for path in cgroups {
         // A test that exited cleanly has removed the cgroup.
         let _removed = cgroup::remove(&path);
@@ -59,6 +56,22 @@ pub fn run(input: impl BufRead) -> Result<()> {
     // The oldest text last.
     for (path, text) in writes.iter().rev() {
         let _written = fs::write(path, text);
+    }
+    if sweeps || !namespaces.is_empty() {
+        remove_pins(namespaces, sweeps)?;
+    }
+    Ok(())
+}
+
+/// Detaches the namespaces, and sweeps if `sweeps`.
+///
+/// Every detach upgrades what another build has pinned, so none may run beside the upgrade tests of a
+/// test process that has started in the meantime. That process may in turn wait for the deletion of
+/// these pins: it deletes them itself once their cgroups are deleted.
+fn remove_pins(namespaces: BTreeMap<PathBuf, File>, sweeps: bool) -> Result<()> {
+    let _shared = machine::shared()?;
+    for file in namespaces.values() {
+        detach(file);
     }
     drop(namespaces);
     if sweeps {

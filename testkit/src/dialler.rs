@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The maximum duration.
-const MAX_DURATION: Duration = Duration::from_mins(1);
+const MAX_DURATION: Duration = Duration::from_mins(5);
 /// The pause between two dials: other processes need the CPU too.
 const DIAL_INTERVAL: Duration = Duration::from_micros(200);
 /// The maximum length of the recorded order.
@@ -93,6 +93,8 @@ struct DialConfig {
 pub struct Dialler {
     child: Child,
     output: BufReader<ChildStdout>,
+    /// The number of dials of all rounds.
+    planned: u32,
 }
 
 impl Dialler {
@@ -112,7 +114,12 @@ impl Dialler {
             .stdout(Stdio::piped());
         let mut child = spawn(command)?;
         let output = BufReader::new(child.stdout.take().context("stdout")?);
-        let mut dialler = Self { child, output };
+        let planned = plan.dials();
+        let mut dialler = Self {
+            child,
+            output,
+            planned,
+        };
         ensure!(
             !dialler.line()?.is_empty(),
             "{plan:?}: the dialler has exited"
@@ -128,7 +135,13 @@ impl Dialler {
 
     /// Waits until it has completed all rounds, and returns the servers that responded.
     pub fn finish(mut self) -> Result<Outcomes> {
-        self.outcomes()
+        let outcomes = self.outcomes()?;
+        let (dials, planned) = (outcomes.dials(), self.planned);
+        ensure!(
+            dials == planned,
+            "{dials} of {planned} dials in {MAX_DURATION:?}"
+        );
+        Ok(outcomes)
     }
 
     fn outcomes(&mut self) -> Result<Outcomes> {
@@ -159,7 +172,7 @@ pub fn run(config: &str) -> Result<()> {
     config.enter()?;
     let mut outcomes = Outcomes::default();
     let end = Instant::now() + MAX_DURATION;
-    for number in 0..config.plan.rounds.saturating_mul(config.plan.destinations) {
+    for number in 0..config.plan.dials() {
         let to = config.plan.destination(number % config.plan.destinations);
         outcomes.add(dial(to)?);
         if number == 0 {
@@ -182,6 +195,11 @@ impl Plan {
             destinations: 1,
             rounds: u32::MAX,
         })
+    }
+
+    /// The number of dials of all rounds.
+    fn dials(&self) -> u32 {
+        self.rounds.saturating_mul(self.destinations)
     }
 
     fn destination(&self, number: u32) -> SocketAddr {

@@ -36,7 +36,7 @@ const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forward
 /// Puts `inner` on a bridge inside `pod`, and adds the route to it on `peer`.
 pub fn put_inside(pod: &Netns, peer: &Netns, inner: &Netns) -> Result<()> {
     pod.ip(BRIDGE)?;
-    pod.cable("vm0", inner, "eth0", 3)?;
+    pod.cable("vm0", inner, "eth0", 8)?;
     pod.ip("link set vm0 master br0")?;
     pod.ip(BRIDGE_ADDRESSES)?;
     inner.ip(INNER)?;

@@ -30,7 +30,7 @@ pub fn other_binary() -> PathBuf {
     env::var_os("INTERCEPTOR_OTHER_BIN").map_or_else(
         || {
             let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-            workspace.join("target/release/interceptor-other-layout")
+            workspace.join("target/debug/interceptor-other-layout")
         },
         PathBuf::from,
     )

@@ -17,7 +17,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result};
 pub use killing::Killing;
 pub use stand_in::stand_in;
-pub use talk::{call, dial, echoes, stderr_of, wait_until};
+pub use talk::{call, dial, echoes, send_datagram, stderr_of, wait_until};
 pub use traces::{Traces, cookie, cookie_at};
 
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
     command::bounded,
     interceptor,
     janitor::{self, Task},
-    machine::{self, Exclusive, Shared},
+    kept::{self, SharedLoaded},
+    machine::Exclusive,
     netns::Netns,
     topology,
     users::{APP, PROXY, ROOT},
@@ -116,13 +117,13 @@ pub struct Lab {
     /// The common cgroup of all of them.
     pub cgroup: Cgroup,
     cookie: u64,
-    _shared: Option<Shared>,
+    _shared: Option<SharedLoaded>,
 }
 
 impl Lab {
     /// Creates one that runs in parallel with other tests.
     pub fn new() -> Result<Self> {
-        let shared = machine::shared()?;
+        let shared = kept::shared()?;
         Self::make(Some(shared))
     }
 
@@ -131,7 +132,7 @@ impl Lab {
         Self::make(None)
     }
 
-    fn make(shared: Option<Shared>) -> Result<Self> {
+    fn make(shared: Option<SharedLoaded>) -> Result<Self> {
         let cgroup = Cgroup::new()?;
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let peer = Netns::new("peer", Some(&cgroup.child("peer")?))?;

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
+    net::Ipv6Addr,
     panic,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -26,6 +27,9 @@ use crate::{
 
 /// Time limit of the kernel's setup of a new interface.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The indices of the ends of cable 0, of the pod and of its peer. Cable 1 has the pod's first index
+/// after that of `lo`.
+const FIRST_INDICES: [u32; 2] = [1, 100];
 
 /// A network namespace of the test, without a name; `lo` is up. Deleted when dropped, or when the
 /// test process exits.
@@ -152,7 +156,10 @@ impl Netns {
             let words: Vec<_> = line.split_whitespace().collect();
             if let ["addr", "add", address, "dev", device, "nodad"] = words[..] {
                 let (address, _) = address.split_once('/').context("an address has a /")?;
-                self.wait_for_local_routes(device, &[&format!("local {address} ")])?;
+                let address: Ipv6Addr = address.parse()?;
+                self.wait_for_route(device, "an address", |route| {
+                    route.is_local && route.destination == address
+                })?;
             }
         }
         Ok(())
@@ -165,12 +172,15 @@ impl Netns {
     }
 
     /// Connects `device` here and `other_device` in `other` by a veth pair. Both get hardware
-    /// addresses made from `number`, so that link-local addresses are the same in every run.
+    /// addresses made from `number`, so that link-local addresses are the same in every run. Their
+    /// indices differ: the kernel may report the carrier a second later if they are equal
+    /// (`linkwatch_urgent_event`).
     pub fn cable(&self, device: &str, other: &Self, other_device: &str, number: u8) -> Result<()> {
         let netns = other.path.display();
+        let [index, other_index] = FIRST_INDICES.map(|first| first + u32::from(number));
         self.ip(&format!(
-            "link add {device} address 02:00:00:00:{number:02x}:02 type veth \
-             peer name {other_device} address 02:00:00:00:{number:02x}:01 netns {netns}\n\
+            "link add {device} index {index} address 02:00:00:00:{number:02x}:02 type veth \
+             peer name {other_device} index {other_index} address 02:00:00:00:{number:02x}:01 netns {netns}\n\
              link set {device} up"
         ))?;
         other.ip(&format!("link set {other_device} up"))?;
@@ -181,20 +191,31 @@ impl Netns {
     /// Waits for the last asynchronous change after a link is up: later changes of routes would
     /// make the pod's copied ones stale.
     fn wait_for_link_local(&self, device: &str) -> Result<()> {
-        self.wait_for_local_routes(device, &["local fe80:", "multicast ff00::/8"])
+        self.wait_for_route(device, "a link-local address", |route| {
+            route.is_local && route.destination.is_unicast_link_local()
+        })?;
+        self.wait_for_route(device, "multicast", |route| {
+            route.destination == Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)
+        })
     }
 
-    fn wait_for_local_routes(&self, device: &str, expected: &[&str]) -> Result<()> {
+    fn wait_for_route(
+        &self,
+        device: &str,
+        what: &str,
+        is_expected: impl Fn(&Route) -> bool + Sync,
+    ) -> Result<()> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            let arguments = ["-6", "route", "show", "table", "local", "dev", device];
-            let routes = self.enter(|| run(bounded("ip").args(arguments), ""))?;
-            if expected.iter().all(|route| routes.contains(route)) {
+            let routes =
+                self.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/ipv6_route")?))?;
+            let mut parsed = routes.lines().filter_map(|line| Route::parse(line, device));
+            if parsed.any(|route| is_expected(&route)) {
                 return Ok(());
             }
             ensure!(
                 Instant::now() < deadline,
-                "{device}: no {expected:?} within {SETTLE_TIMEOUT:?}: {routes}"
+                "{device}: no route of {what} within {SETTLE_TIMEOUT:?}: {routes}"
             );
             thread::sleep(Duration::from_millis(10));
         }
@@ -214,5 +235,47 @@ impl Netns {
         };
         thread::scope(|scope| scope.spawn(enter_and_work).join())
             .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}
+
+/// A line of `/proc/net/ipv6_route`. (To run `ip` for each look would take most of a test's time.)
+struct Route {
+    destination: Ipv6Addr,
+    is_local: bool,
+}
+
+impl Route {
+    /// `None` if it is not a route of `device`.
+    fn parse(line: &str, device: &str) -> Option<Self> {
+        /// `RTF_LOCAL`
+        const LOCAL: u32 = 0x8000_0000;
+
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [destination, .., flags, name] = fields[..] else {
+            return None;
+        };
+        let destination = u128::from_str_radix(destination, 16).ok()?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        (name == device).then_some(Self {
+            destination: destination.into(),
+            is_local: flags & LOCAL != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_from_the_kernels_table() {
+        let line = "fd000001000000000000000000000002 80 00000000000000000000000000000000 00 \
+                    00000000000000000000000000000000 00000000 00000003 00000000 80200001     eth0";
+        let route = Route::parse(line, "eth0").expect("a route");
+        assert_eq!(route.destination, "fd00:1::2".parse::<Ipv6Addr>().unwrap());
+        assert!(route.is_local);
+        assert!(Route::parse(line, "eth1").is_none());
+        let line = line.replace("80200001", "00000001");
+        assert!(!Route::parse(&line, "eth0").expect("a route").is_local);
     }
 }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub drop_invalid: bool,
     /// `--dual-stack`
     pub dual_stack: bool,
+    /// `--strict`, which has no rules
+    pub strict: Strict,
 }
 
 /// The interception mode of inbound connections.
@@ -69,6 +71,17 @@ pub enum Dns {
     /// Those to the servers of resolv.conf, here in a comma-separated list.
     Servers(&'static str),
     /// All.
+    All,
+}
+
+/// What is refused at the pod's interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strict {
+    /// Nothing.
+    Off,
+    /// TCP without a permitted connection.
+    Tcp,
+    /// The same, and every other protocol that no setting exempts.
     All,
 }
 
@@ -97,6 +110,7 @@ impl Default for Settings {
             dns: Dns::Off,
             drop_invalid: false,
             dual_stack: true,
+            strict: Strict::Off,
         }
     }
 }
@@ -124,6 +138,7 @@ impl Settings {
             ("-o", text(&self.outbound_excluded_ports), ""),
             ("-c", text(&self.excluded_interfaces), ""),
             ("-k", text(&self.rerouted_interfaces), ""),
+            ("--strict", text(&self.strict.flag()), "off"),
         ];
         let switches = [
             ("--redirect-dns", self.dns != Dns::Off),
@@ -192,7 +207,8 @@ impl fmt::Display for Settings {
             if *own != default {
                 let own = own
                     .replace("dns: ", "dns: Dns::")
-                    .replace("mode: ", "mode: Mode::");
+                    .replace("mode: ", "mode: Mode::")
+                    .replace("strict: ", "strict: Strict::");
                 write!(formatter, "{own}, ")?;
             }
         }
@@ -207,6 +223,18 @@ impl Mode {
         match self {
             Self::Redirect => "REDIRECT",
             Self::Tproxy => "TPROXY",
+        }
+    }
+}
+
+impl Strict {
+    /// The value of `--strict`.
+    #[must_use]
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tcp => "tcp",
+            Self::All => "all",
         }
     }
 }
@@ -236,12 +264,14 @@ mod tests {
             mode: Mode::Tproxy,
             outbound_cidrs: "10.0.0.0/8,::/0",
             dns: Dns::Servers("10.96.0.10"),
+            strict: Strict::Tcp,
             ..Settings::default()
         };
         assert_eq!(
             settings.to_string(),
             "Settings { proxy_port: 16001, mode: Mode::Tproxy, \
              outbound_cidrs: \"10.0.0.0/8,::/0\", dns: Dns::Servers(\"10.96.0.10\"), \
+             strict: Strict::Tcp, \
              ..Settings::default() }"
         );
     }

@@ -33,6 +33,12 @@ pub fn run() -> Result<()> {
     stage.proxy.listen_inbound(&stage.pod)?;
     step("captured", || captured::expect_captured(&stage))?;
     step("DNS captured", || dns::expect_captured(&stage.pod))?;
+    step("attach in strict mode", || {
+        product::attach_strictly(&stage.pod)
+    })?;
+    step("captured in strict mode", || {
+        captured::expect_captured_strictly(&stage)
+    })?;
     step("verified", verification::print_counts)?;
     step("attach again", || product::attach(&stage.pod))?;
     step("captured still", || captured::expect_captured(&stage))?;

@@ -29,7 +29,7 @@ use crate::{
         protocol::{Family, Handle, Protocol},
     },
     attachment::Attachment,
-    cgroup::Cgroup,
+    cgroup::{self, Cgroup},
     conntrack,
     inner::put_inside,
     netns::Netns,
@@ -44,6 +44,15 @@ pub enum Mechanism {
     Iptables,
     /// Interceptor.
     Interceptor,
+}
+
+/// The cgroup that Interceptor is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachAt {
+    /// The world's own: other tests do not run its programs.
+    World,
+    /// The root of the hierarchy, as without `--cgroup`.
+    Root,
 }
 
 /// The configuration of a world.
@@ -63,6 +72,8 @@ pub struct Setup {
     pub dns: bool,
     /// Whether the proxy listens before the interception starts.
     pub proxy_first: bool,
+    /// Where Interceptor is attached.
+    pub attach_at: AttachAt,
     /// The roles that open a socket before the interception starts.
     pub old_sockets: &'static [Role],
     /// The roles that connect before the interception starts, and where.
@@ -79,6 +90,7 @@ impl Default for Setup {
             proxy: &Bind::BOTH_WILDCARDS,
             dns: false,
             proxy_first: false,
+            attach_at: AttachAt::World,
             old_sockets: &[],
             old_connections: &[],
         }
@@ -176,8 +188,12 @@ impl World {
                 rules::apply(&self.pod, settings, self.is_ipv6_captured(settings))
             }
             Mechanism::Interceptor => {
-                let (netns, cgroup) = (self.pod.path(), self.cgroup.path());
-                self.interception = Some(Attachment::new(netns, cgroup, settings)?);
+                let cgroup = match self.setup.attach_at {
+                    AttachAt::World => self.cgroup.path().to_owned(),
+                    AttachAt::Root => cgroup::mount()?,
+                };
+                let (pod, node) = (self.pod.path(), self.peer.path());
+                self.interception = Some(Attachment::new(pod, node, &cgroup, settings)?);
                 Ok(())
             }
         }

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     apt::{self, Need},
-    command::{cargo, exec, say, succeeds},
+    cargo_tool,
+    command::{exec, say, succeeds},
     paths,
 };
 
@@ -65,25 +66,10 @@ fn install(llvm_major: &str, root: &Path) -> Result<()> {
         root.display()
     ));
     exec(
-        cargo("install")
+        cargo_tool::install("bpf-linker", VERSION, root)
             .env("PATH", path_with(&prefix.join("bin"))?)
             .env("LLVM_PREFIX", prefix)
-            // Another cargo process may have locked the target directory.
-            .env_remove("CARGO_TARGET_DIR")
-            .args([
-                "bpf-linker",
-                "--version",
-                VERSION,
-                "--locked",
-                "--force",
-                "--quiet",
-            ])
-            .args([
-                "--no-default-features",
-                "--features",
-                &format!("llvm-{llvm_major}"),
-            ])
-            .arg("--root")
-            .arg(root),
+            .args(["--force", "--no-default-features", "--features"])
+            .arg(format!("llvm-{llvm_major}")),
     )
 }

@@ -1,6 +1,10 @@
 //! `cargo xtask build`: the interceptor binary.
 
-use std::{fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -10,9 +14,16 @@ use crate::{
     paths,
 };
 
+/// Selects the packages of each development build and of the tests. cargo enables the features that all
+/// selected packages use together: with another selection it would compile most crates again.
+/// (The fuzz targets enable features of ours that nothing else may have.)
+pub(crate) const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "interceptor-fuzz"];
+
 /// Builds the BPF object and the binary around it; returns the binary's path.
 pub(crate) fn run() -> Result<PathBuf> {
-    let binary = build(Variant::For(THIS_MACHINES))?;
+    build_ebpf::run()?;
+    exec(cargo("build").args(["--release", "--package", "interceptor"]))?;
+    let binary = paths::cargo_target().join("release/interceptor");
     let size = fs::metadata(&binary)
         .with_context(|| format!("cannot find {}", binary.display()))?
         .len();
@@ -20,26 +31,55 @@ pub(crate) fn run() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the binary with another layout of policies and listeners, for tests of upgrades; returns its
-/// path. (For cargo it is the same binary, so it is copied before that is built.)
+/// Builds a development binary with another layout of policies and listeners, for tests of upgrades;
+/// returns its path. (For cargo it is the same binary as [`development`]'s. It is moved, so that no test
+/// takes it for that one.)
 pub(crate) fn other_layout() -> Result<PathBuf> {
-    let binary = build(Variant::OtherLayout)?;
-    let copy = binary.with_file_name("interceptor-other-layout");
-    fs::copy(&binary, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
-    Ok(copy)
+    let binary = build_development(Variant::OtherLayout)?;
+    let moved = binary.with_file_name("interceptor-other-layout");
+    fs::rename(&binary, &moved).with_context(|| format!("cannot write {}", moved.display()))?;
+    Ok(moved)
 }
 
 /// Builds the BPF object and a development binary around it; returns the binary's path.
 pub(crate) fn development() -> Result<PathBuf> {
-    build_ebpf::run()?;
-    exec(cargo("build").args(["--package", "interceptor"]))?;
-    Ok(paths::cargo_target().join("debug/interceptor"))
+    build_development(Variant::For(THIS_MACHINES))
 }
 
-fn build(variant: Variant<'_>) -> Result<PathBuf> {
+/// The binary to test: `INTERCEPTOR_BIN`, or a development build, because a release build takes minutes
+/// more.
+pub(crate) fn tested() -> Result<PathBuf> {
+    let Some(binary) = env::var_os("INTERCEPTOR_BIN") else {
+        return development();
+    };
+    // Tests have other working directories.
+    fs::canonicalize(&binary).with_context(|| {
+        format!(
+            "INTERCEPTOR_BIN={}: name the binary to test, or unset the variable to build one",
+            Path::new(&binary).display()
+        )
+    })
+}
+
+fn build_development(variant: Variant<'_>) -> Result<PathBuf> {
     build_ebpf::run_variant(variant)?;
+    exec(development_build("interceptor").args(variant.features("interceptor")))?;
+    Ok(built("interceptor"))
+}
+
+/// Builds a program of the tests, and those that it starts; returns its path.
+pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
+    exec(development_build(name).args(["--bin", "interceptor-test-*"]))?;
+    Ok(built(name))
+}
+
+fn development_build(program: &str) -> Command {
     let mut build = cargo("build");
-    build.args(["--release", "--package", "interceptor"]);
-    exec(build.args(variant.features()))?;
-    Ok(paths::cargo_target().join("release/interceptor"))
+    build.args(PACKAGES).args(["--bin", program]);
+    build
+}
+
+/// The path of a program of a development build.
+pub(crate) fn built(program: &str) -> PathBuf {
+    paths::cargo_target().join("debug").join(program)
 }

@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// The package and its binary.
-const PACKAGE: &str = "interceptor-ebpf";
+pub(crate) const PACKAGE: &str = "interceptor-ebpf";
 /// The objects' directory in the target directory; `interceptor/build.rs` reads them there.
 const DIR: &str = "ebpf";
 /// Rust's name of this machine's architecture.
 pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
-const TARGET: &str = if cfg!(target_endian = "big") {
+pub(crate) const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
     "bpfel-unknown-none"
@@ -37,11 +37,11 @@ pub(crate) enum Variant<'a> {
 }
 
 impl<'a> Variant<'a> {
-    /// The cargo features that it is built with.
-    pub(crate) const fn features(self) -> &'static [&'static str] {
+    /// The argument of cargo for the features of this package.
+    pub(crate) fn features(self, package: &str) -> Option<String> {
         match self {
-            Self::For(_) => &[],
-            Self::OtherLayout => &["--features", "other-layout"],
+            Self::For(_) => None,
+            Self::OtherLayout => Some(format!("--features={package}/other-layout")),
         }
     }
 
@@ -73,7 +73,7 @@ pub(crate) fn run_variant(variant: Variant<'_>) -> Result<PathBuf> {
     let llvm_major = toolchain.llvm_major()?;
     let linker = bpf_linker::ensure(&llvm_major)?;
     let mut compile = cargo_for(variant.architecture(), toolchain, "build");
-    compile.args(variant.features());
+    compile.args(variant.features(PACKAGE));
     exec(compile.env("PATH", bpf_linker::path_with(&linker)?))?;
     let built = target_dir().join(TARGET).join("release").join(PACKAGE);
     let object = variant.path();

@@ -1,15 +1,11 @@
 //! `cargo xtask demo`: demonstrates interception.
 
-use std::os::unix::process::CommandExt as _;
+use std::{os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
-use crate::{
-    apt, build,
-    command::{cargo, display, exec},
-    envoy, kubectl, test,
-};
+use crate::{apt, build, command::display, envoy, kubectl, test};
 
 /// The proxy that receives the connections.
 #[derive(Clone, Copy, ValueEnum)]
@@ -39,24 +35,21 @@ pub(crate) fn run(what: What) -> Result<()> {
         "the demo loads BPF programs: run this as root"
     );
     test::prepare()?;
-    // The demo consists of several programs. (Not with --release: they are built faster, by the profile
-    // of the tests.)
-    let package = ["--package", "interceptor-tests"];
-    exec(cargo("build").args(package).arg("--bins"))?;
-    let mut demo = cargo("run");
-    demo.arg("--quiet")
-        .args(package)
-        .args(["--bin", "demo", "--"])
-        .env("INTERCEPTOR_BIN", build::run()?);
+    // Nothing is built with --release, which takes minutes more.
+    let other_layout = match what {
+        What::Agent => Some(build::other_layout()?),
+        What::Pod(_) | What::Injection => None,
+    };
+    let interceptor = build::tested()?;
+    let mut demo = Command::new(build::test_program("demo")?);
+    demo.env("INTERCEPTOR_BIN", interceptor)
+        .envs(other_layout.map(|binary| ("INTERCEPTOR_OTHER_BIN", binary)));
     match what {
         What::Pod(Proxy::Builtin) => demo.args(["--proxy", "builtin"]),
         What::Pod(Proxy::Envoy) => demo
             .args(["--proxy", "envoy"])
             .env("ENVOY_BIN", envoy::ensure()?),
-        What::Agent => demo
-            .arg("--agent")
-            .env("KUBECTL_BIN", kubectl::ensure()?)
-            .env("INTERCEPTOR_OTHER_BIN", build::other_layout()?),
+        What::Agent => demo.arg("--agent").env("KUBECTL_BIN", kubectl::ensure()?),
         What::Injection => demo
             .arg("--inject")
             .env("ENVOY_BIN", envoy::ensure()?)

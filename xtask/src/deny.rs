@@ -2,50 +2,51 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
-    command::{cargo, exec, say, succeeds},
+    cargo_tool::CargoTool,
+    command::{display, exec, say, succeeds},
     paths,
 };
 
-const VERSION: &str = "0.20.2";
+const CARGO_DENY: CargoTool = CargoTool {
+    name: "cargo-deny",
+    version: "0.20.2",
+};
 
 /// Checks the rules in `deny.toml`, except advisories, which change independently of the sources.
 pub(crate) fn check() -> Result<()> {
-    exec(ensure()?.current_dir(paths::root()).args([
-        "--log-level",
-        "error",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ]))
+    exec(quiet()?.args(["check", "licenses", "bans", "sources"]))
+}
+
+/// Checks the advisories of the `RustSec` database, a git repository, and whether a version is withdrawn.
+/// Where it cannot be downloaded, nothing is checked: `.github/workflows/advisories.yml` fails then.
+pub(crate) fn check_advisories() -> Result<()> {
+    let mut fetch = quiet()?;
+    if !succeeds(fetch.args(["fetch", "db"])) {
+        say(&format!(
+            "advisories: NOT CHECKED, because `{}` failed; the nightly workflow checks them",
+            display(&fetch)
+        ));
+        return Ok(());
+    }
+    exec(quiet()?.args(["check", "advisories"]))
+}
+
+fn quiet() -> Result<Command> {
+    let mut command = ensure()?;
+    command
+        .current_dir(paths::root())
+        .args(["--log-level", "error"]);
+    Ok(command)
 }
 
 /// The machine's cargo-deny, or ours, installed if it is missing.
 fn ensure() -> Result<Command> {
-    let ours = paths::tool(&format!("cargo-deny-{VERSION}"));
-    for program in ["cargo-deny".into(), ours.join("bin/cargo-deny")] {
-        if succeeds(Command::new(&program).arg("--version")) {
-            return Ok(Command::new(program));
-        }
+    let machines = "cargo-deny";
+    if succeeds(Command::new(machines).arg("--version")) {
+        return Ok(Command::new(machines));
     }
-    say(&format!(
-        "installing cargo-deny {VERSION} into {}, which takes minutes",
-        ours.display()
-    ));
-    let mut install = cargo("install");
-    install
-        .args([
-            "cargo-deny",
-            "--version",
-            VERSION,
-            "--locked",
-            "--quiet",
-            "--root",
-        ])
-        .arg(&ours);
-    exec(install.env_remove("CARGO_TARGET_DIR")).context("no cargo-deny")?;
-    Ok(Command::new(ours.join("bin/cargo-deny")))
+    CARGO_DENY.ensure().map(Command::new)
 }

@@ -10,8 +10,10 @@ use crate::{command::say, paths};
 mod architecture;
 mod archive;
 mod binary;
+mod crates;
 mod licences;
 mod root;
+mod sbom;
 
 pub(crate) use architecture::Architecture;
 
@@ -65,8 +67,9 @@ fn variant(architecture: Architecture) -> Result<archive::Variant> {
     say(&format!("image: {architecture}"));
     let binary = binary::build(architecture)?;
     let licences = licences::of_binary(architecture)?;
+    let sbom = serde_json::to_vec_pretty(&sbom::of_image(architecture)?)?;
     Ok(archive::Variant {
         architecture,
-        layer: root::layer(&binary, &licences)?,
+        layer: root::layer(&binary, &licences, &sbom)?,
     })
 }

@@ -8,9 +8,9 @@ use clap::{ValueEnum, builder::PossibleValue};
 use crate::{
     build_ebpf,
     command::{cargo, exec, say},
-    cycles, deny, fmt, python_tool,
+    cycles, deny, fmt, links, python_tool,
     toolchain::Toolchain,
-    words,
+    unsafe_code, words,
 };
 
 /// One check.
@@ -22,8 +22,12 @@ pub(crate) enum Step {
     Words,
     /// Spelling (typos.toml)
     Spelling,
+    /// Links between documents, and to files
+    Links,
     /// Import cycles between modules
     Cycles,
+    /// Modules with unsafe code, compared with the list of those that may have it
+    Unsafe,
     /// Build of the BPF object, which the interceptor crate embeds
     Ebpf,
     /// Clippy on everything that builds for the host
@@ -34,6 +38,8 @@ pub(crate) enum Step {
     Doc,
     /// Licenses, duplicates and sources of the dependencies (deny.toml)
     Dependencies,
+    /// Security advisories about the dependencies, and withdrawn versions
+    Advisories,
 }
 
 impl Step {
@@ -42,12 +48,15 @@ impl Step {
             Self::Format => fmt::check(),
             Self::Words => words::check(),
             Self::Spelling => python_tool::check_spelling(),
+            Self::Links => links::check(),
             Self::Cycles => cycles::check(),
+            Self::Unsafe => unsafe_code::check(),
             Self::Ebpf => build_ebpf::run(),
             Self::Clippy => clippy_host(),
             Self::ClippyBpf => clippy_bpf(),
             Self::Doc => doc(),
             Self::Dependencies => deny::check(),
+            Self::Advisories => deny::check_advisories(),
         }
     }
 }

@@ -10,24 +10,32 @@ mod bench;
 mod bpf_linker;
 mod build;
 mod build_ebpf;
+mod cargo_tool;
 mod command;
 mod cycles;
 mod demo;
 mod deny;
 mod dev;
+mod docs;
+mod documents;
 mod envoy;
 mod fmt;
+mod fuzz;
+mod helm;
 mod image;
 mod kubectl;
+mod links;
 mod lint;
 mod man;
 mod paths;
 mod pip;
 mod python_tool;
+mod soak;
 mod source;
 mod test;
 mod texts;
 mod toolchain;
+mod unsafe_code;
 mod vm;
 mod words;
 
@@ -54,6 +62,8 @@ enum Task {
     },
     /// Write the manual pages of the interceptor binary into target/man
     Man,
+    /// Write the documentation site into target/book
+    Docs,
     /// Write the Prometheus operator's alert rules from the plain ones (deploy/monitoring)
     Alerts,
     /// Build a static binary and an OCI image archive with it; requires no container engine
@@ -97,15 +107,14 @@ enum Task {
         #[arg(long, conflicts_with_all = ["proxy", "agent"])]
         inject: bool,
     },
+    /// Keep connections open and open new ones for a long time, while agents are killed and upgraded, pods
+    /// come and go, settings and routes change and the API server fails; requires root. See docs/soak.md
+    Soak(soak::Options),
+    /// Feed mutated inputs to the parsers of untrusted input, and check their properties. See
+    /// docs/fuzzing.md
+    Fuzz(fuzz::Options),
     /// Run tests on other kernels, in virtual machines
-    TestVm {
-        /// Run on this kernel only; may be repeated
-        #[arg(long, value_parser = vm::parse_kernel)]
-        kernel: Vec<&'static vm::Kernel>,
-        /// Command to run there instead of the tests
-        #[arg(last = true)]
-        command: Vec<String>,
-    },
+    TestVm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -128,6 +137,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             build::run().map(drop)
         }
         Task::Man => man::run(),
+        Task::Docs => docs::run(),
         Task::Alerts => alerts::run(),
         Task::Image(image) => image::run(&image),
         Task::Dev(options) => dev::run(&options),
@@ -139,6 +149,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo { agent: true, .. } => demo::run(demo::What::Agent),
         Task::Demo { inject: true, .. } => demo::run(demo::What::Injection),
         Task::Demo { proxy, .. } => demo::run(demo::What::Pod(proxy)),
-        Task::TestVm { kernel, command } => vm::run(kernel, &command),
+        Task::Soak(options) => soak::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
+        Task::TestVm(options) => vm::run(&options),
     }
 }

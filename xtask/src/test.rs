@@ -6,7 +6,7 @@ use crate::{
     apt::{self, Need},
     build,
     command::{cargo, display, exec, say},
-    envoy, kubectl,
+    envoy, helm, kubectl,
 };
 
 /// Prepares the machine and runs `cargo test` with these arguments.
@@ -18,13 +18,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     prepare()?;
     let envoy = envoy::ensure()?;
     let kubectl = kubectl::ensure()?;
+    let helm = helm::ensure()?;
     let other_layout = build::other_layout()?;
-    let interceptor = build::run()?;
+    let interceptor = build::tested()?;
     let mut test = cargo("test");
     // One failure must not hide the next.
-    test.args(["--workspace", "--no-fail-fast"]).args(arguments);
+    test.args(build::PACKAGES)
+        .arg("--no-fail-fast")
+        .args(arguments);
     exec(
         test.env("ENVOY_BIN", &envoy)
+            .env("HELM_SDK_DIR", &helm)
             .env("INTERCEPTOR_BIN", &interceptor)
             .env("KUBECTL_BIN", &kubectl)
             .env("INTERCEPTOR_OTHER_BIN", &other_layout),
@@ -56,6 +60,7 @@ pub(crate) fn prepare() -> Result<()> {
         Need::new("nft", "nftables"),
         Need::new("musl-gcc", "musl-tools"),
         Need::new("nsenter", "util-linux"),
+        Need::new("pasta", "passt"),
         Need::new("promtool", "prometheus"),
         Need::new("runc", "runc"),
         Need::new("sysctl", "procps"),

@@ -238,7 +238,7 @@ fn notes(event: &Text, texts: &[Text]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::strings;
+    use crate::{documents, source::strings};
 
     fn kinds(source: &str) -> Vec<Option<Kind>> {
         let texts = strings::of(&source.parse().unwrap());
@@ -275,5 +275,47 @@ mod tests {
         let help =
             "Usage\n\nCommands:\n  agent   Run\n          on\n  help    Print\n\nOptions:\n  -h";
         assert_eq!(commands(help), ["agent"]);
+    }
+
+    /// The contents of all texts of a kind.
+    fn contents(kind: Kind) -> Vec<String> {
+        let files = SOURCES.map(|dir| source::of_crate(Path::new(dir)).unwrap());
+        let texts = files.iter().flatten().flat_map(|file| {
+            let texts = strings::of(&file.tokens).into_iter();
+            texts.filter(|text| Kind::of(text, &file.path) == Some(kind))
+        });
+        texts.map(|text| text.content).collect()
+    }
+
+    #[test]
+    fn every_event_of_the_agent_has_its_row() {
+        let document = documents::read(Path::new("docs/deploy.md")).unwrap();
+        let events = contents(Kind::Event);
+        assert!(events.len() > 5, "{events:?}");
+        for event in events {
+            let row = format!("| `{event}` | ");
+            assert!(document.contains(&row), "docs/deploy.md: no {row}");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_its_row() {
+        const PREFIXES: [&str; 4] = [
+            "interceptor_",
+            "interceptor_injection_",
+            "interceptor_webhook_",
+            "",
+        ];
+        let documents = ["docs/deploy.md", "docs/injection.md"]
+            .map(|path| documents::read(Path::new(path)).unwrap())
+            .concat();
+        let mut metrics = contents(Kind::Metric);
+        // Without helps, and names that are made of parts.
+        metrics.retain(|text| !text.contains([' ', '{']));
+        assert!(metrics.len() > 20, "{metrics:?}");
+        for metric in metrics {
+            let is_there = |prefix| documents.contains(&format!("`{prefix}{metric}"));
+            assert!(PREFIXES.iter().any(is_there), "no row of {metric}");
+        }
     }
 }

@@ -1,15 +1,12 @@
 //! Words that the product's texts and documents must not contain, listed in `xtask/words.txt`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     command::say,
-    paths,
+    documents,
     source::{self, File, strings},
 };
 
@@ -43,9 +40,11 @@ pub(crate) fn check() -> Result<()> {
             }
         }
     }
-    for path in documents()? {
-        let text = fs::read_to_string(paths::root().join(&path))
-            .with_context(|| format!("cannot read {}", path.display()))?;
+    for path in documents::all()? {
+        if EXCEPT.iter().any(|except| path == Path::new(except)) {
+            continue;
+        }
+        let text = documents::read(&path)?;
         for (index, line) in text.lines().enumerate() {
             report(&path, index + 1, &without_code(line));
         }
@@ -77,25 +76,6 @@ fn derives_help(source: &str) -> bool {
 /// Reasons of lints.
 fn is_for_developers(text: &strings::Text) -> bool {
     text.is_in(&["#"]) && text.is_in(&["expect", "allow"])
-}
-
-/// The Markdown files of the root and of `docs`.
-fn documents() -> Result<Vec<PathBuf>> {
-    let mut documents = Vec::new();
-    for dir in ["", "docs"] {
-        let path = paths::root().join(dir);
-        let entries =
-            fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        for entry in entries {
-            documents.push(Path::new(dir).join(entry?.file_name()));
-        }
-    }
-    documents.retain(|path| {
-        path.extension().is_some_and(|extension| extension == "md")
-            && !EXCEPT.iter().any(|except| path == Path::new(except))
-    });
-    documents.sort();
-    Ok(documents)
 }
 
 /// A line of Markdown without `code`, which may quote old names.
@@ -142,6 +122,8 @@ fn find<'a>(rules: &'a [Rule<'_>], text: &str) -> Vec<(&'a str, &'a str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

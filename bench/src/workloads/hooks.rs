@@ -18,16 +18,16 @@ use crate::{
 };
 
 /// The prefix of the names of our programs.
-const PREFIX: &str = "icept_";
+pub(super) const PREFIX: &str = "icept_";
 /// The program that does nothing.
 const NOTHING: &str = "bench_nothing";
 /// Its name in the results.
-const DOES_NOTHING: &str = "a program that does nothing";
+pub(super) const DOES_NOTHING: &str = "a program that does nothing";
 /// The time in which the proxy finishes with a connection.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 /// By program: the number of runs and their duration.
-type Work = BTreeMap<String, (f64, f64)>;
+pub(super) type Work = BTreeMap<String, (f64, f64)>;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
     let counting = Counting::start().context("BPF_ENABLE_STATS")?;
@@ -63,7 +63,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
 }
 
 /// The run time of a program that does nothing.
-fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
+pub(super) fn nothing(pod: &Pod, scale: &Scale) -> Result<Row> {
     let program = Program::load(NOTHING, AttachType::Connect4, Action::CountOnly)?;
     program.attach(&pod.pod_cgroup()?, Mode::Multiple)?;
     let mut numbers = Vec::new();
@@ -100,7 +100,7 @@ fn watch(scale: &Scale, connect: impl Fn() -> Result<()>) -> Result<Vec<Work>> {
         .collect()
 }
 
-fn work_between(before: &[Run], after: &[Run]) -> Work {
+pub(super) fn work_between(before: &[Run], after: &[Run]) -> Work {
     let mut work = Work::new();
     for run in after {
         let earlier = before.iter().find(|earlier| earlier.id == run.id);

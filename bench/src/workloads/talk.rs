@@ -5,13 +5,13 @@ use anyhow::{Result, bail};
 use crate::{
     Contestant, Direction, Pod, Row, Scale, Section, Unit,
     charts::Chart,
-    load::{LoadReply, LoadRequest},
+    load::{LoadReply, LoadRequest, Worker},
     pod::stock,
     rounds::take_turns,
 };
 
 const SIZES: [(usize, &str); 3] = [(1, "1 B"), (1 << 10, "1 KiB"), (1 << 14, "16 KiB")];
-const GIGABITS: f64 = 8e-9;
+pub(super) const GIGABITS: f64 = 8e-9;
 
 pub(super) fn run(scale: &Scale) -> Result<Section> {
     let pods = Pod::each(&Contestant::ALL, &stock())?;
@@ -30,7 +30,7 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
                     size,
                     milliseconds,
                 };
-                rate(pod, direction, &request)
+                rate(pod.dialler(direction), &request)
             })?;
             let what = format!("{name}, {text} there and back");
             let numbers = turns.numbers(|rate| *rate);
@@ -38,7 +38,10 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
         }
         let turns = take_turns(scale.rounds, &pods, |pod| {
             let to = pod.destination(direction);
-            rate(pod, direction, &LoadRequest::Pour { to, milliseconds })
+            rate(
+                pod.dialler(direction),
+                &LoadRequest::Pour { to, milliseconds },
+            )
         })?;
         let numbers = turns.numbers(|bytes| bytes * GIGABITS);
         let what = format!("{name}, bulk");
@@ -62,8 +65,8 @@ pub(super) fn run(scale: &Scale) -> Result<Section> {
     })
 }
 
-fn rate(pod: &Pod, direction: Direction, request: &LoadRequest) -> Result<f64> {
-    match pod.call(direction, request)? {
+pub(super) fn rate(client: &Worker, request: &LoadRequest) -> Result<f64> {
+    match client.call(request)? {
         LoadReply::PerSecond(rate) => Ok(rate),
         other => bail!("{other:?}"),
     }

@@ -52,10 +52,7 @@ impl<'a> Overlays<'a> {
                     memo.insert(key, Entry::OfOnePod);
                     return self.render(name, self.original);
                 }
-                // Not so for some numbers with a fraction.
-                if parse(name, &text).is_ok_and(|parsed| parsed == overlay) {
-                    memo.insert(key, Entry::Overlay(text.into()));
-                }
+                memo.insert(key, Entry::Overlay(text.into()));
                 Ok(overlay)
             }
         }

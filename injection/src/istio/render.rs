@@ -8,7 +8,7 @@ use super::{
     CONTAINERS, INIT_CONTAINERS, PROXY, config::Config, containers, context::Context, merge,
     overlay::Overlays,
 };
-use crate::refusal::Problem;
+use crate::{pod, refusal::Problem};
 
 /// The annotation with the names of templates.
 const TEMPLATES: &str = "inject.istio.io/templates";
@@ -74,7 +74,8 @@ impl Rendered {
                 containers::push(&mut self.pod, INIT_CONTAINERS, proxy);
             }
         }
-        merge::merge(&mut self.pod, &overlay)
+        merge::merge(&mut self.pod, &overlay)?;
+        pod::check_shape(&self.pod).map_err(|refusal| format!("with its result, {refusal}"))
     }
 
     /// Moves the overlay's istio-proxy to the init containers if an earlier template has it there. In

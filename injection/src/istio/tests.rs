@@ -343,3 +343,26 @@ fn another_dns_policy_is_warned_about() {
     let (_, warnings) = inject(&pod, &subject(), &config(classic())).unwrap();
     assert!(warnings[0].contains("dnsPolicy is None"), "{warnings:?}");
 }
+
+/// A finding of the fuzz target `template`.
+#[test]
+fn a_template_cannot_replace_an_object_of_the_pod() {
+    for (template, problem) in [
+        ("metadata: x", "metadata is not an object"),
+        (
+            "metadata: {annotations: [x]}",
+            "metadata.annotations is not an object",
+        ),
+        ("spec: x", "spec is not an object"),
+    ] {
+        let sources = Sources {
+            inject: template,
+            values: VALUES,
+            mesh: "",
+        };
+        let config = Config::load(&sources, Options::default()).unwrap();
+        let refusal = inject(&pod(&json!({})), &subject(), &config).unwrap_err();
+        let expected = format!("template sidecar: with its result, {problem}");
+        assert_eq!(refusal.to_string(), expected);
+    }
+}

@@ -5,10 +5,13 @@
 //! `retval` into one of 64 bits, and two loads in different branches into one at a computed
 //! address. So each access is one instruction in assembly.
 
-use core::ffi::{c_int, c_void};
+use core::{ffi::c_void, mem};
 
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_retval, bpf_set_retval};
-use interceptor_ebpf::NetnsCookie;
+use aya_ebpf::{
+    bindings::bpf_func_id::BPF_FUNC_set_retval,
+    helpers::{bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_retval},
+};
+use interceptor_ebpf::{NetnsCookie, Owner};
 
 /// Reads a member of a context, or of a structure that a context points to:
 /// `read!(sk, bpf_sock, u32 family)`, for an array `src_ip6[3]`.
@@ -37,8 +40,8 @@ macro_rules! read {
     ($context:expr, $type:ident, u32 $member:ident[$index:literal]) => {
         read!(@load $context, ::core::mem::offset_of!($type, $member) + 4 * $index, "u32") as u32
     };
-    ($context:expr, $type:ident, pointer $member:ident) => {
-        read!(@load $context, ::core::mem::offset_of!($type, $member), "u64")
+    ($context:expr, $type:ident, pointer $($member:ident).+) => {
+        read!(@load $context, ::core::mem::offset_of!($type, $($member).+), "u64")
     };
 }
 
@@ -107,8 +110,16 @@ pub(crate) fn refuse(errno: u32) -> HookResult {
 /// Makes the system call return `-errno`, or succeed if it is 0.
 #[inline(always)]
 pub(crate) fn set_return_value(errno: u32) {
-    // SAFETY: the helper's argument is a number.
-    unsafe { bpf_set_retval(-(errno as c_int)) };
+    /// The largest number of an error (`MAX_ERRNO`).
+    const MAX: u32 = 4095;
+    const HELPER: usize = BPF_FUNC_set_retval as usize;
+
+    // aya's declaration has an `int`: the compiler sets the upper half of the register to 0. The verifier
+    // of Linux 7.3 requires all 64 bits to be a number from -4095 to 0.
+    // SAFETY: the helper's number is part of the kernel's interface; its argument is a number.
+    let set: unsafe extern "C" fn(i64) -> i64 = unsafe { mem::transmute(HELPER) };
+    // SAFETY: as above.
+    unsafe { set(-i64::from(errno & MAX)) };
 }
 
 /// Whether a program at an inner cgroup, which runs earlier, has refused the system call.
@@ -116,6 +127,16 @@ pub(crate) fn set_return_value(errno: u32) {
 pub(crate) fn is_refused() -> bool {
     // SAFETY: the helper has no arguments.
     unsafe { bpf_get_retval() != 0 }
+}
+
+/// The user and group of the current process.
+#[inline(always)]
+pub(crate) fn current_owner() -> Owner {
+    let ids = bpf_get_current_uid_gid();
+    Owner {
+        uid: ids as u32,
+        gid: (ids >> 32) as u32,
+    }
 }
 
 /// The cookie of the network namespace of the context's socket.

@@ -116,6 +116,17 @@ impl SocketPointer {
         Self(unsafe { pointer_in_context(context, 0) })
     }
 
+    /// The address of a socket that the verifier knows as such, without arithmetic on the pointer.
+    #[inline(always)]
+    pub(crate) fn of(sock: *const c_void) -> Self {
+        Self(KernelPointer((&raw const sock) as u64).follow(0))
+    }
+
+    #[inline(always)]
+    pub(crate) fn netns(self) -> NetnsCookie {
+        NetPointer(self.0.follow(offset!(sock_net))).cookie()
+    }
+
     /// The socket's owner, as `owner_mt` in `net/netfilter/xt_owner.c` finds it: through the file,
     /// so a socket without a file has no owner.
     #[inline(always)]

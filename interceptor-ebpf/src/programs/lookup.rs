@@ -21,13 +21,14 @@ use aya_ebpf::{
 };
 use interceptor_ebpf::{
     Address, Call, Direction, Flow, Inbound, InterfaceFlags, Listener, ListenerAddress,
-    ListenerKey, ListenerPort, ListenerPortKey, NetnsCookie, Refusal, StandIn, StandInRange,
-    Verdict, decide,
+    ListenerKey, ListenerPort, ListenerPortKey, NetnsCookie, Policy, PolicyFlags, Refusal, StandIn,
+    StandInRange, Verdict, decide,
 };
 
 use super::{
     context::{SkLookup, Sock},
     events::Ends,
+    kernel_memory::SocketPointer,
     listeners::candidates,
     maps::{CALLS, LISTENER_PORTS, LISTENERS},
     pod::Pod,
@@ -194,21 +195,78 @@ fn deliver(
     exact: Address,
     interface: u32,
 ) -> Result<(), Refusal> {
-    let port = listener.port(pod.policy);
-    let known = LISTENER_PORTS.get_ptr_mut(ListenerPortKey::new(pod.netns, port));
-    let known = known.ok_or(Refusal::NoListener)?;
-    let mut search = Search {
-        context: context.lookup,
-        key: ListenerKey::new(pod.netns, ListenerAddress::Other, port),
+    let target = Target {
+        netns: pod.netns,
         exact,
         interface,
+        port: listener.port(pod.policy).into(),
+    };
+    match icept_assign(context.lookup, pod.policy, &raw const target) {
+        Assignment::Done => Ok(()),
+        Assignment::NoListener => Err(Refusal::NoListener),
+        Assignment::NotProxy => Err(Refusal::NotProxy),
+    }
+}
+
+/// Where REDIRECT would send a connection. (Without padding: verifiers up to 6.2 require that all
+/// bytes behind an argument are initialized.)
+#[repr(C)]
+struct Target {
+    netns: NetnsCookie,
+    exact: Address,
+    interface: u32,
+    /// In host byte order.
+    port: u32,
+}
+
+/// The result of [`icept_assign`].
+#[repr(u32)]
+enum Assignment {
+    Done,
+    NoListener,
+    NotProxy,
+}
+
+/// Assigns the connection to a listener that is bound to the target's address or to a wildcard.
+///
+/// A global function, which the verifier verifies once; a static function it would verify again on
+/// each of its callers' many paths. The pointers are never null, but the verifier requires a test.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn icept_assign(
+    context: *mut bpf_sk_lookup,
+    policy: *const Policy,
+    target: *const Target,
+) -> Assignment {
+    // SAFETY: `deliver` passes a policy that lives as long as the program runs.
+    let policy = unsafe { policy.as_ref() };
+    // SAFETY: `deliver` passes its own `Target`.
+    let target = unsafe { target.as_ref() };
+    let (Some(policy), Some(target)) = (policy, target) else {
+        return Assignment::NoListener;
+    };
+    let (netns, port) = (target.netns, target.port as u16);
+    let Some(known) = LISTENER_PORTS.get_ptr_mut(ListenerPortKey::new(netns, port)) else {
+        return Assignment::NoListener;
+    };
+    let mut search = Search {
+        context,
+        key: ListenerKey::new(netns, ListenerAddress::Other, port),
+        exact: target.exact,
+        interface: target.interface,
+        policy,
         found: 0,
+        foreign: 0,
     };
     // No iterator: the compiler would not inline it.
-    let [first, second, third] = candidates(exact);
+    let [first, second, third] = candidates(target.exact);
     let is_delivered =
         search.assign(first, known) || search.assign(second, known) || search.assign(third, known);
-    is_delivered.then_some(()).ok_or(Refusal::NoListener)
+    match (is_delivered, search.foreign) {
+        (true, _) => Assignment::Done,
+        (false, 0) => Assignment::NoListener,
+        (false, _) => Assignment::NotProxy,
+    }
 }
 
 /// A search for a listening socket: the context of `bpf_loop`'s callback.
@@ -217,7 +275,10 @@ struct Search {
     key: ListenerKey,
     exact: Address,
     interface: u32,
+    policy: &'static Policy,
     found: u32,
+    /// 1 if a socket would receive the connection without strict mode.
+    foreign: u32,
 }
 
 impl Search {
@@ -267,13 +328,28 @@ impl Search {
         let sock = Sock::new(pointer.cast());
         let bound = sock.bound_interface();
         let is_wanted = (bound == 0 || bound == self.interface)
-            && (self.key.is_of_one_address() || sock.local_address() == self.exact);
+            && (self.key.is_of_one_address() || sock.local_address() == self.exact)
+            && self.is_permitted(SocketPointer::of(pointer));
         // SAFETY: the lookup holds a reference to the socket, which is released once.
         unsafe {
             let assigned = is_wanted && bpf_sk_assign(self.context.cast(), pointer, 0) == 0;
             bpf_sk_release(pointer);
             assigned
         }
+    }
+
+    /// Whether a socket may be the proxy's listener. Only strict mode requires the proxy's owner:
+    /// iptables redirects to any socket on the port.
+    #[inline(always)]
+    fn is_permitted(&mut self, socket: SocketPointer) -> bool {
+        if !self.policy.flags.contains(PolicyFlags::STRICT) {
+            return true;
+        }
+        let is_proxy = self.policy.is_proxy(socket.owner());
+        if !is_proxy {
+            self.foreign = 1;
+        }
+        is_proxy
     }
 }
 

@@ -19,7 +19,7 @@ use interceptor_ebpf::{
     KernelOffsets, LISTENERS_IN_ALL, ListenerKey, ListenerPort, ListenerPortKey, MAX_PODS,
     NetnsCookie, NetnsState, PodCounts, Policy, PortPage, PortPageKey, PrefixFlags, PrefixKey,
     Route, SETTINGS_CHUNK, STAND_INS_IN_ALL, SelfConnection, SettingsKey, Share, SlotKey,
-    StandInEntry, StandInNumber, StandInUsage,
+    StandInEntry, StandInNumber, StandInUsage, Uplink, UplinkKey,
 };
 
 /// The offsets of the running kernel, set at load.
@@ -64,6 +64,16 @@ pub(crate) static GROUPS: HashMap<GroupKey, u8> = HashMap::pinned(PODS * 64, BPF
 #[map(name = "icept_ifaces")]
 pub(crate) static INTERFACES: HashMap<InterfaceKey, Interface> =
     HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
+
+/// The interfaces at which strict mode is enforced.
+#[map(name = "icept_uplinks")]
+pub(crate) static UPLINKS: HashMap<UplinkKey, Uplink> =
+    HashMap::pinned(PODS * 4, BPF_F_NO_PREALLOC);
+
+/// The connected sockets that strict mode has permitted to leave the pod. The kernel deletes an
+/// entry with its socket.
+#[btf_map(name = "icept_permitted")]
+pub(crate) static PERMITTED: SkStorage<u32> = SkStorage::new();
 
 /// The records of the policies. For userspace only.
 #[map(name = "icept_settings")]

@@ -15,12 +15,21 @@ mod parse;
 mod rewrite;
 mod sockets;
 
+pub(crate) use sockets::{NetnsId, Sender};
+
 /// The content of a packet's IP header.
 #[derive(Clone, Copy)]
 pub(crate) struct Ip {
     pub(crate) from: Address,
     pub(crate) to: Address,
+    /// TCP, or headers that may hide TCP.
     pub(crate) is_tcp: bool,
+    /// The protocol that follows the header, for IPv6 perhaps an extension header.
+    pub(crate) protocol: u8,
+    /// Whether this is a fragment of IPv4 without the transport header.
+    pub(crate) is_later_fragment: bool,
+    /// The packet's end as an offset from the IP header; 0 if the header does not have it.
+    end: u32,
     /// Whether this is no fragment, and there are no extension headers before TCP's.
     pub(crate) is_plain: bool,
     /// The offset of TCP's header from IP's.
@@ -34,6 +43,25 @@ pub(crate) struct Tcp {
     pub(crate) from: u16,
     pub(crate) to: u16,
     pub(crate) is_first: bool,
+}
+
+/// What strict mode needs of a TCP header.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment {
+    pub(crate) tcp: Tcp,
+    /// Whether it carries neither data nor the first SYN: it acknowledges, resets or ends a
+    /// connection.
+    pub(crate) is_bare: bool,
+}
+
+/// What the kernel does with a packet.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub(crate) enum TcAction {
+    /// Continue with the programs of others (`TC_ACT_UNSPEC`, `TCX_NEXT`).
+    Continue = -1,
+    /// Drop the packet (`TC_ACT_SHOT`, `TCX_DROP`).
+    Drop = 2,
 }
 
 /// One end of a connection, in a packet.

@@ -7,11 +7,12 @@ use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use interceptor_ebpf::{PolicyFlags, StandInRange};
 
 use super::{
-    context::{HookResult, SockOption, refuse},
+    context::{HookResult, SockOption, current_owner, refuse},
     pod::Pod,
     uapi::{
-        EPERM, IP_OPTIONS, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP, IPV6_2292PKTOPTIONS,
-        IPV6_RTHDR, SO_BINDTODEVICE, SO_BINDTOIFINDEX, SOL_IP, SOL_IPV6, SOL_SOCKET,
+        EPERM, IP_HDRINCL, IP_OPTIONS, IPPROTO_MPTCP, IPPROTO_TCP, IPPROTO_UDP,
+        IPV6_2292PKTOPTIONS, IPV6_HDRINCL, IPV6_RTHDR, SO_BINDTODEVICE, SO_BINDTOIFINDEX, SOCK_RAW,
+        SOL_IP, SOL_IPV6, SOL_SOCKET,
     },
 };
 
@@ -33,6 +34,7 @@ fn setsockopt(mut call: SockOption) -> HookResult {
         (SOL_IPV6, IPV6_RTHDR | IPV6_2292PKTOPTIONS) => {
             call.length() > 0 && is_of_captured_kind(&call)
         }
+        (SOL_IP, IP_HDRINCL) | (SOL_IPV6, IPV6_HDRINCL) => may_send_any_packet(&call),
         (SOL_SOCKET, SO_BINDTODEVICE | SO_BINDTOIFINDEX) => is_captured(&call),
         _ => false,
     };
@@ -66,6 +68,16 @@ fn is_of_captured_kind(call: &SockOption) -> bool {
         IPPROTO_UDP => pod.policy.flags.contains(PolicyFlags::DNS),
         _ => false,
     }
+}
+
+/// Whether a raw socket of a captured pod's app sets the option by which it writes IP headers itself:
+/// the packets may be TCP, see `programs/socket_creation.rs`.
+#[inline(always)]
+fn may_send_any_packet(call: &SockOption) -> bool {
+    let is_set = (0..size_of::<u32>()).any(|index| call.byte(index).is_some_and(|byte| byte != 0));
+    is_set
+        && call.sock().kind() == SOCK_RAW
+        && Pod::of(call.netns()).is_some_and(|pod| !pod.policy.is_proxy(current_owner()))
 }
 
 /// Whether the socket is connected to a stand-in.

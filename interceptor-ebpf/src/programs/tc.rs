@@ -17,23 +17,13 @@ use interceptor_ebpf::{
 
 use super::{
     events::Ends,
-    packet::{End, Ip, Packet, Tcp},
+    packet::{End, Ip, NetnsId, Packet, TcAction, Tcp},
     pod::Pod,
     report, stand_ins,
 };
 
 /// The listeners that may receive a forwarded connection.
 const LISTENERS: [Listener; 3] = [Listener::Inbound, Listener::Outbound, Listener::Transparent];
-
-/// What the kernel does with a packet.
-#[derive(Clone, Copy)]
-#[repr(i32)]
-enum TcAction {
-    /// Continue with the programs of others (`TC_ACT_UNSPEC`, `TCX_NEXT`).
-    Continue = -1,
-    /// Drop the packet (`TC_ACT_SHOT`, `TCX_DROP`).
-    Drop = 2,
-}
 
 /// A watched interface has received a packet.
 #[classifier]
@@ -146,7 +136,7 @@ fn handle_established(packet: &Packet, pod: Pod, ip: &Ip, tcp: Tcp) -> TcAction 
     for listener in LISTENERS {
         let destination = destination(ip, tcp, listener, packet.interface());
         if let Some(stand_in) = stand_ins::find(pod.netns, destination)
-            && packet.has_socket(ip, tcp, stand_in)
+            && packet.has_socket(NetnsId::CURRENT, ip, tcp, stand_in)
         {
             return redirect(packet, ip, tcp, stand_in);
         }

@@ -3,8 +3,14 @@
 pub(crate) const AF_INET: u32 = 2;
 pub(crate) const AF_INET6: u32 = 10;
 
+pub(crate) const SOCK_STREAM: u32 = 1;
+pub(crate) const SOCK_RAW: u32 = 3;
+
+pub(crate) const IPPROTO_ICMP: u8 = 1;
+pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 pub(crate) const IPPROTO_TCP: u32 = 6;
 pub(crate) const IPPROTO_UDP: u32 = 17;
+pub(crate) const IPPROTO_RAW: u32 = 255;
 pub(crate) const IPPROTO_MPTCP: u32 = 262;
 
 pub(crate) const EPERM: u32 = 1;
@@ -25,8 +31,10 @@ pub(crate) const SO_BINDTODEVICE: i32 = 25;
 pub(crate) const SO_BINDTOIFINDEX: i32 = 62;
 /// `IP6T_SO_ORIGINAL_DST` is the same number.
 pub(crate) const SO_ORIGINAL_DST: i32 = 80;
+pub(crate) const IP_HDRINCL: i32 = 3;
 pub(crate) const IP_OPTIONS: i32 = 4;
 pub(crate) const IPV6_2292PKTOPTIONS: i32 = 6;
+pub(crate) const IPV6_HDRINCL: i32 = 36;
 pub(crate) const IPV6_RTHDR: i32 = 57;
 
 pub(crate) const TCP_SYN_SENT: u32 = 2;

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     agent_client,
     arguments::{log_filter, number, socket_address},
+    settings::Strict,
 };
 
 /// Differs from istio-cni's ports (15014, 8000): both agents may run on a node during a migration.
@@ -135,6 +136,7 @@ impl AgentOptions {
             excluded_namespaces: split_list(&self.install.exclude_namespaces).collect(),
             runtime_handlers: split_list(&self.pods.runtime_handlers).collect(),
             images: self.pods.image_repositories.clone(),
+            strict: self.pods.strict,
         };
         let live = if self.pods.live_annotations {
             LiveChanges::Followed
@@ -218,6 +220,17 @@ pub struct PodOptions {
     #[arg(long, env = "LIVE_ANNOTATIONS", action = clap::ArgAction::Set, default_value_t = false)]
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub live_annotations: bool,
+
+    /// The strict mode of pods without the annotation interceptor.dev/strict: what may pass their
+    /// interfaces only through the proxy or by an exemption of their settings
+    #[arg(
+        long,
+        env = "STRICT_MODE",
+        value_enum,
+        default_value = "off",
+        value_name = "MODE"
+    )]
+    pub strict: Strict,
 
     /// Repositories of the Interceptor image. A pod whose istio-init container uses one is captured
     /// with that container's arguments

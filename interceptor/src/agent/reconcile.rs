@@ -6,4 +6,5 @@ pub mod controller;
 pub mod network_watch;
 pub(super) mod pod_task;
 pub mod relist;
+pub(super) mod sweeps;
 pub mod worker;

@@ -10,7 +10,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch as channel,
     task::{LocalSet, spawn_local},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info, warn};
 
@@ -24,7 +24,7 @@ use super::{
     install::{self, InstallState, IstioCni},
     kube::{deployment::Deployment, pods, shutdown::ShutdownAction, taint},
     options::AgentOptions,
-    reconcile::{cni_handler::CniHandler, controller::Controller},
+    reconcile::{cni_handler::CniHandler, controller::Controller, sweeps::Sweeps},
     telemetry::{
         health::{Health, Part},
         http,
@@ -49,15 +49,6 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limit for blocking work to complete when the agent exits.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Delays between sweeps after a pod was deleted. The kernel deletes a network namespace usually at
-/// once, at the latest when TCP stops retransmitting an unacknowledged last segment.
-const SWEEP_DELAYS: [Duration; 4] = [
-    Duration::from_secs(2),
-    Duration::from_secs(10),
-    Duration::from_mins(1),
-    Duration::from_mins(4),
-];
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub fn run(options: AgentOptions) -> Result<()> {
@@ -206,16 +197,22 @@ async fn each<T>(mut values: channel::Receiver<T>, work: impl Fn(&T)) {
 }
 
 /// Deletes what is kept for deleted network namespaces, at several times after each request.
-///
-/// The kernel does not report the deletion of a network namespace, and delays it while connections are
-/// still being closed.
 async fn sweep_when_notified(node: &Controller) -> ! {
+    let mut sweeps = Sweeps::default();
     loop {
-        node.sweep.notified().await;
-        for wait in SWEEP_DELAYS {
-            sleep(wait).await;
-            if let Err(error) = node.capture.sweep().await {
-                warn!("cannot clean up after removed sandboxes: {error:#}");
+        let due = async {
+            match sweeps.next() {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = node.sweep.notified() => sweeps.request(Instant::now()),
+            () = due => {
+                if let Err(error) = node.capture.sweep().await {
+                    warn!("cannot clean up after removed sandboxes: {error:#}");
+                }
+                sweeps.complete(Instant::now());
             }
         }
     }

@@ -4,7 +4,11 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use interceptor_ebpf::{COUNTS, Counted, Counts, MAX_PODS, NetnsCookie, PodCounts, Policy};
 
-use super::{layout, maps::Maps, pins::Pins};
+use super::{
+    layout,
+    maps::Maps,
+    pins::{self, Pins},
+};
 
 impl Maps {
     /// The index of counters for a new pod, which are 0: of a pod that is not attached any more.
@@ -69,7 +73,7 @@ pub(crate) fn read_pods() -> Result<Vec<PodConnections>> {
 /// pod is attached.
 pub fn read() -> Result<Vec<(Counted, u64)>> {
     let pin = Pins::new().maps().join(layout::pin(layout::COUNTS));
-    if !pin.exists() {
+    if !pins::exists(&pin)? {
         return Ok(Vec::new());
     }
     let map = MapData::from_pin(&pin);

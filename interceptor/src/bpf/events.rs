@@ -18,7 +18,7 @@ use zerocopy::FromBytes as _;
 
 use super::{
     layout::{self, EVENTS},
-    pins::Pins,
+    pins::{self, Pins},
 };
 
 /// The limit of events in one call of [`EventReader::read`]: more than the buffer holds.
@@ -134,7 +134,7 @@ impl EventReader {
 /// The number of events that did not fit into the buffer since it was created; 0 if there is none.
 pub(crate) fn lost(pins: &Pins) -> Result<u64> {
     let dir = pins.maps();
-    if !dir.join(layout::pin(LOST)).exists() {
+    if !pins::exists(&dir.join(layout::pin(LOST)))? {
         return Ok(0);
     }
     sum(&Map::PerCpuArray(open_map(&dir, LOST)?).try_into()?)

@@ -46,6 +46,18 @@ pub(crate) const INTERFACE_HOOKS: [Hook; 2] = [
     hook("icept_ingress", BPF_TCX_INGRESS),
 ];
 
+/// The hooks of strict mode on the node's side of a pod's interface: what the pod sends arrives there.
+pub(crate) const STRICT_AT_NODE: [Hook; 2] = [
+    hook("icept_leave", BPF_TCX_INGRESS),
+    hook("icept_enter", BPF_TCX_EGRESS),
+];
+
+/// The same at the pod's interface itself.
+pub(crate) const STRICT_AT_POD: [Hook; 2] = [
+    hook("icept_leave", BPF_TCX_EGRESS),
+    hook("icept_enter", BPF_TCX_INGRESS),
+];
+
 /// The `iter/tcp` program that finds listeners that are open already.
 pub(crate) const ITER_PROGRAM: &str = "icept_iter";
 
@@ -56,6 +68,7 @@ pub(crate) const FIB_PROGRAM: &str = "icept_fib";
 pub(crate) fn find(program: &str) -> Option<Hook> {
     let all = CGROUP_HOOKS.into_iter().chain([LOOKUP]);
     all.chain(INTERFACE_HOOKS)
+        .chain(STRICT_AT_NODE)
         .find(|hook| hook.program == program)
 }
 

@@ -14,6 +14,7 @@
 //!   programs are replaced;
 //! - **asked**: UDP sockets that are connected to a DNS server see the DNS proxy as the sender of
 //!   responses until they connect again;
+//! - **permitted**: strict mode judges the open connections of sockets again, by the settings of now;
 //! - **calls**: the own program of each network namespace is replaced one by one;
 //! - **counts** start at 0;
 //! - **events**: observers read from the new buffer.
@@ -48,7 +49,7 @@ pub(crate) const COUNTS: &str = "icept_counts";
 /// The events for observers. Increase the revision if [`interceptor_ebpf::Event`] changes.
 pub(crate) const EVENTS: &str = "icept_events";
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         revision: 4,
         maps: &[
@@ -58,6 +59,7 @@ const GROUPS: [Group; 12] = [
             "icept_routes",
             "icept_groups",
             "icept_ifaces",
+            "icept_uplinks",
             POD_COUNTS,
         ],
     },
@@ -84,6 +86,10 @@ const GROUPS: [Group; 12] = [
     Group {
         revision: 1,
         maps: &["icept_asked"],
+    },
+    Group {
+        revision: 1,
+        maps: &["icept_permitted"],
     },
     Group {
         revision: 1,

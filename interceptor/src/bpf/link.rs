@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io,
+    io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     hooks::{self, Hook},
-    sys,
+    pins, sys,
 };
 
 /// Attaches `program` to `target` and pins the link in `dir`, unless it exists. A link whose target was
@@ -64,7 +64,7 @@ pub(crate) fn replace_at(hook: Hook, program: &impl AsFd, pin: &Path) -> Result<
 
 /// Whether a link is pinned and its target exists.
 pub(crate) fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
-    if !pin.exists() {
+    if !pins::exists(pin)? {
         return Ok(false);
     }
     let target = match hook.attach_type {
@@ -82,10 +82,12 @@ pub(crate) fn is_alive(hook: Hook, pin: &Path) -> Result<bool> {
 
 /// Removes a pin, if it exists, and with it the link.
 pub(crate) fn remove_pin(pin: &Path) -> Result<()> {
-    if pin.exists() {
-        fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn open(pin: &Path) -> Result<OwnedFd> {
@@ -142,11 +144,16 @@ pub(crate) fn pin_program(program: &impl AsFd, pin: &Path) -> Result<()> {
 /// programs below them; with `BPF_F_ALLOW_OVERRIDE`, they would silently stop to run for the sockets
 /// that ours handle (`compute_effective_progs`).
 pub(crate) fn check_no_exclusive_programs(hook: Hook, cgroup: &Path, root: &Path) -> Result<()> {
-    let exclusive: Vec<_> = cgroup
-        .ancestors()
-        .take_while(|path| path.starts_with(root))
-        .flat_map(|path| exclusive_programs_at(hook, path).unwrap_or_default())
-        .collect();
+    let mut exclusive = Vec::new();
+    for path in cgroup.ancestors().take_while(|path| path.starts_with(root)) {
+        let found = exclusive_programs_at(hook, path);
+        exclusive.extend(found.with_context(|| {
+            format!(
+                "cannot list the programs that are attached at {}",
+                path.display()
+            )
+        })?);
+    }
     if exclusive.is_empty() {
         return Ok(());
     }

@@ -11,10 +11,10 @@ use interceptor_ebpf::{
     Address, ForwardKey, GroupKey, Interface, InterfaceKey, ListenerKey, ListenerPort,
     ListenerPortKey, NetnsCookie, PodCounts, Policy, PolicyId, PortPage, PortPageKey, PrefixFlags,
     PrefixKey, Route, SETTINGS_CHUNK, SettingsKey, Share, SlotKey, StandInEntry, StandInNumber,
-    StandInUsage,
+    StandInUsage, Uplink, UplinkKey,
 };
 
-use super::{layout, other_builds, sys};
+use super::{layout, other_builds, pins, sys};
 
 /// Every shared map.
 pub struct Maps {
@@ -32,6 +32,8 @@ pub struct Maps {
     pub groups: HashMap<MapData, GroupKey, u8>,
     /// The interfaces of the pods.
     pub interfaces: HashMap<MapData, InterfaceKey, Interface>,
+    /// The interfaces at which strict mode is enforced.
+    pub uplinks: HashMap<MapData, UplinkKey, Uplink>,
     /// The records.
     pub settings: HashMap<MapData, SettingsKey, [u8; SETTINGS_CHUNK]>,
     /// The next stand-in number of each pod.
@@ -66,7 +68,7 @@ impl Maps {
                  agent` or `interceptor attach` of this build, which upgrades all attached pods"
             );
         }
-        if Self::are_complete(dir) {
+        if Self::are_complete(dir)? {
             Self::open(dir).map(Some)
         } else {
             Ok(None)
@@ -74,9 +76,13 @@ impl Maps {
     }
 
     /// Whether all maps are pinned in `dir`.
-    #[must_use]
-    pub fn are_complete(dir: &Path) -> bool {
-        layout::pins().all(|(_, pin)| dir.join(pin).exists())
+    pub fn are_complete(dir: &Path) -> Result<bool> {
+        for (_, pin) in layout::pins() {
+            if !pins::exists(&dir.join(pin))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Opens the maps that are pinned in `dir`.
@@ -89,6 +95,7 @@ impl Maps {
             routes_by_key: open(dir, "icept_routes")?,
             groups: hash_map(dir, "icept_groups")?,
             interfaces: hash_map(dir, "icept_ifaces")?,
+            uplinks: hash_map(dir, "icept_uplinks")?,
             settings: hash_map(dir, "icept_settings")?,
             next_stand_in: hash_map(dir, "icept_next")?,
             stand_in_usage: hash_map(dir, "icept_usage")?,
@@ -233,13 +240,17 @@ fn key_of(bytes: &[u8]) -> Option<Key<PrefixKey>> {
 /// Ignores that an entry does not exist: another command may have removed it.
 pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<()> {
     match result {
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
+        Err(error) if is_missing(&error) => Ok(()),
         result => result.context("cannot remove a map entry"),
+    }
+}
+
+/// Whether the error is that an entry does not exist.
+pub(crate) fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
     }
 }
 

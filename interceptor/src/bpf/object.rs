@@ -50,7 +50,7 @@ impl Object {
     /// The pin of the program `name`, which is loaded if it does not exist.
     pub fn program(&mut self, name: &str) -> Result<PathBuf> {
         let pin = self.dir().join(name);
-        if !pin.exists() {
+        if !pins::exists(&pin)? {
             self.load(&[name])?;
         }
         Ok(pin)
@@ -66,8 +66,12 @@ impl Object {
     /// quarter of a second for some of them, and uses one processor each.
     pub fn load(&mut self, names: &[&str]) -> Result<()> {
         let dir = self.dir();
-        let is_missing = |name: &&str| !dir.join(name).exists();
-        let missing: Vec<_> = names.iter().copied().filter(is_missing).collect();
+        let mut missing = Vec::new();
+        for &name in names {
+            if !pins::exists(&dir.join(name))? {
+                missing.push(name);
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }

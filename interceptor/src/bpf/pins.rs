@@ -85,9 +85,8 @@ impl Pins {
     }
 
     /// Whether anything of ours is pinned, complete or not.
-    #[must_use]
-    pub fn exist(&self) -> bool {
-        self.root.exists()
+    pub fn exist(&self) -> Result<bool> {
+        exists(&self.root)
     }
 
     /// Exists while an attach or a detach runs. If a killed one has left it, the next command removes
@@ -98,7 +97,7 @@ impl Pins {
 
     /// Marks the start of a change. Returns whether the previous one was not finished.
     pub fn begin_change(&self) -> Result<bool> {
-        let unfinished = self.unfinished().exists();
+        let unfinished = exists(&self.unfinished())?;
         create_dir(&self.unfinished())?;
         Ok(unfinished)
     }
@@ -156,6 +155,13 @@ pub fn create_dir(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("cannot create the directory {}", path.display()))
+}
+
+/// Whether a pin or a directory exists. An error is not taken for "no": what seems to be missing is
+/// created again, and what it belongs to is removed.
+pub fn exists(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .with_context(|| format!("cannot find out whether {} exists", path.display()))
 }
 
 /// Removes a directory and all pins in it, if it exists.

@@ -10,7 +10,7 @@ use aya::{
 use aya_obj::generated::BPF_NOEXIST;
 use interceptor_ebpf::{
     ForwardKey, ListenerAddress, ListenerKey, ListenerPort, ListenerPortKey, MAX_LISTENER_SLOTS,
-    MAX_STAND_INS, NetnsCookie, Share, StandInNumber, StandInUsage, slot_key,
+    MAX_STAND_INS, NetnsCookie, Share, StandInNumber, StandInUsage, UplinkKey, slot_key,
 };
 
 use super::{
@@ -98,8 +98,21 @@ impl Maps {
         known.is_ok_and(|port| port.found.iter().any(|slot| *slot != 0))
     }
 
+    /// Removes the interfaces at which strict mode is enforced for a pod, except those in `kept`.
+    pub fn retain_uplinks(&mut self, pod: NetnsCookie, kept: &[UplinkKey]) -> Result<()> {
+        let entries = self.uplinks.iter().collect::<Result<Vec<_>, _>>();
+        let entries = entries.context("cannot list the interfaces of strict mode")?;
+        for (key, uplink) in entries {
+            if uplink.pod == pod && !kept.contains(&key) {
+                ignore_missing(self.uplinks.remove(&key))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the state of a network namespace except its policy.
     pub fn remove_netns_state(&mut self, netns: NetnsCookie) -> Result<()> {
+        self.retain_uplinks(netns, &[])?;
         self.remove_listeners(|key| key.netns == netns)?;
         self.evict_stand_ins(netns, 0)?;
         ignore_missing(self.stand_in_usage.remove(&netns))?;

@@ -11,7 +11,8 @@ use aya_obj::generated::bpf_attach_type::{
 use super::{
     dispatcher,
     hooks::{CGROUP_HOOKS, Hook, LOOKUP},
-    interface_hooks, link,
+    interface_hooks::{InterfaceHooks, Side},
+    link,
     maps::Maps,
     object::Object,
     pins::{self, Pins},
@@ -71,7 +72,11 @@ impl SharedPrograms {
         for netns in pins.netns_cookies()? {
             let (dispatcher, dir) = (dispatcher::load(maps, netns)?, pins.netns(netns));
             link::replace(LOOKUP, &dispatcher, &dir)?;
-            interface_hooks::replace(object, &dir)?;
+            for side in [Side::Pod, Side::Node] {
+                for hooks in InterfaceHooks::on(side, &dir) {
+                    hooks.replace(object)?;
+                }
+            }
         }
         self.replace_at_cgroups(pins, |hook| {
             UpgradeStage::of(hook) == UpgradeStage::CaptureNew

@@ -205,7 +205,7 @@ fn text(explanation: &Explanation) -> Result<String> {
     let outcome = match explanation.outcome {
         Outcome::Passed => "PASSED".to_owned(),
         Outcome::Captured { port } => format!("CAPTURED to the proxy's port {port}"),
-        Outcome::Unroutable => "REFUSED".to_owned(),
+        Outcome::Unroutable | Outcome::Refused => "REFUSED".to_owned(),
     };
     let mut text = format!("{outcome}: {}\n", explanation.reason);
     match &explanation.rule {

@@ -37,7 +37,7 @@ fn uninstall(settings: &PluginSettings) -> Result<()> {
     let Some(cni_conf_dir) = settings.conf_dir.clone().filter(|_| settings.uninstalled) else {
         return Ok(());
     };
-    if Pins::new().exist() {
+    if Pins::new().exist()? {
         return Ok(());
     }
     let own = env::current_exe().context("cannot find the plugin's own binary")?;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::{
     error::{CniError, Code},
@@ -151,7 +151,7 @@ impl Conf {
     pub fn result(&self) -> String {
         let empty = || {
             let version = &self.cni_version;
-            format!(r#"{{"cniVersion":{version:?},"interfaces":[],"ips":[],"dns":{{}}}}"#)
+            json!({"cniVersion": version, "interfaces": [], "ips": [], "dns": {}}).to_string()
         };
         let result = self.prev_result.as_ref();
         result.map_or_else(empty, |result| result.get().to_owned())
@@ -199,6 +199,14 @@ mod tests {
             assert_eq!(result["cniVersion"], version);
             assert_eq!(result["ips"], serde_json::json!([]));
         }
+    }
+
+    #[test]
+    fn the_empty_result_is_json_whatever_the_version_is() {
+        let input = r#"{"cniVersion":"1.0\u0001\u200b","name":"net"}"#;
+        let result = Conf::read(input.as_bytes()).unwrap().result();
+        let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(result["cniVersion"], "1.0\u{1}\u{200b}");
     }
 
     #[test]

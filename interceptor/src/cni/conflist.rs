@@ -161,8 +161,13 @@ impl Network {
         self
     }
 
+    /// The entries of a list. A single plugin has none, even if it has a field of that name.
     fn entries(&mut self) -> Option<&mut Vec<Value>> {
-        self.fields.get_mut("plugins").and_then(Value::as_array_mut)
+        let plugins = match self.shape {
+            Shape::List => self.fields.get_mut("plugins"),
+            Shape::Single => None,
+        };
+        plugins.and_then(Value::as_array_mut)
     }
 
     /// Converts a single plugin to a list. The name and the version move to the list: the runtime

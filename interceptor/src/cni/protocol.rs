@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::pod_name::PodName;
 
 mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod server;
 
 pub use client::{CallError, call};
@@ -122,7 +124,7 @@ impl From<PodResult> for Response {
 }
 
 /// A request, with the fields of every request.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Envelope {
     protocol: u32,
     /// The plugin's release, for errors about incompatible releases.

@@ -14,12 +14,18 @@ use interceptor_ebpf::{ListenerPortKey, NetnsCookie, Policy, PolicyFlags, Policy
 use jiff::Timestamp;
 
 use super::{
-    attach_points::AttachPoints, listeners, policy_entries, record::Record, registry::Existing,
+    attach_points::AttachPoints,
+    listeners, policy_entries,
+    record::Record,
+    registry::Existing,
     shared::SharedState,
+    uplinks::{self, Uplinks},
 };
 use crate::{
     bpf::{
-        dispatcher, grace, hooks, interface_hooks, link,
+        dispatcher, grace, hooks,
+        interface_hooks::InterfaceHooks,
+        link,
         pins::{self, Pins},
     },
     netns::{
@@ -108,10 +114,13 @@ impl AttachSpec<'_> {
         source: NetworkSource,
     ) -> Result<Progress> {
         // First: users and groups that the pod's user namespace does not map are refused before
-        // anything is changed.
+        // anything is changed, as is a move of strict mode.
         let in_kernel = settings_in_kernel(self.netns, self.settings)?;
-        let netlink = Session::open()?;
         let existing = Existing::read(&shared.maps, self.netns.cookie())?;
+        if let Some(existing) = &existing {
+            uplinks::check_node(&existing.record, self.settings)?;
+        }
+        let netlink = Session::open()?;
         let mut txn = AttachTxn {
             netns: self.netns,
             settings: self.settings,
@@ -154,6 +163,8 @@ impl AttachSpec<'_> {
             pod_cgroup: pod,
             ipv6: network.ipv6,
             network: network.digest(),
+            uplinks: Vec::new(),
+            node_netns_cookie: None,
             limits: network.limits.clone(),
         }
     }
@@ -202,6 +213,7 @@ impl AttachTxn<'_> {
         let rescan = hook_was_missing || self.scan_listeners;
         listeners::register_open(self.cookie(), self.settings, self.shared, rescan)?;
         let watched = self.hook_interfaces(&network)?;
+        let uplinks = self.guard_uplinks(&network)?;
         let known = self.existing.as_ref();
         let known = known.map(|existing| &existing.record);
         let record = Record {
@@ -211,6 +223,8 @@ impl AttachTxn<'_> {
                 .or(known.and_then(|known| known.pod.as_ref()))
                 .cloned(),
             attached_at: known.map_or_else(|| Some(Timestamp::now()), |known| known.attached_at),
+            uplinks: uplinks.as_ref().map(Uplinks::recorded).unwrap_or_default(),
+            node_netns_cookie: uplinks.as_ref().and_then(Uplinks::node),
             ..wanted.record(&network)
         };
         let is_seen_twice = wanted.attach_points.kubepods.is_some();
@@ -221,7 +235,7 @@ impl AttachTxn<'_> {
             let record = self.commit(compiled, record)?;
             self.compare(&record)
         };
-        self.unhook_interfaces(&network, &watched)?;
+        self.unhook_interfaces(&watched, uplinks.as_ref())?;
         if attached != Attached::Unchanged {
             self.drop_previous()?;
         }
@@ -285,7 +299,7 @@ impl AttachTxn<'_> {
     }
 
     fn link_lookup(&self) -> Result<()> {
-        let dir = self.pins.netns(self.cookie());
+        let dir = self.dir();
         if link::is_alive(hooks::LOOKUP, &dir.join(hooks::LOOKUP.program))? {
             return Ok(());
         }
@@ -354,17 +368,39 @@ impl AttachTxn<'_> {
     /// Attaches the programs that evaluate forwarded connections.
     fn hook_interfaces(&mut self, network: &PodNetwork) -> Result<Vec<PodInterface>> {
         let watched = interfaces::watched(&network.interfaces, self.settings);
-        let dir = self.pins.netns(self.cookie());
+        let hooks = InterfaceHooks::forwarding(&self.dir());
         for interface in &watched {
-            interface_hooks::ensure(&mut self.shared.object, interface, &dir)?;
+            hooks.ensure(&mut self.shared.object, interface)?;
         }
         Ok(watched)
     }
 
-    /// Detaches them from all other interfaces.
-    fn unhook_interfaces(&self, network: &PodNetwork, watched: &[PodInterface]) -> Result<()> {
-        let dir = self.pins.netns(self.cookie());
-        interface_hooks::retain(&network.interfaces, watched, &dir)
+    /// Attaches the programs of strict mode.
+    fn guard_uplinks(&mut self, network: &PodNetwork) -> Result<Option<Uplinks>> {
+        let dir = self.dir();
+        let uplinks = Uplinks::find(self.netns, &network.interfaces, self.settings)?;
+        if let Some(uplinks) = &uplinks {
+            // First: the programs drop the packets of an interface that is not in the map.
+            uplinks.register(self.netns, &mut self.shared.maps)?;
+            uplinks.hook(&mut self.shared.object, &dir)?;
+        }
+        Ok(uplinks)
+    }
+
+    /// Detaches both from all other interfaces.
+    fn unhook_interfaces(
+        &mut self,
+        watched: &[PodInterface],
+        uplinks: Option<&Uplinks>,
+    ) -> Result<()> {
+        let dir = self.dir();
+        InterfaceHooks::forwarding(&dir).retain(watched)?;
+        uplinks::retain(uplinks, self.netns, &mut self.shared.maps, &dir)
+    }
+
+    /// The directory of the pod's pins.
+    fn dir(&self) -> PathBuf {
+        self.pins.netns(self.cookie())
     }
 
     fn compile(
@@ -479,6 +515,7 @@ pub(super) fn migrate_pod(
 ) -> Result<()> {
     netns.enter(|| {
         let settings = &record.settings;
+        uplinks::check_node(record, settings)?;
         let in_kernel = settings_in_kernel(netns, settings)?;
         let mut txn = AttachTxn {
             netns,
@@ -494,6 +531,9 @@ pub(super) fn migrate_pod(
         let prepared = txn.prepare_network(NetworkSource::Read)?;
         let PreparedNetwork { network, sources } =
             prepared.context("cannot read the pod's addresses and routes")?;
+        if let Some(uplinks) = Uplinks::find(netns, &network.interfaces, settings)? {
+            uplinks.register(netns, &mut txn.shared.maps)?;
+        }
         let compiled = txn.compile(&network, &sources, record.kubepods_cgroup.is_some())?;
         let migrated = Record {
             network: network.digest(),

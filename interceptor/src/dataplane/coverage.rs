@@ -77,8 +77,12 @@ pub(crate) fn is_empty(netns: &Netns) -> Result<bool> {
     let wanted = netns.id()?;
     let own = process::id();
     let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;
-    let mut others = processes.into_iter().filter(|pid| *pid != own);
-    Ok(!others.any(|pid| thread_in(pid, wanted).is_some()))
+    for pid in processes.into_iter().filter(|pid| *pid != own) {
+        if thread_in(pid, wanted)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The processes of `netns` outside of `cgroup`.
@@ -92,39 +96,76 @@ fn in_netns(netns: &Netns, hierarchy: &Hierarchy) -> Result<Vec<Process>> {
     let wanted = netns.id()?;
     let own = process::id();
     let processes = numbers_in(Path::new("/proc")).context("cannot list /proc")?;
-    Ok(processes
-        .into_iter()
-        .filter(|pid| *pid != own)
-        .filter_map(|pid| find(pid, wanted, hierarchy))
-        .collect())
+    let others = processes.into_iter().filter(|pid| *pid != own);
+    others
+        .filter_map(|pid| find(pid, wanted, hierarchy).transpose())
+        .collect()
 }
 
 /// The process `pid`, if one of its threads is in the network namespace `wanted`. (A thread may be in
 /// another than its leader.) Processes that exit in the meantime do not count.
-fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Option<Process> {
-    let thread = thread_in(pid, wanted)?;
-    let cgroup = fs::read_to_string(thread.join("cgroup")).ok()?;
+fn find(pid: u32, wanted: NetnsId, hierarchy: &Hierarchy) -> Result<Option<Process>> {
+    let Some(thread) = thread_in(pid, wanted)? else {
+        return Ok(None);
+    };
+    let cgroup = fs::read_to_string(thread.join("cgroup"));
+    let cgroup = if_visible(cgroup).with_context(|| cannot_inspect(pid))?;
     let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
-    Some(Process {
+    let cgroup = cgroup.and_then(|cgroup| hierarchy.cgroup_of_process(&cgroup));
+    Ok(cgroup.map(|cgroup| Process {
         pid,
         name: name.trim_end().to_owned(),
-        cgroup: hierarchy.cgroup_of_process(&cgroup)?,
-    })
+        cgroup,
+    }))
 }
 
-fn thread_in(pid: u32, wanted: NetnsId) -> Option<PathBuf> {
+fn thread_in(pid: u32, wanted: NetnsId) -> Result<Option<PathBuf>> {
     let threads = PathBuf::from(format!("/proc/{pid}/task"));
-    numbers_in(&threads)
-        .ok()?
-        .into_iter()
-        .map(|thread| threads.join(thread.to_string()))
-        .find(|thread| NetnsId::of(&thread.join("ns/net")).is_ok_and(|found| found == wanted))
+    let numbers = if_visible(numbers_in(&threads)).with_context(|| cannot_inspect(pid))?;
+    for number in numbers.unwrap_or_default() {
+        let thread = threads.join(number.to_string());
+        let found = if_visible(NetnsId::of(&thread.join("ns/net")));
+        if found.with_context(|| cannot_inspect(pid))? == Some(wanted) {
+            return Ok(Some(thread));
+        }
+    }
+    Ok(None)
+}
+
+fn cannot_inspect(pid: u32) -> String {
+    format!("cannot read the network namespace and the cgroup of the process {pid}")
+}
+
+/// `None` if the process or thread has exited, or if a security module hides it. Another error must not
+/// hide one.
+fn if_visible<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM) => Ok(None),
+            _ => Err(error),
+        },
+        Ok(found) => Ok(Some(found)),
+    }
 }
 
 /// The entries of a directory whose names are numbers.
 fn numbers_in(dir: &Path) -> io::Result<Vec<u32>> {
-    let names = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.file_name()));
-    Ok(names
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect())
+    let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(numbers.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exited_or_hidden_processes_are_left_out() {
+        let read = |errno| if_visible::<()>(Err(io::Error::from_raw_os_error(errno)));
+        for errno in [libc::ENOENT, libc::ESRCH, libc::EACCES, libc::EPERM] {
+            assert_eq!(read(errno).unwrap(), None);
+        }
+        assert_eq!(read(libc::EIO).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
 }

@@ -7,17 +7,18 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use interceptor_ebpf::{NetnsCookie, Policy};
 
-use super::{policy_entries, registry::policy_of};
+use super::{policy_entries, registry::policy_of, uplinks};
 use crate::{
     bpf::{
-        grace, interface_hooks,
+        grace,
+        interface_hooks::{InterfaceHooks, Side},
         maps::Maps,
         pins::{self, Pins},
     },
     netns::{
         Netns,
         addresses::remove_passthrough_v6,
-        interfaces, localhost_routes, netlink, stand_in_routes, stand_in_rule,
+        localhost_routes, netlink, stand_in_routes, stand_in_rule,
         tproxy::{self, Retired},
     },
 };
@@ -71,9 +72,11 @@ fn restore_network(netns: &Netns) -> Result<bool> {
 
 /// Detaches our programs from the interfaces of a network namespace with the pins in `dir`.
 fn unhook_interfaces(netns: &Netns, dir: &Path) -> Result<()> {
+    uplinks::unhook_at_node(dir)?;
     netns.run(|| {
-        let interfaces = netlink::run(async |handle| interfaces::list(&handle).await)?;
-        interface_hooks::retain(&interfaces, &[], dir)
+        InterfaceHooks::on(Side::Pod, dir)
+            .iter()
+            .try_for_each(|hooks| hooks.retain(&[]))
     })
 }
 

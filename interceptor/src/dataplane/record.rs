@@ -3,12 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use interceptor_ebpf::{PolicyId, SETTINGS_CHUNK, SettingsKey};
+use interceptor_ebpf::{NetnsCookie, PolicyId, SETTINGS_CHUNK, SettingsKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::attach_points::{AttachPoints, CgroupName};
-use crate::{bpf::maps::Maps, netns::route_limits::Limit, pod_name::PodName, settings::Settings};
+use crate::{
+    bpf::{
+        interface_hooks::Side,
+        maps::{Maps, is_missing},
+    },
+    netns::route_limits::Limit,
+    pod_name::PodName,
+    settings::Settings,
+};
 
 /// What a policy was compiled from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,9 +49,24 @@ pub struct Record {
     /// Digest of the pod's addresses and routes.
     #[serde(default)]
     pub network: u64,
+    /// The interfaces at which strict mode is enforced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<GuardedUplink>,
+    /// The node's network namespace, if strict mode is enforced there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_netns_cookie: Option<NetnsCookie>,
     /// Why its copied routes are incomplete, if they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+}
+
+/// An interface at which strict mode is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardedUplink {
+    /// The name of the pod's interface.
+    pub interface: String,
+    /// Where the programs are.
+    pub at: Side,
 }
 
 impl Record {
@@ -77,8 +100,10 @@ impl Record {
     /// Deletes the record under `policy`.
     pub fn remove(maps: &mut Maps, policy: PolicyId) -> Result<()> {
         for number in 0.. {
-            if maps.settings.remove(&key(policy, number)?).is_err() {
-                break;
+            match maps.settings.remove(&key(policy, number)?) {
+                Ok(()) => {}
+                Err(error) if is_missing(&error) => break,
+                Err(error) => return Err(error).context("cannot remove the stored settings"),
             }
         }
         Ok(())
@@ -88,17 +113,21 @@ impl Record {
     pub fn load(maps: &Maps, policy: PolicyId) -> Result<Self> {
         let mut text = Vec::new();
         for number in 0.. {
-            let Ok(chunk) = maps.settings.get(&key(policy, number)?, 0) else {
-                break;
-            };
-            text.extend_from_slice(&chunk);
+            match maps.settings.get(&key(policy, number)?, 0) {
+                Ok(chunk) => text.extend_from_slice(&chunk),
+                Err(error) if is_missing(&error) => break,
+                Err(error) => return Err(error).context("cannot read the stored settings"),
+            }
         }
+        Self::parse(&text)
+    }
+
+    /// Parses a stored record.
+    pub(crate) fn parse(stored: &[u8]) -> Result<Self> {
         // JSON has no zero byte; the rest of the last chunk is zeros.
-        let length = text
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(text.len());
-        serde_json::from_slice(&text[..length]).context("cannot parse the stored settings")
+        let length = stored.iter().position(|byte| *byte == 0);
+        let text = &stored[..length.unwrap_or(stored.len())];
+        serde_json::from_slice(text).context("cannot parse the stored settings")
     }
 }
 

@@ -70,7 +70,7 @@ impl SharedState {
     pub(super) fn prepare(pins: &Pins) -> Result<Self> {
         pins.create()?;
         let mut object = Object::new(pins.clone());
-        if !Maps::are_complete(&pins.maps()) {
+        if !Maps::are_complete(&pins.maps())? {
             object.read()?;
         }
         let maps = Maps::open(&pins.maps())?;

@@ -54,8 +54,10 @@ fn remove_deleted(pins: &Pins, maps: &mut Maps) -> Result<()> {
     for cookie in pins.netns_cookies()? {
         let pin = pins.netns(cookie).join(hooks::LOOKUP.program);
         // A draining pod whose detach was killed is detached now.
-        let attached = policy_of(maps, cookie)?
-            .is_some_and(|policy| !policy.is_draining() || is_running(pins, cookie));
+        let attached = match policy_of(maps, cookie)? {
+            Some(policy) => !policy.is_draining() || is_running(pins, cookie)?,
+            None => false,
+        };
         if !attached || !link::is_alive(hooks::LOOKUP, &pin)? {
             detach::remove_netns(pins, maps, cookie)?;
         }

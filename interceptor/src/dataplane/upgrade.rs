@@ -24,7 +24,7 @@
 //! If a pod's network namespace cannot be opened by its path or by a process in it, all of this fails
 //! before step 4: the other build's programs continue to handle the traffic of all pods.
 
-use std::{thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use interceptor_ebpf::{NetnsCookie, PolicyId};
@@ -37,8 +37,14 @@ use super::{
     shared::SharedState,
 };
 use crate::{
-    bpf::{hooks, interface_hooks, layout, link, other_builds::OtherBuilds, pins::Pins},
-    netns::Netns,
+    bpf::{
+        hooks,
+        interface_hooks::{InterfaceHooks, Side},
+        layout, link,
+        other_builds::OtherBuilds,
+        pins::Pins,
+    },
+    netns::{Netns, uplinks::node_netns},
 };
 
 /// How often, and at which interval, a network namespace that the kernel is deleting is opened.
@@ -101,12 +107,15 @@ impl Upgrade<'_> {
     fn replace_filters(&mut self) -> Result<()> {
         for (cookie, policy) in attached(&self.shared.maps)? {
             let dir = self.pins.netns(cookie);
-            if !interface_hooks::has_filters(&dir)? {
-                continue;
-            }
-            if let Some(netns) = self.open(cookie, policy)? {
+            for hooks in with_filters(Side::Node, &dir)? {
                 let object = &mut self.shared.object;
-                netns.run(|| interface_hooks::replace_filters(object, &dir))?;
+                node_netns()?.run(|| hooks.replace_filters(object))?;
+            }
+            for hooks in with_filters(Side::Pod, &dir)? {
+                if let Some(netns) = self.open(cookie, policy)? {
+                    let object = &mut self.shared.object;
+                    netns.run(|| hooks.replace_filters(object))?;
+                }
             }
         }
         Ok(())
@@ -160,4 +169,11 @@ impl Upgrade<'_> {
         }
         Ok(())
     }
+}
+
+/// The programs on one side of a pod's interfaces that are filters.
+fn with_filters(side: Side, dir: &Path) -> Result<Vec<InterfaceHooks>> {
+    let found = InterfaceHooks::on(side, dir).into_iter();
+    let has_filters = found.map(|hooks| Ok(hooks.has_filters()?.then_some(hooks)));
+    has_filters.filter_map(Result::transpose).collect()
 }

@@ -38,7 +38,7 @@ pub(crate) async fn list(netlink: &Handle) -> Result<Vec<PodAddress>> {
     Ok(messages.iter().filter_map(address).collect())
 }
 
-fn address(message: &AddressMessage) -> Option<PodAddress> {
+pub(super) fn address(message: &AddressMessage) -> Option<PodAddress> {
     let find =
         |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // On a point-to-point interface IFA_ADDRESS is the peer's, IFA_LOCAL the own.

@@ -1,6 +1,6 @@
 //! The interfaces of a network namespace.
 
-use std::fs;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -27,6 +27,18 @@ pub struct PodInterface {
 }
 
 impl PodInterface {
+    /// One that is up, as a fixture.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn up(index: u32, name: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            is_port: false,
+            is_up: true,
+            forwards: false,
+        }
+    }
+
     const fn is_loopback(&self) -> bool {
         self.index == LOOPBACK_INDEX
     }
@@ -48,11 +60,11 @@ pub async fn list(netlink: &Handle) -> Result<Vec<PodInterface>> {
         .await
         .context("cannot list the interfaces")?;
     let mut interfaces: Vec<_> = messages.iter().filter_map(interface).collect();
-    read_forwarding(&mut interfaces);
+    read_forwarding(&mut interfaces)?;
     Ok(interfaces)
 }
 
-fn interface(message: &LinkMessage) -> Option<PodInterface> {
+pub(super) fn interface(message: &LinkMessage) -> Option<PodInterface> {
     let name = message
         .attributes
         .iter()
@@ -78,24 +90,30 @@ fn interface(message: &LinkMessage) -> Option<PodInterface> {
 ///
 /// Skipped for pods with one interface, as most have: the kernel searches for these files among those of
 /// the same name in all network namespaces (`proc_sys_compare`).
-fn read_forwarding(interfaces: &mut [PodInterface]) {
+fn read_forwarding(interfaces: &mut [PodInterface]) -> Result<()> {
     let is_up = |interface: &&mut PodInterface| interface.is_up && !interface.is_loopback();
     let up: Vec<_> = interfaces.iter_mut().filter(is_up).collect();
     if up.len() < 2 {
-        return;
+        return Ok(());
     }
-    let all = is_on("ipv6/conf/all/forwarding");
+    let all = is_on("ipv6/conf/all/forwarding")?;
     for interface in up {
         let name = &interface.name;
         interface.forwards = all
-            || is_on(&format!("ipv4/conf/{name}/forwarding"))
-            || is_on(&format!("ipv6/conf/{name}/force_forwarding"));
+            || is_on(&format!("ipv4/conf/{name}/forwarding"))?
+            || is_on(&format!("ipv6/conf/{name}/force_forwarding"))?;
     }
+    Ok(())
 }
 
-/// `false` if the sysctl does not exist: the kernel has no IPv6, or is older.
-fn is_on(sysctl: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/net/{sysctl}")).is_ok_and(|value| value.trim() != "0")
+/// `false` if the sysctl does not exist: the kernel has no IPv6, or is older, or the interface was
+/// deleted.
+fn is_on(sysctl: &str) -> Result<bool> {
+    match fs::read_to_string(format!("/proc/sys/net/{sysctl}")) {
+        Ok(value) => Ok(value.trim() != "0"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot read the sysctl net/{sysctl}")),
+    }
 }
 
 /// The interfaces that may receive connections which the pod forwards, and to which the rules of
@@ -114,6 +132,18 @@ pub fn watched(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInter
         .filter(|interface| {
             (forwards && interface.is_up) || interface.is_in(&settings.rerouted_interfaces)
         })
+        .cloned()
+        .collect()
+}
+
+/// The interfaces at which strict mode applies: all except those whose traffic the settings exclude.
+/// The packets of a bridge pass its ports.
+#[must_use]
+pub(crate) fn guarded(interfaces: &[PodInterface], settings: &Settings) -> Vec<PodInterface> {
+    interfaces
+        .iter()
+        .filter(|interface| !interface.is_loopback())
+        .filter(|interface| !interface.is_in(&settings.excluded_interfaces))
         .cloned()
         .collect()
 }

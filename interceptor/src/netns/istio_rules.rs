@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt};
 use anyhow::{Context as _, Result};
 
 mod legacy;
-mod nft;
+pub(super) mod nft;
 
 /// The prefix of istio-iptables' chain names (`ISTIO_OUTPUT`).
 const ISTIO_IPTABLES: &[u8] = b"ISTIO_";
@@ -22,7 +22,7 @@ pub fn are_present() -> Result<bool> {
 
 /// A chain that affects captured connections.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Chain {
+pub(super) struct Chain {
     family: &'static str,
     table: String,
     name: String,

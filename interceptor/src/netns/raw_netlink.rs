@@ -12,7 +12,7 @@ use rtnetlink::{
 };
 
 /// The size of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// The largest datagram of a dump.
 const MAX_DATAGRAM: usize = 32 * 1024;
 
@@ -110,7 +110,7 @@ fn request(flags: u16, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Reads one datagram. Breaks at the end of the response, or if `each` breaks.
-fn read(
+pub(super) fn read(
     mut messages: &[u8],
     each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> io::Result<ControlFlow<()>> {
@@ -132,7 +132,7 @@ fn acknowledged(payload: &[u8]) -> io::Result<()> {
     let error = ErrorBuffer::new_checked(payload).map_err(io::Error::other)?;
     match error.code() {
         None => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code.get())),
+        Some(code) => Err(io::Error::from_raw_os_error(code.get().saturating_neg())),
     }
 }
 
@@ -170,6 +170,15 @@ mod tests {
         let refusal = request(0, NLMSG_ERROR, &body).unwrap();
         let error = collect(&refusal).1.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    /// A finding of the fuzz target `netlink`.
+    #[test]
+    fn any_number_is_an_errno() {
+        let body = [i32::MIN.to_ne_bytes().as_slice(), &[0; 16]].concat();
+        let refusal = request(0, NLMSG_ERROR, &body).unwrap();
+        let error = collect(&refusal).1.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(i32::MAX));
     }
 
     #[test]

@@ -316,7 +316,9 @@ async fn look_up_from(
                 return Ok(lookup_of(&route));
             }
             NetlinkPayload::Error(error) if error.code.is_some() => {
-                return Ok(RouteLookup::Nowhere(Errno::from_raw(-error.raw_code())));
+                return Ok(RouteLookup::Nowhere(Errno::from_raw(
+                    error.raw_code().saturating_neg(),
+                )));
             }
             _ => {}
         }
@@ -340,7 +342,7 @@ fn request(destination: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
     }
 }
 
-fn lookup_of(route: &RouteMessage) -> RouteLookup {
+pub(super) fn lookup_of(route: &RouteMessage) -> RouteLookup {
     let find = |pick: fn(&RouteAttribute) -> Option<IpAddr>| route.attributes.iter().find_map(pick);
     let source = find(|attribute| match attribute {
         RouteAttribute::PrefSource(source) => ip_address(source),

@@ -74,7 +74,7 @@ pub(crate) fn destinations(version: &IpVersion, limit: usize) -> Result<Listed<O
 }
 
 /// The destination in a route message, without parsing the rest.
-fn destination(message: &[u8]) -> Option<IpNet> {
+pub(super) fn destination(message: &[u8]) -> Option<IpNet> {
     let length = *message.get(1)?;
     let mut attributes = NlasIterator::new(message.get(ROUTE_HEADER..)?);
     let address = attributes.find_map(|attribute| {

@@ -165,8 +165,22 @@ fn endpoint(end: &Endpoint) -> String {
     }
 }
 
+/// The name of a process without control characters: an app chooses it, and must not write lines of its
+/// own or change the observer's terminal.
+fn printable(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
 fn process(process: &Process) -> String {
-    let mut text = format!("{} {}", process.command, process.pid);
+    let mut text = format!("{} {}", printable(&process.command), process.pid);
     match (process.uid, process.gid) {
         (Some(uid), Some(gid)) => {
             let _written = write!(text, ", uid {uid}, gid {gid}");
@@ -193,6 +207,20 @@ mod tests {
             "2026-11-30T12:00:00.123Z: shop/web-0 outbound 10.1.0.2 -> 10.2.0.9:80 CAPTURED to \
              15001: the destination is included (-i) [curl 4711, uid 1000, gid 1000]\n"
         );
+    }
+
+    /// A finding of the fuzz target `map_records`.
+    #[test]
+    fn the_name_of_a_process_cannot_add_a_line() {
+        let mut flow = flow();
+        flow.process.as_mut().unwrap().command = "a\nb\u{1b}[2J".to_owned();
+        for text in [PLAIN.compact(&flow), PLAIN.row(&flow)] {
+            assert!(
+                text.ends_with("[a\\nb\\u{1b}[2J 4711, uid 1000, gid 1000]\n"),
+                "{text}"
+            );
+        }
+        assert_eq!(PLAIN.dict(&flow).lines().count(), 11);
     }
 
     #[test]

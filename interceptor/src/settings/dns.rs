@@ -102,13 +102,17 @@ fn of_resolv_conf(
         "requires the pod's resolv.conf, which cannot be derived from the path of a network \
          namespace: set --resolv-conf PATH",
     )?;
-    let path = resolv_conf.path();
-    let path = path.display();
+    let path = resolv_conf.path().display().to_string();
     let text = resolv_conf.read().map_err(|error| {
         format!("cannot read {path} ({error}): specify a file that lists the DNS servers")
     })?;
+    Ok(servers(&text, &path, notes))
+}
+
+/// The servers in the text of the resolv.conf at `path`.
+pub(crate) fn servers(text: &str, path: &str, notes: &mut Vec<String>) -> DnsCapture {
     let mut servers = Vec::new();
-    for name in nameservers(&text) {
+    for name in nameservers(text) {
         match name.parse::<IpAddr>() {
             Ok(server) => servers.push(server),
             Err(_) => notes.push(format!(
@@ -122,9 +126,9 @@ fn of_resolv_conf(
             "--redirect-dns: no DNS is captured, because {path} lists no server; \
              --capture-all-dns requires none"
         ));
-        return Ok(DnsCapture::Off);
+        return DnsCapture::Off;
     }
-    Ok(DnsCapture::Servers(servers))
+    DnsCapture::Servers(servers)
 }
 
 /// The servers as istio-iptables' library reads them: the second word where the first is exactly

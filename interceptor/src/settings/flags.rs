@@ -255,6 +255,15 @@ pub(super) const DUAL_STACK: Setting = Setting::switch("dual-stack")
     .variables(&["DUAL_STACK", "ISTIO_DUAL_STACK"])
     .help("Capture IPv6 if any of the pod's addresses is IPv6, not only if the first one is");
 
+pub(super) const STRICT: Setting = Setting::value("strict", "MODE")
+    .variables(&["INTERCEPTOR_STRICT"])
+    .default("off")
+    .help(
+        "What may pass the pod's interfaces only through the proxy or by an exemption of the other \
+         settings, also from raw sockets and forwarded: tcp, all (every protocol; DNS is exempt), \
+         or off, as with iptables",
+    );
+
 pub(super) const ENVOY_USER: Setting =
     Setting::variable_only(&["ENVOY_USER"]).default("istio-proxy");
 
@@ -268,7 +277,7 @@ pub(super) const LOOPBACK_CIDR: Setting =
     Setting::variable_only(&["ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"]).default("127.0.0.1/32");
 
 /// The settings that determine what is captured.
-pub(crate) const SETTINGS: [Setting; 24] = [
+pub(crate) const SETTINGS: [Setting; 25] = [
     ENVOY_PORT,
     INBOUND_CAPTURE_PORT,
     INBOUND_TUNNEL_PORT,
@@ -289,6 +298,7 @@ pub(crate) const SETTINGS: [Setting; 24] = [
     CAPTURE_ALL_DNS,
     DROP_INVALID,
     DUAL_STACK,
+    STRICT,
     ENVOY_USER,
     OWNER_GROUPS,
     OWNER_GROUPS_EXCLUDE,

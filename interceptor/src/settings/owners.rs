@@ -2,7 +2,7 @@
 
 use interceptor_ebpf::{MAX_OWNERS, OwnerIds};
 use nix::unistd::{Group, User};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{
     SettingError,
@@ -40,6 +40,17 @@ impl Ids {
 impl From<&Ids> for OwnerIds {
     fn from(ids: &Ids) -> Self {
         Self::new(&ids.0).expect("the proxy's IDs were counted when they were parsed")
+    }
+}
+
+/// Reads the proxy's IDs from a record. The build that wrote it may have had a higher limit.
+pub(super) fn read_proxy_ids<'de, D: Deserializer<'de>>(record: D) -> Result<Ids, D::Error> {
+    let ids = Ids::deserialize(record)?;
+    match ids.0.len() {
+        0..=MAX_OWNERS => Ok(ids),
+        count => Err(D::Error::custom(format!(
+            "{count} IDs of the proxy: at most {MAX_OWNERS} are allowed"
+        ))),
     }
 }
 
@@ -185,6 +196,21 @@ mod tests {
         }
         let many = vec!["1"; MAX_OWNERS + 1].join(",");
         assert!(uids(&many).unwrap_err().contains("at most 16"));
+    }
+
+    /// A finding of the fuzz target `map_records`.
+    #[test]
+    fn a_record_with_too_many_ids_is_an_error() {
+        let read = |count: usize| {
+            let text = serde_json::to_string(&vec![1337; count]).unwrap();
+            read_proxy_ids(&mut serde_json::Deserializer::from_str(&text))
+        };
+        assert_eq!(read(MAX_OWNERS).unwrap().as_slice(), [1337; MAX_OWNERS]);
+        let error = read(MAX_OWNERS + 1).unwrap_err().to_string();
+        assert!(
+            error.starts_with("17 IDs of the proxy: at most 16"),
+            "{error}"
+        );
     }
 
     proptest! {

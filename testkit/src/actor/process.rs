@@ -11,7 +11,10 @@ mod dns;
 mod identity;
 mod passing;
 mod raw;
+mod ring;
 mod sockets;
+mod timeouts;
+mod xdp;
 
 use std::{
     io::{self, Write as _},
@@ -23,7 +26,7 @@ pub use config::{ActorConfig, Namespace};
 use dns::DnsServer;
 use identity::Identity;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-pub(crate) use raw::set_option;
+pub(crate) use raw::{packet_socket, set_option};
 use sockets::Sockets;
 pub(crate) use sockets::above;
 
@@ -104,9 +107,17 @@ impl ActorProcess {
             Request::Queries => Ok(self.dns.queries()),
             Request::Close { socket } if self.identity.remove(socket) => Ok(Reply::Done),
             Request::SetUser { uid, gid } => config::become_user(uid, gid).map(|()| Reply::Done),
+            Request::KeepCapabilities {
+                uid,
+                gid,
+                capabilities,
+            } => config::become_user_with(uid, gid, &capabilities).map(|()| Reply::Done),
             Request::SetSocketOwner { uid, gid } => {
                 config::own_sockets_as(uid, gid);
                 Ok(Reply::Done)
+            }
+            Request::OwnUserNamespace { with_network } => {
+                config::own_user_namespace(with_network).map(|()| Reply::Done)
             }
             request => self.sockets.execute(request),
         };

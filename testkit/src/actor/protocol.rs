@@ -90,6 +90,15 @@ pub enum SocketOption {
     FastOpenConnect,
     /// `TCP_FASTOPEN`: the maximum number of connections whose handshake is not complete.
     FastOpen(u32),
+    /// Any other, by its numbers.
+    Other {
+        /// The level.
+        level: i32,
+        /// The option's name.
+        name: i32,
+        /// The value.
+        value: Vec<u8>,
+    },
 }
 
 /// The interface and source of a datagram, for `IP_PKTINFO` and `IPV6_PKTINFO`.
@@ -107,6 +116,12 @@ pub struct PacketInfo {
 pub enum Request {
     /// `socket(2)`
     Socket { family: Family, protocol: Protocol },
+    /// `socket(2)` with any numbers.
+    OpenSocket {
+        domain: i32,
+        kind: i32,
+        protocol: i32,
+    },
     /// `setsockopt(2)`
     Set {
         socket: Handle,
@@ -158,6 +173,36 @@ pub enum Request {
         address: SocketAddr,
         data: String,
     },
+    /// `sendto(2)` of any bytes; `send(2)` without an address.
+    SendBytes {
+        socket: Handle,
+        address: Option<SocketAddr>,
+        bytes: Vec<u8>,
+    },
+    /// Sends whole frames out of an interface, by a packet socket.
+    SendFrames {
+        interface: String,
+        frames: Vec<Vec<u8>>,
+        bypass_queue: bool,
+    },
+    /// The same for one frame, by a socket of `AF_XDP`.
+    SendByXdp { interface: String, frame: Vec<u8> },
+    /// `IORING_OP_CONNECT`. With `poll`, a thread of the kernel makes the calls (`IORING_SETUP_SQPOLL`).
+    RingConnect {
+        socket: Handle,
+        address: SocketAddr,
+        poll: bool,
+    },
+    /// `IORING_OP_SOCKET`, `IORING_OP_CONNECT` and `IORING_OP_RECV` on a direct descriptor, which is
+    /// never in the process's table: the first data.
+    RingDirect { address: SocketAddr },
+    /// `IORING_OP_ACCEPT`: the accepted socket.
+    RingAccept { socket: Handle },
+    /// Writes IP packets to a tun device, as if they came from outside.
+    WriteToTun {
+        interface: String,
+        packets: Vec<Vec<u8>>,
+    },
     /// `sendmsg(2)` with `IP_PKTINFO` or `IPV6_PKTINFO`, one datagram; without an address if the
     /// socket is connected.
     SendWith {
@@ -184,9 +229,18 @@ pub enum Request {
     },
     /// `setgid(2)`, then `setuid(2)`, of the actor itself.
     SetUser { uid: u32, gid: u32 },
+    /// The same; the actor keeps the capabilities with these numbers.
+    KeepCapabilities {
+        uid: u32,
+        gid: u32,
+        capabilities: Vec<u32>,
+    },
     /// `setfsgid(2)` and `setfsuid(2)`: the owner of the actor's new sockets. It keeps its
     /// capabilities.
     SetSocketOwner { uid: u32, gid: u32 },
+    /// `unshare(2)`: a user namespace of the actor's own, and a network namespace in it if
+    /// `with_network`.
+    OwnUserNamespace { with_network: bool },
     /// Opens the unix socket at which another actor may offer a socket.
     Expect { at: String },
     /// Passes a copy of a socket to the actor that listens at this unix socket.

@@ -65,3 +65,20 @@ fn links_in(dir: &Path) -> io::Result<Vec<String>> {
     links.sort();
     Ok(links)
 }
+
+/// All entries below a directory; none if it does not exist. Directories may be deleted in the meantime.
+pub fn entries_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(entries_below(&path)?);
+        }
+        found.push(path);
+    }
+    Ok(found)
+}

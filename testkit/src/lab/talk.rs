@@ -54,6 +54,19 @@ pub fn echoes(actor: &Actor, socket: Handle) -> Result<bool> {
     Ok(reply == Reply::Data("are you there?".to_owned()))
 }
 
+/// Sends one datagram; nothing waits for a response.
+pub fn send_datagram(actor: &Actor, to: &str) -> Result<()> {
+    let address: SocketAddr = to.parse().with_context(|| to.to_owned())?;
+    let socket = actor.socket(Family::of(address), Protocol::Udp)?;
+    let data = "hello".to_owned();
+    actor.must(&Request::SendTo {
+        socket,
+        address,
+        data,
+    })?;
+    actor.must(&Request::Close { socket }).map(drop)
+}
+
 /// Runs a command that must succeed, and returns its stderr.
 pub fn stderr_of(command: &mut Command) -> Result<String> {
     let Output { status, stderr, .. } = output(command, "")?;

@@ -111,7 +111,23 @@ pub(super) fn leftovers(netns: &Path, cgroup: &Path, cookie: u64) -> Result<Vec<
         left.extend(ours.map(|key| format!("{name}: {key:?}")));
     }
     left.extend(records_that_name(netns)?);
+    left.extend(uplinks_of(cookie)?);
     Ok(left)
+}
+
+/// The interfaces that strict mode guards for the pod, whose cookie starts a value.
+fn uplinks_of(cookie: u64) -> Result<Vec<String>> {
+    let Some(map) = Map::of_interceptor("icept_uplinks")? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for key in map.keys()? {
+        let value = map.get(&key)?.unwrap_or_default();
+        if value.starts_with(&cookie.to_ne_bytes()) {
+            found.push(format!("icept_uplinks: {key:?}"));
+        }
+    }
+    Ok(found)
 }
 
 /// A pod's stored settings contain its path.

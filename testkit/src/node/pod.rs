@@ -116,25 +116,33 @@ impl Pod {
         };
         janitor::register(&Task::Detach(netns.path().to_owned()))?;
         prepare(&netns)?;
+        let mut sandbox = Sandbox {
+            id,
+            pause: None,
+            netns,
+            result: Value::Null,
+            is_tests: true,
+        };
         let call = runtime::Call {
-            id: &id,
-            netns: netns.path(),
+            id: &sandbox.id,
+            netns: sandbox.netns.path(),
             pod: &self.manifest,
         };
-        let result = node.runtime.add(&node.host, &call)?;
-        let cgroup = self.container_cgroup(node, &id)?;
+        match node.runtime.add(&node.host, &call) {
+            Ok(result) => sandbox.result = result,
+            Err(error) => {
+                // The agent may have captured it nevertheless.
+                sandbox.leave_to_agent()?;
+                return Err(error);
+            }
+        }
+        let cgroup = self.container_cgroup(node, &sandbox.id)?;
         let name = format!("{}-pause", self.manifest.name);
         let user = User::new(65535, 65535);
-        let at = Namespace::At(netns.path().to_owned());
+        let at = Namespace::At(sandbox.netns.path().to_owned());
         let actor = Actor::start(&name, user, at, Some(&cgroup))?;
-        let pause = Some(Container { actor, cgroup });
-        self.sandbox = Some(Sandbox {
-            id,
-            pause,
-            netns,
-            result,
-            is_tests: true,
-        });
+        sandbox.pause = Some(Container { actor, cgroup });
+        self.sandbox = Some(sandbox);
         Ok(())
     }
 

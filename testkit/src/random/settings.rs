@@ -9,7 +9,7 @@ use proptest::{
 };
 
 use super::mostly;
-use crate::settings::{Dns, Mode, Settings, items};
+use crate::settings::{Dns, Mode, Settings, Strict, items};
 
 /// Any settings.
 pub fn settings() -> impl Strategy<Value = Settings> {
@@ -70,6 +70,8 @@ pub fn settings() -> impl Strategy<Value = Settings> {
                 dns: rest.0,
                 drop_invalid: rest.1,
                 dual_stack: rest.2,
+                // Without an equivalent in iptables.
+                strict: Strict::Off,
             }
         },
     )

@@ -42,7 +42,8 @@ pub struct ServerResponse {
 
 impl ProxyReport {
     /// As HTTP headers.
-    pub(super) fn headers(&self) -> String {
+    #[must_use]
+    pub fn headers(&self) -> String {
         [
             (LISTENER, &self.listener),
             (ORIGINAL, &self.original),
@@ -53,7 +54,7 @@ impl ProxyReport {
     }
 
     /// Parses a header, if it is one of these.
-    pub(super) fn take(&mut self, header: &str) -> bool {
+    pub fn take(&mut self, header: &str) -> bool {
         let Some((name, value)) = header.split_once(':') else {
             return false;
         };

@@ -16,7 +16,7 @@ use crate::{
     attachment::Attachment,
     cgroup::Cgroup,
     command::own_binary,
-    machine::{self, Shared},
+    kept::{self, SharedLoaded},
     netns::Netns,
     rules,
     settings::{Mode, Settings},
@@ -64,7 +64,7 @@ pub struct Scene {
     outside: Netns,
     cgroup: Cgroup,
     settings: Settings,
-    _shared: Shared,
+    _shared: SharedLoaded,
 }
 
 impl Scene {
@@ -75,7 +75,7 @@ impl Scene {
 
     /// The same, for an interception with other settings.
     pub fn with(settings: Settings) -> Result<Self> {
-        let shared = machine::shared()?;
+        let shared = kept::shared()?;
         let cgroup = Cgroup::new()?;
         let pod = Netns::new("pod", Some(&cgroup.child("pod")?))?;
         let outside = Netns::new("outside", Some(&cgroup.child("outside")?))?;
@@ -117,8 +117,9 @@ impl Scene {
         match mechanism {
             Mechanism::Iptables => rules::apply(&self.pod, settings, true),
             Mechanism::Interceptor => {
-                let (netns, cgroup) = (self.pod.path(), self.cgroup.path());
-                self.interception = Some(Attachment::new(netns, cgroup, settings)?);
+                let (pod, node) = (self.pod.path(), self.outside.path());
+                let cgroup = self.cgroup.path();
+                self.interception = Some(Attachment::new(pod, node, cgroup, settings)?);
                 Ok(())
             }
         }

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket};
 
 use super::{
     namespace::Namespace,
-    stage::{APP_PORT, EXCLUDED_PORT, REMOTE_PORT, Stage, UNUSED_PORT},
+    stage::{APP_PORT, EXCLUDED_PORT, PROXY, REMOTE_PORT, Stage, UNUSED_PORT},
     tcp::{self, User},
 };
 use crate::{actor::protocol::Family, original::original_destination};
@@ -22,8 +22,7 @@ const APP: User = User {
 };
 const CLIENT: User = User { uid: 0, gid: 0 };
 /// The proxy, identified by its UID, and by its GID.
-const PROXIES: [User; 2] = [User { uid: 1337, gid: 0 }, User { uid: 0, gid: 1337 }];
-const PROXY: User = PROXIES[0];
+const PROXIES: [User; 2] = [PROXY, User { uid: 0, gid: 1337 }];
 
 const POD_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 const REMOTE_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -71,6 +70,15 @@ pub(super) fn expect_captured(stage: &Stage) -> Result<()> {
         outbound_is_captured(stage, kind).context("outbound")?;
         inbound_is_captured(stage, kind).context("inbound")?;
         forwarded_is_captured(stage, kind).context("forwarded")?;
+        the_rest_is_passed(stage, kind)
+    })
+}
+
+/// The same in strict mode, which refuses forwarded connections.
+pub(super) fn expect_captured_strictly(stage: &Stage) -> Result<()> {
+    for_each_kind(|kind| {
+        outbound_is_captured(stage, kind).context("outbound")?;
+        inbound_is_captured(stage, kind).context("inbound")?;
         the_rest_is_passed(stage, kind)
     })
 }

@@ -16,6 +16,16 @@ pub(super) fn attach(pod: &Namespace) -> Result<()> {
     run(command("attach", pod).args(settings.flags()))
 }
 
+/// Attaches it in strict mode.
+pub(super) fn attach_strictly(pod: &Namespace) -> Result<()> {
+    let settings = Settings {
+        dns: Dns::All,
+        ..Settings::default()
+    };
+    let strict = ["--strict", "all"];
+    run(command("attach", pod).args(settings.flags()).args(strict))
+}
+
 /// Attaches it with TPROXY.
 pub(super) fn attach_transparently(pod: &Namespace) -> Result<()> {
     let settings = Settings {

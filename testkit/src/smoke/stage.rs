@@ -5,7 +5,10 @@ use std::fs;
 use anyhow::Result;
 use socket2::Socket;
 
-use super::{namespace::Namespace, tcp};
+use super::{
+    namespace::Namespace,
+    tcp::{self, User},
+};
 use crate::lab::wait_until;
 
 /// The remote server's port.
@@ -19,6 +22,8 @@ pub(super) const UNUSED_PORT: u16 = 81;
 /// The proxy's ports.
 const OUTBOUND_PORT: u16 = 15001;
 const INBOUND_PORT: u16 = 15006;
+/// The proxy, whose listeners alone receive connections in strict mode.
+pub(super) const PROXY: User = User { uid: 1337, gid: 0 };
 
 /// A pod and its outside.
 pub(super) struct Stage {
@@ -151,6 +156,6 @@ impl Proxy {
 fn both_families(pod: &Namespace, port: u16) -> Result<Vec<Socket>> {
     ["0.0.0.0", "[::]"]
         .iter()
-        .map(|wildcard| tcp::listen_in_one_family(pod, wildcard, port))
+        .map(|wildcard| tcp::listen_in_one_family(pod, PROXY, wildcard, port))
         .collect()
 }

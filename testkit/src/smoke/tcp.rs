@@ -24,33 +24,47 @@ pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener on `wildcard`; `[::]` accepts IPv4 too.
 pub(super) fn listen(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
-    listener(netns, wildcard, port, false)
+    netns.enter(|| listener(wildcard, port, false))
 }
 
-/// A listener on `wildcard`, for its own family only.
-pub(super) fn listen_in_one_family(netns: &Namespace, wildcard: &str, port: u16) -> Result<Socket> {
-    listener(netns, wildcard, port, true)
-}
-
-fn listener(netns: &Namespace, wildcard: &str, port: u16, v6_only: bool) -> Result<Socket> {
-    let address: SocketAddr = format!("{wildcard}:{port}").parse()?;
+/// A listener of `user` on `wildcard`, for its own family only.
+pub(super) fn listen_in_one_family(
+    netns: &Namespace,
+    user: User,
+    wildcard: &str,
+    port: u16,
+) -> Result<Socket> {
     netns.enter(|| {
-        let socket = open(Domain::for_address(address))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(v6_only)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(16)?;
-        Ok(socket)
+        user.assume();
+        listener(wildcard, port, true)
     })
 }
 
-/// The user of a client.
+fn listener(wildcard: &str, port: u16, v6_only: bool) -> Result<Socket> {
+    let address: SocketAddr = format!("{wildcard}:{port}").parse()?;
+    let socket = open(Domain::for_address(address))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6_only)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(16)?;
+    Ok(socket)
+}
+
+/// The user of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
+}
+
+impl User {
+    /// Sockets that this thread opens from now on are the user's.
+    fn assume(self) {
+        setfsgid(Gid::from_raw(self.gid));
+        setfsuid(Uid::from_raw(self.uid));
+    }
 }
 
 /// Connects; the inner error is the errno. A socket belongs to the thread's user, which may differ
@@ -62,8 +76,7 @@ pub(super) fn dial(
     to: SocketAddr,
 ) -> Result<io::Result<Socket>> {
     netns.enter(|| {
-        setfsgid(Gid::from_raw(user.gid));
-        setfsuid(Uid::from_raw(user.uid));
+        user.assume();
         let socket = open(domain)?;
         Ok(socket.connect(&to.into()).map(|()| socket))
     })
@@ -77,8 +90,7 @@ pub(super) fn dial_from(
     to: SocketAddr,
 ) -> Result<io::Result<Socket>> {
     netns.enter(|| {
-        setfsgid(Gid::from_raw(user.gid));
-        setfsuid(Uid::from_raw(user.uid));
+        user.assume();
         let socket = open(Domain::for_address(to))?;
         let transparent = match Family::of(to) {
             Family::V4 => SocketOption::Transparent,

@@ -8,12 +8,11 @@ use comfy_table::{Table, presets};
 use interceptor_testkit::{
     dialler::{Dialler, Outcomes, Plan},
     interceptor,
+    interruption::ensure_uninterrupted,
     lab::{dial, wait_until},
     node::{AgentProcess, CAPTURED, Driver, Manifest, Node, PROXIED, Pod, REMOTE},
     users::APP,
 };
-
-use crate::interruption::ensure_uninterrupted;
 
 /// The pods' names, and how each is captured.
 const PODS: [(&str, &str); 3] = [

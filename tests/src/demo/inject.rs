@@ -11,14 +11,13 @@ use std::io::{IsTerminal as _, stdout};
 use anyhow::{Result, ensure};
 use cli::Manifest;
 use interceptor_testkit::{
+    interruption::was_interrupted,
     node::{AgentProcess, Driver, Node, WebhookProcess},
     sidecar::RecordingServer,
 };
 use pods::DemoPod;
 use screen::Screen;
 use serde_json::Value;
-
-use crate::interruption::was_interrupted;
 
 /// The namespace with the label `istio-injection: enabled`.
 const NAMESPACE: &str = "shop";

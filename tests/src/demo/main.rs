@@ -2,7 +2,6 @@
 
 mod agent;
 mod inject;
-mod interruption;
 mod pod;
 mod result;
 mod rows;
@@ -12,8 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use interceptor_testkit::sidecar::{Envoy, Proxy};
-use interruption::{catch_interruptions, was_interrupted};
+use interceptor_testkit::{
+    interruption::{catch_interruptions, was_interrupted},
+    sidecar::{Envoy, Proxy},
+};
 
 /// A shell's exit code for a program that SIGINT terminated.
 const INTERRUPTED: u8 = 130;

@@ -5,12 +5,12 @@ use std::io::{IsTerminal as _, stdout};
 
 use anyhow::{Context as _, Result};
 use interceptor_testkit::{
+    interruption::ensure_uninterrupted,
     sidecar::{Proxy, Scene},
     world::Mechanism,
 };
 
 use crate::{
-    interruption::ensure_uninterrupted,
     result::ConnectionResult,
     rows::{ROWS, Row},
     table,

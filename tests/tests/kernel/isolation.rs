@@ -1,5 +1,6 @@
 //! Connections that must never reach the proxy or an app, whatever iptables does.
 
+mod hostile_pods;
 mod source_routes;
 mod spoofed;
 

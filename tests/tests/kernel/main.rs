@@ -1,8 +1,10 @@
 //! Captured pods in namespaces of their own, on the running kernel. Requires root.
 
+mod bypass;
 mod differential;
 mod dns;
 mod envoy;
+mod exec;
 mod isolation;
 mod istio_iptables;
 mod lifecycle;
@@ -10,4 +12,5 @@ mod load;
 mod many_pods;
 mod pods;
 mod refusals;
+mod strict;
 mod transparent;

@@ -20,7 +20,7 @@ use crate::{
 /// The number of upgrades in one test.
 const CHANGES: usize = 4;
 /// The number of kills of the upgrading agent.
-const KILLS: u32 = 24;
+const KILLS: u32 = 12;
 
 /// A node with two pods that its agent has captured: one existed before, one was captured by the
 /// plugin.

@@ -15,7 +15,7 @@ use interceptor_testkit::{
 
 use crate::{alone, expect_nothing_left};
 
-const KILLS: u32 = 30;
+const KILLS: u32 = 12;
 
 fn lab(alone: &Exclusive) -> Lab {
     let lab = Lab::alone(alone).expect("a lab");

@@ -3,6 +3,7 @@
 mod agents;
 mod counts;
 mod dispatchers;
+mod faults;
 mod first;
 mod full_tables;
 mod last;

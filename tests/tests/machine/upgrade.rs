@@ -16,9 +16,13 @@ use interceptor_testkit::{
     dialler::{Dialler, Plan},
     inner::put_inside,
     interceptor,
-    lab::{Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, stderr_of},
+    lab::{
+        Killing, Lab, NOTHING, STOCK, all_captured, call, dial, echoes, send_datagram, stderr_of,
+        wait_until,
+    },
     machine::Exclusive,
     netns::Netns,
+    tap::Tap,
     users::{APP, ROOT},
 };
 
@@ -27,7 +31,7 @@ use crate::{alone, expect_nothing_left};
 /// The number of upgrades in one test.
 const CHANGES: usize = 6;
 /// The number of kills of a command.
-const KILLS: usize = 40;
+const KILLS: usize = 16;
 
 /// The tested build, and one with another layout of policies and listeners.
 pub(crate) fn builds() -> [PathBuf; 2] {
@@ -161,6 +165,40 @@ fn forwarded_connections_stay_captured_during_upgrades() {
         assert!(echoes(&inner, socket).expect("a response"));
     }
     drop((inner, inside, lab));
+    expect_nothing_left();
+}
+
+/// The programs at the node's side of the pod's interface are replaced too.
+#[test]
+fn strict_mode_stays_enforced_during_upgrades() {
+    let alone = alone();
+    let lab = Lab::alone(&alone).expect("a lab");
+    lab.start_proxy().expect("a proxy");
+    let strict = [STOCK, &["--strict", "all"]].concat();
+    let attached_strict = lab.peer.enter(|| lab.attach(&strict));
+    attached_strict.expect("attached");
+    let other_pod = attached(&alone);
+    let (by_proxy, server) = call(&lab.proxy, "10.2.0.9:80").expect("a call");
+    assert_eq!(server, "remote:80");
+    let tap = Tap::at(&lab.peer, "prerouting", &[("datagrams", "udp dport 123")]).expect("a tap");
+    let [own, other] = builds();
+    let elsewhere = output(&mut attach(&other_pod, &other), "").expect("a run");
+    let error = String::from_utf8_lossy(&elsewhere.stderr);
+    assert!(error.contains("another network namespace"), "{error}");
+    for build in [&other, &own] {
+        let upgrade = || stderr_of(&mut attach(&other_pod, build));
+        lab.peer.enter(upgrade).expect("upgraded");
+        expect_captured(&lab);
+        assert!(echoes(&lab.proxy, by_proxy).expect("a response"));
+        send_datagram(&lab.app, "10.2.0.9:123").expect("sent");
+    }
+    let without = lab.peer.enter(|| lab.attach(STOCK));
+    without.expect("attached without strict mode");
+    send_datagram(&lab.app, "10.2.0.9:123").expect("sent");
+    let is_counted = || Ok(tap.packets("datagrams")? > 0);
+    wait_until("a datagram", is_counted).expect("it passes without strict mode");
+    assert_eq!(tap.packets("datagrams").expect("a count"), 1);
+    drop((other_pod, lab));
     expect_nothing_left();
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use interceptor_testkit::{command::own_binary, interceptor, spawn::spawn};
+use interceptor_testkit::{command::own_binary, interceptor, lab::wait_until, spawn::spawn};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -153,7 +153,8 @@ fn after_a_test_of_interceptor() {
         assert!(is_attached(&victim), "{}", status());
         victim.kill(signal).expect("a signal");
         victim.expect_nothing_left();
-        assert!(!is_attached(&victim), "{}", status());
+        let detached = wait_until("the detach", || Ok(!is_attached(&victim)));
+        detached.unwrap_or_else(|error| panic!("{error}: {}", status()));
     }
 }
 

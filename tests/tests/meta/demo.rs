@@ -14,23 +14,30 @@ use nix::{
     unistd::Pid,
 };
 
-/// A running demo. Killed when dropped.
-struct Demo {
+/// A running demo, or the soak. Killed when dropped.
+pub(crate) struct Running {
     child: Child,
     progress: Lines<BufReader<Box<dyn Read>>>,
 }
 
-impl Demo {
+impl Running {
     fn start() -> Result<Self> {
-        let mut child = start(&[])?;
+        let mut child = start("demo", &[])?;
         let progress = Box::new(child.stderr.take().context("stderr")?);
         Ok(Self::with(child, progress))
     }
 
     /// The demo of the injection, which shows its steps on stdout.
     fn start_injection() -> Result<Self> {
-        let mut child = start(&["--inject"])?;
+        let mut child = start("demo", &["--inject"])?;
         let progress = Box::new(child.stdout.take().context("stdout")?);
+        Ok(Self::with(child, progress))
+    }
+
+    /// The soak, which shows its progress on stderr.
+    pub(crate) fn start_soak(options: &[&str]) -> Result<Self> {
+        let mut child = start("soak", options)?;
+        let progress = Box::new(child.stderr.take().context("stderr")?);
         Ok(Self::with(child, progress))
     }
 
@@ -39,13 +46,18 @@ impl Demo {
         Self { child, progress }
     }
 
+    /// Its process ID.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it prints `what` for the `count`th time.
-    fn await_progress(&mut self, what: &str, count: usize) -> Result<()> {
+    pub(crate) fn await_progress(&mut self, what: &str, count: usize) -> Result<()> {
         for _ in 0..count {
             let matches =
                 |line: &io::Result<String>| line.as_ref().is_ok_and(|line| line.contains(what));
             let found = self.progress.find(matches);
-            found.with_context(|| format!("the demo does not print: {what}"))??;
+            found.with_context(|| format!("it does not print: {what}"))??;
         }
         Ok(())
     }
@@ -65,7 +77,7 @@ impl Demo {
 
     /// Waits until it prints `what` for the `count`th time, interrupts it, and expects that
     /// nothing is left.
-    fn interrupt(&mut self, signal: Signal, what: &str, count: usize) -> Result<()> {
+    pub(crate) fn interrupt(&mut self, signal: Signal, what: &str, count: usize) -> Result<()> {
         self.await_progress(what, count)?;
         kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
         let status = self.child.wait()?;
@@ -76,8 +88,8 @@ impl Demo {
     }
 }
 
-fn start(arguments: &[&str]) -> Result<Child> {
-    let mut command = Command::new(own_binary("demo")?);
+fn start(program: &str, arguments: &[&str]) -> Result<Child> {
+    let mut command = Command::new(own_binary(program)?);
     command
         .args(arguments)
         .stdin(Stdio::null())
@@ -86,7 +98,7 @@ fn start(arguments: &[&str]) -> Result<Child> {
     Ok(spawn(command)?)
 }
 
-impl Drop for Demo {
+impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only for a child that was waited for before.
         let _killed = self.child.kill();
@@ -96,7 +108,7 @@ impl Drop for Demo {
 
 #[test]
 fn everything_is_as_behind_iptables() -> Result<()> {
-    let mut demo = Demo::start()?;
+    let mut demo = Running::start()?;
     let mut table = String::new();
     let mut output = demo.child.stdout.take().context("stdout")?;
     output.read_to_string(&mut table)?;
@@ -113,7 +125,7 @@ fn nothing_is_left_when_it_is_interrupted() -> Result<()> {
         (Signal::SIGINT, "interceptor attach", 1),
         (Signal::SIGTERM, "connections", 2),
     ] {
-        Demo::start()?.interrupt(signal, what, count)?;
+        Running::start()?.interrupt(signal, what, count)?;
     }
     Ok(())
 }
@@ -124,7 +136,7 @@ fn nothing_is_left_when_the_injection_is_interrupted() -> Result<()> {
         (Signal::SIGINT, "the pod's containers start"),
         (Signal::SIGTERM, "the webhook's certificate is replaced"),
     ] {
-        Demo::start_injection()?.interrupt(signal, what, 1)?;
+        Running::start_injection()?.interrupt(signal, what, 1)?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Tests of the tests: their cleanup, and the demo. Requires root.
+//! Tests of the tests: their cleanup, the demo and the soak. Requires root.
 
 mod cleanup;
 mod demo;
+mod soak;

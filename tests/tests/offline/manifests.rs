@@ -1,5 +1,6 @@
 //! The manifests of `deploy/`, as `kubectl kustomize` renders them.
 
+mod chart;
 mod documentation;
 mod following;
 mod names;

@@ -1,4 +1,5 @@
-//! The image's root directory: the binary, links with its other names, and the licences.
+//! The image's root directory: the binary, links with its other names, the licences and the bill of
+//! materials.
 
 use anyhow::Result;
 use tar::{Builder, EntryType, Header};
@@ -17,6 +18,8 @@ const NAMES: [&str; 5] = [
 /// The directory of these names, on the `PATH`.
 pub(super) const NAMES_DIR: &str = "/usr/local/bin";
 const LICENCES_DIR: &str = "licenses";
+/// The name by which scanners of images recognise a bill of materials.
+const SBOM: &str = "interceptor.cdx.json";
 
 /// A file with licences.
 pub(super) struct Licence {
@@ -25,9 +28,10 @@ pub(super) struct Licence {
 }
 
 /// The root as a layer. It is reproducible: it contains nothing of the machine or the time.
-pub(super) fn layer(binary: &[u8], licences: &[Licence]) -> Result<Vec<u8>> {
+pub(super) fn layer(binary: &[u8], licences: &[Licence], sbom: &[u8]) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     file(&mut layer, BINARY, 0o755, binary)?;
+    file(&mut layer, SBOM, 0o644, sbom)?;
     directory(&mut layer, LICENCES_DIR)?;
     for licence in licences {
         let path = format!("{LICENCES_DIR}/{}", licence.name);

@@ -12,72 +12,58 @@ use crate::command::{exec, read, say};
 
 /// The metapackage of a suite's kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The prefix of the package of one version.
+const IMAGE_PACKAGE: &str = "linux-image-";
 /// Signs all of Debian's suites.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// A kernel's package, unpacked.
+/// A kernel's packages, unpacked.
 pub(super) struct Kernel {
     root: PathBuf,
     release: String,
 }
 
 impl Kernel {
-    /// The image to boot.
-    pub(super) fn image(&self) -> PathBuf {
-        self.root
+    /// Its version, as `uname -r` prints it.
+    pub(super) fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The image to boot. Where packages are split, it is beside the modules.
+    pub(super) fn image(&self) -> Result<PathBuf> {
+        let in_boot = self
+            .root
             .join("boot")
-            .join(format!("vmlinuz-{}", self.release))
-    }
-
-    /// The files of modules and of their dependencies, in the order of loading.
-    pub(super) fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
-        exec(
-            Command::new("/sbin/depmod")
-                .arg("-b")
-                .arg(&self.root)
-                .arg(&self.release),
-        )?;
-        let mut modules = Vec::new();
-        for name in names {
-            for file in self.module(name)? {
-                if !modules.contains(&file) {
-                    modules.push(file);
-                }
-            }
+            .join(format!("vmlinuz-{}", self.release));
+        if in_boot.exists() {
+            return Ok(in_boot);
         }
-        Ok(modules)
+        Ok(self.modules()?.join("vmlinuz"))
     }
 
-    fn module(&self, name: &str) -> Result<Vec<PathBuf>> {
-        let mut modprobe = Command::new("/sbin/modprobe");
-        // The machine's own configuration would add options.
-        modprobe
-            .args([
-                "-C",
-                "/dev/null",
-                "-S",
-                &self.release,
-                "--show-depends",
-                "-d",
-            ])
-            .arg(&self.root)
-            .arg(name);
-        // "insmod FILE" or "builtin NAME".
-        let steps = read(&mut modprobe)?;
-        let files = steps
-            .lines()
-            .filter_map(|line| line.strip_prefix("insmod "));
-        Ok(files.map(|file| PathBuf::from(file.trim())).collect())
+    /// The directory of its modules.
+    pub(super) fn modules(&self) -> Result<PathBuf> {
+        Ok(modules(&self.root)?.join(&self.release))
     }
 }
 
-/// The kernel of one of Debian's suites; downloaded once.
-pub(super) fn fetch(suite: &str, dir: &Path) -> Result<Kernel> {
+/// The directory of all modules. Debian 13 has moved it.
+fn modules(root: &Path) -> Result<PathBuf> {
+    let places = ["lib/modules", "usr/lib/modules"];
+    places
+        .map(|place| root.join(place))
+        .into_iter()
+        .find(|directory| directory.exists())
+        .with_context(|| format!("no kernel modules in {}", root.display()))
+}
+
+/// The newest default kernel of these Debian suites; downloaded once.
+pub(super) fn fetch(suites: &[&str], dir: &Path) -> Result<Kernel> {
     let root = dir.join("root");
     if !root.exists() {
-        download(suite, dir, &root)?;
+        download(suites, dir, &root)?;
     }
-    let release = fs::read_dir(root.join("lib/modules"))?
+    let release = fs::read_dir(modules(&root)?)?
         .next()
         .with_context(|| format!("no kernel in {}", root.display()))??
         .file_name()
@@ -86,40 +72,48 @@ pub(super) fn fetch(suite: &str, dir: &Path) -> Result<Kernel> {
     Ok(Kernel { root, release })
 }
 
-fn download(suite: &str, dir: &Path, root: &Path) -> Result<()> {
-    let apt = Apt::new(suite, dir.join("apt"))?;
+fn download(suites: &[&str], dir: &Path, root: &Path) -> Result<()> {
+    let apt = Apt::new(suites, dir.join("apt"))?;
     exec(apt.command("apt-get").args(["--quiet=2", "update"]))?;
-    let package = apt.dependency(META_PACKAGE)?;
-    say(&format!("downloading {package}"));
+    let packages = apt.packages()?;
+    say(&format!("downloading {}", packages.join(" ")));
     exec(
         apt.command("apt-get")
-            .args(["--quiet=2", "download", &package]),
+            .args(["--quiet=2", "download"])
+            .args(&packages),
     )?;
 
     // Renamed only when complete, so that the name proves completeness.
     let part = dir.join("root.part");
-    exec(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(apt.downloaded()?)
-            .arg(&part),
-    )?;
+    for package in apt.downloaded()? {
+        exec(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(package)
+                .arg(&part),
+        )?;
+    }
     fs::rename(&part, root)?;
     fs::remove_dir_all(&apt.dir).map_err(Into::into)
 }
 
-/// An apt configuration with a single suite, separate from the machine's.
+/// An apt configuration with some suites only, separate from the machine's.
 struct Apt {
     dir: PathBuf,
 }
 
 impl Apt {
-    fn new(suite: &str, dir: PathBuf) -> Result<Self> {
+    fn new(suites: &[&str], dir: PathBuf) -> Result<Self> {
         for subdirectory in ["cache/archives/partial", "state/lists/partial", "download"] {
             fs::create_dir_all(dir.join(subdirectory))?;
         }
-        let source = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
-        fs::write(dir.join("sources.list"), source)?;
+        let mirror = mirror()?;
+        let source = |suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+        let sources: Vec<_> = suites.iter().map(source).collect();
+        fs::write(dir.join("sources.list"), sources.concat())?;
+        // apt would prefer an older version to one of backports.
+        let equal = "Package: *\nPin: release o=Debian*\nPin-Priority: 500\n";
+        fs::write(dir.join("preferences"), equal)?;
         Ok(Self { dir })
     }
 
@@ -128,6 +122,7 @@ impl Apt {
         command.current_dir(self.dir.join("download"));
         for (option, file) in [
             ("Dir::Etc::SourceList", "sources.list"),
+            ("Dir::Etc::Preferences", "preferences"),
             ("Dir::Cache", "cache"),
             ("Dir::State", "state"),
         ] {
@@ -137,6 +132,7 @@ impl Apt {
         }
         for option in [
             "Dir::Etc::SourceParts=/dev/null",
+            "Dir::Etc::PreferencesParts=/dev/null",
             "Dir::State::Status=/dev/null",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             "Acquire::Languages=none",
@@ -150,24 +146,36 @@ impl Apt {
         command
     }
 
-    /// The first package that one depends on.
-    fn dependency(&self, package: &str) -> Result<String> {
-        let record = read(self.command("apt-cache").args(["show", package]))?;
-        let depends = record
-            .lines()
-            .find_map(|line| line.strip_prefix("Depends: "));
-        let first = depends.and_then(|depends| depends.split([' ', ',']).next());
-        first
-            .map(str::to_owned)
-            .with_context(|| format!("{package} depends on nothing"))
+    /// The packages with the kernel and its modules. The image's package depends on the others, if there
+    /// are any.
+    fn packages(&self) -> Result<Vec<String>> {
+        let mut packages = self.dependencies(META_PACKAGE)?;
+        packages.retain(|package| package.starts_with(IMAGE_PACKAGE));
+        let image = packages.first().context("no package with the image")?;
+        let release = image.trim_start_matches(IMAGE_PACKAGE);
+        let mut others = self.dependencies(image)?;
+        others.retain(|other| other.ends_with(release));
+        packages.append(&mut others);
+        Ok(packages)
     }
 
-    fn downloaded(&self) -> Result<PathBuf> {
-        let mut files = fs::read_dir(self.dir.join("download"))?;
-        Ok(files
-            .next()
-            .context("apt-get has downloaded no package")??
-            .path())
+    /// The packages that one depends on.
+    fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let record = read(
+            self.command("apt-cache")
+                .args(["show", "--no-all-versions", package]),
+        )?;
+        let depends = record
+            .lines()
+            .find_map(|line| line.strip_prefix("Depends: "))
+            .with_context(|| format!("{package} depends on nothing"))?;
+        let names = depends.split(", ").filter_map(|one| one.split(' ').next());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn downloaded(&self) -> Result<Vec<PathBuf>> {
+        let files = fs::read_dir(self.dir.join("download"))?;
+        files.map(|file| Ok(file?.path())).collect()
     }
 }
 

@@ -5,28 +5,33 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
-use super::initramfs::RESULT;
+use super::{initramfs::RESULT, outcome::Outcome};
 use crate::command::{display, say};
 
-/// The time limit of a virtual machine, in seconds. Without hardware support it is slow.
-const TIME_LIMIT: &str = "300";
-
-/// The result of the guest's command.
-pub(super) struct Outcome {
-    pub(super) exit_code: i32,
-    /// The output on the console.
-    pub(super) output: String,
+/// A virtual machine.
+pub(super) struct Machine<'a> {
+    pub(super) name: &'static str,
+    pub(super) kernel: &'a Path,
+    pub(super) initramfs: &'a Path,
+    /// More parameters of the kernel.
+    pub(super) parameters: &'static str,
+    /// Without hardware support it is slow.
+    pub(super) time_limit: Duration,
 }
 
 /// Boots, and returns when the guest has powered off. The console is copied to standard error and to a
 /// file beside the initramfs.
-pub(super) fn run(name: &str, kernel: &Path, initramfs: &Path) -> Result<Outcome> {
-    let mut qemu = command(kernel, initramfs);
-    let log = initramfs.with_file_name("console.log");
+pub(super) fn run(machine: &Machine<'_>) -> Result<Outcome> {
+    let Machine {
+        name, time_limit, ..
+    } = machine;
+    let mut qemu = command(machine);
+    let log = machine.initramfs.with_file_name("console.log");
     say(&format!(
         "kernel {name}: booting; console in {}",
         log.display()
@@ -42,7 +47,7 @@ pub(super) fn run(name: &str, kernel: &Path, initramfs: &Path) -> Result<Outcome
     let output = output?;
     let exit_code = result(&output).with_context(|| {
         format!(
-            "kernel {name}: no result (the limit is {TIME_LIMIT} s); `{}`: {status}",
+            "kernel {name}: no result (the limit is {time_limit:?}); `{}`: {status}",
             display(&qemu)
         )
     })?;
@@ -50,16 +55,13 @@ pub(super) fn run(name: &str, kernel: &Path, initramfs: &Path) -> Result<Outcome
 }
 
 /// The emulator, which `timeout` terminates even if this process is killed.
-fn command(kernel: &Path, initramfs: &Path) -> Command {
+fn command(machine: &Machine<'_>) -> Command {
     let mut command = Command::new("timeout");
     command
+        .args(["--foreground", "--kill-after=5"])
+        .arg(machine.time_limit.as_secs().to_string())
         .args([
-            "--foreground",
-            "--kill-after=5",
-            TIME_LIMIT,
             "qemu-system-x86_64",
-        ])
-        .args([
             "-accel",
             "tcg",
             // QEMU 7.2 emulates cmpxchg16b wrongly, so one in three boots of 6.12 crashes.
@@ -69,8 +71,12 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
             // and with both emulated, a boot crashed on a partial write ("Oops: int3").
             "-smp",
             "1",
+            // The guest's clock counts its instructions, and skips the time in which it waits: time limits
+            // in the guest do not depend on the host's load.
+            "-icount",
+            "shift=0,sleep=off",
             "-m",
-            "1024",
+            "2048",
         ])
         .args([
             "-nodefaults",
@@ -79,16 +85,15 @@ fn command(kernel: &Path, initramfs: &Path) -> Command {
             "-display",
             "none",
         ])
-        .args([
-            "-serial",
-            "stdio",
-            "-append",
-            "console=ttyS0 panic=-1 quiet",
-            "-kernel",
-        ])
-        .arg(kernel)
+        .args(["-serial", "stdio", "-append"])
+        .arg(format!(
+            "console=ttyS0 panic=-1 quiet {}",
+            machine.parameters
+        ))
+        .arg("-kernel")
+        .arg(machine.kernel)
         .arg("-initrd")
-        .arg(initramfs);
+        .arg(machine.initramfs);
     command
 }
 

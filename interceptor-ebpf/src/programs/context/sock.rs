@@ -1,10 +1,17 @@
 //! A socket (`struct bpf_sock`): a member of other contexts, and the context of `sock_create`.
 
-use aya_ebpf::bindings::bpf_sock;
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::generated::bpf_sk_storage_get,
+};
 use interceptor_ebpf::{Address, NetnsCookie};
+use zerocopy::FromBytes;
 
 use super::netns_of;
-use crate::programs::uapi::AF_INET6;
+use crate::programs::uapi::{AF_INET6, IPPROTO_TCP, SOCK_STREAM};
 
 /// `struct bpf_sock`: a full socket.
 #[derive(Clone, Copy)]
@@ -32,6 +39,18 @@ impl Sock {
         read!(self.0, bpf_sock, u32 protocol)
     }
 
+    /// Whether this is a TCP socket, not a raw one with TCP's number.
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        self.protocol() == IPPROTO_TCP && self.kind() == SOCK_STREAM
+    }
+
+    /// `SOCK_STREAM`, `SOCK_RAW` …
+    #[inline(always)]
+    pub(crate) fn kind(self) -> u32 {
+        read!(self.0, bpf_sock, u32 type_)
+    }
+
     /// Whether a UDP socket is connected.
     #[inline(always)]
     pub(crate) fn is_connected(self) -> bool {
@@ -54,6 +73,41 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn bound_interface(self) -> u32 {
         read!(self.0, bpf_sock, u32 bound_dev_if)
+    }
+
+    /// Whether a packet between these addresses, which are of the same family, may be of this
+    /// socket's connection. (An IPv6 socket may have an IPv4 connection.)
+    #[inline(always)]
+    pub(crate) fn is_between(self, local: Address, remote: Address) -> bool {
+        if local.is_v4() {
+            let dialled = Address::from_v4(read!(self.0, bpf_sock, u32 dst_ip4));
+            self.local_v4() == local && dialled == remote
+        } else {
+            self.family() == AF_INET6
+                && self.local_v6() == local
+                && read_v6!(self.0, bpf_sock, dst_ip6) == remote
+        }
+    }
+
+    /// The socket's value in `map`, created as zeros if `create`. `None` if there is none, or no
+    /// memory for one.
+    #[inline(always)]
+    pub(crate) fn stored_in<T: FromBytes>(
+        self,
+        map: &'static SkStorage<T>,
+        create: bool,
+    ) -> Option<&'static T> {
+        let flags = if create {
+            BPF_SK_STORAGE_GET_F_CREATE
+        } else {
+            0
+        };
+        let map = ptr::from_ref(map).cast_mut().cast();
+        // SAFETY: the map keeps values of this type for sockets; zeros are valid.
+        unsafe {
+            let value = bpf_sk_storage_get(map, self.0.cast(), ptr::null_mut(), flags.into());
+            value.cast::<T>().as_ref()
+        }
     }
 
     #[inline(always)]
@@ -114,5 +168,16 @@ impl NewSocket {
     #[inline(always)]
     pub(crate) fn protocol(&self) -> u32 {
         read!(self.0, bpf_sock, u32 protocol)
+    }
+
+    /// `SOCK_STREAM`, `SOCK_RAW` …
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> u32 {
+        read!(self.0, bpf_sock, u32 type_)
+    }
+
+    #[inline(always)]
+    pub(crate) fn family(&self) -> u32 {
+        read!(self.0, bpf_sock, u32 family)
     }
 }

@@ -44,8 +44,14 @@ pub(super) struct TcpHeader {
 }
 
 impl TcpHeader {
-    pub(super) const SYN: u8 = 1 << 1;
-    pub(super) const ACK: u8 = 1 << 4;
+    const SYN: u8 = 1 << 1;
+    const ACK: u8 = 1 << 4;
+
+    /// Whether this is the first packet of a connection.
+    #[inline(always)]
+    pub(super) const fn is_first(&self) -> bool {
+        self.flags & (Self::SYN | Self::ACK) == Self::SYN
+    }
 }
 
 /// `struct arphdr` and the members that follow it for IPv4 on Ethernet, up to the sender's address.

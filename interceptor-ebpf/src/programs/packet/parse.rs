@@ -4,12 +4,15 @@ use aya_ebpf::bindings::__sk_buff;
 use interceptor_ebpf::Address;
 
 use super::{
-    Ip, Packet, Tcp,
+    Ip, Packet, Segment, Tcp,
     headers::{ArpHeader, TcpHeader, V4Header, V6Header},
 };
 use crate::programs::{
     context::read,
-    uapi::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP},
+    uapi::{
+        ETH_P_8021AD, ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, IPPROTO_ICMP, IPPROTO_ICMPV6,
+        IPPROTO_TCP, IPPROTO_UDP,
+    },
 };
 
 /// `VLAN_VID_MASK`: the VLAN's number in its tag, beside a priority.
@@ -60,14 +63,19 @@ impl Packet {
 
     #[inline(always)]
     fn v4(&self) -> Option<Ip> {
+        const FRAGMENT_OFFSET: u16 = 0x1fff;
         const FRAGMENT_OFFSET_AND_MORE: u16 = 0x3fff;
 
         let header: V4Header = self.load(0)?;
+        let fragment = u16::from_be(header.fragment);
         Some(Ip {
             from: Address::from_v4(header.source),
             to: Address::from_v4(header.destination),
             is_tcp: u32::from(header.protocol) == IPPROTO_TCP,
-            is_plain: u16::from_be(header.fragment) & FRAGMENT_OFFSET_AND_MORE == 0,
+            protocol: header.protocol,
+            is_later_fragment: fragment & FRAGMENT_OFFSET != 0,
+            end: u16::from_be(header.total_length).into(),
+            is_plain: fragment & FRAGMENT_OFFSET_AND_MORE == 0,
             transport: u32::from(header.version_and_length & 0xf) * 4,
         })
     }
@@ -76,12 +84,21 @@ impl Packet {
     fn v6(&self) -> Option<Ip> {
         let header: V6Header = self.load(0)?;
         let is_plain = u32::from(header.next) == IPPROTO_TCP;
+        let transport = size_of::<V6Header>() as u32;
+        // 0 in packets of more than 64 KiB.
+        let end = match u16::from_be(header.payload_length) {
+            0 => 0,
+            length => transport + u32::from(length),
+        };
         Some(Ip {
             from: Address::from_words(header.source),
             to: Address::from_words(header.destination),
             is_tcp: is_plain || self.may_hide_tcp(header.next),
+            protocol: header.next,
+            is_later_fragment: false,
+            end,
             is_plain,
-            transport: size_of::<V6Header>() as u32,
+            transport,
         })
     }
 
@@ -117,14 +134,71 @@ impl Packet {
         Some(Tcp {
             from: u16::from_be(header.source),
             to: u16::from_be(header.destination),
-            is_first: header.flags & (TcpHeader::SYN | TcpHeader::ACK) == TcpHeader::SYN,
+            is_first: header.is_first(),
         })
+    }
+
+    /// The TCP header for strict mode. `None` if it is truncated.
+    #[inline(always)]
+    pub(crate) fn segment(&self, ip: &Ip) -> Option<Segment> {
+        let header: TcpHeader = self.load(ip.transport)?;
+        let is_first = header.is_first();
+        let data = ip.transport + u32::from(header.offset >> 4) * 4;
+        Some(Segment {
+            tcp: Tcp {
+                from: u16::from_be(header.source),
+                to: u16::from_be(header.destination),
+                is_first,
+            },
+            // The data of a fragmented segment may follow in other fragments.
+            is_bare: !is_first && ip.is_plain && ip.end != 0 && ip.end <= data,
+        })
+    }
+
+    /// Both ports of a UDP datagram. `None` if this is not one, or a fragment, or truncated.
+    #[inline(always)]
+    pub(crate) fn udp_ports(&self, ip: &Ip) -> Option<[u16; 2]> {
+        // In IPv6, fragments have a header of their own.
+        let is_fragment = ip.from.is_v4() && !ip.is_plain;
+        if u32::from(ip.protocol) != IPPROTO_UDP || is_fragment {
+            return None;
+        }
+        let ports: [u16; 2] = self.load(ip.transport)?;
+        Some(ports.map(u16::from_be))
+    }
+
+    /// The type of an ICMP message, of either family. `None` if this is not one, or truncated.
+    #[inline(always)]
+    pub(crate) fn icmp_type(&self, ip: &Ip) -> Option<u8> {
+        /// The size of the hop-by-hop header with the router alert, which multicast reports have.
+        const ROUTER_ALERT: u32 = 8;
+
+        match (ip.from.is_v4(), ip.protocol) {
+            (true, IPPROTO_ICMP) | (false, IPPROTO_ICMPV6) => self.load(ip.transport),
+            (false, HOP_BY_HOP) => match self.load::<[u8; 2]>(ip.transport)? {
+                [IPPROTO_ICMPV6, 0] => self.load(ip.transport + ROUTER_ALERT),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a VLAN's tag follows the one that the kernel has removed, if any: the content cannot
+    /// be parsed.
+    #[inline(always)]
+    pub(crate) fn has_inner_tag(&self) -> bool {
+        matches!(self.protocol(), ETH_P_8021Q | ETH_P_8021AD)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_arp(&self) -> bool {
+        self.protocol() == ETH_P_ARP
     }
 
     /// The sender's address of an ARP request or reply.
     #[inline(always)]
     pub(crate) fn arp_sender(&self) -> Option<Address> {
-        if self.protocol() != ETH_P_ARP {
+        if !self.is_arp() {
             return None;
         }
         let header: ArpHeader = self.load(0)?;

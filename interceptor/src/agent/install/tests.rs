@@ -1,5 +1,5 @@
 use std::{
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     time::Duration,
 };
 
@@ -278,6 +278,21 @@ fn uninstalling_restores_the_node_and_is_idempotent() {
     let bare = Node::new(&[]);
     fs::remove_dir(bare.conf("")).unwrap();
     assert_eq!(bare.uninstall(), Vec::<String>::new());
+}
+
+/// It may contain the plugin, which must not be removed while a network uses it.
+#[test]
+fn a_file_that_cannot_be_read_stops_the_uninstallation() {
+    let node = Node::new(&[("10-calico.conflist", CALICO)]);
+    node.once(&[]).unwrap();
+    let file = node.conf("05-loop.conflist");
+    symlink(&file, &file).unwrap();
+    let error = uninstall_while(&node.options(&[]).dirs, false).unwrap_err();
+    assert!(error.to_string().contains("05-loop.conflist"), "{error}");
+    assert!(node.binary().exists());
+    fs::remove_file(&file).unwrap();
+    node.uninstall();
+    assert!(!node.binary().exists());
 }
 
 /// CRI-O removes a pod's network with the configuration that it was created with.

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::settings::{BLANKS, ports, prefixes};
+use crate::settings::{BLANKS, ports, prefixes, strict};
 
 /// An annotation, the corresponding flag, and istio-cni's default.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +106,15 @@ pub(in crate::agent) const ANNOTATIONS: [Annotation; 9] = [
 /// Checks the value of an annotation in which a pod says what is captured. The problem names what is
 /// allowed. Other annotations are accepted.
 pub fn check_annotation(name: &str, value: &str) -> Result<(), String> {
+    if name == STRICT {
+        return strict::parse(value).map(drop);
+    }
     let annotation = ANNOTATIONS.iter().find(|known| known.name == name);
     annotation.map_or(Ok(()), |annotation| annotation.values.check(value))
 }
+
+/// Sets strict mode, which istio-cni does not have.
+pub(super) const STRICT: &str = "interceptor.dev/strict";
 
 const EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 

@@ -4,11 +4,13 @@
 use clap::{Args as _, Command, FromArgMatches as _};
 
 use super::{
-    annotation_values::ANNOTATIONS,
+    annotation_values::{ANNOTATIONS, STRICT},
     pod::{Container, Pod},
     proxy_config::ProxyConfig,
 };
-use crate::settings::{IstioFlags, SettingError, Settings, control::ControlFlags, parse_bool};
+use crate::settings::{
+    IstioFlags, SettingError, Settings, Strict, control::ControlFlags, parse_bool, strict,
+};
 
 /// How a pod is to be captured, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +114,36 @@ pub fn of_init_container(init: &Container) -> Result<CapturePlan, String> {
     parse(&arguments, &variables, CaptureFrom::IstioInit, |setting| {
         format!("istio-init's {setting}")
     })
+}
+
+/// The plan with the strict mode of the pod's annotation, or of its istio-init, or the agent's default.
+pub fn with_strict_mode(
+    mut plan: CapturePlan,
+    pod: &Pod,
+    default: Strict,
+) -> Result<CapturePlan, String> {
+    let reroutes = !plan.settings.rerouted_interfaces.is_empty();
+    let Some(value) = pod.annotations.get(STRICT) else {
+        if reroutes && !default.is_off() {
+            plan.notes.push(format!(
+                "the agent's strict mode ({}) has no effect on this pod, which reroutes virtual \
+                 interfaces",
+                default.name()
+            ));
+        } else if plan.settings.strict.is_off() {
+            plan.settings.strict = default;
+        }
+        return Ok(plan);
+    };
+    let annotated = strict::parse(value).and_then(|strict| match strict {
+        Strict::Tcp | Strict::All if reroutes => {
+            Err("a pod that reroutes virtual interfaces does not support strict mode".to_owned())
+        }
+        strict => Ok(strict),
+    });
+    plan.settings.strict =
+        annotated.map_err(|problem| format!("annotation {STRICT} {value:?}: {problem}"))?;
+    Ok(plan)
 }
 
 fn parse(

@@ -37,6 +37,7 @@ pub fn captures_superset(old: &Settings, new: &Settings) -> bool {
         dns: _,
         drop_invalid: _,
         dual_stack,
+        strict,
     } = new;
     if old == new {
         return true;
@@ -56,6 +57,7 @@ pub fn captures_superset(old: &Settings, new: &Settings) -> bool {
             .iter()
             .all(|pattern| old.excluded_interfaces.contains(pattern))
         && (*dual_stack || !old.dual_stack)
+        && *strict >= old.strict
 }
 
 /// Whether growing lists only capture more. With TPROXY or rerouted interfaces, a connection that is
@@ -76,6 +78,7 @@ fn keeps_other_settings(old: &Settings, new: &Settings) -> bool {
         outbound_ports_exclude: old.outbound_ports_exclude.clone(),
         excluded_interfaces: old.excluded_interfaces.clone(),
         dual_stack: old.dual_stack,
+        strict: old.strict,
         // Interceptor drops no packets for this setting.
         drop_invalid: old.drop_invalid,
         ..new.clone()

@@ -9,7 +9,7 @@ use super::{
     annotations::{self, CapturePlan},
     pod::{Container, Pod},
 };
-use crate::settings::parse_bool;
+use crate::settings::{Strict, parse_bool};
 
 /// The options that select pods.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Selection {
     pub runtime_handlers: BTreeSet<String>,
     /// Repositories of our image: a pod whose istio-init uses one is captured by this agent.
     pub images: Vec<String>,
+    /// The strict mode of pods that set none.
+    pub strict: Strict,
 }
 
 /// The runtime that runs a pod.
@@ -116,6 +118,7 @@ pub fn decide(pod: &Pod, runtime: &Runtime, selection: &Selection) -> Decision {
     if let Some(problem) = runtime_problem(runtime, &selection.runtime_handlers) {
         return Decision::Refuse(problem);
     }
+    let plan = plan.and_then(|plan| annotations::with_strict_mode(plan, pod, selection.strict));
     match plan {
         Ok(plan) => Decision::Capture(Box::new(plan)),
         Err(problem) => Decision::Refuse(Refusal::Settings(problem)),
@@ -227,11 +230,62 @@ pub(in crate::agent) mod tests {
             excluded_namespaces: set(&["kube-system"]),
             runtime_handlers: set(&["runc", "crun"]),
             images: vec!["example.com:5000/interceptor".to_owned()],
+            strict: Strict::Off,
         }
     }
 
     fn decided(manifest: Value) -> Decision {
         decide(&pod(manifest), &Runtime::Default, &selection())
+    }
+
+    fn strict_mode(annotation: Option<&str>, default: Strict) -> Result<Strict, String> {
+        let mut manifest = injected();
+        if let Some(value) = annotation {
+            manifest["metadata"]["annotations"]["interceptor.dev/strict"] = json!(value);
+        }
+        let selection = Selection {
+            strict: default,
+            ..selection()
+        };
+        match decide(&pod(manifest), &Runtime::Default, &selection) {
+            Decision::Capture(plan) => Ok(plan.settings.strict),
+            Decision::Refuse(why) => Err(why.to_string()),
+            Decision::Skip(skip) => panic!("{skip}"),
+        }
+    }
+
+    #[test]
+    fn the_annotation_wins_over_the_agents_strict_mode() {
+        assert_eq!(strict_mode(None, Strict::Off), Ok(Strict::Off));
+        assert_eq!(strict_mode(None, Strict::Tcp), Ok(Strict::Tcp));
+        assert_eq!(strict_mode(Some("all"), Strict::Tcp), Ok(Strict::All));
+        assert_eq!(strict_mode(Some("off"), Strict::All), Ok(Strict::Off));
+        let problem = strict_mode(Some("yes"), Strict::Off).unwrap_err();
+        let expected = "annotation interceptor.dev/strict \"yes\": is not a strict mode: ";
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+
+    #[test]
+    fn a_pod_with_virtual_machines_has_no_strict_mode() {
+        let decided = |strict: Option<&str>| {
+            let mut manifest = injected();
+            let annotations = &mut manifest["metadata"]["annotations"];
+            annotations["istio.io/reroute-virtual-interfaces"] = json!("tap0");
+            if let Some(strict) = strict {
+                annotations["interceptor.dev/strict"] = json!(strict);
+            }
+            let selection = Selection {
+                strict: Strict::Tcp,
+                ..selection()
+            };
+            decide(&pod(manifest), &Runtime::Default, &selection)
+        };
+        let Decision::Capture(plan) = decided(None) else {
+            panic!("it is captured");
+        };
+        assert_eq!(plan.settings.strict, Strict::Off);
+        assert!(plan.notes[0].contains("strict mode (tcp) has no effect"));
+        assert!(matches!(decided(Some("tcp")), Decision::Refuse(_)));
     }
 
     fn skipped(change: impl FnOnce(&mut Value)) -> Skip {

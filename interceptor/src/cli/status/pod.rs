@@ -8,7 +8,9 @@ use super::{
     state::{self, State},
 };
 use crate::{
+    bpf::interface_hooks::Side,
     cli::output::{self, WIDTH, lines},
+    dataplane::record::{GuardedUplink, Record},
     settings::{DnsCapture, Mode, Settings},
     status::PodStatus,
 };
@@ -40,6 +42,9 @@ fn properties(pod: &PodStatus) -> Vec<(&'static str, String)> {
         ("IPv6", captured(attached.ipv6).to_owned()),
     ];
     all.extend(special(settings));
+    if !settings.strict.is_off() {
+        all.push(("Strict mode", strict(attached)));
+    }
     if pod.evicted_stand_ins > 0 {
         let evicted = format!(
             "{}: SO_ORIGINAL_DST no longer returns these destinations",
@@ -92,6 +97,15 @@ fn listeners(pod: &PodStatus) -> String {
     let outbound = one("outbound", settings.outbound_port, pod.outbound_listeners);
     let inbound = one("inbound", settings.inbound_port, pod.inbound_listeners);
     format!("{outbound}; {inbound}")
+}
+
+fn strict(attached: &Record) -> String {
+    let place = |uplink: &GuardedUplink| match uplink.at {
+        Side::Node => format!("on the node's side of {}", uplink.interface),
+        Side::Pod => format!("at {} in the pod", uplink.interface),
+    };
+    let places: Vec<_> = attached.uplinks.iter().map(place).collect();
+    format!("{}, {}", attached.settings.strict.name(), places.join(", "))
 }
 
 /// Settings that most pods do not have.

@@ -97,6 +97,22 @@ fn a_single_plugin_becomes_a_list_with_its_name_and_version() {
     assert_eq!(wrapped.without_ours(), single.into_list());
 }
 
+/// A finding of the fuzz target `conflist`.
+#[test]
+fn a_number_of_another_plugin_is_not_changed() {
+    let number = "8.208569791581322e+89";
+    let text = list(&CALICO.replace("2.5", number)).to_text();
+    assert!(text.contains(number), "{text}");
+}
+
+#[test]
+fn a_single_plugin_keeps_its_own_field_plugins() {
+    let text =
+        r#"{"cniVersion":"1.0.0","name":"n","type":"x","plugins":[{"type":"interceptor-cni"}]}"#;
+    let single = Network::parse(Shape::Single, text).unwrap();
+    assert_eq!(single.clone().without_ours(), single);
+}
+
 #[test]
 fn invalid_configurations_are_refused() {
     for (shape, text, says) in [

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +36,8 @@ fn is_any_pod_captured() -> bool {
     if let Err(error) = Dataplane::new().end_sandbox(None) {
         debug!("cannot clean up after deleted pods: {error:#}");
     }
-    Pins::new().exist()
+    // After an error, the plugin stays.
+    Pins::new().exist().unwrap_or(true)
 }
 
 pub(crate) fn uninstall_while(dirs: &CniDirs, captured: bool) -> Result<Vec<String>, InstallError> {
@@ -71,9 +73,10 @@ pub fn finish(dirs: &CniDirs) -> Result<Vec<String>, InstallError> {
         let settings = file.network.our_settings();
         settings.is_some_and(|settings| settings.uninstalled)
     };
-    let mut ours = paths.iter().filter_map(|path| with_ours(path));
-    if ours.any(|file| !is_uninstalled(&file)) {
-        return Ok(Vec::new());
+    for path in &paths {
+        if with_ours(path)?.is_some_and(|file| !is_uninstalled(&file)) {
+            return Ok(Vec::new());
+        }
     }
     for path in &paths {
         remove_socket_of(path)?;
@@ -100,15 +103,27 @@ fn remove_binary(dirs: &CniDirs) -> Result<Option<String>, InstallError> {
     Ok(removed.then(|| format!("removed {}", binary.display())))
 }
 
-/// The file at `path`, if it contains our plugin. Invalid files are ignored: runtimes do not use them.
-fn with_ours(path: &Path) -> Option<ConfFile> {
-    let file = ConfFile::read(path, shape_of(path)?).ok()?;
-    file.network.has_ours().then_some(file)
+/// The file at `path`, if it contains our plugin. Invalid and deleted files are ignored: runtimes do not
+/// use them. A file that cannot be read may contain it, so it is an error.
+fn with_ours(path: &Path) -> Result<Option<ConfFile>, InstallError> {
+    let Some(shape) = shape_of(path) else {
+        return Ok(None);
+    };
+    match ConfFile::read(path, shape) {
+        Ok(file) => Ok(file.network.has_ours().then_some(file)),
+        Err(InstallError::Unusable { .. }) => Ok(None),
+        Err(InstallError::Io { error, .. })
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) =>
+        {
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Removes the agent's socket that the file at `path` names.
 fn remove_socket_of(path: &Path) -> Result<(), InstallError> {
-    let settings = with_ours(path).and_then(|file| file.network.our_settings());
+    let settings = with_ours(path)?.and_then(|file| file.network.our_settings());
     settings.map_or(Ok(()), |settings| {
         remove_socket(&settings.socket).map_err(InstallError::io(&settings.socket))
     })
@@ -117,7 +132,7 @@ fn remove_socket_of(path: &Path) -> Result<(), InstallError> {
 /// Leaves the rest of the uninstallation to the plugin, if the plugin is chained in the file at `path`
 /// and its settings contain the directory.
 fn leave_to_plugin(path: &Path) -> Result<Option<String>, InstallError> {
-    let Some(file) = with_ours(path) else {
+    let Some(file) = with_ours(path)? else {
         return Ok(None);
     };
     let is_alone = file.network.types().iter().all(|name| *name == PLUGIN);
@@ -136,7 +151,7 @@ fn leave_to_plugin(path: &Path) -> Result<Option<String>, InstallError> {
 /// Removes our entry from the file at `path`, if it has one.
 fn remove_entry(path: &Path) -> Result<Option<String>, InstallError> {
     let shown = path.display();
-    let Some(file) = with_ours(path) else {
+    let Some(file) = with_ours(path)? else {
         return Ok(None);
     };
     if file.network.types().iter().all(|name| *name == PLUGIN) || replaces_single(&file) {

@@ -228,7 +228,7 @@ struct CommonFields {
     verb: String,
 }
 
-fn parse(line: &[u8]) -> Result<Envelope, String> {
+pub(super) fn parse(line: &[u8]) -> Result<Envelope, String> {
     let ours = env!("CARGO_PKG_VERSION");
     let CommonFields {
         protocol,

@@ -106,8 +106,12 @@ pub(crate) fn wait(pods: &[Draining<'_>]) {
 }
 
 /// Whether a detach of the network namespace is running, in this process or in another.
-pub(crate) fn is_running(pins: &Pins, netns: NetnsCookie) -> bool {
-    matches!(try_lock(pins, netns), Ok(None))
+pub(crate) fn is_running(pins: &Pins, netns: NetnsCookie) -> Result<bool> {
+    match try_lock(pins, netns) {
+        Ok(lock) => Ok(lock.is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("cannot lock the pins of a pod"),
+    }
 }
 
 /// `None` if another holds it.

@@ -70,7 +70,7 @@ pub(super) fn add_chains(chains: &mut BTreeSet<Chain>) -> io::Result<()> {
 }
 
 /// A chain that drops TCP, or may rewrite outgoing TCP.
-fn read_chain(message: &[u8]) -> Option<Chain> {
+pub(in crate::netns) fn read_chain(message: &[u8]) -> Option<Chain> {
     let attributes = message.get(EVERY_FAMILY.len()..)?;
     let hook = attribute(&attribute(attributes, HOOK)?, HOOK_NUMBER)?;
     let hook = i32::from_be_bytes(hook.try_into().ok()?);

@@ -10,10 +10,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     sched::{CloneFlags, setns, unshare},
-    sys::{prctl::set_pdeathsig, signal::Signal},
+    sys::{
+        prctl::{set_keepcaps, set_pdeathsig},
+        signal::Signal,
+    },
     unistd::{Gid, Pid, Uid, getppid, setfsgid, setfsuid, setgid, setgroups, setuid},
 };
 use serde::{Deserialize, Serialize};
+
+use super::raw;
 
 /// The namespace, cgroup and user of an actor: its command line, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,9 +87,26 @@ pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     Ok(set_pdeathsig(Signal::SIGKILL)?)
 }
 
+/// The same, with some of the capabilities that the process has.
+pub(super) fn become_user_with(uid: u32, gid: u32, capabilities: &[u32]) -> io::Result<()> {
+    set_keepcaps(true)?;
+    become_user(uid, gid)?;
+    let mask = capabilities
+        .iter()
+        .fold(0, |mask, number| mask | 1_u64 << number);
+    Ok(raw::set_capabilities(mask)?)
+}
+
 /// From now on, the process's sockets belong to another user. If the kernel does not permit the
 /// change, these calls do not report it.
 pub(super) fn own_sockets_as(uid: u32, gid: u32) {
     setfsgid(Gid::from_raw(gid));
     setfsuid(Uid::from_raw(uid));
+}
+
+/// Creates a user namespace, in which the process has all capabilities, and enters it.
+pub(super) fn own_user_namespace(with_network: bool) -> io::Result<()> {
+    let mut namespaces = CloneFlags::CLONE_NEWUSER;
+    namespaces.set(CloneFlags::CLONE_NEWNET, with_network);
+    Ok(unshare(namespaces)?)
 }

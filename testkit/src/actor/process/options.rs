@@ -55,6 +55,7 @@ fn raw_form(option: &SocketOption) -> io::Result<(i32, i32, Vec<u8>)> {
             let segments = [[0; 16], via.octets()].concat();
             return Ok((SOL_IPV6, IPV6_RTHDR, [&header[..], &segments].concat()));
         }
+        O::Other { level, name, value } => return Ok((*level, *name, value.clone())),
         O::BindToDevice(device) => {
             let value = device.as_bytes().to_vec();
             return Ok((SOL_SOCKET, libc::SO_BINDTODEVICE, value));

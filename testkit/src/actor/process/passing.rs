@@ -1,4 +1,4 @@
-//! Passing a socket to another actor of the same network namespace.
+//! Passing a socket to another actor.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -12,18 +12,17 @@ use nix::sys::socket::{
 };
 use socket2::Socket;
 
-/// Opens the unix socket at which a socket may be offered. Its name is abstract: nothing to clean
-/// up.
+/// Opens the unix socket at which a socket may be offered.
 pub(super) fn expect(at: &str, timeout: Duration) -> io::Result<Socket> {
     let config = unix_socket()?;
-    bind(config.as_raw_fd(), &UnixAddr::new_abstract(at.as_bytes())?)?;
+    bind(config.as_raw_fd(), &address(at)?)?;
     config.set_read_timeout(Some(timeout))?;
     Ok(config)
 }
 
 /// Offers `offered` at the unix socket `at`.
 pub(super) fn offer(offered: &Socket, at: &str) -> io::Result<()> {
-    let to = UnixAddr::new_abstract(at.as_bytes())?;
+    let to = address(at)?;
     sendmsg(
         unix_socket()?.as_raw_fd(),
         &[IoSlice::new(b".")],
@@ -54,6 +53,15 @@ pub(super) fn take(config: &Socket) -> io::Result<Socket> {
         }
     }
     Err(io::ErrorKind::NotFound.into())
+}
+
+/// A path reaches other network namespaces. Any other name is abstract: nothing to clean up.
+fn address(at: &str) -> io::Result<UnixAddr> {
+    Ok(if at.starts_with('/') {
+        UnixAddr::new(at)?
+    } else {
+        UnixAddr::new_abstract(at.as_bytes())?
+    })
 }
 
 fn unix_socket() -> io::Result<Socket> {

@@ -1,8 +1,17 @@
 //! The system calls that no library wraps.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
+};
 
 /// `getsockopt(2)` with a buffer of `length` bytes: its contents and the length that the kernel
 /// returns.
@@ -53,4 +62,87 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: the kernel gets the address's true length.
     let result = unsafe { libc::connect(fd.as_raw_fd(), &raw const address, length) };
     Errno::result(result).map(drop)
+}
+
+/// The version of the structures of `capset(2)`: two words for each set.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `capset(2)` of the calling thread: no other capabilities than those of `mask`.
+pub(super) fn set_capabilities(mask: u64) -> nix::Result<()> {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let data = [0, 32].map(|shift| {
+        let word = u32::try_from(mask >> shift & 0xffff_ffff).unwrap_or_default();
+        CapabilityData {
+            effective: word,
+            permitted: word,
+            inheritable: 0,
+        }
+    });
+    // SAFETY: both structures are the ones of this version.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// A packet socket for all protocols, bound to an interface.
+pub(crate) fn packet_socket(interface: &str) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let packets = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        flags,
+        SockProtocol::EthAll,
+    )?;
+    // SAFETY: zero is a value of every field.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET.try_into().map_err(|_| Errno::EINVAL)?;
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL)
+        .map_err(|_| Errno::EINVAL)?
+        .to_be();
+    address.sll_ifindex = if_nametoindex(interface)?
+        .try_into()
+        .map_err(|_| Errno::EINVAL)?;
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel gets the address's true length.
+    let result = unsafe { libc::bind(packets.as_raw_fd(), (&raw const address).cast(), length) };
+    Errno::result(result)?;
+    Ok(packets)
+}
+
+/// A tun device, whose packets have no header before IP's. It is the one of this name if there is
+/// one that no process has open.
+pub(super) fn tun(interface: &str) -> io::Result<File> {
+    let device = File::options().write(true).open("/dev/net/tun")?;
+    // SAFETY: zero is a value of every field.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let name = CString::new(interface).map_err(io::Error::other)?;
+    let name = name.as_bytes_with_nul();
+    if name.len() > request.ifr_name.len() {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
+    request.ifr_ifru.ifru_flags = flags.try_into().map_err(io::Error::other)?;
+    // SAFETY: the request is of this ioctl's type, with a name that ends.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw const request) };
+    Errno::result(result)?;
+    Ok(device)
 }

@@ -2,11 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::AsFd as _,
     thread,
-    time::Duration,
 };
 
 use nix::{
@@ -18,15 +17,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{
     datagrams, options, passing,
     protocol::{Family, Handle, Level, Protocol, Reply, Request, SocketOption},
-    raw,
+    raw, ring,
+    timeouts::{CONNECT_TIMEOUT, RECEIVE_TIMEOUT},
+    xdp,
 };
-
-/// Time limit of receiving something that is expected.
-pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Time limit of connecting, perhaps to an address where no host replies: less than TCP waits
-/// before it retransmits a SYN.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 
 const BACKLOG: i32 = 1024;
 const SO_ORIGINAL_DST: i32 = 80;
@@ -48,8 +42,22 @@ impl Sockets {
                 let socket = open(family, protocol)?;
                 Ok(self.add(socket))
             }
+            Request::OpenSocket {
+                domain,
+                kind,
+                protocol,
+            } => {
+                let socket = Socket::new(domain.into(), kind.into(), Some(protocol.into()))?;
+                set_timeouts(&socket)?;
+                Ok(self.add(socket))
+            }
             Request::Accept { socket } => {
                 let (accepted, _) = self.get(socket)?.accept()?;
+                set_timeouts(&accepted)?;
+                Ok(self.add(accepted))
+            }
+            Request::RingAccept { socket } => {
+                let accepted = ring::accept(self.get(socket)?)?;
                 set_timeouts(&accepted)?;
                 Ok(self.add(accepted))
             }
@@ -99,6 +107,12 @@ impl Sockets {
                 start_connect(self.get(socket)?, address).map(done)
             }
             Request::ConnectFinish { socket } => finish_connect(self.get(socket)?),
+            Request::RingConnect {
+                socket,
+                address,
+                poll,
+            } => ring::connect(self.get(socket)?, address, poll).map(done),
+            Request::RingDirect { address } => ring::dial_direct(address).map(Reply::Data),
             Request::Disconnect { socket } => {
                 Ok(raw::disconnect(self.get(socket)?.as_fd()).map(done)?)
             }
@@ -130,6 +144,30 @@ impl Sockets {
                 .get(socket)?
                 .send_to(data.as_bytes(), &address.into())
                 .map(length),
+            Request::SendBytes {
+                socket,
+                address: None,
+                bytes,
+            } => self.get(socket)?.send(&bytes).map(length),
+            Request::SendBytes {
+                socket,
+                address: Some(address),
+                bytes,
+            } => self
+                .get(socket)?
+                .send_to(&bytes, &address.into())
+                .map(length),
+            Request::SendFrames {
+                interface,
+                frames,
+                bypass_queue,
+            } => send_frames(&interface, &frames, bypass_queue).map(|()| Reply::Done),
+            Request::SendByXdp { interface, frame } => {
+                xdp::send_frame(&interface, &frame).map(|()| Reply::Done)
+            }
+            Request::WriteToTun { interface, packets } => {
+                write_to_tun(&interface, &packets).map(|()| Reply::Done)
+            }
             Request::SendWith {
                 socket,
                 address,
@@ -251,6 +289,28 @@ fn finish_connect(socket: &Socket) -> io::Result<Reply> {
             .join("|"),
         error: error.as_ref().map(errno_name),
     })
+}
+
+/// Sends frames, with or without the interface's queueing discipline.
+fn send_frames(interface: &str, frames: &[Vec<u8>], bypass_queue: bool) -> io::Result<()> {
+    const PACKET_QDISC_BYPASS: i32 = 20;
+
+    let socket = raw::packet_socket(interface)?;
+    if bypass_queue {
+        let on = 1_i32.to_ne_bytes();
+        raw::set_option(socket.as_fd(), libc::SOL_PACKET, PACKET_QDISC_BYPASS, &on)?;
+    }
+    let socket = Socket::from(socket);
+    frames
+        .iter()
+        .try_for_each(|frame| socket.send(frame).map(drop))
+}
+
+fn write_to_tun(interface: &str, packets: &[Vec<u8>]) -> io::Result<()> {
+    let mut device = raw::tun(interface)?;
+    packets
+        .iter()
+        .try_for_each(|packet| device.write_all(packet))
 }
 
 fn send_from_thread(socket: &Socket, data: String) -> io::Result<usize> {

@@ -6,11 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use interceptor_testkit::node::{NAMESPACE as SYSTEM, Node, WebhookProcess};
+use interceptor_testkit::{
+    interruption::ensure_uninterrupted,
+    node::{NAMESPACE as SYSTEM, Node, WebhookProcess},
+};
 use serde_json::Value;
 
 use super::{NAMESPACE, pods, screen::Screen};
-use crate::interruption::ensure_uninterrupted;
 
 const SECRET: &str = "interceptor-webhook-tls";
 /// The number of pods to create, at least.

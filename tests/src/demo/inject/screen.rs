@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Error, Result};
-
-use crate::interruption::ensure_uninterrupted;
+use interceptor_testkit::interruption::ensure_uninterrupted;
 
 const GREEN: &str = "\u{1b}[32m";
 const RED: &str = "\u{1b}[1;31m";

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use interceptor_testkit::{
-    lab::dial,
+    lab::{dial, send_datagram, wait_until},
     node::{CAPTURED, Driver, Manifest, Node, REMOTE, STRAIGHT},
+    tap::Tap,
     users::PROXY,
 };
+use serde_json::json;
 
 use super::{dialled, expect_captured, new_node, of_mesh, until_captured};
 
@@ -88,6 +90,47 @@ fn annotations_configure_the_capture() {
     assert_eq!(dialled(&excluding), STRAIGHT);
     let answer = dial(including.app().expect("the app"), REMOTE).expect("a call");
     assert_eq!(answer, CAPTURED);
+}
+
+/// The agent's setting is the default; the annotation of a pod takes precedence.
+#[test]
+fn strict_mode_is_set_for_the_node_or_by_annotation() {
+    let node = new_node();
+    let agent = node
+        .start_ready_agent(&["--strict", "all"])
+        .expect("an agent");
+    let annotated = |name: &str, value| {
+        let manifest = of_mesh(&node, name).annotate("interceptor.dev/strict", value);
+        node.run(manifest).expect("a pod")
+    };
+    let by_default = node.run(of_mesh(&node, "by-default")).expect("a pod");
+    let [tcp, off] = [annotated("tcp", "tcp"), annotated("off", "off")];
+    let counters = [("refused", "udp dport 123"), ("passed", "udp dport 124")];
+    let tap = Tap::at(&node.host, "prerouting", &counters).expect("a tap");
+    for (pod, mode, port) in [
+        (&by_default, "all", 123),
+        (&tcp, "tcp", 124),
+        (&off, "off", 124),
+    ] {
+        expect_captured(pod);
+        let to = format!("10.2.0.9:{port}");
+        send_datagram(pod.app().expect("the app"), &to).expect("sent");
+        let name = &pod.manifest.name;
+        let (_, status) = agent
+            .api(&format!("/v1/pods/shop/{name}"))
+            .expect("the status");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let strict = status["settings"]["strict"].as_str().unwrap_or("off");
+        assert_eq!(strict, mode, "{status:#}");
+        let guarded = if mode == "off" {
+            json!(null)
+        } else {
+            json!([{"interface": "eth0", "at": "node"}])
+        };
+        assert_eq!(status["uplinks"], guarded, "{status:#}");
+    }
+    wait_until("datagrams", || Ok(tap.packets("passed")? == 2)).expect("of two pods");
+    assert_eq!(tap.packets("refused").expect("a count"), 0);
 }
 
 /// With `hostUsers: false`, the proxy's UID is relative to the pod's user namespace.

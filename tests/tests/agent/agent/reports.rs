@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use interceptor_testkit::{
     bpf::maps::Map,
     lab::{cookie, wait_until},
@@ -82,20 +83,19 @@ fn metrics_name_the_pod_that_uses_more_than_its_share() {
         .expect("an entry");
     value[8..].copy_from_slice(&EVICTED.to_ne_bytes());
     usage.set(&key.to_ne_bytes(), &value).expect("written");
-    let (_, text) = agent.get("/metrics").expect("metrics");
-    let series: Vec<_> = text
-        .lines()
-        .filter(|line| line.starts_with(SERIES))
-        .collect();
     let labels = format!(
         "namespace=\"{}\",pod=\"greedy\"",
         of_mesh(&node, "greedy").namespace
     );
-    assert_eq!(
-        series,
-        [format!("{SERIES}{{{labels}}} {EVICTED}")],
-        "{text}"
-    );
+    let expected = [format!("{SERIES}{{{labels}}} {EVICTED}")];
+    let series = || -> Result<Vec<_>> {
+        let (_, text) = agent.get("/metrics")?;
+        let series = text.lines().filter(|line| line.starts_with(SERIES));
+        Ok(series.map(str::to_owned).collect())
+    };
+    // The agent records a capture after the pod is captured.
+    let found = wait_until(SERIES, || Ok(series()? == expected));
+    found.unwrap_or_else(|error| panic!("{error}: {:?}", series()));
 }
 
 #[test]

@@ -9,8 +9,9 @@ use super::new_node;
 
 const PODS: u8 = 250;
 
-/// The maximum resident memory of the agent, in KiB.
-const MAX_MEMORY: u64 = 40 * 1024;
+/// The maximum memory of the agent, in KiB. (Without the pages of its binary, whose number depends on the
+/// build, and which the kernel can drop.)
+const MAX_MEMORY: u64 = 30 * 1024;
 
 #[test]
 fn many_pods_are_captured_in_little_memory() {
@@ -22,7 +23,7 @@ fn many_pods_are_captured_in_little_memory() {
     let (took, cpu_time) = (start.elapsed(), cpu_time(agent.pid()));
     let count = agent.metric(r#"interceptor_pods{state="captured"}"#);
     assert_eq!(count.expect("the metrics"), Some(f64::from(PODS)));
-    let memory = resident(agent.pid());
+    let memory = anonymous(agent.pid());
     let attaching: Duration = captured.iter().sum();
     println!(
         "{PODS} pods within {took:?} of the agent's start: {attaching:?} of attaching, {cpu_time:?} of CPU \
@@ -31,12 +32,14 @@ fn many_pods_are_captured_in_little_memory() {
     assert!(memory < MAX_MEMORY, "{memory} KiB");
 }
 
-/// The resident memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
+/// The resident anonymous memory of a process, in KiB.
+fn anonymous(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let value = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    value.and_then(|value| value.parse().ok()).expect("VmRSS")
+    value.and_then(|value| value.parse().ok()).expect("RssAnon")
 }
 
 /// The CPU time of a process: fields 14 and 15 of `proc_pid_stat(5)`.

@@ -128,7 +128,8 @@ fn running_twice_changes_nothing() -> Result<()> {
     other.ip("link add eth0 type veth peer name eth1\n\
          link set eth0 up\n\
          addr add 10.7.0.2/24 dev eth0")?;
-    let attachment = Attachment::new(other.path(), &cgroup, &all_dns())?;
+    let node = world.peer().path();
+    let attachment = Attachment::new(other.path(), node, &cgroup, &all_dns())?;
     assert_eq!(observed(app)?, once);
     drop(attachment);
     assert_eq!(observed(app)?, once);

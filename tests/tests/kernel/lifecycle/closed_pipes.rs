@@ -85,6 +85,7 @@ fn every_command_exits_as_with_a_reader() {
         ],
         &["attach", "--netns", &netns, "-n", "--output", "json"],
         &["run", "--netns", &netns, "--cgroup", "/no/such/cgroup"],
+        &["exec", "--netns", &netns, "--cgroup", &cgroup, "--", "true"],
         &["status", "--netns", &netns],
         &["status", "--netns", &netns, "-o", "json"],
         &["explain", "--netns", &netns, "--to", "10.2.0.9:80"],

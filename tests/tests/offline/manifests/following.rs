@@ -114,18 +114,12 @@ fn the_applied_manifests_run_the_pushed_image() {
     for document in DOCUMENTS {
         let image = pushed(document);
         let applied = directories(document, "apply");
-        assert!(
-            !applied.is_empty(),
-            "{document} has no command that applies anything"
-        );
-        for directory in applied {
-            let pods = pods(&rendered(copy.path(), &directory));
-            assert!(!pods.is_empty(), "{document}: {directory}");
-            let containers = pods.iter().flat_map(|pod| &pod.containers);
-            for container in containers {
-                let named = container.image.as_ref();
-                assert_eq!(named, Some(&image), "{document}: {directory}");
-            }
+        let objects = applied.iter().flat_map(|at| rendered(copy.path(), at));
+        let pods = pods(&objects.collect::<Vec<_>>());
+        assert!(!pods.is_empty(), "{document}: {applied:?} have no pods");
+        for container in pods.iter().flat_map(|pod| &pod.containers) {
+            let named = container.image.as_ref();
+            assert_eq!(named, Some(&image), "{document}: {}", container.name);
         }
     }
 }
@@ -133,9 +127,14 @@ fn the_applied_manifests_run_the_pushed_image() {
 #[test]
 fn the_deleted_objects_are_the_applied_ones() {
     for verb in ["apply", "delete"] {
-        let expected = ["deploy/own", "deploy/own-uninstall"].map(str::to_owned);
+        // The namespace alone: for Helm.
+        let expected = ["deploy/namespace", "deploy/own", "deploy/own-uninstall"];
         let directories = directories("docs/deploy.md", verb);
-        assert_eq!(directories, BTreeSet::from(expected), "{verb}");
+        assert_eq!(
+            directories,
+            BTreeSet::from(expected.map(str::to_owned)),
+            "{verb}"
+        );
     }
     // Without it, kubectl exits with an error when the DaemonSet is deleted already, and does not
     // wait.

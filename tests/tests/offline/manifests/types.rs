@@ -61,7 +61,7 @@ fn through_its_type(object: &Value) -> Value {
     through(object)
 }
 
-fn check(rendered: &Rendered) {
+pub(super) fn check(rendered: &Rendered) {
     for object in &rendered.objects {
         let name = &object["metadata"]["name"];
         assert_eq!(

@@ -14,7 +14,7 @@ fn variant(architecture: Architecture) -> Variant {
         text: b"as is".to_vec(),
     }];
     let binary = format!("the binary for {architecture}");
-    let layer = root::layer(binary.as_bytes(), &licences).unwrap();
+    let layer = root::layer(binary.as_bytes(), &licences, b"{}").unwrap();
     Variant {
         architecture,
         layer,

@@ -306,7 +306,8 @@ const ruleText = ({ table, chain, position, specification }) =>
 
 function explanation({ outcome, reason, rule, interface: device, source, note }) {
   const [verdict, words] = outcome === 'passed' ? ['PASSED', 'the connection goes to its destination']
-    : outcome === 'unroutable' ? ['REFUSED', 'the connection fails'] : ['CAPTURED', `the connection goes to the proxy's port ${outcome.captured.port}`];
+    : outcome === 'unroutable' || outcome === 'refused' ? ['REFUSED', 'the connection fails']
+    : ['CAPTURED', `the connection goes to the proxy's port ${outcome.captured.port}`];
   return definitions([
     ['Verdict', [badge(verdict, verdict.toLowerCase()), ` ${words}`]],
     ['Why', reason],

@@ -1,9 +1,6 @@
 //! Sockets that bypass `connect(2)`, options that name the destination, and other rules in
 //! iptables.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-
-use anyhow::{Context as _, Result};
 use interceptor_testkit::{
     actor::protocol::{Family, Level, Protocol, Reply, Request, SocketOption},
     command::{bounded, run},
@@ -12,7 +9,6 @@ use interceptor_testkit::{
     settings::Settings,
     world::{Mechanism, Role, Setup, World},
 };
-use socket2::{Domain, Socket, Type};
 
 use super::dial;
 
@@ -70,52 +66,6 @@ fn a_socket_bound_to_an_interface_is_refused_only_here() {
         let record = |world: &World| dial_with(world, device.clone(), to);
         expect(&Setup::default(), record, "EINPROGRESS", "ECONNREFUSED");
     }
-}
-
-/// A SYN from `from` to `to`, as a raw socket sends it.
-fn send_syn(from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
-    let mut header = [0; 20];
-    header[..2].copy_from_slice(&from.port().to_be_bytes());
-    header[2..4].copy_from_slice(&to.port().to_be_bytes());
-    // Five words long, SYN, a window.
-    (header[12], header[13], header[14]) = (5 << 4, 2, 0xff);
-    let length = u16::try_from(header.len())?.to_be_bytes();
-    let pseudo = [&from.ip().octets()[..], &to.ip().octets(), &[0, 6], &length].concat();
-    let words = pseudo.chunks(2).chain(header.chunks(2));
-    let sum: u32 = words
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16))?;
-    header[16..18].copy_from_slice(&checksum.to_be_bytes());
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP))?;
-    socket.send_to(&header, &SocketAddrV4::new(*to.ip(), 0).into())?;
-    Ok(())
-}
-
-/// The number of packets that the only rule of the chain INPUT has counted.
-fn observed(netns: &Netns) -> Result<u64> {
-    let table = iptables(netns, "-nvxL INPUT");
-    let rule = table.lines().nth(2).context("a rule")?;
-    let packets = rule.split_whitespace().next().context("a count")?;
-    Ok(packets.parse()?)
-}
-
-#[test]
-fn raw_ip_packets_are_redirected_only_by_iptables() {
-    let from = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 2), 40404);
-    let to = SocketAddrV4::new(Ipv4Addr::new(10, 2, 0, 9), 80);
-    let leaves = |world: &World| {
-        iptables(world.peer(), "-A INPUT -p tcp --sport 40404");
-        let sent = world.pod().enter(|| send_syn(from, to));
-        sent.expect("a packet");
-        // All packets sent before have arrived.
-        let dialled = dial(world, Role::Proxy, FAR);
-        assert!(dialled.contains("remote:80"), "{dialled}");
-        let observed = observed(world.peer()).expect("a count");
-        if observed > 0 { "leaves" } else { "stays" }.to_owned()
-    };
-    expect(&Setup::default(), leaves, "stays", "leaves");
 }
 
 #[test]
