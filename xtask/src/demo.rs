@@ -34,7 +34,7 @@ pub(crate) fn run(what: What) -> Result<()> {
         apt::is_root()?,
         "the demo loads BPF programs: run this as root"
     );
-    test::prepare()?;
+    test::prepare_pods()?;
     // Nothing is built with --release, which takes minutes more.
     let other_layout = match what {
         What::Agent => Some(build::other_layout()?),

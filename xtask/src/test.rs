@@ -44,8 +44,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 /// Installs the programs that the tests call.
 pub(crate) fn prepare() -> Result<()> {
+    prepare_pods()?;
     apt::ensure(&[
-        Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
         Need::new("/bin/busybox", "busybox-static"),
         Need::new("bpftool", "bpftool"),
         Need::new("chromium", "chromium"),
@@ -55,14 +55,21 @@ pub(crate) fn prepare() -> Result<()> {
             "fonts-dejavu-core",
         ),
         Need::new("containerd", "containerd"),
-        Need::new("ip", "iproute2"),
-        Need::new("iptables", "iptables"),
-        Need::new("nft", "nftables"),
         Need::new("musl-gcc", "musl-tools"),
-        Need::new("nsenter", "util-linux"),
+        Need::new("nft", "nftables"),
         Need::new("pasta", "passt"),
         Need::new("promtool", "prometheus"),
         Need::new("runc", "runc"),
         Need::new("sysctl", "procps"),
+    ])
+}
+
+/// Installs the programs that make pods and their iptables rules, which are all that the demo calls.
+pub(crate) fn prepare_pods() -> Result<()> {
+    apt::ensure(&[
+        Need::new("/usr/lib/cni/bridge", "containernetworking-plugins"),
+        Need::new("ip", "iproute2"),
+        Need::new("iptables", "iptables"),
+        Need::new("nsenter", "util-linux"),
     ])
 }
