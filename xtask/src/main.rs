@@ -64,7 +64,7 @@ enum Task {
     Man,
     /// Write the documentation site into target/book
     Docs,
-    /// Write the Prometheus operator's alert rules from the plain ones (deploy/monitoring)
+    /// Write the Prometheus operator's alert rules, and the chart's copies, from deploy/monitoring
     Alerts,
     /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
