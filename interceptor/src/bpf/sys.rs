@@ -114,8 +114,9 @@ fn prog_load_with_log(
         load.log_buf = log.as_mut_ptr() as u64;
         load.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
     }
+    // C's `char` is signed on x86-64 only; the names are ASCII.
     let letters = load.prog_name.iter_mut().zip(name.bytes());
-    letters.for_each(|(to, letter)| *to = letter.cast_signed());
+    letters.for_each(|(to, letter)| *to = letter.try_into().unwrap_or_default());
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
 }
 

@@ -132,12 +132,12 @@ pub(super) fn tun(interface: &str) -> io::Result<File> {
     // SAFETY: zero is a value of every field.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let name = CString::new(interface).map_err(io::Error::other)?;
-    let name = name.as_bytes_with_nul();
-    if name.len() > request.ifr_name.len() {
+    if name.as_bytes_with_nul().len() > request.ifr_name.len() {
         return Err(Errno::ENAMETOOLONG.into());
     }
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = from.cast_signed();
+    // C's `char` is signed on x86-64 only; names of interfaces are ASCII.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
+        *to = (*from).try_into().unwrap_or_default();
     }
     let flags = libc::IFF_TUN | libc::IFF_NO_PI;
     request.ifr_ifru.ifru_flags = flags.try_into().map_err(io::Error::other)?;
