@@ -12,5 +12,6 @@ mod load;
 mod many_pods;
 mod pods;
 mod refusals;
+mod routing_options;
 mod strict;
 mod transparent;

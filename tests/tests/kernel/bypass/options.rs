@@ -23,6 +23,7 @@ use super::{
     run::check,
     scene::Scene,
 };
+use crate::routing_options::{device, routing_header, source_route};
 
 pub(super) const FAR: &str = "10.2.0.9:80";
 pub(super) const FAR_V6: &str = "[fd00:2::9]:80";
@@ -37,18 +38,6 @@ const TCP_AO_ADD_KEY: i32 = 38;
 const TCP_AO_ADD_LENGTH: usize = 424;
 const IPV6_ADDRFORM: i32 = 1;
 const MARK_OF_PROXY: u32 = 1337;
-
-fn source_route() -> SocketOption {
-    SocketOption::SourceRoute("10.1.0.1".parse().expect("an address"))
-}
-
-fn routing_header() -> SocketOption {
-    SocketOption::RoutingHeader("fd00:1::1".parse().expect("an address"))
-}
-
-fn device() -> SocketOption {
-    SocketOption::BindToDevice("eth0".to_owned())
-}
 
 fn tcp(name: i32, value: &[u8]) -> SocketOption {
     SocketOption::Other {

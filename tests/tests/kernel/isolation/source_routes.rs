@@ -15,23 +15,13 @@ use interceptor_testkit::{
     users::ROOT,
 };
 
+use crate::routing_options::{device, routing_header, source_route};
+
 const V4: &str = "10.2.0.9:80";
 const V6: &str = "[fd00:2::9]:80";
 const MAPPED: &str = "[::ffff:10.2.0.9]:80";
 /// Excluded by `-x`: the connection itself would pass.
 const EXCLUDED: &str = "10.2.0.10:80";
-
-fn source_route() -> SocketOption {
-    SocketOption::SourceRoute("10.1.0.1".parse().expect("an address"))
-}
-
-fn routing_header() -> SocketOption {
-    SocketOption::RoutingHeader("fd00:1::1".parse().expect("an address"))
-}
-
-fn device() -> SocketOption {
-    SocketOption::BindToDevice("eth0".to_owned())
-}
 
 /// Counts TCP packets that reach the peer.
 struct Wire<'a>(Tap<'a>);
