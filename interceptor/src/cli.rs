@@ -50,7 +50,7 @@ mod webhook;
 #[derive(Parser)]
 #[command(name = "interceptor", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 (status, check-inject) a pod has a warning, 126 (istio-iptables) validation failed. They stay the same if a reader closes its pipe early (`| head`)."
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 (status, check-inject) a pod has a warning, 126 (istio-iptables) validation failed; exec has that of its command, inject --diff that of diff. They stay the same if a reader closes its pipe early (`| head`)."
 )]
 struct Cli {
     #[command(subcommand)]
