@@ -4,8 +4,6 @@
 //! does not report its own LLVM version.
 
 use std::{
-    env,
-    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -37,14 +35,6 @@ pub(crate) fn llvm_prefix(llvm_major: &str) -> PathBuf {
     Path::new("/usr/lib").join(format!("llvm-{llvm_major}"))
 }
 
-/// The `PATH` with the directory in front.
-pub(crate) fn path_with(bin: &Path) -> Result<OsString> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    Ok(env::join_paths(
-        std::iter::once(bin.to_owned()).chain(env::split_paths(&path)),
-    )?)
-}
-
 fn install(llvm_major: &str, root: &Path) -> Result<()> {
     let prefix = llvm_prefix(llvm_major);
     apt::ensure(&[
@@ -67,7 +57,7 @@ fn install(llvm_major: &str, root: &Path) -> Result<()> {
     ));
     exec(
         cargo_tool::install("bpf-linker", VERSION, root)
-            .env("PATH", path_with(&prefix.join("bin"))?)
+            .env("PATH", paths::path_with(&prefix.join("bin"))?)
             .env("LLVM_PREFIX", prefix)
             .args(["--force", "--no-default-features", "--features"])
             .arg(format!("llvm-{llvm_major}")),

@@ -74,7 +74,7 @@ pub(crate) fn run_variant(variant: Variant<'_>) -> Result<PathBuf> {
     let linker = bpf_linker::ensure(&llvm_major)?;
     let mut compile = cargo_for(variant.architecture(), toolchain, "build");
     compile.args(variant.features(PACKAGE));
-    exec(compile.env("PATH", bpf_linker::path_with(&linker)?))?;
+    exec(compile.env("PATH", paths::path_with(&linker)?))?;
     let built = target_dir().join(TARGET).join("release").join(PACKAGE);
     let object = variant.path();
     install(&object, &without_dwarf(&built, &llvm_major)?)?;

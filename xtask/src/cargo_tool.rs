@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    command::{cargo, exec, say, succeeds},
+    command::{cargo, exec, say},
     paths,
 };
 
@@ -29,7 +29,8 @@ impl CargoTool {
         let Self { name, version } = self;
         let root = paths::tool(&format!("{name}-{version}"));
         let program = root.join("bin").join(name);
-        if !succeeds(Command::new(&program).arg("--version")) {
+        // cargo installs a program completely or not at all.
+        if !program.is_file() {
             say(&format!(
                 "installing {name} {version} into {}, which takes minutes",
                 root.display()

@@ -5,17 +5,12 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{command::say, paths};
+use crate::{architecture::Architecture, contents::Contents, paths};
 
-mod architecture;
 mod archive;
-mod binary;
-mod crates;
-mod licences;
 mod root;
-mod sbom;
 
-pub(crate) use architecture::Architecture;
+pub(crate) use archive::archive;
 
 /// Options of `cargo xtask image`.
 #[derive(Args)]
@@ -42,14 +37,7 @@ pub(crate) fn run(image: &Image) -> Result<()> {
     if architectures.is_empty() {
         architectures.push(Architecture::of_this_machine()?);
     }
-    // The image does not depend on the order of the arguments.
-    architectures.sort_unstable();
-    architectures.dedup();
-    let variants = architectures
-        .into_iter()
-        .map(variant)
-        .collect::<Result<Vec<_>>>()?;
-    let archive = archive::write(&image.tag, &variants)?;
+    let archive = archive(&image.tag, &Contents::build(&architectures)?)?;
     let default = || paths::target().join("interceptor-image.tar");
     let output = image.output.clone().unwrap_or_else(default);
     fs::write(&output, &archive).with_context(|| format!("cannot write {}", output.display()))?;
@@ -60,16 +48,4 @@ pub(crate) fn run(image: &Image) -> Result<()> {
         image.tag
     );
     Ok(())
-}
-
-/// The image's content for one architecture.
-fn variant(architecture: Architecture) -> Result<archive::Variant> {
-    say(&format!("image: {architecture}"));
-    let binary = binary::build(architecture)?;
-    let licences = licences::of_binary(architecture)?;
-    let sbom = serde_json::to_vec_pretty(&sbom::of_image(architecture)?)?;
-    Ok(archive::Variant {
-        architecture,
-        layer: root::layer(&binary, &licences, &sbom)?,
-    })
 }

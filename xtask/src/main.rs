@@ -6,16 +6,20 @@ use clap::{Parser, Subcommand};
 
 mod alerts;
 mod apt;
+mod architecture;
 mod bench;
 mod bpf_linker;
 mod build;
 mod build_ebpf;
 mod cargo_tool;
 mod command;
+mod contents;
+mod cross;
 mod cycles;
 mod demo;
 mod deny;
 mod dev;
+mod dist;
 mod docs;
 mod documents;
 mod envoy;
@@ -32,6 +36,7 @@ mod pip;
 mod python_tool;
 mod soak;
 mod source;
+mod tarball;
 mod test;
 mod texts;
 mod toolchain;
@@ -68,6 +73,9 @@ enum Task {
     Alerts,
     /// Build a static binary and an OCI image archive with it; requires no container engine
     Image(image::Image),
+    /// Build everything that a release distributes: static binaries and an image for both architectures, chart,
+    /// manifests, bills of materials and checksums. See RELEASING.md
+    Dist(dist::Options),
     /// Build, attach to a pod and print its verdicts until Ctrl-C; requires root
     Dev(dev::Options),
     /// Format the Rust and TOML files
@@ -140,6 +148,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs => docs::run(),
         Task::Alerts => alerts::run(),
         Task::Image(image) => image::run(&image),
+        Task::Dist(options) => dist::run(&options),
         Task::Dev(options) => dev::run(&options),
         Task::Fmt => fmt::apply(),
         Task::Lint { steps } => lint::run(&steps),

@@ -2,8 +2,11 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
+
+use anyhow::Result;
 
 /// The workspace's directory.
 pub(crate) fn root() -> &'static Path {
@@ -34,4 +37,11 @@ pub(crate) fn program(name: impl AsRef<Path>) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(name.as_ref()))
         .find(|file| file.is_file())
+}
+
+/// The `PATH` with a directory in front.
+pub(crate) fn path_with(dir: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(dir.to_owned()).chain(env::split_paths(&path));
+    Ok(env::join_paths(dirs)?)
 }

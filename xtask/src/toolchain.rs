@@ -1,4 +1,4 @@
-//! The compiler for BPF.
+//! The compiler for BPF, and for what is distributed.
 //!
 //! No toolchain ships `core` for BPF, so it is built from source, which requires a compiler that
 //! permits unstable options and the standard library's source of *the same version*.
@@ -66,6 +66,16 @@ impl Toolchain {
             .with_context(|| {
                 format!("the BPF compiler does not report its LLVM version: {version}")
             })
+    }
+
+    /// The version of the compiler.
+    pub(crate) fn version(self) -> Result<String> {
+        let output = read(&mut self.rustc("--version"))?;
+        // "rustc VERSION (COMMIT DATE)"
+        let version = output.split(' ').nth(1);
+        version
+            .map(str::to_owned)
+            .with_context(|| format!("the BPF compiler does not report its version: {output}"))
     }
 
     fn rustc(self, argument: &str) -> Command {

@@ -6,24 +6,18 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType};
 
-use super::{Architecture, root};
-
-/// The content of the image for one architecture.
-pub(super) struct Variant {
-    pub(super) architecture: Architecture,
-    pub(super) layer: Vec<u8>,
-}
+use super::root;
+use crate::{architecture::Architecture, contents::Contents, tarball::Tarball};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// The archive of the image `tag`.
-pub(super) fn write(tag: &str, variants: &[Variant]) -> Result<Vec<u8>> {
-    let mut archive = Archive(Builder::new(Vec::new()));
+/// The archive of the image `tag`, with one variant for each architecture.
+pub(crate) fn archive(tag: &str, variants: &[Contents]) -> Result<Vec<u8>> {
+    let mut archive = Archive(Tarball::new());
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let mut manifests = Vec::new();
     let mut loadable = Vec::new();
@@ -44,20 +38,20 @@ pub(super) fn write(tag: &str, variants: &[Variant]) -> Result<Vec<u8>> {
     archive.file("index.json", &serde_json::to_vec(&index(&[image]))?)?;
     // Docker before 25 reads this instead of the index, and supports one architecture.
     archive.file("manifest.json", &serde_json::to_vec(&loadable[..1])?)?;
-    Ok(archive.0.into_inner()?)
+    archive.0.into_bytes()
 }
 
 fn index(manifests: &[Value]) -> Value {
     json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
 }
 
-struct Archive(Builder<Vec<u8>>);
+struct Archive(Tarball);
 
 impl Archive {
     /// Adds the blobs of one architecture's image; returns its descriptor, and its entry in Docker's
     /// manifest.
-    fn variant(&mut self, tag: &str, variant: &Variant) -> Result<(Value, Value)> {
-        let layer = self.blob(LAYER, &variant.layer)?;
+    fn variant(&mut self, tag: &str, variant: &Contents) -> Result<(Value, Value)> {
+        let layer = self.blob(LAYER, &root::layer(variant)?)?;
         let config = self.blob_of(CONFIG, &config(variant.architecture, &layer))?;
         let docker = json!({
             "Config": blob_path(&config),
@@ -91,9 +85,7 @@ impl Archive {
     }
 
     fn file(&mut self, path: &str, content: &[u8]) -> Result<()> {
-        let mut header = root::header(EntryType::Regular, 0o644);
-        header.set_size(content.len().try_into()?);
-        Ok(self.0.append_data(&mut header, path, content)?)
+        self.0.file(path, 0o644, content)
     }
 }
 

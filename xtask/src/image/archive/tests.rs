@@ -4,28 +4,27 @@ use std::{
 };
 
 use super::*;
-use crate::image::root::Licence;
+use crate::contents::Licence;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-fn variant(architecture: Architecture) -> Variant {
-    let licences = [Licence {
-        name: "LICENSE-MIT".to_owned(),
-        text: b"as is".to_vec(),
-    }];
-    let binary = format!("the binary for {architecture}");
-    let layer = root::layer(binary.as_bytes(), &licences, b"{}").unwrap();
-    Variant {
+fn contents(architecture: Architecture) -> Contents {
+    Contents {
         architecture,
-        layer,
+        binary: format!("the binary for {architecture}").into_bytes(),
+        licences: vec![Licence {
+            name: "LICENSE-MIT".to_owned(),
+            text: b"as is".to_vec(),
+        }],
+        sbom: b"{}".to_vec(),
     }
 }
 
 const BOTH: [Architecture; 2] = [Architecture::X86_64, Architecture::Aarch64];
 
 fn image(architectures: &[Architecture]) -> Vec<u8> {
-    let variants: Vec<_> = architectures.iter().copied().map(variant).collect();
-    write("interceptor:1", &variants).unwrap()
+    let variants: Vec<_> = architectures.iter().copied().map(contents).collect();
+    archive("interceptor:1", &variants).unwrap()
 }
 
 fn files(archive: &[u8]) -> Files {
@@ -109,7 +108,7 @@ fn the_manifest_for_docker_has_the_same_blobs() {
 
 #[test]
 fn the_root_has_the_binary_under_all_its_names() {
-    let layer = variant(Architecture::X86_64).layer;
+    let layer = root::layer(&contents(Architecture::X86_64)).unwrap();
     let mut archive = tar::Archive::new(Cursor::new(&layer));
     let mut links = BTreeMap::new();
     for entry in archive.entries().unwrap() {

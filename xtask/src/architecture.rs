@@ -1,4 +1,4 @@
-//! The architectures that images are made for.
+//! The architectures that binaries are built for.
 
 use std::{env, fmt};
 
@@ -15,12 +15,14 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
+    pub(crate) const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+
     pub(crate) fn of_this_machine() -> Result<Self> {
         Self::from_str(env::consts::ARCH, false)
             .ok()
             .with_context(|| {
                 format!(
-                    "images are built for x86_64 and aarch64, but this machine is {}: set --arch",
+                    "binaries are built for x86_64 and aarch64, but this machine is {}",
                     env::consts::ARCH
                 )
             })

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::Architecture;
 use crate::{
+    architecture::Architecture,
     build_ebpf,
     command::{cargo, read},
 };

@@ -7,11 +7,17 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Architecture, crates, root::Licence};
-use crate::paths;
+use super::crates;
+use crate::{architecture::Architecture, paths};
 
 /// The licence of the C library, which is in the binary too.
 const C_LIBRARY: &str = "/usr/share/doc/libc6-dev/copyright";
+
+/// A file with licences.
+pub(crate) struct Licence {
+    pub(crate) name: String,
+    pub(crate) text: Vec<u8>,
+}
 
 /// The project's own licences, and one file for all the crates that are linked.
 pub(super) fn of_binary(architecture: Architecture) -> Result<Vec<Licence>> {

@@ -1,24 +1,18 @@
-//! The software bill of materials of the image: `CycloneDX`, in JSON.
+//! The software bill of materials of the binary: `CycloneDX`, in JSON.
 //!
 //! cargo-cyclonedx describes each package of a workspace, with the features that all of them use together,
 //! and with the crates of macros. This describes what is linked into the binary, glibc included.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{
-    Architecture,
-    crates::{self, Linked},
-};
-use crate::{apt, command::read, paths};
+use super::crates::{self, Linked};
+use crate::{apt, architecture::Architecture, cross::CToolchain, paths, toolchain::Toolchain};
 
-/// The Debian package with the C library that is linked.
-const C_LIBRARY: &str = "libc6-dev";
-
-/// The bill of materials of the image for one architecture. It contains nothing of the time.
-pub(super) fn of_image(architecture: Architecture) -> Result<Value> {
+/// The bill of materials of the binary for one architecture. It contains nothing of the time.
+pub(super) fn of_binary(architecture: Architecture) -> Result<Value> {
     let checksums = checksums()?;
     let mut components = crates::linked(architecture)?
         .iter()
@@ -72,10 +66,9 @@ fn component(linked: &Linked, checksums: &BTreeMap<String, String>) -> Result<Va
     }))
 }
 
+/// The standard library, which is built by the compiler of the same version.
 fn standard_library() -> Result<Value> {
-    let output = read(Command::new("rustc").arg("--version"))?;
-    // "rustc VERSION (COMMIT DATE)"
-    let version = output.split(' ').nth(1).context("rustc has no version")?;
+    let version = Toolchain::find()?.version()?;
     Ok(json!({
         "type": "library",
         "bom-ref": format!("rust-std@{version}"),
@@ -86,15 +79,10 @@ fn standard_library() -> Result<Value> {
 }
 
 fn c_library(architecture: Architecture) -> Result<Value> {
-    let cross = format!("libc6-dev-{}-cross", architecture.oci_name());
-    let package = if architecture == Architecture::of_this_machine()? {
-        C_LIBRARY
-    } else {
-        &cross
-    };
-    let installed = apt::installed(&[package]);
+    let package = CToolchain::of(architecture)?.library_package;
+    let installed = apt::installed(&[&package]);
     let version = installed
-        .get(package)
+        .get(&package)
         .with_context(|| format!("the version of {package} is unknown"))?;
     let url = format!("pkg:deb/debian/{package}@{}", version.replace('+', "%2B"));
     Ok(json!({
@@ -132,11 +120,14 @@ mod tests {
     use std::{collections::BTreeSet, env, path::PathBuf};
 
     use super::*;
-    use crate::{build, command::cargo};
+    use crate::{
+        build,
+        command::{cargo, read},
+    };
 
     fn of_this_machine() -> (Architecture, Value) {
         let architecture = Architecture::of_this_machine().expect("an architecture");
-        let sbom = of_image(architecture).expect("a bill of materials");
+        let sbom = of_binary(architecture).expect("a bill of materials");
         (architecture, sbom)
     }
 
