@@ -1,8 +1,7 @@
 //! `cargo xtask test-vm`: tests the binary on other kernels, in virtual machines.
 
 use std::{
-    env,
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -12,22 +11,28 @@ use clap::Args;
 
 use crate::{
     apt::{self, Need},
-    build, paths, test,
+    architecture::Architecture,
+    paths, test,
 };
 
+mod debian;
 mod initramfs;
 mod kernel;
 mod outcome;
+mod programs;
 mod qemu;
 mod report;
 mod root;
 mod suite;
+mod userland;
 
 use initramfs::Guest;
 use outcome::Outcome;
+use programs::Programs;
 use qemu::Machine;
 use report::Report;
 use suite::{Choice, Suite};
+use userland::Userland;
 
 /// Options of `cargo xtask test-vm`.
 #[derive(Args)]
@@ -52,6 +57,9 @@ pub(crate) struct Options {
     command: Vec<String>,
 }
 
+/// The architecture whose programs are copied from this machine.
+const THIS_MACHINES: Architecture = Architecture::X86_64;
+
 /// The expected result on a kernel.
 enum Expectation {
     /// `interceptor check` finds nothing missing, and the tests pass.
@@ -62,8 +70,9 @@ enum Expectation {
 
 /// A kernel to test on.
 pub(crate) struct Kernel {
-    /// The prefix of the version, or `newest`.
+    /// The prefix of the version, or `newest`; the architecture, unless it is x86-64.
     name: &'static str,
+    architecture: Architecture,
     /// The Debian suites with this default kernel; of several, the newest.
     suites: &'static [&'static str],
     /// Parameters of its command line.
@@ -71,21 +80,24 @@ pub(crate) struct Kernel {
     expectation: Expectation,
 }
 
-const KERNELS: [Kernel; 4] = [
+const KERNELS: [Kernel; 6] = [
     Kernel {
         name: "6.1",
+        architecture: Architecture::X86_64,
         suites: &["bookworm"],
         parameters: "",
         expectation: Expectation::Works,
     },
     Kernel {
         name: "6.12",
+        architecture: Architecture::X86_64,
         suites: &["bookworm-backports"],
         parameters: "",
         expectation: Expectation::Works,
     },
     Kernel {
         name: "newest",
+        architecture: Architecture::X86_64,
         suites: &["trixie-backports", "sid"],
         // Since 7.x, the storage of sockets is allocated by `kmalloc_nolock`, which always fails on a
         // processor without cmpxchg16b, such as the emulated one (`qemu.rs`), except from caches that
@@ -94,15 +106,27 @@ const KERNELS: [Kernel; 4] = [
         expectation: Expectation::Works,
     },
     Kernel {
+        name: "6.1-aarch64",
+        architecture: Architecture::Aarch64,
+        suites: &["bookworm"],
+        parameters: "",
+        expectation: Expectation::Works,
+    },
+    Kernel {
+        name: "6.12-aarch64",
+        architecture: Architecture::Aarch64,
+        suites: &["bookworm-backports"],
+        parameters: "",
+        expectation: Expectation::Works,
+    },
+    Kernel {
         name: "5.10",
+        architecture: Architecture::X86_64,
         suites: &["bullseye"],
         parameters: "",
         expectation: Expectation::Lacks("netns cookie"),
     },
 ];
-
-/// The name of the smoke test's binary, on the host and in the guest.
-const SMOKE: &str = "vm-smoke";
 
 /// Parses the name of a kernel.
 fn parse_kernel(name: &str) -> Result<&'static Kernel, String> {
@@ -113,24 +137,54 @@ fn parse_kernel(name: &str) -> Result<&'static Kernel, String> {
         .ok_or_else(|| format!("expected one of the kernels {}", names()))
 }
 
+/// What the guests of an architecture run.
+struct Software {
+    programs: Programs,
+    userland: Userland,
+}
+
+impl Software {
+    fn build(architecture: Architecture, with_tests: bool) -> Result<Self> {
+        Ok(if architecture == THIS_MACHINES {
+            Self {
+                programs: Programs::of_this_machine()?,
+                userland: Userland::ThisMachines,
+            }
+        } else {
+            Self {
+                programs: Programs::of_another(architecture, with_tests)?,
+                userland: Userland::of_another(architecture)?,
+            }
+        })
+    }
+}
+
 /// Runs the tests, or a command, on the chosen kernels.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(
-        env::consts::ARCH == "x86_64",
-        "the kernels are built for x86-64: run this on an x86-64 machine"
+        Architecture::of_this_machine()? == THIS_MACHINES,
+        "the emulators and programs are those of an x86-64 machine: run this on one"
     );
-    prepare()?;
-    let interceptor = build::tested()?;
+    let kernels = options.kernels();
+    prepare(&kernels)?;
+    let choice = options.choice();
+    let with_tests = options.command.is_empty() && !matches!(choice, Choice::None);
+    // This machine's programs list the tests.
+    let mut architectures = BTreeSet::from([THIS_MACHINES]);
+    architectures.extend(kernels.iter().map(|kernel| kernel.architecture));
+    let software = architectures
+        .into_iter()
+        .map(|architecture| Ok((architecture, Software::build(architecture, with_tests)?)))
+        .collect::<Result<BTreeMap<_, _>>>()?;
     if !options.command.is_empty() {
         let command = options.command.join(" ");
-        return options
-            .kernels()
+        return kernels
             .into_iter()
-            .try_for_each(|kernel| kernel.run(&interceptor, &command));
+            .try_for_each(|kernel| kernel.run(&software[&kernel.architecture], &command));
     }
-    let suite = Suite::build(&options.choice())?;
-    let results = on_all_processors(options.kernels(), |kernel| {
-        kernel.test(&interceptor, &suite)
+    let suite = Suite::choose(&choice, &software[&THIS_MACHINES].programs)?;
+    let results = on_all_processors(kernels, |kernel| {
+        kernel.test(&software[&kernel.architecture], &suite)
     });
     let report = Report {
         suite: &suite,
@@ -166,15 +220,23 @@ impl Options {
     }
 }
 
-fn prepare() -> Result<()> {
+fn prepare(kernels: &[&Kernel]) -> Result<()> {
     test::prepare()?;
-    apt::ensure(&[
+    let emulators = kernels.iter().map(|kernel| {
+        let package = match kernel.architecture {
+            Architecture::X86_64 => "qemu-system-x86",
+            Architecture::Aarch64 => "qemu-system-arm",
+        };
+        Need::new(qemu::program(kernel.architecture), package)
+    });
+    let mut needs: Vec<_> = emulators.collect();
+    needs.extend([
         Need::new("/bin/busybox", "busybox-static"),
         Need::new("cpio", "cpio"),
         Need::new("modprobe", "kmod"),
-        Need::new("qemu-system-x86_64", "qemu-system-x86"),
         Need::new("readelf", "binutils"),
-    ])
+    ]);
+    apt::ensure(&needs)
 }
 
 /// Runs `work` for each kernel: on each processor one at a time, because a guest uses one.
@@ -206,28 +268,30 @@ fn on_all_processors<T: Send>(
 }
 
 impl Kernel {
-    fn test(&self, interceptor: &Path, suite: &Suite) -> Result<Outcome> {
+    fn test(&self, software: &Software, suite: &Suite) -> Result<Outcome> {
         match self.expectation {
-            Expectation::Works => self.test_works(interceptor, suite),
-            Expectation::Lacks(what) => self.test_lacks(interceptor, what),
+            Expectation::Works => self.test_works(software, suite),
+            Expectation::Lacks(what) => self.test_lacks(software, what),
         }
     }
 
-    fn test_works(&self, interceptor: &Path, suite: &Suite) -> Result<Outcome> {
-        let smoke = build::built(SMOKE);
-        let command = format!("interceptor check && {SMOKE}");
-        let mut guest = Guest::new(vec![interceptor.to_owned(), smoke], command);
+    fn test_works(&self, software: &Software, suite: &Suite) -> Result<Outcome> {
+        let Programs {
+            interceptor, smoke, ..
+        } = &software.programs;
+        let own = vec![interceptor.clone(), smoke.clone()];
+        let command = format!("interceptor check && {}", programs::SMOKE);
+        let mut guest = Guest::new(&software.userland, own, command);
         guest.time_limit = suite.time_limit;
         if !suite.tests.is_empty() {
             guest.command = format!("{} && {}", guest.command, suite::SCRIPT);
-            suite.equip(&mut guest)?;
+            suite.equip(&mut guest, &software.programs)?;
         }
         self.boot(&guest)
     }
 
-    fn test_lacks(&self, interceptor: &Path, what: &str) -> Result<Outcome> {
-        let guest = Guest::new(vec![interceptor.to_owned()], "interceptor check".to_owned());
-        let outcome = self.boot(&guest)?;
+    fn test_lacks(&self, software: &Software, what: &str) -> Result<Outcome> {
+        let outcome = self.interceptor(software, "interceptor check")?;
         ensure!(
             outcome.exit_code != 0 && outcome.output.contains(what),
             "`interceptor check` does not report that {what} is missing",
@@ -236,9 +300,8 @@ impl Kernel {
     }
 
     /// Runs one command, with the interceptor binary in `/bin`.
-    fn run(&self, interceptor: &Path, command: &str) -> Result<()> {
-        let guest = Guest::new(vec![interceptor.to_owned()], command.to_owned());
-        let exit_code = self.boot(&guest)?.exit_code;
+    fn run(&self, software: &Software, command: &str) -> Result<()> {
+        let exit_code = self.interceptor(software, command)?.exit_code;
         ensure!(
             exit_code == 0,
             "kernel {}: exit code {exit_code}",
@@ -247,14 +310,20 @@ impl Kernel {
         Ok(())
     }
 
-    fn boot(&self, guest: &Guest) -> Result<Outcome> {
+    fn interceptor(&self, software: &Software, command: &str) -> Result<Outcome> {
+        let own = vec![software.programs.interceptor.clone()];
+        self.boot(&Guest::new(&software.userland, own, command.to_owned()))
+    }
+
+    fn boot(&self, guest: &Guest<'_>) -> Result<Outcome> {
         let dir = paths::target().join("vm").join(self.name);
-        let kernel = kernel::fetch(self.suites, &dir)?;
+        let kernel = kernel::fetch(self.suites, self.architecture, &dir)?;
         let initramfs = dir.join("initramfs.cpio");
         initramfs::write(&initramfs, guest, &kernel)?;
         qemu::run(&Machine {
             name: self.name,
-            kernel: &kernel.image()?,
+            architecture: self.architecture,
+            kernel: &kernel.image(),
             initramfs: &initramfs,
             parameters: self.parameters,
             time_limit: guest.time_limit,

@@ -1,5 +1,4 @@
-//! The guest's only file system: busybox, the kernel's modules, the programs with their libraries, and an
-//! init.
+//! The guest's only file system: Debian's programs, the kernel's modules, the workspace's programs and an init.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,33 +7,30 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{kernel::Kernel, root::Root};
+use super::{kernel::Kernel, root::Root, userland::Userland};
 
 /// Precedes the exit code in the output.
 pub(super) const RESULT: &str = "VM-RESULT ";
 
 /// What to run in a virtual machine.
-pub(super) struct Guest {
+pub(super) struct Guest<'a> {
+    /// Programs of Debian.
+    pub(super) userland: &'a Userland,
     /// Programs that the workspace builds, which are copied to /bin.
     pub(super) own: Vec<PathBuf>,
-    /// Programs of the host, which are copied to /usr/bin.
-    pub(super) programs: Vec<PathBuf>,
-    /// Directories of the host with files that these programs load.
-    pub(super) directories: Vec<PathBuf>,
-    /// A shell script at this path.
+    /// A shell script at this path, which runs the kernel tests.
     pub(super) script: Option<(&'static str, String)>,
     /// A shell command; its exit code is the result.
     pub(super) command: String,
     pub(super) time_limit: Duration,
 }
 
-impl Guest {
+impl<'a> Guest<'a> {
     /// A guest with these programs of the workspace.
-    pub(super) const fn new(own: Vec<PathBuf>, command: String) -> Self {
+    pub(super) const fn new(userland: &'a Userland, own: Vec<PathBuf>, command: String) -> Self {
         Self {
+            userland,
             own,
-            programs: Vec::new(),
-            directories: Vec::new(),
             script: None,
             command,
             time_limit: Duration::from_mins(5),
@@ -43,20 +39,13 @@ impl Guest {
 }
 
 /// Writes an initramfs that runs the guest's command and powers off.
-pub(super) fn write(archive: &Path, guest: &Guest, kernel: &Kernel) -> Result<()> {
+pub(super) fn write(archive: &Path, guest: &Guest<'_>, kernel: &Kernel) -> Result<()> {
     let root = Root::new(archive.with_extension("root"))?;
-    root.file(Path::new("/bin/busybox"), "/bin/busybox")?;
-    // The kernel runs it to load modules on demand.
-    root.program(Path::new("/sbin/modprobe"), "/sbin/modprobe")?;
-    root.modules(&kernel.modules()?, kernel.release())?;
+    guest.userland.copy(&root, guest.script.is_some())?;
+    root.modules(&kernel.modules(), kernel.release())?;
     for program in &guest.own {
-        root.stripped_program(program, &format!("/bin/{}", name(program)?))?;
-    }
-    for program in &guest.programs {
-        root.program(program, &format!("/usr/bin/{}", name(program)?))?;
-    }
-    for directory in &guest.directories {
-        root.directory(directory)?;
+        let path = format!("/bin/{}", name(program)?);
+        guest.userland.copy_own(&root, program, &path)?;
     }
     if let Some((path, text)) = &guest.script {
         root.script(path, text)?;
@@ -75,7 +64,7 @@ fn init(command: &str) -> String {
     format!(
         "#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/usr/bin:/bin
+export PATH=/usr/sbin:/usr/bin:/bin
 mkdir -p /dev /etc /proc /run /sys /tmp
 mount -t devtmpfs devtmpfs /dev
 exec </dev/null >/dev/console 2>&1

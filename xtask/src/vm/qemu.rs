@@ -11,11 +11,15 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{initramfs::RESULT, outcome::Outcome};
-use crate::command::{display, say};
+use crate::{
+    architecture::Architecture,
+    command::{display, say},
+};
 
 /// A virtual machine.
 pub(super) struct Machine<'a> {
     pub(super) name: &'static str,
+    pub(super) architecture: Architecture,
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
     /// More parameters of the kernel.
@@ -54,19 +58,41 @@ pub(super) fn run(machine: &Machine<'_>) -> Result<Outcome> {
     Ok(Outcome { exit_code, output })
 }
 
+/// The emulator's program for an architecture.
+pub(super) fn program(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "qemu-system-x86_64",
+        Architecture::Aarch64 => "qemu-system-aarch64",
+    }
+}
+
+/// The emulated machine and processor.
+fn hardware(architecture: Architecture) -> &'static [&'static str] {
+    match architecture {
+        // QEMU 7.2 emulates cmpxchg16b wrongly, so one in three boots of 6.12 crashes.
+        Architecture::X86_64 => &["-cpu", "max,cx16=off"],
+        // A processor of servers; `max` has features that are slow to emulate.
+        Architecture::Aarch64 => &["-machine", "virt", "-cpu", "neoverse-n1"],
+    }
+}
+
+/// The console's device in the guest.
+fn console(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "ttyS0",
+        Architecture::Aarch64 => "ttyAMA0",
+    }
+}
+
 /// The emulator, which `timeout` terminates even if this process is killed.
 fn command(machine: &Machine<'_>) -> Command {
     let mut command = Command::new("timeout");
     command
         .args(["--foreground", "--kill-after=5"])
         .arg(machine.time_limit.as_secs().to_string())
+        .args([program(machine.architecture), "-accel", "tcg"])
+        .args(hardware(machine.architecture))
         .args([
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            // QEMU 7.2 emulates cmpxchg16b wrongly, so one in three boots of 6.12 crashes.
-            "-cpu",
-            "max,cx16=off",
             // Not two processors: the kernel rewrites code that another processor may be executing,
             // and with both emulated, a boot crashed on a partial write ("Oops: int3").
             "-smp",
@@ -87,7 +113,8 @@ fn command(machine: &Machine<'_>) -> Command {
         ])
         .args(["-serial", "stdio", "-append"])
         .arg(format!(
-            "console=ttyS0 panic=-1 quiet {}",
+            "console={} panic=-1 quiet {}",
+            console(machine.architecture),
             machine.parameters
         ))
         .arg("-kernel")

@@ -36,6 +36,16 @@ impl Root {
         Ok(())
     }
 
+    /// Copies everything in a directory to the root.
+    pub(super) fn tree(&self, dir: &Path) -> Result<()> {
+        exec(
+            Command::new("cp")
+                .arg("--archive")
+                .arg(dir.join("."))
+                .arg(&self.dir),
+        )
+    }
+
     /// Copies the files of a directory to the same path.
     pub(super) fn directory(&self, dir: &Path) -> Result<()> {
         for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
@@ -54,14 +64,9 @@ impl Root {
         Ok(())
     }
 
-    /// The same without debug information, which would be most of the archive.
-    pub(super) fn stripped_program(&self, program: &Path, path: &str) -> Result<()> {
-        self.program(program, path)?;
-        exec(
-            Command::new("strip")
-                .arg("--strip-debug")
-                .arg(self.inside(path)),
-        )
+    /// Removes the symbols of a program, by this program of binutils.
+    pub(super) fn strip(&self, path: &str, strip: &str) -> Result<()> {
+        exec(Command::new(strip).arg(self.inside(path)))
     }
 
     /// Writes an executable script.

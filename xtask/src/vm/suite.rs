@@ -1,16 +1,10 @@
 //! The kernel test suite in a guest: which of its tests run there, and with what.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 
-use super::initramfs::Guest;
-use crate::{
-    build,
-    command::{cargo, read},
-    paths,
-};
+use super::{initramfs::Guest, programs::Programs};
 
 /// Tests that do not fit into a guest, by the start of their names.
 pub(super) struct Unfit {
@@ -51,30 +45,6 @@ const QUICK: [&str; 6] = [
     "differential::original_destination::of_an_accepted_socket",
 ];
 
-/// The machine's programs that the tests call.
-const PROGRAMS: [&str; 20] = [
-    "ip",
-    "ip6tables",
-    "ip6tables-legacy-restore",
-    "ip6tables-nft-restore",
-    "ip6tables-restore",
-    "iptables",
-    "iptables-legacy-restore",
-    "iptables-nft",
-    "iptables-nft-restore",
-    "iptables-restore",
-    "iptables-save",
-    "mount",
-    "nft",
-    "nsenter",
-    "setpriv",
-    "sh",
-    "sysctl",
-    "tc",
-    "timeout",
-    "unshare",
-];
-
 /// The programs that the tests start, beside the product's.
 const OWN: [&str; 5] = [
     "interceptor-test-actor",
@@ -102,7 +72,6 @@ pub(super) enum Choice {
 
 /// The tests for a guest.
 pub(super) struct Suite {
-    binary: PathBuf,
     /// Those to run.
     pub(super) tests: Vec<String>,
     /// For all of them.
@@ -114,10 +83,9 @@ pub(super) struct Suite {
 }
 
 impl Suite {
-    /// Builds the tests, and selects those to run.
-    pub(super) fn build(choice: &Choice) -> Result<Self> {
-        let binary = binary()?;
-        let mut tests = list(&binary)?;
+    /// Selects the tests to run. The programs are this machine's; those for others have the same tests.
+    pub(super) fn choose(choice: &Choice, programs: &Programs) -> Result<Self> {
+        let mut tests = programs.list_tests()?;
         let unfit = UNFIT
             .iter()
             .map(|unfit| Ok((unfit, remove(&mut tests, unfit.tests)?)))
@@ -125,7 +93,6 @@ impl Suite {
         let fitting = tests.len();
         choice.select(&mut tests)?;
         Ok(Self {
-            binary,
             time_limit: choice.time_limit(),
             not_chosen: fitting - tests.len(),
             tests,
@@ -134,24 +101,19 @@ impl Suite {
     }
 
     /// Adds what the tests need to a guest.
-    pub(super) fn equip(&self, guest: &mut Guest) -> Result<()> {
-        guest.own.extend(OWN.map(build::built));
-        guest.own.push(self.binary.clone());
-        for name in PROGRAMS {
-            guest
-                .programs
-                .push(paths::program(name).with_context(|| format!("no program {name}"))?);
-        }
+    pub(super) fn equip(&self, guest: &mut Guest<'_>, programs: &Programs) -> Result<()> {
+        let tests = programs.tests()?;
         guest
-            .directories
-            .push("/usr/lib/x86_64-linux-gnu/xtables".into());
-        guest.script = Some((SCRIPT, self.script()?));
+            .own
+            .extend(OWN.map(|name| programs.beside_the_smoke_test(name)));
+        guest.own.push(tests.to_owned());
+        guest.script = Some((SCRIPT, self.script(tests)?));
         Ok(())
     }
 
     /// One pod stays captured, so that the kernel verifies the programs once, not for each test.
-    fn script(&self) -> Result<String> {
-        let binary = self.binary.file_name().context("the tests have no name")?;
+    fn script(&self, tests: &Path) -> Result<String> {
+        let binary = tests.file_name().context("the tests have no name")?;
         Ok(format!(
             "#!/usr/bin/sh
 export INTERCEPTOR_BIN=/bin/interceptor
@@ -202,32 +164,6 @@ impl Choice {
         );
         Ok(())
     }
-}
-
-/// Builds the tests, and the programs that they start, as `cargo xtask test` does; returns the path of
-/// their binary.
-fn binary() -> Result<PathBuf> {
-    let messages = read(cargo("test").args(build::PACKAGES).args([
-        "--test",
-        "kernel",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "kernel")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo has built no tests")
-}
-
-/// The names of all tests.
-fn list(binary: &PathBuf) -> Result<Vec<String>> {
-    let listing = read(Command::new(binary).args(["--list", "--format", "terse"]))?;
-    let names = listing
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"));
-    Ok(names.map(str::to_owned).collect())
 }
 
 /// Removes the tests whose names start so; returns their number.
