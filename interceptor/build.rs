@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +11,9 @@ use std::{
 const VARIABLE: &str = "INTERCEPTOR_EBPF";
 /// The directory of the objects, relative to this crate's directory.
 const DIR: &str = "../target/ebpf";
+/// A file of that directory, locked while `cargo xtask` builds the first object, beside this crate's
+/// dependencies.
+const LOCK: &str = "lock";
 
 fn main() {
     let object = if cfg!(feature = "other-layout") {
@@ -20,6 +25,9 @@ fn main() {
     let crate_directory = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let directory = Path::new(&crate_directory).join(DIR);
     let object = env::var_os(VARIABLE).map_or_else(|| directory.join(object), PathBuf::from);
+    if let Err(error) = wait_for_build(&directory.join(LOCK)) {
+        println!("cargo::error=cannot wait until the BPF object is built: {error}");
+    }
     println!("cargo::rerun-if-env-changed={VARIABLE}");
     println!("cargo::rerun-if-changed={}", object.display());
     if object.exists() {
@@ -29,5 +37,14 @@ fn main() {
         );
     } else {
         println!("cargo::error=the BPF object is not built yet: run `cargo xtask build-ebpf`");
+    }
+}
+
+fn wait_for_build(lock: &Path) -> io::Result<()> {
+    match File::open(lock) {
+        Ok(lock) => lock.lock_shared(),
+        // Nothing has been built beside dependencies.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }

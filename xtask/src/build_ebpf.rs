@@ -1,9 +1,11 @@
 //! `cargo xtask build-ebpf`: the BPF object.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +21,8 @@ use crate::{
 pub(crate) const PACKAGE: &str = "interceptor-ebpf";
 /// The objects' directory in the target directory; `interceptor/build.rs` reads them there.
 const DIR: &str = "ebpf";
+/// A file there; `interceptor/build.rs` waits while it is locked.
+const LOCK: &str = "lock";
 /// Rust's name of this machine's architecture.
 pub(crate) const THIS_MACHINES: &str = env::consts::ARCH;
 pub(crate) const TARGET: &str = if cfg!(target_endian = "big") {
@@ -79,6 +83,51 @@ pub(crate) fn run_variant(variant: Variant<'_>) -> Result<PathBuf> {
     let object = variant.path();
     install(&object, &without_dwarf(&built, &llvm_major)?)?;
     Ok(object)
+}
+
+/// Builds an object, then the crates that embed it by `build`. The first object of a clone is built beside
+/// them: only the last crates need it, and building it leaves processors idle.
+///
+/// (Not a later one: cargo would look at the earlier object, before the new one is there.)
+pub(crate) fn run_before(
+    variant: Variant<'_>,
+    build: impl FnOnce(Pace) -> Result<()>,
+) -> Result<()> {
+    if variant.path().exists() {
+        run_variant(variant)?;
+        return build(Pace::Usual);
+    }
+    let lock = lock()?;
+    thread::scope(|scope| {
+        let object = scope.spawn(move || {
+            let object = run_variant(variant);
+            drop(lock);
+            object
+        });
+        let result = build(Pace::OneJobWaits);
+        // Its error is the cause of the other.
+        match object.join() {
+            Ok(object) => object?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        result
+    })
+}
+
+/// How a build proceeds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Usual,
+    /// One of cargo's jobs, the script that waits for the object, does nothing.
+    OneJobWaits,
+}
+
+fn lock() -> Result<File> {
+    let dir = paths::target().join(DIR);
+    fs::create_dir_all(&dir)?;
+    let lock = File::create(dir.join(LOCK))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// A cargo command on the BPF programs.

@@ -60,6 +60,22 @@ fn is_cargo_env(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The same command with a lower priority, so that what runs beside it goes first.
+pub(crate) fn with_lower_priority(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => nice.env(name, value),
+            None => nice.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        nice.current_dir(dir);
+    }
+    nice
+}
+
 /// Runs a command with our input and output; fails if it does.
 pub(crate) fn exec(command: &mut Command) -> Result<()> {
     let status = command

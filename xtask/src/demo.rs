@@ -40,8 +40,8 @@ pub(crate) fn run(what: What) -> Result<()> {
         What::Agent => Some(build::other_layout()?),
         What::Pod(_) | What::Injection => None,
     };
-    let interceptor = build::tested()?;
-    let mut demo = Command::new(build::test_program("demo")?);
+    let interceptor = build::tested_with(&["demo", build::TEST_PROGRAMS])?;
+    let mut demo = Command::new(build::built("demo"));
     demo.env("INTERCEPTOR_BIN", interceptor)
         .envs(other_layout.map(|binary| ("INTERCEPTOR_OTHER_BIN", binary)));
     match what {

@@ -42,13 +42,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.minutes
     );
     test::prepare()?;
-    let mut soak = Command::new(build::test_program("soak")?);
+    let other_layout = build::other_layout()?;
+    let interceptor = build::tested_with(&["soak", build::TEST_PROGRAMS])?;
+    let mut soak = Command::new(build::built("soak"));
     soak.args(["--minutes", &options.minutes.to_string()])
         .args(["--connections", &options.connections.to_string()])
         .env("ENVOY_BIN", envoy::ensure()?)
         .env("KUBECTL_BIN", kubectl::ensure()?)
-        .env("INTERCEPTOR_OTHER_BIN", build::other_layout()?)
-        .env("INTERCEPTOR_BIN", build::tested()?);
+        .env("INTERCEPTOR_OTHER_BIN", other_layout)
+        .env("INTERCEPTOR_BIN", interceptor);
     if let Some(seed) = options.seed {
         soak.args(["--seed", &seed.to_string()]);
     }
