@@ -80,7 +80,7 @@ pub fn exclusive() -> Result<Exclusive> {
 }
 
 /// Detaches the pods of killed tests, if there are no others: the kernel may keep a network
-/// namespace long after its last process.
+/// namespace long after its last process. Without any pod, deletes what a killed command left behind.
 ///
 /// Only with the exclusive lock: otherwise the pods may be a running test's.
 fn detach_orphans() -> Result<()> {
@@ -92,7 +92,7 @@ fn detach_orphans() -> Result<()> {
         let cgroup = pod["cgroup"].as_str().map(Path::new);
         cgroup.is_some_and(|path| is_of_tests(path) && !path.exists())
     };
-    if !pods.is_empty() && pods.iter().all(is_orphan) {
+    if pods.iter().all(is_orphan) {
         interceptor::try_run(["detach", "--all"])?;
     }
     Ok(())
