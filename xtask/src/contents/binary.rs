@@ -26,7 +26,7 @@ const AUDITABLE: CargoTool = CargoTool {
 /// The section with that list, compressed by zlib.
 const DEPENDENCIES: &str = ".dep-v0";
 
-/// Builds the binary, with the BPF object inside. The same sources give the same bytes in each directory.
+/// Builds the binary, with the BPF object inside. Its bytes do not depend on the directory: paths are trimmed.
 pub(super) fn build(architecture: Architecture) -> Result<Vec<u8>> {
     let object = build_ebpf::run_variant(Variant::For(architecture.name()))?;
     let auditable = AUDITABLE.ensure()?;
