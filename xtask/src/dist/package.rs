@@ -30,6 +30,10 @@ pub(super) fn documents(binary: &Path) -> Result<Documents> {
         documents.push((format!("completions/{name}"), text.into_bytes()));
     }
     let pages = paths::target().join("dist-man");
+    // A killed run may have left pages.
+    if pages.exists() {
+        fs::remove_dir_all(&pages)?;
+    }
     exec(Command::new(binary).args(["man", "--output"]).arg(&pages))?;
     for entry in fs::read_dir(&pages)? {
         let path = entry?.path();
